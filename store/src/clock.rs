@@ -1,0 +1,151 @@
+//! The only place that asks the system for the time or sleeps, so that tests own both.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment of the wall clock: seconds since 1970 (negative before) and nanoseconds (below 10^9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub seconds: i64,
+    /// Nanoseconds within the second.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// A moment at a full second.
+    pub fn from_seconds(seconds: i64) -> Self {
+        Self { seconds, nanos: 0 }
+    }
+}
+
+/// Time as a service. Promises: `monotonic` never goes back; `now` may jump in any direction.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+
+    /// Time since an arbitrary start that never jumps.
+    fn monotonic(&self) -> Duration;
+
+    /// Completes when `duration` has passed on the monotonic clock.
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Blocks the thread for `duration`.
+    fn pause(&self, duration: Duration);
+}
+
+/// The system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+fn process_start() -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(d) => Timestamp { seconds: d.as_secs().cast_signed(), nanos: d.subsec_nanos() },
+            Err(_) => Timestamp::default(),
+        }
+    }
+
+    fn monotonic(&self) -> Duration {
+        process_start().elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn pause(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+/// A clock that moves only when told to, or when somebody sleeps on it.
+#[derive(Debug, Clone, Default)]
+pub struct ManualClock {
+    state: Arc<Mutex<(Timestamp, Duration)>>,
+}
+
+impl ManualClock {
+    /// A clock that shows `now` and stands still.
+    pub fn at(now: Timestamp) -> Self {
+        Self { state: Arc::new(Mutex::new((now, Duration::ZERO))) }
+    }
+
+    /// Lets time pass on both clocks.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let nanos = u64::from(state.0.nanos) + u64::from(by.subsec_nanos());
+        state.0.seconds += by.as_secs().cast_signed() + (nanos / 1_000_000_000).cast_signed();
+        state.0.nanos = (nanos % 1_000_000_000) as u32;
+        state.1 += by;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.advance(duration);
+        Box::pin(tokio::task::yield_now())
+    }
+
+    fn pause(&self, duration: Duration) {
+        self.advance(duration);
+    }
+}
+
+/// When an answer is no longer wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadline {
+    at: Option<Duration>,
+}
+
+impl Deadline {
+    /// Waits for ever.
+    pub const NEVER: Self = Self { at: None };
+
+    /// `allowance` from now.
+    pub fn after(clock: &dyn Clock, allowance: Duration) -> Self {
+        Self { at: Some(clock.monotonic().saturating_add(allowance)) }
+    }
+
+    /// Time left; `None` if it never ends, zero if it has passed.
+    pub fn left(&self, clock: &dyn Clock) -> Option<Duration> {
+        self.at.map(|at| at.saturating_sub(clock.monotonic()))
+    }
+
+    /// Whether it has passed.
+    pub fn passed(&self, clock: &dyn Clock) -> bool {
+        self.left(clock).is_some_and(|left| left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_passes_when_its_clock_says_so() {
+        let clock = ManualClock::at(Timestamp { seconds: 5, nanos: 999_999_999 });
+        let deadline = Deadline::after(&clock, Duration::from_millis(10));
+        clock.advance(Duration::from_millis(9));
+        assert!(!deadline.passed(&clock));
+        clock.advance(Duration::from_millis(1));
+        assert!(deadline.passed(&clock));
+        assert!(!Deadline::NEVER.passed(&clock));
+        assert_eq!(clock.now(), Timestamp { seconds: 6, nanos: 9_999_999 });
+    }
+}

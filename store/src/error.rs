@@ -1,0 +1,181 @@
+//! What can go wrong in the store, said so that a caller knows what to do about it.
+//!
+//! A store error is never a source error: no conversion leads from one to the other, because a full
+//! disk taken for an unreadable file once gave another tool archives that could not be restored.
+
+use std::path::{Path, PathBuf};
+
+use crate::vault::VaultError;
+
+/// What a caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The thing does not exist.
+    NotFound,
+    /// The thing exists and was to be made.
+    AlreadyThere,
+    /// Rights are missing.
+    Denied,
+    /// Wrong passphrase or key.
+    WrongKey,
+    /// Bytes are not what they must be.
+    Corrupt,
+    /// Written by a newer program, or not by Holdfast at all.
+    Unsupported,
+    /// Later it may work.
+    Unavailable,
+    /// No room.
+    Full,
+    /// Another process holds the store.
+    Locked,
+    /// The caller asked to stop.
+    Cancelled,
+    /// The request itself makes no sense.
+    Invalid,
+}
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No store at a path.
+    #[error("no store at {}", path.display())]
+    NoStore {
+        /// Where one was looked for.
+        path: PathBuf,
+    },
+    /// A store or object is already there.
+    #[error("{what} already exists")]
+    AlreadyThere {
+        /// What exists.
+        what: String,
+    },
+    /// Another process works on the store.
+    #[error("store {} is in use by another process{}", path.display(), holder.map(|p| format!(" ({p})")).unwrap_or_default())]
+    Locked {
+        /// The store.
+        path: PathBuf,
+        /// Its process id, if it left it.
+        holder: Option<u32>,
+    },
+    /// Something named does not exist.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// No slot opens with the secret.
+    #[error("wrong passphrase or key: {detail}")]
+    WrongKey {
+        /// Which slots were tried.
+        detail: String,
+    },
+    /// Stored bytes are not what they must be.
+    #[error("{object} is damaged: {detail}")]
+    Corrupt {
+        /// Which object.
+        object: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Needs a newer program.
+    #[error("{object} needs a newer version of holdfast: {detail}")]
+    TooNew {
+        /// Which object.
+        object: String,
+        /// Version or feature.
+        detail: String,
+    },
+    /// Bytes of something else, or of another store.
+    #[error("{object} does not belong to this store: {detail}")]
+    NotOurs {
+        /// Which object.
+        object: String,
+        /// How that shows.
+        detail: String,
+    },
+    /// The local file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// Verb: `write`, `open`, `sync`…
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The catalog refused.
+    #[error("catalog: {detail}")]
+    Catalog {
+        /// What SQLite said and during what.
+        detail: String,
+        /// Class, from SQLite's code.
+        class: ErrorClass,
+    },
+    /// A vault refused or did not answer.
+    #[error("vault {vault}: {source}")]
+    Vault {
+        /// The vault's address, without secrets.
+        vault: String,
+        /// Why.
+        source: VaultError,
+    },
+    /// Time is up.
+    #[error("no answer in time for {what}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The request makes no sense.
+    #[error("{detail}")]
+    Invalid {
+        /// Why.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// A damaged object.
+    pub fn corrupt(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Corrupt { object: object.into(), detail: detail.into() }
+    }
+
+    /// A request that makes no sense.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::Invalid { detail: detail.into() }
+    }
+
+    /// For `map_err` on file operations: what was done to which path.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// What a caller can do about it.
+    pub fn class(&self) -> ErrorClass {
+        use std::io::ErrorKind as K;
+        match self {
+            Self::NoStore { .. } | Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::AlreadyThere { .. } => ErrorClass::AlreadyThere,
+            Self::Locked { .. } => ErrorClass::Locked,
+            Self::WrongKey { .. } => ErrorClass::WrongKey,
+            Self::Corrupt { .. } => ErrorClass::Corrupt,
+            Self::TooNew { .. } | Self::NotOurs { .. } => ErrorClass::Unsupported,
+            Self::Io { source, .. } => match source.kind() {
+                K::NotFound => ErrorClass::NotFound,
+                K::AlreadyExists => ErrorClass::AlreadyThere,
+                K::PermissionDenied | K::ReadOnlyFilesystem => ErrorClass::Denied,
+                K::StorageFull | K::QuotaExceeded => ErrorClass::Full,
+                _ => ErrorClass::Unavailable,
+            },
+            Self::Catalog { class, .. } => *class,
+            Self::Vault { source, .. } => source.class(),
+            Self::Timeout { .. } => ErrorClass::Unavailable,
+            Self::Cancelled => ErrorClass::Cancelled,
+            Self::Invalid { .. } => ErrorClass::Invalid,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Names of things, as types: an id of one kind can never be passed where another is meant.
+//!
+//! Random ids are made here and nowhere else but in `seal`, so that every use of chance has two places to look at.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $len]);
+
+        impl $name {
+            /// Length of the id in bytes.
+            pub const LEN: usize = $len;
+
+            /// The id as lower-case hexadecimal.
+            pub fn hex(&self) -> String {
+                to_hex(&self.0)
+            }
+
+            /// Reads exactly `2 * LEN` hexadecimal digits of lower case.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let bytes = from_hex(text)?;
+                Some(Self(bytes.try_into().ok()?))
+            }
+
+            /// Takes the id from a slice of exactly `LEN` bytes.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                Some(Self(bytes.try_into().ok()?))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.hex())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.hex())
+            }
+        }
+    };
+}
+
+id!(
+    /// Keyed BLAKE3 of a chunk's type and plaintext (`docs/format.md`, section 9).
+    ChunkId,
+    32
+);
+id!(
+    /// BLAKE3 of all bytes of a pack.
+    PackId,
+    32
+);
+id!(
+    /// BLAKE3 of all bytes of an index object.
+    IndexId,
+    32
+);
+id!(
+    /// Identity of a store and all its vaults.
+    VaultId,
+    16
+);
+id!(
+    /// The random id in an object's header; binds its sealed blocks to it.
+    ObjectId,
+    16
+);
+id!(
+    /// Identity of a recovery point and of the session that makes it.
+    RecoveryPointId,
+    16
+);
+id!(
+    /// Keyed name of a data source (host, group, source), the same in all its points.
+    SourceTag,
+    16
+);
+id!(
+    /// Identity of a key slot.
+    SlotId,
+    16
+);
+
+impl RecoveryPointId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+
+    /// The first eight hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        to_hex(&self.0[..4])
+    }
+}
+
+impl ObjectId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+}
+
+impl VaultId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+}
+
+impl SlotId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+}
+
+/// Bytes from the system's random source.
+///
+/// # Panics
+/// When the system has no random source: nothing can be sealed without one.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system has a random source");
+    bytes
+}
+
+/// Lower-case hexadecimal of `bytes`.
+pub fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        text.push(char::from(DIGITS[usize::from(b >> 4)]));
+        text.push(char::from(DIGITS[usize::from(b & 15)]));
+    }
+    text
+}
+
+/// Bytes of lower-case hexadecimal, or nothing if `text` is anything else.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    fn digit(c: u8) -> Option<u8> {
+        match c {
+            b'0'..=b'9' => Some(c - b'0'),
+            b'a'..=b'f' => Some(c - b'a' + 10),
+            _ => None,
+        }
+    }
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_survives_a_round_trip_and_refuses_what_is_not_lower_case_hex() {
+        let id = RecoveryPointId::random();
+        assert_eq!(RecoveryPointId::from_hex(&id.hex()), Some(id));
+        for bad in ["", "0", "zz", "AA", "00", &"0".repeat(33)] {
+            assert_eq!(RecoveryPointId::from_hex(bad), None, "{bad:?}");
+        }
+    }
+}

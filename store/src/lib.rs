@@ -1,0 +1,26 @@
+//! The engine room of Holdfast: what bytes mean, where they lie, and how they are read back.
+//!
+//! Five floors, each using only those below it (see `docs/architecture.md`):
+//!
+//! 5. `copy`, `check`, `reclaim`: operations over a whole store
+//! 4. `store`, `catalog`, `tree`, `point`: recovery points, directories, nodes
+//! 3. `reader`, `chunk_store`, `staging`, `index`, `cache`: where a chunk is
+//! 2. `pack`, `chunker`, `seal`, `format`: what bytes mean (`docs/format.md`)
+//! 1. `vault`, `transfer`, `clock`, `monitor`, `id`, `error`: the outside, named
+//!
+//! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
+
+pub mod clock;
+pub mod error;
+pub mod format;
+pub mod id;
+pub mod monitor;
+pub mod point;
+pub mod reader;
+pub mod seal;
+pub mod store;
+pub mod transfer;
+pub mod tree;
+pub mod vault;
+
+pub use error::{ErrorClass, StoreError};

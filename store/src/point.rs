@@ -1,0 +1,147 @@
+//! A recovery point: one data source at one moment, as one object (`docs/format.md`, section 10).
+
+use crate::clock::Timestamp;
+use crate::id::{ChunkId, ObjectId, PackId, RecoveryPointId, SourceTag};
+use crate::tree::Node;
+
+/// Whether everything of the source could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointState {
+    /// All of it.
+    Complete = 1,
+    /// Some source data could not be read; `errors` names it.
+    Partial = 2,
+}
+
+/// How the source's files relate to each other in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Read one after the other while in use.
+    Fuzzy = 1,
+    /// Read from an atomic snapshot.
+    Snapshot = 2,
+    /// The application was made to take part.
+    Application = 3,
+}
+
+/// Which data source a point is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceName {
+    /// Machine.
+    pub host: String,
+    /// Protection group.
+    pub group: String,
+    /// Name of the source within the group.
+    pub source: String,
+}
+
+/// What a point counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Everything else.
+    pub others: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files whose content was read for this point.
+    pub files_read: u64,
+    /// Bytes read for this point.
+    pub bytes_read: u64,
+    /// Bytes of chunks that were new, before compression (trees included).
+    pub bytes_new: u64,
+    /// Bytes that the new packs take.
+    pub bytes_stored: u64,
+}
+
+/// Where the page of a tree lies, so that it can be read without an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagePlace {
+    /// The page.
+    pub chunk: ChunkId,
+    /// Pack with the frame.
+    pub pack: PackId,
+    /// Object id of the pack.
+    pub object_id: ObjectId,
+    /// Key generation of the pack.
+    pub generation: u32,
+    /// Offset of the frame's block in the pack.
+    pub offset: u64,
+    /// Length of the frame's block.
+    pub block_len: u32,
+    /// Offset of the chunk in the frame's content.
+    pub start: u32,
+    /// Length of the chunk.
+    pub len: u32,
+}
+
+/// Something of the source that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointError {
+    /// Path relative to the source's root, raw bytes.
+    pub path: Vec<u8>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Newest point of another source when this one was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// The other source.
+    pub source: SourceTag,
+    /// Its newest sequence number.
+    pub sequence: u64,
+    /// Hash of its newest point object.
+    pub hash: [u8; 32],
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryPoint {
+    /// Identity; also that of the session that made it.
+    pub id: RecoveryPointId,
+    /// Keyed name of the source.
+    pub source_tag: SourceTag,
+    /// The source.
+    pub source: SourceName,
+    /// Absolute path of the source, raw bytes.
+    pub path: Vec<u8>,
+    /// 1 for the first point of the source, then one more each time.
+    pub sequence: u64,
+    /// Hash of the previous point object of the source, or zeros.
+    pub previous: [u8; 32],
+    /// Begin, by the source machine's clock.
+    pub started: Timestamp,
+    /// End, by the source machine's clock.
+    pub ended: Timestamp,
+    /// Complete or partial.
+    pub state: PointState,
+    /// Fuzzy, snapshot or application.
+    pub consistency: Consistency,
+    /// The root directory: a node called `root` with its subtree.
+    pub root: Node,
+    /// What was counted.
+    pub counts: Counts,
+    /// Where the topmost pages lie; the root's first.
+    pub summary: Vec<PagePlace>,
+    /// Packs first used by this point.
+    pub packs: Vec<PackId>,
+    /// Number of all errors, listed or not.
+    pub errors_total: u64,
+    /// The first 10,000 errors.
+    pub errors: Vec<PointError>,
+    /// Newest points of other sources.
+    pub witness: Vec<Witness>,
+    /// Words of the user's.
+    pub tags: Vec<String>,
+    /// Id of the writer, empty while writers have none.
+    pub writer: Vec<u8>,
+    /// Tool and version.
+    pub tool: String,
+    /// Fields of later versions: tag and value.
+    pub extensions: Vec<(u16, Vec<u8>)>,
+    /// Signature of the writer, or empty.
+    pub signature: Vec<u8>,
+}

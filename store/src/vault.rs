@@ -1,0 +1,209 @@
+//! A vault: somewhere far away that keeps objects which are written once and never changed.
+//!
+//! The trait is the door; behind it stand a directory, memory, Azure Blob and a fault-injecting
+//! wrapper. What every implementation promises is written at the methods and proven by
+//! `conformance`, which all of them pass. Retries, timeouts, concurrency and the wait for an answer
+//! belong to `transfer`, not here: an implementation does one request and says honestly what came of it.
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::ErrorClass;
+
+/// The name of an object in a vault: `/`-separated parts of `a-z 0-9 . _ -`, none empty, none `.` or `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(String);
+
+impl ObjectName {
+    /// Longest name in bytes.
+    pub const MAX_LEN: usize = 255;
+
+    /// Checks and takes a name.
+    pub fn new(name: impl Into<String>) -> Option<Self> {
+        let name = name.into();
+        let part_is_right = |part: &str| {
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && part.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+        };
+        (name.len() <= Self::MAX_LEN && name.split('/').all(part_is_right)).then_some(Self(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the object belongs to the control part (`docs/format.md`, section 2), where writers may only read.
+    pub fn is_control(&self) -> bool {
+        let first = self.0.split('/').next().unwrap_or_default();
+        matches!(first, "config" | "keys" | "writers" | "gen" | "purge")
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// What a put-if-absent came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutNew {
+    /// The object was made by this request.
+    Created,
+    /// An object of this name was there; nothing was changed. After a lost answer it may be our own.
+    AlreadyThere,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// Some of a listing.
+#[derive(Clone, Debug, Default)]
+pub struct ListPage {
+    /// Objects, in no promised order.
+    pub objects: Vec<ObjectInfo>,
+    /// Where the next page begins, if there is one; opaque.
+    pub next: Option<String>,
+}
+
+/// What one request to a vault can come to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// No such object or container.
+    #[error("{what} not found")]
+    NotFound {
+        /// Object or container.
+        what: String,
+    },
+    /// Credentials are missing, wrong or do not allow it.
+    #[error("not allowed: {detail}")]
+    Denied {
+        /// What the service said.
+        detail: String,
+    },
+    /// The service or the way to it is in trouble: try again.
+    #[error("unavailable: {detail}")]
+    Unavailable {
+        /// What happened.
+        detail: String,
+        /// How long the service asks to be left alone.
+        retry_after: Option<std::time::Duration>,
+    },
+    /// The answer is not what was asked for (too short, wrong range, wrong checksum): try again.
+    #[error("wrong answer: {detail}")]
+    WrongAnswer {
+        /// How it is wrong.
+        detail: String,
+    },
+    /// The object lies in an archive tier and must be rehydrated first.
+    #[error("{what} is archived")]
+    Archived {
+        /// Object.
+        what: String,
+    },
+    /// No room.
+    #[error("full: {detail}")]
+    Full {
+        /// What the service said.
+        detail: String,
+    },
+    /// The request can never work.
+    #[error("{detail}")]
+    Invalid {
+        /// Why.
+        detail: String,
+    },
+    /// Time is up.
+    #[error("no answer in time")]
+    Timeout,
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl VaultError {
+    /// An answer that may be better next time.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::Unavailable { detail: detail.into(), retry_after: None }
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::WrongAnswer { .. } | Self::Timeout)
+    }
+
+    /// What a caller can do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::Denied { .. } => ErrorClass::Denied,
+            Self::Unavailable { .. } | Self::Timeout | Self::Archived { .. } => ErrorClass::Unavailable,
+            Self::WrongAnswer { .. } => ErrorClass::Corrupt,
+            Self::Full { .. } => ErrorClass::Full,
+            Self::Invalid { .. } => ErrorClass::Invalid,
+            Self::Cancelled => ErrorClass::Cancelled,
+        }
+    }
+}
+
+/// A store of immutable objects.
+#[async_trait]
+pub trait Vault: Send + Sync + fmt::Debug {
+    /// The address for people and logs; never with a secret in it.
+    fn address(&self) -> String;
+
+    /// Makes the containers or directories, if they are missing. Idempotent.
+    async fn prepare(&self) -> Result<(), VaultError>;
+
+    /// Writes an object if none of that name exists. When this returns `Created` the whole object is
+    /// durable and readable; no reader ever sees a part of it. Never replaces anything. The service was
+    /// asked to verify a checksum of the body where it can.
+    async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError>;
+
+    /// Exactly the bytes `range` of an object, or an error: never fewer, never others, never padding.
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError>;
+
+    /// Length of an object; `None` if there is none.
+    async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError>;
+
+    /// One page of the objects whose names begin with `prefix` (which ends at a `/` or is empty), those put before the
+    /// first page was asked for all among them. `from`: `next` of the page before.
+    async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError>;
+
+    /// Removes an object; `false` if there was none.
+    async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_names_cannot_leave_their_vault() {
+        for good in ["config", "pack/ab/0123", "rp/00/ff", "a-b_c.d"] {
+            assert!(ObjectName::new(good).is_some(), "{good}");
+        }
+        for bad in ["", "/", "/a", "a/", "a//b", "..", "a/../b", ".", "A", "a b", "a\0", "é", &"a".repeat(256)] {
+            assert!(ObjectName::new(bad).is_none(), "{bad:?}");
+        }
+    }
+}
