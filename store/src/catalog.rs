@@ -260,6 +260,24 @@ impl Catalog {
         self.write("mark a pack", |t| t.execute("UPDATE pack SET bad = ?2 WHERE no = ?1", params![no.0, bad]).map(drop))
     }
 
+    /// Whether any pack is marked as damaged, or any was ever lost: then what old points refer to may not be there.
+    pub fn has_bad_packs(&self) -> Result<bool, StoreError> {
+        self.read("look for damaged packs", |c| {
+            c.query_row(
+                "SELECT EXISTS (SELECT 1 FROM pack WHERE bad = 1) OR EXISTS (SELECT 1 FROM meta WHERE key = 'lost')",
+                [],
+                |row| row.get(0),
+            )
+        })
+    }
+
+    /// Records that a pack which points may need is gone.
+    pub fn note_loss(&self) -> Result<(), StoreError> {
+        self.write("note a loss", |t| {
+            t.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('lost', 1)", []).map(drop)
+        })
+    }
+
     /// Number of a vault by its address; made if it is new.
     pub fn vault_no(&self, address: &str) -> Result<VaultNo, StoreError> {
         self.write("register a vault", |t| {
@@ -293,6 +311,18 @@ impl Catalog {
                 "SELECT id FROM index_object WHERE ?1 IS NULL OR no IN (SELECT idx FROM index_place WHERE vault = ?1)",
             )?
             .query_map([vault.map(|v| v.0)], |row| Ok(IndexId(row.get(0)?)))?
+            .collect()
+        })
+    }
+
+    /// Index objects that cover no pack any more and lie in no vault.
+    pub fn empty_indexes(&self) -> Result<Vec<IndexId>, StoreError> {
+        self.read("list index objects", |c| {
+            c.prepare_cached(
+                "SELECT id FROM index_object WHERE no NOT IN (SELECT idx FROM index_pack)
+                 AND no NOT IN (SELECT idx FROM index_place)",
+            )?
+            .query_map([], |row| Ok(IndexId(row.get(0)?)))?
             .collect()
         })
     }

@@ -11,17 +11,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::index::Index;
 use crate::names;
 use crate::pack::{self, FinishedPack, FrameBuilder, FrameGroup, PackBuilder, PackKind};
+use crate::reader::Reader;
 use crate::seal::{ChunkType, Compression, Sealer};
 use crate::staging::Staging;
 use crate::tree::ChunkSink;
+use crate::vault::ObjectName;
 
 #[cfg(test)]
 mod tests;
@@ -219,12 +222,48 @@ fn write_packs(
     Ok(done)
 }
 
-/// Makes an index object durable and known.
 fn write_index(parts: &IngestParts, index: Index) -> Result<(), StoreError> {
+    write_index_to(&parts.sealer, &parts.catalog, index, None, |name, bytes| parts.staging.put(name, &bytes))
+}
+
+/// Makes an index object durable by `put` and then known, as one of `vault` if one is given.
+pub fn write_index_to(
+    sealer: &Sealer,
+    catalog: &Catalog,
+    index: Index,
+    vault: Option<VaultNo>,
+    put: impl FnOnce(&ObjectName, Bytes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let packs: Vec<PackId> = index.packs.iter().map(|p| p.id).collect();
-    let (id, bytes) = index.seal(&parts.sealer);
-    parts.staging.put(&names::index(&id), &bytes)?;
-    parts.catalog.add_index(&id, &packs, None)
+    let (id, bytes) = index.seal(sealer);
+    put(&names::index(&id), bytes)?;
+    catalog.add_index(&id, &packs, vault)
+}
+
+/// Copies the live chunks of thin packs into new ones, which are durable when this returns; how many bytes those take.
+pub fn rewrite_packs(
+    parts: &IngestParts,
+    reader: &Reader,
+    kind: PackKind,
+    thin: &[&PackRow],
+    live: &HashSet<ChunkId>,
+) -> Result<u64, StoreError> {
+    let ingest = Ingest::begin(parts.clone());
+    let mut frames = ingest.frames();
+    let mut moved = HashSet::new();
+    for row in thin {
+        for chunk in parts.catalog.chunks_of(row.no)? {
+            if !live.contains(&chunk.id) || !moved.insert(chunk.id) {
+                continue;
+            }
+            frames.push(chunk.id, &reader.whole_chunk(kind, &chunk.id)?);
+            if frames.raw_len() >= GROUP_LEN {
+                ingest.deliver(kind, frames.take())?;
+            }
+        }
+    }
+    ingest.deliver(kind, frames.take())?;
+    Ok(ingest.finish()?.bytes_stored)
 }
 
 /// Puts tree pages and content lists into an ingest.

@@ -17,7 +17,7 @@ pub use writer::{FinishedPack, PackBuilder};
 
 use crate::format::STEP;
 use crate::id::{ChunkId, ObjectId, PackId};
-use crate::seal::{BlockKind, BlockPlace};
+use crate::seal::{BlockKind, BlockPlace, ChunkType};
 
 /// Length of the sealed footer, the last bytes of every pack and index object.
 pub const FOOTER_LEN: u64 = 128;
@@ -52,6 +52,14 @@ impl PackKind {
             1 => Some(Self::Data),
             2 => Some(Self::Tree),
             _ => None,
+        }
+    }
+
+    /// Types of the chunks in it.
+    pub fn chunk_types(self) -> &'static [ChunkType] {
+        match self {
+            Self::Data => &[ChunkType::Data],
+            Self::Tree => &[ChunkType::Tree, ChunkType::List],
         }
     }
 

@@ -24,7 +24,8 @@ use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
 use crate::format::HEADER_LEN;
 use crate::id::ChunkId;
-use crate::pack::units_to_len;
+use crate::pack::{PackKind, units_to_len};
+use crate::point::PagePlace;
 use crate::seal::{ChunkType, Sealer};
 use crate::staging::Staging;
 use crate::transfer::Transfer;
@@ -160,6 +161,46 @@ impl Reader {
             let start = u64::from(location.start);
             self.read_raw(location.pack, start + u64::from(range.start), start + u64::from(range.end), deadline)
         })
+    }
+
+    /// A whole chunk of a pack of `kind`, verified against its id whichever type it has.
+    pub fn whole_chunk(&self, kind: PackKind, id: &ChunkId) -> Result<Bytes, StoreError> {
+        let types = kind.chunk_types();
+        let mut last = None;
+        for of in types {
+            match self.chunk(*of, id, Deadline::NEVER) {
+                Ok(plain) => return Ok(plain),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| missing(id)))
+    }
+
+    /// All bytes of a pack from the first vault that gives them, past the cache, unverified.
+    pub fn fetch_pack(&self, row: &PackRow) -> Result<Bytes, StoreError> {
+        self.fetcher.fetch_whole(row)
+    }
+
+    /// Where a page of a tree lies, if it lies in one frame.
+    pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
+        let Some(location) = self.catalog.locate(id)? else { return Ok(None) };
+        let map = self.pack_map(location.pack)?;
+        let start = u64::from(location.start);
+        let frames = map.frames_of(start, start + u64::from(location.len));
+        let n = frames.start;
+        Ok((frames.len() == 1).then(|| {
+            let (entry, block) = (&map.row.entry, map.block_of(n));
+            PagePlace {
+                chunk: *id,
+                pack: entry.id,
+                object_id: entry.object_id,
+                generation: entry.generation,
+                offset: block.start,
+                block_len: (block.end - block.start) as u32,
+                start: (start - map.raw[n]) as u32,
+                len: location.len,
+            }
+        }))
     }
 
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.

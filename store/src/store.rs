@@ -16,16 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cache::BlockCache;
-use crate::catalog::{Catalog, PointRow, VaultNo};
+use bytes::Bytes;
+
+use crate::catalog::{Catalog, PackRow, PointRow, VaultNo};
 use crate::chunk_store::{Ingest, IngestParts, Ingested};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::format::config::StoreConfig;
-use crate::id::{PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
+use crate::id::{ChunkId, PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::monitor::Monitor;
 use crate::names;
-use crate::point::{self, RecoveryPoint};
+use crate::point::{self, PagePlace, RecoveryPoint};
 use crate::reader::{Reader, ReaderParts};
 use crate::seal::keys::KeyRing;
 use crate::seal::{Compression, Sealer};
@@ -286,15 +288,37 @@ impl Store {
         let lock = self.lock()?;
         self.staging.clear_temp()?;
         let reconciled = self.reconcile(monitor)?;
-        let ingest = Ingest::begin(IngestParts {
+        let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()? ;
+        let ingest = Ingest::begin(self.ingest_parts(compression));
+        Ok(Session { store: self, ingest, suspicious, _lock: lock })
+    }
+
+    /// What adding chunks needs.
+    pub fn ingest_parts(&self, compression: Compression) -> IngestParts {
+        IngestParts {
             sealer: self.sealer.clone(),
             catalog: self.catalog.clone(),
             staging: self.staging.clone(),
             pack_len: self.config.pack_len as usize,
             frame_len: self.config.frame_len as usize,
             compression,
-        });
-        Ok(Session { store: self, ingest, reconciled, _lock: lock })
+        }
+    }
+
+    /// A vault by number.
+    pub fn vault(&self, no: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
+        let found = self.vaults.iter().find(|v| v.0 == no).map(|v| &v.2);
+        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", no.0) })
+    }
+
+    /// All bytes of a pack from a vault, unverified.
+    pub fn fetch_pack(&self, row: &PackRow) -> Result<Bytes, StoreError> {
+        self.reader.fetch_pack(row)
+    }
+
+    /// Where a page of a tree lies, if it lies in one frame.
+    pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
+        self.reader.page_place(id)
     }
 
     /// Writes an object of the control part (config, slots) to staging.
@@ -345,7 +369,7 @@ impl StoreLock {
 pub struct Session<'a> {
     store: &'a Store,
     ingest: Ingest,
-    reconciled: Reconciled,
+    suspicious: bool,
     _lock: StoreLock,
 }
 
@@ -360,9 +384,9 @@ impl<'a> Session<'a> {
         self.store
     }
 
-    /// What was found missing when the session began.
-    pub fn reconciled(&self) -> &Reconciled {
-        &self.reconciled
+    /// Whether chunks of earlier points may be missing, so that each that a new point relies on must be looked up.
+    pub fn suspicious(&self) -> bool {
+        self.suspicious
     }
 
     /// Makes all chunks durable, lets `make` write the point with the knowledge of what became of them, and makes that

@@ -1,8 +1,11 @@
 //! The previous point as the memory of what files were: its tree, read along with the walk.
 
+use std::collections::HashSet;
+
 use holdfast_store::clock::{Deadline, Timestamp};
+use holdfast_store::tree::reach::reachable;
 use holdfast_store::tree::walk::Directory;
-use holdfast_store::tree::{Content, Node, NodeKind};
+use holdfast_store::tree::{Node, NodeKind};
 
 use super::Work;
 
@@ -80,13 +83,12 @@ impl<'a> PreviousTree<'a> {
         if !self.suspicious {
             return true;
         }
-        let Some(content) = &node.content else { return node.size == 0 };
         let store = self.work.session.store();
-        match content {
-            Content::Inline(_) | Content::Paged { .. } => {
-                holdfast_store::tree::content::data_chunks(store.reader().as_ref(), content, Deadline::NEVER)
-                    .all(|chunk| chunk.is_ok_and(|id| matches!(store.catalog().locate(&id), Ok(Some(_)))))
-            }
-        }
+        let mut here = node.content.is_some() || node.size == 0;
+        let walked = reachable(store.reader().as_ref(), node, &mut HashSet::new(), &mut |_, id| {
+            here &= store.catalog().locate(id)?.is_some();
+            Ok(())
+        });
+        here && walked.is_ok()
     }
 }

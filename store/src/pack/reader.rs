@@ -2,7 +2,7 @@
 
 use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind, Parser};
 use crate::id::{ChunkId, PackId};
-use crate::seal::{BlockKind, BlockPlace, ChunkType, Sealer};
+use crate::seal::{BlockKind, BlockPlace, Sealer};
 
 use super::{
     BLOCK_LIMIT, CHUNK_LIMIT, CHUNKS_LIMIT, FOOTER_LEN, FRAME_LIMIT, FRAMES_LIMIT, Frame, PACK_LIMIT, PackEntry,
@@ -145,7 +145,7 @@ fn verify_chunks(sealer: &Sealer, entry: &PackEntry, chunks: &[PackedChunk], byt
             position += block.len();
         }
         let plain = &raw[taken..taken + chunk.len as usize];
-        if !chunk_types(entry.kind).iter().any(|of| sealer.chunk_id(*of, plain) == chunk.id) {
+        if !entry.kind.chunk_types().iter().any(|of| sealer.chunk_id(*of, plain) == chunk.id) {
             return damaged(format!("chunk {} has other content", chunk.id));
         }
         taken += chunk.len as usize;
@@ -156,11 +156,4 @@ fn verify_chunks(sealer: &Sealer, entry: &PackEntry, chunks: &[PackedChunk], byt
         position += block.len();
     }
     Ok(())
-}
-
-fn chunk_types(kind: PackKind) -> &'static [ChunkType] {
-    match kind {
-        PackKind::Data => &[ChunkType::Data],
-        PackKind::Tree => &[ChunkType::Tree, ChunkType::List],
-    }
 }

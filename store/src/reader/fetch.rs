@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use crate::cache::{BlockCache, GRID};
-use crate::catalog::VaultNo;
+use crate::catalog::{PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::PackId;
@@ -101,6 +101,29 @@ impl Fetcher {
         Ok(out)
     }
 
+    /// A whole pack, past the cache.
+    pub(super) fn fetch_whole(&self, row: &PackRow) -> Result<Bytes, StoreError> {
+        let name = crate::names::pack(&row.entry.id);
+        let mut first_error = None;
+        for no in &row.vaults {
+            let transfer = self.transfer(*no)?;
+            match transfer.get_range(&name, 0..row.entry.len, Deadline::NEVER) {
+                Ok(bytes) => {
+                    self.requests.fetch_add(1, Ordering::Relaxed);
+                    self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    return Ok(bytes);
+                }
+                Err(source) => drop(first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source })),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))
+    }
+
+    fn transfer(&self, vault: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
+        let found = self.vaults.iter().find(|(no, _)| *no == vault).map(|(_, transfer)| transfer);
+        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", vault.0) })
+    }
+
     /// Widens what must be fetched by read-ahead, or to the whole pack where it is more than a quarter of it.
     fn plan(&self, pack: &PackEntry, must: Range<u32>) -> Range<u32> {
         let all = pack.len.div_ceil(GRID) as u32;
@@ -128,11 +151,7 @@ impl Fetcher {
         run: Range<u32>,
         deadline: Deadline,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let (_, transfer) = self
-            .vaults
-            .iter()
-            .find(|(no, _)| *no == vault)
-            .ok_or_else(|| StoreError::NotFound { what: format!("vault number {}", vault.0) })?;
+        let transfer = self.transfer(vault)?;
         let range = u64::from(run.start) * GRID..(u64::from(run.end) * GRID).min(pack.len);
         let whole = transfer
             .get_range(name, range.clone(), deadline)

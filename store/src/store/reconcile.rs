@@ -56,6 +56,7 @@ impl Store {
                     Some(found) => format!("the pack has {found} bytes instead of {len}"),
                 };
                 monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
+                self.catalog().note_loss()?;
                 self.catalog().set_staged(no, false)?;
                 done.lost.push(id);
             }
