@@ -5,7 +5,7 @@
 //! 5. `copy`, `check`, `reclaim`: operations over a whole store
 //! 4. `store`, `catalog`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `staging`, `index`, `cache`: where a chunk is
-//! 2. `pack`, `chunker`, `seal`, `format`: what bytes mean (`docs/format.md`)
+//! 2. `pack`, `chunker`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
 //! 1. `vault`, `transfer`, `clock`, `monitor`, `id`, `error`: the outside, named
 //!
 //! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
@@ -15,6 +15,7 @@ pub mod error;
 pub mod format;
 pub mod id;
 pub mod monitor;
+pub mod names;
 pub mod point;
 pub mod reader;
 pub mod seal;

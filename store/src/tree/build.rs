@@ -1,1 +1,1 @@
-//! stub
+//! Writes the pages of one directory while its entries appear.

@@ -1,1 +1,1 @@
-//! stub
+//! Reads directories: lookups, listings from any place, whole walks.
