@@ -178,7 +178,9 @@ impl BlockCache {
         let mut whole = Vec::with_capacity(bytes.len() + CHECKSUM_LEN);
         whole.extend_from_slice(bytes);
         whole.extend_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN]);
-        fs::write(&temp, &whole).and_then(|()| fs::rename(&temp, path)).inspect_err(|_| drop(fs::remove_file(&temp)))?;
+        fs::write(&temp, &whole)
+            .and_then(|()| fs::rename(&temp, path))
+            .inspect_err(|_| drop(fs::remove_file(&temp)))?;
         Ok(whole.len() as u64)
     }
 }

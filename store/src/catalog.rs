@@ -93,7 +93,14 @@ impl Catalog {
             }
             Err(e) => return Err(e),
         };
-        Ok((Self { path: Some(path.to_path_buf()), writer: Mutex::new(connection), readers: Mutex::default() }, empty))
+        Ok((
+            Self {
+                path: Some(path.to_path_buf()),
+                writer: Mutex::new(connection),
+                readers: Mutex::default(),
+            },
+            empty,
+        ))
     }
 
     /// An empty catalog in memory.
@@ -191,7 +198,8 @@ impl Catalog {
     /// A pack by number.
     pub fn pack(&self, no: PackNo) -> Result<Option<PackRow>, StoreError> {
         self.read("read a pack", |c| {
-            let row = c.prepare_cached(&select_packs("WHERE no = ?1"))?.query_row([no.0], pack_row).optional()?;
+            let row =
+                c.prepare_cached(&select_packs("WHERE no = ?1"))?.query_row([no.0], pack_row).optional()?;
             row.map(|row| with_vaults(c, row)).transpose()
         })
     }
@@ -199,7 +207,10 @@ impl Catalog {
     /// A pack by name.
     pub fn pack_by_id(&self, id: &PackId) -> Result<Option<PackRow>, StoreError> {
         self.read("read a pack", |c| {
-            let row = c.prepare_cached(&select_packs("WHERE id = ?1"))?.query_row([&id.0[..]], pack_row).optional()?;
+            let row = c
+                .prepare_cached(&select_packs("WHERE id = ?1"))?
+                .query_row([&id.0[..]], pack_row)
+                .optional()?;
             row.map(|row| with_vaults(c, row)).transpose()
         })
     }
@@ -207,8 +218,10 @@ impl Catalog {
     /// All packs, ascending by number.
     pub fn packs(&self) -> Result<Vec<PackRow>, StoreError> {
         self.read("list packs", |c| {
-            let rows: Vec<PackRow> =
-                c.prepare_cached(&select_packs("ORDER BY no"))?.query_map([], pack_row)?.collect::<Result<_, _>>()?;
+            let rows: Vec<PackRow> = c
+                .prepare_cached(&select_packs("ORDER BY no"))?
+                .query_map([], pack_row)?
+                .collect::<Result<_, _>>()?;
             rows.into_iter().map(|row| with_vaults(c, row)).collect()
         })
     }
@@ -257,7 +270,9 @@ impl Catalog {
 
     /// Marks a pack as damaged: nothing new relies on it, reading tries its other places first.
     pub fn set_bad(&self, no: PackNo, bad: bool) -> Result<(), StoreError> {
-        self.write("mark a pack", |t| t.execute("UPDATE pack SET bad = ?2 WHERE no = ?1", params![no.0, bad]).map(drop))
+        self.write("mark a pack", |t| {
+            t.execute("UPDATE pack SET bad = ?2 WHERE no = ?1", params![no.0, bad]).map(drop)
+        })
     }
 
     /// Whether any pack is marked as damaged, or any was ever lost: then what old points refer to may not be there.
@@ -287,10 +302,16 @@ impl Catalog {
     }
 
     /// Records an index object and the packs it covers.
-    pub fn add_index(&self, id: &IndexId, packs: &[PackId], vault: Option<VaultNo>) -> Result<(), StoreError> {
+    pub fn add_index(
+        &self,
+        id: &IndexId,
+        packs: &[PackId],
+        vault: Option<VaultNo>,
+    ) -> Result<(), StoreError> {
         self.write("add an index object", |t| {
             t.execute("INSERT OR IGNORE INTO index_object(id) VALUES (?1)", [&id.0[..]])?;
-            let no: i64 = t.query_row("SELECT no FROM index_object WHERE id = ?1", [&id.0[..]], |row| row.get(0))?;
+            let no: i64 =
+                t.query_row("SELECT no FROM index_object WHERE id = ?1", [&id.0[..]], |row| row.get(0))?;
             for pack in packs {
                 t.execute(
                     "INSERT OR IGNORE INTO index_pack(idx, pack) SELECT ?1, no FROM pack WHERE id = ?2",
@@ -298,7 +319,10 @@ impl Catalog {
                 )?;
             }
             if let Some(vault) = vault {
-                t.execute("INSERT OR IGNORE INTO index_place(idx, vault) VALUES (?1, ?2)", params![no, vault.0])?;
+                t.execute(
+                    "INSERT OR IGNORE INTO index_place(idx, vault) VALUES (?1, ?2)",
+                    params![no, vault.0],
+                )?;
             }
             Ok(())
         })
@@ -380,12 +404,17 @@ fn add_pack(
         t.prepare_cached("UPDATE pack SET staged = 1, bad = 0 WHERE no = ?1")?.execute([no])?;
     }
     if let Some(vault) = confirmed {
-        t.prepare_cached("INSERT OR IGNORE INTO place(pack, vault) VALUES (?1, ?2)")?.execute([no, vault.0])?;
+        t.prepare_cached("INSERT OR IGNORE INTO place(pack, vault) VALUES (?1, ?2)")?
+            .execute([no, vault.0])?;
     }
     Ok(())
 }
 
-fn insert_pack(t: &rusqlite::Transaction<'_>, entry: &PackEntry, chunks: &[PackedChunk]) -> rusqlite::Result<i64> {
+fn insert_pack(
+    t: &rusqlite::Transaction<'_>,
+    entry: &PackEntry,
+    chunks: &[PackedChunk],
+) -> rusqlite::Result<i64> {
     t.prepare_cached(
         "INSERT INTO pack(id, object_id, generation, kind, len, frames, staged, bad) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)",
     )?
@@ -406,7 +435,8 @@ fn insert_pack(t: &rusqlite::Transaction<'_>, entry: &PackEntry, chunks: &[Packe
     }
     // In key order the B-tree is touched page by page.
     rows.sort_unstable();
-    let mut insert = t.prepare_cached("INSERT OR IGNORE INTO chunk(id, pack, start, len) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert =
+        t.prepare_cached("INSERT OR IGNORE INTO chunk(id, pack, start, len) VALUES (?1, ?2, ?3, ?4)")?;
     for (id, start, len) in rows {
         insert.execute(params![&id.0[..], no, start, len])?;
     }

@@ -9,8 +9,8 @@ use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::{self, PACK_LIMIT};
 use crate::store::Store;
-use crate::tree::reach::reachable;
 use crate::tree::Node;
+use crate::tree::reach::reachable;
 
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +87,13 @@ impl Check<'_> {
     /// Compares the catalog with listings of all tiers.
     fn existence(&mut self, packs: &[PackRow]) -> Result<(), StoreError> {
         self.report.packs = packs.len() as u64;
-        let staged: BTreeMap<PackId, u64> =
-            self.store.staging().list("pack")?.iter().filter_map(|o| Some((names::parse_pack(&o.name)?, o.len))).collect();
+        let staged: BTreeMap<PackId, u64> = self
+            .store
+            .staging()
+            .list("pack")?
+            .iter()
+            .filter_map(|o| Some((names::pack_of(&o.name)?, o.len)))
+            .collect();
         let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
         for row in packs.iter().filter(|row| row.staged) {
             if let Some(wrong) = wrong_length(&staged, row) {
@@ -100,7 +105,7 @@ impl Check<'_> {
             let listed = transfer
                 .list_all("pack/")
                 .map_err(|source| StoreError::Vault { vault: transfer.address(), source })?;
-            let listed = listed.iter().filter_map(|o| Some((names::parse_pack(&o.name)?, o.len))).collect();
+            let listed = listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
             for row in packs.iter().filter(|row| row.vaults.contains(no)) {
                 if let Some(wrong) = wrong_length(&listed, row) {
                     self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));

@@ -173,13 +173,17 @@ fn pack_groups(
     finished: &Sender<FinishedPack>,
 ) -> Result<(), StoreError> {
     let send = |builder: PackBuilder| {
-        finished.send(builder.finish(&parts.sealer)).map_err(|_| StoreError::invalid("the pack writer has ended"))
+        finished
+            .send(builder.finish(&parts.sealer))
+            .map_err(|_| StoreError::invalid("the pack writer has ended"))
     };
     let new = |kind| PackBuilder::new(&parts.sealer, kind, 0);
     let (mut data, mut tree) = (new(PackKind::Data), new(PackKind::Tree));
     for (kind, group) in incoming {
         let open = if kind == PackKind::Data { &mut data } else { &mut tree };
-        if !open.is_empty() && (open.len() + group.packed_len() > parts.pack_len || !open.has_room_for(&group)) {
+        if !open.is_empty()
+            && (open.len() + group.packed_len() > parts.pack_len || !open.has_room_for(&group))
+        {
             send(std::mem::replace(open, new(kind)))?;
         }
         open.push(&parts.sealer, group);

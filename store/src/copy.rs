@@ -44,11 +44,16 @@ fn of_vault(transfer: &Transfer) -> impl Fn(VaultError) -> StoreError {
 
 /// Makes a vault ready for a store: containers, a proof of its promises, config and key slots. A vault that
 /// belongs to another store is refused.
-pub fn prepare_vault(store: &Store, slots: &[(SlotId, Vec<u8>)], transfer: &Transfer) -> Result<(), StoreError> {
+pub fn prepare_vault(
+    store: &Store,
+    slots: &[(SlotId, Vec<u8>)],
+    transfer: &Transfer,
+) -> Result<(), StoreError> {
     let failed = of_vault(transfer);
     transfer.prepare().map_err(&failed)?;
     if let Some(config) = read_small(transfer, &names::config())? {
-        let theirs = crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
+        let theirs =
+            crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
         if theirs != *store.id() {
             let detail = format!("the vault holds store {theirs}, this is {}", store.id());
             return Err(StoreError::NotOurs { object: transfer.address(), detail });
@@ -78,7 +83,7 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
     let vault = crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
     let mut slots = Vec::new();
     for object in transfer.list_all("keys/").map_err(of_vault(transfer))? {
-        if let (Some(id), Some(bytes)) = (names::parse_slot(&object.name), read_small(transfer, &object.name)?) {
+        if let (Some(id), Some(bytes)) = (names::slot_of(&object.name), read_small(transfer, &object.name)?) {
             slots.push((id, bytes));
         }
     }
@@ -86,7 +91,12 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
 }
 
 /// Makes the catalog agree with a listing of the vault's packs: only what is there with the right length counts.
-pub fn refresh_vault(store: &Store, no: VaultNo, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
+pub fn refresh_vault(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
     let listed = listed_packs(transfer)?;
     for row in store.catalog().packs()? {
         let there = listed.get(&row.entry.id) == Some(&row.entry.len);
@@ -105,7 +115,7 @@ pub fn refresh_vault(store: &Store, no: VaultNo, transfer: &Transfer, monitor: &
 
 fn listed_packs(transfer: &Transfer) -> Result<BTreeMap<PackId, u64>, StoreError> {
     let listed = transfer.list_all("pack/").map_err(of_vault(transfer))?;
-    Ok(listed.iter().filter_map(|o| Some((names::parse_pack(&o.name)?, o.len))).collect())
+    Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
 }
 
 /// Puts a point into a vault with everything it needs that is not there.
@@ -116,7 +126,10 @@ pub fn push_point(
     id: &RecoveryPointId,
     monitor: &dyn Monitor,
 ) -> Result<Pushed, StoreError> {
-    let row = store.catalog().point(id)?.ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?;
+    let row = store
+        .catalog()
+        .point(id)?
+        .ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?;
     if row.vaults.contains(&no) {
         return Ok(Pushed::default());
     }
@@ -132,7 +145,7 @@ pub fn push_point(
     };
     // A session of this name that is there already is ours, from a run that was cut off.
     if transfer.stat(&names::session(id)).map_err(&failed)?.is_none() {
-        let object = point::seal_session(&session, store.sealer());
+        let object = point::object::seal_session(&session, store.sealer())?;
         transfer.put_new(&names::session(id), object.into()).map_err(&failed)?;
     }
     let mut pushed = send_packs(store, no, transfer, &missing, monitor)?;
@@ -147,7 +160,12 @@ pub fn push_point(
 /// well need no look: that point is whole there.
 fn packs_needed(store: &Store, no: VaultNo, row: &PointRow) -> Result<Vec<PackRow>, StoreError> {
     let mut seen = HashSet::new();
-    let base = store.catalog().points()?.into_iter().filter(|p| p.tag == row.tag && p.vaults.contains(&no)).max_by_key(|p| p.sequence);
+    let base = store
+        .catalog()
+        .points()?
+        .into_iter()
+        .filter(|p| p.tag == row.tag && p.vaults.contains(&no))
+        .max_by_key(|p| p.sequence);
     if let Some(base) = base {
         let base = store.point(&base.id)?;
         reachable(store.reader().as_ref(), &base.point.root, &mut seen, &mut |_, _| Ok(()))?;
@@ -155,7 +173,10 @@ fn packs_needed(store: &Store, no: VaultNo, row: &PointRow) -> Result<Vec<PackRo
     let mut packs = BTreeSet::new();
     let point = store.point(&row.id)?;
     reachable(store.reader().as_ref(), &point.point.root, &mut seen, &mut |_, id| {
-        let location = store.catalog().locate(id)?.ok_or_else(|| StoreError::NotFound { what: format!("chunk {id}") })?;
+        let location = store
+            .catalog()
+            .locate(id)?
+            .ok_or_else(|| StoreError::NotFound { what: format!("chunk {id}") })?;
         packs.insert(location.pack);
         Ok(())
     })?;
@@ -182,7 +203,11 @@ fn send_packs(
                     if failed().is_some() {
                         return;
                     }
-                    let sent = if monitor.cancelled() { Err(StoreError::Cancelled) } else { send_pack(store, no, transfer, pack) };
+                    let sent = if monitor.cancelled() {
+                        Err(StoreError::Cancelled)
+                    } else {
+                        send_pack(store, no, transfer, pack)
+                    };
                     if let Err(e) = sent {
                         failed().get_or_insert(e);
                         return;
@@ -210,7 +235,10 @@ fn send_pack(store: &Store, no: VaultNo, transfer: &Transfer, pack: &PackRow) ->
     };
     if *blake3::hash(&bytes).as_bytes() != pack.entry.id.0 {
         store.catalog().set_bad(pack.no, true)?;
-        return Err(StoreError::corrupt(name.as_str(), "its bytes in the staging directory do not have its name"));
+        return Err(StoreError::corrupt(
+            name.as_str(),
+            "its bytes in the staging directory do not have its name",
+        ));
     }
     transfer.put_new(&name, bytes).map_err(of_vault(transfer))?;
     store.catalog().set_confirmed(pack.no, no, true)
@@ -234,18 +262,25 @@ fn index_vault(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), St
 
 /// Fills the catalog with what a vault holds: index objects first, packs that none covers by their own
 /// directories, then the points. What does not open is told and left out.
-pub fn load_catalog(store: &Store, no: VaultNo, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
+pub fn load_catalog(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
     let failed = of_vault(transfer);
     let listed = listed_packs(transfer)?;
     let known: BTreeSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
     let objects = transfer.list_all("idx/").map_err(&failed)?;
     monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
     for object in objects {
-        let Some(id) = names::parse_index(&object.name).filter(|id| !known.contains(id)) else { continue };
+        let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
         let bytes = transfer.get(&object.name, PACK_LIMIT).map_err(&failed)?;
         match Index::open(store.sealer(), id, &bytes) {
             Ok(index) => adopt_index(store, no, &id, &index, &listed)?,
-            Err(e) => monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() }),
+            Err(e) => {
+                monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
+            }
         }
         monitor.event(Event::Done { files: 1, bytes: object.len });
     }
@@ -312,16 +347,21 @@ impl From<crate::format::FormatError> for PackError {
     }
 }
 
-fn load_points(store: &Store, no: VaultNo, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
+fn load_points(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
     let objects = transfer.list_all("rp/").map_err(of_vault(transfer))?;
     monitor.event(Event::Stage { name: "points", files_total: objects.len() as u64, bytes_total: 0 });
-    let points: Vec<_> = objects.iter().filter_map(|o| Some((names::parse_point(&o.name)?, o))).collect();
+    let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
     for some in points.chunks(64) {
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
         let answers = transfer.get_many(wanted, crate::clock::Deadline::NEVER);
         for (((tag, id), object), bytes) in some.iter().zip(answers) {
             let bytes = bytes.map_err(of_vault(transfer))?;
-            match point::open_point(&bytes, store.sealer(), tag, id) {
+            match point::object::open_point(&bytes, store.sealer(), tag, id) {
                 Ok(point) => store.catalog().add_point(&PointRow {
                     id: *id,
                     tag: *tag,
@@ -332,7 +372,9 @@ fn load_points(store: &Store, no: VaultNo, transfer: &Transfer, monitor: &dyn Mo
                     staged: false,
                     vaults: vec![no],
                 })?,
-                Err(e) => monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() }),
+                Err(e) => {
+                    monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
+                }
             }
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }

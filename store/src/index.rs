@@ -110,7 +110,9 @@ impl Index {
     }
 
     fn check(&self, reader: &IndexReader<'_>) -> Result<(), FormatError> {
-        if (self.packs.len() as u64, self.chunks.len() as u64) != (u64::from(reader.pack_count), reader.chunk_count) {
+        if (self.packs.len() as u64, self.chunks.len() as u64)
+            != (u64::from(reader.pack_count), reader.chunk_count)
+        {
             return damaged("its counts do not agree with its footer");
         }
         if !self.chunks.is_sorted() {
@@ -151,7 +153,8 @@ impl<'a> IndexWriter<'a> {
 
     fn block(&mut self, kind: BlockKind, content: &[u8], compression: Compression) -> Range<u64> {
         let position = self.bytes.len() as u64;
-        let place = BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position };
+        let place =
+            BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position };
         self.sealer.seal(&place, content, compression, 0, &mut self.bytes);
         position..self.bytes.len() as u64
     }
@@ -203,7 +206,8 @@ fn encode_pack(pack: &PackEntry, out: &mut Vec<u8>) {
 }
 
 fn encode_root(chunk_pages: &[ChunkPage], pack_pages: &[PackPage], supersedes: &[IndexId]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(12 + chunk_pages.len() * 48 + pack_pages.len() * 16 + supersedes.len() * 32);
+    let mut out =
+        Vec::with_capacity(12 + chunk_pages.len() * 48 + pack_pages.len() * 16 + supersedes.len() * 32);
     out.u32(chunk_pages.len() as u32);
     for page in chunk_pages {
         out.raw(&page.first.0);
@@ -274,7 +278,10 @@ impl<'a> IndexReader<'a> {
             return Err(FormatError::damaged("place of the root").into());
         }
         let root_place = place(&header, BlockKind::IndexRoot, root_range.start);
-        let root = decode_root(&sealer.open(&root_place, &read(root_range.clone())?, BLOCK_LIMIT)?, root_range.start)?;
+        let root = decode_root(
+            &sealer.open(&root_place, &read(root_range.clone())?, BLOCK_LIMIT)?,
+            root_range.start,
+        )?;
         Ok(Self { sealer, header, root, pack_count, chunk_count })
     }
 
@@ -285,7 +292,9 @@ impl<'a> IndexReader<'a> {
         mut read: impl FnMut(Range<u64>) -> Result<Vec<u8>, E>,
     ) -> Result<Option<(PackEntry, IndexedChunk)>, E> {
         let after = self.root.chunk_pages.partition_point(|page| page.first <= *id);
-        let Some(page) = after.checked_sub(1).and_then(|i| self.root.chunk_pages.get(i)) else { return Ok(None) };
+        let Some(page) = after.checked_sub(1).and_then(|i| self.root.chunk_pages.get(i)) else {
+            return Ok(None);
+        };
         let Some(chunk) = self.chunk_page(page, &mut read)?.into_iter().find(|c| c.id == *id) else {
             return Ok(None);
         };
@@ -371,7 +380,9 @@ fn decode_root(content: &[u8], end: u64) -> Result<Root, FormatError> {
     let n = p.count("superseded index objects", 32, usize::MAX)?;
     let supersedes = (0..n).map(|_| Ok(IndexId(p.array()?))).collect::<Result<_, FormatError>>()?;
     p.end()?;
-    if !chunk_pages.is_sorted_by(|a, b| a.first <= b.first) || !pack_pages.is_sorted_by(|a, b| a.first < b.first) {
+    if !chunk_pages.is_sorted_by(|a, b| a.first <= b.first)
+        || !pack_pages.is_sorted_by(|a, b| a.first < b.first)
+    {
         return damaged("its pages are not in order");
     }
     Ok(Root { chunk_pages, pack_pages, supersedes })

@@ -10,15 +10,25 @@
 //!
 //! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
 
+pub mod cache;
+pub mod catalog;
+pub mod check;
+pub mod chunk_store;
+pub mod chunker;
 pub mod clock;
+pub mod copy;
 pub mod error;
 pub mod format;
 pub mod id;
+pub mod index;
 pub mod monitor;
 pub mod names;
+pub mod pack;
 pub mod point;
 pub mod reader;
+pub mod reclaim;
 pub mod seal;
+pub mod staging;
 pub mod store;
 pub mod transfer;
 pub mod tree;

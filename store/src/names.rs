@@ -107,6 +107,38 @@ pub fn point(tag: &SourceTag, id: &RecoveryPointId) -> ObjectName {
     Named::Point(*tag, *id).name()
 }
 
+/// The pack of this name, if it is one's.
+pub fn pack_of(name: &ObjectName) -> Option<PackId> {
+    match Named::parse(name.as_str())? {
+        Named::Pack(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// The index object of this name, if it is one's.
+pub fn index_of(name: &ObjectName) -> Option<IndexId> {
+    match Named::parse(name.as_str())? {
+        Named::Index(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// The key slot of this name, if it is one's.
+pub fn slot_of(name: &ObjectName) -> Option<SlotId> {
+    match Named::parse(name.as_str())? {
+        Named::Slot(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// Source and id of the recovery point of this name, if it is one's.
+pub fn point_of(name: &ObjectName) -> Option<(SourceTag, RecoveryPointId)> {
+    match Named::parse(name.as_str())? {
+        Named::Point(tag, id) => Some((tag, id)),
+        _ => None,
+    }
+}
+
 /// What the names of all recovery points of one source begin with.
 pub fn points_of(tag: &SourceTag) -> String {
     format!("{POINTS}{tag}/")

@@ -106,7 +106,12 @@ impl PackEntry {
 
     /// Place of frame `n`, whose block begins at `position`.
     pub fn place(&self, position: u64) -> BlockPlace {
-        BlockPlace { kind: self.kind.frame_kind(), object_id: self.object_id, generation: self.generation, position }
+        BlockPlace {
+            kind: self.kind.frame_kind(),
+            object_id: self.object_id,
+            generation: self.generation,
+            position,
+        }
     }
 }
 

@@ -153,13 +153,26 @@ impl Reader {
     }
 
     /// Bytes `range` of a data chunk, without decoding more frames than it touches. Each frame is vouched for by its seal.
-    pub fn chunk_range(&self, id: &ChunkId, range: Range<u32>, deadline: Deadline) -> Result<Bytes, StoreError> {
+    pub fn chunk_range(
+        &self,
+        id: &ChunkId,
+        range: Range<u32>,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
         self.from_any_place(id, |location| {
             if range.start > range.end || range.end > location.len {
-                return Err(StoreError::invalid(format!("range {range:?} of a chunk of {} bytes", location.len)));
+                return Err(StoreError::invalid(format!(
+                    "range {range:?} of a chunk of {} bytes",
+                    location.len
+                )));
             }
             let start = u64::from(location.start);
-            self.read_raw(location.pack, start + u64::from(range.start), start + u64::from(range.end), deadline)
+            self.read_raw(
+                location.pack,
+                start + u64::from(range.start),
+                start + u64::from(range.end),
+                deadline,
+            )
         })
     }
 
@@ -248,7 +261,9 @@ impl Reader {
         let first = self.catalog.locate(id)?.ok_or_else(|| missing(id))?;
         let error = match read(&first) {
             Ok(bytes) => return Ok(bytes),
-            Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => return Err(e),
+            Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => {
+                return Err(e);
+            }
             Err(e) => e,
         };
         for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
@@ -265,7 +280,10 @@ impl Reader {
         if let Some(map) = packs.get(&no) {
             return Ok(map.clone());
         }
-        let row = self.catalog.pack(no)?.ok_or_else(|| StoreError::NotFound { what: format!("pack number {}", no.0) })?;
+        let row = self
+            .catalog
+            .pack(no)?
+            .ok_or_else(|| StoreError::NotFound { what: format!("pack number {}", no.0) })?;
         let map = Arc::new(PackMap::new(row));
         packs.put(no, map.clone());
         Ok(map)
@@ -326,7 +344,8 @@ impl Reader {
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
         }
-        Err(first_error.unwrap_or_else(|| StoreError::NotFound { what: format!("pack {}", map.row.entry.id) }))
+        Err(first_error
+            .unwrap_or_else(|| StoreError::NotFound { what: format!("pack {}", map.row.entry.id) }))
     }
 
     fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
@@ -335,7 +354,13 @@ impl Reader {
         self.open_frame(map, n, &sealed)
     }
 
-    fn load_from_vault(&self, map: &PackMap, n: usize, vault: VaultNo, deadline: Deadline) -> Result<Bytes, StoreError> {
+    fn load_from_vault(
+        &self,
+        map: &PackMap,
+        n: usize,
+        vault: VaultNo,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let entry = &map.row.entry;
         let sealed = self.fetcher.fetch(vault, &map.name, entry, block.clone(), deadline)?;
@@ -358,7 +383,10 @@ impl Reader {
             .open(&entry.place(map.blocks[n]), sealed, expected)
             .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
         if content.len() != expected {
-            return Err(StoreError::corrupt(format!("pack {}, frame {n}", entry.id), "its content is too short"));
+            return Err(StoreError::corrupt(
+                format!("pack {}, frame {n}", entry.id),
+                "its content is too short",
+            ));
         }
         self.counters.frames_decoded.fetch_add(1, Ordering::Relaxed);
         Ok(content.into())
@@ -376,7 +404,10 @@ impl ChunkSource for Reader {
             let plain = self.read_raw(location.pack, start, start + u64::from(location.len), deadline)?;
             if self.sealer.chunk_id(of, &plain) != *id {
                 let pack = self.pack_map(location.pack)?.row.entry.id;
-                return Err(StoreError::corrupt(format!("pack {pack}"), format!("chunk {id} has other content")));
+                return Err(StoreError::corrupt(
+                    format!("pack {pack}"),
+                    format!("chunk {id} has other content"),
+                ));
             }
             Ok(plain)
         })

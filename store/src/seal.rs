@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::format::{FormatError, Put};
 use crate::id::{ChunkId, ObjectId, SourceTag, VaultId};
 use block::Binding;
+pub use block::{Prepared, prepare};
 use keys::{Key, KeyRing, subkey};
 use xaes::Xaes256Gcm;
 
@@ -224,6 +225,15 @@ impl Sealer {
         let keys = self.keys(place.generation).expect("blocks are sealed with a generation of the ring");
         let cipher = keys.cipher(place.kind);
         block::seal(cipher, &keys.nonce, &self.binding(place), content, compression, min_len, out)
+    }
+
+    /// Seals what [`prepare`] made, as [`Self::seal`] would have. Appends the block to `out` and returns its length.
+    ///
+    /// # Panics
+    /// When the ring has no key of the place's generation.
+    pub fn seal_prepared(&self, place: &BlockPlace, prepared: &Prepared, out: &mut Vec<u8>) -> usize {
+        let keys = self.keys(place.generation).expect("blocks are sealed with a generation of the ring");
+        block::seal_prepared(keys.cipher(place.kind), &keys.nonce, &self.binding(place), prepared, out)
     }
 
     /// Opens a block and decodes its content of at most `limit` bytes; allocates nothing bigger. `Damaged` if the seal does not

@@ -66,7 +66,8 @@ impl Staging {
         let temp = format!("{TEMP_DIR}/{}", to_hex(&ObjectId::random().0));
         let written = self.files.write_synced(&temp, bytes).map_err(self.error("write", &temp));
         let written = written.and_then(|()| self.ensure_dir(parent));
-        let written = written.and_then(|()| self.files.rename(&temp, path).map_err(self.error("rename to", path)));
+        let written =
+            written.and_then(|()| self.files.rename(&temp, path).map_err(self.error("rename to", path)));
         if let Err(e) = written {
             // Best effort: an orphan is removed by the next session, too.
             let _ = self.files.remove(&temp);
@@ -87,7 +88,9 @@ impl Staging {
     /// `len` bytes of an object from `offset`; exactly that many.
     pub fn read(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         let mut out = vec![0; len];
-        self.files.read_exact_at(name.as_str(), offset, &mut out).map_err(self.error("read", name.as_str()))?;
+        self.files
+            .read_exact_at(name.as_str(), offset, &mut out)
+            .map_err(self.error("read", name.as_str()))?;
         Ok(out)
     }
 
@@ -150,13 +153,16 @@ impl Staging {
 
     /// Room kept for the catalog is made again when there is room; lacking it is no error.
     fn refill_ballast(&self) {
-        if matches!(self.files.len(BALLAST), Ok(None)) && self.files.write_synced(BALLAST, &vec![0; BALLAST_LEN]).is_err() {
+        if matches!(self.files.len(BALLAST), Ok(None))
+            && self.files.write_synced(BALLAST, &vec![0; BALLAST_LEN]).is_err()
+        {
             let _ = self.files.remove(BALLAST);
         }
     }
 
-    fn error(&self, action: &'static str, path: &str) -> impl FnOnce(std::io::Error) -> StoreError {
-        StoreError::io(action, &self.files.describe(path))
+    fn error(&self, action: &'static str, path: &str) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
+        let path = self.files.describe(path);
+        move |source| StoreError::Io { action, path, source }
     }
 }
 

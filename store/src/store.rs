@@ -99,7 +99,12 @@ const MEMORY_RANGES: u64 = 32 << 20;
 
 impl Store {
     /// Makes a store in `dir` (which must be missing or empty) with at least one key slot.
-    pub fn create(dir: &Path, sealer: &Sealer, config: &StoreConfig, slots: &[(SlotId, Vec<u8>)]) -> Result<(), StoreError> {
+    pub fn create(
+        dir: &Path,
+        sealer: &Sealer,
+        config: &StoreConfig,
+        slots: &[(SlotId, Vec<u8>)],
+    ) -> Result<(), StoreError> {
         if slots.is_empty() {
             return Err(StoreError::invalid("a store without a key slot could never be opened"));
         }
@@ -121,14 +126,18 @@ impl Store {
     pub fn head(dir: &Path) -> Result<StoreHead, StoreError> {
         let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
         if dir.exists() && !dir.is_dir() {
-            return Err(StoreError::invalid(format!("{} is a file where a store's directory should be", dir.display())));
+            return Err(StoreError::invalid(format!(
+                "{} is a file where a store's directory should be",
+                dir.display()
+            )));
         }
         let config = staging.read_all(&names::config(), SMALL_OBJECT)?;
         let config = config.ok_or_else(|| StoreError::NoStore { path: dir.to_path_buf() })?;
         let vault = StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
         let mut slots = Vec::new();
         for object in staging.list("keys")? {
-            if let (Some(id), Some(bytes)) = (names::parse_slot(&object.name), staging.read_all(&object.name, SMALL_OBJECT)?)
+            if let (Some(id), Some(bytes)) =
+                (names::slot_of(&object.name), staging.read_all(&object.name, SMALL_OBJECT)?)
             {
                 slots.push((id, bytes));
             }
@@ -137,12 +146,18 @@ impl Store {
     }
 
     /// Opens the store in `dir`. A missing or damaged catalog is made again from what staging holds.
-    pub fn open(dir: &Path, ring: &KeyRing, options: StoreOptions, monitor: &dyn Monitor) -> Result<Self, StoreError> {
+    pub fn open(
+        dir: &Path,
+        ring: &KeyRing,
+        options: StoreOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, StoreError> {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
         let staging = Staging::new(Arc::new(DiskFiles::new(dir)) as Arc<dyn Files>);
         let (catalog, empty) = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
-        let store = Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
+        let store =
+            Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
         if empty {
             let _lock = store.lock()?;
             store.reconcile(monitor)?;
@@ -161,7 +176,9 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let cache = match &options.cache_dir {
             None => BlockCache::in_memory(MEMORY_RANGES),
-            Some(dir) => BlockCache::open(dir, options.cache_limit).map_err(StoreError::io("open cache", dir))?,
+            Some(dir) => {
+                BlockCache::open(dir, options.cache_limit).map_err(StoreError::io("open cache", dir))?
+            }
         };
         let mut vaults = Vec::new();
         for (address, transfer) in options.vaults {
@@ -265,7 +282,7 @@ impl Store {
             Some(point) => point.clone(),
             None => {
                 let name = names::point(&row.tag, &row.id);
-                let point = point::open_point(&row.object, &self.sealer, &row.tag, &row.id)
+                let point = point::object::open_point(&row.object, &self.sealer, &row.tag, &row.id)
                     .map_err(|e| e.of(name.as_str()))?;
                 let point = Arc::new(point);
                 decoded.insert(row.id, point.clone());
@@ -273,7 +290,8 @@ impl Store {
             }
         };
         let address = |no: &VaultNo| self.vaults.iter().find(|v| v.0 == *no).map(|v| v.1.clone());
-        let vaults = row.vaults.iter().map(|no| address(no).unwrap_or_else(|| format!("vault {}", no.0))).collect();
+        let vaults =
+            row.vaults.iter().map(|no| address(no).unwrap_or_else(|| format!("vault {}", no.0))).collect();
         Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults })
     }
 
@@ -288,7 +306,7 @@ impl Store {
         let lock = self.lock()?;
         self.staging.clear_temp()?;
         let reconciled = self.reconcile(monitor)?;
-        let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()? ;
+        let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()?;
         let ingest = Ingest::begin(self.ingest_parts(compression));
         Ok(Session { store: self, ingest, suspicious, _lock: lock })
     }
@@ -336,7 +354,11 @@ fn make_dir(dir: &Path) -> Result<(), StoreError> {
     if dir.exists() && !dir.is_dir() {
         return Err(StoreError::invalid(format!("{} is a file where a directory should be", dir.display())));
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("make directory", dir))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(StoreError::io("make directory", dir))
 }
 
 /// Holds a store for writing until dropped, or until the process ends in whatever way.
@@ -348,7 +370,8 @@ pub struct StoreLock {
 impl StoreLock {
     fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("lock");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(StoreError::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -359,7 +382,9 @@ impl StoreLock {
             Err(std::fs::TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
         }
         // Who holds it is for people only; failing to say so is no reason to stop.
-        let _ = file.set_len(0).and_then(|()| std::io::Write::write_all(&mut &file, format!("{}\n", std::process::id()).as_bytes()));
+        let _ = file.set_len(0).and_then(|()| {
+            std::io::Write::write_all(&mut &file, format!("{}\n", std::process::id()).as_bytes())
+        });
         Ok(Self { _file: file })
     }
 }
@@ -391,11 +416,14 @@ impl<'a> Session<'a> {
 
     /// Makes all chunks durable, lets `make` write the point with the knowledge of what became of them, and makes that
     /// durable. Only when this returns does the point exist.
-    pub fn commit(self, make: impl FnOnce(&Ingested, &[PackId]) -> RecoveryPoint) -> Result<StoredPoint, StoreError> {
+    pub fn commit(
+        self,
+        make: impl FnOnce(&Ingested, &[PackId]) -> RecoveryPoint,
+    ) -> Result<StoredPoint, StoreError> {
         let done = self.ingest.finish()?;
         let mut point = make(&done, &done.packs);
         point.packs.clone_from(&done.packs);
-        let object = point::seal_point(&point, &self.store.sealer);
+        let object = point::object::seal_point(&point, &self.store.sealer)?;
         let hash = *blake3::hash(&object).as_bytes();
         self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;
         let row = PointRow {

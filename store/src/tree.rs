@@ -4,6 +4,7 @@ pub mod build;
 pub mod content;
 pub(crate) mod node;
 pub mod page;
+pub mod reach;
 pub mod testing;
 pub mod walk;
 
@@ -165,6 +166,9 @@ pub const KEPT_FLAGS: u32 = 0x01
     | 0x80_0000
     | 0x2000_0000
     | 0x4000_0000;
+
+/// Deepest nesting of directories that a walk follows.
+pub const MAX_WALK_DEPTH: u32 = 4096;
 
 /// Where whole, verified chunks come from.
 pub trait ChunkSource: Send + Sync {

@@ -92,8 +92,10 @@ impl Catalog {
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<Option<PointRow>, StoreError> {
         self.read("read a recovery point", |c| {
-            let row =
-                c.prepare_cached(&format!("{COLUMNS} WHERE id = ?1"))?.query_row([&id.0[..]], point_row).optional()?;
+            let row = c
+                .prepare_cached(&format!("{COLUMNS} WHERE id = ?1"))?
+                .query_row([&id.0[..]], point_row)
+                .optional()?;
             row.map(|row| with_places(c, row)).transpose()
         })
     }
@@ -102,7 +104,9 @@ impl Catalog {
     pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<PointRow>, StoreError> {
         self.read("find the newest recovery point", |c| {
             let row = c
-                .prepare_cached(&format!("{COLUMNS} WHERE tag = ?1 ORDER BY sequence DESC, started DESC LIMIT 1"))?
+                .prepare_cached(&format!(
+                    "{COLUMNS} WHERE tag = ?1 ORDER BY sequence DESC, started DESC LIMIT 1"
+                ))?
                 .query_row([&tag.0[..]], point_row)
                 .optional()?;
             row.map(|row| with_places(c, row)).transpose()
@@ -125,9 +129,10 @@ impl Catalog {
         self.write("forget a recovery point", |t| {
             match vault {
                 None => t.execute("UPDATE point SET staged = 0 WHERE id = ?1", [&id.0[..]])?,
-                Some(v) => {
-                    t.execute("DELETE FROM point_place WHERE point = ?1 AND vault = ?2", params![&id.0[..], v.0])?
-                }
+                Some(v) => t.execute(
+                    "DELETE FROM point_place WHERE point = ?1 AND vault = ?2",
+                    params![&id.0[..], v.0],
+                )?,
             };
             t.execute(
                 "DELETE FROM point WHERE id = ?1 AND staged = 0

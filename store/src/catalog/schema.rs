@@ -81,9 +81,12 @@ fn identity(c: &Connection) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
         if tables == 0 {
             return Ok(None);
         }
-        let get = |key: &str| c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional();
+        let get = |key: &str| {
+            c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+        };
         let version: Option<i64> = get("version")?;
-        let store = c.query_row("SELECT value FROM meta WHERE key = 'store'", [], |row| row.get(0)).optional()?;
+        let store =
+            c.query_row("SELECT value FROM meta WHERE key = 'store'", [], |row| row.get(0)).optional()?;
         Ok(Some((version.unwrap_or(0), store.unwrap_or_default())))
     };
     read().map_err(|e| match error("open")(e) {

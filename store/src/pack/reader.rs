@@ -5,8 +5,8 @@ use crate::id::{ChunkId, PackId};
 use crate::seal::{BlockKind, BlockPlace, Sealer};
 
 use super::{
-    BLOCK_LIMIT, CHUNK_LIMIT, CHUNKS_LIMIT, FOOTER_LEN, FRAME_LIMIT, FRAMES_LIMIT, Frame, PACK_LIMIT, PackEntry,
-    PackKind, PackedChunk, units_to_len,
+    BLOCK_LIMIT, CHUNK_LIMIT, CHUNKS_LIMIT, FOOTER_LEN, FRAME_LIMIT, FRAMES_LIMIT, Frame, PACK_LIMIT,
+    PackEntry, PackKind, PackedChunk, units_to_len,
 };
 
 struct Footer {
@@ -86,11 +86,14 @@ pub fn read_entry<E: From<FormatError>>(
     let content = sealer.open(&place(BlockKind::PackFooter, at), &read(at, FOOTER_LEN as usize)?, 64)?;
     let footer = decode_footer(&content)?;
     let directory_len = footer.directory_len as usize;
-    if footer.directory_offset.checked_add(directory_len as u64) != Some(at) || directory_len > BLOCK_LIMIT * 2 {
+    if footer.directory_offset.checked_add(directory_len as u64) != Some(at)
+        || directory_len > BLOCK_LIMIT * 2
+    {
         return Err(FormatError::damaged("place of the directory").into());
     }
     let sealed = read(footer.directory_offset, directory_len)?;
-    let content = sealer.open(&place(BlockKind::PackDirectory, footer.directory_offset), &sealed, BLOCK_LIMIT)?;
+    let content =
+        sealer.open(&place(BlockKind::PackDirectory, footer.directory_offset), &sealed, BLOCK_LIMIT)?;
     let (frames, chunks) = decode_directory(&content)?;
     check_sums(&footer, &frames, &chunks)?;
     let Header { object_id, generation, .. } = header;
@@ -113,7 +116,11 @@ fn check_sums(footer: &Footer, frames: &[Frame], chunks: &[PackedChunk]) -> Resu
 
 /// Proves a whole pack: its name, every seal, every length and every chunk id. This is what a finished pack goes through
 /// before it counts, and what a full scrub does.
-pub fn verify(sealer: &Sealer, id: PackId, bytes: &[u8]) -> Result<(PackEntry, Vec<PackedChunk>), FormatError> {
+pub fn verify(
+    sealer: &Sealer,
+    id: PackId,
+    bytes: &[u8],
+) -> Result<(PackEntry, Vec<PackedChunk>), FormatError> {
     if *blake3::hash(bytes).as_bytes() != id.0 {
         return damaged("its bytes do not have its name");
     }
@@ -126,7 +133,12 @@ pub fn verify(sealer: &Sealer, id: PackId, bytes: &[u8]) -> Result<(PackEntry, V
     Ok((entry, chunks))
 }
 
-fn verify_chunks(sealer: &Sealer, entry: &PackEntry, chunks: &[PackedChunk], bytes: &[u8]) -> Result<(), FormatError> {
+fn verify_chunks(
+    sealer: &Sealer,
+    entry: &PackEntry,
+    chunks: &[PackedChunk],
+    bytes: &[u8],
+) -> Result<(), FormatError> {
     let mut position = HEADER_LEN;
     let mut frames = entry.frames.iter();
     let mut raw = Vec::new();

@@ -35,7 +35,8 @@ impl PackBuilder {
         let header = Header { kind: ObjectKind::Pack, object_id, generation };
         let mut bytes = Vec::with_capacity(capacity);
         bytes.raw(&header.encode(sealer.vault()));
-        let entry = PackEntry { id: PackId([0; 32]), object_id, generation, kind, len: 0, frames: Vec::new() };
+        let entry =
+            PackEntry { id: PackId([0; 32]), object_id, generation, kind, len: 0, frames: Vec::new() };
         Self { entry, bytes, chunks: Vec::new(), raw_len: 0 }
     }
 
@@ -61,7 +62,7 @@ impl PackBuilder {
         for prepared in group.frames {
             let raw_len = prepared.raw_len();
             let place = self.entry.place(self.bytes.len() as u64);
-            let block_len = sealer.seal_prepared(&place, prepared, &mut self.bytes);
+            let block_len = sealer.seal_prepared(&place, &prepared, &mut self.bytes);
             self.raw_len += u64::from(raw_len);
             self.entry.frames.push(Frame { units: (block_len / STEP) as u32, raw_len });
         }

@@ -113,7 +113,9 @@ impl Fetcher {
                     self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                     return Ok(bytes);
                 }
-                Err(source) => drop(first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source })),
+                Err(source) => {
+                    drop(first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source }))
+                }
             }
         }
         Err(first_error.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))
@@ -138,7 +140,8 @@ impl Fetcher {
         }
         // What is cached already is not fetched again; the run ends before it.
         let end = (must.end..run.end).find(|n| self.cache.has(&pack.id, *n)).unwrap_or(run.end);
-        let start = (run.start..must.start).rev().find(|n| self.cache.has(&pack.id, *n)).map_or(run.start, |n| n + 1);
+        let start =
+            (run.start..must.start).rev().find(|n| self.cache.has(&pack.id, *n)).map_or(run.start, |n| n + 1);
         trails.put(pack.id, Trail { next: end, ahead });
         start..end
     }

@@ -113,7 +113,9 @@ impl FrameCache {
             let Some(slot) = state.loading.get(&key).cloned() else { break };
             while state.loading.get(&key).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
                 if deadline.passed(clock) {
-                    return Err(StoreError::Timeout { what: format!("frame {} of pack number {}", key.1, key.0.0) });
+                    return Err(StoreError::Timeout {
+                        what: format!("frame {} of pack number {}", key.1, key.0.0),
+                    });
                 }
                 state = shard.loaded.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
             }

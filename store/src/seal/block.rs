@@ -55,8 +55,63 @@ pub(super) fn seal(
     let start = out.len();
     let smallest = STEP.max(min_len);
     out.reserve(smallest.max(content.len() + OVERHEAD + STEP));
-    out.resize(start + NONCE_LEN + INNER_HEADER_LEN, 0);
-    // What fits the smallest block as it is cannot become a smaller block: no need to try.
+    out.resize(start + NONCE_LEN, 0);
+    put_inner(content, compression, smallest, out);
+    let inner_len = out.len() - start - NONCE_LEN;
+    let sealed_len = (NONCE_LEN + inner_len + TAG_LEN).max(smallest).next_multiple_of(STEP);
+    out.resize(start + sealed_len, 0);
+    encrypt(cipher, nonce_key, binding, &mut out[start..]);
+    sealed_len
+}
+
+/// Content made ready for sealing before its place is known: compressed, with the inner header before it.
+#[derive(Debug)]
+pub struct Prepared {
+    inner: Vec<u8>,
+    raw_len: u32,
+}
+
+impl Prepared {
+    /// Length of the content.
+    pub fn raw_len(&self) -> u32 {
+        self.raw_len
+    }
+
+    /// Length of the block that it will become.
+    pub fn block_len(&self) -> usize {
+        (self.inner.len() + NONCE_LEN + TAG_LEN).next_multiple_of(STEP)
+    }
+}
+
+/// Compresses `content` (kept raw when zstd gains under 3 %), which is the work; sealing it is little.
+pub fn prepare(content: &[u8], compression: Compression) -> Prepared {
+    let mut inner = Vec::with_capacity(content.len() / 2 + OVERHEAD);
+    put_inner(content, compression, STEP, &mut inner);
+    inner.shrink_to_fit();
+    Prepared { inner, raw_len: len32(content.len()) }
+}
+
+/// Appends the sealed block of what was prepared to `out` and returns its length.
+pub(super) fn seal_prepared(
+    cipher: &Xaes256Gcm,
+    nonce_key: &[u8; 32],
+    binding: &Binding<'_>,
+    prepared: &Prepared,
+    out: &mut Vec<u8>,
+) -> usize {
+    let (start, sealed_len) = (out.len(), prepared.block_len());
+    out.reserve(sealed_len);
+    out.resize(start + NONCE_LEN, 0);
+    out.raw(&prepared.inner);
+    out.resize(start + sealed_len, 0);
+    encrypt(cipher, nonce_key, binding, &mut out[start..]);
+    sealed_len
+}
+
+/// Appends inner header and payload to `out`; no attempt to compress what fits a block of `smallest` bytes as it is.
+fn put_inner(content: &[u8], compression: Compression, smallest: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + INNER_HEADER_LEN, 0);
     let worth_trying = content.len() + OVERHEAD > smallest;
     let compressed = match compression {
         Compression::Zstd(level) if worth_trying => squeeze::compress(content, level, out),
@@ -73,11 +128,7 @@ pub(super) fn seal(
     header.raw(&[encoding, 0, 0, 0]);
     header.u32(len32(payload_len));
     header.u32(len32(content.len()));
-    out[start + NONCE_LEN..][..INNER_HEADER_LEN].copy_from_slice(&header);
-    let sealed_len = (OVERHEAD + payload_len).max(smallest).next_multiple_of(STEP);
-    out.resize(start + sealed_len, 0);
-    encrypt(cipher, nonce_key, binding, &mut out[start..]);
-    sealed_len
+    out[start..][..INNER_HEADER_LEN].copy_from_slice(&header);
 }
 
 /// Encrypts a block whose plaintext stands between the room for its nonce and the room for its tag.

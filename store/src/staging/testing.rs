@@ -127,7 +127,8 @@ impl FaultyFiles {
 
     /// Lets the changing operation number `n` (from 0, counted from now) fail.
     pub fn fail_at(&self, n: u64, fault: Fault) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = FaultState { plan: Some((n, fault)), done: 0 };
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) =
+            FaultState { plan: Some((n, fault)), done: 0 };
     }
 
     /// Whether the fault has struck.

@@ -40,7 +40,7 @@ impl Store {
 
     fn listed_packs(&self) -> Result<BTreeMap<PackId, u64>, StoreError> {
         let listed = self.staging().list("pack")?;
-        Ok(listed.iter().filter_map(|o| Some((names::parse_pack(&o.name)?, o.len))).collect())
+        Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
     }
 
     fn drop_lost_packs(
@@ -73,7 +73,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let known: BTreeSet<IndexId> = self.catalog().index_objects(None)?.into_iter().collect();
         for object in self.staging().list("idx")? {
-            let Some(id) = names::parse_index(&object.name).filter(|id| !known.contains(id)) else { continue };
+            let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
             let Some(bytes) = self.staging().read_all(&object.name, PACK_LIMIT)? else { continue };
             match Index::open(self.sealer(), id, &bytes) {
                 Ok(index) => done.adopted += self.adopt_index(id, &index, listed)?,
@@ -83,7 +83,12 @@ impl Store {
         Ok(())
     }
 
-    fn adopt_index(&self, id: IndexId, index: &Index, listed: &BTreeMap<PackId, u64>) -> Result<usize, StoreError> {
+    fn adopt_index(
+        &self,
+        id: IndexId,
+        index: &Index,
+        listed: &BTreeMap<PackId, u64>,
+    ) -> Result<usize, StoreError> {
         let packs = index.packs_with_chunks();
         let here: Vec<(&PackEntry, &[PackedChunk])> = packs
             .iter()
@@ -139,12 +144,12 @@ impl Store {
         let mut known: BTreeSet<_> =
             self.catalog().point_ids()?.into_iter().filter(|p| p.1).map(|(id, _, _)| id).collect();
         for object in self.staging().list("rp")? {
-            let Some((tag, id)) = names::parse_point(&object.name) else { continue };
+            let Some((tag, id)) = names::point_of(&object.name) else { continue };
             if known.remove(&id) {
                 continue;
             }
             let Some(bytes) = self.staging().read_all(&object.name, POINT_LIMIT)? else { continue };
-            match point::open_point(&bytes, self.sealer(), &tag, &id) {
+            match point::object::open_point(&bytes, self.sealer(), &tag, &id) {
                 Ok(point) => self.catalog().add_point(&PointRow {
                     id,
                     tag,

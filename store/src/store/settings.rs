@@ -33,10 +33,13 @@ impl Settings {
         let bytes = match std::fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(StoreError::io("read", &path)(e)),
-            Ok(meta) if meta.len() > LIMIT => return Err(StoreError::corrupt(path.display().to_string(), "too long")),
+            Ok(meta) if meta.len() > LIMIT => {
+                return Err(StoreError::corrupt(path.display().to_string(), "too long"));
+            }
             Ok(_) => std::fs::read(&path).map_err(StoreError::io("read", &path))?,
         };
-        serde_json::from_slice(&bytes).map_err(|e| StoreError::corrupt(path.display().to_string(), e.to_string()))
+        serde_json::from_slice(&bytes)
+            .map_err(|e| StoreError::corrupt(path.display().to_string(), e.to_string()))
     }
 
     /// Replaces the settings, durably and atomically.

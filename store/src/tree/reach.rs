@@ -50,7 +50,9 @@ impl Walk<'_> {
                     }
                 }
             }
-            Content::Paged { pages, .. } => pages.iter().for_each(|(id, _)| self.later(ChunkType::List, *id, depth)),
+            Content::Paged { pages, .. } => {
+                pages.iter().for_each(|(id, _)| self.later(ChunkType::List, *id, depth))
+            }
         }
         Ok(())
     }
