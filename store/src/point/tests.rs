@@ -157,7 +157,8 @@ fn a_newer_body_or_extension_is_told_apart_from_damage() {
 
 #[test]
 fn a_point_that_breaks_a_rule_is_not_written() {
-    let cases: [(&str, fn(&mut RecoveryPoint)); 9] = [
+    type Case = (&'static str, fn(&mut RecoveryPoint));
+    let cases: [Case; 9] = [
         ("sequence", |p| p.sequence = 0),
         ("root", |p| p.root.name = b"toor".to_vec()),
         ("root", |p| p.root.subtree = None),

@@ -62,7 +62,7 @@ pub(super) fn check_name(name: &[u8]) -> Parsed<()> {
 }
 
 /// Every rule of a leaf item that does not show in how it is written.
-fn check(node: &Node) -> Parsed<()> {
+pub(super) fn check(node: &Node) -> Parsed<()> {
     check_name(&node.name)?;
     rule(node.mode <= 0o7777, "the mode has bits above 0o7777")?;
     check_kind(node)?;

@@ -102,6 +102,14 @@ impl Page {
         }
     }
 
+    /// Last name in a leaf, last first name of a page below in an inner page; `None` in an empty leaf.
+    pub fn last_name(&self) -> Option<&[u8]> {
+        match self {
+            Self::Leaf(nodes) => nodes.last().map(|node| &node.name[..]),
+            Self::Inner { items, .. } => items.last().map(|item| &item.first[..]),
+        }
+    }
+
     /// About how many bytes of memory it takes.
     pub fn memory(&self) -> usize {
         match self {

@@ -12,6 +12,7 @@ use crate::clock::{Deadline, Timestamp};
 use crate::error::StoreError;
 use crate::id::ChunkId;
 use crate::seal::ChunkType;
+use crate::tree::build::{BuiltDirectory, DirectoryBuilder};
 use crate::tree::{ChunkSink, ChunkSource, Content, Node, NodeKind, Subtree};
 
 /// What was asked of a [`MemoryChunks`] since it was made or [`MemoryChunks::reset_counts`] was called.
@@ -126,7 +127,7 @@ impl TestRandom {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
         self.state ^= self.state >> 27;
@@ -135,12 +136,12 @@ impl TestRandom {
 
     /// A number below `limit`, which is above 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
+        self.next_u64() % limit.max(1)
     }
 
     /// `n` bytes.
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
+        (0..n).map(|_| self.next_u64() as u8).collect()
     }
 }
 
@@ -174,4 +175,16 @@ pub fn sample_node(name: &[u8], kind: NodeKind) -> Node {
         xattrs: Vec::new(),
         extensions: Vec::new(),
     }
+}
+
+/// A directory of `entries`, which ascend by name.
+pub fn build_directory<'a>(
+    entries: impl IntoIterator<Item = &'a Node>,
+    sink: &mut dyn ChunkSink,
+) -> Result<BuiltDirectory, StoreError> {
+    let mut builder = DirectoryBuilder::new();
+    for entry in entries {
+        builder.push(entry, sink)?;
+    }
+    builder.finish(sink)
 }
