@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::catalog::{PackNo, PackRow};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
@@ -11,6 +12,7 @@ use crate::pack::{self, PACK_LIMIT};
 use crate::store::Store;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
+use crate::tree::walk::{Visit, visit};
 
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,16 +215,19 @@ impl Check<'_> {
 
     fn name_files(&mut self) {
         let Ok(points) = self.store.points() else { return };
-        let reader = self.store.reader().clone();
         for stored in points {
-            let id = stored.point.id;
-            let mut files = Vec::new();
+            let (point, mut files) = (stored.point.id, Vec::new());
+            let Some(root) = stored.point.root.subtree else { continue };
+            let room = FILES_LISTED.saturating_sub(self.report.files.len());
             // A directory that cannot be read ends the naming for its point; that was found above.
-            let _ = crate::tree::walk::visit(reader.as_ref(), &stored.point.root, &mut |path, node| {
-                if self.touches(node) && self.report.files.len() + files.len() < FILES_LISTED {
-                    files.push(AffectedFile { point: id, path: path.to_vec() });
+            let _ = visit(self.store.pages(), &root.tree, u64::MAX, Deadline::NEVER, &mut |path, node| {
+                if files.len() >= room {
+                    return Ok(Visit::Stop);
                 }
-                Ok(())
+                if self.touches(node) {
+                    files.push(AffectedFile { point, path: path.to_vec() });
+                }
+                Ok(Visit::Continue)
             });
             self.report.files.append(&mut files);
         }

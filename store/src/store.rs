@@ -33,6 +33,7 @@ use crate::seal::keys::KeyRing;
 use crate::seal::{Compression, Sealer};
 use crate::staging::{DiskFiles, Files, Staging};
 use crate::transfer::Transfer;
+use crate::tree::walk::{PageCache, Pages};
 use crate::vault::ObjectName;
 
 /// Limit of config and key slot objects.
@@ -89,11 +90,14 @@ pub struct Store {
     staging: Staging,
     catalog: Arc<Catalog>,
     reader: Arc<Reader>,
+    pages: Pages,
     vaults: Vec<(VaultNo, String, Arc<Transfer>)>,
     clock: Arc<dyn Clock>,
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
 }
 
+/// Bound of parsed pages in memory.
+const PAGE_CACHE: usize = 16 << 20;
 /// Bound of fetched ranges in memory where there is no cache directory.
 const MEMORY_RANGES: u64 = 32 << 20;
 
@@ -194,8 +198,9 @@ impl Store {
             memory: options.memory,
         }));
         let (dir, clock) = (dir.to_path_buf(), options.clock);
+        let pages = Pages::cached(reader.clone(), Arc::new(PageCache::new(PAGE_CACHE)));
         let decoded = Mutex::default();
-        Ok(Self { dir, config, config_object, sealer, staging, catalog, reader, vaults, clock, decoded })
+        Ok(Self { dir, config, config_object, sealer, staging, catalog, reader, pages, vaults, clock, decoded })
     }
 
     /// The store's directory.
@@ -236,6 +241,11 @@ impl Store {
     /// The shared read engine.
     pub fn reader(&self) -> &Arc<Reader> {
         &self.reader
+    }
+
+    /// Parsed pages of directories.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// Time.

@@ -167,9 +167,6 @@ pub const KEPT_FLAGS: u32 = 0x01
     | 0x2000_0000
     | 0x4000_0000;
 
-/// Deepest nesting of directories that a walk follows.
-pub const MAX_WALK_DEPTH: u32 = 4096;
-
 /// Where whole, verified chunks come from.
 pub trait ChunkSource: Send + Sync {
     /// The plaintext of a chunk whose id was recomputed; `Corrupt` names the pack when it is not what it must be.

@@ -4,7 +4,7 @@ use crossbeam_channel::Receiver;
 use holdfast_store::StoreError;
 use holdfast_store::chunk_store::TreeSink;
 use holdfast_store::tree::build::DirectoryBuilder;
-use holdfast_store::tree::{ChunkSink, Node, NodeKind, Subtree};
+use holdfast_store::tree::Node;
 
 use super::Work;
 use super::scan::Step;
@@ -13,33 +13,6 @@ use super::scan::Step;
 struct OpenDirectory {
     node: Node,
     builder: DirectoryBuilder,
-    entries: u64,
-    bytes: u64,
-}
-
-impl OpenDirectory {
-    fn new(node: Node) -> Self {
-        Self { node, builder: DirectoryBuilder::new(), entries: 0, bytes: 0 }
-    }
-
-    fn push(&mut self, node: Node, sink: &mut dyn ChunkSink) -> Result<(), StoreError> {
-        self.entries += 1;
-        match (&node.kind, node.subtree) {
-            (NodeKind::File, _) => self.bytes += node.size,
-            (_, Some(below)) => {
-                self.entries += below.entries;
-                self.bytes += below.bytes;
-            }
-            _ => {}
-        }
-        self.builder.push(node, sink)
-    }
-
-    fn finish(mut self, sink: &mut dyn ChunkSink) -> Result<Node, StoreError> {
-        let tree = self.builder.finish(sink)?.tree;
-        self.node.subtree = Some(Subtree { tree, entries: self.entries, bytes: self.bytes });
-        Ok(self.node)
-    }
 }
 
 /// Takes steps until the root is complete; nothing if they end before.
@@ -49,24 +22,34 @@ pub(super) fn assemble(work: &Work<'_>, steps: &Receiver<Step>) -> Result<Option
     for step in steps {
         let entry = match step {
             Step::Enter(node) => {
-                open.push(OpenDirectory::new(node));
+                open.push(OpenDirectory { node, builder: DirectoryBuilder::new() });
                 continue;
             }
             Step::Entry(node) => Some(node),
             Step::File(batch, nth) => batch.take(nth),
             Step::Leave => match open.pop() {
-                Some(done) => Some(done.finish(&mut sink)?),
+                Some(mut done) => {
+                    done.node.subtree = Some(done.builder.finish(&mut sink)?.subtree());
+                    Some(done.node)
+                }
                 None => None,
             },
         };
         let Some(node) = entry else { continue };
-        match open.last_mut() {
-            Some(parent) => parent.push(node, &mut sink)?,
-            None => {
-                sink.finish()?;
-                return Ok(Some(Node { name: b"root".to_vec(), ..node }));
-            }
+        let Some(parent) = open.last_mut() else {
+            sink.finish()?;
+            return Ok(Some(Node { name: b"root".to_vec(), ..node }));
+        };
+        match parent.builder.push(&node, &mut sink) {
+            // What the format cannot hold (more extended attributes than any file system gives, say) is the source's trouble.
+            Err(StoreError::Invalid { detail }) => work.trouble(path_of(&open, &node), detail),
+            other => other?,
         }
     }
     Ok(None)
+}
+
+fn path_of(open: &[OpenDirectory], node: &Node) -> Vec<u8> {
+    let names = open.iter().skip(1).map(|d| &d.node.name[..]).chain([&node.name[..]]);
+    names.collect::<Vec<_>>().join(&b'/')
 }

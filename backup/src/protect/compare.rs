@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::tree::reach::reachable;
-use holdfast_store::tree::walk::Directory;
+use holdfast_store::tree::walk::{Directory, Entries, NodeRef};
 use holdfast_store::tree::{Node, NodeKind};
 
 use super::Work;
@@ -16,18 +16,18 @@ const TICK_NANOS: i128 = 20_000_000;
 /// The directories of the previous point that correspond to those being walked.
 pub(super) struct PreviousTree<'a> {
     work: &'a Work<'a>,
-    stack: Vec<Option<Cursor<'a>>>,
+    stack: Vec<Option<Cursor>>,
     started: Timestamp,
     /// Whether some pack of earlier points is missing, so that each chunk must be looked up.
     suspicious: bool,
 }
 
-struct Cursor<'a> {
-    entries: Box<dyn Iterator<Item = Result<Node, holdfast_store::StoreError>> + 'a>,
-    next: Option<Node>,
+struct Cursor {
+    entries: Entries,
+    next: Option<NodeRef>,
 }
 
-impl Cursor<'_> {
+impl Cursor {
     /// An unreadable previous tree only costs reading: its entries count as unknown.
     fn advance(&mut self) {
         self.next = self.entries.next().and_then(Result::ok);
@@ -52,7 +52,7 @@ impl<'a> PreviousTree<'a> {
             while cursor.next.as_ref().is_some_and(|n| n.name.as_slice() < name) {
                 cursor.advance();
             }
-            cursor.next.as_ref().filter(|n| n.name == name)?.clone()
+            Node::clone(cursor.next.as_ref().filter(|n| n.name == name)?)
         };
         self.is_trustworthy(&node).then_some(node)
     }
@@ -64,12 +64,12 @@ impl<'a> PreviousTree<'a> {
     }
 
     pub(super) fn enter(&mut self, previous: Option<&Node>) {
-        let reader = self.work.session.store().reader();
-        let cursor = previous.and_then(|node| node.subtree).map(|subtree| {
-            let entries = Directory::entries(reader.as_ref(), subtree.tree, Deadline::NEVER);
-            let mut cursor = Cursor { entries: Box::new(entries), next: None };
+        let pages = self.work.session.store().pages();
+        let cursor = previous.and_then(|node| node.subtree).and_then(|subtree| {
+            let directory = Directory::open(pages, &subtree.tree, Deadline::NEVER).ok()?;
+            let mut cursor = Cursor { entries: directory.entries_at(0, Deadline::NEVER).ok()?, next: None };
             cursor.advance();
-            cursor
+            Some(cursor)
         });
         self.stack.push(cursor);
     }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::page::Page;
-use super::{ChunkSource, Content, Extent, MAX_WALK_DEPTH, Node};
+use super::walk::MAX_WALK_DEPTH;
+use super::{ChunkSource, Content, Extent, Node};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::ChunkId;
@@ -30,18 +31,18 @@ struct Walk<'a> {
     source: &'a dyn ChunkSource,
     seen: &'a mut HashSet<ChunkId>,
     visit: &'a mut dyn FnMut(ChunkType, &ChunkId) -> Result<(), StoreError>,
-    todo: Vec<(ChunkType, ChunkId, u32)>,
+    todo: Vec<(ChunkType, ChunkId, usize)>,
 }
 
 impl Walk<'_> {
-    fn node(&mut self, node: &Node, depth: u32) -> Result<(), StoreError> {
+    fn node(&mut self, node: &Node, depth: usize) -> Result<(), StoreError> {
         if let Some(below) = &node.subtree {
             self.later(ChunkType::Tree, below.tree, depth + 1);
         }
         node.content.as_ref().map_or(Ok(()), |content| self.content(content, depth))
     }
 
-    fn content(&mut self, content: &Content, depth: u32) -> Result<(), StoreError> {
+    fn content(&mut self, content: &Content, depth: usize) -> Result<(), StoreError> {
         match content {
             Content::Inline(extents) => {
                 for extent in extents {
@@ -57,13 +58,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn later(&mut self, of: ChunkType, id: ChunkId, depth: u32) {
+    fn later(&mut self, of: ChunkType, id: ChunkId, depth: usize) {
         if self.seen.insert(id) {
             self.todo.push((of, id, depth));
         }
     }
 
-    fn page(&mut self, of: ChunkType, id: ChunkId, depth: u32) -> Result<(), StoreError> {
+    fn page(&mut self, of: ChunkType, id: ChunkId, depth: usize) -> Result<(), StoreError> {
         if depth > MAX_WALK_DEPTH {
             return Err(StoreError::corrupt(format!("tree page {id}"), "directories are nested too deep"));
         }
