@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used)]
 //! What a recovery point must survive and what must be refused.
 
+use super::object::{object_hash, open_point, open_session, seal_point, seal_session};
 use super::*;
 use crate::error::StoreError;
 use crate::format::FormatError;
+use crate::id::VaultId;
+use crate::seal::Sealer;
+use crate::seal::keys::KeyRing;
 use crate::tree::{NodeKind, Subtree};
 
 fn root() -> Node {
@@ -188,4 +192,61 @@ fn a_session_survives_a_round_trip_and_no_truncation_parses() {
         assert!(Session::decode(&bytes[..len]).is_err(), "length {len}");
     }
     assert!(Session::decode(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+fn sealer(vault: u8) -> Sealer {
+    Sealer::new(VaultId([vault; 16]), &KeyRing::generate(0), 1).unwrap()
+}
+
+#[test]
+fn a_sealed_point_opens_under_its_own_name_and_store_only() {
+    let (ours, point) = (sealer(1), sample());
+    let (tag, id) = (point.source_tag, point.id);
+    let bytes = seal_point(&point, &ours).unwrap();
+    assert_eq!(open_point(&bytes, &ours, &tag, &id).unwrap(), point);
+    assert_eq!(object_hash(&bytes), *blake3::hash(&bytes).as_bytes());
+    assert_eq!((bytes.len() - 64) % 64, 0);
+
+    let open = |sealer: &Sealer, tag: u8, id: u8| {
+        open_point(&bytes, sealer, &SourceTag([tag; 16]), &RecoveryPointId([id; 16]))
+    };
+    assert!(matches!(open(&ours, 2, 9), Err(FormatError::Damaged(m)) if m.contains("name")));
+    assert!(matches!(open(&ours, 9, 1), Err(FormatError::Damaged(m)) if m.contains("name")));
+    assert!(matches!(open(&sealer(2), 2, 1), Err(FormatError::NotOurs(_))));
+    assert!(matches!(open(&sealer(1), 2, 1), Err(FormatError::Damaged(_))), "same store id, another key");
+    assert!(open_session(&bytes, &ours, &id).is_err(), "a point is no session");
+}
+
+#[test]
+fn a_sealed_session_opens_under_its_own_name_only() {
+    let (ours, session) = (sealer(1), session());
+    let bytes = seal_session(&session, &ours).unwrap();
+    assert_eq!(open_session(&bytes, &ours, &session.id).unwrap(), session);
+    assert!(open_session(&bytes, &ours, &RecoveryPointId([9; 16])).is_err());
+    assert!(open_point(&bytes, &ours, &session.source_tag, &session.id).is_err(), "a session is no point");
+}
+
+#[test]
+fn no_truncation_and_no_flipped_bit_of_a_sealed_point_opens() {
+    let (ours, point) = (sealer(1), sample());
+    let bytes = seal_point(&point, &ours).unwrap();
+    let opens = |bytes: &[u8]| open_point(bytes, &ours, &point.source_tag, &point.id).is_ok();
+    assert!((0..bytes.len()).all(|len| !opens(&bytes[..len])));
+    assert!(!opens(&[&bytes[..], &[0; 64]].concat()));
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1 << (at % 8);
+        assert!(!opens(&bad), "byte {at}");
+    }
+}
+
+#[test]
+fn a_point_sealed_with_the_words_of_another_does_not_open() {
+    // The block of one point behind the header of another: what somebody can do who can write but has no key.
+    let ours = sealer(1);
+    let (one, mut other) = (sample(), sample());
+    other.id = RecoveryPointId([0xee; 16]);
+    let (a, b) = (seal_point(&one, &ours).unwrap(), seal_point(&other, &ours).unwrap());
+    let mixed = [&a[..64], &b[64..]].concat();
+    assert!(open_point(&mixed, &ours, &one.source_tag, &one.id).is_err());
 }
