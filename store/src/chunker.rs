@@ -92,7 +92,7 @@ mod tests {
     }
 
     fn chunker() -> Chunker {
-        let params = ChunkerParams { kind: 1, normalization: 2, min: 4096, average: 16384, max: 65536 };
+        let params = ChunkerParams { normalization: 2, min: 4096, average: 16384, max: 65536 };
         Chunker::new(&params, gear())
     }
 

@@ -341,7 +341,9 @@ impl Reader {
                     }
                     return Ok(frame);
                 }
-                Err(e) => drop(first_error.get_or_insert(e)),
+                Err(e) => {
+                    first_error.get_or_insert(e);
+                }
             }
         }
         Err(first_error

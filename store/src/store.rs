@@ -23,6 +23,7 @@ use crate::chunk_store::{Ingest, IngestParts, Ingested};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::error::StoreError;
+use crate::format::FormatError;
 use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::monitor::Monitor;
@@ -109,6 +110,11 @@ impl Store {
         config: &StoreConfig,
         slots: &[(SlotId, Vec<u8>)],
     ) -> Result<(), StoreError> {
+        let config = config.encode(sealer).map_err(|e| e.of("config"))?;
+        Self::place(dir, &config, slots)
+    }
+
+    fn place(dir: &Path, config: &[u8], slots: &[(SlotId, Vec<u8>)]) -> Result<(), StoreError> {
         if slots.is_empty() {
             return Err(StoreError::invalid("a store without a key slot could never be opened"));
         }
@@ -123,7 +129,12 @@ impl Store {
             staging.put(&names::slot(id), bytes)?;
         }
         // The config last: a directory with a config is a store.
-        staging.put(&names::config(), &config.encode(sealer))
+        staging.put(&names::config(), config)
+    }
+
+    /// Makes a store in `dir` (which must be missing or empty) from what a vault shows: a machine that had nothing.
+    pub fn adopt(dir: &Path, head: &StoreHead) -> Result<(), StoreError> {
+        Self::place(dir, &head.config, &head.slots)
     }
 
     /// What a directory shows without a key; `NoStore` if there is no store.
@@ -156,9 +167,20 @@ impl Store {
         options: StoreOptions,
         monitor: &dyn Monitor,
     ) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(DiskFiles::new(dir)), dir, ring, options, monitor)
+    }
+
+    /// As [`Self::open`], with the objects of staging in `files`; catalog, lock and settings are in `dir` as ever.
+    pub fn open_on(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        ring: &KeyRing,
+        options: StoreOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, StoreError> {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
-        let staging = Staging::new(Arc::new(DiskFiles::new(dir)) as Arc<dyn Files>);
+        let staging = Staging::new(files);
         let (catalog, empty) = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
         let store =
             Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
@@ -357,7 +379,12 @@ impl Store {
 
 /// Parameters and keys of a store from its head and an opened key ring.
 pub fn unlock(head: &StoreHead, ring: &KeyRing) -> Result<(StoreConfig, Sealer), StoreError> {
-    StoreConfig::open(&head.config, ring).map_err(|e| e.of("config"))
+    let open = || {
+        let plain = StoreConfig::peek(&head.config)?;
+        let sealer = Sealer::new(plain.vault_id, ring, plain.identity_generation)?;
+        Ok((StoreConfig::decode(&head.config, &sealer)?, sealer))
+    };
+    open().map_err(|e: FormatError| e.of("config"))
 }
 
 fn make_dir(dir: &Path) -> Result<(), StoreError> {

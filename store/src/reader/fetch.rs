@@ -114,7 +114,7 @@ impl Fetcher {
                     return Ok(bytes);
                 }
                 Err(source) => {
-                    drop(first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source }))
+                    first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source });
                 }
             }
         }
