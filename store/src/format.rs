@@ -1,5 +1,7 @@
 //! Reading and writing the fixed structures of `docs/format.md`: little-endian, bounded, nothing guessed.
 
+pub mod config;
+
 use std::fmt;
 
 use crate::clock::Timestamp;
