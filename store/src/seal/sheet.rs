@@ -51,7 +51,7 @@ impl RecoverySheet {
         self.render_words(&mut page);
         let first = self.addresses.first().map_or_else(|| "URL".to_owned(), |a| shown(a));
         page.push_str(STEPS_BEFORE_COMMAND);
-        let _ = writeln!(page, "         holdfast recover {first} --store DIR\n");
+        let _ = writeln!(page, "         holdfast recover {first} --store DIR");
         page.push_str(STEPS_AFTER_COMMAND);
         page
     }
@@ -100,7 +100,7 @@ ON THE WORST DAY
 
 ";
 
-const STEPS_AFTER_COMMAND: &str = "\
+const STEPS_AFTER_COMMAND: &str = "
     4. When it asks for the recovery key, type the 24 words in their order.
        Capital letters, numbers and line breaks do not matter, and the first
        four letters of a word are enough. A mistyped word is named.
@@ -290,6 +290,11 @@ mod tests {
             &"09".repeat(16),
             "2026-11-21",
             "24 words",
+            "\n\n    1. ",
+            "\n    2. ",
+            "\n    3. ",
+            "\n\n    4. ",
+            "\n    5. ",
         ] {
             assert!(page.contains(needed), "{needed:?} is missing in\n{}", *page);
         }

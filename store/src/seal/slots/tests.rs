@@ -119,17 +119,17 @@ fn a_damaged_passphrase_slot_is_seen_before_any_work_or_by_its_seal() {
 fn forged_fields_are_refused_before_any_work() {
     let bytes = slot(&passphrase("right"));
     let secret = passphrase("right");
-    let cases: [(&str, usize, &[u8], fn(&SlotError) -> bool); 6] = [
-        ("4 TiB of memory", 68, &u32::MAX.to_le_bytes(), |e| matches!(e, SlotError::Damaged(_))),
-        ("no passes", 72, &[0, 0, 0, 0], |e| matches!(e, SlotError::Damaged(_))),
-        ("2^24 lanes", 76, &[0, 0, 0, 1], |e| matches!(e, SlotError::Damaged(_))),
-        ("a kind of tomorrow", 64, &[9], |e| matches!(e, SlotError::TooNew(_))),
-        ("a derivation of tomorrow", 65, &[9], |e| matches!(e, SlotError::TooNew(_))),
-        ("another store", 120, &[8; 16], |e| matches!(e, SlotError::NotOurs(_))),
+    let cases: [(&str, usize, &[u8], &str); 6] = [
+        ("4 TiB of memory", 68, &u32::MAX.to_le_bytes(), "Damaged"),
+        ("no passes", 72, &[0, 0, 0, 0], "Damaged"),
+        ("2^24 lanes", 76, &[0, 0, 0, 1], "Damaged"),
+        ("a kind of tomorrow", 64, &[9], "TooNew"),
+        ("a derivation of tomorrow", 65, &[9], "TooNew"),
+        ("another store", 120, &[8; 16], "NotOurs"),
     ];
-    for (what, at, value, right) in cases {
+    for (what, at, value, wanted) in cases {
         let error = error(&forged(&bytes, at, value), &secret);
-        assert!(right(&error), "{what}: {error:?}");
+        assert!(format!("{error:?}").starts_with(wanted), "{what}: {error:?}");
     }
 }
 
