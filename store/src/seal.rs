@@ -2,6 +2,9 @@
 
 mod block;
 pub mod keys;
+pub mod machine;
+pub mod sheet;
+pub mod slots;
 mod squeeze;
 #[cfg(test)]
 mod tests;

@@ -106,7 +106,7 @@ impl KeyRing {
         let mut ring = Self { keys: Vec::with_capacity(count) };
         for _ in 0..count {
             let generation = p.u32()?;
-            if generation <= ring.newest() || generation == u32::MAX {
+            if generation <= ring.newest() {
                 return Err(FormatError::damaged("generations of the key ring do not ascend"));
             }
             ring.keys.push(MasterKey { generation, key: Zeroizing::new(p.array()?), created: p.i64()? });
@@ -147,6 +147,17 @@ mod tests {
         assert_eq!((back.newest(), back.key(1), back.key(2)), (2, ring.key(1), ring.key(2)));
         assert_eq!((back.created(1), back.created(2), back.created(3)), (Some(1000), Some(2000), None));
         assert_eq!((back.key(0), back.key(3)), (None, None));
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_more_and_still_fits_a_slot() {
+        let mut ring = KeyRing::generate(0);
+        while ring.newest() < GENERATIONS_MAX as u32 {
+            ring.add_generation(0).unwrap();
+        }
+        assert!(ring.add_generation(0).is_err());
+        assert!(ring.encoded_len() < 60 << 10);
+        assert!(KeyRing::decode(&mut Parser::new(&encoded(&ring))).is_ok());
     }
 
     #[test]

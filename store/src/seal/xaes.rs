@@ -103,6 +103,9 @@ fn double(l: [u8; 16]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use sha3::Shake128;
+    use sha3::digest::{ExtendableOutput, Update, XofReader};
+
     use super::*;
     use crate::id::{from_hex, to_hex};
 
@@ -139,6 +142,32 @@ mod tests {
             xaes.open_in_place(NONCE, aad, &mut buffer, &tag).unwrap();
             assert_eq!(&buffer, b"XAES-256-GCM");
         }
+    }
+
+    /// The specification's accumulated test: key, nonce, plaintext and additional data of 10,000 messages are read from
+    /// SHAKE-128 of nothing, and all ciphertexts are hashed with another SHAKE-128.
+    #[test]
+    fn ten_thousand_messages_have_the_published_hash() {
+        fn take<const N: usize>(stream: &mut impl XofReader) -> [u8; N] {
+            let mut bytes = [0; N];
+            stream.read(&mut bytes);
+            bytes
+        }
+        fn take_some(stream: &mut impl XofReader) -> Vec<u8> {
+            let mut bytes = vec![0; usize::from(take::<1>(stream)[0])];
+            stream.read(&mut bytes);
+            bytes
+        }
+        let (mut stream, mut all) = (Shake128::default().finalize_xof(), Shake128::default());
+        for _ in 0..10_000 {
+            let (key, nonce) = (take(&mut stream), take(&mut stream));
+            let (mut buffer, aad) = (take_some(&mut stream), take_some(&mut stream));
+            let tag = Xaes256Gcm::new(&key).seal_in_place(&nonce, &aad, &mut buffer);
+            all.update(&buffer);
+            all.update(&tag);
+        }
+        let hash: [u8; 32] = take(&mut all.finalize_xof());
+        assert_eq!(to_hex(&hash), "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939");
     }
 
     #[test]
