@@ -222,7 +222,19 @@ impl Store {
         let (dir, clock) = (dir.to_path_buf(), options.clock);
         let pages = Pages::cached(reader.clone(), Arc::new(PageCache::new(PAGE_CACHE)));
         let decoded = Mutex::default();
-        Ok(Self { dir, config, config_object, sealer, staging, catalog, reader, pages, vaults, clock, decoded })
+        Ok(Self {
+            dir,
+            config,
+            config_object,
+            sealer,
+            staging,
+            catalog,
+            reader,
+            pages,
+            vaults,
+            clock,
+            decoded,
+        })
     }
 
     /// The store's directory.

@@ -82,7 +82,7 @@ impl StoreConfig {
             created: now,
             chunker: ChunkerParams::default(),
             frame_len: 128 * KIB,
-            pack_len: 24 * MIB,
+            pack_len: 16 * MIB,
             write_features: 0,
             reclaim_features: 0,
         }

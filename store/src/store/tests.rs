@@ -33,9 +33,11 @@ impl Home {
         let ring = KeyRing::generate(0);
         let vault = VaultId::random();
         let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
-        let config = StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
+        let config =
+            StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
         let sealer = Sealer::new(vault, &ring, 1).unwrap();
-        Store::create(&dir.path().join("store"), &sealer, &config, &[(SlotId::random(), vec![1, 2, 3])]).unwrap();
+        Store::create(&dir.path().join("store"), &sealer, &config, &[(SlotId::random(), vec![1, 2, 3])])
+            .unwrap();
         Self { dir, ring }
     }
 
@@ -89,7 +91,12 @@ fn sample(version: u32) -> Tree {
     files
 }
 
-fn ingest_file(session: &Session<'_>, frames: &mut crate::pack::FrameBuilder, name: &str, bytes: &[u8]) -> Result<Node, StoreError> {
+fn ingest_file(
+    session: &Session<'_>,
+    frames: &mut crate::pack::FrameBuilder,
+    name: &str,
+    bytes: &[u8],
+) -> Result<Node, StoreError> {
     let chunker = session.store().chunker();
     let (mut rest, mut extents) = (bytes, Vec::new());
     while !rest.is_empty() {
@@ -262,7 +269,10 @@ fn a_lost_pack_is_noticed_named_and_made_again_from_the_source() {
     assert!(told.contains("missing from the staging directory"), "{told}");
     let again = take_point(&store, &sample(1)).unwrap();
     assert!(restore(&store, &again).unwrap() == sample(1));
-    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1), "and so the old point is whole again");
+    assert!(
+        restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1),
+        "and so the old point is whole again"
+    );
 }
 
 #[test]
