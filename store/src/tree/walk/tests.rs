@@ -324,6 +324,27 @@ fn a_comparison_reads_only_what_differs() {
     assert!(chunks.counts().gets <= 40, "{:?}", chunks.counts());
 }
 
+#[test]
+fn trees_of_different_height_share_their_pages_in_a_comparison() {
+    let mut chunks = MemoryChunks::new();
+    let nodes: Vec<Node> = names(60_000).iter().map(|name| sample_node(name, NodeKind::File)).collect();
+    let small = build_directory(&nodes[..3_000], &mut chunks).unwrap().tree;
+    let small_pages = chunks.len() as u64;
+    chunks.reset_counts();
+    let big = build_directory(&nodes, &mut chunks).unwrap().tree;
+    let (big_pages, new_pages) = (chunks.counts().puts, chunks.counts().new);
+    assert!(big_pages - new_pages >= small_pages - 3, "most leaves are shared");
+    let pages = pages_of(&chunks);
+    let level = |tree| pages.page(tree, NEVER).unwrap().level();
+    assert!(level(&small) < level(&big));
+    for (old, new) in [(&small, &big), (&big, &small)] {
+        chunks.reset_counts();
+        let changes = compare((&pages, old), (&pages, new), NEVER).unwrap();
+        assert_eq!(changes.filter(|c| c.is_ok()).count(), 57_000);
+        assert!(chunks.counts().gets <= new_pages + 3, "{} of {new_pages} new", chunks.counts().gets);
+    }
+}
+
 /// A chain of directories, or of directories that each hold the next one `wide` times.
 fn nested(deep: usize, wide: usize, chunks: &mut MemoryChunks) -> ChunkId {
     let mut tree = build_directory([], chunks).unwrap();
