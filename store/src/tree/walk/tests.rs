@@ -399,3 +399,20 @@ fn a_root_that_names_missing_or_broken_pages_gives_errors() {
     assert!(directory.lookup(b"a", NEVER).is_err());
     assert!(Directory::open(&pages_of(&chunks), &ChunkId([9; 32]), NEVER).is_err());
 }
+
+#[test]
+fn a_budget_is_spent_to_the_last_entry_and_not_beyond() {
+    let (chunks, tree) = flat(10);
+    let mut calls = 0;
+    let mut walk = |budget| {
+        calls = 0;
+        let result = visit(&pages_of(&chunks), &tree, budget, NEVER, &mut |_, _| {
+            calls += 1;
+            Ok(Visit::Continue)
+        });
+        (result.ok(), calls)
+    };
+    assert_eq!(walk(10), (Some(10), 10));
+    assert_eq!(walk(9), (None, 9));
+    assert_eq!(walk(0), (None, 0));
+}
