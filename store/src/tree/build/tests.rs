@@ -78,6 +78,47 @@ fn entries_out_of_order_or_broken_change_nothing() {
 }
 
 #[test]
+fn a_refused_entry_leaves_no_trace_even_at_a_border() {
+    let model = model(2000, 10);
+    let mut chunks = MemoryChunks::new();
+    let want = build(&model, &mut chunks);
+    let mut builder = DirectoryBuilder::new();
+    for node in model.values() {
+        builder.push(node, &mut chunks).unwrap();
+        let mut broken = node.clone();
+        broken.name.push(b'x');
+        broken.size += 1;
+        assert!(builder.push(&broken, &mut chunks).is_err());
+    }
+    // Had the last leaf been cut for the refused entry, the end of the directory would look otherwise.
+    assert_eq!(builder.finish(&mut chunks).unwrap(), want);
+    let up_to_border: BTreeMap<_, _> = model.into_iter().take(first_leaf(&chunks, &want.tree)).collect();
+    let want = build(&up_to_border, &mut chunks);
+    let mut builder = DirectoryBuilder::new();
+    up_to_border.values().for_each(|node| builder.push(node, &mut chunks).unwrap());
+    let mut broken = sample_node(b"zz", NodeKind::Fifo);
+    broken.mode = u16::MAX;
+    assert!(builder.push(&broken, &mut chunks).is_err());
+    assert_eq!(builder.finish(&mut chunks).unwrap(), want);
+}
+
+/// Entries in the first leaf.
+fn first_leaf(chunks: &MemoryChunks, tree: &ChunkId) -> usize {
+    pages_by_level(chunks, tree)[0][0].entries() as usize
+}
+
+#[test]
+fn of_several_names_of_one_owner_the_first_is_kept() {
+    let mut nodes = [b"a", b"b", b"c"].map(|name| sample_node(name, NodeKind::Fifo));
+    nodes[1].user = Some(b"first".to_vec());
+    nodes[2].user = Some(b"second".to_vec());
+    let Page::Leaf(got) = Page::parse(&Page::Leaf(nodes.to_vec()).encode().unwrap()).unwrap() else {
+        panic!("a leaf")
+    };
+    assert!(got.iter().all(|node| node.user.as_deref() == Some(b"first") && node.group.is_none()));
+}
+
+#[test]
 fn totals_count_the_whole_subtree() {
     let mut dir = sample_node(b"a", NodeKind::Directory);
     dir.subtree = Some(Subtree { tree: ChunkId([1; 32]), entries: 10, bytes: 100 });

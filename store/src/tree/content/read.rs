@@ -133,11 +133,16 @@ impl ContentReader {
         offset: u64,
         deadline: Deadline,
     ) -> Result<Option<u64>, StoreError> {
-        self.seek(source, offset, deadline, |extent| matches!(extent, Extent::Data { .. }))
+        let found = self.seek(source, offset, deadline, |extent| matches!(extent, Extent::Data { .. }))?;
+        Ok(match found {
+            Sought::At(at) | Sought::GivenUp(at) => Some(at),
+            Sought::Nothing => None,
+        })
     }
 
     /// First byte of a hole at or after `offset`, as `lseek` with `SEEK_HOLE`: the end of the file is one; `None`
-    /// (`ENXIO`) if `offset` is there or beyond. In a long file without holes this reads the whole list.
+    /// (`ENXIO`) if `offset` is there or beyond. Holes more than 2^20 extents away are not looked for: to call them data is
+    /// allowed.
     pub fn seek_hole(
         &mut self,
         source: &dyn ChunkSource,
@@ -149,7 +154,10 @@ impl ContentReader {
             return Ok(None);
         }
         let found = self.seek(source, offset, deadline, |extent| matches!(extent, Extent::Hole { .. }))?;
-        Ok(Some(found.unwrap_or(len)))
+        Ok(match found {
+            Sought::At(at) => Some(at),
+            Sought::GivenUp(_) | Sought::Nothing => Some(len),
+        })
     }
 
     fn seek(
@@ -158,15 +166,29 @@ impl ContentReader {
         offset: u64,
         deadline: Deadline,
         wanted: fn(&Extent) -> bool,
-    ) -> Result<Option<u64>, StoreError> {
-        for extent in self.extents(source, offset, deadline) {
+    ) -> Result<Sought, StoreError> {
+        for (n, extent) in self.extents(source, offset, deadline).enumerate() {
             let (start, extent) = extent?;
             if wanted(&extent) {
-                return Ok(Some(start.max(offset)));
+                return Ok(Sought::At(start.max(offset)));
+            }
+            if n >= MAX_SEEK {
+                return Ok(Sought::GivenUp(start));
             }
         }
-        Ok(None)
+        Ok(Sought::Nothing)
     }
+}
+
+/// Extents that one seek looks at: those of a terabyte. A list whose pages repeat each other can have 2^64 of them in a
+/// few kilobytes, and a seek has no other end.
+const MAX_SEEK: usize = 1 << 20;
+
+/// What a seek came to.
+enum Sought {
+    At(u64),
+    GivenUp(u64),
+    Nothing,
 }
 
 /// Loads a list page and holds it against what the page above says of it.

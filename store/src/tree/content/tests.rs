@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::clock::Deadline;
+use crate::tree::ChunkSink;
 use crate::tree::testing::{MemoryChunks, TestRandom};
 
 fn data(n: u64, len: u32) -> Extent {
@@ -252,4 +253,24 @@ fn a_list_page_that_is_not_what_the_page_above_says_is_named() {
     let mut reader = ContentReader::new(content.clone());
     let got: Vec<_> = reader.extents(&chunks, 0, Deadline::NEVER).collect();
     assert!(got.len() == 1 && got[0].is_err(), "the first error ends the iterator");
+}
+
+/// Pages that each name the page below 4,096 times: 2^60 extents in a few chunks.
+#[test]
+fn a_seek_in_a_list_without_end_ends() {
+    let mut chunks = MemoryChunks::new();
+    let mut put = |content: &Content| chunks.put(crate::seal::ChunkType::List, &content.encode()).unwrap();
+    let mut page = Content::Inline(vec![data(1, 1); 4096]);
+    for depth in 1..=4 {
+        let item = (put(&page), page.len());
+        page = Content::Paged { depth, pages: vec![item; 4096] };
+    }
+    let mut reader = ContentReader::new(page.clone());
+    assert_eq!(reader.len(), 1 << 60);
+    assert_eq!(reader.seek_hole(&chunks, 5, Deadline::NEVER).unwrap(), Some(1 << 60));
+    assert_eq!(reader.seek_data(&chunks, 1 << 59, Deadline::NEVER).unwrap(), Some(1 << 59));
+    assert_eq!(
+        reader.extent_at(&chunks, (1 << 60) - 1, Deadline::NEVER).unwrap(),
+        Some(((1 << 60) - 1, data(1, 1)))
+    );
 }

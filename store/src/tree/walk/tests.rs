@@ -324,6 +324,27 @@ fn a_comparison_reads_only_what_differs() {
     assert!(chunks.counts().gets <= 40, "{:?}", chunks.counts());
 }
 
+#[test]
+fn trees_of_different_height_share_their_pages_in_a_comparison() {
+    let mut chunks = MemoryChunks::new();
+    let nodes: Vec<Node> = names(60_000).iter().map(|name| sample_node(name, NodeKind::File)).collect();
+    let small = build_directory(&nodes[..3_000], &mut chunks).unwrap().tree;
+    let small_pages = chunks.len() as u64;
+    chunks.reset_counts();
+    let big = build_directory(&nodes, &mut chunks).unwrap().tree;
+    let (big_pages, new_pages) = (chunks.counts().puts, chunks.counts().new);
+    assert!(big_pages - new_pages >= small_pages - 3, "most leaves are shared");
+    let pages = pages_of(&chunks);
+    let level = |tree| pages.page(tree, NEVER).unwrap().level();
+    assert!(level(&small) < level(&big));
+    for (old, new) in [(&small, &big), (&big, &small)] {
+        chunks.reset_counts();
+        let changes = compare((&pages, old), (&pages, new), NEVER).unwrap();
+        assert_eq!(changes.filter(|c| c.is_ok()).count(), 57_000);
+        assert!(chunks.counts().gets <= new_pages + 3, "{} of {new_pages} new", chunks.counts().gets);
+    }
+}
+
 /// A chain of directories, or of directories that each hold the next one `wide` times.
 fn nested(deep: usize, wide: usize, chunks: &mut MemoryChunks) -> ChunkId {
     let mut tree = build_directory([], chunks).unwrap();
@@ -377,4 +398,21 @@ fn a_root_that_names_missing_or_broken_pages_gives_errors() {
     assert!(directory.at(u64::MAX - 1, NEVER).unwrap().is_none());
     assert!(directory.lookup(b"a", NEVER).is_err());
     assert!(Directory::open(&pages_of(&chunks), &ChunkId([9; 32]), NEVER).is_err());
+}
+
+#[test]
+fn a_budget_is_spent_to_the_last_entry_and_not_beyond() {
+    let (chunks, tree) = flat(10);
+    let mut calls = 0;
+    let mut walk = |budget| {
+        calls = 0;
+        let result = visit(&pages_of(&chunks), &tree, budget, NEVER, &mut |_, _| {
+            calls += 1;
+            Ok(Visit::Continue)
+        });
+        (result.ok(), calls)
+    };
+    assert_eq!(walk(10), (Some(10), 10));
+    assert_eq!(walk(9), (None, 9));
+    assert_eq!(walk(0), (None, 0));
 }
