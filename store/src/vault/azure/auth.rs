@@ -3,6 +3,7 @@
 //! The SDK knows only Entra tokens; shared access signatures go into the URL, and shared keys are signed here
 //! ("Authorize with Shared Key", Microsoft's REST reference for Storage). No secret is ever in a `Debug` output or an error.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -242,11 +243,10 @@ fn string_to_sign(account: &str, request: &Request) -> String {
 }
 
 fn canonical_headers(headers: &Headers) -> String {
-    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with("x-ms-"));
-    let mut lines: Vec<_> =
-        ours.map(|(name, value)| format!("{}:{}\n", name.as_str(), value.as_str().trim())).collect();
-    lines.sort();
-    lines.concat()
+    let all = headers.iter().map(|(name, value)| (name.as_str(), value.as_str().trim()));
+    // In the order of names, which is not that of the lines: `x-ms-range:` comes before `x-ms-range-get:`.
+    let ours: BTreeMap<_, _> = all.filter(|(name, _)| name.starts_with("x-ms-")).collect();
+    ours.into_iter().map(|(name, value)| format!("{name}:{value}\n")).collect()
 }
 
 fn canonical_resource(account: &str, url: &Url) -> String {
@@ -276,10 +276,11 @@ mod tests {
         request.insert_header("content-length", "0");
         request.insert_header("x-ms-version", "2025-11-05");
         request.insert_header("x-ms-date", "Sat, 21 Nov 2026 00:00:00 GMT");
+        request.insert_header("x-ms-date-of-nothing", "1");
         request.insert_header("if-none-match", "*");
         assert_eq!(
             string_to_sign("acc", &request),
-            "PUT\n\n\n\n\n\n\n\n\n*\n\n\nx-ms-date:Sat, 21 Nov 2026 00:00:00 GMT\nx-ms-version:2025-11-05\n\
+            "PUT\n\n\n\n\n\n\n\n\n*\n\n\nx-ms-date:Sat, 21 Nov 2026 00:00:00 GMT\nx-ms-date-of-nothing:1\nx-ms-version:2025-11-05\n\
              /acc/acc/b-data/a%2Fb\ncomp:list\nrestype:container"
         );
     }
@@ -330,6 +331,33 @@ mod tests {
         let shown =
             format!("{signer:?} {credential:?} {:?}", AzureCredential::Sas(Secret::new("sig=geheim")));
         assert!(!shown.contains("geheim") && !shown.contains(KEY) && !shown.contains("107"), "{shown}");
+    }
+
+    #[test]
+    fn every_identity_of_entra_can_be_set_up_without_asking_anybody() {
+        let (tenant, client) = ("t".to_owned(), "c".to_owned());
+        let token = tempfile::NamedTempFile::new().unwrap();
+        for credential in [
+            AzureCredential::ClientSecret {
+                tenant: tenant.clone(),
+                client: client.clone(),
+                secret: Secret::new("s"),
+            },
+            AzureCredential::ManagedIdentity { client: None },
+            AzureCredential::ManagedIdentity { client: Some(client.clone()) },
+            AzureCredential::WorkloadIdentity { tenant, client, token_file: token.path().into() },
+            AzureCredential::AzureCli,
+        ] {
+            let access = Access::new(&"azure://account1/b".parse().unwrap(), &credential).unwrap();
+            assert!(access.token.is_some() && access.signer.is_none());
+        }
+        let bad = AzureCredential::ClientSecret {
+            tenant: "?".into(),
+            client: "c".into(),
+            secret: Secret::new("geheim"),
+        };
+        let error = Access::new(&"azure://account1/b".parse().unwrap(), &bad).err().unwrap();
+        assert!(matches!(error, VaultError::Denied { .. }) && !error.to_string().contains("geheim"));
     }
 
     #[test]

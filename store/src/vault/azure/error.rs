@@ -69,7 +69,8 @@ fn refused(refusal: &Refusal<'_>, what: &str) -> VaultError {
     match (refusal.status, refusal.code) {
         (_, "BlobArchived" | "BlobBeingRehydrated") => VaultError::Archived { what: what.into() },
         (_, "ContainerNotFound") => VaultError::NotFound { what: format!("container of {what}") },
-        (400, "Md5Mismatch") | (400, "InvalidOperation") => {
+        // The second is what the emulator says of a wrong checksum.
+        (400, "Md5Mismatch" | "InvalidOperation") => {
             VaultError::WrongAnswer { detail: format!("{what} changed on its way: {detail}") }
         }
         (404, _) => VaultError::NotFound { what: what.into() },
