@@ -48,7 +48,7 @@ pub struct TransferPolicy {
     pub request_limit: Duration,
     /// Slowest link on which a request must still finish: its bytes divided by this are added to its limit.
     pub bytes_per_second_min: u64,
-    /// How long one call goes on trying, apart from its bytes.
+    /// How long one call goes on after its first failure, apart from its bytes.
     pub retry_budget: Duration,
     /// Wait before the second try; doubles each time, with jitter.
     pub backoff_first: Duration,
@@ -320,7 +320,7 @@ impl Inner {
 
     async fn prepare(&self) -> Result<(), VaultError> {
         let of = Try { verb: &self.counters.prepares, bytes: 0, deadline: Deadline::NEVER };
-        Ok(self.retry(of, || self.vault.prepare()).await?.answer)
+        self.retry(of, || self.vault.prepare()).await.map(drop)
     }
 }
 

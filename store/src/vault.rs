@@ -13,9 +13,12 @@ use bytes::Bytes;
 
 use crate::error::ErrorClass;
 
+pub mod address;
+pub mod azure;
 pub mod conformance;
 pub mod directory;
 pub mod memory;
+pub mod testing;
 
 /// Objects in one page of a listing of the vaults that are made here: what the large services give, too.
 const PAGE_LEN: usize = 5000;

@@ -39,7 +39,7 @@ impl Inner {
         F: Future<Output = Result<T, VaultError>>,
     {
         let budget = self.policy.retry_budget.saturating_add(self.time_for(of.bytes));
-        let give_up = Deadline::after(self.clock.as_ref(), budget);
+        let mut first_failure = None;
         let mut tries = 0;
         loop {
             let outcome = self.once(of, &mut tries, &mut request).await;
@@ -48,6 +48,8 @@ impl Inner {
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => error,
             };
+            // From the first failure on: a call may have waited long for its turn.
+            let give_up = *first_failure.get_or_insert_with(|| Deadline::after(self.clock.as_ref(), budget));
             let wait = self.backoff(tries, &error);
             let enough = |d: Deadline| d.left(self.clock.as_ref()).is_none_or(|left| left > wait);
             if !enough(give_up) || !enough(of.deadline) {
