@@ -1,1 +1,9 @@
-//! stub
+//! Protection and recovery: what reads sources, what writes restored trees, and the policies between.
+
+pub mod descent;
+pub mod error;
+pub mod pattern;
+pub mod restore;
+pub mod source;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,109 @@
+//! Which file system an entry lies on, by a number that is the same next time (`docs/format.md`, section 9.2).
+//!
+//! Device numbers are not: they follow the order of mounting. So a file system is named by the path at which the walk
+//! first crosses into it. Two file systems of one walk never share a number, whatever their hashes are: equal numbers
+//! with equal inodes would make one file of two at restore.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::sync::Mutex;
+
+/// Numbers of the file systems that a walk has met.
+#[derive(Debug, Default)]
+pub(super) struct Filesystems {
+    known: Mutex<HashMap<u64, u32>>,
+}
+
+impl Filesystems {
+    /// Number of the file system with `device`, met at `path` (relative to the root; empty for the root itself).
+    ///
+    /// Layered file systems (overlayfs) show other device numbers for files of their lower layers without any mount
+    /// point between: those get the path of the first such file.
+    pub(super) fn number(&self, device: u64, path: impl FnOnce() -> Vec<u8>) -> u32 {
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(&number) = known.get(&device) {
+            return number;
+        }
+        let path = path();
+        let number = if known.is_empty() && path.is_empty() {
+            0
+        } else {
+            let taken: HashSet<u32> = known.values().copied().chain([0]).collect();
+            free_number(&path, &taken)
+        };
+        known.insert(device, number);
+        number
+    }
+}
+
+/// First four bytes of the path's hash; of the path with one more slash as long as another file system has that number.
+fn free_number(path: &[u8], taken: &HashSet<u32>) -> u32 {
+    let mut material = path.to_vec();
+    loop {
+        let [a, b, c, d, ..] = *blake3::hash(&material).as_bytes();
+        let number = u32::from_le_bytes([a, b, c, d]);
+        if !taken.contains(&number) {
+            return number;
+        }
+        material.push(b'/');
+    }
+}
+
+/// Device numbers of Holdfast's own mounts, from the kernel's list of mounts: entering one would back up the backups, and
+/// may wait for this very process.
+pub(super) fn own_mounts() -> HashSet<u64> {
+    let mut text = Vec::new();
+    let read = std::fs::File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text));
+    if read.is_ok() { parse_own_mounts(&text) } else { HashSet::new() }
+}
+
+/// `proc_pid_mountinfo(5)`: `id parent major:minor root point options [optional…] - type source super-options`.
+fn parse_own_mounts(mountinfo: &[u8]) -> HashSet<u64> {
+    mountinfo.split(|&byte| byte == b'\n').filter_map(own_mount).collect()
+}
+
+fn own_mount(line: &[u8]) -> Option<u64> {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
+    let (kind, source) = (fields.get(dash + 1)?, fields.get(dash + 2)?);
+    if !(kind.starts_with(b"fuse") && source.starts_with(b"holdfast")) {
+        return None;
+    }
+    let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
+    Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roots_file_system_is_zero_and_others_are_named_by_their_mount_point() {
+        let systems = Filesystems::default();
+        assert_eq!(systems.number(17, Vec::new), 0);
+        let [a, b, c, d, ..] = *blake3::hash(b"var/lib").as_bytes();
+        assert_eq!(systems.number(18, || b"var/lib".to_vec()), u32::from_le_bytes([a, b, c, d]));
+        assert_eq!(systems.number(18, || b"elsewhere".to_vec()), u32::from_le_bytes([a, b, c, d]));
+        assert_eq!(systems.number(17, || b"bind".to_vec()), 0);
+    }
+
+    #[test]
+    fn two_file_systems_never_share_a_number() {
+        let first = free_number(b"m", &HashSet::from([0]));
+        assert_ne!(free_number(b"m", &HashSet::from([0, first])), first);
+    }
+
+    #[test]
+    fn only_fuse_mounts_of_holdfast_are_its_own() {
+        let text = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
+            40 35 0:51 / /mnt/points ro,nosuid,nodev shared:9 - fuse.holdfast holdfast:/srv ro,user_id=0\n\
+            41 35 0:52 / /mnt/other ro - fuse.sshfs host:/ ro\n\
+            42 35 0:53 / /mnt/more ro - fuse holdfast ro\n\
+            43 35 0:54 / /mnt/dir rw - ext4 holdfast rw\n\
+            garbage - fuse\n";
+        assert_eq!(
+            parse_own_mounts(text),
+            HashSet::from([rustix::fs::makedev(0, 51), rustix::fs::makedev(0, 53)])
+        );
+    }
+}
