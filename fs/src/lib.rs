@@ -21,6 +21,7 @@ pub mod testing;
 pub mod view;
 
 pub use error::FsError;
+pub use mount::{Mount, MountError, MountOptions, Unmounted};
 
 pub use recovery::Recovery;
 pub use view::View;
