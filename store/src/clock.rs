@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment of the wall clock: seconds since 1970 (negative before) and nanoseconds (below 10^9).
@@ -34,6 +35,12 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 
     /// Blocks the thread for `duration`.
     fn pause(&self, duration: Duration);
+
+    /// Completes when `duration` has passed, as `sleep` does, but never makes a manual clock move: the limit of
+    /// something that is raced against it.
+    fn limit(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.sleep(duration)
+    }
 }
 
 /// The system's clock.
@@ -69,32 +76,46 @@ impl Clock for SystemClock {
 /// A clock that moves only when told to, or when somebody sleeps on it.
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock {
-    state: Arc<Mutex<(Timestamp, Duration)>>,
+    state: Arc<Mutex<ManualState>>,
+}
+
+#[derive(Debug, Default)]
+struct ManualState {
+    now: Timestamp,
+    monotonic: Duration,
+    waiting: Vec<Waker>,
 }
 
 impl ManualClock {
     /// A clock that shows `now` and stands still.
     pub fn at(now: Timestamp) -> Self {
-        Self { state: Arc::new(Mutex::new((now, Duration::ZERO))) }
+        Self { state: Arc::new(Mutex::new(ManualState { now, ..ManualState::default() })) }
     }
 
     /// Lets time pass on both clocks.
     pub fn advance(&self, by: Duration) {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let nanos = u64::from(state.0.nanos) + u64::from(by.subsec_nanos());
-        state.0.seconds += by.as_secs().cast_signed() + (nanos / 1_000_000_000).cast_signed();
-        state.0.nanos = (nanos % 1_000_000_000) as u32;
-        state.1 += by;
+        let mut state = self.state();
+        let nanos = u64::from(state.now.nanos) + u64::from(by.subsec_nanos());
+        state.now.seconds += by.as_secs().cast_signed() + (nanos / 1_000_000_000).cast_signed();
+        state.now.nanos = (nanos % 1_000_000_000) as u32;
+        state.monotonic += by;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn state(&self) -> MutexGuard<'_, ManualState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+        self.state().now
     }
 
     fn monotonic(&self) -> Duration {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+        self.state().monotonic
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -104,6 +125,20 @@ impl Clock for ManualClock {
 
     fn pause(&self, duration: Duration) {
         self.advance(duration);
+    }
+
+    fn limit(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let end = self.monotonic().saturating_add(duration);
+        Box::pin(std::future::poll_fn(move |context| {
+            let mut state = self.state();
+            if state.monotonic >= end {
+                return Poll::Ready(());
+            }
+            if !state.waiting.iter().any(|w| w.will_wake(context.waker())) {
+                state.waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        }))
     }
 }
 

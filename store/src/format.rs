@@ -1,5 +1,7 @@
 //! Reading and writing the fixed structures of `docs/format.md`: little-endian, bounded, nothing guessed.
 
+pub mod config;
+
 use std::fmt;
 
 use crate::clock::Timestamp;
@@ -349,7 +351,10 @@ mod tests {
     fn foreign_newer_and_damaged_headers_are_told_apart() {
         let (vault, bytes) = sample();
         let other = VaultId([8; 16]);
-        assert!(matches!(Header::decode(&bytes, ObjectKind::Pack, Some(&other)), Err(FormatError::NotOurs(_))));
+        assert!(matches!(
+            Header::decode(&bytes, ObjectKind::Pack, Some(&other)),
+            Err(FormatError::NotOurs(_))
+        ));
         let reseal = |at: usize, value: u8| {
             let mut b = bytes;
             b[at] = value;

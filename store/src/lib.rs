@@ -5,19 +5,30 @@
 //! 5. `copy`, `check`, `reclaim`: operations over a whole store
 //! 4. `store`, `catalog`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `staging`, `index`, `cache`: where a chunk is
-//! 2. `pack`, `chunker`, `seal`, `format`: what bytes mean (`docs/format.md`)
+//! 2. `pack`, `chunker`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
 //! 1. `vault`, `transfer`, `clock`, `monitor`, `id`, `error`: the outside, named
 //!
 //! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
 
+pub mod cache;
+pub mod catalog;
+pub mod check;
+pub mod chunk_store;
+pub mod chunker;
 pub mod clock;
+pub mod copy;
 pub mod error;
 pub mod format;
 pub mod id;
+pub mod index;
 pub mod monitor;
+pub mod names;
+pub mod pack;
 pub mod point;
 pub mod reader;
+pub mod reclaim;
 pub mod seal;
+pub mod staging;
 pub mod store;
 pub mod transfer;
 pub mod tree;

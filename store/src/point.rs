@@ -1,5 +1,10 @@
 //! A recovery point: one data source at one moment, as one object (`docs/format.md`, section 10).
 
+pub mod codec;
+pub mod object;
+#[cfg(test)]
+mod tests;
+
 use crate::clock::Timestamp;
 use crate::id::{ChunkId, ObjectId, PackId, RecoveryPointId, SourceTag};
 use crate::tree::Node;
@@ -142,6 +147,21 @@ pub struct RecoveryPoint {
     pub tool: String,
     /// Fields of later versions: tag and value.
     pub extensions: Vec<(u16, Vec<u8>)>,
+    /// Signature of the writer, or empty.
+    pub signature: Vec<u8>,
+}
+
+/// The beginning of a recovery point, told to a vault before the first pack of the point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Identity; the point that ends the session has the same.
+    pub id: RecoveryPointId,
+    /// Keyed name of the source.
+    pub source_tag: SourceTag,
+    /// Begin, by the source machine's clock, in seconds since 1970.
+    pub started: i64,
+    /// Id of the writer, empty while writers have none.
+    pub writer: Vec<u8>,
     /// Signature of the writer, or empty.
     pub signature: Vec<u8>,
 }

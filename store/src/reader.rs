@@ -1,14 +1,40 @@
-//! The read engine shared by mount, restore, dump, check and drills: frames, caches, failover between tiers.
+//! The read engine shared by mount, restore, dump, check and drills.
+//!
+//! A chunk is found by the catalog; the frames it lies in are decoded once and served from memory to all who ask
+//! (`frames`); their sealed bytes come from staging, else from the local cache of vault ranges, else from a vault
+//! (`fetch`). A frame that does not open in one place is tried in the next: nothing wrong is ever returned.
 
+mod fetch;
+mod frames;
+
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use lru::LruCache;
 
-use crate::clock::Deadline;
+use crate::cache::BlockCache;
+use crate::catalog::{Catalog, Location, PackNo, PackRow, VaultNo};
+use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
+use crate::format::HEADER_LEN;
 use crate::id::ChunkId;
-use crate::seal::ChunkType;
+use crate::pack::{PackKind, units_to_len};
+use crate::point::PagePlace;
+use crate::seal::{ChunkType, Sealer};
+use crate::staging::Staging;
+use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
+use fetch::Fetcher;
+use frames::FrameCache;
+
+/// Packs whose frame tables are kept: some 4 KB each.
+const PACK_MAPS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 /// Which tier would answer for a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,29 +49,369 @@ pub enum Tier {
     Vault,
 }
 
-/// Reads chunks from whichever tier has them. Cheap to share; all methods may be called from many threads.
+/// What the reader did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderStats {
+    /// Frames decoded.
+    pub frames_decoded: u64,
+    /// Requests to vaults.
+    pub vault_requests: u64,
+    /// Bytes fetched from vaults.
+    pub vault_bytes: u64,
+    /// Frames that one tier could not give and another could.
+    pub failovers: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    frames_decoded: AtomicU64,
+    failovers: AtomicU64,
+}
+
+/// What a reader is made of.
+#[derive(Debug, Clone)]
+pub struct ReaderParts {
+    /// Keys.
+    pub sealer: Arc<Sealer>,
+    /// Where chunks lie.
+    pub catalog: Arc<Catalog>,
+    /// The staging directory.
+    pub staging: Staging,
+    /// Vaults in the order in which they are asked.
+    pub vaults: Vec<(VaultNo, Arc<Transfer>)>,
+    /// Ranges fetched from vaults.
+    pub cache: Arc<BlockCache>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Bound of decoded frames in memory, in bytes.
+    pub memory: usize,
+}
+
+/// Reads chunks from whichever tier has them. All methods may be called from many threads.
 #[derive(Debug)]
 pub struct Reader {
-    _private: (),
+    sealer: Arc<Sealer>,
+    catalog: Arc<Catalog>,
+    staging: Staging,
+    fetcher: Fetcher,
+    frames: FrameCache,
+    packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
+    clock: Arc<dyn Clock>,
+    counters: Counters,
+}
+
+/// A pack's frames by position in its raw stream and in the object.
+#[derive(Debug)]
+struct PackMap {
+    row: PackRow,
+    name: crate::vault::ObjectName,
+    /// Raw offset at which frame `i` begins; one more for the end.
+    raw: Vec<u64>,
+    /// Byte offset of the block of frame `i`; one more for the end.
+    blocks: Vec<u64>,
+}
+
+impl PackMap {
+    fn new(row: PackRow) -> Self {
+        let (mut raw, mut blocks) = (vec![0], vec![HEADER_LEN as u64]);
+        let (mut r, mut b) = (0, HEADER_LEN as u64);
+        for frame in &row.entry.frames {
+            r += u64::from(frame.raw_len);
+            b += units_to_len(frame.units);
+            raw.push(r);
+            blocks.push(b);
+        }
+        let name = crate::names::pack(&row.entry.id);
+        Self { row, name, raw, blocks }
+    }
+
+    /// Frames that hold the raw bytes from `start` to before `end`.
+    fn frames_of(&self, start: u64, end: u64) -> Range<usize> {
+        let first = self.raw.partition_point(|r| *r <= start).saturating_sub(1);
+        let last = self.raw.partition_point(|r| *r < end);
+        first..last.min(self.row.entry.frames.len())
+    }
+
+    fn block_of(&self, frame: usize) -> Range<u64> {
+        self.blocks[frame]..self.blocks[frame + 1]
+    }
 }
 
 impl Reader {
+    /// A reader over these parts.
+    pub fn new(parts: ReaderParts) -> Self {
+        Self {
+            fetcher: Fetcher::new(parts.vaults, parts.cache),
+            frames: FrameCache::new(parts.memory),
+            packs: Mutex::new(LruCache::new(PACK_MAPS)),
+            sealer: parts.sealer,
+            catalog: parts.catalog,
+            staging: parts.staging,
+            clock: parts.clock,
+            counters: Counters::default(),
+        }
+    }
+
     /// Bytes `range` of a data chunk, without decoding more frames than it touches. Each frame is vouched for by its seal.
-    pub fn chunk_range(&self, _id: &ChunkId, _range: Range<u32>, _deadline: Deadline) -> Result<Bytes, StoreError> {
-        todo!()
+    pub fn chunk_range(
+        &self,
+        id: &ChunkId,
+        range: Range<u32>,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
+        self.from_any_place(id, |location| {
+            if range.start > range.end || range.end > location.len {
+                return Err(StoreError::invalid(format!(
+                    "range {range:?} of a chunk of {} bytes",
+                    location.len
+                )));
+            }
+            let start = u64::from(location.start);
+            self.read_raw(
+                location.pack,
+                start + u64::from(range.start),
+                start + u64::from(range.end),
+                deadline,
+            )
+        })
     }
 
-    /// The best tier that has the chunk, without reading it; `NotFound` if none has it.
-    pub fn tier(&self, _of: ChunkType, _id: &ChunkId) -> Result<Tier, StoreError> {
-        todo!()
+    /// A whole chunk of a pack of `kind`, verified against its id whichever type it has.
+    pub fn whole_chunk(&self, kind: PackKind, id: &ChunkId) -> Result<Bytes, StoreError> {
+        let types = kind.chunk_types();
+        let mut last = None;
+        for of in types {
+            match self.chunk(*of, id, Deadline::NEVER) {
+                Ok(plain) => return Ok(plain),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| missing(id)))
     }
 
-    /// Asks for frames of these chunks to be decoded in the background, in order; may be ignored.
-    pub fn prefetch(&self, _ids: &[ChunkId]) {}
+    /// All bytes of a pack from the first vault that gives them, past the cache, unverified.
+    pub fn fetch_pack(&self, row: &PackRow) -> Result<Bytes, StoreError> {
+        self.fetcher.fetch_whole(row)
+    }
+
+    /// Where a page of a tree lies, if it lies in one frame.
+    pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
+        let Some(location) = self.catalog.locate(id)? else { return Ok(None) };
+        let map = self.pack_map(location.pack)?;
+        let start = u64::from(location.start);
+        let frames = map.frames_of(start, start + u64::from(location.len));
+        let n = frames.start;
+        Ok((frames.len() == 1).then(|| {
+            let (entry, block) = (&map.row.entry, map.block_of(n));
+            PagePlace {
+                chunk: *id,
+                pack: entry.id,
+                object_id: entry.object_id,
+                generation: entry.generation,
+                offset: block.start,
+                block_len: (block.end - block.start) as u32,
+                start: (start - map.raw[n]) as u32,
+                len: location.len,
+            }
+        }))
+    }
+
+    /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
+    pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
+        let location = self.catalog.locate(id)?.ok_or_else(|| missing(id))?;
+        let map = self.pack_map(location.pack)?;
+        let start = u64::from(location.start);
+        let mut frames = map.frames_of(start, start + u64::from(location.len));
+        if frames.clone().all(|n| self.frames.has(&(location.pack, n as u32))) {
+            return Ok(Tier::Memory);
+        }
+        if map.row.staged {
+            return Ok(Tier::Staging);
+        }
+        let cached = frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n)));
+        Ok(if cached { Tier::Cache } else { Tier::Vault })
+    }
+
+    /// Whether `range` of a chunk can be answered without waiting for a disk or a vault.
+    pub fn is_warm(&self, id: &ChunkId, range: Range<u32>) -> bool {
+        let Ok(Some(location)) = self.catalog.locate(id) else { return false };
+        let Ok(map) = self.pack_map(location.pack) else { return false };
+        let start = u64::from(location.start);
+        map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
+            .all(|n| self.frames.has(&(location.pack, n as u32)))
+    }
+
+    /// What the reader did so far.
+    pub fn stats(&self) -> ReaderStats {
+        let (vault_requests, vault_bytes) = self.fetcher.stats();
+        ReaderStats {
+            frames_decoded: self.counters.frames_decoded.load(Ordering::Relaxed),
+            vault_requests,
+            vault_bytes,
+            failovers: self.counters.failovers.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tries the places of a chunk one after the other and tells of the first failure if all fail.
+    fn from_any_place(
+        &self,
+        id: &ChunkId,
+        read: impl Fn(&Location) -> Result<Bytes, StoreError>,
+    ) -> Result<Bytes, StoreError> {
+        let first = self.catalog.locate(id)?.ok_or_else(|| missing(id))?;
+        let error = match read(&first) {
+            Ok(bytes) => return Ok(bytes),
+            Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => {
+                return Err(e);
+            }
+            Err(e) => e,
+        };
+        for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
+            if let Ok(bytes) = read(other) {
+                self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                return Ok(bytes);
+            }
+        }
+        Err(error)
+    }
+
+    fn pack_map(&self, no: PackNo) -> Result<Arc<PackMap>, StoreError> {
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = packs.get(&no) {
+            return Ok(map.clone());
+        }
+        let row = self
+            .catalog
+            .pack(no)?
+            .ok_or_else(|| StoreError::NotFound { what: format!("pack number {}", no.0) })?;
+        let map = Arc::new(PackMap::new(row));
+        packs.put(no, map.clone());
+        Ok(map)
+    }
+
+    /// Forgets what is known of places, after packs moved or went.
+    pub fn forget_places(&self) {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Raw bytes `start..end` of a pack.
+    fn read_raw(&self, pack: PackNo, start: u64, end: u64, deadline: Deadline) -> Result<Bytes, StoreError> {
+        let map = self.pack_map(pack)?;
+        if start == end {
+            return Ok(Bytes::new());
+        }
+        let frames = map.frames_of(start, end);
+        let part = |n: usize, frame: &Bytes| {
+            let at = map.raw[n];
+            let from = start.saturating_sub(at) as usize;
+            let to = (end - at).min(frame.len() as u64) as usize;
+            frame.slice(from..to)
+        };
+        if frames.len() == 1 {
+            let n = frames.start;
+            return Ok(part(n, &self.frame(&map, n, deadline)?));
+        }
+        let mut out = Vec::with_capacity((end - start) as usize);
+        for n in frames {
+            out.extend_from_slice(&part(n, &self.frame(&map, n, deadline)?));
+        }
+        Ok(out.into())
+    }
+
+    fn frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+        let key = (map.row.no, n as u32);
+        self.frames.get_or_load(key, deadline, &*self.clock, || self.load_frame(map, n, deadline))
+    }
+
+    /// Decodes a frame from the first tier that has it whole.
+    fn load_frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+        let mut first_error = None;
+        if map.row.staged {
+            match self.load_staged(map, n) {
+                Ok(frame) => return Ok(frame),
+                Err(e) => first_error = Some(e),
+            }
+        }
+        for vault in &map.row.vaults {
+            match self.load_from_vault(map, n, *vault, deadline) {
+                Ok(frame) => {
+                    if let Some(e) = first_error {
+                        tracing::warn!("{}: {e}; read from another tier instead", map.name);
+                        self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Ok(frame);
+                }
+                Err(e) => {
+                    first_error.get_or_insert(e);
+                }
+            }
+        }
+        Err(first_error
+            .unwrap_or_else(|| StoreError::NotFound { what: format!("pack {}", map.row.entry.id) }))
+    }
+
+    fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
+        let block = map.block_of(n);
+        let sealed = self.staging.read(&map.name, block.start, (block.end - block.start) as usize)?;
+        self.open_frame(map, n, &sealed)
+    }
+
+    fn load_from_vault(
+        &self,
+        map: &PackMap,
+        n: usize,
+        vault: VaultNo,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
+        let block = map.block_of(n);
+        let entry = &map.row.entry;
+        let sealed = self.fetcher.fetch(vault, &map.name, entry, block.clone(), deadline)?;
+        match self.open_frame(map, n, &sealed) {
+            Err(StoreError::Corrupt { .. }) => {
+                // The cache or the way from the vault may have flipped a bit: once more, past the cache.
+                self.fetcher.forget(entry, &block);
+                let sealed = self.fetcher.fetch(vault, &map.name, entry, block, deadline)?;
+                self.open_frame(map, n, &sealed)
+            }
+            other => other,
+        }
+    }
+
+    fn open_frame(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
+        let entry = &map.row.entry;
+        let expected = entry.frames[n].raw_len as usize;
+        let content = self
+            .sealer
+            .open(&entry.place(map.blocks[n]), sealed, expected)
+            .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
+        if content.len() != expected {
+            return Err(StoreError::corrupt(
+                format!("pack {}, frame {n}", entry.id),
+                "its content is too short",
+            ));
+        }
+        self.counters.frames_decoded.fetch_add(1, Ordering::Relaxed);
+        Ok(content.into())
+    }
+}
+
+fn missing(id: &ChunkId) -> StoreError {
+    StoreError::NotFound { what: format!("chunk {id}") }
 }
 
 impl ChunkSource for Reader {
-    fn chunk(&self, _of: ChunkType, _id: &ChunkId, _deadline: Deadline) -> Result<Bytes, StoreError> {
-        todo!()
+    fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
+        self.from_any_place(id, |location| {
+            let start = u64::from(location.start);
+            let plain = self.read_raw(location.pack, start, start + u64::from(location.len), deadline)?;
+            if self.sealer.chunk_id(of, &plain) != *id {
+                let pack = self.pack_map(location.pack)?.row.entry.id;
+                return Err(StoreError::corrupt(
+                    format!("pack {pack}"),
+                    format!("chunk {id} has other content"),
+                ));
+            }
+            Ok(plain)
+        })
     }
 }

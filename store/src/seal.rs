@@ -1,10 +1,26 @@
 //! Sealing: subkeys, chunk ids and the one kind of encrypted block that everything is made of.
 
+mod block;
 pub mod keys;
+pub mod machine;
+pub mod sheet;
+pub mod slots;
+mod squeeze;
+#[cfg(test)]
+mod tests;
+mod xaes;
 
-use crate::format::FormatError;
+use std::cell::Cell;
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::format::{FormatError, Put};
 use crate::id::{ChunkId, ObjectId, SourceTag, VaultId};
-use keys::KeyRing;
+use block::Binding;
+pub use block::{Prepared, prepare};
+use keys::{Key, KeyRing, subkey};
+use xaes::Xaes256Gcm;
 
 /// What a chunk is of; part of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,59 +82,207 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Everything that needs the keys of one store: sealing, opening, naming.
-#[derive(Debug)]
+/// The keys that one generation seals with, expanded.
+struct GenerationKeys {
+    generation: u32,
+    data: Xaes256Gcm,
+    tree: Xaes256Gcm,
+    index: Xaes256Gcm,
+    point: Xaes256Gcm,
+    config: Xaes256Gcm,
+    nonce: Key,
+}
+
+impl GenerationKeys {
+    fn derive(vault: &VaultId, generation: u32, master: &[u8; 32]) -> Self {
+        let cipher = |purpose| Xaes256Gcm::new(&subkey(vault, master, purpose));
+        Self {
+            generation,
+            data: cipher("data"),
+            tree: cipher("tree"),
+            index: cipher("index"),
+            point: cipher("point"),
+            config: cipher("config"),
+            nonce: subkey(vault, master, "nonce"),
+        }
+    }
+
+    fn cipher(&self, kind: BlockKind) -> &Xaes256Gcm {
+        match kind {
+            BlockKind::DataFrame => &self.data,
+            BlockKind::TreeFrame => &self.tree,
+            BlockKind::PackDirectory
+            | BlockKind::PackFooter
+            | BlockKind::IndexChunks
+            | BlockKind::IndexPacks
+            | BlockKind::IndexRoot
+            | BlockKind::IndexFooter => &self.index,
+            BlockKind::Point | BlockKind::Session => &self.point,
+            BlockKind::Config => &self.config,
+        }
+    }
+}
+
+/// Everything that needs the keys of one store: sealing, opening, naming. Shared by all threads; wiped when dropped.
 pub struct Sealer {
-    _private: (),
+    vault: VaultId,
+    newest: u32,
+    generations: Vec<GenerationKeys>,
+    chunk_ids: Key,
+    chunker: Key,
+    names: Key,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealer(vault {}, generation {})", self.vault, self.newest)
+    }
+}
+
+/// Biggest scratch buffer that a thread keeps between blocks; frames need at most 4 MiB.
+const SCRATCH_KEPT: usize = 8 << 20;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl Sealer {
     /// Derives all subkeys. `identity_generation` makes chunk ids, gear table and source tags; the newest generation seals.
-    pub fn new(_vault: VaultId, _ring: &KeyRing, _identity_generation: u32) -> Result<Self, FormatError> {
-        todo!()
+    ///
+    /// # Errors
+    /// `TooNew` when the ring has no key of the identity generation.
+    pub fn new(vault: VaultId, ring: &KeyRing, identity_generation: u32) -> Result<Self, FormatError> {
+        let identity = ring.key(identity_generation).ok_or_else(|| no_key(identity_generation))?;
+        let generations = ring
+            .generations()
+            .filter_map(|g| Some(GenerationKeys::derive(&vault, g, ring.key(g)?)))
+            .collect();
+        Ok(Self {
+            vault,
+            newest: ring.newest(),
+            generations,
+            chunk_ids: subkey(&vault, identity, "chunk id"),
+            chunker: subkey(&vault, identity, "chunker"),
+            names: subkey(&vault, identity, "names"),
+        })
     }
 
     /// The store's id.
     pub fn vault(&self) -> &VaultId {
-        todo!()
+        &self.vault
     }
 
     /// The generation that new objects are sealed with.
     pub fn generation(&self) -> u32 {
-        todo!()
+        self.newest
     }
 
     /// Name of a chunk.
-    pub fn chunk_id(&self, _of: ChunkType, _plain: &[u8]) -> ChunkId {
-        todo!()
+    pub fn chunk_id(&self, of: ChunkType, plain: &[u8]) -> ChunkId {
+        let mut hasher = blake3::Hasher::new_keyed(&self.chunk_ids);
+        hasher.update(&[of as u8]).update(plain);
+        ChunkId(hasher.finalize().into())
     }
 
     /// Name of a source.
-    pub fn source_tag(&self, _host: &str, _group: &str, _source: &str) -> SourceTag {
-        todo!()
+    ///
+    /// # Panics
+    /// When one of the three has 64 KiB or more.
+    pub fn source_tag(&self, host: &str, group: &str, source: &str) -> SourceTag {
+        let mut named = Vec::with_capacity(6 + host.len() + group.len() + source.len());
+        for name in [host, group, source] {
+            named.bytes16(name.as_bytes());
+        }
+        let mut tag = [0; SourceTag::LEN];
+        tag.copy_from_slice(&blake3::keyed_hash(&self.names, &named).as_bytes()[..SourceTag::LEN]);
+        SourceTag(tag)
     }
 
     /// The secret gear table of the chunker.
     pub fn gear_table(&self) -> [u64; 256] {
-        todo!()
+        let mut bytes = Zeroizing::new([0; 2048]);
+        let mut hasher = blake3::Hasher::new_derive_key("holdfast v1 gear");
+        hasher.update(&*self.chunker).finalize_xof().fill(&mut *bytes);
+        let mut table = [0; 256];
+        for (entry, eight) in table.iter_mut().zip(bytes.as_chunks().0) {
+            *entry = u64::from_le_bytes(*eight);
+        }
+        table
     }
 
-    /// Compresses (stored raw when zstd gains under 3 %), pads to a multiple of 64 (and to at least `min_len`), seals.
-    /// Appends the block to `out` and returns its length.
+    /// Compresses (stored raw when zstd gains under 3 %, or when no smaller block could come of it), pads to a multiple
+    /// of 64 (and to at least `min_len`), seals. Appends the block to `out` and returns its length. zstd levels above 19
+    /// count as 19, whose window is the biggest that the format allows.
+    ///
+    /// # Panics
+    /// When the ring has no key of the place's generation, or `content` comes near 4 GiB: whoever writes takes the
+    /// generation from [`Self::generation`] and keeps to the limits of the format.
     pub fn seal(
         &self,
-        _place: &BlockPlace,
-        _content: &[u8],
-        _compression: Compression,
-        _min_len: usize,
-        _out: &mut Vec<u8>,
+        place: &BlockPlace,
+        content: &[u8],
+        compression: Compression,
+        min_len: usize,
+        out: &mut Vec<u8>,
     ) -> usize {
-        todo!()
+        let keys = self.keys(place.generation).expect("blocks are sealed with a generation of the ring");
+        let cipher = keys.cipher(place.kind);
+        block::seal(cipher, &keys.nonce, &self.binding(place), content, compression, min_len, out)
+    }
+
+    /// Seals what [`prepare`] made, as [`Self::seal`] would have. Appends the block to `out` and returns its length.
+    ///
+    /// # Panics
+    /// When the ring has no key of the place's generation.
+    pub fn seal_prepared(&self, place: &BlockPlace, prepared: &Prepared, out: &mut Vec<u8>) -> usize {
+        let keys = self.keys(place.generation).expect("blocks are sealed with a generation of the ring");
+        block::seal_prepared(keys.cipher(place.kind), &keys.nonce, &self.binding(place), prepared, out)
     }
 
     /// Opens a block and decodes its content of at most `limit` bytes; allocates nothing bigger. `Damaged` if the seal does not
     /// hold, `TooNew` if its key generation is not in the ring.
-    pub fn open(&self, _place: &BlockPlace, _sealed: &[u8], _limit: usize) -> Result<Vec<u8>, FormatError> {
-        todo!()
+    pub fn open(&self, place: &BlockPlace, sealed: &[u8], limit: usize) -> Result<Vec<u8>, FormatError> {
+        let mut content = Vec::new();
+        self.open_into(place, sealed, limit, &mut content)?;
+        Ok(content)
     }
+
+    /// As [`Self::open`], into a buffer that is used again: what is in `out` is replaced by the content. After an error
+    /// `out` is empty.
+    pub fn open_into(
+        &self,
+        place: &BlockPlace,
+        sealed: &[u8],
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        out.clear();
+        let keys = self.keys(place.generation)?;
+        let mut scratch = SCRATCH.take();
+        let opened =
+            block::open(keys.cipher(place.kind), &self.binding(place), sealed, limit, &mut scratch, out);
+        if scratch.capacity() <= SCRATCH_KEPT {
+            SCRATCH.set(scratch);
+        }
+        opened
+    }
+
+    fn keys(&self, generation: u32) -> Result<&GenerationKeys, FormatError> {
+        self.generations.iter().rev().find(|k| k.generation == generation).ok_or_else(|| no_key(generation))
+    }
+
+    fn binding(&self, place: &BlockPlace) -> Binding<'_> {
+        Binding {
+            vault: &self.vault,
+            object_id: place.object_id,
+            kind: place.kind as u8,
+            generation: place.generation,
+            position: place.position,
+        }
+    }
+}
+
+/// A header's checksum holds and it names a key that is not here: the ring is older than the object.
+fn no_key(generation: u32) -> FormatError {
+    FormatError::TooNew(format!("key generation {generation} is not in the ring"))
 }

@@ -1,11 +1,46 @@
-//! A store as the floors above see it: opened by a secret, with its points, a reader and a writer.
+//! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
-use std::sync::Arc;
+mod reconcile;
+mod settings;
 
+#[cfg(test)]
+mod tests;
+
+pub use reconcile::Reconciled;
+pub use settings::{Settings, VaultSetting};
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cache::BlockCache;
+use bytes::Bytes;
+
+use crate::catalog::{Catalog, PackRow, PointRow, VaultNo};
+use crate::chunk_store::{Ingest, IngestParts, Ingested};
+use crate::chunker::Chunker;
+use crate::clock::Clock;
 use crate::error::StoreError;
-use crate::id::RecoveryPointId;
-use crate::point::RecoveryPoint;
-use crate::reader::Reader;
+use crate::format::FormatError;
+use crate::format::config::StoreConfig;
+use crate::id::{ChunkId, PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
+use crate::monitor::Monitor;
+use crate::names;
+use crate::point::{self, PagePlace, RecoveryPoint};
+use crate::reader::{Reader, ReaderParts};
+use crate::seal::keys::KeyRing;
+use crate::seal::{Compression, Sealer};
+use crate::staging::{DiskFiles, Files, Staging};
+use crate::transfer::Transfer;
+use crate::tree::walk::{PageCache, Pages};
+use crate::vault::ObjectName;
+
+/// Limit of config and key slot objects.
+const SMALL_OBJECT: u64 = 64 << 10;
+/// Limit of a recovery point object.
+pub(crate) const POINT_LIMIT: u64 = 64 << 20;
 
 /// A recovery point as the store knows it.
 #[derive(Clone, Debug)]
@@ -20,25 +55,425 @@ pub struct StoredPoint {
     pub vaults: Vec<String>,
 }
 
+/// What a store shows without a key.
+#[derive(Clone, Debug)]
+pub struct StoreHead {
+    /// Its id.
+    pub vault: VaultId,
+    /// Its config object.
+    pub config: Vec<u8>,
+    /// Its key slots.
+    pub slots: Vec<(SlotId, Vec<u8>)>,
+}
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Directory for ranges fetched from vaults; `None` keeps a few in memory.
+    pub cache_dir: Option<PathBuf>,
+    /// Bound of that directory in bytes.
+    pub cache_limit: u64,
+    /// Bound of decoded frames in memory in bytes.
+    pub memory: usize,
+    /// Vaults that can be reached, with the addresses under which settings know them.
+    pub vaults: Vec<(String, Arc<Transfer>)>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    _private: (),
+    dir: PathBuf,
+    config: StoreConfig,
+    config_object: Vec<u8>,
+    sealer: Arc<Sealer>,
+    staging: Staging,
+    catalog: Arc<Catalog>,
+    reader: Arc<Reader>,
+    pages: Pages,
+    vaults: Vec<(VaultNo, String, Arc<Transfer>)>,
+    clock: Arc<dyn Clock>,
+    decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
 }
 
+/// Bound of parsed pages in memory.
+const PAGE_CACHE: usize = 16 << 20;
+/// Bound of fetched ranges in memory where there is no cache directory.
+const MEMORY_RANGES: u64 = 32 << 20;
+
 impl Store {
-    /// All points, ascending by start time. Cheap enough to be called each second: answered from the catalog, decoded points are kept.
-    pub fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
-        todo!()
+    /// Makes a store in `dir` (which must be missing or empty) with at least one key slot.
+    pub fn create(
+        dir: &Path,
+        sealer: &Sealer,
+        config: &StoreConfig,
+        slots: &[(SlotId, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let config = config.encode(sealer).map_err(|e| e.of("config"))?;
+        Self::place(dir, &config, slots)
     }
 
-    /// One point.
-    pub fn point(&self, _id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
-        todo!()
+    fn place(dir: &Path, config: &[u8], slots: &[(SlotId, Vec<u8>)]) -> Result<(), StoreError> {
+        if slots.is_empty() {
+            return Err(StoreError::invalid("a store without a key slot could never be opened"));
+        }
+        make_dir(dir)?;
+        if std::fs::read_dir(dir).map_err(StoreError::io("read", dir))?.next().is_some() {
+            let what = if dir.join("config").exists() { "a store" } else { "something else" };
+            return Err(StoreError::AlreadyThere { what: format!("{what} in {}", dir.display()) });
+        }
+        let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
+        staging.prepare()?;
+        for (id, bytes) in slots {
+            staging.put(&names::slot(id), bytes)?;
+        }
+        // The config last: a directory with a config is a store.
+        staging.put(&names::config(), config)
+    }
+
+    /// Makes a store in `dir` (which must be missing or empty) from what a vault shows: a machine that had nothing.
+    pub fn adopt(dir: &Path, head: &StoreHead) -> Result<(), StoreError> {
+        Self::place(dir, &head.config, &head.slots)
+    }
+
+    /// What a directory shows without a key; `NoStore` if there is no store.
+    pub fn head(dir: &Path) -> Result<StoreHead, StoreError> {
+        let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
+        if dir.exists() && !dir.is_dir() {
+            return Err(StoreError::invalid(format!(
+                "{} is a file where a store's directory should be",
+                dir.display()
+            )));
+        }
+        let config = staging.read_all(&names::config(), SMALL_OBJECT)?;
+        let config = config.ok_or_else(|| StoreError::NoStore { path: dir.to_path_buf() })?;
+        let vault = StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
+        let mut slots = Vec::new();
+        for object in staging.list("keys")? {
+            if let (Some(id), Some(bytes)) =
+                (names::slot_of(&object.name), staging.read_all(&object.name, SMALL_OBJECT)?)
+            {
+                slots.push((id, bytes));
+            }
+        }
+        Ok(StoreHead { vault, config, slots })
+    }
+
+    /// Opens the store in `dir`. A missing or damaged catalog is made again from what staging holds.
+    pub fn open(
+        dir: &Path,
+        ring: &KeyRing,
+        options: StoreOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(DiskFiles::new(dir)), dir, ring, options, monitor)
+    }
+
+    /// As [`Self::open`], with the objects of staging in `files`; catalog, lock and settings are in `dir` as ever.
+    pub fn open_on(
+        files: Arc<dyn Files>,
+        dir: &Path,
+        ring: &KeyRing,
+        options: StoreOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, StoreError> {
+        let head = Self::head(dir)?;
+        let (config, sealer) = unlock(&head, ring)?;
+        let staging = Staging::new(files);
+        let (catalog, empty) = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
+        let store =
+            Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
+        if empty {
+            let _lock = store.lock()?;
+            store.reconcile(monitor)?;
+        }
+        Ok(store)
+    }
+
+    fn assemble(
+        dir: &Path,
+        config_object: Vec<u8>,
+        config: StoreConfig,
+        sealer: Arc<Sealer>,
+        staging: Staging,
+        catalog: Arc<Catalog>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let cache = match &options.cache_dir {
+            None => BlockCache::in_memory(MEMORY_RANGES),
+            Some(dir) => {
+                BlockCache::open(dir, options.cache_limit).map_err(StoreError::io("open cache", dir))?
+            }
+        };
+        let mut vaults = Vec::new();
+        for (address, transfer) in options.vaults {
+            vaults.push((catalog.vault_no(&address)?, address, transfer));
+        }
+        let reader = Arc::new(Reader::new(ReaderParts {
+            sealer: sealer.clone(),
+            catalog: catalog.clone(),
+            staging: staging.clone(),
+            vaults: vaults.iter().map(|(no, _, transfer)| (*no, transfer.clone())).collect(),
+            cache: Arc::new(cache),
+            clock: options.clock.clone(),
+            memory: options.memory,
+        }));
+        let (dir, clock) = (dir.to_path_buf(), options.clock);
+        let pages = Pages::cached(reader.clone(), Arc::new(PageCache::new(PAGE_CACHE)));
+        let decoded = Mutex::default();
+        Ok(Self { dir, config, config_object, sealer, staging, catalog, reader, pages, vaults, clock, decoded })
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The store's id.
+    pub fn id(&self) -> &VaultId {
+        self.sealer.vault()
+    }
+
+    /// Parameters.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// The config object as it lies in staging and vaults.
+    pub fn config_object(&self) -> &[u8] {
+        &self.config_object
+    }
+
+    /// Keys.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        &self.sealer
+    }
+
+    /// The staging directory.
+    pub fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
     }
 
     /// The shared read engine.
     pub fn reader(&self) -> &Arc<Reader> {
-        todo!()
+        &self.reader
+    }
+
+    /// Parsed pages of directories.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Vaults that can be reached: number, address, way there.
+    pub fn vaults(&self) -> &[(VaultNo, String, Arc<Transfer>)] {
+        &self.vaults
+    }
+
+    /// The chunker for data of this store.
+    pub fn chunker(&self) -> Chunker {
+        Chunker::new(&self.config.chunker, self.sealer.gear_table())
+    }
+
+    /// All points, ascending by start. Cheap enough to be asked each second: decoded points are kept.
+    pub fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
+        let ids = self.catalog.point_ids()?;
+        let mut points = Vec::with_capacity(ids.len());
+        for (id, _, _) in ids {
+            if let Some(row) = self.catalog.point(&id)? {
+                points.push(self.stored(row)?);
+            }
+        }
+        Ok(points)
+    }
+
+    /// One point.
+    pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
+        let row = self.catalog.point(id)?;
+        self.stored(row.ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?)
+    }
+
+    /// The newest point of a source.
+    pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<StoredPoint>, StoreError> {
+        self.catalog.newest_point(tag)?.map(|row| self.stored(row)).transpose()
+    }
+
+    fn stored(&self, row: PointRow) -> Result<StoredPoint, StoreError> {
+        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let point = match decoded.get(&row.id) {
+            Some(point) => point.clone(),
+            None => {
+                let name = names::point(&row.tag, &row.id);
+                let point = point::object::open_point(&row.object, &self.sealer, &row.tag, &row.id)
+                    .map_err(|e| e.of(name.as_str()))?;
+                let point = Arc::new(point);
+                decoded.insert(row.id, point.clone());
+                point
+            }
+        };
+        let address = |no: &VaultNo| self.vaults.iter().find(|v| v.0 == *no).map(|v| v.1.clone());
+        let vaults =
+            row.vaults.iter().map(|no| address(no).unwrap_or_else(|| format!("vault {}", no.0))).collect();
+        Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults })
+    }
+
+    /// Takes the store for writing; `Locked` if another process has it.
+    pub fn lock(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take(&self.dir)
+    }
+
+    /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
+    /// really holds, so that nothing new relies on what is not there.
+    pub fn begin(&self, compression: Compression, monitor: &dyn Monitor) -> Result<Session<'_>, StoreError> {
+        let lock = self.lock()?;
+        self.staging.clear_temp()?;
+        let reconciled = self.reconcile(monitor)?;
+        let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()?;
+        let ingest = Ingest::begin(self.ingest_parts(compression));
+        Ok(Session { store: self, ingest, suspicious, _lock: lock })
+    }
+
+    /// What adding chunks needs.
+    pub fn ingest_parts(&self, compression: Compression) -> IngestParts {
+        IngestParts {
+            sealer: self.sealer.clone(),
+            catalog: self.catalog.clone(),
+            staging: self.staging.clone(),
+            pack_len: self.config.pack_len as usize,
+            frame_len: self.config.frame_len as usize,
+            compression,
+        }
+    }
+
+    /// A vault by number.
+    pub fn vault(&self, no: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
+        let found = self.vaults.iter().find(|v| v.0 == no).map(|v| &v.2);
+        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", no.0) })
+    }
+
+    /// All bytes of a pack from a vault, unverified.
+    pub fn fetch_pack(&self, row: &PackRow) -> Result<Bytes, StoreError> {
+        self.reader.fetch_pack(row)
+    }
+
+    /// Where a page of a tree lies, if it lies in one frame.
+    pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
+        self.reader.page_place(id)
+    }
+
+    /// Writes an object of the control part (config, slots) to staging.
+    pub fn put_control(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.staging.put(name, bytes)
+    }
+}
+
+/// Parameters and keys of a store from its head and an opened key ring.
+pub fn unlock(head: &StoreHead, ring: &KeyRing) -> Result<(StoreConfig, Sealer), StoreError> {
+    let open = || {
+        let plain = StoreConfig::peek(&head.config)?;
+        let sealer = Sealer::new(plain.vault_id, ring, plain.identity_generation)?;
+        Ok((StoreConfig::decode(&head.config, &sealer)?, sealer))
+    };
+    open().map_err(|e: FormatError| e.of("config"))
+}
+
+fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(StoreError::invalid(format!("{} is a file where a directory should be", dir.display())));
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(StoreError::io("make directory", dir))
+}
+
+/// Holds a store for writing until dropped, or until the process ends in whatever way.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+impl StoreLock {
+    fn take(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("lock");
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(StoreError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
+                return Err(StoreError::Locked { path: dir.to_path_buf(), holder });
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
+        }
+        // Who holds it is for people only; failing to say so is no reason to stop.
+        let _ = file.set_len(0).and_then(|()| {
+            std::io::Write::write_all(&mut &file, format!("{}\n", std::process::id()).as_bytes())
+        });
+        Ok(Self { _file: file })
+    }
+}
+
+/// A point in the making.
+#[derive(Debug)]
+pub struct Session<'a> {
+    store: &'a Store,
+    ingest: Ingest,
+    suspicious: bool,
+    _lock: StoreLock,
+}
+
+impl<'a> Session<'a> {
+    /// Where chunks go.
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+
+    /// The store.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// Whether chunks of earlier points may be missing, so that each that a new point relies on must be looked up.
+    pub fn suspicious(&self) -> bool {
+        self.suspicious
+    }
+
+    /// Makes all chunks durable, lets `make` write the point with the knowledge of what became of them, and makes that
+    /// durable. Only when this returns does the point exist.
+    pub fn commit(
+        self,
+        make: impl FnOnce(&Ingested, &[PackId]) -> RecoveryPoint,
+    ) -> Result<StoredPoint, StoreError> {
+        let done = self.ingest.finish()?;
+        let mut point = make(&done, &done.packs);
+        point.packs.clone_from(&done.packs);
+        let object = point::object::seal_point(&point, &self.store.sealer)?;
+        let hash = *blake3::hash(&object).as_bytes();
+        self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;
+        let row = PointRow {
+            id: point.id,
+            tag: point.source_tag,
+            sequence: point.sequence,
+            started: point.started.seconds,
+            hash,
+            object,
+            staged: true,
+            vaults: Vec::new(),
+        };
+        self.store.catalog.add_point(&row)?;
+        self.store.stored(row)
     }
 }

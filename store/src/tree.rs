@@ -1,8 +1,11 @@
 //! Directories as content-addressed trees of pages (`docs/format.md`, section 9): what a node is.
 
-pub mod content;
-pub mod page;
 pub mod build;
+pub mod content;
+pub(crate) mod node;
+pub mod page;
+pub mod reach;
+pub mod testing;
 pub mod walk;
 
 use bytes::Bytes;
@@ -149,8 +152,20 @@ pub struct Node {
 }
 
 /// File flags that are kept (`docs/format.md`, section 9.2).
-pub const KEPT_FLAGS: u32 = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x8000 | 0x1_0000 | 0x2_0000
-    | 0x80_0000 | 0x2000_0000 | 0x4000_0000;
+pub const KEPT_FLAGS: u32 = 0x01
+    | 0x02
+    | 0x04
+    | 0x08
+    | 0x10
+    | 0x20
+    | 0x40
+    | 0x80
+    | 0x8000
+    | 0x1_0000
+    | 0x2_0000
+    | 0x80_0000
+    | 0x2000_0000
+    | 0x4000_0000;
 
 /// Where whole, verified chunks come from.
 pub trait ChunkSource: Send + Sync {

@@ -13,6 +13,13 @@ use bytes::Bytes;
 
 use crate::error::ErrorClass;
 
+pub mod conformance;
+pub mod directory;
+pub mod memory;
+
+/// Objects in one page of a listing of the vaults that are made here: what the large services give, too.
+const PAGE_LEN: usize = 5000;
+
 /// The name of an object in a vault: `/`-separated parts of `a-z 0-9 . _ -`, none empty, none `.` or `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
@@ -126,6 +133,22 @@ pub enum VaultError {
         /// What the service said.
         detail: String,
     },
+    /// The object ends before the range that was asked for.
+    #[error("{what} is too short: {detail}")]
+    TooShort {
+        /// Object.
+        what: String,
+        /// Its length, if the service told it, and the range.
+        detail: String,
+    },
+    /// Other bytes lie under a name that was to be written.
+    #[error("{what} exists with other content: {detail}")]
+    Conflict {
+        /// Object.
+        what: String,
+        /// How it differs.
+        detail: String,
+    },
     /// The request can never work.
     #[error("{detail}")]
     Invalid {
@@ -146,6 +169,17 @@ impl VaultError {
         Self::Unavailable { detail: detail.into(), retry_after: None }
     }
 
+    /// A request that can never work.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::Invalid { detail: detail.into() }
+    }
+
+    /// An object of `len` bytes was asked for `range`, which does not lie in it.
+    pub fn too_short(name: &ObjectName, len: u64, range: &Range<u64>) -> Self {
+        let detail = format!("it has {len} bytes, asked for {} to {}", range.start, range.end);
+        Self::TooShort { what: name.to_string(), detail }
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::WrongAnswer { .. } | Self::Timeout)
@@ -157,7 +191,8 @@ impl VaultError {
             Self::NotFound { .. } => ErrorClass::NotFound,
             Self::Denied { .. } => ErrorClass::Denied,
             Self::Unavailable { .. } | Self::Timeout | Self::Archived { .. } => ErrorClass::Unavailable,
-            Self::WrongAnswer { .. } => ErrorClass::Corrupt,
+            Self::WrongAnswer { .. } | Self::TooShort { .. } => ErrorClass::Corrupt,
+            Self::Conflict { .. } => ErrorClass::AlreadyThere,
             Self::Full { .. } => ErrorClass::Full,
             Self::Invalid { .. } => ErrorClass::Invalid,
             Self::Cancelled => ErrorClass::Cancelled,
@@ -179,10 +214,13 @@ pub trait Vault: Send + Sync + fmt::Debug {
     /// asked to verify a checksum of the body where it can.
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError>;
 
-    /// Exactly the bytes `range` of an object, or an error: never fewer, never others, never padding.
+    /// Exactly the bytes `range` of an object, or an error: never fewer, never others, never padding. A range that
+    /// reaches beyond the end is `TooShort`; one that ends before it starts is `Invalid`; an empty one inside the
+    /// object is no bytes.
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError>;
 
-    /// Length of an object; `None` if there is none.
+    /// Length of an object; `None` if there is none. If the vault itself is missing that is `NotFound`, for
+    /// otherwise a disk that is not mounted would look like a vault that lost everything.
     async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError>;
 
     /// One page of the objects whose names begin with `prefix` (which ends at a `/` or is empty), those put before the
@@ -202,7 +240,9 @@ mod tests {
         for good in ["config", "pack/ab/0123", "rp/00/ff", "a-b_c.d"] {
             assert!(ObjectName::new(good).is_some(), "{good}");
         }
-        for bad in ["", "/", "/a", "a/", "a//b", "..", "a/../b", ".", "A", "a b", "a\0", "é", &"a".repeat(256)] {
+        for bad in
+            ["", "/", "/a", "a/", "a//b", "..", "a/../b", ".", "A", "a b", "a\0", "é", &"a".repeat(256)]
+        {
             assert!(ObjectName::new(bad).is_none(), "{bad:?}");
         }
     }

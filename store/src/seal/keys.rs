@@ -1,7 +1,189 @@
-//! The key ring: master keys by generation.
+//! The key ring: master keys by generation, and the subkeys that are derived from them (`docs/format.md`, sections 4 and 6).
 
-/// Master keys by generation, wiped when dropped.
-#[derive(Debug)]
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::format::{FormatError, Parser, Put};
+use crate::id::{VaultId, random_bytes};
+
+/// A key of 32 bytes, wiped when dropped.
+pub(crate) type Key = Zeroizing<[u8; 32]>;
+
+/// Bytes of one key in an encoded ring.
+const ENTRY_LEN: usize = 4 + 32 + 8;
+/// More generations than any store needs: a ring of these still fits a key slot of 64 KiB.
+const GENERATIONS_MAX: usize = 1024;
+
+/// One generation of the master key.
+#[derive(Clone)]
+struct MasterKey {
+    generation: u32,
+    key: Key,
+    created: i64,
+}
+
+/// Master keys by ascending generation, never empty, wiped when dropped.
+#[derive(Clone)]
 pub struct KeyRing {
-    _private: (),
+    keys: Vec<MasterKey>,
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing(generations {:?})", self.generations().collect::<Vec<_>>())
+    }
+}
+
+impl KeyRing {
+    /// A ring with one new random key, of generation 1, made at `now` (seconds since 1970).
+    pub fn generate(now: i64) -> Self {
+        Self { keys: vec![MasterKey { generation: 1, key: Zeroizing::new(random_bytes()), created: now }] }
+    }
+
+    /// A ring whose first key is given, for tests of derived bytes.
+    #[cfg(test)]
+    pub(crate) fn fixed(key: [u8; 32]) -> Self {
+        Self { keys: vec![MasterKey { generation: 1, key: Zeroizing::new(key), created: 0 }] }
+    }
+
+    /// The generation that new objects are sealed with.
+    pub fn newest(&self) -> u32 {
+        self.keys.last().map_or(0, |k| k.generation)
+    }
+
+    /// All generations, ascending.
+    pub fn generations(&self) -> impl Iterator<Item = u32> + '_ {
+        self.keys.iter().map(|k| k.generation)
+    }
+
+    /// The master key of a generation.
+    pub fn key(&self, generation: u32) -> Option<&[u8; 32]> {
+        self.keys.iter().find(|k| k.generation == generation).map(|k| &*k.key)
+    }
+
+    /// When a generation was made, in seconds since 1970.
+    pub fn created(&self, generation: u32) -> Option<i64> {
+        self.keys.iter().find(|k| k.generation == generation).map(|k| k.created)
+    }
+
+    /// Adds a new random key and returns its generation.
+    ///
+    /// # Errors
+    /// When the ring is full.
+    pub fn add_generation(&mut self, now: i64) -> Result<u32, FormatError> {
+        if self.keys.len() >= GENERATIONS_MAX {
+            return Err(FormatError::damaged(format!(
+                "a key ring has at most {GENERATIONS_MAX} generations"
+            )));
+        }
+        let generation = self.newest() + 1;
+        self.keys.push(MasterKey { generation, key: Zeroizing::new(random_bytes()), created: now });
+        Ok(generation)
+    }
+
+    /// Length of the encoded ring in bytes.
+    pub(super) fn encoded_len(&self) -> usize {
+        2 + self.keys.len() * ENTRY_LEN
+    }
+
+    /// Appends the ring. The caller reserves [`Self::encoded_len`] first, or moving `out` leaves keys behind in memory.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.u16(self.keys.len() as u16);
+        for k in &self.keys {
+            out.u32(k.generation);
+            out.raw(&*k.key);
+            out.i64(k.created);
+        }
+    }
+
+    /// Reads a ring from the front of `p`: at least one key, generations ascending from 1.
+    pub(super) fn decode(p: &mut Parser<'_>) -> Result<Self, FormatError> {
+        let count = usize::from(p.u16()?);
+        if count == 0 || count > GENERATIONS_MAX || count * ENTRY_LEN > p.left() {
+            return Err(FormatError::damaged(format!("a key ring of {count} keys")));
+        }
+        let mut ring = Self { keys: Vec::with_capacity(count) };
+        for _ in 0..count {
+            let generation = p.u32()?;
+            if generation <= ring.newest() {
+                return Err(FormatError::damaged("generations of the key ring do not ascend"));
+            }
+            ring.keys.push(MasterKey { generation, key: Zeroizing::new(p.array()?), created: p.i64()? });
+        }
+        Ok(ring)
+    }
+}
+
+/// The subkey of a master key for one purpose.
+pub(super) fn subkey(vault: &VaultId, master: &[u8; 32], purpose: &str) -> Key {
+    let mut material = Zeroizing::new([0; 48]);
+    material[..32].copy_from_slice(master);
+    material[32..].copy_from_slice(&vault.0);
+    Zeroizing::new(blake3::derive_key(&format!("holdfast v1 {purpose}"), &*material))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn encoded(ring: &KeyRing) -> Vec<u8> {
+        let mut out = Vec::new();
+        ring.encode(&mut out);
+        assert_eq!(out.len(), ring.encoded_len());
+        out
+    }
+
+    #[test]
+    fn a_ring_grows_and_survives_a_round_trip() {
+        let mut ring = KeyRing::generate(1000);
+        assert_eq!(ring.add_generation(2000), Ok(2));
+        assert_ne!(ring.key(1), ring.key(2));
+        let bytes = encoded(&ring);
+        let mut p = Parser::new(&bytes);
+        let back = KeyRing::decode(&mut p).unwrap();
+        p.end().unwrap();
+        assert_eq!((back.newest(), back.key(1), back.key(2)), (2, ring.key(1), ring.key(2)));
+        assert_eq!((back.created(1), back.created(2), back.created(3)), (Some(1000), Some(2000), None));
+        assert_eq!((back.key(0), back.key(3)), (None, None));
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_more_and_still_fits_a_slot() {
+        let mut ring = KeyRing::generate(0);
+        while ring.newest() < GENERATIONS_MAX as u32 {
+            ring.add_generation(0).unwrap();
+        }
+        assert!(ring.add_generation(0).is_err());
+        assert!(ring.encoded_len() < 60 << 10);
+        assert!(KeyRing::decode(&mut Parser::new(&encoded(&ring))).is_ok());
+    }
+
+    #[test]
+    fn two_rings_differ() {
+        assert_ne!(KeyRing::generate(0).key(1), KeyRing::generate(0).key(1));
+    }
+
+    #[test]
+    fn rings_against_the_rules_are_refused() {
+        let entry = |generation: u32| [&generation.to_le_bytes()[..], &[7; 40]].concat();
+        let refused = |count: u16, entries: &[u32]| {
+            let mut bytes = count.to_le_bytes().to_vec();
+            entries.iter().for_each(|&g| bytes.extend(entry(g)));
+            KeyRing::decode(&mut Parser::new(&bytes)).is_err()
+        };
+        assert!(!refused(2, &[1, 2]));
+        for (count, entries) in
+            [(0, &[][..]), (2, &[1]), (1, &[0]), (2, &[1, 1]), (2, &[2, 1]), (u16::MAX, &[1])]
+        {
+            assert!(refused(count, entries), "{count} of {entries:?}");
+        }
+    }
+
+    #[test]
+    fn a_printed_ring_shows_no_key() {
+        let text = format!("{:?}", KeyRing::fixed([0xab; 32]));
+        assert_eq!(text, "KeyRing(generations [1])");
+    }
 }

@@ -1,0 +1,277 @@
+//! Taking a recovery point: one walk over a data source, and what is new of it in the store.
+//!
+//! The walk (`scan`, on the caller's thread) tells the tree in order. What must be read goes in batches of neighbouring files to a few readers
+//! (`read`), who cut, name, compress and hand over what is new, so that the files of a directory lie together in the store. One
+//! thread (`assemble`) takes everything in the order of the walk again and writes the directories. Every queue is bounded: memory
+//! does not depend on the size of the tree.
+
+mod assemble;
+mod batch;
+mod compare;
+mod read;
+mod scan;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::bounded;
+use holdfast_store::StoreError;
+use holdfast_store::clock::Timestamp;
+use holdfast_store::id::{RecoveryPointId, SourceTag};
+use holdfast_store::monitor::{Event, Monitor};
+use holdfast_store::point::{
+    Consistency, Counts, PagePlace, PointError, PointState, RecoveryPoint, SourceName, Witness,
+};
+use holdfast_store::store::{Session, Store, StoredPoint};
+use holdfast_store::tree::Node;
+
+use crate::error::SourceError;
+use crate::source::{DataSource, Walked};
+
+/// Errors listed in a point; all are counted.
+const ERRORS_LISTED: usize = 10_000;
+/// Entries between the walk and the assembly of directories.
+const EVENTS_WAITING: usize = 4096;
+
+/// What to protect and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Host, group and name of the source.
+    pub source: SourceName,
+    /// Absolute path of the source, raw bytes.
+    pub path: Vec<u8>,
+    /// Words of the user's.
+    pub tags: Vec<String>,
+    /// Read everything, also what looks unchanged.
+    pub read_all: bool,
+    /// How the source's files relate to each other in time.
+    pub consistency: Consistency,
+    /// Threads that read and compress; 0 for as many as there are processors.
+    pub readers: usize,
+    /// Tool and version for the point.
+    pub tool: String,
+}
+
+/// Why no point was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtectError {
+    /// The source as a whole cannot be read.
+    #[error("cannot read the data source: {0}")]
+    Source(SourceError),
+    /// The store cannot take it.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The caller asked to stop.
+    #[error("interrupted; what is complete is kept and the next run goes on from there")]
+    Cancelled,
+}
+
+/// Takes a recovery point and returns it once it is durable in staging.
+pub fn protect(
+    session: Session<'_>,
+    source: &dyn DataSource,
+    request: &Request,
+    monitor: &dyn Monitor,
+) -> Result<StoredPoint, ProtectError> {
+    let store = session.store();
+    let tag = store.sealer().source_tag(&request.source.host, &request.source.group, &request.source.source);
+    let previous = store.newest_point(&tag).map_err(ProtectError::Store)?;
+    let started = store.clock().now();
+    let work = Work::new(&session, request, previous.as_ref(), monitor);
+    monitor.event(Event::Stage { name: "backup", files_total: 0, bytes_total: 0 });
+    let root = work.run(source)?;
+    let mut taken = work.into_taken(root);
+    taken.started = started;
+    let witness = witness(store, &tag).map_err(ProtectError::Store)?;
+    let ended = store.clock().now();
+    let point = |done: &holdfast_store::chunk_store::Ingested, _: &[_]| {
+        taken.counts.bytes_new = done.bytes_new;
+        taken.counts.bytes_stored = done.bytes_stored;
+        let summary = summary(store, &taken.root);
+        taken.into_point(request, tag, previous.as_ref(), witness, summary, ended)
+    };
+    session.commit(point).map_err(ProtectError::Store)
+}
+
+fn witness(store: &Store, tag: &SourceTag) -> Result<Vec<Witness>, StoreError> {
+    let others = store.catalog().heads()?.into_iter().filter(|(other, _, _)| other != tag);
+    Ok(others.map(|(source, sequence, hash)| Witness { source, sequence, hash }).collect())
+}
+
+/// Where the root's page lies; a point is good without it.
+fn summary(store: &Store, root: &Node) -> Vec<PagePlace> {
+    let page = root.subtree.map(|s| store.page_place(&s.tree));
+    page.and_then(Result::ok).flatten().into_iter().collect()
+}
+
+/// Counters that several threads add to.
+#[derive(Debug, Default)]
+struct Tally {
+    files: AtomicU64,
+    directories: AtomicU64,
+    others: AtomicU64,
+    bytes: AtomicU64,
+    files_read: AtomicU64,
+    bytes_read: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// What all threads of one run share.
+struct Work<'a> {
+    session: &'a Session<'a>,
+    previous: Option<&'a StoredPoint>,
+    request: &'a Request,
+    monitor: &'a dyn Monitor,
+    tally: Tally,
+    troubles: Mutex<(u64, Vec<PointError>)>,
+    failure: Mutex<Option<StoreError>>,
+    failed: AtomicBool,
+}
+
+impl<'a> Work<'a> {
+    fn new(
+        session: &'a Session<'a>,
+        request: &'a Request,
+        previous: Option<&'a StoredPoint>,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        Self {
+            session,
+            previous,
+            request,
+            monitor,
+            tally: Tally::default(),
+            troubles: Mutex::default(),
+            failure: Mutex::default(),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Walks, reads and assembles; the root when all of it is in the session.
+    fn run(&self, source: &dyn DataSource) -> Result<Node, ProtectError> {
+        let readers = match self.request.readers {
+            0 => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16),
+            n => n,
+        };
+        let (events, to_assemble) = bounded(EVENTS_WAITING);
+        let (batches, to_read) = bounded(readers);
+        let (walked, root) = std::thread::scope(|scope| {
+            for _ in 0..readers {
+                let to_read = to_read.clone();
+                scope.spawn(move || self.noting(read::read_batches(self, &to_read)));
+            }
+            drop(to_read);
+            let assembler = scope.spawn(move || self.noting(assemble::assemble(self, &to_assemble)));
+            let mut scanner = scan::Scanner::new(self, events, batches);
+            let walked = source.walk(&mut scanner);
+            scanner.finish();
+            (walked, assembler.join().ok().flatten().flatten())
+        });
+        if let Some(e) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(if matches!(e, StoreError::Cancelled) { ProtectError::Cancelled } else { ProtectError::Store(e) });
+        }
+        match walked.map_err(ProtectError::Source)? {
+            Walked::Stopped => Err(ProtectError::Cancelled),
+            Walked::Whole => {
+                let lost = || StoreError::invalid("a thread of the backup panicked; see the log");
+                root.ok_or_else(|| ProtectError::Store(lost()))
+            }
+        }
+    }
+
+    /// Keeps the first error of the store and lets all threads stop.
+    fn noting<T>(&self, result: Result<T, StoreError>) -> Option<T> {
+        result
+            .map_err(|e| {
+                self.failed.store(true, Ordering::SeqCst);
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            })
+            .ok()
+    }
+
+    fn stopping(&self) -> bool {
+        self.failed.load(Ordering::SeqCst) || self.monitor.cancelled()
+    }
+
+    /// Something of the source could not be read: the point is partial and names it.
+    fn trouble(&self, path: Vec<u8>, reason: String) {
+        self.monitor.event(Event::Problem { path: path.clone(), reason: reason.clone() });
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.0 += 1;
+        if troubles.1.len() < ERRORS_LISTED {
+            let reason = reason.chars().take(1000).collect();
+            troubles.1.push(PointError { path, reason });
+        }
+    }
+
+    fn into_taken(self, root: Node) -> Taken {
+        let (errors_total, mut errors) = self.troubles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        errors.sort_by(|a, b| a.path.cmp(&b.path));
+        let counts = Counts {
+            files: self.tally.files.into_inner(),
+            directories: self.tally.directories.into_inner(),
+            others: self.tally.others.into_inner(),
+            bytes: self.tally.bytes.into_inner(),
+            files_read: self.tally.files_read.into_inner(),
+            bytes_read: self.tally.bytes_read.into_inner(),
+            ..Counts::default()
+        };
+        Taken { root, counts, errors_total, errors, started: Timestamp::default() }
+    }
+}
+
+/// What a run found.
+struct Taken {
+    root: Node,
+    counts: Counts,
+    errors_total: u64,
+    errors: Vec<PointError>,
+    started: Timestamp,
+}
+
+impl Taken {
+    fn into_point(
+        self,
+        request: &Request,
+        tag: SourceTag,
+        previous: Option<&StoredPoint>,
+        witness: Vec<Witness>,
+        summary: Vec<PagePlace>,
+        ended: Timestamp,
+    ) -> RecoveryPoint {
+        RecoveryPoint {
+            id: RecoveryPointId::random(),
+            source_tag: tag,
+            source: request.source.clone(),
+            path: request.path.clone(),
+            sequence: previous.map_or(1, |p| p.point.sequence + 1),
+            previous: previous.map_or([0; 32], |p| p.hash),
+            started: self.started,
+            ended,
+            state: if self.errors_total == 0 { PointState::Complete } else { PointState::Partial },
+            consistency: request.consistency,
+            root: self.root,
+            counts: self.counts,
+            summary,
+            packs: Vec::new(),
+            errors_total: self.errors_total,
+            errors: self.errors,
+            witness,
+            tags: request.tags.clone(),
+            writer: Vec::new(),
+            tool: request.tool.clone(),
+            extensions: Vec::new(),
+            signature: Vec::new(),
+        }
+    }
+}
+
+/// Shared by the files of one batch and whoever waits for them.
+type SharedBatch = Arc<batch::Batch>;

@@ -1,0 +1,94 @@
+//! The previous point as the memory of what files were: its tree, read along with the walk.
+
+use std::collections::HashSet;
+
+use holdfast_store::clock::{Deadline, Timestamp};
+use holdfast_store::tree::reach::reachable;
+use holdfast_store::tree::walk::{Directory, Entries, NodeRef};
+use holdfast_store::tree::{Node, NodeKind};
+
+use super::Work;
+
+/// A file changed this shortly before its point began may have changed again within the same tick of the file system's
+/// clock; it is read again next time.
+const TICK_NANOS: i128 = 20_000_000;
+
+/// The directories of the previous point that correspond to those being walked.
+pub(super) struct PreviousTree<'a> {
+    work: &'a Work<'a>,
+    stack: Vec<Option<Cursor>>,
+    started: Timestamp,
+    /// Whether some pack of earlier points is missing, so that each chunk must be looked up.
+    suspicious: bool,
+}
+
+struct Cursor {
+    entries: Entries,
+    next: Option<NodeRef>,
+}
+
+impl Cursor {
+    /// An unreadable previous tree only costs reading: its entries count as unknown.
+    fn advance(&mut self) {
+        self.next = self.entries.next().and_then(Result::ok);
+    }
+}
+
+impl<'a> PreviousTree<'a> {
+    pub(super) fn new(work: &'a Work<'a>) -> Self {
+        let started = work.previous.map_or(Timestamp::default(), |p| p.point.started);
+        let suspicious = work.session.suspicious();
+        Self { work, stack: Vec::new(), started, suspicious }
+    }
+
+    /// What the previous point has under a name of the current directory; names come ascending. An empty name is the root.
+    pub(super) fn find(&mut self, name: &[u8]) -> Option<Node> {
+        let node = if name.is_empty() && self.stack.is_empty() {
+            let mut root = self.work.previous?.point.root.clone();
+            root.name.clear();
+            root
+        } else {
+            let cursor = self.stack.last_mut()?.as_mut()?;
+            while cursor.next.as_ref().is_some_and(|n| n.name.as_slice() < name) {
+                cursor.advance();
+            }
+            Node::clone(cursor.next.as_ref().filter(|n| n.name == name)?)
+        };
+        self.is_trustworthy(&node).then_some(node)
+    }
+
+    fn is_trustworthy(&self, node: &Node) -> bool {
+        let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+        node.kind == NodeKind::Directory
+            || !self.work.request.read_all && nanos(node.ctime) + TICK_NANOS < nanos(self.started)
+    }
+
+    pub(super) fn enter(&mut self, previous: Option<&Node>) {
+        let pages = self.work.session.store().pages();
+        let cursor = previous.and_then(|node| node.subtree).and_then(|subtree| {
+            let directory = Directory::open(pages, &subtree.tree, Deadline::NEVER).ok()?;
+            let mut cursor = Cursor { entries: directory.entries_at(0, Deadline::NEVER).ok()?, next: None };
+            cursor.advance();
+            Some(cursor)
+        });
+        self.stack.push(cursor);
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.stack.pop();
+    }
+
+    /// Whether everything an unchanged file consists of is still in the store.
+    pub(super) fn content_is_here(&self, node: &Node) -> bool {
+        if !self.suspicious {
+            return true;
+        }
+        let store = self.work.session.store();
+        let mut here = node.content.is_some() || node.size == 0;
+        let walked = reachable(store.reader().as_ref(), node, &mut HashSet::new(), &mut |_, id| {
+            here &= store.catalog().locate(id)?.is_some();
+            Ok(())
+        });
+        here && walked.is_ok()
+    }
+}

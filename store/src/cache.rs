@@ -1,0 +1,252 @@
+//! What was fetched from vaults, kept on the local disk within a bound: sealed bytes of packs in blocks of 256 KiB.
+//!
+//! A block is a file of its own with a checksum behind it, verified when read and dropped when wrong, so that a torn or
+//! damaged cache only costs a fetch. Nothing is synced: losing a block loses nothing. The least recently used go first,
+//! across restarts by the files' times.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use crate::id::PackId;
+
+/// Vaults are read on this grid: requests do not show where frames and chunks begin.
+pub const GRID: u64 = 256 << 10;
+const CHECKSUM_LEN: usize = 16;
+
+type Key = (PackId, u32);
+
+/// Blocks of packs, by pack and number. Shared by all threads.
+#[derive(Debug)]
+pub struct BlockCache {
+    dir: Option<PathBuf>,
+    limit: u64,
+    state: Mutex<State>,
+    serial: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    blocks: LruCache<Key, Block>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum Block {
+    OnDisk(u64),
+    InMemory(Bytes),
+}
+
+impl Block {
+    fn len(&self) -> u64 {
+        match self {
+            Self::OnDisk(len) => *len,
+            Self::InMemory(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+impl BlockCache {
+    /// At most `limit` bytes in memory.
+    pub fn in_memory(limit: u64) -> Self {
+        Self::with(None, limit)
+    }
+
+    /// At most `limit` bytes of files below `dir`, which is made if missing; takes over what an earlier run left there.
+    pub fn open(dir: &Path, limit: u64) -> std::io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let cache = Self::with(Some(dir.to_path_buf()), limit);
+        cache.take_over(dir)?;
+        Ok(cache)
+    }
+
+    fn with(dir: Option<PathBuf>, limit: u64) -> Self {
+        let state = State { blocks: LruCache::unbounded(), bytes: 0 };
+        Self { dir, limit, state: Mutex::new(state), serial: AtomicU64::new(0) }
+    }
+
+    fn take_over(&self, dir: &Path) -> std::io::Result<()> {
+        let mut found = BTreeMap::new();
+        for shard in fs::read_dir(dir)?.flatten() {
+            let Ok(entries) = fs::read_dir(shard.path()) else { continue };
+            for entry in entries.flatten() {
+                let Ok(meta) = entry.metadata() else { continue };
+                match entry.file_name().to_str().and_then(parse_name) {
+                    Some(key) => drop(found.insert((meta.modified().ok(), key), meta.len())),
+                    // A temporary file of a run that ended early.
+                    None => drop(fs::remove_file(entry.path())),
+                }
+            }
+        }
+        for ((_, key), len) in found {
+            self.admit(key, Block::OnDisk(len));
+        }
+        Ok(())
+    }
+
+    /// The bytes of a block, if they are here and whole.
+    pub fn get(&self, pack: &PackId, block: u32) -> Option<Bytes> {
+        let key = (*pack, block);
+        let path = {
+            let mut state = self.lock();
+            match state.blocks.get(&key)? {
+                Block::InMemory(bytes) => return Some(bytes.clone()),
+                Block::OnDisk(_) => self.path(&key)?,
+            }
+        };
+        let read = fs::read(&path).ok().and_then(check);
+        if read.is_none() {
+            self.remove(pack, block);
+        }
+        read
+    }
+
+    /// Whether a block is here, without reading it.
+    pub fn has(&self, pack: &PackId, block: u32) -> bool {
+        self.lock().blocks.contains(&(*pack, block))
+    }
+
+    /// Keeps a block. Failing to write it is no error: it is then simply not kept.
+    pub fn put(&self, pack: &PackId, block: u32, bytes: &Bytes) {
+        let key = (*pack, block);
+        if bytes.len() as u64 > self.limit || self.has(pack, block) {
+            return;
+        }
+        let kept = match self.path(&key) {
+            None => Some(Block::InMemory(bytes.clone())),
+            Some(path) => self.write(&path, bytes).ok().map(Block::OnDisk),
+        };
+        if let Some(block) = kept {
+            self.admit(key, block);
+        }
+    }
+
+    /// Drops a block that proved wrong.
+    pub fn remove(&self, pack: &PackId, block: u32) {
+        let key = (*pack, block);
+        let mut state = self.lock();
+        if let Some(gone) = state.blocks.pop(&key) {
+            state.bytes -= gone.len();
+            self.unlink(&key);
+        }
+    }
+
+    /// Bytes kept.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, key: Key, block: Block) {
+        let mut state = self.lock();
+        state.bytes += block.len();
+        if let Some(old) = state.blocks.put(key, block) {
+            state.bytes -= old.len();
+        }
+        while state.bytes > self.limit {
+            let Some((key, gone)) = state.blocks.pop_lru() else { break };
+            state.bytes -= gone.len();
+            self.unlink(&key);
+        }
+    }
+
+    fn path(&self, (pack, block): &Key) -> Option<PathBuf> {
+        let hex = pack.hex();
+        Some(self.dir.as_ref()?.join(&hex[..2]).join(format!("{hex}-{block}")))
+    }
+
+    fn unlink(&self, key: &Key) {
+        if let Some(path) = self.path(key) {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &Bytes) -> std::io::Result<u64> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let temp = path.with_extension(format!("{}-{serial}.part", std::process::id()));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let mut whole = Vec::with_capacity(bytes.len() + CHECKSUM_LEN);
+        whole.extend_from_slice(bytes);
+        whole.extend_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN]);
+        fs::write(&temp, &whole)
+            .and_then(|()| fs::rename(&temp, path))
+            .inspect_err(|_| drop(fs::remove_file(&temp)))?;
+        Ok(whole.len() as u64)
+    }
+}
+
+fn check(mut bytes: Vec<u8>) -> Option<Bytes> {
+    let len = bytes.len().checked_sub(CHECKSUM_LEN)?;
+    let right = blake3::hash(&bytes[..len]).as_bytes()[..CHECKSUM_LEN] == bytes[len..];
+    bytes.truncate(len);
+    right.then(|| bytes.into())
+}
+
+fn parse_name(name: &str) -> Option<Key> {
+    let (pack, block) = name.split_once('-')?;
+    Some((PackId::from_hex(pack)?, block.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn block(n: u8) -> Bytes {
+        vec![n; 1000].into()
+    }
+
+    #[test]
+    fn the_least_recently_used_block_goes_first_and_what_is_left_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = PackId([3; 32]);
+        let cache = BlockCache::open(dir.path(), 3100).unwrap();
+        for n in 0..3 {
+            cache.put(&pack, n, &block(n as u8));
+        }
+        assert_eq!(cache.get(&pack, 0), Some(block(0)));
+        cache.put(&pack, 3, &block(3));
+        assert_eq!(cache.get(&pack, 1), None);
+        assert!(cache.bytes() <= 3100);
+        drop(cache);
+        let again = BlockCache::open(dir.path(), 3100).unwrap();
+        assert_eq!(again.get(&pack, 3), Some(block(3)));
+        assert_eq!(again.get(&pack, 0), Some(block(0)));
+        let smaller = BlockCache::open(dir.path(), 1100).unwrap();
+        assert!(smaller.bytes() <= 1100, "a smaller bound holds at once");
+    }
+
+    #[test]
+    fn a_damaged_block_is_dropped_and_never_returned() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = PackId([4; 32]);
+        let cache = BlockCache::open(dir.path(), 1 << 20).unwrap();
+        cache.put(&pack, 9, &block(9));
+        let path = cache.path(&(pack, 9)).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[500] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(cache.get(&pack, 9), None);
+        assert!(!path.exists() && !cache.has(&pack, 9));
+    }
+
+    #[test]
+    fn a_cache_in_memory_keeps_its_bound_too() {
+        let cache = BlockCache::in_memory(2500);
+        for n in 0..5 {
+            cache.put(&PackId([n; 32]), 0, &block(n));
+        }
+        assert_eq!(cache.bytes(), 2000);
+        assert_eq!(cache.get(&PackId([4; 32]), 0), Some(block(4)));
+    }
+}

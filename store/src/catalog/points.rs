@@ -1,0 +1,153 @@
+//! Recovery points in the catalog: kept sealed, as the objects they are.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Catalog, VaultNo};
+use crate::error::StoreError;
+use crate::id::{RecoveryPointId, SourceTag};
+
+/// A point as the catalog knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointRow {
+    /// Identity.
+    pub id: RecoveryPointId,
+    /// Source.
+    pub tag: SourceTag,
+    /// Sequence number within the source.
+    pub sequence: u64,
+    /// Seconds, source machine's clock.
+    pub started: i64,
+    /// BLAKE3 of `object`.
+    pub hash: [u8; 32],
+    /// The sealed object.
+    pub object: Vec<u8>,
+    /// Whether staging holds it.
+    pub staged: bool,
+    /// Vaults that hold it.
+    pub vaults: Vec<VaultNo>,
+}
+
+const COLUMNS: &str = "SELECT id, tag, sequence, started, hash, object, staged FROM point";
+
+fn point_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PointRow> {
+    Ok(PointRow {
+        id: RecoveryPointId(row.get(0)?),
+        tag: SourceTag(row.get(1)?),
+        sequence: row.get::<_, i64>(2)?.cast_unsigned(),
+        started: row.get(3)?,
+        hash: row.get(4)?,
+        object: row.get(5)?,
+        staged: row.get(6)?,
+        vaults: Vec::new(),
+    })
+}
+
+impl Catalog {
+    /// Adds a point, or marks a known one as staged or held by a vault.
+    pub fn add_point(&self, point: &PointRow) -> Result<(), StoreError> {
+        self.write("add a recovery point", |t| {
+            t.prepare_cached(
+                "INSERT INTO point(id, tag, sequence, started, hash, object, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT(id) DO UPDATE SET staged = max(staged, excluded.staged)",
+            )?
+            .execute(params![
+                &point.id.0[..],
+                &point.tag.0[..],
+                point.sequence.cast_signed(),
+                point.started,
+                &point.hash[..],
+                &point.object,
+                point.staged,
+            ])?;
+            for vault in &point.vaults {
+                t.prepare_cached("INSERT OR IGNORE INTO point_place(point, vault) VALUES (?1, ?2)")?
+                    .execute(params![&point.id.0[..], vault.0])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All points, ascending by start.
+    pub fn points(&self) -> Result<Vec<PointRow>, StoreError> {
+        self.read("list recovery points", |c| {
+            let rows = c
+                .prepare_cached(&format!("{COLUMNS} ORDER BY started, id"))?
+                .query_map([], point_row)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            rows.into_iter().map(|row| with_places(c, row)).collect()
+        })
+    }
+
+    /// Ids of all points with a stamp that changes when any of them changes place.
+    pub fn point_ids(&self) -> Result<Vec<(RecoveryPointId, bool, u32)>, StoreError> {
+        self.read("list recovery points", |c| {
+            c.prepare_cached(
+                "SELECT id, staged, (SELECT count(*) FROM point_place WHERE point = id) FROM point ORDER BY started, id",
+            )?
+            .query_map([], |row| Ok((RecoveryPointId(row.get(0)?), row.get(1)?, row.get(2)?)))?
+            .collect()
+        })
+    }
+
+    /// One point.
+    pub fn point(&self, id: &RecoveryPointId) -> Result<Option<PointRow>, StoreError> {
+        self.read("read a recovery point", |c| {
+            let row = c
+                .prepare_cached(&format!("{COLUMNS} WHERE id = ?1"))?
+                .query_row([&id.0[..]], point_row)
+                .optional()?;
+            row.map(|row| with_places(c, row)).transpose()
+        })
+    }
+
+    /// The newest point of a source by sequence number.
+    pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<PointRow>, StoreError> {
+        self.read("find the newest recovery point", |c| {
+            let row = c
+                .prepare_cached(&format!(
+                    "{COLUMNS} WHERE tag = ?1 ORDER BY sequence DESC, started DESC LIMIT 1"
+                ))?
+                .query_row([&tag.0[..]], point_row)
+                .optional()?;
+            row.map(|row| with_places(c, row)).transpose()
+        })
+    }
+
+    /// The newest sequence number and hash of every source.
+    pub fn heads(&self) -> Result<Vec<(SourceTag, u64, [u8; 32])>, StoreError> {
+        self.read("list heads", |c| {
+            c.prepare_cached("SELECT tag, max(sequence), hash FROM point GROUP BY tag ORDER BY tag")?
+                .query_map([], |row| {
+                    Ok((SourceTag(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned(), row.get(2)?))
+                })?
+                .collect()
+        })
+    }
+
+    /// Forgets that a point is in staging or, with `vault`, in that vault; where it is nowhere, forgets it wholly.
+    pub fn remove_point(&self, id: &RecoveryPointId, vault: Option<VaultNo>) -> Result<(), StoreError> {
+        self.write("forget a recovery point", |t| {
+            match vault {
+                None => t.execute("UPDATE point SET staged = 0 WHERE id = ?1", [&id.0[..]])?,
+                Some(v) => t.execute(
+                    "DELETE FROM point_place WHERE point = ?1 AND vault = ?2",
+                    params![&id.0[..], v.0],
+                )?,
+            };
+            t.execute(
+                "DELETE FROM point WHERE id = ?1 AND staged = 0
+                 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = ?1)",
+                [&id.0[..]],
+            )
+            .map(drop)
+        })
+    }
+}
+
+fn with_places(c: &rusqlite::Connection, mut row: PointRow) -> rusqlite::Result<PointRow> {
+    row.vaults = c
+        .prepare_cached("SELECT vault FROM point_place WHERE point = ?1 ORDER BY vault")?
+        .query_map([&row.id.0[..]], |r| Ok(VaultNo(r.get(0)?)))?
+        .collect::<Result<_, _>>()?;
+    Ok(row)
+}

@@ -1,0 +1,107 @@
+//! Tables of the catalog and how its connections are set up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::error;
+use crate::error::{ErrorClass, StoreError};
+
+/// Another version is thrown away and made anew.
+const VERSION: i64 = 1;
+/// Oldest SQLite without the WAL-reset defect.
+const SQLITE_MIN: i32 = 3_051_003;
+/// How long one process waits for another's commit.
+const BUSY: Duration = Duration::from_secs(20);
+
+const TABLES: &str = "
+CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE pack(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, object_id BLOB NOT NULL, generation INTEGER NOT NULL,
+    kind INTEGER NOT NULL, len INTEGER NOT NULL, frames BLOB NOT NULL, staged INTEGER NOT NULL, bad INTEGER NOT NULL);
+CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, start INTEGER NOT NULL, len INTEGER NOT NULL,
+    PRIMARY KEY(id, pack, start)) WITHOUT ROWID;
+CREATE INDEX chunk_by_pack ON chunk(pack);
+CREATE TABLE vault(no INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
+CREATE TABLE place(pack INTEGER NOT NULL REFERENCES pack(no) ON DELETE CASCADE,
+    vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(pack, vault)) WITHOUT ROWID;
+CREATE TABLE index_object(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
+CREATE TABLE index_pack(idx INTEGER NOT NULL REFERENCES index_object(no) ON DELETE CASCADE, pack INTEGER NOT NULL,
+    PRIMARY KEY(idx, pack)) WITHOUT ROWID;
+CREATE INDEX index_by_pack ON index_pack(pack);
+CREATE TABLE index_place(idx INTEGER NOT NULL REFERENCES index_object(no) ON DELETE CASCADE,
+    vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(idx, vault)) WITHOUT ROWID;
+CREATE TABLE point(id BLOB PRIMARY KEY, tag BLOB NOT NULL, sequence INTEGER NOT NULL, started INTEGER NOT NULL,
+    hash BLOB NOT NULL, object BLOB NOT NULL, staged INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX point_by_source ON point(tag, sequence);
+CREATE TABLE point_place(point BLOB NOT NULL REFERENCES point(id) ON DELETE CASCADE,
+    vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(point, vault)) WITHOUT ROWID;
+";
+
+/// Sets the connection up and makes the tables in an empty database. `Corrupt` for one that is damaged, of
+/// another store or of another version.
+pub(super) fn prepare(c: &Connection, store: &[u8; 16]) -> Result<(), StoreError> {
+    assert!(rusqlite::version_number() >= SQLITE_MIN, "SQLite {} may lose commits", rusqlite::version());
+    c.busy_timeout(BUSY).map_err(error("open"))?;
+    settings(c).map_err(error("open"))?;
+    match identity(c)? {
+        None => c
+            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT"))
+            .and_then(|()| {
+                c.execute("INSERT INTO meta VALUES ('version', ?1), ('store', ?2)", (VERSION, &store[..]))
+            })
+            .map(drop)
+            .map_err(error("make tables")),
+        Some((VERSION, of)) if of == store => Ok(()),
+        Some(_) => Err(StoreError::Catalog {
+            detail: "it belongs to another store or version".into(),
+            class: ErrorClass::Corrupt,
+        }),
+    }
+}
+
+fn settings(c: &Connection) -> rusqlite::Result<()> {
+    c.pragma_update(None, "journal_mode", "WAL")?;
+    c.pragma_update(None, "synchronous", "FULL")?;
+    common(c)
+}
+
+fn common(c: &Connection) -> rusqlite::Result<()> {
+    c.pragma_update(None, "foreign_keys", "ON")?;
+    c.pragma_update(None, "trusted_schema", "OFF")?;
+    c.pragma_update(None, "cell_size_check", "ON")?;
+    c.pragma_update(None, "cache_size", -8_000)?;
+    c.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn identity(c: &Connection) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
+    let read = || -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
+        let tables: i64 = c.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables == 0 {
+            return Ok(None);
+        }
+        let get = |key: &str| {
+            c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+        };
+        let version: Option<i64> = get("version")?;
+        let store =
+            c.query_row("SELECT value FROM meta WHERE key = 'store'", [], |row| row.get(0)).optional()?;
+        Ok(Some((version.unwrap_or(0), store.unwrap_or_default())))
+    };
+    read().map_err(|e| match error("open")(e) {
+        StoreError::Catalog { detail, class: ErrorClass::Unavailable } => {
+            StoreError::Catalog { detail, class: ErrorClass::Corrupt }
+        }
+        other => other,
+    })
+}
+
+/// A connection that only reads.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let c = Connection::open_with_flags(path, flags).map_err(error("open"))?;
+    c.busy_timeout(BUSY).map_err(error("open"))?;
+    common(&c).and_then(|()| c.pragma_update(None, "query_only", "ON")).map_err(error("open"))?;
+    Ok(c)
+}

@@ -1,0 +1,153 @@
+//! Tests of the catalog.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::id::{RecoveryPointId, SourceTag};
+
+const STORE: [u8; 16] = [5; 16];
+
+fn pack(n: u8, chunks: u8) -> (PackEntry, Vec<PackedChunk>) {
+    let chunks: Vec<_> =
+        (0..chunks).map(|c| PackedChunk { id: chunk(n, c), len: 10 + u32::from(c) }).collect();
+    let raw_len = chunks.iter().map(|c| c.len).sum();
+    let entry = PackEntry {
+        id: PackId([n; 32]),
+        object_id: ObjectId([n; 16]),
+        generation: 1,
+        kind: PackKind::Data,
+        len: 1000 + u64::from(n),
+        frames: vec![Frame { units: 3, raw_len }],
+    };
+    (entry, chunks)
+}
+
+fn chunk(pack: u8, n: u8) -> ChunkId {
+    ChunkId(*blake3::hash(&[pack, n]).as_bytes())
+}
+
+fn add(c: &Catalog, n: u8, staged: bool, vault: Option<VaultNo>) -> PackNo {
+    let (entry, chunks) = pack(n, 3);
+    c.add_packs(&[(&entry, &chunks)], staged, vault).unwrap();
+    c.pack_by_id(&entry.id).unwrap().unwrap().no
+}
+
+#[test]
+fn chunks_are_found_in_the_packs_that_hold_them() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let no = add(&c, 1, true, None);
+    assert_eq!(c.locate(&chunk(1, 2)).unwrap(), Some(Location { pack: no, start: 21, len: 12 }));
+    assert_eq!(c.locate(&chunk(1, 3)).unwrap(), None);
+    assert_eq!(c.chunks_of(no).unwrap(), pack(1, 3).1);
+    assert_eq!(c.pack(no).unwrap().unwrap().entry, pack(1, 3).0);
+    assert_eq!(add(&c, 1, true, None), no, "a known pack is not added twice");
+    assert_eq!(c.locate_all(&chunk(1, 0)).unwrap().len(), 1);
+}
+
+#[test]
+fn a_pack_that_is_nowhere_any_more_is_forgotten_with_its_chunks() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("somewhere").unwrap();
+    assert_eq!(c.vault_no("somewhere").unwrap(), vault);
+    let no = add(&c, 1, true, Some(vault));
+    c.set_staged(no, false).unwrap();
+    assert!(c.locate(&chunk(1, 0)).unwrap().is_some(), "the vault still has it");
+    c.set_confirmed(no, vault, false).unwrap();
+    assert_eq!(c.locate(&chunk(1, 0)).unwrap(), None);
+    assert_eq!(c.packs().unwrap(), []);
+}
+
+#[test]
+fn nothing_new_relies_on_a_damaged_pack_but_a_reader_may_still_try_it() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let no = add(&c, 1, true, None);
+    assert!(!c.has_bad_packs().unwrap());
+    c.set_bad(no, true).unwrap();
+    assert!(c.has_bad_packs().unwrap());
+    assert_eq!(c.locate(&chunk(1, 0)).unwrap(), None);
+    assert_eq!(c.locate_all(&chunk(1, 0)).unwrap().len(), 1);
+}
+
+#[test]
+fn packs_without_an_index_object_are_known_for_each_place() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    let (one, two) = (add(&c, 1, true, Some(vault)), add(&c, 2, true, None));
+    assert_eq!(c.packs_without_index(None).unwrap(), [one, two]);
+    assert_eq!(c.packs_without_index(Some(vault)).unwrap(), [one]);
+    let (local, remote) = (IndexId([1; 32]), IndexId([2; 32]));
+    c.add_index(&local, &[PackId([1; 32]), PackId([2; 32])], None).unwrap();
+    assert_eq!(c.packs_without_index(None).unwrap(), []);
+    assert_eq!(c.packs_without_index(Some(vault)).unwrap(), [one]);
+    c.add_index(&remote, &[PackId([1; 32])], Some(vault)).unwrap();
+    assert_eq!(c.packs_without_index(Some(vault)).unwrap(), []);
+    assert_eq!(c.index_objects(Some(vault)).unwrap(), [remote]);
+    c.set_staged(two, false).unwrap();
+    c.remove_index(&remote).unwrap();
+    assert_eq!(c.index_objects(None).unwrap(), [local]);
+}
+
+fn point(n: u8, sequence: u64) -> PointRow {
+    PointRow {
+        id: RecoveryPointId([n; 16]),
+        tag: SourceTag([1; 16]),
+        sequence,
+        started: 1000 + i64::from(n),
+        hash: [n; 32],
+        object: vec![n; 50],
+        staged: true,
+        vaults: Vec::new(),
+    }
+}
+
+#[test]
+fn points_are_listed_by_start_and_found_by_source() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    c.add_point(&point(2, 2)).unwrap();
+    c.add_point(&point(1, 1)).unwrap();
+    assert_eq!(c.points().unwrap(), [point(1, 1), point(2, 2)]);
+    assert_eq!(c.newest_point(&SourceTag([1; 16])).unwrap(), Some(point(2, 2)));
+    assert_eq!(c.newest_point(&SourceTag([2; 16])).unwrap(), None);
+    assert_eq!(c.heads().unwrap(), [(SourceTag([1; 16]), 2, [2; 32])]);
+    c.add_point(&PointRow { staged: false, vaults: vec![vault], ..point(1, 1) }).unwrap();
+    let both = c.point(&point(1, 1).id).unwrap().unwrap();
+    assert_eq!((both.staged, both.vaults), (true, vec![vault]));
+    c.remove_point(&point(1, 1).id, None).unwrap();
+    assert!(c.point(&point(1, 1).id).unwrap().is_some_and(|p| !p.staged));
+    c.remove_point(&point(1, 1).id, Some(vault)).unwrap();
+    assert_eq!(c.point(&point(1, 1).id).unwrap(), None);
+}
+
+#[test]
+fn a_damaged_foreign_or_torn_catalog_is_set_aside_and_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    let (c, empty) = Catalog::open(&path, &STORE).unwrap();
+    assert!(empty);
+    add(&c, 1, true, None);
+    drop(c);
+    let (c, empty) = Catalog::open(&path, &STORE).unwrap();
+    assert!(!empty && c.locate(&chunk(1, 0)).unwrap().is_some(), "what was committed is there");
+    drop(c);
+    let (_, empty) = Catalog::open(&path, &[6; 16]).unwrap();
+    assert!(empty, "another store's catalog");
+    std::fs::write(&path, b"this is not a database, however long it may be, and never was one").unwrap();
+    let (c, empty) = Catalog::open(&path, &STORE).unwrap();
+    assert!(empty && c.packs().unwrap().is_empty());
+    assert!(path.with_extension("db.damaged").exists());
+}
+
+#[test]
+fn readers_see_what_the_writer_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (c, _) = Catalog::open(&dir.path().join("catalog.db"), &STORE).unwrap();
+    std::thread::scope(|s| {
+        for n in 0..20 {
+            add(&c, n, true, None);
+            s.spawn({
+                let c = &c;
+                move || assert!(c.locate(&chunk(n, 1)).unwrap().is_some())
+            });
+        }
+    });
+}

@@ -1,0 +1,196 @@
+//! Names of a store's objects (`docs/format.md`, section 2), made from ids and read back into them.
+//!
+//! One place for both directions, so that what one part of the program puts another finds, and so that
+//! whatever else lies in a vault is recognised as not ours instead of half understood.
+
+use crate::id::{IndexId, PackId, RecoveryPointId, SlotId, SourceTag};
+use crate::vault::ObjectName;
+
+/// All packs begin with this.
+pub const PACKS: &str = "pack/";
+/// All index objects begin with this.
+pub const INDEXES: &str = "idx/";
+/// All sessions begin with this.
+pub const SESSIONS: &str = "sess/";
+/// All recovery points begin with this.
+pub const POINTS: &str = "rp/";
+/// All key slots begin with this.
+pub const SLOTS: &str = "keys/";
+
+/// What an object is, by its name alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Named {
+    /// The one config.
+    Config,
+    /// A key slot.
+    Slot(SlotId),
+    /// A pack.
+    Pack(PackId),
+    /// An index object.
+    Index(IndexId),
+    /// A session.
+    Session(RecoveryPointId),
+    /// A recovery point.
+    Point(SourceTag, RecoveryPointId),
+}
+
+impl Named {
+    /// Reads a name; nothing if it is not exactly one that [`Named::name`] makes.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (first, rest) = match name.split_once('/') {
+            None => return (name == "config").then_some(Self::Config),
+            Some(parts) => parts,
+        };
+        match first {
+            "keys" => SlotId::from_hex(rest).map(Self::Slot),
+            "pack" => parse_pack(rest).map(Self::Pack),
+            "idx" => IndexId::from_hex(rest).map(Self::Index),
+            "sess" => RecoveryPointId::from_hex(rest).map(Self::Session),
+            "rp" => {
+                let (tag, id) = rest.split_once('/')?;
+                Some(Self::Point(SourceTag::from_hex(tag)?, RecoveryPointId::from_hex(id)?))
+            }
+            _ => None,
+        }
+    }
+
+    /// The object's name.
+    pub fn name(&self) -> ObjectName {
+        let text = match self {
+            Self::Config => "config".to_owned(),
+            Self::Slot(id) => format!("{SLOTS}{id}"),
+            Self::Pack(id) => {
+                let hex = id.hex();
+                format!("{PACKS}{}/{hex}", &hex[..2])
+            }
+            Self::Index(id) => format!("{INDEXES}{id}"),
+            Self::Session(id) => format!("{SESSIONS}{id}"),
+            Self::Point(tag, id) => format!("{POINTS}{tag}/{id}"),
+        };
+        ObjectName::new(text).expect("hexadecimal digits and fixed words are always a name")
+    }
+}
+
+fn parse_pack(rest: &str) -> Option<PackId> {
+    let (folder, hex) = rest.split_once('/')?;
+    (folder == hex.get(..2)?).then_some(())?;
+    PackId::from_hex(hex)
+}
+
+/// Name of the config.
+pub fn config() -> ObjectName {
+    Named::Config.name()
+}
+
+/// Name of a key slot.
+pub fn slot(id: &SlotId) -> ObjectName {
+    Named::Slot(*id).name()
+}
+
+/// Name of a pack.
+pub fn pack(id: &PackId) -> ObjectName {
+    Named::Pack(*id).name()
+}
+
+/// Name of an index object.
+pub fn index(id: &IndexId) -> ObjectName {
+    Named::Index(*id).name()
+}
+
+/// Name of a session.
+pub fn session(id: &RecoveryPointId) -> ObjectName {
+    Named::Session(*id).name()
+}
+
+/// Name of a recovery point.
+pub fn point(tag: &SourceTag, id: &RecoveryPointId) -> ObjectName {
+    Named::Point(*tag, *id).name()
+}
+
+/// The pack of this name, if it is one's.
+pub fn pack_of(name: &ObjectName) -> Option<PackId> {
+    match Named::parse(name.as_str())? {
+        Named::Pack(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// The index object of this name, if it is one's.
+pub fn index_of(name: &ObjectName) -> Option<IndexId> {
+    match Named::parse(name.as_str())? {
+        Named::Index(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// The key slot of this name, if it is one's.
+pub fn slot_of(name: &ObjectName) -> Option<SlotId> {
+    match Named::parse(name.as_str())? {
+        Named::Slot(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// Source and id of the recovery point of this name, if it is one's.
+pub fn point_of(name: &ObjectName) -> Option<(SourceTag, RecoveryPointId)> {
+    match Named::parse(name.as_str())? {
+        Named::Point(tag, id) => Some((tag, id)),
+        _ => None,
+    }
+}
+
+/// What the names of all recovery points of one source begin with.
+pub fn points_of(tag: &SourceTag) -> String {
+    format!("{POINTS}{tag}/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_back_to_its_id() {
+        let id = RecoveryPointId([0xab; 16]);
+        let tag = SourceTag([1; 16]);
+        let all = [
+            Named::Config,
+            Named::Slot(SlotId([2; 16])),
+            Named::Pack(PackId([0xfe; 32])),
+            Named::Index(IndexId([3; 32])),
+            Named::Session(id),
+            Named::Point(tag, id),
+        ];
+        for named in all {
+            assert_eq!(Named::parse(named.name().as_str()), Some(named));
+        }
+        assert_eq!(pack(&PackId([0xfe; 32])).as_str(), format!("pack/fe/{}", "fe".repeat(32)));
+        assert_eq!(point(&tag, &id).as_str(), format!("rp/{}/{}", "01".repeat(16), "ab".repeat(16)));
+        assert!(point(&tag, &id).as_str().starts_with(&points_of(&tag)));
+        assert!(slot(&SlotId([2; 16])).is_control() && config().is_control() && !session(&id).is_control());
+    }
+
+    #[test]
+    fn a_name_that_is_not_exactly_ours_is_nothing() {
+        let hex = "fe".repeat(32);
+        let bad = [
+            "".to_owned(),
+            "config/".to_owned(),
+            "config2".to_owned(),
+            "pack".to_owned(),
+            format!("pack/{hex}"),
+            format!("pack/fd/{hex}"),
+            format!("pack/fe/{hex}/"),
+            format!("pack/fe/{}", hex.to_uppercase()),
+            format!("idx/{}", &hex[2..]),
+            format!("idx/{hex}00"),
+            format!("rp/{hex}"),
+            format!("rp//{}", "ab".repeat(16)),
+            "pack/\u{e9}/x".to_owned(),
+            "keys/xyz".to_owned(),
+            "trash/00".to_owned(),
+        ];
+        for name in bad {
+            assert_eq!(Named::parse(&name), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Recovery points and sessions as whole objects: header and one sealed block (`docs/format.md`, sections 10 and 11).
+//!
+//! Opening checks that the object is the one its name promises: a point that somebody put under the name of another
+//! source or point does not open.
+
+use crate::error::StoreError;
+use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind};
+use crate::id::{ObjectId, RecoveryPointId, SourceTag};
+use crate::point::codec::MAX_CONTENT;
+use crate::point::{RecoveryPoint, Session};
+use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
+
+/// Compression of points: small, read often, written once.
+const COMPRESSION: Compression = Compression::Zstd(3);
+
+/// The bytes of a point's object, to be stored as [`crate::names::point`]. `Invalid` if the point breaks a rule.
+pub fn seal_point(point: &RecoveryPoint, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+    Ok(seal(ObjectKind::Point, ObjectId(point.id.0), &point.encode()?, sealer))
+}
+
+/// Opens the object found under the name of point `id` of the source `tag`.
+///
+/// `Damaged` also if it is another point, or of another source, than its name says.
+pub fn open_point(
+    bytes: &[u8],
+    sealer: &Sealer,
+    tag: &SourceTag,
+    id: &RecoveryPointId,
+) -> Result<RecoveryPoint, FormatError> {
+    let point = RecoveryPoint::decode(&open(ObjectKind::Point, bytes, id, sealer)?)?;
+    if point.id != *id || point.source_tag != *tag {
+        return Err(FormatError::damaged(format!(
+            "it is point {} of source {}, not what its name says",
+            point.id, point.source_tag
+        )));
+    }
+    Ok(point)
+}
+
+/// The bytes of a session's object, to be stored as [`crate::names::session`].
+pub fn seal_session(session: &Session, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+    Ok(seal(ObjectKind::Session, ObjectId(session.id.0), &session.encode()?, sealer))
+}
+
+/// Opens the object found under the name of session `id`; `Damaged` also if it is another.
+pub fn open_session(bytes: &[u8], sealer: &Sealer, id: &RecoveryPointId) -> Result<Session, FormatError> {
+    let session = Session::decode(&open(ObjectKind::Session, bytes, id, sealer)?)?;
+    if session.id != *id {
+        return Err(FormatError::damaged(format!("it is session {}, not what its name says", session.id)));
+    }
+    Ok(session)
+}
+
+/// Hash of the bytes of an object: what `previous` and witnesses of later points carry.
+pub fn object_hash(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+fn block_kind(kind: ObjectKind) -> BlockKind {
+    if kind == ObjectKind::Session { BlockKind::Session } else { BlockKind::Point }
+}
+
+fn seal(kind: ObjectKind, object_id: ObjectId, content: &[u8], sealer: &Sealer) -> Vec<u8> {
+    let header = Header { kind, object_id, generation: sealer.generation() };
+    let mut out = header.encode(sealer.vault()).to_vec();
+    sealer.seal(&place(&header), content, COMPRESSION, 0, &mut out);
+    out
+}
+
+fn open(
+    kind: ObjectKind,
+    bytes: &[u8],
+    id: &RecoveryPointId,
+    sealer: &Sealer,
+) -> Result<Vec<u8>, FormatError> {
+    let header = Header::decode(bytes, kind, Some(sealer.vault()))?;
+    if header.object_id.0 != id.0 {
+        return Err(FormatError::damaged(format!("its header says {}, its name {id}", header.object_id)));
+    }
+    let sealed = bytes.get(HEADER_LEN..).unwrap_or_default();
+    sealer.open(&place(&header), sealed, MAX_CONTENT)
+}
+
+fn place(header: &Header) -> BlockPlace {
+    BlockPlace {
+        kind: block_kind(header.kind),
+        object_id: header.object_id,
+        generation: header.generation,
+        position: HEADER_LEN as u64,
+    }
+}

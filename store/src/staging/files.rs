@@ -1,0 +1,45 @@
+//! The door to the local file system under staging: few operations, each a point where a crash or a fault may strike.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::PathBuf;
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Its name; entries whose names are not UTF-8 are never shown, since none of ours are so.
+    pub name: String,
+    /// Length of a file; `None` for a directory.
+    pub len: Option<u64>,
+}
+
+/// Files below one root, by `/`-separated paths relative to it (`""` is the root).
+pub trait Files: Send + Sync + Debug {
+    /// Creates a file that must not exist, writes `bytes`, and returns when its data is on the disk. After an error the
+    /// file may be there with any content.
+    fn write_synced(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Gives a file another name, atomically; durable only after `sync_dir`.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Makes a directory and its parents; `true` if it was not there.
+    fn make_dir(&self, dir: &str) -> io::Result<bool>;
+
+    /// Fills `out` from `offset`; `UnexpectedEof` if the file ends before.
+    fn read_exact_at(&self, path: &str, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Length of a file; `None` if there is none.
+    fn len(&self, path: &str) -> io::Result<Option<u64>>;
+
+    /// Entries of a directory in any order; empty if there is none.
+    fn list(&self, dir: &str) -> io::Result<Vec<FileEntry>>;
+
+    /// Removes a file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// The path as people know it, for messages.
+    fn describe(&self, path: &str) -> PathBuf;
+}

@@ -1,0 +1,80 @@
+//! Tests of staging: nothing half written is ever seen under an object's name.
+#![allow(clippy::unwrap_used)]
+
+use std::io::ErrorKind;
+
+use super::*;
+
+fn name(n: u8) -> ObjectName {
+    ObjectName::new(format!("pack/{n:02x}/{n:064x}")).unwrap()
+}
+
+fn all_kinds() -> Vec<(Arc<dyn Files>, Option<tempfile::TempDir>)> {
+    let dir = tempfile::tempdir().unwrap();
+    vec![(Arc::new(MemoryFiles::default()), None), (Arc::new(DiskFiles::new(dir.path())), Some(dir))]
+}
+
+#[test]
+fn objects_are_read_back_listed_and_removed() {
+    for (files, _keep) in all_kinds() {
+        let staging = Staging::new(files);
+        staging.prepare().unwrap();
+        staging.put(&name(2), b"second").unwrap();
+        staging.put(&name(1), b"first").unwrap();
+        assert_eq!(staging.read(&name(1), 2, 3).unwrap(), b"rst");
+        assert!(staging.read(&name(1), 3, 3).is_err(), "a short read is an error");
+        let listed: Vec<_> = staging.list("pack").unwrap().into_iter().map(|o| (o.name, o.len)).collect();
+        assert_eq!(listed, [(name(1), 5), (name(2), 6)]);
+        assert!(staging.remove(&name(1)).unwrap());
+        assert!(!staging.remove(&name(1)).unwrap());
+        assert_eq!(staging.len(&name(1)).unwrap(), None);
+        assert_eq!(staging.read_all(&name(2), 100).unwrap().unwrap(), b"second");
+        assert!(staging.read_all(&name(2), 5).is_err(), "more than the limit is not read");
+    }
+}
+
+#[test]
+fn no_fault_at_any_operation_leaves_a_torn_object() {
+    let faults = [
+        Fault::Once(ErrorKind::Other),
+        Fault::Once(ErrorKind::StorageFull),
+        Fault::ForEver(ErrorKind::StorageFull),
+        Fault::Crash,
+    ];
+    for fault in faults {
+        for n in 0.. {
+            let memory = Arc::new(MemoryFiles::default());
+            let faulty = Arc::new(FaultyFiles::new(memory.clone()));
+            Staging::new(memory.clone()).prepare().unwrap();
+            let staging = Staging::new(faulty.clone());
+            faulty.fail_at(n, fault);
+            let result = staging.put(&name(7), b"all or nothing");
+            let after = Staging::new(memory);
+            let seen = after.read_all(&name(7), 100).unwrap();
+            assert!(seen.is_none() || seen.as_deref() == Some(b"all or nothing"), "{fault:?} at {n}");
+            if result.is_ok() {
+                assert!(seen.is_some());
+            }
+            after.clear_temp().unwrap();
+            assert!(after.list(TEMP_DIR).unwrap().is_empty());
+            if !faulty.struck() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_gives_up_its_ballast_and_is_called_full() {
+    let memory = Arc::new(MemoryFiles::default());
+    let faulty = Arc::new(FaultyFiles::new(memory.clone()));
+    let staging = Staging::new(faulty.clone());
+    staging.prepare().unwrap();
+    assert!(memory.len(BALLAST).unwrap().is_some());
+    faulty.fail_at(0, Fault::Once(ErrorKind::StorageFull));
+    let error = staging.put(&name(1), b"x").unwrap_err();
+    assert_eq!(error.class(), crate::ErrorClass::Full);
+    assert_eq!(memory.len(BALLAST).unwrap(), None);
+    staging.clear_temp().unwrap();
+    assert!(memory.len(BALLAST).unwrap().is_some(), "it is made again when there is room");
+}

@@ -1,0 +1,177 @@
+//! Compares the catalog with what staging really holds, and mends the catalog: it is the cache, the objects are the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{POINT_LIMIT, Store};
+use crate::catalog::PointRow;
+use crate::error::StoreError;
+use crate::format::FormatError;
+use crate::id::{IndexId, PackId};
+use crate::index::Index;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::point;
+
+/// What the comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Packs that the catalog did not know.
+    pub adopted: usize,
+    /// Packs that the catalog believed to be there whole and that are not.
+    pub lost: Vec<PackId>,
+}
+
+impl Store {
+    /// Makes the catalog agree with staging. The caller holds the lock.
+    pub fn reconcile(&self, monitor: &dyn Monitor) -> Result<Reconciled, StoreError> {
+        let mut done = Reconciled::default();
+        let listed = self.listed_packs()?;
+        self.drop_lost_packs(&listed, &mut done, monitor)?;
+        self.adopt_indexes(&listed, &mut done, monitor)?;
+        self.adopt_packs(&listed, &mut done, monitor)?;
+        self.index_what_is_not()?;
+        self.adopt_points(monitor)?;
+        if done.adopted > 0 || !done.lost.is_empty() {
+            self.reader().forget_places();
+        }
+        Ok(done)
+    }
+
+    fn listed_packs(&self) -> Result<BTreeMap<PackId, u64>, StoreError> {
+        let listed = self.staging().list("pack")?;
+        Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
+    }
+
+    fn drop_lost_packs(
+        &self,
+        listed: &BTreeMap<PackId, u64>,
+        done: &mut Reconciled,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        for (no, id, len, staged) in self.catalog().pack_list()? {
+            if staged && listed.get(&id) != Some(&len) {
+                let reason = match listed.get(&id) {
+                    None => "the pack is missing from the staging directory".to_owned(),
+                    Some(found) => format!("the pack has {found} bytes instead of {len}"),
+                };
+                monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
+                self.catalog().note_loss()?;
+                self.catalog().set_staged(no, false)?;
+                done.lost.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Index objects tell of many packs without reading them.
+    fn adopt_indexes(
+        &self,
+        listed: &BTreeMap<PackId, u64>,
+        done: &mut Reconciled,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        let known: BTreeSet<IndexId> = self.catalog().index_objects(None)?.into_iter().collect();
+        for object in self.staging().list("idx")? {
+            let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
+            let Some(bytes) = self.staging().read_all(&object.name, PACK_LIMIT)? else { continue };
+            match Index::open(self.sealer(), id, &bytes) {
+                Ok(index) => done.adopted += self.adopt_index(id, &index, listed)?,
+                Err(e) => monitor.event(problem(object.name.as_str(), &e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt_index(
+        &self,
+        id: IndexId,
+        index: &Index,
+        listed: &BTreeMap<PackId, u64>,
+    ) -> Result<usize, StoreError> {
+        let packs = index.packs_with_chunks();
+        let here: Vec<(&PackEntry, &[PackedChunk])> = packs
+            .iter()
+            .filter(|(entry, _)| listed.get(&entry.id) == Some(&entry.len))
+            .map(|(entry, chunks)| (*entry, chunks.as_slice()))
+            .collect();
+        self.catalog().add_packs(&here, true, None)?;
+        let ids: Vec<PackId> = here.iter().map(|(entry, _)| entry.id).collect();
+        self.catalog().add_index(&id, &ids, None)?;
+        Ok(ids.len())
+    }
+
+    /// What no index object tells of is read whole: after a crash a few packs.
+    fn adopt_packs(
+        &self,
+        listed: &BTreeMap<PackId, u64>,
+        done: &mut Reconciled,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        let staged: BTreeSet<PackId> =
+            self.catalog().pack_list()?.into_iter().filter(|p| p.3).map(|(_, id, _, _)| id).collect();
+        for id in listed.keys().filter(|id| !staged.contains(id)) {
+            let name = names::pack(id);
+            let Some(bytes) = self.staging().read_all(&name, PACK_LIMIT)? else { continue };
+            match pack::verify(self.sealer(), *id, &bytes) {
+                Ok((entry, chunks)) => {
+                    self.catalog().add_packs(&[(&entry, &chunks)], true, None)?;
+                    done.adopted += 1;
+                }
+                Err(e) => monitor.event(problem(name.as_str(), &e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn index_what_is_not(&self) -> Result<(), StoreError> {
+        let mut index = Index::default();
+        for no in self.catalog().packs_without_index(None)? {
+            if let Some(row) = self.catalog().pack(no)?.filter(|row| row.staged) {
+                index.add(row.entry, &self.catalog().chunks_of(no)?);
+            }
+        }
+        if index.packs.is_empty() {
+            return Ok(());
+        }
+        let packs: Vec<PackId> = index.packs.iter().map(|p| p.id).collect();
+        let (id, bytes) = index.seal(self.sealer());
+        self.staging().put(&names::index(&id), &bytes)?;
+        self.catalog().add_index(&id, &packs, None)
+    }
+
+    fn adopt_points(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let mut known: BTreeSet<_> =
+            self.catalog().point_ids()?.into_iter().filter(|p| p.1).map(|(id, _, _)| id).collect();
+        for object in self.staging().list("rp")? {
+            let Some((tag, id)) = names::point_of(&object.name) else { continue };
+            if known.remove(&id) {
+                continue;
+            }
+            let Some(bytes) = self.staging().read_all(&object.name, POINT_LIMIT)? else { continue };
+            match point::object::open_point(&bytes, self.sealer(), &tag, &id) {
+                Ok(point) => self.catalog().add_point(&PointRow {
+                    id,
+                    tag,
+                    sequence: point.sequence,
+                    started: point.started.seconds,
+                    hash: *blake3::hash(&bytes).as_bytes(),
+                    object: bytes,
+                    staged: true,
+                    vaults: Vec::new(),
+                })?,
+                Err(e) => monitor.event(problem(object.name.as_str(), &e)),
+            }
+        }
+        for id in known {
+            let reason = "the recovery point is missing from the staging directory".to_owned();
+            monitor.event(Event::Problem { path: id.hex().into_bytes(), reason });
+            self.catalog().remove_point(&id, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn problem(name: &str, error: &FormatError) -> Event {
+    Event::Problem { path: name.into(), reason: error.to_string() }
+}

@@ -1,0 +1,298 @@
+//! Tests of a whole store: what was acknowledged is there, whatever failed in between.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use super::*;
+use crate::chunk_store::TreeSink;
+use crate::clock::{Deadline, ManualClock, Timestamp};
+use crate::copy;
+use crate::format::config::ChunkerParams;
+use crate::monitor::{RecordingMonitor, VoidMonitor};
+use crate::pack::PackKind;
+use crate::point::{Consistency, Counts, PointState, SourceName};
+use crate::seal::ChunkType;
+use crate::staging::{Fault, FaultyFiles};
+use crate::transfer::TransferPolicy;
+use crate::tree::build::DirectoryBuilder;
+use crate::tree::testing::sample_node;
+use crate::tree::walk::Directory;
+use crate::tree::{ChunkSource, Content, Extent, Node, NodeKind};
+use crate::vault::memory::MemoryVault;
+
+/// A store in a directory of its own, with its keys.
+struct Home {
+    dir: tempfile::TempDir,
+    ring: KeyRing,
+}
+
+impl Home {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = KeyRing::generate(0);
+        let vault = VaultId::random();
+        let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+        let config = StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
+        let sealer = Sealer::new(vault, &ring, 1).unwrap();
+        Store::create(&dir.path().join("store"), &sealer, &config, &[(SlotId::random(), vec![1, 2, 3])]).unwrap();
+        Self { dir, ring }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn options(vaults: Vec<(String, Arc<Transfer>)>) -> StoreOptions {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1000)));
+        StoreOptions { cache_dir: None, cache_limit: 0, memory: 1 << 20, vaults, clock }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.path(), &self.ring, Self::options(Vec::new()), &VoidMonitor).unwrap()
+    }
+
+    fn open_faulty(&self) -> (Store, Arc<FaultyFiles>) {
+        let files = Arc::new(FaultyFiles::new(Arc::new(DiskFiles::new(&self.path()))));
+        let options = Self::options(Vec::new());
+        (Store::open_on(files.clone(), &self.path(), &self.ring, options, &VoidMonitor).unwrap(), files)
+    }
+
+    fn open_with(&self, vault: &Arc<MemoryVault>) -> Store {
+        let options = Self::options(vec![("memory:v".into(), transfer(vault))]);
+        Store::open(&self.path(), &self.ring, options, &VoidMonitor).unwrap()
+    }
+}
+
+fn transfer(vault: &Arc<MemoryVault>) -> Arc<Transfer> {
+    Transfer::new(vault.clone(), Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap()
+}
+
+type Tree = BTreeMap<String, Vec<u8>>;
+
+fn noise(seed: &str, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
+    out
+}
+
+/// Files that fill a few packs; those below `shared` are the same in every version.
+fn sample(version: u32) -> Tree {
+    let mut files = Tree::new();
+    for n in 0..30 {
+        files.insert(format!("shared{n}"), noise(&format!("s{n}"), 50_000 + n * 1000));
+    }
+    for n in 0..10 {
+        files.insert(format!("own{n}"), noise(&format!("v{version} {n}"), 70_000 + n));
+    }
+    files.insert("empty".into(), Vec::new());
+    files
+}
+
+fn ingest_file(session: &Session<'_>, frames: &mut crate::pack::FrameBuilder, name: &str, bytes: &[u8]) -> Result<Node, StoreError> {
+    let chunker = session.store().chunker();
+    let (mut rest, mut extents) = (bytes, Vec::new());
+    while !rest.is_empty() {
+        let (plain, after) = rest.split_at(chunker.cut(rest));
+        let id = session.ingest().name(ChunkType::Data, plain);
+        if session.ingest().claim(&id)? {
+            frames.push(id, plain);
+        }
+        extents.push(Extent::Data { id, len: plain.len() as u32 });
+        rest = after;
+    }
+    let mut node = sample_node(name.as_bytes(), NodeKind::File);
+    node.size = bytes.len() as u64;
+    node.content = Some(Content::Inline(extents));
+    Ok(node)
+}
+
+fn take_point(store: &Store, files: &Tree) -> Result<StoredPoint, StoreError> {
+    let session = store.begin(Compression::Zstd(1), &VoidMonitor)?;
+    let root = ingest_tree(&session, files)?;
+    let tag = store.sealer().source_tag("host", "group", "source");
+    let previous = store.newest_point(&tag)?;
+    let source = SourceName { host: "host".into(), group: "group".into(), source: "source".into() };
+    session.commit(|done, _| RecoveryPoint {
+        id: RecoveryPointId::random(),
+        source_tag: tag,
+        source,
+        path: b"/source".to_vec(),
+        sequence: previous.as_ref().map_or(1, |p| p.point.sequence + 1),
+        previous: previous.as_ref().map_or([0; 32], |p| p.hash),
+        started: Timestamp::from_seconds(previous.map_or(1, |p| p.point.started.seconds + 1)),
+        ended: Timestamp::from_seconds(2000),
+        state: PointState::Complete,
+        consistency: Consistency::Fuzzy,
+        root,
+        counts: Counts { bytes_new: done.bytes_new, bytes_stored: done.bytes_stored, ..Counts::default() },
+        summary: Vec::new(),
+        packs: Vec::new(),
+        errors_total: 0,
+        errors: Vec::new(),
+        witness: Vec::new(),
+        tags: Vec::new(),
+        writer: Vec::new(),
+        tool: "test".into(),
+        extensions: Vec::new(),
+        signature: Vec::new(),
+    })
+}
+
+fn ingest_tree(session: &Session<'_>, files: &Tree) -> Result<Node, StoreError> {
+    let mut frames = session.ingest().frames();
+    let mut sink = TreeSink::new(session.ingest());
+    let mut builder = DirectoryBuilder::new();
+    for (name, bytes) in files {
+        builder.push(&ingest_file(session, &mut frames, name, bytes)?, &mut sink)?;
+        session.ingest().deliver(PackKind::Data, frames.take())?;
+    }
+    let built = builder.finish(&mut sink)?;
+    sink.finish()?;
+    let mut root = sample_node(b"root", NodeKind::Directory);
+    root.subtree = Some(built.subtree());
+    Ok(root)
+}
+
+fn restore(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
+    let tree = point.point.root.subtree.unwrap().tree;
+    let mut files = Tree::new();
+    for node in Directory::open(store.pages(), &tree, Deadline::NEVER)?.entries_at(0, Deadline::NEVER)? {
+        let node = node?;
+        let Some(Content::Inline(extents)) = &node.content else { panic!("small files") };
+        let mut bytes = Vec::new();
+        for extent in extents {
+            let Extent::Data { id, .. } = extent else { panic!("no holes") };
+            bytes.extend_from_slice(&store.reader().chunk(ChunkType::Data, id, Deadline::NEVER)?);
+        }
+        files.insert(String::from_utf8(node.name.clone()).unwrap(), bytes);
+    }
+    Ok(files)
+}
+
+#[test]
+fn a_point_is_read_back_by_a_later_opener_even_after_the_catalog_was_deleted() {
+    let home = Home::new();
+    let taken = take_point(&home.open(), &sample(1)).unwrap();
+    let store = home.open();
+    let points = store.points().unwrap();
+    assert_eq!(points.len(), 1);
+    assert_eq!(points[0].point, taken.point);
+    assert!(restore(&store, &points[0]).unwrap() == sample(1));
+    drop(store);
+    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        let _ = std::fs::remove_file(home.path().join(name));
+    }
+    let store = home.open();
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
+    assert_eq!(store.catalog().packs_without_index(None).unwrap(), []);
+}
+
+#[test]
+fn what_two_points_share_is_stored_once() {
+    let home = Home::new();
+    let store = home.open();
+    let first = take_point(&store, &sample(1)).unwrap();
+    let second = take_point(&store, &sample(2)).unwrap();
+    assert_eq!(second.point.previous, first.hash);
+    let own: usize = sample(2).iter().filter(|(n, _)| n.starts_with("own")).map(|(_, b)| b.len()).sum();
+    let added = second.point.counts.bytes_stored as usize;
+    assert!((own..own + own / 10).contains(&added), "{added} for {own}");
+    let third = take_point(&store, &sample(2)).unwrap();
+    assert_eq!(third.point.counts.bytes_new, 0);
+    assert_eq!(third.point.packs, []);
+    for (point, version) in [(&first, 1), (&second, 2), (&third, 2)] {
+        assert!(restore(&store, point).unwrap() == sample(version));
+    }
+}
+
+#[test]
+fn only_one_session_at_a_time_writes() {
+    let home = Home::new();
+    let (one, two) = (home.open(), home.open());
+    let session = one.begin(Compression::None, &VoidMonitor).unwrap();
+    let refused = two.begin(Compression::None, &VoidMonitor).unwrap_err();
+    assert_eq!(refused.class(), crate::ErrorClass::Locked);
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    drop(session);
+    two.begin(Compression::None, &VoidMonitor).unwrap();
+}
+
+#[test]
+fn a_fault_at_any_write_loses_nothing_that_was_acknowledged_and_the_next_run_succeeds() {
+    for fault in [Fault::Once(ErrorKind::Other), Fault::ForEver(ErrorKind::StorageFull), Fault::Crash] {
+        for n in 0.. {
+            let home = Home::new();
+            take_point(&home.open(), &sample(1)).unwrap();
+            let (store, files) = home.open_faulty();
+            files.fail_at(n, fault);
+            let taken = take_point(&store, &sample(2));
+            let struck = files.struck();
+            drop(store);
+            let acknowledged = if taken.is_ok() { vec![1, 2] } else { vec![1] };
+            let store = home.open();
+            let points = store.points().unwrap();
+            assert!(points.len() >= acknowledged.len(), "{fault:?} at {n}");
+            for (point, version) in points.iter().zip([1, 2]) {
+                assert!(restore(&store, point).unwrap() == sample(version), "{fault:?} at {n}");
+            }
+            let next = take_point(&store, &sample(3)).unwrap();
+            assert!(restore(&store, &next).unwrap() == sample(3), "{fault:?} at {n}");
+            assert!(store.staging().list("tmp").unwrap().is_empty());
+            if !struck {
+                assert!(taken.is_ok());
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_pack_is_noticed_named_and_made_again_from_the_source() {
+    let home = Home::new();
+    let store = home.open();
+    take_point(&store, &sample(1)).unwrap();
+    let pack = store.catalog().packs().unwrap().into_iter().find(|p| p.entry.kind == PackKind::Data).unwrap();
+    std::fs::remove_file(home.path().join(names::pack(&pack.entry.id).as_str())).unwrap();
+    drop(store);
+    let store = home.open();
+    let monitor = RecordingMonitor::default();
+    drop(store.begin(Compression::None, &monitor).unwrap());
+    let told = format!("{:?}", monitor.events());
+    assert!(told.contains("missing from the staging directory"), "{told}");
+    let again = take_point(&store, &sample(1)).unwrap();
+    assert!(restore(&store, &again).unwrap() == sample(1));
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1), "and so the old point is whole again");
+}
+
+#[test]
+fn every_point_in_a_vault_restores_from_the_vault_alone() {
+    let home = Home::new();
+    let vault = Arc::new(MemoryVault::new());
+    let store = home.open_with(&vault);
+    let (no, _, transfer) = store.vaults()[0].clone();
+    let slots = Store::head(&home.path()).unwrap().slots;
+    copy::prepare_vault(&store, &slots, &transfer).unwrap();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let first = copy::push_point(&store, no, &transfer, &one.point.id, &VoidMonitor).unwrap();
+    let two = take_point(&store, &sample(2)).unwrap();
+    let second = copy::push_point(&store, no, &transfer, &two.point.id, &VoidMonitor).unwrap();
+    assert!(second.bytes < first.bytes / 2, "only what the vault lacks: {first:?} {second:?}");
+    let again = copy::push_point(&store, no, &transfer, &two.point.id, &VoidMonitor).unwrap();
+    assert_eq!(again, copy::Pushed::default());
+
+    let other = tempfile::tempdir().unwrap();
+    let head = copy::vault_head(&transfer).unwrap();
+    assert_eq!(head.vault, *store.id());
+    let dir = other.path().join("new");
+    Store::adopt(&dir, &head).unwrap();
+    let options = Home::options(vec![("memory:v".into(), transfer.clone())]);
+    let there = Store::open(&dir, &home.ring, options, &VoidMonitor).unwrap();
+    copy::load_catalog(&there, there.vaults()[0].0, &transfer, &VoidMonitor).unwrap();
+    let points = there.points().unwrap();
+    assert_eq!(points.len(), 2);
+    assert!(points.iter().all(|p| !p.local && p.vaults == ["memory:v"]));
+    for (point, version) in points.iter().zip([1, 2]) {
+        assert!(restore(&there, point).unwrap() == sample(version));
+    }
+}

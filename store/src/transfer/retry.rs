@@ -1,0 +1,127 @@
+//! One request, tried until it succeeds or trying makes no sense any more.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Inner;
+use crate::clock::Deadline;
+use crate::id;
+use crate::vault::VaultError;
+
+/// What is tried.
+#[derive(Clone, Copy)]
+pub(super) struct Try<'a> {
+    /// Where its requests are counted.
+    pub(super) verb: &'a AtomicU64,
+    /// Bytes that go over the wire, in whichever direction.
+    pub(super) bytes: u64,
+    /// When its caller gives up.
+    pub(super) deadline: Deadline,
+}
+
+/// What came of it.
+pub(super) struct Done<T> {
+    /// The vault's answer.
+    pub(super) answer: T,
+    /// Requests that were made, the successful one among them. More than one: an earlier one may have had effect.
+    pub(super) tries: u32,
+}
+
+impl Inner {
+    /// Makes requests until one has an answer, within the retry budget and the deadline.
+    pub(super) async fn retry<T, F>(
+        &self,
+        of: Try<'_>,
+        mut request: impl FnMut() -> F,
+    ) -> Result<Done<T>, VaultError>
+    where
+        F: Future<Output = Result<T, VaultError>>,
+    {
+        let budget = self.policy.retry_budget.saturating_add(self.time_for(of.bytes));
+        let give_up = Deadline::after(self.clock.as_ref(), budget);
+        let mut tries = 0;
+        loop {
+            let outcome = self.once(of, &mut tries, &mut request).await;
+            let error = match outcome {
+                Ok(answer) => return Ok(Done { answer, tries }),
+                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) => error,
+            };
+            let wait = self.backoff(tries, &error);
+            let enough = |d: Deadline| d.left(self.clock.as_ref()).is_none_or(|left| left > wait);
+            if !enough(give_up) || !enough(of.deadline) {
+                return Err(error);
+            }
+            self.or_cancelled(self.clock.sleep(wait)).await?;
+        }
+    }
+
+    async fn once<T, F>(
+        &self,
+        of: Try<'_>,
+        tries: &mut u32,
+        request: &mut impl FnMut() -> F,
+    ) -> Result<T, VaultError>
+    where
+        F: Future<Output = Result<T, VaultError>>,
+    {
+        let permit = self.within(of.deadline.left(self.clock.as_ref()), self.permits.acquire()).await?;
+        let _permit = permit.map_err(|_| VaultError::Cancelled)?;
+        *tries += 1;
+        of.verb.fetch_add(1, Ordering::Relaxed);
+        if *tries > 1 {
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        let limit = self.policy.request_limit.saturating_add(self.time_for(of.bytes));
+        let left = of.deadline.left(self.clock.as_ref()).map_or(limit, |left| left.min(limit));
+        self.within(Some(left), request()).await?
+    }
+
+    /// Time that `bytes` take on the slowest link that must do.
+    fn time_for(&self, bytes: u64) -> Duration {
+        Duration::from_secs(bytes / self.policy.bytes_per_second_min.max(1))
+    }
+
+    /// Doubles with each try, of which the upper half is chance, so that many readers do not come back in step.
+    fn backoff(&self, tries: u32, error: &VaultError) -> Duration {
+        let doubled = self.policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
+        let half = doubled.min(self.policy.backoff_max) / 2;
+        let chance = f64::from(u32::from_le_bytes(id::random_bytes())) / f64::from(u32::MAX);
+        let asked_for = match error {
+            VaultError::Unavailable { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        (half + half.mul_f64(chance)).max(asked_for)
+    }
+
+    /// The outcome of `work`, unless `limit` passes or the transfer is cancelled before it is there.
+    async fn within<T>(
+        &self,
+        limit: Option<Duration>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, VaultError> {
+        let Some(limit) = limit else { return self.or_cancelled(work).await };
+        if limit.is_zero() {
+            return Err(VaultError::Timeout);
+        }
+        let timed = async {
+            tokio::select! {
+                biased;
+                outcome = work => Ok(outcome),
+                () = self.clock.limit(limit) => Err(VaultError::Timeout),
+            }
+        };
+        self.or_cancelled(timed).await?
+    }
+
+    async fn or_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, VaultError> {
+        let mut cancelled = self.cancelled.subscribe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`, so the only answer is that the flag is set.
+            _ = cancelled.wait_for(|flag| *flag) => Err(VaultError::Cancelled),
+            outcome = work => Ok(outcome),
+        }
+    }
+}
