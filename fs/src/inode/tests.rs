@@ -1,0 +1,107 @@
+//! Numbers: stable, shared by hard links, and never taken from anybody.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::testing::{file, point};
+
+fn root(sequence: u64) -> Arc<Root> {
+    let stored = point("h", "g", "s", 0, sequence);
+    let layout = crate::layout::Layout::new(&[stored]);
+    layout.roots().find(|root| root.door == crate::layout::Door::Group).unwrap().clone()
+}
+
+fn place(root: &Arc<Root>, ordinal: u64) -> Place {
+    Place { root: root.clone(), parent: 7, tree: ChunkId([1; 32]), ordinal }
+}
+
+fn linked(name: &str, bytes: &[u8]) -> Node {
+    Node { links: 2, inode: 99, ..file(name, bytes) }
+}
+
+#[test]
+fn a_number_is_the_same_whenever_it_is_asked_for() {
+    let root = root(1);
+    let node = file("a", b"x");
+    let number = Table::default().number(&Identity::of_node(&root, 7, &node));
+    let mut other = Table::default();
+    (0..100).for_each(|n| {
+        other.remember(&Identity::of_node(&root, 7, &file(&format!("f{n}"), b"")), &place(&root, n));
+    });
+    assert_eq!(other.number(&Identity::of_node(&root, 7, &node)), number);
+    assert!(number > ROOT && number < 1 << 61 && !is_layout(number));
+}
+
+#[test]
+fn names_of_one_file_share_a_number_within_a_point_only() {
+    let (one, two) = (root(1), root(2));
+    let table = Table::default();
+    let a = table.number(&Identity::of_node(&one, 7, &linked("a", b"x")));
+    assert_eq!(a, table.number(&Identity::of_node(&one, 8, &linked("b", b"x"))));
+    assert_ne!(a, table.number(&Identity::of_node(&two, 7, &linked("a", b"x"))));
+}
+
+#[test]
+fn a_linked_file_that_changed_between_its_names_is_two_files() {
+    let root = root(1);
+    let identity = |node: &Node| Identity::of_node(&root, 7, node);
+    let original = linked("a", b"x");
+    let mut changed = vec![linked("b", b"y"), linked("b", b"xx")];
+    changed.push(Node { mode: 0o600, ..original.clone() });
+    changed.push(Node { filesystem: 5, ..original.clone() });
+    changed.push(Node { kind: NodeKind::Fifo, ..original.clone() });
+    for node in changed {
+        assert_ne!(identity(&original), identity(&node), "{node:?}");
+    }
+}
+
+#[test]
+fn single_names_with_a_reused_inode_are_different_files() {
+    let root = root(1);
+    let a = Identity::of_node(&root, 7, &Node { inode: 5, ..file("a", b"x") });
+    let b = Identity::of_node(&root, 7, &Node { inode: 5, ..file("b", b"x") });
+    assert_ne!(a, b);
+}
+
+#[test]
+fn who_comes_second_to_a_number_gets_the_next_one() {
+    let root = root(1);
+    let first = Identity::of_node(&root, 7, &file("a", b""));
+    let second = Identity { check: first.check + 1, ..first.clone() };
+    let mut table = Table::default();
+    let a = table.remember(&first, &place(&root, 0));
+    let b = table.remember(&second, &place(&root, 1));
+    assert_eq!(a, first.candidate(0));
+    assert_eq!(b, second.candidate(1));
+    assert_eq!((table.number(&first), table.number(&second)), (a, b));
+    assert_eq!(table.place(b).unwrap().ordinal, 1);
+}
+
+#[test]
+fn records_live_as_long_as_the_kernel_counts_and_are_found_afterwards() {
+    let root = root(1);
+    let mut table = Table::default();
+    let identity = Identity::of_node(&root, 7, &file("a", b""));
+    let ino = table.remember(&identity, &place(&root, 3));
+    table.remember(&identity, &place(&root, 3));
+    table.forget(ino, 1);
+    assert_eq!(table.len(), 1);
+    table.forget(ino, 5);
+    assert!(table.is_empty());
+    assert_eq!(table.place(ino).unwrap().ordinal, 3);
+    assert_eq!(table.remember(&identity, &place(&root, 3)), ino);
+    assert_eq!(table.len(), 1);
+    table.forget(12345, 1);
+}
+
+#[test]
+fn memory_of_forgotten_nodes_is_bounded() {
+    let root = root(1);
+    let mut table = Table::default();
+    for n in 0..TRAIL_RECORDS.get() as u64 + 10 {
+        let identity = Identity::of_node(&root, 7, &file(&n.to_string(), b""));
+        let ino = table.remember(&identity, &place(&root, n));
+        table.forget(ino, 1);
+    }
+    assert!(table.is_empty());
+    assert_eq!(table.trail.len(), TRAIL_RECORDS.get());
+}

@@ -1,0 +1,233 @@
+//! From a list of points to the directories above them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use holdfast_store::clock::Timestamp;
+use holdfast_store::id::to_hex;
+use holdfast_store::point::{RecoveryPoint, SourceName};
+use holdfast_store::store::StoredPoint;
+
+use super::names::clock_name;
+use super::{Door, Folder, Item, ItemKind, Layout, Link, Root, clean_name, day_name, gmt_name, time_name};
+use crate::inode::{Identity, ROOT};
+
+/// Directory of the group and directory of the source.
+type SourcePath = (String, String);
+
+/// A point with the names it has below `by-group`.
+struct Placed<'a> {
+    stored: &'a StoredPoint,
+    path: SourcePath,
+    time: String,
+}
+
+/// The layout of these points, whatever their order.
+pub fn layout(points: &[StoredPoint]) -> Layout {
+    let placed = place(points);
+    let mut builder = Builder::default();
+    let [group, id, time] = ["by-group", "by-id", "by-time"].map(|name| builder.folder(ROOT, &[name]));
+    builder.layout.by_id_folder = id;
+    builder.add_groups(group, &placed);
+    placed.iter().for_each(|p| builder.add_id(id, p.stored));
+    builder.add_times(time, &placed);
+    builder.finish()
+}
+
+/// Points in order of time, with their names.
+fn place(points: &[StoredPoint]) -> Vec<Placed<'_>> {
+    let paths = source_paths(points);
+    let mut sorted: Vec<_> = points.iter().collect();
+    sorted.sort_by_key(|p| (p.point.started, p.point.source.clone(), p.point.id));
+    sorted.dedup_by_key(|p| p.point.id);
+    let mut names = Numbered::default();
+    let placed = sorted.into_iter().filter_map(|stored| {
+        let path = paths.get(&stored.point.source)?.clone();
+        let time = names.next((path.clone(), time_name(stored.point.started)));
+        Some(Placed { stored, path, time })
+    });
+    placed.collect()
+}
+
+/// Gives the second, third... of equal names the suffix `.2`, `.3`...
+#[derive(Default)]
+struct Numbered(HashMap<(SourcePath, String), u32>);
+
+impl Numbered {
+    fn next(&mut self, key: (SourcePath, String)) -> String {
+        let name = key.1.clone();
+        let count = self.0.entry(key).or_default();
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}.{count}") }
+    }
+}
+
+/// Directories of every source. When two hosts have a source of the same name, both get `@<host>`: a path that meant
+/// one machine must never quietly come to mean another.
+fn source_paths(points: &[StoredPoint]) -> HashMap<SourceName, SourcePath> {
+    let sources: BTreeMap<_, _> = points.iter().map(|p| (p.point.source.clone(), p.point.source_tag)).collect();
+    let plain = |s: &SourceName| (clean_name(&s.group), clean_name(&s.source));
+    let hosted = |s: &SourceName| (clean_name(&s.group), format!("{}@{}", clean_name(&s.source), clean_name(&s.host)));
+    let plain_uses = count(sources.keys().map(plain));
+    let first = |s: &SourceName| if plain_uses.get(&plain(s)) == Some(&1) { plain(s) } else { hosted(s) };
+    let first_uses = count(sources.keys().map(first));
+    let named = sources.iter().map(|(source, tag)| {
+        let (group, mut name) = first(source);
+        if first_uses.get(&(group.clone(), name.clone())) != Some(&1) {
+            name = format!("{name}~{}", to_hex(&tag.0));
+        }
+        (source.clone(), (group, name))
+    });
+    named.collect()
+}
+
+fn count(paths: impl Iterator<Item = SourcePath>) -> HashMap<SourcePath, usize> {
+    paths.fold(HashMap::new(), |mut uses, path| {
+        *uses.entry(path).or_default() += 1;
+        uses
+    })
+}
+
+#[derive(Default)]
+struct Builder {
+    layout: Layout,
+    taken: HashSet<u64>,
+}
+
+impl Builder {
+    fn number(&mut self, path: &[&[u8]]) -> u64 {
+        let identity = Identity::of_layout(path);
+        let free = (0..).map(|n| identity.candidate(n)).find(|ino| self.taken.insert(*ino));
+        free.unwrap_or_default()
+    }
+
+    /// Makes the directory `path`, the last of its parts inside `parent`, unless it is there.
+    fn folder(&mut self, parent: u64, path: &[&str]) -> u64 {
+        let name = path.last().copied().unwrap_or_default();
+        if let Some(item) = self.entry(parent).get(name) {
+            return item.ino;
+        }
+        let ino = self.number(&path.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
+        self.list(parent, Item { name: name.to_owned(), ino, kind: ItemKind::Folder });
+        self.layout.folders.insert(ino, Folder::empty(parent));
+        ino
+    }
+
+    fn entry(&mut self, folder: u64) -> &mut Folder {
+        self.layout.folders.entry(folder).or_insert_with(|| Folder::empty(ROOT))
+    }
+
+    fn list(&mut self, folder: u64, item: Item) {
+        self.entry(folder).list(item);
+    }
+
+    /// A link's number depends on where it leads, because the kernel keeps what it once read of a link.
+    fn link(&mut self, what: &[u8], name: String, target: String, changed: Timestamp) -> Item {
+        let ino = self.number(&[b"->", what, name.as_bytes(), target.as_bytes()]);
+        self.layout.links.insert(ino, Link { target, changed });
+        Item { name, ino, kind: ItemKind::Link }
+    }
+
+    fn root(&mut self, parent: u64, name: String, door: Door, stored: &StoredPoint) -> Item {
+        let ino = self.number(&[b"point", &[door as u8], &stored.point.id.0]);
+        let node = Arc::new(stored.point.root.clone());
+        self.layout.roots.insert(ino, Arc::new(Root { ino, parent, door, stored: stored.clone(), node }));
+        Item { name, ino, kind: ItemKind::Point }
+    }
+
+    fn add_groups(&mut self, top: u64, placed: &[Placed<'_>]) {
+        let mut newest: BTreeMap<u64, &Placed<'_>> = BTreeMap::new();
+        for p in placed {
+            let point = &p.stored.point;
+            let group = self.folder(top, &["by-group", &p.path.0]);
+            let source = self.folder(group, &["by-group", &p.path.0, &p.path.1]);
+            let item = self.root(source, p.time.clone(), Door::Group, p.stored);
+            self.list(source, item);
+            self.hide_gmt(source, p.stored);
+            [top, group, source].into_iter().for_each(|folder| self.touch(folder, point));
+            let best = newest.entry(source).or_insert(p);
+            if best.stored.point.sequence <= point.sequence {
+                *best = p;
+            }
+        }
+        for (source, p) in newest {
+            let what = source.to_le_bytes();
+            let item = self.link(&what, "latest".to_owned(), p.time.clone(), p.stored.point.ended);
+            self.list(source, item);
+        }
+    }
+
+    /// Of two points in one second the first has the alias.
+    fn hide_gmt(&mut self, source: u64, stored: &StoredPoint) {
+        let name = gmt_name(stored.point.started);
+        if self.entry(source).get(&name).is_none() {
+            let item = self.root(source, name, Door::Gmt, stored);
+            self.entry(source).hidden.push(item);
+        }
+    }
+
+    fn add_id(&mut self, top: u64, stored: &StoredPoint) {
+        let id = stored.point.id.hex();
+        let item = self.root(top, id.clone(), Door::Id, stored);
+        self.list(top, item);
+        self.touch(top, &stored.point);
+        let link = self.link(b"prefix", id.clone(), id.clone(), stored.point.ended);
+        self.layout.by_id.insert(id, link);
+    }
+
+    fn add_times(&mut self, top: u64, placed: &[Placed<'_>]) {
+        let mut names = Numbered::default();
+        for p in placed {
+            let point = &p.stored.point;
+            let day = day_name(point.started);
+            let folder = self.folder(top, &["by-time", &day]);
+            let name = format!("{}@{}", p.path.1, clock_name(point.started));
+            let name = names.next(((day, String::new()), name));
+            let target = format!("../../by-group/{}/{}/{}", p.path.0, p.path.1, p.time);
+            let item = self.link(&folder.to_le_bytes(), name, target, point.ended);
+            self.list(folder, item);
+            [top, folder].into_iter().for_each(|folder| self.touch(folder, point));
+        }
+    }
+
+    fn touch(&mut self, folder: u64, point: &RecoveryPoint) {
+        for ino in BTreeSet::from([folder, ROOT]) {
+            let folder = self.entry(ino);
+            folder.changed.seconds = folder.changed.seconds.max(point.ended.seconds);
+        }
+    }
+
+    fn finish(mut self) -> Layout {
+        for folder in self.layout.folders.values_mut() {
+            folder.changed.nanos = listing_hash(folder);
+        }
+        self.layout
+    }
+}
+
+/// A number of nanoseconds that differs when the listing does.
+fn listing_hash(folder: &Folder) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    for (position, item) in &folder.listed {
+        hasher.update(&position.to_le_bytes()).update(&item.ino.to_le_bytes());
+    }
+    let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+    u32::from_le_bytes([a, b, c, d]) % 1_000_000_000
+}
+
+impl Folder {
+    fn empty(parent: u64) -> Self {
+        let (listed, positions) = (BTreeMap::new(), HashMap::new());
+        Self { parent, listed, hidden: Vec::new(), changed: Timestamp::default(), positions }
+    }
+
+    fn list(&mut self, item: Item) {
+        let [a, b, c, d, e, f, g, _, ..] = *blake3::hash(item.name.as_bytes()).as_bytes();
+        let mut position = u64::from_le_bytes([a, b, c, d, e, f, g, 0]) + 3;
+        while self.listed.contains_key(&position) {
+            position += 1;
+        }
+        self.positions.insert(item.name.clone(), position);
+        self.listed.insert(position, item);
+    }
+}

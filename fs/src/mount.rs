@@ -1,0 +1,331 @@
+//! The life of a mount: what must hold before it begins, dead predecessors, and an end that leaves nothing behind.
+//!
+//! Mounting is done here and not by the `fuser` crate, for three reasons found in its source. Its guard unmounts *the
+//! path* when a session ends, whatever is mounted there by then: a process that lingers for an open file would take away
+//! its successor's mount. Its unmounting forgets the mount after one `EBUSY`. And without `allow_other` it checks
+//! callers a second time, by a rule that turns away root where the kernel would not.
+//!
+//! A mount whose process died answers `ENOTCONN` and stays. That is on purpose: an empty directory in its place
+//! would make a mirror with deletion delete the mirror. [`Mount::spawn`] replaces such a mount, if it was ours.
+//!
+//! Who may enter: the user who mounted, and nobody else, not even root on a user's mount. With `allow_other` all
+//! users, by the modes, owners and ACLs of the *source*, which the kernel enforces. That is asked for and never implied,
+//! also for root: directories above a source guard it at its home and are not in the point, and the source's numbers may be other people here. There
+//! is no `allow_root`: the kernel would let everybody in, and what it keeps for ever it would show to them unasked.
+
+mod device;
+mod error;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use fuser::{Config, Notifier, Session, SessionACL};
+use holdfast_store::clock::Clock;
+use nix::errno::Errno;
+
+use crate::fuse::{Fuse, invalidate};
+use crate::pool::{Pool, PoolOptions};
+use crate::recovery::Recovery;
+use crate::view::View;
+
+pub use error::MountError;
+
+/// How every mount of ours begins its name in the table of mounts.
+pub const NAME_PREFIX: &str = "holdfast:";
+
+/// How long files that are still open are waited for before a mount is taken out of sight.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks at something that changes soon.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Between two looks at the list of points.
+const POINTS_EVERY: Duration = Duration::from_secs(1);
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// An existing directory.
+    pub mountpoint: PathBuf,
+    /// What the table of mounts shows after `holdfast:`, such as the beginning of the store's id.
+    pub name: String,
+    /// Let all users in, as modes and ACLs of the source allow.
+    pub allow_other: bool,
+    /// Mount over a directory that is not empty.
+    pub over_nonempty: bool,
+    /// Directories that must not be covered: those of the store.
+    pub keep_clear: Vec<PathBuf>,
+    /// Longest time to an answer; then `EIO`.
+    pub read_timeout: Duration,
+    /// Threads that talk to the kernel and answer what is in memory.
+    pub session_threads: usize,
+    /// Threads that read and decode what lies on this machine.
+    pub local_threads: usize,
+    /// Threads that wait for vaults.
+    pub vault_threads: usize,
+}
+
+impl MountOptions {
+    /// The usual: nobody else let in, 30 s, as many threads as cores (2 to 8) and 16 for vaults.
+    pub fn new(mountpoint: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            mountpoint: mountpoint.into(),
+            name: name.into(),
+            allow_other: false,
+            over_nonempty: false,
+            keep_clear: Vec::new(),
+            read_timeout: Duration::from_secs(30),
+            session_threads: cores.clamp(2, 8),
+            local_threads: cores.max(2),
+            vault_threads: 16,
+        }
+    }
+}
+
+/// How a mount ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Nothing is left.
+    Cleanly,
+    /// It is out of sight; programs that had files open keep them until they close them.
+    Detached,
+    /// It was gone already.
+    AlreadyGone,
+}
+
+#[derive(Debug, Default)]
+struct Ended {
+    result: Mutex<Option<Result<(), String>>>,
+    wake: Condvar,
+}
+
+/// A mounted file system. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Mount {
+    mountpoint: PathBuf,
+    /// Number of the mount in the kernel's table: the path alone could be somebody else's by now.
+    id: Option<u64>,
+    pool: Arc<Pool>,
+    view: Arc<View>,
+    ended: Arc<Ended>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Mount {
+    /// Mounts, and answers from threads of its own.
+    pub fn spawn(
+        recovery: Arc<dyn Recovery>,
+        options: &MountOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, MountError> {
+        let mountpoint = table::resolve(&options.mountpoint)?;
+        make_way(&mountpoint, options)?;
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let view = Arc::new(View::new(recovery, uid, gid).map_err(MountError::Store)?);
+        let pool = Arc::new(Pool::start(pool_options(options), clock.clone()).map_err(MountError::Threads)?);
+        let fuse = Fuse::new(view.clone(), pool.clone());
+        let session = begin(&mountpoint, fuse, options)?;
+        let ended = Arc::new(Ended::default());
+        let id = table::top(&mountpoint)?.map(|entry| entry.id);
+        let notifier = session.notifier();
+        let mount = Self { mountpoint, id, pool, view, ended, clock };
+        mount.run(session)?;
+        mount.follow_points(notifier)?;
+        Ok(mount)
+    }
+
+    /// Where it is mounted.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// What it shows.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Waits until it has ended, by [`unmount`](Self::unmount) or by somebody else's doing.
+    pub fn wait(&self) -> Result<(), MountError> {
+        let ended = self.ended.wake.wait_while(lock(&self.ended.result), |result| result.is_none());
+        match &*ended.unwrap_or_else(PoisonError::into_inner) {
+            Some(Err(detail)) => Err(MountError::Session(detail.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends it: what waits for slow answers gets `EIO`; files that stay open for 2 s more do not hold it up.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        self.pool.end();
+        let ours = |entry: &table::Entry| Some(entry.id) == self.id;
+        let how = unmount_if(&self.mountpoint, ours, &*self.clock)?;
+        if how == Unmounted::Cleanly {
+            self.wait_a_little();
+        }
+        Ok(how)
+    }
+
+    fn wait_a_little(&self) {
+        for _ in 0..BUSY_PATIENCE.as_millis() / STEP.as_millis() {
+            if self.has_ended() {
+                return;
+            }
+            self.clock.pause(STEP);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        lock(&self.ended.result).is_some()
+    }
+
+    fn run(&self, session: Session<Fuse>) -> Result<(), MountError> {
+        let (ended, pool) = (self.ended.clone(), self.pool.clone());
+        let serve = move || {
+            let result = session.run().map_err(|e| e.to_string());
+            if let Err(error) = &result {
+                tracing::error!(error, "the session with the kernel ended");
+            }
+            pool.end();
+            *lock(&ended.result) = Some(result);
+            ended.wake.notify_all();
+        };
+        thread::Builder::new().name("holdfast-mount".into()).spawn(serve).map_err(MountError::Threads)?;
+        Ok(())
+    }
+
+    /// Lets new points appear and vanished ones go. A thread of its own: the kernel may make a notice of change wait
+    /// for an answer, which must then come from another thread.
+    fn follow_points(&self, notifier: Notifier) -> Result<(), MountError> {
+        let (view, clock, ended) = (self.view.clone(), self.clock.clone(), self.ended.clone());
+        let follow = move || {
+            while !pause_unless_ended(&*clock, &ended) {
+                match view.refresh() {
+                    Ok(changes) => invalidate(&notifier, &changes),
+                    Err(error) => tracing::warn!(%error, "cannot look for new recovery points"),
+                }
+            }
+        };
+        thread::Builder::new().name("holdfast-points".into()).spawn(follow).map_err(MountError::Threads)?;
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if !self.has_ended()
+            && let Err(error) = self.unmount()
+        {
+            tracing::warn!(%error, "cannot unmount");
+        }
+    }
+}
+
+/// Takes away the mount at `path`, if it is one of ours, dead or alive.
+pub fn unmount_path(path: &Path, clock: &dyn Clock) -> Result<Unmounted, MountError> {
+    let path = table::resolve(path)?;
+    match table::top(&path)? {
+        Some(entry) if entry.is_ours() => unmount_if(&path, |other| other.id == entry.id, clock),
+        Some(entry) => Err(MountError::NotOurs { path, source_name: entry.source }),
+        None => Err(MountError::NotMounted { path }),
+    }
+}
+
+fn pool_options(options: &MountOptions) -> PoolOptions {
+    PoolOptions {
+        local_threads: options.local_threads,
+        vault_threads: options.vault_threads,
+        timeout: options.read_timeout,
+    }
+}
+
+/// True when the mount has ended, false after a second.
+fn pause_unless_ended(clock: &dyn Clock, ended: &Ended) -> bool {
+    let steps = POINTS_EVERY.as_millis() / STEP.as_millis();
+    (0..steps).any(|_| {
+        clock.pause(STEP);
+        lock(&ended.result).is_some()
+    })
+}
+
+/// Mounts and shakes hands with the kernel.
+fn begin(mountpoint: &Path, fuse: Fuse, options: &MountOptions) -> Result<Session<Fuse>, MountError> {
+    let device = device::open(mountpoint, options)?;
+    let mut config = Config::default();
+    config.n_threads = Some(options.session_threads.max(1));
+    config.clone_fd = options.session_threads > 1;
+    // The kernel alone decides who may enter; see the top.
+    Session::from_fd(fuse, device, SessionACL::All, config).map_err(|error| {
+        let _ = device::unmount(mountpoint, true);
+        MountError::Session(error.to_string())
+    })
+}
+
+/// Whatever has to be out of the way, or else must not be mounted over.
+fn make_way(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError> {
+    for dir in &options.keep_clear {
+        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+        if dir.starts_with(mountpoint) || mountpoint.starts_with(&dir) {
+            return Err(MountError::CoversStore { path: mountpoint.to_path_buf(), store: dir });
+        }
+    }
+    if let Some(entry) = table::top(mountpoint)? {
+        replace_dead(mountpoint, &entry)?;
+    }
+    let metadata = fs::metadata(mountpoint).map_err(MountError::io("look at", mountpoint))?;
+    if !metadata.is_dir() {
+        return Err(MountError::NotDirectory { path: mountpoint.to_path_buf() });
+    }
+    let mut entries = fs::read_dir(mountpoint).map_err(MountError::io("list", mountpoint))?;
+    if entries.next().is_some() && !options.over_nonempty {
+        return Err(MountError::NotEmpty { path: mountpoint.to_path_buf() });
+    }
+    Ok(())
+}
+
+/// A mount of ours whose process is gone gives way; one that lives does not.
+fn replace_dead(mountpoint: &Path, entry: &table::Entry) -> Result<(), MountError> {
+    let path = mountpoint.to_path_buf();
+    let dead = match fs::metadata(mountpoint) {
+        Ok(_) => false,
+        Err(e) => e.raw_os_error() == Some(Errno::ENOTCONN as i32),
+    };
+    match (entry.is_ours(), dead) {
+        (true, true) => {
+            tracing::info!(path = %path.display(), "replacing a mount whose process has died");
+            device::unmount(mountpoint, true).map_err(|e| MountError::io("unmount", &path)(e.into()))
+        }
+        (true, false) => Err(MountError::AlreadyMounted { path }),
+        (false, true) => Err(MountError::DeadForeign { path, source_name: entry.source.clone() }),
+        (false, false) => Ok(()),
+    }
+}
+
+/// Unmounts what is on top at `path` as long as it is the one that is meant.
+fn unmount_if(
+    path: &Path,
+    meant: impl Fn(&table::Entry) -> bool,
+    clock: &dyn Clock,
+) -> Result<Unmounted, MountError> {
+    let until = clock.monotonic().saturating_add(BUSY_PATIENCE);
+    loop {
+        if !table::top(path)?.is_some_and(|entry| meant(&entry)) {
+            return Ok(Unmounted::AlreadyGone);
+        }
+        match device::unmount(path, false) {
+            Ok(()) => return Ok(Unmounted::Cleanly),
+            Err(Errno::EBUSY) if clock.monotonic() < until => clock.pause(STEP),
+            Err(Errno::EBUSY) => break,
+            Err(errno) => return Err(MountError::io("unmount", path)(errno.into())),
+        }
+    }
+    device::unmount(path, true).map_err(|e| MountError::io("unmount", path)(e.into()))?;
+    Ok(Unmounted::Detached)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

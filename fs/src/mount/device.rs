@@ -1,0 +1,132 @@
+//! The calls that mount and unmount: `mount(2)` as root, else the helper `fusermount3`.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::{MountError, MountOptions, NAME_PREFIX};
+
+const DEVICE: &str = "/dev/fuse";
+const HELPER: &str = "fusermount3";
+
+/// Options that every mount has, as the helper wants them.
+const OPTIONS: &str = "ro,nosuid,nodev,noatime,default_permissions,subtype=holdfast";
+
+/// Mounts on `mountpoint` and returns the kernel's end of it.
+pub fn open(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    if nix::unistd::geteuid().is_root() {
+        match open_directly(mountpoint, options) {
+            // Root of a container without the right to mount: the helper may have it.
+            Err(MountError::Io { source, .. }) if source.raw_os_error() == Some(Errno::EPERM as i32) => {}
+            other => return other,
+        }
+    }
+    open_by_helper(mountpoint, options)
+}
+
+fn open_directly(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let device = File::options().read(true).write(true).open(DEVICE).map_err(no_device)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let fd = device.as_raw_fd();
+    let mut data = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions");
+    if options.allow_other {
+        data.push_str(",allow_other");
+    }
+    let source = source_name(options);
+    mount(Some(source.as_str()), mountpoint, Some("fuse.holdfast"), flags, Some(data.as_str()))
+        .map_err(|errno| MountError::io("mount on", mountpoint)(errno.into()))?;
+    Ok(device.into())
+}
+
+fn no_device(error: io::Error) -> MountError {
+    match error.kind() {
+        io::ErrorKind::NotFound => MountError::NoFuse,
+        _ => MountError::io("open", Path::new(DEVICE))(error),
+    }
+}
+
+/// A comma would begin another option.
+fn source_name(options: &MountOptions) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    format!("{NAME_PREFIX}{}", options.name.chars().map(safe).collect::<String>())
+}
+
+/// The helper mounts and passes the device through a socket, which is its standard input here: so no other
+/// child of this process can inherit it by chance.
+fn open_by_helper(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    if !Path::new(DEVICE).exists() {
+        return Err(MountError::NoFuse);
+    }
+    let mut words = format!("{OPTIONS},fsname={}", source_name(options));
+    if options.allow_other {
+        words.push_str(",allow_other");
+    }
+    if options.over_nonempty {
+        tracing::debug!("the helper mounts over what is there without being told");
+    }
+    let (ours, theirs) = UnixStream::pair().map_err(MountError::Threads)?;
+    let child = Command::new(HELPER)
+        .args(["-o", &words, "--"])
+        .arg(mountpoint)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(no_helper)?;
+    let device = receive(&ours);
+    let output = child.wait_with_output().map_err(MountError::io("run", Path::new(HELPER)))?;
+    match device {
+        Some(device) if output.status.success() => Ok(device),
+        _ => Err(MountError::Helper(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+fn no_helper(error: io::Error) -> MountError {
+    match error.kind() {
+        io::ErrorKind::NotFound => MountError::NoHelper,
+        _ => MountError::io("run", Path::new(HELPER))(error),
+    }
+}
+
+/// The descriptor that came through the socket; none if the helper closed it without sending one.
+fn receive(socket: &UnixStream) -> Option<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    recvmsg(socket.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    })
+}
+
+/// Unmounts what is on top at `mountpoint`; `detach` takes it out of sight even while it is in use.
+pub fn unmount(mountpoint: &Path, detach: bool) -> Result<(), Errno> {
+    let flags = if detach { MntFlags::MNT_DETACH } else { MntFlags::empty() } | MntFlags::UMOUNT_NOFOLLOW;
+    match umount2(mountpoint, flags) {
+        Err(Errno::EPERM) if !nix::unistd::geteuid().is_root() => unmount_by_helper(mountpoint, detach),
+        other => other,
+    }
+}
+
+fn unmount_by_helper(mountpoint: &Path, detach: bool) -> Result<(), Errno> {
+    let mut command = Command::new(HELPER);
+    command.arg("-u").args(detach.then_some("-z")).arg("--").arg(mountpoint);
+    let output = command.stdin(Stdio::null()).output().map_err(|_| Errno::ENOENT)?;
+    match (output.status.success(), String::from_utf8_lossy(&output.stderr).contains("busy")) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Errno::EBUSY),
+        (false, false) => Err(Errno::EPERM),
+    }
+}

@@ -1,0 +1,102 @@
+//! The pool on a clock of its own: nothing here waits for real time.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::mpsc;
+
+use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
+
+use super::*;
+
+struct Probe(mpsc::Sender<Result<u32, FsError>>);
+
+impl Reply for Probe {
+    fn refuse(self, error: FsError) {
+        self.0.send(Err(error)).unwrap();
+    }
+}
+
+fn options(timeout: Duration) -> PoolOptions {
+    PoolOptions { local_threads: 1, vault_threads: 1, timeout }
+}
+
+fn ask(pool: &Pool, reach: Reach, ino: u64, work: impl FnOnce() -> Result<u32, FsError> + Send + 'static) -> mpsc::Receiver<Result<u32, FsError>> {
+    let (sender, receiver) = mpsc::channel();
+    pool.submit(reach, ino, Probe(sender), move |_| work(), |probe, value| probe.0.send(Ok(value)).unwrap());
+    receiver
+}
+
+#[test]
+fn answers_and_errors_come_back() {
+    let pool = Pool::start(options(Duration::from_secs(60)), Arc::new(SystemClock)).unwrap();
+    assert_eq!(ask(&pool, Reach::Local, 1, || Ok(7)).recv().unwrap().unwrap(), 7);
+    let error = ask(&pool, Reach::Vault, 1, || Err(FsError::Stale)).recv().unwrap().unwrap_err();
+    assert!(matches!(error, FsError::Stale));
+    assert_eq!(pool.pending(), 0);
+}
+
+#[test]
+fn a_panic_is_an_error_and_the_thread_lives_on() {
+    let pool = Pool::start(options(Duration::from_secs(60)), Arc::new(SystemClock)).unwrap();
+    let error = ask(&pool, Reach::Local, 1, || std::panic::panic_any("on purpose")).recv().unwrap().unwrap_err();
+    assert!(matches!(error, FsError::Bug));
+    assert_eq!(ask(&pool, Reach::Local, 1, || Ok(1)).recv().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn a_request_that_hangs_is_refused_at_its_deadline_and_so_is_what_queues_behind_it() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
+    let (release, hang) = mpsc::channel::<()>();
+    let first = ask(&pool, Reach::Vault, 1, move || {
+        let _ = hang.recv();
+        Ok(1)
+    });
+    let second = ask(&pool, Reach::Vault, 2, || Ok(2));
+    assert!(matches!(first.recv().unwrap(), Err(FsError::Late)));
+    assert!(matches!(second.recv().unwrap(), Err(FsError::Late)));
+    assert!(clock.monotonic() >= Duration::from_secs(30));
+    drop(release);
+}
+
+#[test]
+fn a_hanging_vault_does_not_hold_up_what_is_local() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let (release, hang) = mpsc::channel::<()>();
+    let slow = ask(&pool, Reach::Vault, 1, move || {
+        let _ = hang.recv();
+        Ok(1)
+    });
+    assert_eq!(ask(&pool, Reach::Local, 2, || Ok(2)).recv().unwrap().unwrap(), 2);
+    drop(release);
+    assert_eq!(slow.recv().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn a_node_that_was_late_is_refused_at_once_for_a_moment() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
+    let (release, hang) = mpsc::channel::<()>();
+    let late = ask(&pool, Reach::Vault, 1, move || {
+        let _ = hang.recv();
+        Ok(1)
+    });
+    assert!(late.recv().unwrap().is_err());
+    assert!(matches!(ask(&pool, Reach::Local, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
+    drop(release);
+    clock.advance(TRIPPED_FOR);
+    assert_eq!(ask(&pool, Reach::Local, 1, || Ok(1)).recv().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn the_end_refuses_what_waits_and_what_comes() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let (release, hang) = mpsc::channel::<()>();
+    let waiting = ask(&pool, Reach::Vault, 1, move || {
+        let _ = hang.recv();
+        Ok(1)
+    });
+    pool.end();
+    assert!(matches!(waiting.recv().unwrap(), Err(FsError::Ending)));
+    assert!(matches!(ask(&pool, Reach::Local, 2, || Ok(1)).recv().unwrap(), Err(FsError::Ending)));
+    drop(release);
+}

@@ -1,0 +1,86 @@
+//! The door to the store: what a file system asks of it.
+//!
+//! The first attempt at an answer is made on the thread that talks to the kernel and may only use what is
+//! in memory ([`Patience::Now`]); what is not is refused with how far away it is, and asked again on a thread
+//! that can afford to wait ([`Patience::Until`]).
+
+mod store;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use holdfast_store::clock::Deadline;
+use holdfast_store::error::StoreError;
+use holdfast_store::id::ChunkId;
+use holdfast_store::reader::Tier;
+use holdfast_store::store::StoredPoint;
+use holdfast_store::tree::{Content, Node};
+
+pub use store::StoreRecovery;
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Only what is in memory.
+    Now,
+    /// Whatever it takes until then.
+    Until(Deadline),
+}
+
+/// Where the nearest answer lies that is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// On this machine: reading and decoding.
+    Local,
+    /// In a vault: waiting for a network.
+    Vault,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It is not in memory; only with [`Patience::Now`].
+    Later(Reach),
+    /// The store refused.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What to seek for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// The next stored byte.
+    Data,
+    /// The next hole; the end of a file is one.
+    Hole,
+}
+
+/// Everything a view asks of a store. Called from many threads at once; promises to give up at the deadline.
+pub trait Recovery: Send + Sync + 'static {
+    /// All recovery points, in any order. Called about once a second.
+    fn points(&self) -> Result<Vec<StoredPoint>, StoreError>;
+
+    /// The entry called `name` of the directory `tree`, with its position among all entries (from 0).
+    fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal>;
+
+    /// Up to `most` (at least 1) entries of the directory `tree` from position `from` on; fewer only at its end, or
+    /// where the implementation finds it convenient to pause, but at least one if there is one.
+    fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal>;
+
+    /// Bytes `range` of a file, which lies within its size; holes are zeros.
+    fn read(&self, content: &Content, range: Range<u64>, patience: Patience) -> Result<Bytes, Refusal>;
+
+    /// Where the next data or hole begins, from `offset` on, which lies within the file; `None` if there is none.
+    fn seek(&self, content: &Content, offset: u64, seek: Seek, patience: Patience) -> Result<Option<u64>, Refusal>;
+
+    /// Bytes of a file of `size` bytes that do not lie in holes.
+    fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal>;
+
+    /// The farthest tier that a whole read of the file would reach for; `None` if it has no bytes.
+    fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal>;
+}

@@ -1,0 +1,5 @@
+//! Recovery points out of an open store.
+
+/// Placeholder.
+#[derive(Debug)]
+pub struct StoreRecovery;

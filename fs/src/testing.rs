@@ -1,0 +1,308 @@
+//! A recovery in memory for tests: trees made by hand, and misbehaviour on demand.
+//!
+//! It stands in for the store wherever the file system above it is tested: warm, cold, failing, or hanging
+//! without any respect for deadlines, separately for directories and for contents.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use holdfast_store::clock::Timestamp;
+use holdfast_store::error::StoreError;
+use holdfast_store::id::{ChunkId, RecoveryPointId, SourceTag};
+use holdfast_store::point::{Consistency, Counts, PointState, RecoveryPoint, SourceName};
+use holdfast_store::reader::Tier;
+use holdfast_store::store::StoredPoint;
+use holdfast_store::tree::{Content, Extent, Node, NodeKind, Subtree};
+
+use crate::recovery::{Patience, Reach, Recovery, Refusal, Seek};
+
+/// How a kind of request is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Behaviour {
+    /// At once.
+    #[default]
+    Warm,
+    /// Only on a second, patient request.
+    Cold(Reach),
+    /// Never; a patient request gets an error.
+    Failing,
+    /// A patient request hangs until the behaviour changes, deadline or not.
+    Hanging,
+    /// The answer panics.
+    Panicking,
+}
+
+/// Stretches of a file to be made.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Stored bytes.
+    Data(Vec<u8>),
+    /// A hole.
+    Hole(u64),
+}
+
+#[derive(Default)]
+struct State {
+    points: Vec<StoredPoint>,
+    trees: HashMap<ChunkId, Vec<Node>>,
+    chunks: HashMap<ChunkId, Bytes>,
+    directories: Behaviour,
+    contents: Behaviour,
+    reads: u64,
+}
+
+/// Points, trees and chunks in memory.
+#[derive(Default)]
+pub struct MemoryRecovery {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl MemoryRecovery {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how requests for directories are answered.
+    pub fn directories(&self, behaviour: Behaviour) {
+        self.state().directories = behaviour;
+        self.changed.notify_all();
+    }
+
+    /// Sets how requests for contents are answered.
+    pub fn contents(&self, behaviour: Behaviour) {
+        self.state().contents = behaviour;
+        self.changed.notify_all();
+    }
+
+    /// Patient requests for contents so far.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
+    /// A file made of parts.
+    pub fn file(&self, name: &str, parts: &[Part]) -> Node {
+        let mut state = self.state();
+        let extents = parts.iter().map(|part| match part {
+            Part::Hole(len) => Extent::Hole { len: *len },
+            Part::Data(bytes) => {
+                let id = chunk_id(bytes);
+                state.chunks.insert(id, Bytes::copy_from_slice(bytes));
+                Extent::Data { id, len: bytes.len() as u32 }
+            }
+        });
+        let extents: Vec<_> = extents.collect();
+        let size = extents.iter().map(Extent::len).sum();
+        Node { size, content: Some(Content::Inline(extents)), ..node(name, NodeKind::File) }
+    }
+
+    /// A directory of these entries.
+    pub fn directory(&self, name: &str, mut entries: Vec<Node>) -> Node {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut hasher = blake3::Hasher::new();
+        entries.iter().for_each(|entry| {
+            hasher.update(format!("{entry:?}").as_bytes());
+        });
+        let tree = ChunkId(*hasher.finalize().as_bytes());
+        let bytes = entries.iter().map(|entry| entry.size).sum();
+        let subtree = Some(Subtree { tree, entries: entries.len() as u64, bytes });
+        self.state().trees.insert(tree, entries);
+        Node { subtree, links: 2, mode: 0o755, ..node(name, NodeKind::Directory) }
+    }
+
+    /// Adds a point with this root directory.
+    pub fn add(&self, mut stored: StoredPoint, root: Node) {
+        Arc::make_mut(&mut stored.point).root = root;
+        self.state().points.push(stored);
+    }
+
+    /// Removes a point.
+    pub fn remove(&self, id: &RecoveryPointId) {
+        self.state().points.retain(|p| p.point.id != *id);
+    }
+
+    /// Waits or refuses as the behaviour says.
+    fn gate(&self, which: fn(&State) -> Behaviour, patience: Patience) -> Result<MutexGuard<'_, State>, Refusal> {
+        let mut state = self.state();
+        loop {
+            let (behaviour, now) = (which(&state), patience == Patience::Now);
+            match behaviour {
+                Behaviour::Warm => return Ok(state),
+                Behaviour::Cold(_) if !now => return Ok(state),
+                Behaviour::Cold(reach) => return Err(Refusal::Later(reach)),
+                Behaviour::Failing | Behaviour::Hanging if now => return Err(Refusal::Later(Reach::Vault)),
+                Behaviour::Failing => return Err(StoreError::Timeout { what: "a test".into() }.into()),
+                Behaviour::Hanging => {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                Behaviour::Panicking => {
+                    drop(state);
+                    std::panic::panic_any("a test asked for it");
+                }
+            }
+        }
+    }
+
+    fn tree<T>(
+        &self,
+        tree: &ChunkId,
+        patience: Patience,
+        look: impl FnOnce(&[Node]) -> T,
+    ) -> Result<T, Refusal> {
+        let state = self.gate(|state| state.directories, patience)?;
+        let entries = state.trees.get(tree);
+        Ok(look(entries.ok_or_else(|| StoreError::NotFound { what: format!("tree {tree}") })?))
+    }
+}
+
+impl Recovery for MemoryRecovery {
+    fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
+        Ok(self.state().points.clone())
+    }
+
+    fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal> {
+        self.tree(tree, patience, |entries| {
+            let at = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok()?;
+            Some((at as u64, entries.get(at)?.clone()))
+        })
+    }
+
+    fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal> {
+        self.tree(tree, patience, |entries| {
+            entries.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)).take(most).cloned().collect()
+        })
+    }
+
+    fn read(&self, content: &Content, range: Range<u64>, patience: Patience) -> Result<Bytes, Refusal> {
+        if patience != Patience::Now {
+            self.state().reads += 1;
+        }
+        let state = self.gate(|state| state.contents, patience)?;
+        let mut out = BytesMut::new();
+        for (start, extent) in extents(content) {
+            let (from, to) = (range.start.max(start), range.end.min(start + extent.len()));
+            if from >= to {
+                continue;
+            }
+            match extent {
+                Extent::Hole { .. } => out.resize(out.len() + (to - from) as usize, 0),
+                Extent::Data { id, .. } => {
+                    let chunk = state.chunks.get(&id).ok_or(StoreError::NotFound { what: id.hex() })?;
+                    out.extend_from_slice(&chunk[(from - start) as usize..(to - start) as usize]);
+                }
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    fn seek(&self, content: &Content, offset: u64, seek: Seek, patience: Patience) -> Result<Option<u64>, Refusal> {
+        let _state = self.gate(|state| state.contents, patience)?;
+        let wanted = |extent: &Extent| matches!(extent, Extent::Hole { .. }) == (seek == Seek::Hole);
+        let found = extents(content).into_iter().find(|(at, e)| at + e.len() > offset && wanted(e));
+        Ok(found.map(|(at, _)| at.max(offset)))
+    }
+
+    fn stored(&self, content: &Content, _size: u64, _patience: Patience) -> Result<u64, Refusal> {
+        let data = extents(content).into_iter().filter(|(_, extent)| matches!(extent, Extent::Data { .. }));
+        Ok(data.map(|(_, extent)| extent.len()).sum())
+    }
+
+    fn tier(&self, content: &Content, _patience: Patience) -> Result<Option<Tier>, Refusal> {
+        let any = extents(content).iter().any(|(_, extent)| matches!(extent, Extent::Data { .. }));
+        Ok(any.then_some(Tier::Memory))
+    }
+}
+
+/// Extents with the offsets at which they begin.
+fn extents(content: &Content) -> Vec<(u64, Extent)> {
+    let Content::Inline(extents) = content else { return Vec::new() };
+    let starts = extents.iter().scan(0, |at, extent| {
+        let start = *at;
+        *at += extent.len();
+        Some((start, *extent))
+    });
+    starts.collect()
+}
+
+fn chunk_id(bytes: &[u8]) -> ChunkId {
+    ChunkId(*blake3::hash(bytes).as_bytes())
+}
+
+/// A node with plain attributes.
+pub fn node(name: &str, kind: NodeKind) -> Node {
+    let time = Timestamp { seconds: 1_700_000_000, nanos: 123_456_789 };
+    Node {
+        name: name.as_bytes().to_vec(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        user: None,
+        group: None,
+        mtime: time,
+        ctime: time,
+        size: 0,
+        inode: 12,
+        filesystem: 0,
+        links: 1,
+        flags: 0,
+        content: None,
+        subtree: None,
+        target: None,
+        device: None,
+        xattrs: Vec::new(),
+        extensions: Vec::new(),
+    }
+}
+
+/// A file of one extent whose chunk nobody stores.
+pub fn file(name: &str, bytes: &[u8]) -> Node {
+    let extent = Extent::Data { id: chunk_id(bytes), len: bytes.len() as u32 };
+    let extents = if bytes.is_empty() { Vec::new() } else { vec![extent] };
+    Node { size: bytes.len() as u64, content: Some(Content::Inline(extents)), ..node(name, NodeKind::File) }
+}
+
+/// A symbolic link.
+pub fn link(name: &str, target: &str) -> Node {
+    let size = target.len() as u64;
+    Node { size, mode: 0o777, target: Some(target.as_bytes().to_vec()), ..node(name, NodeKind::Symlink) }
+}
+
+/// A complete point that began at `started` (seconds since 1970), with an empty root. Its id follows from its name.
+pub fn point(host: &str, group: &str, source: &str, started: i64, sequence: u64) -> StoredPoint {
+    let name = blake3::hash(format!("{host}\0{group}\0{source}").as_bytes());
+    let id = blake3::keyed_hash(name.as_bytes(), &sequence.to_le_bytes());
+    let half = |bytes: &[u8; 32]| std::array::from_fn(|at| bytes.get(at).copied().unwrap_or_default());
+    let point = RecoveryPoint {
+        id: RecoveryPointId(half(id.as_bytes())),
+        source_tag: SourceTag(half(name.as_bytes())),
+        source: SourceName { host: host.into(), group: group.into(), source: source.into() },
+        path: b"/srv".to_vec(),
+        sequence,
+        previous: [0; 32],
+        started: Timestamp::from_seconds(started),
+        ended: Timestamp::from_seconds(started.saturating_add(60)),
+        state: PointState::Complete,
+        consistency: Consistency::Snapshot,
+        root: Node { links: 2, mode: 0o755, ..node("root", NodeKind::Directory) },
+        counts: Counts { files: 3, directories: 1, bytes: 4096, ..Counts::default() },
+        summary: Vec::new(),
+        packs: Vec::new(),
+        errors_total: 0,
+        errors: Vec::new(),
+        witness: Vec::new(),
+        tags: Vec::new(),
+        writer: Vec::new(),
+        tool: "test".into(),
+        extensions: Vec::new(),
+        signature: Vec::new(),
+    };
+    StoredPoint { point: Arc::new(point), hash: *id.as_bytes(), local: true, vaults: Vec::new() }
+}

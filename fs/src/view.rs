@@ -1,0 +1,381 @@
+//! The whole file system, with no kernel in sight: names, attributes, listings, bytes, holes, attributes by name.
+//!
+//! Every answer is found from a number alone: nothing is opened and nothing has to be closed. An answer that puts a number
+//! into the kernel's hands comes as an [`Entry`]; once the kernel has it, [`View::accept`] counts that, and
+//! [`View::forget`] takes it back.
+//!
+//! Positions in a listing: 1 is `.`, 2 is `..`, then each entry has its own, which stays the same; a listing
+//! goes on *after* a position. Inside a point the n-th entry (from 0) has position n + 3.
+
+mod attr;
+mod list;
+mod xattr;
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use holdfast_store::error::StoreError;
+use holdfast_store::id::{ChunkId, RecoveryPointId};
+use holdfast_store::tree::{Node, NodeKind};
+use lru::LruCache;
+
+use crate::error::FsError;
+use crate::inode::{Identity, Place, Table, is_layout};
+use crate::layout::{Change, Item, Layout, Root, Stands};
+use crate::recovery::{Patience, Recovery, Seek};
+
+pub use attr::{Attr, BLOCK_SIZE};
+pub use list::{Detail, Listed};
+pub use xattr::{XattrAnswer, sized};
+
+/// Nodes kept by number between the listing that met them and the reading that follows.
+const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Nodes with more bytes of attributes than this are not kept: 4,096 of them stay below 40 MB.
+const KEPT_XATTR_BYTES_MAX: usize = 4096;
+
+/// Longest name of an entry, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+/// How long the kernel may believe an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// For ever: it is about the inside of a point.
+    Forever,
+    /// For a second: points come and go.
+    Brief,
+}
+
+/// What has to be noted when the kernel has been told a number.
+#[derive(Clone, Debug)]
+enum Claim {
+    /// Nothing: the layout knows it by heart.
+    Layout,
+    /// Where it was found.
+    Found(Box<(Identity, Place)>),
+}
+
+/// A node, ready to be told to the kernel.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Number and attributes.
+    pub attr: Attr,
+    /// How long the name leads here.
+    pub name_lifetime: Lifetime,
+    /// How long the attributes hold.
+    pub attr_lifetime: Lifetime,
+    claim: Claim,
+}
+
+/// Size of everything in all points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of all files in all points.
+    pub bytes: u64,
+    /// Entries in all points.
+    pub entries: u64,
+}
+
+/// The file system.
+pub struct View {
+    recovery: Arc<dyn Recovery>,
+    layout: RwLock<Arc<Layout>>,
+    known: Mutex<(Vec<RecoveryPointId>, Totals)>,
+    table: Mutex<Table>,
+    nodes: Mutex<LruCache<u64, Arc<Node>>>,
+    owner: (u32, u32),
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// A node inside a point and how it was reached.
+struct Inside {
+    root: Arc<Root>,
+    parent: u64,
+    node: Arc<Node>,
+}
+
+impl View {
+    /// A view of everything in `recovery`; the directories above the points belong to `uid` and `gid`.
+    pub fn new(recovery: Arc<dyn Recovery>, uid: u32, gid: u32) -> Result<Self, StoreError> {
+        let view = Self {
+            recovery,
+            layout: RwLock::new(Arc::new(Layout::new(&[]))),
+            known: Mutex::default(),
+            table: Mutex::default(),
+            nodes: Mutex::new(LruCache::new(NODES_KEPT)),
+            owner: (uid, gid),
+        };
+        view.refresh()?;
+        Ok(view)
+    }
+
+    /// Looks for new and vanished points, and says what the kernel must be told.
+    pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
+        let points = self.recovery.points()?;
+        let mut ids: Vec<_> = points.iter().map(|p| p.point.id).collect();
+        ids.sort();
+        let mut known = lock(&self.known);
+        if known.0 == ids {
+            return Ok(Vec::new());
+        }
+        let totals = points.iter().map(|p| &p.point.counts).fold(Totals::default(), |sum, counts| Totals {
+            bytes: sum.bytes.saturating_add(counts.bytes),
+            entries: sum.entries.saturating_add(counts.files + counts.directories + counts.others),
+        });
+        let next = Arc::new(Layout::new(&points));
+        let changes = self.layout().changes(&next);
+        *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
+        *known = (ids, totals);
+        Ok(changes)
+    }
+
+    /// The directories above the points, as they are now.
+    pub fn layout(&self) -> Arc<Layout> {
+        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What all points hold.
+    pub fn totals(&self) -> Totals {
+        lock(&self.known).1
+    }
+
+    /// Nodes inside points that the kernel holds.
+    pub fn held(&self) -> usize {
+        lock(&self.table).len()
+    }
+
+    /// How long an entry of this directory, or its absence, is to be believed.
+    pub fn lifetime_below(&self, directory: u64) -> Lifetime {
+        match self.layout().get(directory) {
+            Some(Stands::Folder(_)) => Lifetime::Brief,
+            _ => Lifetime::Forever,
+        }
+    }
+
+    /// Attributes of a node and how long they hold.
+    pub fn attr(&self, ino: u64, patience: Patience) -> Result<(Attr, Lifetime), FsError> {
+        let entry = self.entry(ino, patience)?;
+        Ok((entry.attr, entry.attr_lifetime))
+    }
+
+    /// The entry `name` of the directory `parent`; of any node, `.` is itself, and `..` is the directory it is in.
+    pub fn lookup(&self, parent: u64, name: &[u8], patience: Patience) -> Result<Entry, FsError> {
+        match name {
+            b"." => return self.entry(parent, patience),
+            b".." => return self.entry(self.parent(parent)?, patience),
+            _ if name.len() > NAME_BYTES_MAX => return Err(FsError::NameTooLong),
+            _ => {}
+        }
+        let layout = self.layout();
+        if let Some(Stands::Folder(_)) = layout.get(parent) {
+            let item = layout.find(parent, name).ok_or(FsError::NotFound)?;
+            return self.item_entry(&layout, item);
+        }
+        let inside = self.inside(parent, patience)?;
+        let Some(tree) = tree_of(&inside.node)? else { return Err(FsError::NotFound) };
+        let (ordinal, node) = self.recovery.find(&tree, name, patience)?.ok_or(FsError::NotFound)?;
+        self.found(&inside.root, parent, (tree, ordinal), node, (Detail::All, patience))
+    }
+
+    /// Notes that the kernel was told this entry.
+    pub fn accept(&self, entry: &Entry) {
+        if let Claim::Found(found) = &entry.claim {
+            lock(&self.table).remember(&found.0, &found.1);
+        }
+    }
+
+    /// Takes back what [`accept`](Self::accept) noted `lookups` times.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        if !is_layout(ino) {
+            lock(&self.table).forget(ino, lookups);
+        }
+    }
+
+    /// Where a symbolic link leads.
+    pub fn readlink(&self, ino: u64, patience: Patience) -> Result<Bytes, FsError> {
+        if let Some(Stands::Link(link)) = self.layout().get(ino) {
+            return Ok(Bytes::copy_from_slice(link.target.as_bytes()));
+        }
+        let node = self.node(ino, patience)?;
+        match (&node.target, node.kind) {
+            (Some(target), NodeKind::Symlink) => Ok(Bytes::copy_from_slice(target)),
+            _ => Err(FsError::WrongKind),
+        }
+    }
+
+    /// Up to `len` bytes of a file from `offset` on; fewer only at its end.
+    pub fn read(&self, ino: u64, offset: u64, len: u32, patience: Patience) -> Result<Bytes, FsError> {
+        let node = self.file(ino, patience)?;
+        let end = offset.saturating_add(u64::from(len)).min(node.size);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let content = node.content.as_ref().ok_or(FsError::NotCaptured)?;
+        let bytes = self.recovery.read(content, offset..end, patience)?;
+        if bytes.len() as u64 == end - offset {
+            return Ok(bytes);
+        }
+        Err(FsError::Store(StoreError::corrupt("file", "its chunks do not add up to its size")))
+    }
+
+    /// Where the next data or hole begins, from `offset` on.
+    pub fn seek(&self, ino: u64, offset: u64, seek: Seek, patience: Patience) -> Result<u64, FsError> {
+        let node = self.file(ino, patience)?;
+        if offset >= node.size {
+            return Err(FsError::NothingThere);
+        }
+        let Some(content) = &node.content else { return if seek == Seek::Data { Ok(offset) } else { Ok(node.size) } };
+        match (self.recovery.seek(content, offset, seek, patience)?, seek) {
+            (Some(found), _) => Ok(found.min(node.size)),
+            (None, Seek::Hole) => Ok(node.size),
+            (None, Seek::Data) => Err(FsError::NothingThere),
+        }
+    }
+
+    fn file(&self, ino: u64, patience: Patience) -> Result<Arc<Node>, FsError> {
+        if self.is_folder(ino) {
+            return Err(FsError::IsDirectory);
+        }
+        let node = self.node(ino, patience)?;
+        match node.kind {
+            NodeKind::File => Ok(node),
+            NodeKind::Directory => Err(FsError::IsDirectory),
+            _ => Err(FsError::WrongKind),
+        }
+    }
+
+    fn is_folder(&self, ino: u64) -> bool {
+        matches!(self.layout().get(ino), Some(Stands::Folder(_)))
+    }
+
+    fn parent(&self, ino: u64) -> Result<u64, FsError> {
+        match self.layout().get(ino) {
+            Some(Stands::Folder(folder)) => return Ok(folder.parent),
+            Some(Stands::Root(root)) => return Ok(root.parent),
+            Some(Stands::Link(_)) => return Err(FsError::NotDirectory),
+            None => {}
+        }
+        lock(&self.table).place(ino).map(|place| place.parent).ok_or(FsError::Stale)
+    }
+
+    fn node(&self, ino: u64, patience: Patience) -> Result<Arc<Node>, FsError> {
+        Ok(self.inside(ino, patience)?.node)
+    }
+
+    /// A node inside a point, by its number.
+    fn inside(&self, ino: u64, patience: Patience) -> Result<Inside, FsError> {
+        match self.layout().get(ino) {
+            Some(Stands::Root(root)) => {
+                return Ok(Inside { root: root.clone(), parent: root.parent, node: root.node.clone() });
+            }
+            Some(_) => return Err(FsError::WrongKind),
+            None if is_layout(ino) => return Err(FsError::Stale),
+            None => {}
+        }
+        let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
+        let node = self.node_at(ino, &place, patience)?;
+        Ok(Inside { root: place.root, parent: place.parent, node })
+    }
+
+    fn node_at(&self, ino: u64, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
+        if let Some(node) = lock(&self.nodes).get(&ino) {
+            return Ok(node.clone());
+        }
+        let node = self.recovery.list(&place.tree, place.ordinal, 1, patience)?.into_iter().next();
+        let node = Arc::new(node.ok_or_else(|| missing(place))?);
+        self.keep(ino, &node);
+        Ok(node)
+    }
+
+    fn keep(&self, ino: u64, node: &Arc<Node>) {
+        let bytes: usize = node.xattrs.iter().map(|xattr| xattr.value.len()).sum();
+        if bytes <= KEPT_XATTR_BYTES_MAX {
+            lock(&self.nodes).put(ino, node.clone());
+        }
+    }
+
+    /// Any node by its number, as an answer that counts as one lookup.
+    fn entry(&self, ino: u64, patience: Patience) -> Result<Entry, FsError> {
+        let layout = self.layout();
+        match layout.get(ino) {
+            Some(stands) => return Ok(self.layout_entry(ino, &stands)),
+            None if is_layout(ino) => return Err(FsError::Stale),
+            None => {}
+        }
+        let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
+        let node = self.node_at(ino, &place, patience)?;
+        let identity = Identity::of_node(&place.root, place.parent, &node);
+        let attr = Attr::of_node(ino, &node, self.stored(&node, Detail::All, patience)?);
+        let claim = Claim::Found(Box::new((identity, place)));
+        Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
+    }
+
+    fn item_entry(&self, layout: &Layout, item: &Item) -> Result<Entry, FsError> {
+        let stands = layout.get(item.ino).ok_or(FsError::Stale)?;
+        Ok(self.layout_entry(item.ino, &stands))
+    }
+
+    fn layout_entry(&self, ino: u64, stands: &Stands<'_>) -> Entry {
+        let (attr, attr_lifetime) = match stands {
+            Stands::Folder(folder) => (Attr::of_folder(ino, folder, self.owner), Lifetime::Brief),
+            Stands::Link(link) => (Attr::of_link(ino, link, self.owner), Lifetime::Forever),
+            Stands::Root(root) => (Attr::of_node(ino, &root.node, 0), Lifetime::Forever),
+        };
+        Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout }
+    }
+
+    /// An entry just found in the directory `parent`.
+    fn found(
+        &self,
+        root: &Arc<Root>,
+        parent: u64,
+        (tree, ordinal): (ChunkId, u64),
+        node: Node,
+        (detail, patience): (Detail, Patience),
+    ) -> Result<Entry, FsError> {
+        let identity = Identity::of_node(root, parent, &node);
+        let ino = lock(&self.table).number(&identity);
+        let attr = Attr::of_node(ino, &node, self.stored(&node, detail, patience)?);
+        if detail == Detail::All {
+            self.keep(ino, &Arc::new(node));
+        }
+        let place = Place { root: root.clone(), parent, tree, ordinal };
+        let claim = Claim::Found(Box::new((identity, place)));
+        Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
+    }
+
+    /// Bytes of a node that take room.
+    fn stored(&self, node: &Node, detail: Detail, patience: Patience) -> Result<u64, FsError> {
+        match (&node.content, detail) {
+            (Some(content), Detail::All) => Ok(self.recovery.stored(content, node.size, patience)?),
+            (Some(_), Detail::Names) => Ok(node.size),
+            (None, _) => Ok(0),
+        }
+    }
+}
+
+/// The tree of a directory; none if the source could not list it.
+fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
+    match node.kind {
+        NodeKind::Directory => Ok(node.subtree.map(|subtree| subtree.tree)),
+        _ => Err(FsError::NotDirectory),
+    }
+}
+
+fn missing(place: &Place) -> FsError {
+    let detail = format!("it has no entry {} any more", place.ordinal);
+    FsError::Store(StoreError::corrupt(format!("directory {}", place.tree), detail))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Extended attributes: those of the source, and ours by name.
+//!
+//! Ours are answered when asked for and never listed, so that a copy of a tree is a copy of the source and not of them.
+
+use holdfast_store::reader::Tier;
+use holdfast_store::tree::Node;
+
+use super::{Inside, View};
+use crate::error::FsError;
+use crate::layout::Stands;
+use crate::recovery::Patience;
+
+/// The recovery point a node belongs to, as 32 digits.
+const POINT: &[u8] = b"user.holdfast.point";
+
+/// Where the bytes of a file are: `memory`, `staging`, `cache` or `vault`, the farthest of them.
+const TIER: &[u8] = b"user.holdfast.tier";
+
+/// Answer to a question about attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XattrAnswer {
+    /// How many bytes there would be.
+    Size(u32),
+    /// The bytes.
+    Data(Vec<u8>),
+}
+
+/// The protocol of buffers: one of 0 bytes asks for the size, one that is too small is an error.
+pub fn sized(value: Vec<u8>, buffer: u32) -> Result<XattrAnswer, FsError> {
+    let len = u32::try_from(value.len()).map_err(|_| FsError::Range)?;
+    match buffer {
+        0 => Ok(XattrAnswer::Size(len)),
+        _ if len > buffer => Err(FsError::Range),
+        _ => Ok(XattrAnswer::Data(value)),
+    }
+}
+
+impl View {
+    /// The value of an extended attribute.
+    pub fn xattr(&self, ino: u64, name: &[u8], patience: Patience) -> Result<Vec<u8>, FsError> {
+        if self.has_no_xattrs(ino) {
+            return Err(FsError::NoAttribute);
+        }
+        let inside = self.inside(ino, patience)?;
+        if let Some(xattr) = inside.node.xattrs.iter().find(|xattr| xattr.name == name) {
+            return Ok(xattr.value.clone());
+        }
+        self.own_xattr(&inside, name, patience)
+    }
+
+    /// Names of the source's extended attributes, each ended by a NUL.
+    pub fn xattr_names(&self, ino: u64, patience: Patience) -> Result<Vec<u8>, FsError> {
+        if self.has_no_xattrs(ino) {
+            return Ok(Vec::new());
+        }
+        Ok(self.inside(ino, patience)?.node.xattrs.iter().flat_map(|x| x.name.iter().copied().chain([0])).collect())
+    }
+
+    fn has_no_xattrs(&self, ino: u64) -> bool {
+        matches!(self.layout().get(ino), Some(Stands::Folder(_) | Stands::Link(_)))
+    }
+
+    fn own_xattr(&self, inside: &Inside, name: &[u8], patience: Patience) -> Result<Vec<u8>, FsError> {
+        match name {
+            POINT => Ok(inside.root.stored.point.id.hex().into_bytes()),
+            TIER => self.tier_of(&inside.node, patience),
+            _ => Err(FsError::NoAttribute),
+        }
+    }
+
+    fn tier_of(&self, node: &Node, patience: Patience) -> Result<Vec<u8>, FsError> {
+        let content = node.content.as_ref().ok_or(FsError::NoAttribute)?;
+        let tier = self.recovery.tier(content, patience)?.ok_or(FsError::NoAttribute)?;
+        let word: &[u8] = match tier {
+            Tier::Memory => b"memory",
+            Tier::Staging => b"staging",
+            Tier::Cache => b"cache",
+            Tier::Vault => b"vault",
+        };
+        Ok(word.to_vec())
+    }
+}
