@@ -3,6 +3,7 @@
 pub mod descent;
 pub mod error;
 pub mod pattern;
+pub mod protect;
 pub mod restore;
 pub mod source;
 #[cfg(test)]
