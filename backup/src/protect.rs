@@ -83,8 +83,10 @@ pub fn protect(
     let started = store.clock().now();
     let work = Work::new(&session, request, previous.as_ref(), monitor);
     monitor.event(Event::Stage { name: "backup", files_total: 0, bytes_total: 0 });
-    let root = work.run(source)?;
-    let mut taken = work.into_taken(root);
+    let mut taken = match work.run(source) {
+        Ok(root) => work.into_taken(root),
+        Err(e) => return Err(reason(session, e)),
+    };
     taken.started = started;
     let witness = witness(store, &tag).map_err(ProtectError::Store)?;
     let ended = store.clock().now();
@@ -95,6 +97,14 @@ pub fn protect(
         taken.into_point(request, tag, previous.as_ref(), witness, summary, ended)
     };
     session.commit(point).map_err(ProtectError::Store)
+}
+
+/// Whoever delivers to a session that has failed only learns that it has; the session knows why.
+fn reason(session: Session<'_>, error: ProtectError) -> ProtectError {
+    match (error, session.abandon()) {
+        (ProtectError::Store(_), Some(why)) => ProtectError::Store(why),
+        (error, _) => error,
+    }
 }
 
 fn witness(store: &Store, tag: &SourceTag) -> Result<Vec<Witness>, StoreError> {

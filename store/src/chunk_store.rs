@@ -64,16 +64,22 @@ pub struct Ingested {
     pub bytes_stored: u64,
 }
 
-/// A session that adds chunks. Shared by the threads that cut and compress.
+/// A session that adds chunks. Shared by the threads that cut and compress. Dropping it ends it as `finish` does: what was
+/// delivered is kept, so that an interrupted run need not be done again.
 #[derive(Debug)]
 pub struct Ingest {
     parts: IngestParts,
     claimed: Arc<Mutex<HashSet<ChunkId>>>,
-    groups: Sender<(PackKind, FrameGroup)>,
-    packer: JoinHandle<Result<(), StoreError>>,
-    finisher: JoinHandle<Result<Ingested, StoreError>>,
+    groups: Option<Sender<(PackKind, FrameGroup)>>,
+    threads: Option<Threads>,
     failure: Arc<Mutex<Option<String>>>,
     bytes_new: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Threads {
+    packer: JoinHandle<Result<(), StoreError>>,
+    finisher: JoinHandle<Result<Ingested, StoreError>>,
 }
 
 impl Ingest {
@@ -92,7 +98,8 @@ impl Ingest {
             let (parts, claimed, failure) = (parts.clone(), claimed.clone(), failure.clone());
             std::thread::spawn(move || noting(&failure, write_packs(&parts, &claimed, &to_write)))
         };
-        Self { parts, claimed, groups, packer, finisher, failure, bytes_new: AtomicU64::new(0) }
+        let (groups, threads) = (Some(groups), Some(Threads { packer, finisher }));
+        Self { parts, claimed, groups, threads, failure, bytes_new: AtomicU64::new(0) }
     }
 
     /// Names a chunk.
@@ -129,7 +136,8 @@ impl Ingest {
             return Ok(());
         }
         self.bytes_new.fetch_add(group.raw_len(), Ordering::Relaxed);
-        self.groups.send((kind, group)).map_err(|_| self.failed())
+        let sent = self.groups.as_ref().map(|groups| groups.send((kind, group)));
+        sent.and_then(Result::ok).ok_or_else(|| self.failed())
     }
 
     fn failed(&self) -> StoreError {
@@ -142,17 +150,28 @@ impl Ingest {
     }
 
     /// Waits until everything delivered is durable and indexed. The first error of any stage is told.
-    pub fn finish(self) -> Result<Ingested, StoreError> {
-        drop(self.groups);
-        let packed = self.packer.join().unwrap_or_else(|_| Err(panicked()));
-        let written = self.finisher.join().unwrap_or_else(|_| Err(panicked()));
+    pub fn finish(mut self) -> Result<Ingested, StoreError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<Ingested, StoreError> {
+        self.groups = None;
+        let Some(Threads { packer, finisher }) = self.threads.take() else { return Ok(Ingested::default()) };
+        let packed = packer.join().unwrap_or_else(|_| Err(panicked()));
+        let written = finisher.join().unwrap_or_else(|_| Err(panicked()));
         // When writing fails the packer only sees a closed channel: the writer knows why.
-        let mut done = match (packed, written) {
+        let done = match (packed, written) {
             (_, Err(e)) | (Err(e), Ok(_)) => return Err(e),
             (Ok(()), Ok(done)) => done,
         };
-        done.bytes_new = self.bytes_new.into_inner();
-        Ok(done)
+        Ok(Ingested { bytes_new: self.bytes_new.load(Ordering::Relaxed), ..done })
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        // Whoever wanted to know called `finish`.
+        let _ = self.join();
     }
 }
 

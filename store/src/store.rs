@@ -463,6 +463,11 @@ impl<'a> Session<'a> {
         self.suspicious
     }
 
+    /// Gives up. What was delivered is kept for the next session; the error that ended this one, if it was the store's.
+    pub fn abandon(self) -> Option<StoreError> {
+        self.ingest.finish().err()
+    }
+
     /// Makes all chunks durable, lets `make` write the point with the knowledge of what became of them, and makes that
     /// durable. Only when this returns does the point exist.
     pub fn commit(

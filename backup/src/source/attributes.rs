@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::tree::{KEPT_FLAGS, Node, NodeKind, Xattr};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
+
+use crate::descent::proc_path;
 
 /// Lists of names above this are refused by the kernel.
 const XATTR_LIST_MAX: usize = 65_536;
@@ -112,11 +114,6 @@ impl<F: AsFd> Handle<F> {
             Self::Path(fd) => rustix::fs::getxattr(proc_path(fd), name, buffer),
         }
     }
-}
-
-/// The path by which calls without an fd form reach an open descriptor.
-pub(crate) fn proc_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
 /// All extended attributes that this process may see, ascending by name.

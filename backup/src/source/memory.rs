@@ -178,8 +178,7 @@ fn tell(entry: &Entry, place: &Arc<Place>, own: &Arc<Place>, visitor: &mut dyn V
         (node.xattrs, node.flags) = (Vec::new(), 0);
     }
     let opener = is_file.then(|| {
-        Box::new(MemoryFile { path: place.join(&node.name), node: entry.node.clone(), segments: Arc::clone(&entry.segments) })
-            as Box<dyn FileOpener>
+        Box::new(MemoryFile { node: entry.node.clone(), segments: Arc::clone(&entry.segments) }) as Box<dyn FileOpener>
     });
     let is_directory = node.kind == NodeKind::Directory;
     let previous = previous.filter(|_| is_directory || !unchanged);
@@ -201,7 +200,6 @@ fn same(previous: &Node, now: &Node) -> bool {
 
 #[derive(Clone)]
 struct MemoryFile {
-    path: Vec<u8>,
     node: Node,
     segments: Arc<Vec<Segment>>,
 }
