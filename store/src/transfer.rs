@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::{Clock, Deadline};
-use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError};
+use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod probe;
 mod put;
@@ -42,7 +42,8 @@ const PAGES_MAX: usize = 1 << 20;
 /// saturate at 32 and get slower at 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransferPolicy {
-    /// Requests at once, 1 to `CONCURRENCY_MAX`.
+    /// Requests at once, 1 to `CONCURRENCY_MAX`. Puts take at most half of them, so that somebody who reads a mounted point
+    /// does not wait behind uploads that take minutes each.
     pub concurrency: usize,
     /// What one request may take, apart from its bytes.
     pub request_limit: Duration,
@@ -110,6 +111,19 @@ struct Counters {
     retries: AtomicU64,
 }
 
+impl Counters {
+    fn of(&self, verb: Verb) -> &AtomicU64 {
+        match verb {
+            Verb::Put => &self.puts,
+            Verb::Get => &self.gets,
+            Verb::Stat => &self.stats,
+            Verb::List => &self.lists,
+            Verb::Delete => &self.deletes,
+            Verb::Prepare => &self.prepares,
+        }
+    }
+}
+
 /// Blocking access to one vault, for many threads at once. Its calls must not be made on a thread that drives
 /// asynchronous work (use `spawn_blocking` there).
 #[derive(Clone, Debug)]
@@ -124,6 +138,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     policy: TransferPolicy,
     permits: Semaphore,
+    put_permits: Semaphore,
     cancelled: watch::Sender<bool>,
     counters: Counters,
 }
@@ -135,9 +150,11 @@ impl Transfer {
         clock: Arc<dyn Clock>,
         policy: TransferPolicy,
     ) -> Result<Arc<Self>, VaultError> {
-        let permits = Semaphore::new(policy.concurrency.clamp(1, TransferPolicy::CONCURRENCY_MAX));
+        let at_once = policy.concurrency.clamp(1, TransferPolicy::CONCURRENCY_MAX);
+        let (permits, put_permits) = (Semaphore::new(at_once), Semaphore::new(at_once.div_ceil(2)));
         let cancelled = watch::Sender::new(false);
-        let inner = Inner { vault, clock, policy, permits, cancelled, counters: Counters::default() };
+        let inner =
+            Inner { vault, clock, policy, permits, put_permits, cancelled, counters: Counters::default() };
         Ok(Arc::new(Self { inner: Arc::new(inner), runtime: runtime()? }))
     }
 
@@ -270,7 +287,7 @@ impl Inner {
         deadline: Deadline,
     ) -> Result<Bytes, VaultError> {
         let len = range.end.saturating_sub(range.start);
-        let of = Try { verb: &self.counters.gets, bytes: len, deadline };
+        let of = Try { verb: Verb::Get, bytes: len, deadline };
         let bytes = self
             .retry(of, || async {
                 let bytes = self.vault.get_range(name, range.clone()).await?;
@@ -287,7 +304,7 @@ impl Inner {
     }
 
     async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
-        let of = Try { verb: &self.counters.stats, bytes: 0, deadline: Deadline::NEVER };
+        let of = Try { verb: Verb::Stat, bytes: 0, deadline: Deadline::NEVER };
         Ok(self.retry(of, || self.vault.stat(name)).await?.answer)
     }
 
@@ -295,7 +312,7 @@ impl Inner {
         let mut all = Vec::new();
         let mut from: Option<String> = None;
         for _ in 0..PAGES_MAX {
-            let of = Try { verb: &self.counters.lists, bytes: 0, deadline: Deadline::NEVER };
+            let of = Try { verb: Verb::List, bytes: 0, deadline: Deadline::NEVER };
             let page = self.retry(of, || self.vault.list(prefix, from.as_deref())).await?.answer;
             all.extend(page.objects);
             if page.next.is_none() {
@@ -312,14 +329,14 @@ impl Inner {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
-        let of = Try { verb: &self.counters.deletes, bytes: 0, deadline: Deadline::NEVER };
+        let of = Try { verb: Verb::Delete, bytes: 0, deadline: Deadline::NEVER };
         let done = self.retry(of, || self.vault.delete(name)).await?;
         // Of a second try, "there was none" usually means that the first one removed it.
         Ok(done.answer || done.tries > 1)
     }
 
     async fn prepare(&self) -> Result<(), VaultError> {
-        let of = Try { verb: &self.counters.prepares, bytes: 0, deadline: Deadline::NEVER };
+        let of = Try { verb: Verb::Prepare, bytes: 0, deadline: Deadline::NEVER };
         self.retry(of, || self.vault.prepare()).await.map(drop)
     }
 }

@@ -67,6 +67,23 @@ impl fmt::Debug for ObjectName {
     }
 }
 
+/// The kinds of request a vault takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// Making containers or directories.
+    Prepare,
+    /// `put_new`.
+    Put,
+    /// `get_range`.
+    Get,
+    /// `stat`.
+    Stat,
+    /// `list`, each page.
+    List,
+    /// `delete`.
+    Delete,
+}
+
 /// What a put-if-absent came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutNew {

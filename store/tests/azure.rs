@@ -205,11 +205,11 @@ fn an_address_and_credentials_open_a_vault() {
 
 #[test]
 fn answers_that_are_too_short_or_cut_are_never_handed_out() {
+    use HttpFault::{CutAnswer, NoRange, OtherRange, ShortHonest, ShortLying};
     let Some(s) = spoilt_quickly() else { return };
     let (object, whole) = (name("pack/aa/1"), body(300_000));
     s.transfer.put_new(&object, whole.clone()).unwrap();
-    for fault in [HttpFault::ShortHonest, HttpFault::ShortLying, HttpFault::OtherRange, HttpFault::CutAnswer]
-    {
+    for fault in [ShortHonest, ShortLying, OtherRange, NoRange, CutAnswer] {
         for range in [0..whole.len(), 100_000..100_001, 1_000..263_144] {
             let wanted = whole.slice(range.clone());
             s.proxy.spoil(Verb::Get, 2, fault);
@@ -227,7 +227,7 @@ async fn a_wrong_answer_is_an_error_of_its_own_kind() {
     let Some(s) = tokio::task::spawn_blocking(spoilt_quickly).await.unwrap() else { return };
     let object = name("pack/aa/1");
     s.vault.put_new(&object, body(1000)).await.unwrap();
-    for fault in [HttpFault::ShortLying, HttpFault::OtherRange] {
+    for fault in [HttpFault::ShortLying, HttpFault::OtherRange, HttpFault::NoRange] {
         s.proxy.spoil(Verb::Get, 1, fault);
         let read = s.vault.get_range(&object, 0..1000).await;
         assert!(matches!(read, Err(VaultError::WrongAnswer { .. })), "{fault:?}: {read:?}");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{Inner, Try};
 use crate::clock::Deadline;
 use crate::id;
-use crate::vault::{ObjectName, PutNew, VaultError};
+use crate::vault::{ObjectName, PutNew, VaultError, Verb};
 
 /// What a probe found besides the promises, all of which were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) async fn probe(inner: &Inner) -> Result<Probed, VaultError> {
 }
 
 async fn check(inner: &Inner, name: &ObjectName) -> Result<(), VaultError> {
-    let of = Try { verb: &inner.counters.puts, bytes: SECOND.len() as u64, deadline: Deadline::NEVER };
+    let of = Try { verb: Verb::Put, bytes: SECOND.len() as u64, deadline: Deadline::NEVER };
     let second = inner.retry(of, || inner.vault.put_new(name, Bytes::from_static(SECOND))).await?;
     let there = inner.get(name, SECOND.len() as u64).await?;
     if second.answer != PutNew::AlreadyThere || there != FIRST {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{Inner, Try};
 use crate::clock::Deadline;
-use crate::vault::{ObjectName, PutNew, VaultError};
+use crate::vault::{ObjectName, PutNew, VaultError, Verb};
 
 /// Proof that a vault holds an object. Only a confirmed put makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Receipt {
 
 pub(super) async fn put_new(inner: &Inner, name: &ObjectName, body: Bytes) -> Result<Receipt, VaultError> {
     let len = body.len() as u64;
-    let of = Try { verb: &inner.counters.puts, bytes: len, deadline: Deadline::NEVER };
+    let of = Try { verb: Verb::Put, bytes: len, deadline: Deadline::NEVER };
     let done = inner
         .retry(of, || {
             inner.counters.bytes_up.fetch_add(len, Ordering::Relaxed);

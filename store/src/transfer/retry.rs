@@ -1,19 +1,21 @@
 //! One request, tried until it succeeds or trying makes no sense any more.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Inner;
 use crate::clock::Deadline;
 use crate::id;
-use crate::vault::VaultError;
+use crate::vault::{VaultError, Verb};
 
 /// What is tried.
 #[derive(Clone, Copy)]
-pub(super) struct Try<'a> {
-    /// Where its requests are counted.
-    pub(super) verb: &'a AtomicU64,
+pub(super) struct Try {
+    /// The kind of request.
+    pub(super) verb: Verb,
     /// Bytes that go over the wire, in whichever direction.
     pub(super) bytes: u64,
     /// When its caller gives up.
@@ -32,7 +34,7 @@ impl Inner {
     /// Makes requests until one has an answer, within the retry budget and the deadline.
     pub(super) async fn retry<T, F>(
         &self,
-        of: Try<'_>,
+        of: Try,
         mut request: impl FnMut() -> F,
     ) -> Result<Done<T>, VaultError>
     where
@@ -59,19 +61,27 @@ impl Inner {
         }
     }
 
+    async fn turn<'a>(&self, of: Try, permits: &'a Semaphore) -> Result<SemaphorePermit<'a>, VaultError> {
+        let left = of.deadline.left(self.clock.as_ref());
+        self.within(left, permits.acquire()).await?.map_err(|_| VaultError::Cancelled)
+    }
+
     async fn once<T, F>(
         &self,
-        of: Try<'_>,
+        of: Try,
         tries: &mut u32,
         request: &mut impl FnMut() -> F,
     ) -> Result<T, VaultError>
     where
         F: Future<Output = Result<T, VaultError>>,
     {
-        let permit = self.within(of.deadline.left(self.clock.as_ref()), self.permits.acquire()).await?;
-        let _permit = permit.map_err(|_| VaultError::Cancelled)?;
+        let _put_permit = match of.verb {
+            Verb::Put => Some(self.turn(of, &self.put_permits).await?),
+            _ => None,
+        };
+        let _permit = self.turn(of, &self.permits).await?;
         *tries += 1;
-        of.verb.fetch_add(1, Ordering::Relaxed);
+        self.counters.of(of.verb).fetch_add(1, Ordering::Relaxed);
         if *tries > 1 {
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
         }

@@ -261,6 +261,10 @@ fn no_more_requests_run_at_once_than_the_policy_says() {
     }
     std::thread::scope(|scope| {
         let reads = scope.spawn(|| b.transfer.get_many(vec![(name("a"), 0..1); 5], Deadline::NEVER));
+        // While the clock stands still they hang, as many as may.
+        while b.faulty.count(Verb::Get) < 2 {
+            std::thread::yield_now();
+        }
         while !reads.is_finished() {
             b.clock.advance(Duration::from_secs(1));
             std::thread::yield_now();
@@ -268,6 +272,34 @@ fn no_more_requests_run_at_once_than_the_policy_says() {
         assert!(reads.join().unwrap().iter().all(Result::is_ok));
     });
     assert_eq!(b.faulty.most_at_once(), 2);
+}
+
+#[test]
+fn a_read_does_not_wait_behind_uploads() {
+    let century = Duration::from_secs(100 * 365 * 86_400);
+    let b =
+        &bench_with(TransferPolicy { concurrency: 2, request_limit: century, ..TransferPolicy::default() });
+    b.memory.replace(&name("a"), body());
+    b.faulty.fail_from(Verb::Put, 1, Fault::Hang(Duration::ZERO));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| b.transfer.put_new(&name("pack/x"), body()).unwrap_err());
+        }
+        while b.faulty.count(Verb::Put) == 0 {
+            std::thread::yield_now();
+        }
+        let deadline = Deadline::after(b.clock.as_ref(), Duration::from_secs(1000));
+        let read = scope.spawn(move || {
+            (0..3).map(|_| b.transfer.get_range(&name("a"), 0..1, deadline).is_ok()).collect()
+        });
+        while !read.is_finished() {
+            b.clock.advance(Duration::from_millis(1));
+            std::thread::yield_now();
+        }
+        let read: Vec<bool> = read.join().unwrap();
+        b.transfer.cancel();
+        assert_eq!((read, b.faulty.count(Verb::Put)), (vec![true; 3], 1));
+    });
 }
 
 #[test]

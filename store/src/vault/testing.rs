@@ -10,19 +10,4 @@ pub use azurite::Azurite;
 pub use faulty::{Fault, FaultyVault, Request};
 pub use proxy::{HttpFault, HttpProxy};
 
-/// The kinds of request a vault takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verb {
-    /// Making containers or directories.
-    Prepare,
-    /// `put_new`.
-    Put,
-    /// `get_range`.
-    Get,
-    /// `stat`.
-    Stat,
-    /// `list`, each page.
-    List,
-    /// `delete`.
-    Delete,
-}
+pub use super::Verb;

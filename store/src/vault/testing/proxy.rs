@@ -25,6 +25,8 @@ pub enum HttpFault {
     ShortLying,
     /// The whole body, with a `Content-Range` one byte further on.
     OtherRange,
+    /// Half of the body with status 200 and no `Content-Range`, as if that were the whole object.
+    NoRange,
     /// The head and half of the body, then the connection ends.
     CutAnswer,
     /// Half of the request's body is taken, then the connection ends; the emulator hears nothing.
@@ -201,11 +203,16 @@ fn spoil(fault: Option<HttpFault>, mut answer: Head, body: &mut Vec<u8>) -> Head
             body.truncate(half);
         }
         Some(HttpFault::ShortLying) => body.truncate(half),
+        Some(HttpFault::NoRange) => {
+            answer.first = "HTTP/1.1 200 OK".into();
+            answer.remove("content-range");
+            body.truncate(half);
+        }
         Some(HttpFault::OtherRange) => shift_range(&mut answer, |first, last| (first + 1, last + 1)),
         Some(HttpFault::FlipAnswer) => flip(body),
         _ => {}
     }
-    if matches!(fault, Some(HttpFault::ShortHonest | HttpFault::ShortLying)) {
+    if matches!(fault, Some(HttpFault::ShortHonest | HttpFault::ShortLying | HttpFault::NoRange)) {
         answer.set("Content-Length", half.to_string());
     }
     answer
