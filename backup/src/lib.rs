@@ -1,1 +1,4 @@
 //! stub
+
+pub mod retention;
+pub mod source_name;
