@@ -1,2 +1,61 @@
-//! stub
-fn main() {}
+//! The program: takes a command line, lets one verb do its work, and ends with an exit code that scripts can rely on.
+//!
+//! Everything that touches a person, the environment or the process lives here; the engine crates below know none of it.
+
+mod args;
+mod commands;
+mod json;
+mod open;
+mod outcome;
+mod point_spec;
+mod secrets;
+mod settings;
+mod sheet;
+mod terminal;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use holdfast_store::clock::SystemClock;
+
+use args::Cli;
+use commands::Context;
+use outcome::{Done, Failure};
+use settings::Settings;
+use terminal::{Terminal, signals};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let cancelled = signals::watch();
+    let terminal = Terminal::new(cli.global.show(), Arc::new(SystemClock), cancelled);
+    match run(cli, &terminal) {
+        Ok(done) => ExitCode::from(done.exit_code()),
+        Err(failure) => {
+            terminal.fail(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
+    terminal::log_to_stderr(cli.global.verbose, settings::log_filter());
+    let settings = Settings::gather(&cli.global, &settings::process_environment())?;
+    commands::run(&Context { settings, terminal }, cli.verb)
+}
+
+/// Answers a command line that clap did not take. `--help` and `--version` come this way too and are no failures.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|arg| arg == "--json");
+    if error.use_stderr() && json {
+        let failure = Failure::usage(error.to_string().trim_end());
+        terminal::print_failure(&failure, true);
+        return ExitCode::from(failure.exit_code());
+    }
+    // Nothing is left to tell if the terminal is gone.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

@@ -5,6 +5,8 @@ pub mod error;
 pub mod pattern;
 pub mod protect;
 pub mod restore;
+pub mod retention;
 pub mod source;
+pub mod source_name;
 #[cfg(test)]
 mod testing;

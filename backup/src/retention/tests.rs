@@ -1,0 +1,241 @@
+//! A table of policies over the same year of points, then each guard, then what calendars do to clocks.
+#![allow(clippy::unwrap_used)]
+
+use jiff::ToSpan;
+
+use super::*;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+/// 2026-11-20T12:00:00Z, a Friday.
+const NOON: i64 = 1_795_176_000;
+
+fn point(n: u32, started: i64) -> PointFacts {
+    let mut id = [0; 16];
+    id[12..].copy_from_slice(&n.to_be_bytes());
+    PointFacts {
+        id: RecoveryPointId(id),
+        source: SourceName { host: "h".into(), group: "g".into(), source: "s".into() },
+        series: "s".into(),
+        started: Timestamp::from_seconds(started),
+        complete: true,
+        held: false,
+    }
+}
+
+fn number(id: RecoveryPointId) -> u32 {
+    u32::from_be_bytes(id.0[12..].try_into().unwrap())
+}
+
+fn kept(plan: &RetentionPlan) -> Vec<u32> {
+    plan.keep.iter().map(|decision| number(decision.id)).collect()
+}
+
+fn removed(plan: &RetentionPlan) -> Vec<u32> {
+    plan.remove.iter().map(|decision| number(decision.id)).collect()
+}
+
+fn why(plan: &RetentionPlan, n: u32) -> String {
+    plan.keep.iter().chain(&plan.remove).find(|decision| number(decision.id) == n).unwrap().why()
+}
+
+/// One point a day at noon, number 0 the oldest, the last on 2026-11-20.
+fn days(count: u32) -> Vec<PointFacts> {
+    (0..count).map(|n| point(n, NOON - i64::from(count - 1 - n) * DAY)).collect()
+}
+
+#[test]
+fn each_rule_keeps_the_newest_point_of_its_periods() {
+    let none = Retention::default;
+    // The last three stay in any case: 397, 398, 399 of 400 days; 399 is 2026-11-20.
+    let table: [(&str, Retention, &[u32]); 9] = [
+        ("last", Retention { last: 5, ..none() }, &[395, 396, 397, 398, 399]),
+        ("hourly", Retention { hourly: 4, ..none() }, &[396, 397, 398, 399]),
+        ("daily", Retention { daily: 4, ..none() }, &[396, 397, 398, 399]),
+        // Sundays the 15th, 8th, 1st.
+        ("weekly", Retention { weekly: 4, ..none() }, &[380, 387, 394, 397, 398, 399]),
+        // 31 October, 30 September.
+        ("monthly", Retention { monthly: 3, ..none() }, &[348, 379, 397, 398, 399]),
+        // 31 December 2025.
+        ("yearly", Retention { yearly: 2, ..none() }, &[75, 397, 398, 399]),
+        // A third year is not there, so the oldest point stands in.
+        ("yearly, short", Retention { yearly: 3, ..none() }, &[0, 75, 397, 398, 399]),
+        ("within", Retention { within: Some(4.days()), ..none() }, &[395, 396, 397, 398, 399]),
+        ("both", Retention { daily: 2, yearly: 2, ..none() }, &[75, 397, 398, 399]),
+    ];
+    for (name, policy, expected) in table {
+        let plan = plan(&days(400), &policy, &TimeZone::UTC);
+        assert_eq!(kept(&plan), expected, "{name}");
+        assert_eq!(plan.keep.len() + plan.remove.len(), 400, "{name}");
+    }
+}
+
+#[test]
+fn reasons_name_every_rule_that_keeps_a_point() {
+    let policy = Retention { last: 1, daily: 1, yearly: 3, ..Retention::default() };
+    let plan = plan(&days(400), &policy, &TimeZone::UTC);
+    assert_eq!(why(&plan, 399), "last, daily, yearly, newest complete, among the last three");
+    assert_eq!(why(&plan, 398), "among the last three");
+    assert_eq!(why(&plan, 75), "yearly");
+    assert_eq!(why(&plan, 0), "oldest");
+    assert_eq!(why(&plan, 1), "no rule keeps it");
+}
+
+#[test]
+fn unlimited_means_all_of_a_kind() {
+    let policy = Retention { monthly: u32::MAX, ..Retention::default() };
+    // 14 ends of months from October 2025 to November 2026, the last three, the oldest.
+    assert_eq!(plan(&days(400), &policy, &TimeZone::UTC).keep.len(), 14 + 2 + 1);
+    let policy = Retention { last: u32::MAX, ..Retention::default() };
+    assert_eq!(plan(&days(400), &policy, &TimeZone::UTC).remove, []);
+}
+
+#[test]
+fn an_empty_policy_removes_nothing() {
+    assert!(Retention::default().is_empty());
+    assert_eq!(plan(&days(30), &Retention::default(), &TimeZone::UTC).remove, []);
+}
+
+#[test]
+fn a_partial_point_stands_for_its_day_only_where_there_is_no_complete_one() {
+    // Two points on each of five days; the later one of each day is partial, on one day both are.
+    let mut points = Vec::new();
+    for day in 0..5u32 {
+        let morning = NOON + i64::from(day) * DAY;
+        points.push(PointFacts { complete: day != 1, ..point(day * 2, morning) });
+        points.push(PointFacts { complete: false, ..point(day * 2 + 1, morning + HOUR) });
+    }
+    let plan = plan(&points, &Retention { daily: 5, ..Retention::default() }, &TimeZone::UTC);
+    // Days 0 to 4: 0, 3 (both partial: the newer), 4, 6, 8; and 7, 8, 9 are the last three.
+    assert_eq!(kept(&plan), [0, 3, 4, 6, 7, 8, 9]);
+}
+
+#[test]
+fn the_newest_complete_point_stays_behind_any_number_of_partial_ones() {
+    let mut points = days(20);
+    points.iter_mut().skip(5).for_each(|point| point.complete = false);
+    let plan = plan(&points, &Retention { last: 1, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!(kept(&plan), [4, 17, 18, 19]);
+    assert_eq!(why(&plan, 4), "newest complete");
+}
+
+#[test]
+fn a_held_point_stays_by_policy_and_by_name() {
+    let mut points = days(20);
+    points[2].held = true;
+    let by_policy = plan(&points, &Retention { last: 3, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!(kept(&by_policy), [2, 17, 18, 19]);
+    let by_name = plan_named(&points, &[points[2].id, points[3].id], true);
+    assert_eq!(removed(&by_name), [3]);
+}
+
+#[test]
+fn guards_are_of_sources_even_where_rules_count_wider_series() {
+    let mut points = days(10);
+    for point in points.iter_mut().take(5) {
+        point.source.source = "other".into();
+    }
+    let plan = plan(&points, &Retention { last: 1, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!(kept(&plan), [2, 3, 4, 7, 8, 9]);
+}
+
+#[test]
+fn series_are_counted_apart() {
+    let mut points = days(20);
+    for point in points.iter_mut().step_by(2) {
+        point.series = "even".into();
+        point.source.source = "even".into();
+    }
+    let plan = plan(&points, &Retention { last: 4, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!(kept(&plan), [12, 13, 14, 15, 16, 17, 18, 19]);
+}
+
+#[test]
+fn names_remove_what_they_name_but_the_newest_complete_point() {
+    let points = days(4);
+    let named: Vec<RecoveryPointId> = points.iter().map(|point| point.id).collect();
+    assert_eq!(removed(&plan_named(&points, &named, false)), [0, 1, 2]);
+    assert_eq!(removed(&plan_named(&points, &named, true)), [0, 1, 2, 3]);
+    let one = plan_named(&points, &named[2..3], false);
+    assert_eq!(removed(&one), [2]);
+    assert_eq!(why(&one, 0), "not named");
+    assert_eq!(why(&one, 3), "newest complete, not named");
+}
+
+#[test]
+fn all_points_of_a_source_that_was_never_complete_may_go_by_name() {
+    let mut points = days(3);
+    points.iter_mut().for_each(|point| point.complete = false);
+    let named: Vec<RecoveryPointId> = points.iter().map(|point| point.id).collect();
+    assert_eq!(plan_named(&points, &named, false).keep, []);
+}
+
+#[test]
+fn the_brake_is_for_many_of_many() {
+    let removes = |total: u32, last: u32| {
+        plan(&days(total), &Retention { last, ..Retention::default() }, &TimeZone::UTC).removes_much()
+    };
+    // Exactly 30 % is allowed, and ten points or fewer never ask.
+    let table = [(10, 3, false), (11, 7, true), (20, 14, false), (20, 13, true), (100, 70, false), (100, 69, true)];
+    for (total, last, much) in table {
+        assert_eq!(removes(total, last), much, "{last} of {total}");
+    }
+}
+
+#[test]
+fn the_order_of_the_list_does_not_matter() {
+    let policy = Retention { daily: 3, weekly: 3, ..Retention::default() };
+    let mut points = days(60);
+    let straight = plan(&points, &policy, &TimeZone::UTC);
+    points.reverse();
+    assert_eq!(plan(&points, &policy, &TimeZone::UTC), straight);
+    points.rotate_left(17);
+    assert_eq!(plan(&points, &policy, &TimeZone::UTC), straight);
+}
+
+#[test]
+fn days_are_those_of_the_zone() {
+    // 23:30 and 00:30 UTC are one day in Tokyo and two in UTC.
+    let points: Vec<PointFacts> = (0..8).map(|n| point(n, NOON + 11 * HOUR + HOUR / 2 + i64::from(n) * HOUR)).collect();
+    let policy = Retention { daily: 2, ..Retention::default() };
+    assert_eq!(kept(&plan(&points, &policy, &TimeZone::UTC)), [0, 5, 6, 7]);
+    let tokyo = TimeZone::fixed(jiff::tz::offset(9));
+    // All eight on the 21st; a second day is missing, so the oldest stays as well.
+    let in_tokyo = plan(&points, &policy, &tokyo);
+    assert_eq!(kept(&in_tokyo), [0, 5, 6, 7]);
+    assert_eq!(why(&in_tokyo, 0), "oldest");
+}
+
+#[test]
+fn the_hour_that_a_clock_repeats_in_autumn_is_two_hours() {
+    let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    // 2026-10-25: at 03:00 local the clock goes back to 02:00; 00:30Z and 01:30Z are both 02:30.
+    let first = 1_792_888_200;
+    let points: Vec<PointFacts> = (0..6).map(|n| point(n, first + i64::from(n) * HOUR)).collect();
+    let policy = Retention { hourly: 6, ..Retention::default() };
+    assert_eq!(plan(&points, &policy, &berlin).remove, []);
+}
+
+#[test]
+fn a_span_is_of_the_calendar_and_reaches_back_from_the_newest_point() {
+    // One month before 2026-11-20 is 2026-10-20, 31 days; the point of that very moment is within.
+    let policy = Retention { within: Some(1.month()), ..Retention::default() };
+    assert_eq!(plan(&days(60), &policy, &TimeZone::UTC).keep.len(), 32);
+    let for_ever = Retention { within: Some(19_000.years()), ..Retention::default() };
+    assert_eq!(plan(&days(60), &for_ever, &TimeZone::UTC).remove, []);
+}
+
+#[test]
+fn times_beyond_the_calendar_are_kept_in_order_without_panic() {
+    let points = vec![point(0, i64::MIN), point(1, NOON), point(2, i64::MAX), point(3, i64::MAX - 1)];
+    let all = Retention {
+        last: 1,
+        hourly: 1,
+        daily: 1,
+        weekly: 1,
+        monthly: 1,
+        yearly: 1,
+        within: Some(1.day()),
+    };
+    assert_eq!(removed(&plan(&points, &all, &TimeZone::UTC)), [0]);
+}

@@ -1,0 +1,69 @@
+//! The verbs, one file each, and the way to them.
+//!
+//! A verb has its arguments, a `run` that tells its story, and what it prints. Each prints the same facts as text for a
+//! person and as JSON for a program, from one plain struct.
+
+pub mod backup;
+pub mod check;
+pub mod completions;
+pub mod diff;
+pub mod dump;
+pub mod find;
+pub mod forget;
+pub mod init;
+pub mod key;
+pub mod ls;
+pub mod man;
+pub mod mount;
+pub mod prune;
+pub mod quickstart;
+pub mod recover;
+pub mod restore;
+pub mod scope;
+pub mod snapshots;
+pub mod stats;
+pub mod umount;
+pub mod vault;
+
+#[cfg(test)]
+pub mod testing;
+
+use crate::args::Verb;
+use crate::outcome::Outcome;
+use crate::settings::Settings;
+use crate::terminal::Terminal;
+
+/// What every verb works with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Where and with which secrets.
+    pub settings: Settings,
+    /// Whom to tell.
+    pub terminal: &'a Terminal,
+}
+
+/// Runs a verb.
+pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
+    match verb {
+        Verb::Quickstart(args) => quickstart::run(context, &args),
+        Verb::Init(args) => init::run(context, &args),
+        Verb::Backup(args) => backup::run(context, &args),
+        Verb::Snapshots(args) => snapshots::run(context, &args),
+        Verb::Ls(args) => ls::run(context, &args),
+        Verb::Find(args) => find::run(context, &args),
+        Verb::Diff(args) => diff::run(context, &args),
+        Verb::Dump(args) => dump::run(context, &args),
+        Verb::Restore(args) => restore::run(context, &args),
+        Verb::Mount(args) => mount::run(context, &args),
+        Verb::Umount(args) => umount::run(context, &args),
+        Verb::Recover(args) => recover::run(context, &args),
+        Verb::Check(args) => check::run(context, &args),
+        Verb::Stats(args) => stats::run(context, &args),
+        Verb::Key(args) => key::run(context, &args),
+        Verb::Vault(args) => vault::run(context, &args),
+        Verb::Forget(args) => forget::run(context, &args),
+        Verb::Prune(args) => prune::run(context, &args),
+        Verb::Completions(args) => completions::run(context, &args),
+        Verb::Man(args) => man::run(context, &args),
+    }
+}

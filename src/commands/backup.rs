@@ -1,0 +1,265 @@
+//! `holdfast backup`: a recovery point of each path.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use holdfast_backup::source_name::{KnownSource, choose_name};
+use holdfast_store::clock::Timestamp;
+use holdfast_store::seal::Compression;
+use holdfast_store::store::{Store, StoredPoint};
+
+use super::Context;
+use crate::args::values;
+use crate::json::{BackupSummary, seconds_between, state_word};
+use crate::open::open_store;
+use crate::outcome::{Done, Failure, Outcome};
+use crate::terminal::{Terminal, WorkMonitor, text};
+
+/// Take a recovery point of each path
+///
+/// Each PATH becomes a data source with a recovery point of its own. A source's name is made from its path
+/// (/home/me/Documents is home-me-Documents) and stays the same from point to point; --as gives another. Files that did
+/// not change since the point before are not read again. A file that cannot be read is reported, the rest is kept, the
+/// point is marked partial, and the exit code is 3.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast backup ~/Documents
+  holdfast backup /etc /srv/www --group web --online
+  holdfast backup / --as root-disk --one-file-system --exclude-caches
+  holdfast backup /home --exclude '*.tmp' --exclude-larger-than 2G --tag before-upgrade")]
+pub struct BackupArgs {
+    /// Directories or files to protect
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Name of the data source, for a single PATH
+    #[arg(long = "as", value_name = "NAME", value_parser = values::name)]
+    name: Option<String>,
+    /// Protection group that the source belongs to
+    #[arg(long, value_name = "GROUP", default_value = "default", value_parser = values::name)]
+    group: String,
+    /// Put the point into the vaults too, and wait until it is there
+    #[arg(long)]
+    online: bool,
+    /// A word to find the point by; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Machine the source belongs to, if not this one
+    #[arg(long, value_name = "HOST", value_parser = values::name)]
+    host: Option<String>,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+    /// Read every file again, changed or not
+    #[arg(long)]
+    force: bool,
+    /// off, auto, max, or a zstd level from 1 to 22
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = values::compression)]
+    compression: Compression,
+}
+
+/// What of a source is taken.
+#[derive(Debug, Args)]
+pub struct ChoiceArgs {
+    /// Leave out what matches this pattern; may be repeated
+    #[arg(short, long, value_name = "PATTERN")]
+    pub exclude: Vec<OsString>,
+    /// The same, whatever the case of letters
+    #[arg(long, value_name = "PATTERN")]
+    pub iexclude: Vec<OsString>,
+    /// A file of patterns, one a line; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Leave out directories marked as caches by a CACHEDIR.TAG file
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Leave out directories that hold a file of this name
+    #[arg(long, value_name = "NAME")]
+    pub exclude_if_present: Vec<OsString>,
+    /// Leave out files bigger than this (K, M, G, T)
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub exclude_larger_than: Option<u64>,
+    /// Do not go into other file systems
+    #[arg(short = 'x', long)]
+    pub one_file_system: bool,
+}
+
+/// A path with the name its source has.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    path: PathBuf,
+    name: String,
+}
+
+/// A point that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// The point.
+    pub stored: StoredPoint,
+    /// Files that the point before does not have.
+    pub files_new: u64,
+    /// Files that were read again because they changed.
+    pub files_changed: u64,
+    /// Whether all of it reached every vault.
+    pub vaulted: bool,
+}
+
+/// Takes the points, one source after the other.
+pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
+    if args.name.is_some() && args.paths.len() > 1 {
+        return Err(Failure::usage("--as names one data source, and there are several paths"));
+    }
+    let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
+    let store = open_store(context)?;
+    let host = args.host.as_deref().unwrap_or(&context.settings.host);
+    let known = known_sources(&store.points()?, host, &args.group);
+    let mut done = Done::Whole;
+    for target in name_targets(paths, args.name.as_deref(), known) {
+        let monitor = context.terminal.monitor();
+        let taken = take_point(&store, &target, args, &monitor)?;
+        drop(monitor);
+        show(context.terminal, &taken)?;
+        if taken.stored.point.errors_total > 0 {
+            done = Done::Partial;
+        }
+    }
+    Ok(done)
+}
+
+/// The absolute path without symbolic links, so that one directory is one source however it was named.
+fn existing(path: &PathBuf) -> Result<PathBuf, Failure> {
+    std::fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))
+}
+
+fn known_sources(points: &[StoredPoint], host: &str, group: &str) -> Vec<KnownSource> {
+    let here = |stored: &&StoredPoint| stored.point.source.host == host && stored.point.source.group == group;
+    let known = |stored: &StoredPoint| KnownSource {
+        name: stored.point.source.source.clone(),
+        path: stored.point.path.clone(),
+    };
+    points.iter().filter(here).map(known).collect()
+}
+
+fn name_targets(paths: Vec<PathBuf>, given: Option<&str>, mut known: Vec<KnownSource>) -> Vec<Target> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut targets = Vec::new();
+    for path in paths {
+        let raw = path.as_os_str().as_bytes().to_vec();
+        let name = given.map_or_else(|| choose_name(&raw, &known), str::to_owned);
+        known.push(KnownSource { name: name.clone(), path: raw });
+        targets.push(Target { path, name });
+    }
+    targets
+}
+
+fn take_point(_store: &Store, _target: &Target, _args: &BackupArgs, _monitor: &WorkMonitor) -> Result<Taken, Failure> {
+    Err(Failure::not_built("backup"))
+}
+
+fn show(terminal: &Terminal, taken: &Taken) -> Result<(), Failure> {
+    if terminal.json() {
+        return terminal.json_line(&as_json(taken));
+    }
+    terminal.say(&sentences(taken))
+}
+
+fn seconds_taken(taken: &Taken) -> f64 {
+    let (from, to): (Timestamp, Timestamp) = (taken.stored.point.started, taken.stored.point.ended);
+    seconds_between(from, to).max(0.0)
+}
+
+fn sentences(taken: &Taken) -> String {
+    let point = &taken.stored.point;
+    let counts = &point.counts;
+    let mut lines = vec![
+        format!(
+            "{}: {} ({}), {} read ({}), {} new, {} stored, in {}",
+            point.source.source,
+            text::count(counts.files, "file"),
+            text::size(counts.bytes),
+            counts.files_read,
+            text::size(counts.bytes_read),
+            text::size(counts.bytes_new),
+            text::size(counts.bytes_stored),
+            text::duration(seconds_taken(taken) as u64)
+        ),
+        format!("recovery point {} saved{}", point.id.short(), if taken.vaulted { " and vaulted" } else { "" }),
+    ];
+    if point.errors_total > 0 {
+        lines.push(format!("it is partial: {} could not be read", text::count(point.errors_total, "file")));
+    }
+    lines.join("\n")
+}
+
+fn as_json(taken: &Taken) -> BackupSummary {
+    let point = &taken.stored.point;
+    let counts = &point.counts;
+    BackupSummary {
+        message_type: "summary",
+        files_new: taken.files_new,
+        files_changed: taken.files_changed,
+        files_unmodified: counts.files.saturating_sub(taken.files_new).saturating_sub(taken.files_changed),
+        data_added: counts.bytes_new,
+        data_added_packed: counts.bytes_stored,
+        total_files_processed: counts.files,
+        total_bytes_processed: counts.bytes,
+        total_duration: seconds_taken(taken),
+        backup_start: text::rfc3339(point.started),
+        backup_end: text::rfc3339(point.ended),
+        snapshot_id: point.id.hex(),
+        source: point.source.source.clone(),
+        state: state_word(point.state),
+        errors: point.errors_total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::commands::testing::stored_point;
+
+    fn taken() -> Taken {
+        let stored = stored_point(7, "docs", 1_795_176_000);
+        Taken { stored, files_new: 1, files_changed: 0, vaulted: true }
+    }
+
+    #[test]
+    fn the_summary_says_what_was_taken_and_what_was_not() {
+        let mut taken = taken();
+        assert_eq!(
+            sentences(&taken),
+            "docs: 2 files (2.000 KiB), 0 read (0 B), 0 B new, 0 B stored, in 0:02\n\
+             recovery point 07070707 saved and vaulted"
+        );
+        Arc::make_mut(&mut taken.stored.point).errors_total = 1;
+        assert!(sentences(&taken).ends_with("it is partial: 1 file could not be read"));
+    }
+
+    #[test]
+    fn the_summary_for_programs_has_the_known_fields() {
+        let value = serde_json::to_value(as_json(&taken())).unwrap();
+        assert_eq!(value["files_unmodified"], 1);
+        assert_eq!(value["total_duration"], 2.0);
+        assert_eq!(value["snapshot_id"], "07".repeat(16));
+    }
+
+    #[test]
+    fn two_paths_of_one_run_never_share_a_name() {
+        let targets = name_targets(vec!["/a/b".into(), "/a-b".into()], None, Vec::new());
+        let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        assert_eq!(names, ["a-b", "a-b-2"]);
+    }
+
+    #[test]
+    fn a_source_keeps_its_name_and_only_its_own_group_counts() {
+        let points = [stored_point(1, "docs", 1)];
+        let known = known_sources(&points, "host", "group");
+        assert_eq!(known_sources(&points, "host", "other"), []);
+        let targets = name_targets(vec!["/srv/docs".into()], None, known);
+        assert_eq!(targets[0].name, "docs");
+        assert_eq!(name_targets(vec!["/x".into()], Some("given"), Vec::new())[0].name, "given");
+    }
+}

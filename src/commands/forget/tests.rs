@@ -1,0 +1,64 @@
+//! From arguments to a plan and its rendering; what a plan keeps is tested with `retention`.
+#![allow(clippy::unwrap_used)]
+
+use clap::Parser;
+
+use super::*;
+use crate::commands::testing::stored_point;
+
+const DAY: i64 = 86_400;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    args: ForgetArgs,
+}
+
+fn args(line: &[&str]) -> ForgetArgs {
+    Line::try_parse_from(std::iter::once(&"forget").chain(line)).unwrap().args
+}
+
+fn points() -> Vec<StoredPoint> {
+    (1u8..=12).map(|n| stored_point(n, "docs", 1_795_176_000 + i64::from(n) * DAY)).collect()
+}
+
+fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
+    let args = args(line);
+    let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
+    make_plan(&points(), &specs, &Retention::from(&args.policy), &args)
+}
+
+#[test]
+fn a_policy_and_names_exclude_each_other() {
+    assert!(Line::try_parse_from(["forget", "latest", "--keep-last", "3"]).is_err());
+    assert!(Line::try_parse_from(["forget", "--keep-last", "3", "--allow-newest"]).is_err());
+}
+
+#[test]
+fn the_plan_is_shown_with_reasons() {
+    let plan = planned(&["--keep-last", "11"]).unwrap();
+    let text = render(&points(), &plan, &TimeZone::UTC);
+    assert!(text.contains("remove  01010101  2026-11-21 12:00:00  docs    no rule keeps it"), "{text}");
+    assert!(text.ends_with("keep 11, remove 1"), "{text}");
+    let json = serde_json::to_value(as_json(&points(), &plan)).unwrap();
+    assert_eq!(json[0]["remove"][0]["id"], "01".repeat(16));
+    assert_eq!(json[0]["keep"].as_array().unwrap().len(), 11);
+}
+
+#[test]
+fn much_at_once_needs_consent() {
+    let plan = planned(&["--keep-last", "4"]).unwrap();
+    assert_eq!(plan.remove.len(), 8);
+    assert!(consent(&plan, true).is_ok());
+    assert!(consent(&planned(&["--keep-last", "9"]).unwrap(), false).is_ok());
+}
+
+#[test]
+fn a_named_point_goes_unless_it_is_the_newest_complete_one() {
+    let plan = planned(&["latest~1", "01"]).unwrap();
+    assert_eq!(plan.remove.len(), 2);
+    let failure = planned(&["latest"]).unwrap_err();
+    assert!(failure.hint.unwrap().contains("--allow-newest"));
+    assert_eq!(planned(&["latest", "--allow-newest"]).unwrap().remove.len(), 1);
+    assert_eq!(planned(&["latest~1:etc"]).unwrap_err().kind, Kind::Usage);
+}

@@ -1,0 +1,143 @@
+//! `holdfast snapshots` (also `points`): the recovery points, and where each one's bytes are.
+
+use clap::Args;
+use holdfast_store::point::PointState;
+use holdfast_store::store::StoredPoint;
+use jiff::tz::TimeZone;
+
+use super::Context;
+use super::scope::ScopeArgs;
+use crate::json::Snapshot;
+use crate::open::open_store;
+use crate::outcome::{Done, Outcome};
+use crate::terminal::text::{self, Table};
+
+/// List the recovery points
+///
+/// Shows every recovery point with its time, source, size and where it is kept: `local` in the store's directory, or
+/// how many vaults have it. A point marked `partial` misses files that could not be read when it was taken.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast snapshots                        all of them, oldest first
+  holdfast snapshots --source home-me       those of one data source
+  holdfast snapshots --latest 1             the newest of each data source
+  holdfast snapshots --json | jq -r '.[].id'")]
+pub struct SnapshotsArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Only the newest N points of each data source
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+    /// Only points with this tag
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+}
+
+/// Lists them.
+pub fn run(context: &Context<'_>, args: &SnapshotsArgs) -> Outcome {
+    let points = select(open_store(context)?.points()?, args);
+    if context.terminal.json() {
+        let points: Vec<Snapshot> = points.iter().map(Snapshot::from).collect();
+        context.terminal.json_line(&points)?;
+    } else {
+        context.terminal.line(&render(&points, &TimeZone::system()))?;
+    }
+    Ok(Done::Whole)
+}
+
+fn select(points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
+    let mut points = args.scope.select(points);
+    points.retain(|stored| args.tag.as_ref().is_none_or(|tag| stored.point.tags.contains(tag)));
+    if let Some(latest) = args.latest {
+        let mut seen = std::collections::HashMap::new();
+        points.reverse();
+        points.retain(|stored| {
+            let n = seen.entry(stored.point.source.clone()).or_insert(0usize);
+            *n += 1;
+            *n <= latest
+        });
+        points.reverse();
+    }
+    points
+}
+
+fn render(points: &[StoredPoint], zone: &TimeZone) -> String {
+    if points.is_empty() {
+        return "no recovery points".to_owned();
+    }
+    let mut table = Table::new(&["ID", "Time", "Host", "Group", "Source", ">Files", ">Size", "Kept in", "State"]);
+    for stored in points {
+        let point = &stored.point;
+        table.row([
+            point.id.short(),
+            text::local_time(point.started, zone),
+            point.source.host.clone(),
+            point.source.group.clone(),
+            point.source.source.clone(),
+            point.counts.files.to_string(),
+            text::size(point.counts.bytes),
+            kept_in(stored),
+            state(stored),
+        ]);
+    }
+    format!("{}\n{}", table.render(), text::count(points.len() as u64, "recovery point"))
+}
+
+fn kept_in(stored: &StoredPoint) -> String {
+    let vaults = (!stored.vaults.is_empty()).then(|| text::count(stored.vaults.len() as u64, "vault"));
+    let local = stored.local.then(|| "local".to_owned());
+    let places: Vec<String> = local.into_iter().chain(vaults).collect();
+    places.join(", ")
+}
+
+fn state(stored: &StoredPoint) -> String {
+    match stored.point.state {
+        PointState::Complete => String::new(),
+        PointState::Partial => format!("partial, {}", text::count(stored.point.errors_total, "error")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::commands::testing::stored_point;
+
+    fn args() -> SnapshotsArgs {
+        SnapshotsArgs { scope: ScopeArgs::default(), latest: None, tag: None }
+    }
+
+    fn ids(points: &[StoredPoint]) -> Vec<u8> {
+        points.iter().map(|stored| stored.point.id.0[0]).collect()
+    }
+
+    #[test]
+    fn a_point_shows_where_it_is_kept_and_whether_it_is_whole() {
+        let mut stored = stored_point(7, "docs", 1_795_176_000);
+        stored.vaults = vec!["a".into(), "b".into()];
+        let point = Arc::make_mut(&mut stored.point);
+        point.state = PointState::Partial;
+        point.errors_total = 1;
+        assert_eq!(
+            render(&[stored], &TimeZone::UTC),
+            "ID        Time                 Host  Group  Source  Files       Size  Kept in          State\n\
+             -------------------------------------------------------------------------------------------------\n\
+             07070707  2026-11-20 12:00:00  host  group  docs        2  2.000 KiB  local, 2 vaults  partial, 1 error\n\
+             1 recovery point"
+        );
+        assert_eq!(render(&[], &TimeZone::UTC), "no recovery points");
+    }
+
+    #[test]
+    fn the_newest_of_each_source_stay_in_order() {
+        let points =
+            || vec![stored_point(1, "a", 1), stored_point(2, "b", 2), stored_point(3, "a", 3), stored_point(4, "a", 4)];
+        assert_eq!(ids(&select(points(), &SnapshotsArgs { latest: Some(1), ..args() })), [2, 4]);
+        assert_eq!(ids(&select(points(), &SnapshotsArgs { latest: Some(2), ..args() })), [2, 3, 4]);
+        let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
+        assert_eq!(ids(&select(points(), &SnapshotsArgs { scope, ..args() })), [1, 3, 4]);
+        assert_eq!(ids(&select(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), []);
+    }
+}

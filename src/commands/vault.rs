@@ -1,0 +1,167 @@
+//! `holdfast vault`: the places far away that keep copies.
+
+use std::ffi::OsString;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Context;
+use super::scope::{ScopeArgs, parse_spec};
+use crate::outcome::{Done, Failure, Outcome};
+use crate::point_spec::PointSpec;
+use crate::terminal::Terminal;
+use crate::terminal::text::{self, Table};
+
+/// Manage the vaults that keep copies far away
+///
+/// A vault is a container of an object store or a directory on another disk. It learns nothing: neither names nor sizes
+/// of what it keeps. Addresses are azure://ACCOUNT/NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, file:///PATH or a plain
+/// path. Credentials are those of the environment, by the names that the service's own tools use.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast vault add azure://ACCOUNT/NAME
+  holdfast vault list
+  holdfast vault push                       every point that a vault does not have yet
+  holdfast vault push latest docs@2026-11-20")]
+pub struct VaultArgs {
+    #[command(subcommand)]
+    action: VaultAction,
+}
+
+/// What to do with vaults.
+#[derive(Debug, Subcommand)]
+enum VaultAction {
+    /// Prepare a vault and keep copies in it from now on
+    Add {
+        /// Its address
+        url: String,
+    },
+    /// Show the vaults and what each holds
+    List,
+    /// Put recovery points into the vaults and wait until they are there
+    Push {
+        /// Which; all that are missing if none is named
+        #[arg(value_name = "POINT")]
+        points: Vec<OsString>,
+        #[command(flatten)]
+        scope: ScopeArgs,
+    },
+}
+
+/// A vault as the list shows it.
+#[derive(Debug, Serialize)]
+pub struct VaultLine {
+    /// Address, without secrets.
+    pub address: String,
+    /// Points that it holds whole.
+    pub points: u64,
+    /// Points that the store has and the vault lacks.
+    pub points_missing: u64,
+    /// Bytes of its packs.
+    pub bytes: u64,
+    /// Why it cannot be reached, if it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// What a push did.
+#[derive(Debug, Serialize)]
+struct Pushed {
+    message_type: &'static str,
+    points: u64,
+    packs: u64,
+    bytes: u64,
+}
+
+/// Does it.
+pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
+    match &args.action {
+        VaultAction::Add { url } => add(context, url),
+        VaultAction::List => list(context),
+        VaultAction::Push { points, scope } => {
+            let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
+            if specs.iter().any(|spec| !spec.path.is_empty()) {
+                return Err(Failure::usage("only whole recovery points can be pushed, without :PATH"));
+            }
+            push(context, &specs, scope)
+        }
+    }
+}
+
+fn add(_context: &Context<'_>, _url: &str) -> Outcome {
+    Err(Failure::not_built("vault add"))
+}
+
+fn list(context: &Context<'_>) -> Outcome {
+    let vaults = vaults(context)?;
+    if context.terminal.json() {
+        context.terminal.json_line(&vaults)?;
+    } else {
+        context.terminal.line(&render(&vaults))?;
+    }
+    Ok(Done::Whole)
+}
+
+fn vaults(_context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
+    Err(Failure::not_built("vault list"))
+}
+
+fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {
+    let pushed = upload(context, specs, scope)?;
+    show_pushed(context.terminal, &pushed)?;
+    Ok(Done::Whole)
+}
+
+fn upload(_context: &Context<'_>, _specs: &[PointSpec], _scope: &ScopeArgs) -> Result<Pushed, Failure> {
+    Err(Failure::not_built("vault push"))
+}
+
+fn show_pushed(terminal: &Terminal, pushed: &Pushed) -> Result<(), Failure> {
+    if terminal.json() {
+        return terminal.json_line(pushed);
+    }
+    terminal.say(&format!(
+        "{} vaulted, {} sent ({})",
+        text::count(pushed.points, "recovery point"),
+        text::count(pushed.packs, "pack"),
+        text::size(pushed.bytes)
+    ))
+}
+
+fn render(vaults: &[VaultLine]) -> String {
+    if vaults.is_empty() {
+        return "no vaults; `holdfast vault add URL` adds one".to_owned();
+    }
+    let mut table = Table::new(&["Address", ">Points", ">Missing", ">Size", "State"]);
+    for vault in vaults {
+        table.row([
+            vault.address.clone(),
+            vault.points.to_string(),
+            vault.points_missing.to_string(),
+            text::size(vault.bytes),
+            vault.trouble.clone().unwrap_or_else(|| "reachable".to_owned()),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vault_that_does_not_answer_is_listed_with_the_reason() {
+        let vault = |trouble| VaultLine {
+            address: "azure://a/b".into(),
+            points: 3,
+            points_missing: 1,
+            bytes: 1024,
+            trouble,
+        };
+        let text = render(&[vault(None), vault(Some("no answer in time".into()))]);
+        assert!(text.contains("azure://a/b       3        1  1.000 KiB  reachable\n"), "{text}");
+        assert!(text.ends_with("no answer in time"), "{text}");
+        assert!(render(&[]).contains("vault add"));
+    }
+}

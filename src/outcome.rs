@@ -1,0 +1,232 @@
+//! How a run ends: done, partly done, or a failure with an exit code, its causes and a way out.
+//!
+//! Engine errors carry what happened and where; here they gain what a person can do about it. The exit codes are
+//! restic's, so that scripts and units written for it keep working.
+
+use std::error::Error;
+
+use holdfast_store::StoreError;
+use holdfast_store::error::ErrorClass;
+use holdfast_store::vault::VaultError;
+
+/// A verb came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// All of it was done.
+    Whole,
+    /// It was done, but some of the data could not be read.
+    Partial,
+}
+
+impl Done {
+    /// 0 or 3.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Whole => 0,
+            Self::Partial => 3,
+        }
+    }
+}
+
+/// What every verb returns.
+pub type Outcome = Result<Done, Failure>;
+
+/// Kind of a failure, as far as scripts can tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The work could not be done.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// There is no store.
+    NoStore,
+    /// Another process holds the store.
+    Locked,
+    /// Wrong passphrase or key.
+    WrongKey,
+    /// A person or a service manager asked to stop.
+    Interrupted,
+    /// Whoever read our output has gone.
+    PipeClosed,
+}
+
+impl Kind {
+    /// The process's exit code; 141 is what a shell shows for a program that SIGPIPE ended.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NoStore => 10,
+            Self::Locked => 11,
+            Self::WrongKey => 12,
+            Self::Interrupted => 130,
+            Self::PipeClosed => 141,
+        }
+    }
+}
+
+/// Why a verb could not do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// What caused it, outermost first, without what `message` already says.
+    pub causes: Vec<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure of a kind, without causes or hint.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// The work could not be done.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// A verb whose engine this build does not have.
+    pub fn not_built(verb: &str) -> Self {
+        Self::failed(format!("`holdfast {verb}` is not part of this build"))
+    }
+
+    /// A file operation of the program itself that the system refused.
+    pub fn io(action: &str, path: &std::path::Path, source: &std::io::Error) -> Self {
+        let failure = Self::failed(format!("cannot {action} {}: {source}", path.display()));
+        match hint_for_io(source.kind()) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+
+    /// Adds the way out.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the chain of sources below `error`, leaving out what the sentence above already says.
+    pub fn caused_by(mut self, error: &dyn Error) -> Self {
+        let mut said = self.message.clone();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !said.contains(&text) {
+                said.clone_from(&text);
+                self.causes.push(text);
+            }
+            next = cause.source();
+        }
+        self
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.kind.exit_code()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::new(kind_of(error.class(), &error), error.to_string()).caused_by(&error);
+        match hint_for_store(&error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        let kind = if matches!(error, VaultError::Cancelled) { Kind::Interrupted } else { Kind::Failed };
+        let failure = Self::new(kind, error.to_string()).caused_by(&error);
+        match hint_for_vault(&error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+fn kind_of(class: ErrorClass, error: &StoreError) -> Kind {
+    match (class, error) {
+        (_, StoreError::NoStore { .. }) => Kind::NoStore,
+        (ErrorClass::Locked, _) => Kind::Locked,
+        (ErrorClass::WrongKey, _) => Kind::WrongKey,
+        (ErrorClass::Cancelled, _) => Kind::Interrupted,
+        _ => Kind::Failed,
+    }
+}
+
+fn hint_for_store(error: &StoreError) -> Option<String> {
+    let text = match error {
+        StoreError::NoStore { .. } => {
+            "make one with `holdfast init`, name another with --store DIR or HOLDFAST_STORE, \
+             or bring one back from a vault with `holdfast recover URL --store DIR`"
+        }
+        StoreError::AlreadyThere { .. } => "choose another place, or use what is there",
+        StoreError::Locked { holder: Some(pid), .. } => {
+            return Some(format!("wait for process {pid} to end (`ps -p {pid}` shows what it is)"));
+        }
+        StoreError::Locked { holder: None, .. } => "wait for the other process to end",
+        StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
+        StoreError::WrongKey { .. } => {
+            "check HOLDFAST_PASSWORD and its _FILE and _COMMAND forms, or use the recovery sheet's words with \
+             HOLDFAST_RECOVERY_KEY_FILE; `holdfast key list` shows the slots"
+        }
+        StoreError::Corrupt { object, .. } if object.contains("slot") || object.starts_with("keys/") => {
+            "this key slot is damaged, the data is not: open the store with another secret \
+             (HOLDFAST_RECOVERY_KEY takes the words of the recovery sheet) and add a new slot with `holdfast key add`"
+        }
+        StoreError::Corrupt { .. } => "`holdfast check --read-data` finds all damage and the points it touches",
+        StoreError::TooNew { .. } => "it was written by a newer holdfast: use that version or a later one",
+        StoreError::NotOurs { .. } => "check the address: these are the bytes of something else",
+        StoreError::Io { source, .. } => return hint_for_io(source.kind()).map(str::to_owned),
+        StoreError::Catalog { class: ErrorClass::Corrupt, .. } => {
+            "the catalog is only a cache: move it away and it is made anew from the store"
+        }
+        StoreError::Vault { source, .. } => return hint_for_vault(source).map(str::to_owned),
+        StoreError::Timeout { .. } => "try again; -v shows what is slow",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
+    match error {
+        VaultError::NotFound { .. } => Some("check the vault's address; `holdfast vault add URL` prepares a new one"),
+        VaultError::Denied { .. } => Some(
+            "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
+             they must allow reading, listing and creating objects",
+        ),
+        VaultError::Unavailable { .. } | VaultError::WrongAnswer { .. } | VaultError::Timeout => {
+            Some("check the network and try again; what was already sent is not sent twice")
+        }
+        VaultError::Archived { .. } => Some("the object must be brought back from the archive tier before it can be read"),
+        VaultError::Full { .. } => Some("make room in the vault, or expire points with `holdfast forget --prune`"),
+        _ => None,
+    }
+}
+
+fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
+    use std::io::ErrorKind as K;
+    match kind {
+        K::StorageFull | K::QuotaExceeded => Some("the disk is full: free some room, or `holdfast prune` unused data"),
+        K::PermissionDenied => Some("run as the owner of these files, or as root"),
+        K::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
+        K::NotADirectory => Some("a file stands where a directory should be: move it away or name another path"),
+        K::IsADirectory => Some("a directory stands where a file should be: move it away or name another path"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

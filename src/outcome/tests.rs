@@ -1,0 +1,96 @@
+//! Every class of engine error has its exit code and, where there is one, a way out.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn store(error: StoreError) -> Failure {
+    error.into()
+}
+
+fn path() -> PathBuf {
+    PathBuf::from("/srv/store")
+}
+
+fn io_error(kind: io::ErrorKind) -> StoreError {
+    StoreError::io("write", Path::new("/srv/store/pack"))(io::Error::from(kind))
+}
+
+#[test]
+fn every_store_error_has_its_exit_code() {
+    let vault = |source| StoreError::Vault { vault: "azure://a/b".into(), source };
+    let table = [
+        (StoreError::NoStore { path: path() }, 10),
+        (StoreError::AlreadyThere { what: "store".into() }, 1),
+        (StoreError::Locked { path: path(), holder: Some(7) }, 11),
+        (StoreError::NotFound { what: "point".into() }, 1),
+        (StoreError::WrongKey { detail: "3 slots".into() }, 12),
+        (StoreError::corrupt("pack 1", "seal"), 1),
+        (StoreError::TooNew { object: "config".into(), detail: "version 9".into() }, 1),
+        (StoreError::NotOurs { object: "config".into(), detail: "magic".into() }, 1),
+        (io_error(io::ErrorKind::StorageFull), 1),
+        (StoreError::Catalog { detail: "busy".into(), class: ErrorClass::Locked }, 11),
+        (StoreError::Catalog { detail: "malformed".into(), class: ErrorClass::Corrupt }, 1),
+        (vault(VaultError::Denied { detail: "403".into() }), 1),
+        (vault(VaultError::Cancelled), 130),
+        (StoreError::Timeout { what: "a range".into() }, 1),
+        (StoreError::Cancelled, 130),
+        (StoreError::invalid("no"), 1),
+    ];
+    for (error, code) in table {
+        let text = error.to_string();
+        assert_eq!(store(error).exit_code(), code, "{text}");
+    }
+}
+
+#[test]
+fn hints_name_the_way_out() {
+    let table = [
+        (StoreError::NoStore { path: path() }, "holdfast init"),
+        (StoreError::NoStore { path: path() }, "--store"),
+        (StoreError::Locked { path: path(), holder: Some(7) }, "process 7"),
+        (StoreError::WrongKey { detail: String::new() }, "HOLDFAST_PASSWORD"),
+        (StoreError::corrupt("key slot 0f", "checksum"), "recovery sheet"),
+        (StoreError::corrupt("keys/0f", "checksum"), "recovery sheet"),
+        (StoreError::corrupt("pack 0f", "seal"), "check --read-data"),
+        (StoreError::TooNew { object: "config".into(), detail: String::new() }, "newer holdfast"),
+        (io_error(io::ErrorKind::StorageFull), "disk is full"),
+        (io_error(io::ErrorKind::NotADirectory), "should be"),
+        (io_error(io::ErrorKind::PermissionDenied), "root"),
+        (
+            StoreError::Vault { vault: "v".into(), source: VaultError::Denied { detail: String::new() } },
+            "credentials",
+        ),
+    ];
+    for (error, word) in table {
+        let text = error.to_string();
+        let hint = store(error).hint.unwrap_or_default();
+        assert!(hint.contains(word), "{text}: {hint:?} does not say {word:?}");
+    }
+}
+
+#[test]
+fn a_cause_that_the_message_already_says_is_not_said_twice() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: {source}")]
+    struct Outer {
+        source: Middle,
+    }
+    #[derive(Debug, thiserror::Error)]
+    #[error("middle")]
+    struct Middle {
+        #[source]
+        source: io::Error,
+    }
+    let error = Outer { source: Middle { source: io::Error::other("inner") } };
+    let failure = Failure::failed(error.to_string()).caused_by(&error);
+    assert_eq!(failure.message, "outer: middle");
+    assert_eq!(failure.causes, ["inner"]);
+}
+
+#[test]
+fn partial_work_is_told_from_whole_work_by_its_exit_code() {
+    assert_eq!(Done::Whole.exit_code(), 0);
+    assert_eq!(Done::Partial.exit_code(), 3);
+}

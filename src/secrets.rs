@@ -1,0 +1,262 @@
+//! Where a passphrase or recovery key comes from, and that it goes nowhere else.
+//!
+//! A secret is never taken from the command line, where every process could read it. It comes from the environment, a
+//! file, a command's first line or a terminal, is wiped from memory when it is no longer needed, and has a `Debug` that
+//! shows nothing. Machine keys come before any passphrase: they open a store in milliseconds and nobody has to be there.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use holdfast_store::id::VaultId;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::args::GlobalArgs;
+use crate::outcome::{Failure, Kind};
+use crate::settings::Environment;
+use crate::terminal::Terminal;
+
+/// Shortest passphrase that a new slot takes, in characters.
+const PASSPHRASE_CHARS_MIN: usize = 8;
+/// Below this a new passphrase gets a warning: Argon2id slows guessing down, it does not stop it.
+const PASSPHRASE_CHARS_ADVISED: usize = 16;
+/// Longest secret in bytes, so that a wrong file name does not fill the memory.
+const SECRET_LEN_MAX: u64 = 64 * 1024;
+
+/// A secret text: wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a text.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text. Whoever asks must not keep it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// One way to a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// It stands in the environment.
+    Plain(Secret),
+    /// First line of a file.
+    File(PathBuf),
+    /// First line that `sh -c` prints.
+    Command(String),
+}
+
+/// The ways that the command line and the environment name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretSources {
+    /// To the passphrase.
+    pub passphrase: Option<SecretSource>,
+    /// To the recovery key's words.
+    pub recovery_key: Option<SecretSource>,
+}
+
+impl SecretSources {
+    /// Looks at the command line, then at the environment. Two ways of the same rank are refused: one of them would be
+    /// ignored, and it may be the one that was meant.
+    pub fn gather(args: &GlobalArgs, env: &Environment) -> Result<Self, Failure> {
+        let from_args = match (&args.password_file, &args.password_command) {
+            (Some(file), _) => Some(SecretSource::File(file.clone())),
+            (None, Some(command)) => Some(SecretSource::Command(command.clone())),
+            (None, None) => None,
+        };
+        let passphrase = match from_args {
+            Some(source) => Some(source),
+            None => from_environment("HOLDFAST_PASSWORD", env)?,
+        };
+        Ok(Self { passphrase, recovery_key: from_environment("HOLDFAST_RECOVERY_KEY", env)? })
+    }
+}
+
+fn from_environment(name: &str, env: &Environment) -> Result<Option<SecretSource>, Failure> {
+    let (file_name, command_name) = (format!("{name}_FILE"), format!("{name}_COMMAND"));
+    let text = |name: &str, value: OsString| {
+        value.into_string().map_err(|_| Failure::usage(format!("{name} is not UTF-8 text")))
+    };
+    match (env(name), env(&file_name), env(&command_name)) {
+        (None, None, None) => Ok(None),
+        (Some(plain), None, None) => Ok(Some(SecretSource::Plain(Secret::new(text(name, plain)?)))),
+        (None, Some(file), None) => Ok(Some(SecretSource::File(file.into()))),
+        (None, None, Some(command)) => Ok(Some(SecretSource::Command(text(&command_name, command)?))),
+        _ => Err(Failure::usage(format!("more than one of {name}, {file_name} and {command_name} is set"))
+            .hint("keep the one that is meant")),
+    }
+}
+
+/// Asks a person for a secret.
+pub trait Prompt: fmt::Debug {
+    /// Shows `question` and takes a line without showing it. An error when nobody is there to ask.
+    fn ask(&self, question: &str) -> io::Result<Secret>;
+}
+
+/// The terminal this process was started from.
+#[derive(Debug)]
+pub struct TerminalPrompt;
+
+impl Prompt for TerminalPrompt {
+    fn ask(&self, question: &str) -> io::Result<Secret> {
+        if !io::stdin().is_terminal() {
+            return Err(io::Error::other("there is no terminal to ask at"));
+        }
+        rpassword::prompt_password(question).map(Secret::new)
+    }
+}
+
+/// All ways to open a store.
+#[derive(Debug)]
+pub struct Secrets {
+    sources: SecretSources,
+    key_dir: PathBuf,
+    prompt: Box<dyn Prompt>,
+}
+
+impl Secrets {
+    /// The named ways, then the terminal.
+    pub fn new(sources: SecretSources, key_dir: PathBuf) -> Self {
+        Self { sources, key_dir, prompt: Box::new(TerminalPrompt) }
+    }
+
+    /// Directory of machine keys.
+    pub fn key_dir(&self) -> &Path {
+        &self.key_dir
+    }
+
+    /// Where this machine's key to a store is kept, whether or not there is one.
+    pub fn machine_key_file(&self, store: &VaultId) -> PathBuf {
+        self.key_dir.join(format!("{store}.key"))
+    }
+
+    /// The passphrase of an existing store, asked for if nothing names it.
+    pub fn passphrase(&self, terminal: &Terminal) -> Result<Secret, Failure> {
+        match &self.sources.passphrase {
+            Some(source) => read(source, terminal),
+            None => self.ask("passphrase: ", "HOLDFAST_PASSWORD"),
+        }
+    }
+
+    /// The words of the recovery key, if the environment names them.
+    pub fn recovery_key(&self, terminal: &Terminal) -> Result<Option<Secret>, Failure> {
+        self.sources.recovery_key.as_ref().map(|source| read(source, terminal)).transpose()
+    }
+
+    /// A passphrase for a new slot: named by the environment, or typed twice.
+    pub fn new_passphrase(&self, terminal: &Terminal) -> Result<Secret, Failure> {
+        let secret = match &self.sources.passphrase {
+            Some(source) => read(source, terminal)?,
+            None => self.typed_twice()?,
+        };
+        match secret.reveal().chars().count() {
+            chars if chars < PASSPHRASE_CHARS_MIN => {
+                Err(Failure::failed(format!("the passphrase has {chars} characters; {PASSPHRASE_CHARS_MIN} are the least"))
+                    .hint("five random words make a good one"))
+            }
+            chars => {
+                if chars < PASSPHRASE_CHARS_ADVISED {
+                    terminal.warn(&format!(
+                        "the passphrase has {chars} characters; whoever copies the vault can guess for ever, \
+                         so {PASSPHRASE_CHARS_ADVISED} or more are advised"
+                    ));
+                }
+                Ok(secret)
+            }
+        }
+    }
+
+    fn typed_twice(&self) -> Result<Secret, Failure> {
+        let first = self.ask("new passphrase: ", "HOLDFAST_PASSWORD")?;
+        let second = self.ask("the same again: ", "HOLDFAST_PASSWORD")?;
+        if first == second { Ok(first) } else { Err(Failure::failed("the two passphrases differ")) }
+    }
+
+    /// Passphrase or recovery key for `recover`, in this order of ways: named words, named passphrase, typed.
+    pub fn passphrase_or_words(&self, terminal: &Terminal) -> Result<Secret, Failure> {
+        match (self.recovery_key(terminal)?, &self.sources.passphrase) {
+            (Some(words), _) => Ok(words),
+            (None, Some(source)) => read(source, terminal),
+            (None, None) => self.ask("passphrase, or the 24 words of the recovery sheet: ", "HOLDFAST_RECOVERY_KEY"),
+        }
+    }
+
+    fn ask(&self, question: &str, name: &str) -> Result<Secret, Failure> {
+        self.prompt.ask(question).map_err(|error| {
+            let (kind, text) = match error.kind() {
+                io::ErrorKind::Interrupted => (Kind::Interrupted, "interrupted".to_owned()),
+                _ => (Kind::WrongKey, format!("no passphrase or key was given and {error}")),
+            };
+            Failure::new(kind, text).hint(format!("set {name}_FILE, {name}_COMMAND or {name}"))
+        })
+    }
+}
+
+fn read(source: &SecretSource, terminal: &Terminal) -> Result<Secret, Failure> {
+    match source {
+        SecretSource::Plain(secret) => Ok(secret.clone()),
+        SecretSource::File(path) => read_file(path, terminal),
+        SecretSource::Command(command) => run_command(command),
+    }
+}
+
+fn read_file(path: &Path, terminal: &Terminal) -> Result<Secret, Failure> {
+    let failed = |error: io::Error| Failure::io("read the secret in", path, &error);
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o004 != 0 {
+        terminal.warn(&format!("everybody on this machine can read {}: `chmod 600` it", path.display()));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(SECRET_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    first_line(&bytes, &path.display().to_string())
+}
+
+fn run_command(command: &str) -> Result<Secret, Failure> {
+    let child = Command::new("sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn();
+    let failed = |error: io::Error| Failure::failed(format!("cannot run the passphrase command: {error}"));
+    let mut child = child.map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    if let Some(out) = child.stdout.take() {
+        out.take(SECRET_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    let status = child.wait().map_err(failed)?;
+    if !status.success() {
+        return Err(Failure::failed(format!("the passphrase command failed: {status}")));
+    }
+    first_line(&bytes, "the passphrase command")
+}
+
+/// The first line without its end. Everything after it is ignored, as password managers put notes there.
+fn first_line(bytes: &[u8], origin: &str) -> Result<Secret, Failure> {
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if bytes.len() as u64 > SECRET_LEN_MAX {
+        return Err(Failure::failed(format!("{origin} gave more than {SECRET_LEN_MAX} bytes, which is no secret")));
+    }
+    if line.is_empty() {
+        return Err(Failure::failed(format!("{origin} gave an empty first line")));
+    }
+    let text = String::from_utf8(line.to_vec()).map_err(|error| {
+        error.into_bytes().zeroize();
+        Failure::failed(format!("{origin} gave something that is not UTF-8 text"))
+    })?;
+    Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests;

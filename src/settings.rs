@@ -1,0 +1,150 @@
+//! What a run works with: the command line first, then the environment, then the place the system has for it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::args::GlobalArgs;
+use crate::outcome::{Failure, Kind};
+use crate::secrets::{SecretSources, Secrets};
+
+/// Looks up an environment variable; a function, so that tests have an environment of their own.
+pub type Environment = dyn Fn(&str) -> Option<OsString>;
+
+/// The environment of this process. A variable set to nothing counts as not set.
+pub fn process_environment() -> Box<Environment> {
+    Box::new(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+}
+
+/// `HOLDFAST_LOG`, in the syntax of `tracing`'s filters.
+pub fn log_filter() -> Option<String> {
+    process_environment()("HOLDFAST_LOG").and_then(|value| value.into_string().ok())
+}
+
+/// Everything a verb may need to know about where it runs.
+#[derive(Debug)]
+pub struct Settings {
+    store: Option<PathBuf>,
+    /// Where the ways to get secrets are kept.
+    pub secrets: Secrets,
+    /// Cache of vault ranges.
+    pub cache_dir: PathBuf,
+    /// Where stores live that nobody gave a place.
+    pub data_dir: PathBuf,
+    /// Name of this machine.
+    pub host: String,
+}
+
+impl Settings {
+    /// Puts the settings together.
+    pub fn gather(args: &GlobalArgs, env: &Environment) -> Result<Self, Failure> {
+        let root = nix::unistd::geteuid().is_root();
+        let places = Places { root, env };
+        let key_dir = path_from(env, "HOLDFAST_KEY_DIR").map_or_else(|| places.keys(), Ok)?;
+        Ok(Self {
+            store: args.store.clone().or_else(|| path_from(env, "HOLDFAST_STORE")),
+            secrets: Secrets::new(SecretSources::gather(args, env)?, key_dir),
+            cache_dir: path_from(env, "HOLDFAST_CACHE_DIR").map_or_else(|| places.cache(), Ok)?,
+            data_dir: places.data()?,
+            host: host_name(),
+        })
+    }
+
+    /// The store's directory.
+    pub fn store(&self) -> Result<&Path, Failure> {
+        self.store.as_deref().ok_or_else(|| {
+            Failure::new(Kind::NoStore, "no store was named")
+                .hint("give --store DIR or set HOLDFAST_STORE; `holdfast init --store DIR` makes a new one")
+        })
+    }
+
+    /// The store's directory, if one was named.
+    pub fn named_store(&self) -> Option<&Path> {
+        self.store.as_deref()
+    }
+}
+
+/// The directories that the system has for us: its own for root, the user's (XDG base directories) for others.
+struct Places<'a> {
+    root: bool,
+    env: &'a Environment,
+}
+
+impl Places<'_> {
+    fn keys(&self) -> Result<PathBuf, Failure> {
+        self.choose("/etc/holdfast/keys", "XDG_CONFIG_HOME", ".config", "holdfast/keys", "HOLDFAST_KEY_DIR")
+    }
+
+    fn cache(&self) -> Result<PathBuf, Failure> {
+        self.choose("/var/cache/holdfast", "XDG_CACHE_HOME", ".cache", "holdfast", "HOLDFAST_CACHE_DIR")
+    }
+
+    fn data(&self) -> Result<PathBuf, Failure> {
+        self.choose("/var/lib/holdfast", "XDG_DATA_HOME", ".local/share", "holdfast", "HOME")
+    }
+
+    fn choose(&self, system: &str, xdg: &str, in_home: &str, below: &str, ours: &str) -> Result<PathBuf, Failure> {
+        if self.root {
+            return Ok(PathBuf::from(system));
+        }
+        // The XDG specification: a path that is not absolute is to be ignored.
+        let base = path_from(self.env, xdg).filter(|path| path.is_absolute());
+        let base = base.or_else(|| path_from(self.env, "HOME").map(|home| home.join(in_home)));
+        match base {
+            Some(base) => Ok(base.join(below)),
+            None => Err(Failure::failed("neither HOME nor XDG directories are set").hint(format!("set {ours}"))),
+        }
+    }
+}
+
+fn path_from(env: &Environment, name: &str) -> Option<PathBuf> {
+    env(name).map(PathBuf::from)
+}
+
+fn host_name() -> String {
+    let name = nix::sys::utsname::uname().map(|names| names.nodename().to_string_lossy().into_owned());
+    name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn env_of(pairs: &'static [(&'static str, &'static str)]) -> Box<Environment> {
+        Box::new(move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value)))
+    }
+
+    #[test]
+    fn users_have_their_own_places_and_root_those_of_the_system() {
+        let env = env_of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/fast/cache"), ("XDG_DATA_HOME", "relative")]);
+        let user = Places { root: false, env: &*env };
+        assert_eq!(user.keys().unwrap(), Path::new("/home/me/.config/holdfast/keys"));
+        assert_eq!(user.cache().unwrap(), Path::new("/fast/cache/holdfast"));
+        assert_eq!(user.data().unwrap(), Path::new("/home/me/.local/share/holdfast"));
+        let root = Places { root: true, env: &*env };
+        assert_eq!(root.keys().unwrap(), Path::new("/etc/holdfast/keys"));
+        assert_eq!(root.cache().unwrap(), Path::new("/var/cache/holdfast"));
+    }
+
+    #[test]
+    fn a_process_without_a_home_is_told_what_to_set() {
+        let env = env_of(&[]);
+        let failure = Places { root: false, env: &*env }.keys().unwrap_err();
+        assert_eq!(failure.hint.as_deref(), Some("set HOLDFAST_KEY_DIR"));
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment() {
+        let env = env_of(&[("HOME", "/home/me"), ("HOLDFAST_STORE", "/env"), ("HOLDFAST_KEY_DIR", "/keys")]);
+        let from_env = Settings::gather(&GlobalArgs::default(), &*env).unwrap();
+        assert_eq!(from_env.store().unwrap(), Path::new("/env"));
+        let args = GlobalArgs { store: Some("/arg".into()), ..GlobalArgs::default() };
+        assert_eq!(Settings::gather(&args, &*env).unwrap().store().unwrap(), Path::new("/arg"));
+    }
+
+    #[test]
+    fn a_missing_store_ends_with_its_own_exit_code() {
+        let settings = Settings::gather(&GlobalArgs::default(), &*env_of(&[("HOME", "/home/me")])).unwrap();
+        assert_eq!(settings.store().unwrap_err().exit_code(), 10);
+    }
+}

@@ -1,0 +1,199 @@
+//! Everything that reaches a person: results on standard output, progress and trouble on standard error.
+//!
+//! Names come from other people's disks. None of them reaches a terminal as it is: control bytes, invalid UTF-8 and
+//! characters that reorder text are shown escaped. A pipe gets names as they are, because a program reads it.
+
+mod face;
+mod monitor;
+mod progress;
+pub mod signals;
+pub mod text;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use holdfast_store::clock::Clock;
+use serde::Serialize;
+
+use crate::outcome::{Failure, Kind};
+use face::{BarFace, Face, JsonFace, LineFace, QuietFace};
+pub use monitor::WorkMonitor;
+
+/// How much to show, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Show {
+    /// JSON lines for programs.
+    pub json: bool,
+    /// Results only.
+    pub quiet: bool,
+    /// Notes too.
+    pub verbose: bool,
+}
+
+/// The way to the person or program that started us.
+#[derive(Debug)]
+pub struct Terminal {
+    show: Show,
+    clock: Arc<dyn Clock>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Terminal {
+    /// A terminal that shows as told; work stops when `cancelled` becomes true.
+    pub fn new(show: Show, clock: Arc<dyn Clock>, cancelled: Arc<AtomicBool>) -> Self {
+        Self { show, clock, cancelled }
+    }
+
+    /// Whether results go out as JSON.
+    pub fn json(&self) -> bool {
+        self.show.json
+    }
+
+    /// The clock that progress is measured with.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Writes a result and a line's end to standard output.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        self.bytes(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes a line that only a person wants: nothing with `--json` or `-q`.
+    pub fn say(&self, text: &str) -> Result<(), Failure> {
+        if self.show.json || self.show.quiet { Ok(()) } else { self.line(text) }
+    }
+
+    /// Writes a value as one line of JSON to standard output.
+    pub fn json_line(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value)
+            .map_err(|error| Failure::failed("cannot write the result as JSON").caused_by(&error))?;
+        self.line(&text)
+    }
+
+    /// Writes raw bytes to standard output.
+    pub fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| output_failure(&error))
+    }
+
+    /// A name for standard output: escaped for a terminal, as it is for a pipe.
+    pub fn name(&self, raw: &[u8]) -> Vec<u8> {
+        if io::stdout().is_terminal() { text::printable(raw).into_bytes() } else { raw.to_vec() }
+    }
+
+    /// A warning on standard error, with `-q` too.
+    pub fn warn(&self, text: &str) {
+        let text = text::printable_text(text);
+        let line = if self.show.json {
+            serde_json::json!({ "message_type": "warning", "message": text }).to_string()
+        } else {
+            format!("holdfast: warning: {text}")
+        };
+        // A person who closed standard error does not want it.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    /// Tells why the work could not be done.
+    pub fn fail(&self, failure: &Failure) {
+        print_failure(failure, self.show.json);
+    }
+
+    /// A monitor for one piece of work; dropping the last reference clears its progress.
+    pub fn monitor(&self) -> Arc<WorkMonitor> {
+        Arc::new(WorkMonitor::new(self.face(), Arc::clone(&self.clock), Arc::clone(&self.cancelled)))
+    }
+
+    fn face(&self) -> Box<dyn Face> {
+        let err = || Box::new(io::stderr());
+        match self.show {
+            Show { json: true, quiet, .. } => Box::new(JsonFace::new(Box::new(io::stdout()), err(), !quiet)),
+            Show { quiet: true, .. } => Box::new(QuietFace::new(err())),
+            Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose)),
+            Show { verbose, .. } => Box::new(LineFace::new(err(), verbose)),
+        }
+    }
+}
+
+fn output_failure(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::new(Kind::PipeClosed, "nobody reads the output");
+    }
+    Failure::failed(format!("cannot write to standard output: {error}"))
+}
+
+/// Tells why the work could not be done, before or without a [`Terminal`].
+pub fn print_failure(failure: &Failure, json: bool) {
+    if failure.kind == Kind::PipeClosed {
+        return;
+    }
+    let text = if json { failure_as_json(failure) } else { failure_as_text(failure) };
+    // Nothing is left to tell if standard error is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn failure_as_text(failure: &Failure) -> String {
+    let mut lines = vec![format!("holdfast: {}", text::printable_text(&failure.message))];
+    lines.extend(failure.causes.iter().map(|cause| format!("  because: {}", text::printable_text(cause))));
+    lines.extend(failure.hint.iter().map(|hint| format!("  hint: {}", text::printable_text(hint))));
+    lines.join("\n")
+}
+
+fn failure_as_json(failure: &Failure) -> String {
+    #[derive(Serialize)]
+    struct ExitError<'a> {
+        message_type: &'static str,
+        code: u8,
+        message: &'a str,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        causes: &'a [String],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<&'a str>,
+    }
+    let error = ExitError {
+        message_type: "exit_error",
+        code: failure.exit_code(),
+        message: &failure.message,
+        causes: &failure.causes,
+        hint: failure.hint.as_deref(),
+    };
+    serde_json::to_string(&error).unwrap_or_else(|_| r#"{"message_type":"exit_error","code":1}"#.to_owned())
+}
+
+/// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`.
+pub fn log_to_stderr(verbose: u8, filter: Option<String>) {
+    use tracing_subscriber::EnvFilter;
+    let by_verbosity = match verbose {
+        0 | 1 => "error",
+        2 => "holdfast=info,holdfast_store=info,holdfast_backup=info,holdfast_fs=info,error",
+        _ => "debug",
+    };
+    let filter = EnvFilter::new(filter.unwrap_or_else(|| by_verbosity.to_owned()));
+    // Fails only if a subscriber is set already, as in tests.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_message_causes_and_hint_without_control_bytes() {
+        let mut failure = Failure::failed("cannot read \x1b[2Jx").hint("try\nagain");
+        failure.causes.push("because".into());
+        assert_eq!(
+            failure_as_text(&failure),
+            "holdfast: cannot read \\x1b[2Jx\n  because: because\n  hint: try\nagain"
+        );
+    }
+
+    #[test]
+    fn a_failure_as_json_is_one_line_with_code_and_message() {
+        let failure = Failure::new(Kind::WrongKey, "wrong\npassphrase").hint("h");
+        assert_eq!(
+            failure_as_json(&failure),
+            r#"{"message_type":"exit_error","code":12,"message":"wrong\npassphrase","hint":"h"}"#
+        );
+    }
+}

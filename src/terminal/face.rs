@@ -1,0 +1,242 @@
+//! The faces that progress has: a bar for a person who watches, lines for a log, JSON for a program, nothing.
+
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::text;
+use crate::json::PathText;
+
+/// What a monitor shows itself with. Methods are called by one thread at a time.
+pub trait Face: Send {
+    /// Least time between two calls of `progress`.
+    fn interval(&self) -> Duration;
+
+    /// Shows how far the work is.
+    fn progress(&mut self, progress: &Progress);
+
+    /// Shows trouble with one thing.
+    fn problem(&mut self, progress: &Progress, path: &[u8], reason: &str);
+
+    /// Shows something that is not trouble.
+    fn note(&mut self, note: &str);
+}
+
+type Out = Box<dyn Write + Send>;
+
+/// Writes a line; whoever closed the other end does not want it.
+fn write_line(out: &mut Out, line: &str) {
+    let _ = writeln!(out, "{line}");
+}
+
+fn problem_line(path: &[u8], reason: &str) -> String {
+    format!("holdfast: {}: {}", text::printable(path), text::printable_text(reason))
+}
+
+/// A bar with rate and time left that is drawn over itself.
+pub struct BarFace {
+    bar: ProgressBar,
+    verbose: bool,
+}
+
+impl BarFace {
+    /// Parts of the bar: fine enough to move each second of an hour.
+    const STEPS: u64 = 10_000;
+
+    /// A bar on standard error.
+    pub fn new(verbose: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(Self::STEPS), ProgressDrawTarget::stderr_with_hz(10));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self { bar, verbose }
+    }
+
+    fn style(known: bool) -> ProgressStyle {
+        let template = if known { "{wide_bar} {elapsed}\n{msg}" } else { "{spinner} {elapsed} {msg}" };
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+    }
+}
+
+impl Face for BarFace {
+    fn interval(&self) -> Duration {
+        Duration::from_millis(100)
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        let fraction = progress.fraction();
+        self.bar.set_style(Self::style(fraction.is_some()));
+        self.bar.set_position((fraction.unwrap_or(0.0) * Self::STEPS as f64) as u64);
+        self.bar.set_message(progress.line());
+    }
+
+    fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
+        self.bar.println(problem_line(path, reason));
+    }
+
+    fn note(&mut self, note: &str) {
+        if self.verbose {
+            self.bar.println(text::printable_text(note));
+        }
+    }
+}
+
+impl Drop for BarFace {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// One line a minute, for a log that people read later.
+pub struct LineFace {
+    out: Out,
+    verbose: bool,
+}
+
+impl LineFace {
+    /// Lines to `out`; notes only when `verbose`.
+    pub fn new(out: Out, verbose: bool) -> Self {
+        Self { out, verbose }
+    }
+}
+
+impl Face for LineFace {
+    fn interval(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        write_line(&mut self.out, &progress.line());
+    }
+
+    fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
+        write_line(&mut self.out, &problem_line(path, reason));
+    }
+
+    fn note(&mut self, note: &str) {
+        if self.verbose {
+            write_line(&mut self.out, &text::printable_text(note));
+        }
+    }
+}
+
+/// Troubles and nothing else.
+pub struct QuietFace {
+    out: Out,
+}
+
+impl QuietFace {
+    /// Troubles to `out`.
+    pub fn new(out: Out) -> Self {
+        Self { out }
+    }
+}
+
+impl Face for QuietFace {
+    fn interval(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn progress(&mut self, _: &Progress) {}
+
+    fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
+        write_line(&mut self.out, &problem_line(path, reason));
+    }
+
+    fn note(&mut self, _: &str) {}
+}
+
+/// JSON lines in restic's shapes: status to standard output, errors to standard error.
+pub struct JsonFace {
+    out: Out,
+    err: Out,
+    status: bool,
+}
+
+impl JsonFace {
+    /// Status lines to `out` unless `status` is false, errors to `err`.
+    pub fn new(out: Out, err: Out, status: bool) -> Self {
+        Self { out, err, status }
+    }
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    message_type: &'static str,
+    stage: &'a str,
+    seconds_elapsed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_remaining: Option<u64>,
+    percent_done: f64,
+    total_files: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files_restored: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files_done: Option<u64>,
+    total_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_restored: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_done: Option<u64>,
+    error_count: u64,
+}
+
+impl<'a> Status<'a> {
+    /// restic calls the same figures `…_restored` in a restore and `…_done` elsewhere.
+    fn of(progress: &'a Progress) -> Self {
+        let restoring = progress.stage == "restore";
+        Self {
+            message_type: "status",
+            stage: progress.stage,
+            seconds_elapsed: progress.elapsed.as_secs(),
+            seconds_remaining: progress.seconds_left(),
+            percent_done: progress.fraction().unwrap_or(0.0),
+            total_files: progress.files_total,
+            files_restored: restoring.then_some(progress.files),
+            files_done: (!restoring).then_some(progress.files),
+            total_bytes: progress.bytes_total,
+            bytes_restored: restoring.then_some(progress.bytes),
+            bytes_done: (!restoring).then_some(progress.bytes),
+            error_count: progress.problems,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    message_type: &'static str,
+    error: Message<'a>,
+    during: &'a str,
+    item: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item_b64: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    message: &'a str,
+}
+
+impl Face for JsonFace {
+    fn interval(&self) -> Duration {
+        if self.status { Duration::from_secs(1) } else { Duration::MAX }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        if let Ok(line) = serde_json::to_string(&Status::of(progress)) {
+            write_line(&mut self.out, &line);
+        }
+    }
+
+    fn problem(&mut self, progress: &Progress, path: &[u8], reason: &str) {
+        let PathText { path: item, path_b64: item_b64 } = PathText::of(path);
+        let error = Message { message: reason };
+        let line = ErrorLine { message_type: "error", error, during: progress.stage, item, item_b64 };
+        if let Ok(line) = serde_json::to_string(&line) {
+            write_line(&mut self.err, &line);
+        }
+    }
+
+    fn note(&mut self, _: &str) {}
+}
