@@ -13,7 +13,7 @@
 //! Nothing but `lookup`, `getattr` and `readdir` is required of a file system, but each `ENOSYS` silently
 //! changes the connection for good: so all requests that can come have an answer here that is meant.
 
-mod reply;
+pub mod reply;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, Filesystem, FopenFlags, ForgetOne, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier,
+    FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier,
     OpenFlags, Request,
 };
 
@@ -152,10 +152,6 @@ impl Filesystem for Fuse {
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
         self.view.forget(ino.0, lookups);
-    }
-
-    fn batch_forget(&self, _: &Request, nodes: &[ForgetOne]) {
-        nodes.iter().for_each(|node| self.view.forget(node.nodeid().0, node.nlookup()));
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
