@@ -210,7 +210,14 @@ impl Filesystem for Fuse {
         });
     }
 
-    fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: fuser::ReplyDirectoryPlus,
+    ) {
         let most = self.list_most();
         let work = move |view: &View, patience| view.list(ino.0, offset, most, Detail::All, patience);
         let fitted = self.fitted.clone();
@@ -249,7 +256,15 @@ impl Filesystem for Fuse {
         self.answer(ino, reply, work, |_, reply, answer| reply::xattr(reply, answer));
     }
 
-    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: fuser::ReplyLseek) {
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: fuser::ReplyLseek,
+    ) {
         let work = move |view: &View, patience| {
             let seek = match whence {
                 SEEK_DATA => Seek::Data,
@@ -290,7 +305,16 @@ impl Filesystem for Fuse {
         reply.ok();
     }
 
-    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: fuser::ReplyEmpty) {
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: fuser::ReplyEmpty,
+    ) {
         reply.refuse(FsError::ReadOnly);
     }
 

@@ -91,14 +91,32 @@ fn shell(script: &str, at: &Path) -> (bool, String) {
 #[test]
 fn files_directories_links_and_devices_are_those_of_the_source() {
     let Some(mut bed) = bed(|r| {
-        let a = Node { links: 2, inode: 7, uid: 12, gid: 34, mode: 0o4750, ..r.file("a", &[Part::Data(b"hello".to_vec())]) };
+        let a = Node {
+            links: 2,
+            inode: 7,
+            uid: 12,
+            gid: 34,
+            mode: 0o4750,
+            ..r.file("a", &[Part::Data(b"hello".to_vec())])
+        };
         let b = Node { name: b"b".to_vec(), ..a.clone() };
         let odd = Node { name: b"\xff\xfe\n".to_vec(), ..r.file("", &[]) };
         let time = Timestamp { seconds: -1_000_000, nanos: 5 };
         let old = Node { mtime: time, ctime: time, ..r.file("old", &[]) };
         let device = Node { device: Some((8, 300)), ..node("dev", NodeKind::BlockDevice) };
-        vec![a, b, odd, old, device, node("fifo", NodeKind::Fifo), link("l", "a"), r.directory("d", vec![r.file("x", &[])])]
-    }) else { return };
+        vec![
+            a,
+            b,
+            odd,
+            old,
+            device,
+            node("fifo", NodeKind::Fifo),
+            link("l", "a"),
+            r.directory("d", vec![r.file("x", &[])]),
+        ]
+    }) else {
+        return;
+    };
     let (a, b) = (fs::metadata(bed.at("a")).unwrap(), fs::metadata(bed.at("b")).unwrap());
     assert_eq!((a.ino(), a.nlink(), a.uid(), a.gid(), a.len()), (b.ino(), 2, 12, 34, 5));
     assert_eq!((a.permissions().mode() & 0o7777, a.blocks()), (0o4750, 1));
@@ -109,7 +127,8 @@ fn files_directories_links_and_devices_are_those_of_the_source() {
     let device = fs::symlink_metadata(bed.at("dev")).unwrap();
     assert!(device.file_type().is_block_device());
     assert_eq!((nix::sys::stat::major(device.rdev()), nix::sys::stat::minor(device.rdev())), (8, 300));
-    let mut names: Vec<_> = fs::read_dir(bed.at("")).unwrap().map(|e| e.unwrap().file_name().as_bytes().to_vec()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(bed.at("")).unwrap().map(|e| e.unwrap().file_name().as_bytes().to_vec()).collect();
     names.sort();
     assert_eq!(names, [&b"a"[..], b"b", b"d", b"dev", b"fifo", b"l", b"old", b"\xff\xfe\n"]);
     assert_eq!(fs::metadata(bed.at("none")).unwrap_err().raw_os_error(), Some(Errno::ENOENT as i32));
@@ -124,7 +143,9 @@ fn sparse_files_are_sought_and_read_and_big_directories_listed_whole() {
         let sparse = r.file("sparse", &[Part::Hole(1 << 20), Part::Data(vec![9; 4096]), Part::Hole(1 << 30)]);
         let many = (0..3000).map(|n| r.file(&format!("file-with-a-longer-name-{n}"), &[])).collect();
         vec![sparse, r.directory("many", many)]
-    }) else { return };
+    }) else {
+        return;
+    };
     let mut file = File::open(bed.at("sparse")).unwrap();
     assert_eq!(lseek(&file, 0, Whence::SeekData).unwrap(), 1 << 20);
     assert_eq!(lseek(&file, 1 << 20, Whence::SeekHole).unwrap(), (1 << 20) + 4096);
@@ -134,10 +155,14 @@ fn sparse_files_are_sought_and_read_and_big_directories_listed_whole() {
     file.read_exact(&mut bytes).unwrap();
     assert_eq!(bytes, [0, 0, 9, 9, 9, 9]);
     assert_eq!(file.metadata().unwrap().blocks(), 8);
+    drop(file);
     for _ in 0..2 {
         assert_eq!(fs::read_dir(bed.at("many")).unwrap().count(), 3000);
     }
-    let (ok, out) = shell("find . | wc -l; ls -lR | grep -c longer-name; du -s --apparent-size . | cut -f1", &bed.at("many"));
+    let (ok, out) = shell(
+        "find . | wc -l; ls -lR | grep -c longer-name; du -s --apparent-size . | cut -f1",
+        &bed.at("many"),
+    );
     assert!(ok);
     assert_eq!(out.split_whitespace().take(2).collect::<Vec<_>>(), ["3001", "3000"]);
     assert_eq!(bed.unmount(), Unmounted::Cleanly);
@@ -148,7 +173,9 @@ fn extended_attributes_are_read_by_name_and_ours_are_not_listed() {
     let Some(bed) = bed(|r| {
         let xattrs = vec![Xattr { name: b"user.colour".to_vec(), value: b"blue".to_vec() }];
         vec![Node { xattrs, ..r.file("f", &[Part::Data(vec![1])]) }]
-    }) else { return };
+    }) else {
+        return;
+    };
     let path = bed.at("f");
     let get = |name: &str| {
         let mut value = [0u8; 64];
@@ -158,7 +185,10 @@ fn extended_attributes_are_read_by_name_and_ours_are_not_listed() {
     assert_eq!(get("user.holdfast.tier").unwrap(), b"memory");
     assert_eq!(get("user.holdfast.point").unwrap().len(), 32);
     assert_eq!(get("user.none").unwrap_err(), rustix::io::Errno::NODATA);
-    assert_eq!(rustix::fs::getxattr(&path, "user.colour", &mut [0u8; 2][..]).unwrap_err(), rustix::io::Errno::RANGE);
+    assert_eq!(
+        rustix::fs::getxattr(&path, "user.colour", &mut [0u8; 2][..]).unwrap_err(),
+        rustix::io::Errno::RANGE
+    );
     let mut names = [0u8; 64];
     let len = rustix::fs::listxattr(&path, &mut names[..]).unwrap();
     assert_eq!(&names[..len], b"user.colour\0");
@@ -169,7 +199,8 @@ fn points_appear_and_vanish_while_mounted() {
     let Some(bed) = bed(|r| vec![r.file("f", &[])]) else { return };
     let source = bed.dir.path().join("by-group/g/s");
     let list = || {
-        let mut names: Vec<_> = fs::read_dir(&source).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&source).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     };
@@ -206,7 +237,10 @@ fn one_directory_under_several_names_does_not_wander() {
 
 #[test]
 fn a_vault_that_hangs_costs_an_error_in_time_and_holds_up_nothing_else() {
-    let Some(mut bed) = bed(|r| vec![r.file("slow", &[Part::Data(vec![1; 300_000])]), r.file("f", &[])]) else { return };
+    let Some(mut bed) = bed(|r| vec![r.file("slow", &[Part::Data(vec![1; 300_000])]), r.file("f", &[])])
+    else {
+        return;
+    };
     bed.recovery.contents(Behaviour::Hanging);
     let (slow, begin) = (bed.at("slow"), Instant::now());
     let reader = std::thread::spawn(move || (fs::read(slow).unwrap_err(), begin.elapsed()));
@@ -226,7 +260,9 @@ fn a_vault_that_hangs_costs_an_error_in_time_and_holds_up_nothing_else() {
 
 #[test]
 fn errors_of_the_store_are_io_errors_and_a_panic_is_one_too() {
-    let Some(bed) = bed(|r| vec![r.file("f", &[Part::Data(vec![1; 10])]), r.directory("d", vec![])]) else { return };
+    let Some(bed) = bed(|r| vec![r.file("f", &[Part::Data(vec![1; 10])]), r.directory("d", vec![])]) else {
+        return;
+    };
     for behaviour in [Behaviour::Failing, Behaviour::Panicking] {
         bed.recovery.directories(behaviour);
         let error = fs::read_dir(bed.at("d")).and_then(|dir| dir.collect::<Result<Vec<_>, _>>()).unwrap_err();
@@ -257,7 +293,8 @@ fn a_reader_of_a_hanging_file_is_let_go_by_unmounting() {
 fn a_killed_reader_is_gone_in_time() {
     let Some(bed) = bed(|r| vec![r.file("slow", &[Part::Data(vec![1; 10_000])])]) else { return };
     bed.recovery.contents(Behaviour::Hanging);
-    let mut child = Command::new("cat").arg(bed.at("slow")).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut child =
+        Command::new("cat").arg(bed.at("slow")).stdout(std::process::Stdio::null()).spawn().unwrap();
     eventually("the reader", || bed.recovery.reads() > 0);
     child.kill().unwrap();
     eventually("its end", || child.try_wait().unwrap().is_some());
@@ -293,7 +330,9 @@ fn a_lingering_session_does_not_take_its_successor_away() {
 #[test]
 fn what_must_not_be_mounted_over_is_refused() {
     let Some(bed) = bed(|_| vec![]) else { return };
-    let spawn = |options: &MountOptions| Mount::spawn(bed.recovery.clone(), options, clock()).map(|_| ()).unwrap_err();
+    let spawn = |options: &MountOptions| {
+        Mount::spawn(bed.recovery.clone(), options, clock()).map(|_| ()).unwrap_err()
+    };
     assert!(matches!(spawn(&options(bed.dir.path())), MountError::AlreadyMounted { .. }));
     let other = tempfile::tempdir().unwrap();
     fs::create_dir(other.path().join("store")).unwrap();

@@ -64,7 +64,12 @@ impl StoreRecovery {
             Patience::Now => Deadline::after(&**self.store.clock(), AT_ONCE),
         };
         let reader = self.store.reader().clone();
-        Arc::new(Attempt { reader, at_once: patience == Patience::Now, deadline, refused: AtomicU8::new(ALLOWED) })
+        Arc::new(Attempt {
+            reader,
+            at_once: patience == Patience::Now,
+            deadline,
+            refused: AtomicU8::new(ALLOWED),
+        })
     }
 
     fn directory<T>(
@@ -127,7 +132,8 @@ impl StoreRecovery {
             for item in list.extents(attempt, 0, attempt.deadline) {
                 if let Extent::Data { id, .. } = item?.1 {
                     let tier = attempt.reader.tier(&id)?;
-                    farthest = Some(farthest.map_or(tier, |far| if rank(tier) > rank(far) { tier } else { far }));
+                    farthest =
+                        Some(farthest.map_or(tier, |far| if rank(tier) > rank(far) { tier } else { far }));
                 }
                 if farthest == Some(Tier::Vault) {
                     break;
@@ -176,7 +182,13 @@ impl Recovery for StoreRecovery {
         attempt.end(read)
     }
 
-    fn seek(&self, content: &Content, offset: u64, seek: Seek, patience: Patience) -> Result<Option<u64>, Refusal> {
+    fn seek(
+        &self,
+        content: &Content,
+        offset: u64,
+        seek: Seek,
+        patience: Patience,
+    ) -> Result<Option<u64>, Refusal> {
         let attempt = self.attempt(patience);
         let found = self.list_of(content, |list| match seek {
             Seek::Data => list.seek_data(&*attempt, offset, attempt.deadline),

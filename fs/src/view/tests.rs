@@ -69,25 +69,35 @@ impl Chance {
 /// What the model knows of a tree: content by path for files, nothing for directories.
 type Model = BTreeMap<String, Option<Vec<u8>>>;
 
-fn random_directory(chance: &mut Chance, recovery: &MemoryRecovery, model: &mut Model, path: &str, depth: u32) -> Node {
-    let entries = (0..chance.below(12)).map(|n| {
-        let name = format!("{}{n}", ["a", "B", "_", "ü", "\u{1}"][chance.below(5) as usize]);
-        let below = format!("{path}/{name}");
-        if depth > 0 && chance.below(3) == 0 {
-            model.insert(below.clone(), None);
-            return random_directory(chance, recovery, model, &below, depth - 1);
-        }
-        let parts: Vec<_> = (0..chance.below(4)).map(|_| match chance.below(2) {
-            0 => Part::Hole(chance.below(5000) + 1),
-            _ => Part::Data((0..chance.below(5000) + 1).map(|_| chance.below(256) as u8).collect()),
-        }).collect();
-        let plain = parts.iter().flat_map(|part| match part {
-            Part::Hole(len) => vec![0; *len as usize],
-            Part::Data(bytes) => bytes.clone(),
-        });
-        model.insert(below, Some(plain.collect()));
-        recovery.file(&name, &parts)
-    }).collect();
+fn random_directory(
+    chance: &mut Chance,
+    recovery: &MemoryRecovery,
+    model: &mut Model,
+    path: &str,
+    depth: u32,
+) -> Node {
+    let entries = (0..chance.below(12))
+        .map(|n| {
+            let name = format!("{}{n}", ["a", "B", "_", "ü", "\u{1}"][chance.below(5) as usize]);
+            let below = format!("{path}/{name}");
+            if depth > 0 && chance.below(3) == 0 {
+                model.insert(below.clone(), None);
+                return random_directory(chance, recovery, model, &below, depth - 1);
+            }
+            let parts: Vec<_> = (0..chance.below(4))
+                .map(|_| match chance.below(2) {
+                    0 => Part::Hole(chance.below(5000) + 1),
+                    _ => Part::Data((0..chance.below(5000) + 1).map(|_| chance.below(256) as u8).collect()),
+                })
+                .collect();
+            let plain = parts.iter().flat_map(|part| match part {
+                Part::Hole(len) => vec![0; *len as usize],
+                Part::Data(bytes) => bytes.clone(),
+            });
+            model.insert(below, Some(plain.collect()));
+            recovery.file(&name, &parts)
+        })
+        .collect();
     recovery.directory(path.rsplit('/').next().unwrap_or_default(), entries)
 }
 
@@ -175,7 +185,8 @@ fn hard_links_share_a_number_and_say_how_many_they_are() {
 fn dots_lead_to_the_directory_and_the_one_above() {
     let f = fixture(|r| vec![r.directory("d", vec![])]);
     let d = find(&f.view, f.root, "d").unwrap();
-    let dots = |ino: u64| list(&f.view, ino, 9).iter().map(|item| item.entry.attr.ino).take(2).collect::<Vec<_>>();
+    let dots =
+        |ino: u64| list(&f.view, ino, 9).iter().map(|item| item.entry.attr.ino).take(2).collect::<Vec<_>>();
     let source = walk(&f.view, "by-group/g/s").unwrap();
     assert_eq!(dots(d), [d, f.root]);
     assert_eq!(dots(f.root), [f.root, source]);
@@ -188,7 +199,8 @@ fn dots_lead_to_the_directory_and_the_one_above() {
 fn attributes_are_those_of_the_source() {
     let times = (Timestamp { seconds: -5, nanos: 999_999_999 }, Timestamp { seconds: 1 << 33, nanos: 1 });
     let f = fixture(|r| {
-        let device = Node { device: Some((8, 300)), mode: 0o6755, uid: 70_000, ..node("dev", NodeKind::BlockDevice) };
+        let device =
+            Node { device: Some((8, 300)), mode: 0o6755, uid: 70_000, ..node("dev", NodeKind::BlockDevice) };
         let sparse = r.file("sparse", &[Part::Hole(1 << 40), Part::Data(vec![7; 513])]);
         vec![Node { mtime: times.0, ctime: times.1, ..device }, sparse, link("link", "to/there")]
     });
@@ -223,7 +235,9 @@ fn data_and_holes_are_found_by_seeking() {
     for (ino, from, seek, found) in table {
         match f.view.seek(ino, from, seek, NOW) {
             Ok(at) => assert_eq!(Some(at), found, "{seek:?} from {from}"),
-            Err(error) => assert!(matches!(error, FsError::NothingThere) && found.is_none(), "{seek:?} from {from}"),
+            Err(error) => {
+                assert!(matches!(error, FsError::NothingThere) && found.is_none(), "{seek:?} from {from}")
+            }
         }
     }
 }
@@ -260,7 +274,9 @@ fn buffers_are_probed_and_refused_when_too_small() {
 
 #[test]
 fn what_makes_no_sense_gets_the_number_programs_expect() {
-    let f = fixture(|r| vec![r.file("f", &[]), r.directory("d", vec![]), link("l", "x"), node("lost", NodeKind::File)]);
+    let f = fixture(|r| {
+        vec![r.file("f", &[]), r.directory("d", vec![]), link("l", "x"), node("lost", NodeKind::File)]
+    });
     let [file, dir, link] = ["f", "d", "l"].map(|name| find(&f.view, f.root, name).unwrap());
     let refusals = [
         (f.view.lookup(file, b"x", NOW).map(|_| ()), "ENOTDIR"),
@@ -297,7 +313,10 @@ fn new_points_appear_and_vanished_ones_go_while_open_files_stay() {
     let changes = f.view.refresh().unwrap();
     let source = walk(&f.view, "by-group/g/s").unwrap();
     let change = changes.iter().find(|change| change.folder == source).unwrap();
-    assert!(change.names.contains(&"2026-11-20T12.01.00Z".to_owned()) && change.names.contains(&"latest".to_owned()));
+    assert!(
+        change.names.contains(&"2026-11-20T12.01.00Z".to_owned())
+            && change.names.contains(&"latest".to_owned())
+    );
     assert!(walk(&f.view, "by-group/g/s/2026-11-20T12.01.00Z").is_ok());
     f.recovery.remove(&point("h", "g", "s", NOON, 1).point.id);
     assert!(!f.view.refresh().unwrap().is_empty());
@@ -310,7 +329,8 @@ fn new_points_appear_and_vanished_ones_go_while_open_files_stay() {
 fn what_is_not_in_memory_is_left_for_later_and_then_answered() {
     let f = fixture(|r| vec![r.file("f", &[Part::Data(b"cold".to_vec())])]);
     let ino = find(&f.view, f.root, "f").unwrap();
-    let later = Patience::Until(Deadline::after(&ManualClock::default() as &dyn Clock, std::time::Duration::MAX));
+    let later =
+        Patience::Until(Deadline::after(&ManualClock::default() as &dyn Clock, std::time::Duration::MAX));
     for reach in [Reach::Local, Reach::Vault] {
         f.recovery.contents(Behaviour::Cold(reach));
         assert!(matches!(f.view.read(ino, 0, 9, NOW), Err(FsError::Later(far)) if far == reach));
@@ -333,9 +353,8 @@ fn totals_count_every_point() {
 fn absence_inside_a_point_lasts_and_above_it_does_not() {
     let f = fixture(|r| vec![r.directory("d", vec![])]);
     let d = find(&f.view, f.root, "d").unwrap();
-    assert_eq!([ROOT, f.root, d].map(|ino| f.view.lifetime_below(ino)), [
-        Lifetime::Brief,
-        Lifetime::Forever,
-        Lifetime::Forever
-    ]);
+    assert_eq!(
+        [ROOT, f.root, d].map(|ino| f.view.lifetime_below(ino)),
+        [Lifetime::Brief, Lifetime::Forever, Lifetime::Forever]
+    );
 }
