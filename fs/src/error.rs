@@ -91,7 +91,9 @@ impl FsError {
             Self::NothingThere => Errno::ENXIO,
             Self::ReadOnly => Errno::EROFS,
             Self::NameTooLong => Errno::ENAMETOOLONG,
-            Self::NotCaptured | Self::Ending | Self::Tripped | Self::Late | Self::Bug | Self::Later(_) => Errno::EIO,
+            Self::NotCaptured | Self::Ending | Self::Tripped | Self::Late | Self::Bug | Self::Later(_) => {
+                Errno::EIO
+            }
             Self::Store(_) => Errno::EIO,
         }
     }

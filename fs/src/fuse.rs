@@ -13,7 +13,7 @@
 //! Nothing but `lookup`, `getattr` and `readdir` is required of a file system, but each `ENOSYS` silently
 //! changes the connection for good: so all requests that can come have an answer here that is meant.
 
-mod reply;
+pub mod reply;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, Filesystem, FopenFlags, ForgetOne, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier,
+    FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier,
     OpenFlags, Request,
 };
 
@@ -154,10 +154,6 @@ impl Filesystem for Fuse {
         self.view.forget(ino.0, lookups);
     }
 
-    fn batch_forget(&self, _: &Request, nodes: &[ForgetOne]) {
-        nodes.iter().for_each(|node| self.view.forget(node.nodeid().0, node.nlookup()));
-    }
-
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let work = move |view: &View, patience| view.attr(ino.0, patience);
         self.answer(ino, reply, work, |_, reply, (attr, lifetime)| {
@@ -214,7 +210,14 @@ impl Filesystem for Fuse {
         });
     }
 
-    fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: fuser::ReplyDirectoryPlus,
+    ) {
         let most = self.list_most();
         let work = move |view: &View, patience| view.list(ino.0, offset, most, Detail::All, patience);
         let fitted = self.fitted.clone();
@@ -253,7 +256,15 @@ impl Filesystem for Fuse {
         self.answer(ino, reply, work, |_, reply, answer| reply::xattr(reply, answer));
     }
 
-    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: fuser::ReplyLseek) {
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: fuser::ReplyLseek,
+    ) {
         let work = move |view: &View, patience| {
             let seek = match whence {
                 SEEK_DATA => Seek::Data,
@@ -294,7 +305,16 @@ impl Filesystem for Fuse {
         reply.ok();
     }
 
-    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: fuser::ReplyEmpty) {
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: fuser::ReplyEmpty,
+    ) {
         reply.refuse(FsError::ReadOnly);
     }
 

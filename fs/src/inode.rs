@@ -189,7 +189,11 @@ impl Table {
         let ino = self.number(identity);
         let trail = &mut self.trail;
         let record = self.live.entry(ino).or_insert_with(|| {
-            trail.pop(&ino).unwrap_or_else(|| Record { place: place.clone(), check: identity.check, lookups: 0 })
+            trail.pop(&ino).unwrap_or_else(|| Record {
+                place: place.clone(),
+                check: identity.check,
+                lookups: 0,
+            })
         });
         record.lookups = record.lookups.saturating_add(1);
         ino

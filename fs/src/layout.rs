@@ -184,10 +184,14 @@ impl Layout {
     /// What the kernel must be told when `self` gives way to `next`. Directories that are gone are told of
     /// by the directories above them.
     pub fn changes(&self, next: &Self) -> Vec<Change> {
-        let mut changes: Vec<_> = self.folders.iter().filter_map(|(ino, old)| {
-            let names = changed_names(old, next.folders.get(ino)?);
-            (!names.is_empty()).then_some(Change { folder: *ino, names })
-        }).collect();
+        let mut changes: Vec<_> = self
+            .folders
+            .iter()
+            .filter_map(|(ino, old)| {
+                let names = changed_names(old, next.folders.get(ino)?);
+                (!names.is_empty()).then_some(Change { folder: *ino, names })
+            })
+            .collect();
         changes.sort_by_key(|change| change.folder);
         changes
     }
@@ -195,7 +199,9 @@ impl Layout {
 
 fn changed_names(old: &Folder, new: &Folder) -> Vec<String> {
     let all = |folder: &Folder| folder.listed.values().chain(&folder.hidden).cloned().collect::<Vec<_>>();
-    let mut names: Vec<_> = all(old).into_iter().filter(|item| new.get(&item.name) != Some(item))
+    let mut names: Vec<_> = all(old)
+        .into_iter()
+        .filter(|item| new.get(&item.name) != Some(item))
         .chain(all(new).into_iter().filter(|item| old.get(&item.name).is_none()))
         .map(|item| item.name)
         .collect();

@@ -289,10 +289,8 @@ fn make_way(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError>
 /// A mount of ours whose process is gone gives way; one that lives does not.
 fn replace_dead(mountpoint: &Path, entry: &table::Entry) -> Result<(), MountError> {
     let path = mountpoint.to_path_buf();
-    let dead = match fs::metadata(mountpoint) {
-        Ok(_) => false,
-        Err(e) => e.raw_os_error() == Some(Errno::ENOTCONN as i32),
-    };
+    // Not `stat`, which the kernel may still answer for the dead from what it keeps.
+    let dead = rustix::fs::statfs(mountpoint).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN);
     match (entry.is_ours(), dead) {
         (true, true) => {
             tracing::info!(path = %path.display(), "replacing a mount whose process has died");

@@ -76,7 +76,13 @@ pub trait Recovery: Send + Sync + 'static {
     fn read(&self, content: &Content, range: Range<u64>, patience: Patience) -> Result<Bytes, Refusal>;
 
     /// Where the next data or hole begins, from `offset` on, which lies within the file; `None` if there is none.
-    fn seek(&self, content: &Content, offset: u64, seek: Seek, patience: Patience) -> Result<Option<u64>, Refusal>;
+    fn seek(
+        &self,
+        content: &Content,
+        offset: u64,
+        seek: Seek,
+        patience: Patience,
+    ) -> Result<Option<u64>, Refusal>;
 
     /// Bytes of a file of `size` bytes that do not lie in holes.
     fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal>;

@@ -129,7 +129,11 @@ impl MemoryRecovery {
     }
 
     /// Waits or refuses as the behaviour says.
-    fn gate(&self, which: fn(&State) -> Behaviour, patience: Patience) -> Result<MutexGuard<'_, State>, Refusal> {
+    fn gate(
+        &self,
+        which: fn(&State) -> Behaviour,
+        patience: Patience,
+    ) -> Result<MutexGuard<'_, State>, Refusal> {
         let mut state = self.state();
         loop {
             let (behaviour, now) = (which(&state), patience == Patience::Now);
@@ -202,7 +206,13 @@ impl Recovery for MemoryRecovery {
         Ok(out.freeze())
     }
 
-    fn seek(&self, content: &Content, offset: u64, seek: Seek, patience: Patience) -> Result<Option<u64>, Refusal> {
+    fn seek(
+        &self,
+        content: &Content,
+        offset: u64,
+        seek: Seek,
+        patience: Patience,
+    ) -> Result<Option<u64>, Refusal> {
         let _state = self.gate(|state| state.contents, patience)?;
         let wanted = |extent: &Extent| matches!(extent, Extent::Hole { .. }) == (seek == Seek::Hole);
         let found = extents(content).into_iter().find(|(at, e)| at + e.len() > offset && wanted(e));

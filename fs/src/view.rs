@@ -230,7 +230,9 @@ impl View {
         if offset >= node.size {
             return Err(FsError::NothingThere);
         }
-        let Some(content) = &node.content else { return if seek == Seek::Data { Ok(offset) } else { Ok(node.size) } };
+        let Some(content) = &node.content else {
+            return if seek == Seek::Data { Ok(offset) } else { Ok(node.size) };
+        };
         match (self.recovery.seek(content, offset, seek, patience)?, seek) {
             (Some(found), _) => Ok(found.min(node.size)),
             (None, Seek::Hole) => Ok(node.size),

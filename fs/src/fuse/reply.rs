@@ -37,7 +37,14 @@ macro_rules! replies {
 }
 
 replies!(
-    ReplyEntry, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyXattr, ReplyLseek, ReplyEmpty
+    ReplyEntry,
+    ReplyAttr,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyXattr,
+    ReplyLseek,
+    ReplyEmpty
 );
 
 /// A lifetime in the kernel's unit.
@@ -109,7 +116,8 @@ fn device((major, minor): (u32, u32)) -> u32 {
 /// Seconds count from 1970 in both directions, nanoseconds always forward.
 fn time(at: Timestamp) -> SystemTime {
     let seconds = Duration::from_secs(at.seconds.unsigned_abs());
-    let whole = if at.seconds < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    let whole =
+        if at.seconds < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
     whole.and_then(|t| t.checked_add(Duration::from_nanos(u64::from(at.nanos)))).unwrap_or(UNIX_EPOCH)
 }
 

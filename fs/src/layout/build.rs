@@ -65,9 +65,11 @@ impl Numbered {
 /// Directories of every source. When two hosts have a source of the same name, both get `@<host>`: a path that meant
 /// one machine must never quietly come to mean another.
 fn source_paths(points: &[StoredPoint]) -> HashMap<SourceName, SourcePath> {
-    let sources: BTreeMap<_, _> = points.iter().map(|p| (p.point.source.clone(), p.point.source_tag)).collect();
+    let sources: BTreeMap<_, _> =
+        points.iter().map(|p| (p.point.source.clone(), p.point.source_tag)).collect();
     let plain = |s: &SourceName| (clean_name(&s.group), clean_name(&s.source));
-    let hosted = |s: &SourceName| (clean_name(&s.group), format!("{}@{}", clean_name(&s.source), clean_name(&s.host)));
+    let hosted =
+        |s: &SourceName| (clean_name(&s.group), format!("{}@{}", clean_name(&s.source), clean_name(&s.host)));
     let plain_uses = count(sources.keys().map(plain));
     let first = |s: &SourceName| if plain_uses.get(&plain(s)) == Some(&1) { plain(s) } else { hosted(s) };
     let first_uses = count(sources.keys().map(first));

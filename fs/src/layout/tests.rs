@@ -11,23 +11,31 @@ use crate::testing::point;
 const NOON: i64 = 1_795_176_000;
 
 fn ino(layout: &Layout, path: &str) -> Option<u64> {
-    path.split('/').filter(|part| !part.is_empty()).try_fold(ROOT, |at, name| Some(layout.find(at, name.as_bytes())?.ino))
+    path.split('/')
+        .filter(|part| !part.is_empty())
+        .try_fold(ROOT, |at, name| Some(layout.find(at, name.as_bytes())?.ino))
 }
 
 fn names(layout: &Layout, path: &str) -> Vec<String> {
-    let Some(Stands::Folder(folder)) = layout.get(ino(layout, path).unwrap()) else { panic!("{path} is no folder") };
+    let Some(Stands::Folder(folder)) = layout.get(ino(layout, path).unwrap()) else {
+        panic!("{path} is no folder")
+    };
     let mut names: Vec<_> = folder.listed.values().map(|item| item.name.clone()).collect();
     names.sort();
     names
 }
 
 fn target(layout: &Layout, path: &str) -> String {
-    let Some(Stands::Link(link)) = layout.get(ino(layout, path).unwrap()) else { panic!("{path} is no link") };
+    let Some(Stands::Link(link)) = layout.get(ino(layout, path).unwrap()) else {
+        panic!("{path} is no link")
+    };
     link.target.clone()
 }
 
 fn id_at(layout: &Layout, path: &str) -> RecoveryPointId {
-    let Some(Stands::Root(root)) = layout.get(ino(layout, path).unwrap()) else { panic!("{path} is no point") };
+    let Some(Stands::Root(root)) = layout.get(ino(layout, path).unwrap()) else {
+        panic!("{path} is no point")
+    };
     root.stored.point.id
 }
 
@@ -165,7 +173,8 @@ fn a_new_point_changes_its_directories_and_no_others() {
     let folder = ino(&old, "by-group/g/s").unwrap();
     let change = changes.iter().find(|c| c.folder == folder).unwrap();
     assert_eq!(change.names, ["2026-11-20T12.00.01Z", "@GMT-2026.11.20-12.00.01", "latest"]);
-    let folders: Vec<_> = ["by-group/g/s", "by-id", "by-time/2026-11-20"].map(|p| ino(&old, p).unwrap()).into();
+    let folders: Vec<_> =
+        ["by-group/g/s", "by-id", "by-time/2026-11-20"].map(|p| ino(&old, p).unwrap()).into();
     assert_eq!(changes.len(), folders.len());
     assert!(changes.iter().all(|c| folders.contains(&c.folder)));
 }
@@ -188,7 +197,9 @@ fn a_changed_listing_shows_in_the_time_of_the_directory() {
 fn positions_stay_when_other_points_come_and_go() {
     let points: Vec<_> = (1..50).map(|n| point("h", "g", "s", NOON + n as i64, n)).collect();
     let positions = |layout: &Layout| match layout.get(ino(layout, "by-group/g/s").unwrap()) {
-        Some(Stands::Folder(folder)) => folder.listed.iter().map(|(at, i)| (i.name.clone(), *at)).collect::<HashMap<_, _>>(),
+        Some(Stands::Folder(folder)) => {
+            folder.listed.iter().map(|(at, i)| (i.name.clone(), *at)).collect::<HashMap<_, _>>()
+        }
         _ => panic!("no folder"),
     };
     let all = positions(&Layout::new(&points));

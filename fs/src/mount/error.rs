@@ -10,7 +10,9 @@ use holdfast_store::error::StoreError;
 #[non_exhaustive]
 pub enum MountError {
     /// No FUSE in the kernel, or none given to this container.
-    #[error("/dev/fuse is missing: load the kernel module with `modprobe fuse`, or give /dev/fuse to this container")]
+    #[error(
+        "/dev/fuse is missing: load the kernel module with `modprobe fuse`, or give /dev/fuse to this container"
+    )]
     NoFuse,
     /// Only root mounts without a helper.
     #[error("fusermount3 is missing: install the package `fuse3` (Debian, Ubuntu), or mount as root")]

@@ -108,7 +108,9 @@ mod tests {
 
     #[test]
     fn odd_escapes_are_left_alone() {
-        for (text, plain) in [(&b"a\\"[..], &b"a\\"[..]), (b"\\9zz", b"\\9zz"), (b"\\777", b"\\777"), (b"\\011", b"\t")] {
+        for (text, plain) in
+            [(&b"a\\"[..], &b"a\\"[..]), (b"\\9zz", b"\\9zz"), (b"\\777", b"\\777"), (b"\\011", b"\t")]
+        {
             assert_eq!(unescape(text), plain);
         }
     }

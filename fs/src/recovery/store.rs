@@ -1,5 +1,300 @@
 //! Recovery points out of an open store.
+//!
+//! One [`Attempt`] is made per request. It stands between the readers of directories and lists and the store's read engine, and
+//! refuses what is not in memory when there is no patience for it: so the same code answers both kinds of request.
+//! Pages of directories are parsed once and shared by all points; of long files the list page that was used last is kept.
 
-/// Placeholder.
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_store::clock::Deadline;
+use holdfast_store::error::StoreError;
+use holdfast_store::id::ChunkId;
+use holdfast_store::reader::{Reader, Tier};
+use holdfast_store::seal::ChunkType;
+use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::tree::content::ContentReader;
+use holdfast_store::tree::walk::{Directory, PageCache, Pages};
+use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
+use lru::LruCache;
+
+use super::{Patience, Reach, Recovery, Refusal, Seek};
+
+/// Parsed pages of directories: about 100,000 entries.
+const PAGE_CACHE_BYTES: usize = 64 << 20;
+
+/// Long files whose last used list pages are kept: up to 200 KB each.
+const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// Long files whose bytes outside holes are known.
+const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+
+/// What is in memory is there at once, unless it was let go of a moment ago.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+type ListKey = [u8; 32];
+
+/// Answers from a store.
 #[derive(Debug)]
-pub struct StoreRecovery;
+pub struct StoreRecovery {
+    store: Arc<Store>,
+    pages: Arc<PageCache>,
+    lists: Mutex<LruCache<ListKey, ContentReader>>,
+    sizes: Mutex<LruCache<ListKey, u64>>,
+}
+
+impl StoreRecovery {
+    /// Answers from this store.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            pages: Arc::new(PageCache::new(PAGE_CACHE_BYTES)),
+            lists: Mutex::new(LruCache::new(LISTS_KEPT)),
+            sizes: Mutex::new(LruCache::new(SIZES_KEPT)),
+        }
+    }
+
+    fn attempt(&self, patience: Patience) -> Arc<Attempt> {
+        let deadline = match patience {
+            Patience::Until(deadline) => deadline,
+            Patience::Now => Deadline::after(&**self.store.clock(), AT_ONCE),
+        };
+        let reader = self.store.reader().clone();
+        Arc::new(Attempt {
+            reader,
+            at_once: patience == Patience::Now,
+            deadline,
+            refused: AtomicU8::new(ALLOWED),
+        })
+    }
+
+    fn directory<T>(
+        &self,
+        tree: &ChunkId,
+        patience: Patience,
+        ask: impl FnOnce(&Directory, Deadline) -> Result<T, StoreError>,
+    ) -> Result<T, Refusal> {
+        let attempt = self.attempt(patience);
+        let pages = Pages::cached(attempt.clone(), self.pages.clone());
+        let directory = Directory::open(&pages, tree, attempt.deadline);
+        attempt.end(directory.and_then(|directory| ask(&directory, attempt.deadline)))
+    }
+
+    /// The reader of a list is taken out while it is used, so that nobody waits for one who waits for a vault.
+    fn list_of<T>(&self, content: &Content, ask: impl FnOnce(&mut ContentReader) -> T) -> T {
+        let Some(key) = list_key(content) else { return ask(&mut ContentReader::new(content.clone())) };
+        let kept = lock(&self.lists).pop(&key);
+        let mut list = kept.unwrap_or_else(|| ContentReader::new(content.clone()));
+        let answer = ask(&mut list);
+        lock(&self.lists).put(key, list);
+        answer
+    }
+
+    /// Stretches of `range`: where each begins in its extent, and the extent.
+    fn parts(
+        &self,
+        content: &Content,
+        range: &Range<u64>,
+        attempt: &Attempt,
+    ) -> Result<Vec<(Extent, Range<u64>)>, StoreError> {
+        self.list_of(content, |list| {
+            let mut parts = Vec::new();
+            for item in list.extents(attempt, range.start, attempt.deadline) {
+                let (start, extent) = item?;
+                if start >= range.end {
+                    break;
+                }
+                let end = start.saturating_add(extent.len()).min(range.end);
+                let from = range.start.max(start);
+                parts.push((extent, from - start..end.saturating_sub(start)));
+            }
+            Ok(parts)
+        })
+    }
+
+    fn sum_stored(&self, content: &Content, attempt: &Attempt) -> Result<u64, StoreError> {
+        self.list_of(content, |list| {
+            let mut extents = list.extents(attempt, 0, attempt.deadline);
+            extents.try_fold(0u64, |sum, item| match item?.1 {
+                Extent::Data { len, .. } => Ok(sum.saturating_add(u64::from(len))),
+                Extent::Hole { .. } => Ok(sum),
+            })
+        })
+    }
+
+    fn farthest(&self, content: &Content, attempt: &Attempt) -> Result<Option<Tier>, StoreError> {
+        self.list_of(content, |list| {
+            let mut farthest = None;
+            for item in list.extents(attempt, 0, attempt.deadline) {
+                if let Extent::Data { id, .. } = item?.1 {
+                    let tier = attempt.reader.tier(&id)?;
+                    farthest =
+                        Some(farthest.map_or(tier, |far| if rank(tier) > rank(far) { tier } else { far }));
+                }
+                if farthest == Some(Tier::Vault) {
+                    break;
+                }
+            }
+            Ok(farthest)
+        })
+    }
+}
+
+impl Recovery for StoreRecovery {
+    fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
+        self.store.points()
+    }
+
+    fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal> {
+        self.directory(tree, patience, |directory, deadline| {
+            let mut entries = directory.entries_from(name, deadline)?;
+            let ordinal = entries.position();
+            let node = entries.next().transpose()?.filter(|node| node.name == name);
+            Ok(node.map(|node| (ordinal, node.to_node())))
+        })
+    }
+
+    fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal> {
+        self.directory(tree, patience, |directory, deadline| {
+            let entries = directory.entries_at(from, deadline)?;
+            entries.take(most).map(|node| Ok(node?.to_node())).collect()
+        })
+    }
+
+    fn read(&self, content: &Content, range: Range<u64>, patience: Patience) -> Result<Bytes, Refusal> {
+        let attempt = self.attempt(patience);
+        let parts = self.parts(content, &range, &attempt);
+        let read = parts.and_then(|parts| match parts.as_slice() {
+            [(extent, range)] => attempt.read(extent, range),
+            many => {
+                let mut out = BytesMut::new();
+                many.iter().try_for_each(|(extent, range)| {
+                    out.extend_from_slice(&attempt.read(extent, range)?);
+                    Ok::<_, StoreError>(())
+                })?;
+                Ok(out.freeze())
+            }
+        });
+        attempt.end(read)
+    }
+
+    fn seek(
+        &self,
+        content: &Content,
+        offset: u64,
+        seek: Seek,
+        patience: Patience,
+    ) -> Result<Option<u64>, Refusal> {
+        let attempt = self.attempt(patience);
+        let found = self.list_of(content, |list| match seek {
+            Seek::Data => list.seek_data(&*attempt, offset, attempt.deadline),
+            Seek::Hole => list.seek_hole(&*attempt, offset, attempt.deadline),
+        });
+        attempt.end(found)
+    }
+
+    /// Exact for files whose list is at most one level deep, which is up to some 30 GB. For longer ones the whole size
+    /// is told: their lists take seconds to read from a vault, and `stat` must not.
+    fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal> {
+        if content.depth() > 1 {
+            return Ok(size);
+        }
+        let key = list_key(content);
+        if let Some(known) = key.and_then(|key| lock(&self.sizes).get(&key).copied()) {
+            return Ok(known);
+        }
+        let attempt = self.attempt(patience);
+        let sum = attempt.end(self.sum_stored(content, &attempt))?;
+        if let Some(key) = key {
+            lock(&self.sizes).put(key, sum);
+        }
+        Ok(sum)
+    }
+
+    fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal> {
+        let attempt = self.attempt(patience);
+        attempt.end(self.farthest(content, &attempt))
+    }
+}
+
+/// One request's way to the read engine.
+struct Attempt {
+    reader: Arc<Reader>,
+    at_once: bool,
+    deadline: Deadline,
+    refused: AtomicU8,
+}
+
+const ALLOWED: u8 = 0;
+const TOO_FAR: u8 = 1;
+const MUCH_TOO_FAR: u8 = 2;
+
+impl Attempt {
+    /// Refuses what is not in memory, if there is no patience for it, and notes how far it is.
+    fn allow(&self, id: &ChunkId, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
+        if !self.at_once || warm() {
+            return Ok(());
+        }
+        let far = matches!(self.reader.tier(id), Ok(Tier::Vault));
+        self.refused.store(if far { MUCH_TOO_FAR } else { TOO_FAR }, Ordering::Relaxed);
+        Err(StoreError::Timeout { what: "memory".to_owned() })
+    }
+
+    fn read(&self, extent: &Extent, range: &Range<u64>) -> Result<Bytes, StoreError> {
+        let too_long = |_| StoreError::corrupt("file", "a stretch is longer than a chunk can be");
+        match extent {
+            Extent::Hole { .. } => {
+                Ok(Bytes::from(vec![0; usize::try_from(range.end - range.start).map_err(too_long)?]))
+            }
+            Extent::Data { id, .. } => {
+                let start = u32::try_from(range.start).map_err(too_long)?;
+                let range = start..u32::try_from(range.end).map_err(too_long)?;
+                self.allow(id, || self.reader.is_warm(id, range.clone()))?;
+                self.reader.chunk_range(id, range, self.deadline)
+            }
+        }
+    }
+
+    /// An attempt at once that failed for lack of time is to be repeated with patience.
+    fn end<T>(&self, result: Result<T, StoreError>) -> Result<T, Refusal> {
+        match (result, self.refused.load(Ordering::Relaxed)) {
+            (Ok(value), _) => Ok(value),
+            (Err(_), TOO_FAR) => Err(Refusal::Later(Reach::Local)),
+            (Err(_), MUCH_TOO_FAR) => Err(Refusal::Later(Reach::Vault)),
+            (Err(StoreError::Timeout { .. }), _) if self.at_once => Err(Refusal::Later(Reach::Vault)),
+            (Err(error), _) => Err(Refusal::Failed(error)),
+        }
+    }
+}
+
+impl ChunkSource for Attempt {
+    fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
+        self.allow(id, || matches!(self.reader.tier(id), Ok(Tier::Memory)))?;
+        self.reader.chunk(of, id, deadline)
+    }
+}
+
+/// Names a long list by all of its pages: images of one disk in two points begin alike and are equally long.
+fn list_key(content: &Content) -> Option<ListKey> {
+    match content {
+        Content::Inline(_) => None,
+        Content::Paged { .. } => Some(*blake3::hash(&content.encode()).as_bytes()),
+    }
+}
+
+fn rank(tier: Tier) -> u8 {
+    match tier {
+        Tier::Memory => 0,
+        Tier::Staging => 1,
+        Tier::Cache => 2,
+        Tier::Vault => 3,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

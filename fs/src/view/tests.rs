@@ -1,1 +1,360 @@
+//! The view against a plain model, and the cases that the model does not know.
+#![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
+use holdfast_store::clock::{Clock, Deadline, ManualClock, Timestamp};
+use holdfast_store::tree::{Node, Xattr};
+
+use super::*;
+use crate::inode::ROOT;
+use crate::recovery::Reach;
+use crate::testing::{Behaviour, MemoryRecovery, Part, link, node, point};
+
+const NOW: Patience = Patience::Now;
+
+/// 2026-11-20T12:00:00Z
+const NOON: i64 = 1_795_176_000;
+
+struct Fixture {
+    recovery: Arc<MemoryRecovery>,
+    view: View,
+    root: u64,
+}
+
+/// A view of one point whose root has these entries.
+fn fixture(make: impl FnOnce(&MemoryRecovery) -> Vec<Node>) -> Fixture {
+    let recovery = MemoryRecovery::new();
+    let root = recovery.directory("root", make(&recovery));
+    recovery.add(point("h", "g", "s", NOON, 1), root);
+    let view = View::new(recovery.clone(), 5, 6).unwrap();
+    let root = walk(&view, "by-group/g/s/2026-11-20T12.00.00Z").unwrap();
+    Fixture { recovery, view, root }
+}
+
+/// Looks a path up as the kernel would.
+fn walk(view: &View, path: &str) -> Result<u64, FsError> {
+    path.split('/').try_fold(ROOT, |at, name| find(view, at, name))
+}
+
+fn find(view: &View, parent: u64, name: &str) -> Result<u64, FsError> {
+    let entry = view.lookup(parent, name.as_bytes(), NOW)?;
+    view.accept(&entry);
+    Ok(entry.attr.ino)
+}
+
+/// A whole listing in pieces of `most`.
+fn list(view: &View, ino: u64, most: usize) -> Vec<Listed> {
+    let mut all: Vec<Listed> = Vec::new();
+    loop {
+        let position = all.last().map_or(0, |last| last.position);
+        let piece = view.list(ino, position, most, Detail::All, NOW).unwrap();
+        if piece.is_empty() {
+            return all;
+        }
+        all.extend(piece);
+    }
+}
+
+/// Numbers by chance, the same for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n.max(1)
+    }
+}
+
+/// What the model knows of a tree: content by path for files, nothing for directories.
+type Model = BTreeMap<String, Option<Vec<u8>>>;
+
+fn random_directory(
+    chance: &mut Chance,
+    recovery: &MemoryRecovery,
+    model: &mut Model,
+    path: &str,
+    depth: u32,
+) -> Node {
+    let entries = (0..chance.below(12))
+        .map(|n| {
+            let name = format!("{}{n}", ["a", "B", "_", "ü", "\u{1}"][chance.below(5) as usize]);
+            let below = format!("{path}/{name}");
+            if depth > 0 && chance.below(3) == 0 {
+                model.insert(below.clone(), None);
+                return random_directory(chance, recovery, model, &below, depth - 1);
+            }
+            let parts: Vec<_> = (0..chance.below(4))
+                .map(|_| match chance.below(2) {
+                    0 => Part::Hole(chance.below(5000) + 1),
+                    _ => Part::Data((0..chance.below(5000) + 1).map(|_| chance.below(256) as u8).collect()),
+                })
+                .collect();
+            let plain = parts.iter().flat_map(|part| match part {
+                Part::Hole(len) => vec![0; *len as usize],
+                Part::Data(bytes) => bytes.clone(),
+            });
+            model.insert(below, Some(plain.collect()));
+            recovery.file(&name, &parts)
+        })
+        .collect();
+    recovery.directory(path.rsplit('/').next().unwrap_or_default(), entries)
+}
+
+#[test]
+fn a_view_shows_what_a_plain_model_of_the_tree_shows() {
+    for seed in 1..30 {
+        let mut chance = Chance(seed);
+        let mut model = Model::new();
+        let f = fixture(|recovery| {
+            let root = random_directory(&mut chance, recovery, &mut model, "", 3);
+            vec![Node { name: b"top".to_vec(), ..root }]
+        });
+        let top = find(&f.view, f.root, "top").unwrap();
+        let mut seen = Model::new();
+        let mut open = vec![(String::new(), top)];
+        while let Some((path, ino)) = open.pop() {
+            let most = chance.below(7) as usize + 1;
+            for item in list(&f.view, ino, most).into_iter().filter(|item| !item.is_dots()) {
+                let below = format!("{path}/{}", String::from_utf8(item.name.clone()).unwrap());
+                f.view.accept(&item.entry);
+                let looked_up = f.view.lookup(ino, &item.name, NOW).unwrap();
+                assert_eq!(looked_up.attr, item.entry.attr, "seed {seed}, {below}");
+                let (ino, size) = (item.entry.attr.ino, item.entry.attr.size);
+                if item.entry.attr.kind == NodeKind::Directory {
+                    open.push((below.clone(), ino));
+                    seen.insert(below, None);
+                    continue;
+                }
+                let whole = f.view.read(ino, 0, u32::MAX, NOW).unwrap();
+                for _ in 0..5 {
+                    let (at, len) = (chance.below(size + 10), chance.below(6000) as u32);
+                    let part = f.view.read(ino, at, len, NOW).unwrap();
+                    let end = (at as usize + len as usize).min(whole.len());
+                    assert_eq!(part, whole.get(at as usize..end).unwrap_or_default(), "seed {seed}, {below}");
+                }
+                seen.insert(below, Some(whole.to_vec()));
+            }
+        }
+        assert_eq!(seen, model, "seed {seed}");
+    }
+}
+
+#[test]
+fn numbers_are_the_same_after_a_remount_and_after_forgetting() {
+    let f = fixture(|r| vec![r.directory("d", vec![r.file("f", &[Part::Data(vec![1])])])]);
+    let d = find(&f.view, f.root, "d").unwrap();
+    let ino = find(&f.view, d, "f").unwrap();
+    f.view.forget(ino, 1);
+    f.view.forget(d, 1);
+    assert_eq!(f.view.held(), 0);
+    // A file handle of NFS asks by number alone.
+    assert_eq!(f.view.attr(ino, NOW).unwrap().0.size, 1);
+    assert_eq!(f.view.lookup(ino, b".", NOW).unwrap().attr.ino, ino);
+    assert_eq!(f.view.lookup(d, b"..", NOW).unwrap().attr.ino, f.root);
+    let again = View::new(f.recovery.clone(), 5, 6).unwrap();
+    assert_eq!(walk(&again, "by-group/g/s/2026-11-20T12.00.00Z/d/f").unwrap(), ino);
+    assert!(matches!(View::new(f.recovery, 5, 6).unwrap().attr(ino, NOW), Err(FsError::Stale)));
+}
+
+#[test]
+fn memory_follows_what_the_kernel_holds() {
+    let f = fixture(|r| (0..100).map(|n| r.file(&format!("f{n}"), &[])).collect());
+    let listed = list(&f.view, f.root, 10);
+    assert_eq!(f.view.held(), 0, "a listing alone holds nothing");
+    listed.iter().for_each(|item| f.view.accept(&item.entry));
+    assert_eq!(f.view.held(), 100);
+    listed.iter().for_each(|item| f.view.forget(item.entry.attr.ino, 1));
+    assert_eq!(f.view.held(), 0);
+}
+
+#[test]
+fn hard_links_share_a_number_and_say_how_many_they_are() {
+    let f = fixture(|r| {
+        let a = Node { links: 2, inode: 77, ..r.file("a", &[Part::Data(b"x".to_vec())]) };
+        let b = Node { name: b"b".to_vec(), ..a.clone() };
+        vec![a, b, r.file("c", &[Part::Data(b"x".to_vec())])]
+    });
+    let [a, b, c] = ["a", "b", "c"].map(|name| find(&f.view, f.root, name).unwrap());
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+    assert_eq!(f.view.attr(a, NOW).unwrap().0.links, 2);
+}
+
+#[test]
+fn dots_lead_to_the_directory_and_the_one_above() {
+    let f = fixture(|r| vec![r.directory("d", vec![])]);
+    let d = find(&f.view, f.root, "d").unwrap();
+    let dots =
+        |ino: u64| list(&f.view, ino, 9).iter().map(|item| item.entry.attr.ino).take(2).collect::<Vec<_>>();
+    let source = walk(&f.view, "by-group/g/s").unwrap();
+    assert_eq!(dots(d), [d, f.root]);
+    assert_eq!(dots(f.root), [f.root, source]);
+    assert_eq!(dots(ROOT), [ROOT, ROOT]);
+    assert_eq!(f.view.lookup(f.root, b"..", NOW).unwrap().attr.ino, source);
+    assert_eq!(f.view.lookup(ROOT, b"..", NOW).unwrap().attr.ino, ROOT);
+}
+
+#[test]
+fn attributes_are_those_of_the_source() {
+    let times = (Timestamp { seconds: -5, nanos: 999_999_999 }, Timestamp { seconds: 1 << 33, nanos: 1 });
+    let f = fixture(|r| {
+        let device =
+            Node { device: Some((8, 300)), mode: 0o6755, uid: 70_000, ..node("dev", NodeKind::BlockDevice) };
+        let sparse = r.file("sparse", &[Part::Hole(1 << 40), Part::Data(vec![7; 513])]);
+        vec![Node { mtime: times.0, ctime: times.1, ..device }, sparse, link("link", "to/there")]
+    });
+    let attr = |name| f.view.attr(find(&f.view, f.root, name).unwrap(), NOW).unwrap().0;
+    let device = attr("dev");
+    assert_eq!((device.mode, device.uid, device.device), (0o6755, 70_000, (8, 300)));
+    assert_eq!((device.mtime, device.ctime), times);
+    assert_eq!((attr("sparse").size, attr("sparse").blocks), ((1 << 40) + 513, 2));
+    assert_eq!((attr("link").kind, attr("link").size), (NodeKind::Symlink, 8));
+    let folder = f.view.attr(ROOT, NOW).unwrap();
+    assert_eq!((folder.0.uid, folder.0.gid, folder.0.mode, folder.0.links), (5, 6, 0o555, 5));
+    assert_eq!(folder.1, Lifetime::Brief);
+}
+
+#[test]
+fn data_and_holes_are_found_by_seeking() {
+    let f = fixture(|r| {
+        let parts = [Part::Hole(100), Part::Data(vec![1; 50]), Part::Hole(10)];
+        vec![r.file("f", &parts), r.file("full", &[Part::Data(vec![1; 9])])]
+    });
+    let [ino, full] = ["f", "full"].map(|name| find(&f.view, f.root, name).unwrap());
+    let table = [
+        (ino, 0, Seek::Data, Some(100)),
+        (ino, 120, Seek::Data, Some(120)),
+        (ino, 150, Seek::Data, None),
+        (ino, 0, Seek::Hole, Some(0)),
+        (ino, 100, Seek::Hole, Some(150)),
+        (ino, 160, Seek::Hole, None),
+        (full, 3, Seek::Hole, Some(9)),
+        (full, 9, Seek::Hole, None),
+    ];
+    for (ino, from, seek, found) in table {
+        match f.view.seek(ino, from, seek, NOW) {
+            Ok(at) => assert_eq!(Some(at), found, "{seek:?} from {from}"),
+            Err(error) => {
+                assert!(matches!(error, FsError::NothingThere) && found.is_none(), "{seek:?} from {from}")
+            }
+        }
+    }
+}
+
+#[test]
+fn attributes_of_ours_answer_by_name_and_are_not_listed() {
+    let f = fixture(|r| {
+        let xattrs = [("security.x", "1"), ("user.y", "")];
+        let xattrs = xattrs.map(|(n, v)| Xattr { name: n.into(), value: v.into() }).to_vec();
+        vec![Node { xattrs, ..r.file("f", &[Part::Data(vec![1])]) }, r.file("empty", &[])]
+    });
+    let [ino, empty] = ["f", "empty"].map(|name| find(&f.view, f.root, name).unwrap());
+    let get = |ino, name: &str| f.view.xattr(ino, name.as_bytes(), NOW);
+    assert_eq!(f.view.xattr_names(ino, NOW).unwrap(), b"security.x\0user.y\0");
+    assert_eq!(get(ino, "security.x").unwrap(), b"1");
+    assert_eq!(get(ino, "user.y").unwrap(), b"");
+    let id = point("h", "g", "s", NOON, 1).point.id.hex();
+    assert_eq!(get(ino, "user.holdfast.point").unwrap(), id.as_bytes());
+    assert_eq!(get(f.root, "user.holdfast.point").unwrap(), id.as_bytes());
+    assert_eq!(get(ino, "user.holdfast.tier").unwrap(), b"memory");
+    for (ino, name) in [(ino, "user.none"), (empty, "user.holdfast.tier"), (ROOT, "user.holdfast.point")] {
+        assert!(matches!(get(ino, name), Err(FsError::NoAttribute)), "{name}");
+    }
+    assert!(f.view.xattr_names(ROOT, NOW).unwrap().is_empty());
+}
+
+#[test]
+fn buffers_are_probed_and_refused_when_too_small() {
+    assert_eq!(sized(vec![1, 2, 3], 0).unwrap(), XattrAnswer::Size(3));
+    assert_eq!(sized(vec![1, 2, 3], 3).unwrap(), XattrAnswer::Data(vec![1, 2, 3]));
+    assert!(matches!(sized(vec![1, 2, 3], 2), Err(FsError::Range)));
+    assert_eq!(sized(vec![], 5).unwrap(), XattrAnswer::Data(vec![]));
+}
+
+#[test]
+fn what_makes_no_sense_gets_the_number_programs_expect() {
+    let f = fixture(|r| {
+        vec![r.file("f", &[]), r.directory("d", vec![]), link("l", "x"), node("lost", NodeKind::File)]
+    });
+    let [file, dir, link] = ["f", "d", "l"].map(|name| find(&f.view, f.root, name).unwrap());
+    let refusals = [
+        (f.view.lookup(file, b"x", NOW).map(|_| ()), "ENOTDIR"),
+        (f.view.lookup(dir, b"x", NOW).map(|_| ()), "ENOENT"),
+        (f.view.lookup(dir, &[b'x'; 256], NOW).map(|_| ()), "ENAMETOOLONG"),
+        (f.view.read(dir, 0, 1, NOW).map(|_| ()), "EISDIR"),
+        (f.view.read(ROOT, 0, 1, NOW).map(|_| ()), "EISDIR"),
+        (f.view.read(link, 0, 1, NOW).map(|_| ()), "EINVAL"),
+        (f.view.readlink(file, NOW).map(|_| ()), "EINVAL"),
+        (f.view.list(file, 0, 9, Detail::All, NOW).map(|_| ()), "ENOTDIR"),
+        (f.view.list(link, 0, 9, Detail::All, NOW).map(|_| ()), "ENOTDIR"),
+        (f.view.attr(12345, NOW).map(|_| ()), "ESTALE"),
+        (f.view.attr((1 << 61) + 12345, NOW).map(|_| ()), "ESTALE"),
+    ];
+    for (n, (refusal, errno)) in refusals.into_iter().enumerate() {
+        assert_eq!(format!("{:?}", refusal.unwrap_err().errno()), errno, "case {n}");
+    }
+}
+
+#[test]
+fn a_file_that_was_not_captured_is_an_error_and_not_empty() {
+    let f = fixture(|_| vec![Node { size: 10, ..node("lost", NodeKind::File) }]);
+    let ino = find(&f.view, f.root, "lost").unwrap();
+    assert!(matches!(f.view.read(ino, 0, 5, NOW), Err(FsError::NotCaptured)));
+}
+
+#[test]
+fn new_points_appear_and_vanished_ones_go_while_open_files_stay() {
+    let f = fixture(|r| vec![r.file("f", &[Part::Data(b"kept".to_vec())])]);
+    let ino = find(&f.view, f.root, "f").unwrap();
+    assert!(f.view.refresh().unwrap().is_empty());
+    let root = f.recovery.directory("root", vec![]);
+    f.recovery.add(point("h", "g", "s", NOON + 60, 2), root);
+    let changes = f.view.refresh().unwrap();
+    let source = walk(&f.view, "by-group/g/s").unwrap();
+    let change = changes.iter().find(|change| change.folder == source).unwrap();
+    assert!(
+        change.names.contains(&"2026-11-20T12.01.00Z".to_owned())
+            && change.names.contains(&"latest".to_owned())
+    );
+    assert!(walk(&f.view, "by-group/g/s/2026-11-20T12.01.00Z").is_ok());
+    f.recovery.remove(&point("h", "g", "s", NOON, 1).point.id);
+    assert!(!f.view.refresh().unwrap().is_empty());
+    assert!(matches!(walk(&f.view, "by-group/g/s/2026-11-20T12.00.00Z"), Err(FsError::NotFound)));
+    assert!(matches!(f.view.attr(f.root, NOW), Err(FsError::Stale)));
+    assert_eq!(f.view.read(ino, 0, 9, NOW).unwrap(), "kept");
+}
+
+#[test]
+fn what_is_not_in_memory_is_left_for_later_and_then_answered() {
+    let f = fixture(|r| vec![r.file("f", &[Part::Data(b"cold".to_vec())])]);
+    let ino = find(&f.view, f.root, "f").unwrap();
+    let later =
+        Patience::Until(Deadline::after(&ManualClock::default() as &dyn Clock, std::time::Duration::MAX));
+    for reach in [Reach::Local, Reach::Vault] {
+        f.recovery.contents(Behaviour::Cold(reach));
+        assert!(matches!(f.view.read(ino, 0, 9, NOW), Err(FsError::Later(far)) if far == reach));
+        assert_eq!(f.view.read(ino, 0, 9, later).unwrap(), "cold");
+    }
+    f.recovery.directories(Behaviour::Cold(Reach::Local));
+    assert!(matches!(f.view.lookup(f.root, b"f", NOW), Err(FsError::Later(Reach::Local))));
+    assert!(matches!(f.view.list(f.root, 0, 9, Detail::All, NOW), Err(FsError::Later(_))));
+    f.recovery.directories(Behaviour::Failing);
+    assert_eq!(f.view.lookup(f.root, b"f", later).unwrap_err().errno(), nix::errno::Errno::EIO);
+}
+
+#[test]
+fn totals_count_every_point() {
+    let f = fixture(|_| vec![]);
+    assert_eq!(f.view.totals(), Totals { bytes: 4096, entries: 4 });
+}
+
+#[test]
+fn absence_inside_a_point_lasts_and_above_it_does_not() {
+    let f = fixture(|r| vec![r.directory("d", vec![])]);
+    let d = find(&f.view, f.root, "d").unwrap();
+    assert_eq!(
+        [ROOT, f.root, d].map(|ino| f.view.lifetime_below(ino)),
+        [Lifetime::Brief, Lifetime::Forever, Lifetime::Forever]
+    );
+}

@@ -53,7 +53,13 @@ impl View {
         if self.has_no_xattrs(ino) {
             return Ok(Vec::new());
         }
-        Ok(self.inside(ino, patience)?.node.xattrs.iter().flat_map(|x| x.name.iter().copied().chain([0])).collect())
+        Ok(self
+            .inside(ino, patience)?
+            .node
+            .xattrs
+            .iter()
+            .flat_map(|x| x.name.iter().copied().chain([0]))
+            .collect())
     }
 
     fn has_no_xattrs(&self, ino: u64) -> bool {
