@@ -4,13 +4,14 @@
 
 mod args;
 mod commands;
+mod create;
+mod credentials;
 mod json;
 mod open;
 mod outcome;
 mod point_spec;
 mod secrets;
 mod settings;
-mod sheet;
 mod terminal;
 
 use std::process::ExitCode;

@@ -1,16 +1,168 @@
-//! Opening a store from the program: which directory, which secret.
+//! Opening a store from the program: which directory, which secret, which vaults.
 
-use holdfast_store::StoreError;
-use holdfast_store::store::Store;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_store::error::ErrorClass;
+use holdfast_store::id::VaultId;
+use holdfast_store::seal::keys::KeyRing;
+use holdfast_store::seal::machine::MachineKey;
+use holdfast_store::seal::sheet::parse_words;
+use holdfast_store::seal::slots::{KeySlot, Secret, SlotError, SlotKind};
+use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreOptions};
+use holdfast_store::transfer::{Transfer, TransferPolicy};
+use holdfast_store::vault::address::{self, VaultAddress};
+use holdfast_store::{StoreError, names};
 
 use crate::commands::Context;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Kind};
 
-/// Opens the store that the settings name: by this machine's key, else by the passphrase.
-pub fn open_store(context: &Context<'_>) -> Result<Store, Failure> {
-    let path = context.settings.store()?;
-    if !path.is_dir() {
-        return Err(StoreError::NoStore { path: path.to_path_buf() }.into());
+/// Bound of the cache of vault ranges unless a verb is told another.
+pub const CACHE_LIMIT: u64 = 10 << 30;
+/// Decoded frames that verbs keep in memory.
+const FRAMES: usize = 24 << 20;
+
+/// How much a verb may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of the cache of vault ranges on disk.
+    pub cache: u64,
+    /// Bytes of decoded frames in memory.
+    pub memory: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { cache: CACHE_LIMIT, memory: FRAMES }
     }
-    Err(Failure::failed("this build cannot open stores yet"))
+}
+
+/// Opens the store that the settings name: by this machine's key, else by the recovery key or passphrase.
+pub fn open_store(context: &Context<'_>) -> Result<Store, Failure> {
+    open_store_with(context, Bounds::default())
+}
+
+/// The same within other bounds.
+pub fn open_store_with(context: &Context<'_>, bounds: Bounds) -> Result<Store, Failure> {
+    let dir = context.settings.store()?;
+    let head = Store::head(dir)?;
+    let ring = unlock(context, &head)?;
+    open_unlocked(context, dir, &head.vault, &ring, bounds)
+}
+
+/// Opens a store whose ring is known.
+pub fn open_unlocked(
+    context: &Context<'_>,
+    dir: &Path,
+    id: &VaultId,
+    ring: &KeyRing,
+    bounds: Bounds,
+) -> Result<Store, Failure> {
+    let vaults = vaults_of(context, dir)?;
+    let cache_dir = (!vaults.is_empty()).then(|| cache_dir(context, id));
+    let options = StoreOptions {
+        cache_dir,
+        cache_limit: bounds.cache,
+        memory: bounds.memory,
+        vaults,
+        clock: Arc::clone(context.terminal.clock()),
+    };
+    let monitor = context.terminal.monitor();
+    Ok(Store::open(dir, ring, options, &*monitor)?)
+}
+
+/// Where a store's vault ranges are cached.
+pub fn cache_dir(context: &Context<'_>, id: &VaultId) -> PathBuf {
+    context.settings.cache_dir.join(id.hex())
+}
+
+/// The vaults in a store's settings. One that cannot even be addressed is a warning: local work goes on without it.
+fn vaults_of(context: &Context<'_>, dir: &Path) -> Result<Vec<(String, Arc<Transfer>)>, Failure> {
+    let mut vaults = Vec::new();
+    for vault in StoreSettings::load(dir)?.vaults {
+        match connect(context, &vault.url) {
+            Ok((address, transfer)) => vaults.push((address, transfer)),
+            Err(failure) => context.terminal.warn(&format!("vault {}: {}", vault.url, failure.message)),
+        }
+    }
+    Ok(vaults)
+}
+
+/// The way to a vault, and its address in the one form that is kept.
+pub fn connect(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer>), Failure> {
+    let address: VaultAddress = match url.contains("://") {
+        true => url.parse()?,
+        // A plain path may be relative where a person types it.
+        false => VaultAddress::Directory(
+            std::path::absolute(url).map_err(|error| Failure::io("find", Path::new(url), &error))?,
+        ),
+    };
+    let vault = address::open(&address, &context.settings.credentials)?;
+    let transfer = Transfer::new(vault, Arc::clone(context.terminal.clock()), TransferPolicy::default())?;
+    Ok((address.to_string(), transfer))
+}
+
+/// The key ring: by this machine's key if there is one, else by the words or the passphrase that are named or typed.
+pub fn unlock(context: &Context<'_>, head: &StoreHead) -> Result<KeyRing, Failure> {
+    if let Some(ring) = by_machine_key(context, head)? {
+        return Ok(ring);
+    }
+    let secrets = &context.settings.secrets;
+    if let Some(words) = secrets.recovery_key(context.terminal)? {
+        return open_slots(head, &recovery_secret(words.reveal())?);
+    }
+    let typed = secrets.passphrase(context.terminal)?;
+    open_slots(head, &secret_of(typed.reveal()))
+}
+
+fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Result<Option<KeyRing>, Failure> {
+    let file = context.settings.secrets.machine_key_file(&head.vault);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let opened = MachineKey::read(&file).map_err(Failure::from).and_then(|key| open_slots(head, &key.secret()));
+    match opened {
+        Ok(ring) => Ok(Some(ring)),
+        Err(failure) => {
+            context.terminal.warn(&format!("this machine's key {}: {}", file.display(), failure.message));
+            Ok(None)
+        }
+    }
+}
+
+/// 24 words are the recovery key, anything else is a passphrase.
+pub fn secret_of(text: &str) -> Secret {
+    parse_words(text).unwrap_or_else(|_| Secret::Passphrase(text.to_owned().into()))
+}
+
+fn recovery_secret(words: &str) -> Result<Secret, Failure> {
+    parse_words(words).map_err(|error| Failure::new(Kind::WrongKey, format!("the recovery key: {error}")))
+}
+
+/// The ring from the first slot of the secret's kind that opens. Damaged slots are passed over, and named if none opens.
+pub fn open_slots(head: &StoreHead, secret: &Secret) -> Result<KeyRing, Failure> {
+    let (mut tried, mut damage) = (0, None);
+    for (id, bytes) in &head.slots {
+        match KeySlot::open(bytes, &head.vault, secret) {
+            Ok((ring, _)) => return Ok(ring),
+            Err(SlotError::WrongKind { .. }) => {}
+            Err(SlotError::WrongKey(_)) => tried += 1,
+            Err(error) => damage = Some(error.of(names::slot(id).as_str())),
+        }
+    }
+    match damage {
+        Some(error) if tried == 0 || error.class() == ErrorClass::Unsupported => Err(error.into()),
+        _ => {
+            let kind = match secret.kind() {
+                SlotKind::Passphrase => "passphrase",
+                SlotKind::Recovery => "recovery key",
+                SlotKind::Machine => "machine key",
+            };
+            let detail = match tried {
+                0 => format!("the store has no slot for a {kind}"),
+                _ => format!("the {kind} opens none of the store's slots"),
+            };
+            Err(StoreError::WrongKey { detail }.into())
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use holdfast_store::vault::address::Credentials;
+
 use crate::args::GlobalArgs;
 use crate::outcome::{Failure, Kind};
 use crate::secrets::{SecretSources, Secrets};
@@ -26,6 +28,8 @@ pub struct Settings {
     store: Option<PathBuf>,
     /// Where the ways to get secrets are kept.
     pub secrets: Secrets,
+    /// What opens vaults.
+    pub credentials: Credentials,
     /// Cache of vault ranges.
     pub cache_dir: PathBuf,
     /// Where stores live that nobody gave a place.
@@ -43,6 +47,7 @@ impl Settings {
         Ok(Self {
             store: args.store.clone().or_else(|| path_from(env, "HOLDFAST_STORE")),
             secrets: Secrets::new(SecretSources::gather(args, env)?, key_dir),
+            credentials: crate::credentials::gather(env)?,
             cache_dir: path_from(env, "HOLDFAST_CACHE_DIR").map_or_else(|| places.cache(), Ok)?,
             data_dir: places.data()?,
             host: host_name(),

@@ -16,7 +16,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 pub(crate) const OPEN_DIRECTORIES_MAX: usize = 128;
 
 /// Which directory this is, while it exists.
-pub(crate) type DirectoryId = (u64, u64);
+/// Device and inode number of a directory.
+pub type DirectoryId = (u64, u64);
 
 /// Opens the directory `name` in `parent`, never through a symbolic link.
 pub(crate) fn open_directory(parent: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {

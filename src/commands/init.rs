@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use holdfast_store::seal::sheet::words_of;
+
 use super::Context;
+use crate::create::{Made, NewStore, make_store};
 use crate::outcome::{Done, Failure, Outcome};
-use crate::secrets::Secret;
-use crate::sheet::RecoverySheet;
 use crate::terminal::Terminal;
 
 /// Make a new store and its recovery sheet
@@ -24,7 +25,7 @@ use crate::terminal::Terminal;
 Examples:
   holdfast init --store /srv/holdfast
   holdfast init --vault azure://ACCOUNT/NAME --sheet sheet.txt
-  holdfast init --vault file:///mnt/usb/vault --vault s3://BUCKET/PREFIX --no-machine-key")]
+  holdfast init --vault file:///mnt/usb/vault --no-machine-key")]
 pub struct InitArgs {
     /// A vault that keeps copies far away; may be repeated
     #[arg(long = "vault", value_name = "URL")]
@@ -37,28 +38,17 @@ pub struct InitArgs {
     no_machine_key: bool,
 }
 
-/// A store that was made.
-#[derive(Debug)]
-pub struct Made {
-    /// Identity of the store, in hexadecimal.
-    pub store_id: String,
-    /// The page.
-    pub sheet: RecoverySheet,
-    /// Where this machine's key lies, if it has one.
-    pub machine_key: Option<PathBuf>,
-}
-
 /// What `init --json` prints, with restic's names.
 #[derive(Serialize)]
 struct Initialized<'a> {
     message_type: &'static str,
-    id: &'a str,
+    id: String,
     repository: String,
     vaults: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     machine_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    recovery_key: Option<&'a str>,
+    recovery_key: Option<String>,
 }
 
 /// Makes it. The file of the sheet is opened first: a store whose sheet cannot be written would be worth less.
@@ -66,7 +56,8 @@ pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
     let path = context.settings.store()?;
     let mut sheet_file = args.sheet.as_deref().map(create_sheet_file).transpose()?;
     let passphrase = context.settings.secrets.new_passphrase(context.terminal)?;
-    let made = make_store(context, path, &passphrase, args)?;
+    let new = NewStore { dir: path, passphrase: Some(&passphrase), machine_key: !args.no_machine_key, vaults: &args.vaults };
+    let made = make_store(context, &new)?;
     if let (Some(file), Some(path)) = (&mut sheet_file, &args.sheet) {
         let page = made.sheet.render();
         let written = file.write_all(page.as_bytes()).and_then(|()| file.sync_all());
@@ -81,27 +72,23 @@ fn create_sheet_file(path: &Path) -> Result<std::fs::File, Failure> {
     file.map_err(|error| Failure::io("create the recovery sheet", path, &error))
 }
 
-fn make_store(_context: &Context<'_>, _path: &Path, _passphrase: &Secret, _args: &InitArgs) -> Result<Made, Failure> {
-    Err(Failure::not_built("init"))
-}
-
 fn show(terminal: &Terminal, made: &Made, path: &Path, args: &InitArgs) -> Result<(), Failure> {
     let on_paper = args.sheet.as_ref();
     if terminal.json() {
         return terminal.json_line(&Initialized {
             message_type: "initialized",
-            id: &made.store_id,
+            id: made.id.hex(),
             repository: path.display().to_string(),
-            vaults: &args.vaults,
+            vaults: &made.vaults,
             machine_key: made.machine_key.as_ref().map(|file| file.display().to_string()),
-            recovery_key: on_paper.is_none().then(|| made.sheet.words.reveal()),
+            recovery_key: on_paper.is_none().then(|| words_of(&made.sheet.key).join(" ")),
         });
     }
     match on_paper {
         Some(file) => terminal.say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
         None => terminal.line(&made.sheet.render())?,
     }
-    terminal.say(&format!("store {} made in {}", made.store_id, path.display()))?;
+    terminal.say(&format!("store {} made in {}", made.id, path.display()))?;
     match &made.machine_key {
         Some(file) => terminal.say(&format!("this machine's key is {}", file.display())),
         None => terminal.say("this machine has no key of its own: every command needs the passphrase"),
