@@ -62,7 +62,10 @@ impl RecoverySheet {
     fn places(&self) -> Vec<String> {
         let staging = format!("{} on {}", self.store, self.host);
         let places = self.vaults.iter().chain(std::iter::once(&staging));
-        places.enumerate().map(|(n, place)| format!("{:<10} {place}", if n == 0 { "Kept in" } else { "" })).collect()
+        places
+            .enumerate()
+            .map(|(n, place)| format!("{:<10} {place}", if n == 0 { "Kept in" } else { "" }))
+            .collect()
     }
 
     fn word_rows(&self) -> Vec<String> {

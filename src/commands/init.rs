@@ -81,7 +81,12 @@ fn create_sheet_file(path: &Path) -> Result<std::fs::File, Failure> {
     file.map_err(|error| Failure::io("create the recovery sheet", path, &error))
 }
 
-fn make_store(_context: &Context<'_>, _path: &Path, _passphrase: &Secret, _args: &InitArgs) -> Result<Made, Failure> {
+fn make_store(
+    _context: &Context<'_>,
+    _path: &Path,
+    _passphrase: &Secret,
+    _args: &InitArgs,
+) -> Result<Made, Failure> {
     Err(Failure::not_built("init"))
 }
 
@@ -98,7 +103,8 @@ fn show(terminal: &Terminal, made: &Made, path: &Path, args: &InitArgs) -> Resul
         });
     }
     match on_paper {
-        Some(file) => terminal.say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
+        Some(file) => terminal
+            .say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
         None => terminal.line(&made.sheet.render())?,
     }
     terminal.say(&format!("store {} made in {}", made.store_id, path.display()))?;
