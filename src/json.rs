@@ -28,10 +28,9 @@ impl PathText {
     pub fn of(raw: &[u8]) -> Self {
         match std::str::from_utf8(raw) {
             Ok(path) => Self { path: path.to_owned(), path_b64: None },
-            Err(_) => Self {
-                path: String::from_utf8_lossy(raw).into_owned(),
-                path_b64: Some(STANDARD.encode(raw)),
-            },
+            Err(_) => {
+                Self { path: String::from_utf8_lossy(raw).into_owned(), path_b64: Some(STANDARD.encode(raw)) }
+            }
         }
     }
 }

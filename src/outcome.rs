@@ -186,7 +186,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             "this key slot is damaged, the data is not: open the store with another secret \
              (HOLDFAST_RECOVERY_KEY takes the words of the recovery sheet) and add a new slot with `holdfast key add`"
         }
-        StoreError::Corrupt { .. } => "`holdfast check --read-data` finds all damage and the points it touches",
+        StoreError::Corrupt { .. } => {
+            "`holdfast check --read-data` finds all damage and the points it touches"
+        }
         StoreError::TooNew { .. } => "it was written by a newer holdfast: use that version or a later one",
         StoreError::NotOurs { .. } => "check the address: these are the bytes of something else",
         StoreError::Io { source, .. } => return hint_for_io(source.kind()).map(str::to_owned),
@@ -202,7 +204,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
 
 fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
     match error {
-        VaultError::NotFound { .. } => Some("check the vault's address; `holdfast vault add URL` prepares a new one"),
+        VaultError::NotFound { .. } => {
+            Some("check the vault's address; `holdfast vault add URL` prepares a new one")
+        }
         VaultError::Denied { .. } => Some(
             "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
              they must allow reading, listing and creating objects",
@@ -210,8 +214,12 @@ fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
         VaultError::Unavailable { .. } | VaultError::WrongAnswer { .. } | VaultError::Timeout => {
             Some("check the network and try again; what was already sent is not sent twice")
         }
-        VaultError::Archived { .. } => Some("the object must be brought back from the archive tier before it can be read"),
-        VaultError::Full { .. } => Some("make room in the vault, or expire points with `holdfast forget --prune`"),
+        VaultError::Archived { .. } => {
+            Some("the object must be brought back from the archive tier before it can be read")
+        }
+        VaultError::Full { .. } => {
+            Some("make room in the vault, or expire points with `holdfast forget --prune`")
+        }
         _ => None,
     }
 }
@@ -219,11 +227,17 @@ fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
 fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
     use std::io::ErrorKind as K;
     match kind {
-        K::StorageFull | K::QuotaExceeded => Some("the disk is full: free some room, or `holdfast prune` unused data"),
+        K::StorageFull | K::QuotaExceeded => {
+            Some("the disk is full: free some room, or `holdfast prune` unused data")
+        }
         K::PermissionDenied => Some("run as the owner of these files, or as root"),
         K::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
-        K::NotADirectory => Some("a file stands where a directory should be: move it away or name another path"),
-        K::IsADirectory => Some("a directory stands where a file should be: move it away or name another path"),
+        K::NotADirectory => {
+            Some("a file stands where a directory should be: move it away or name another path")
+        }
+        K::IsADirectory => {
+            Some("a directory stands where a file should be: move it away or name another path")
+        }
         _ => None,
     }
 }

@@ -94,7 +94,8 @@ pub struct Scope {
 impl Scope {
     /// Whether the point is meant.
     pub fn holds(&self, point: &Candidate) -> bool {
-        let same = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let same =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         same(&self.host, &point.host) && same(&self.group, &point.group) && same(&self.source, &point.source)
     }
 }
@@ -171,7 +172,8 @@ impl PointSpec {
     /// Parses `POINT[:PATH]`; times without a zone are of `zone`.
     pub fn parse(text: &OsStr, zone: &TimeZone) -> Result<Self, PointSpecError> {
         let bytes = text.as_bytes();
-        let malformed = |detail| PointSpecError::Malformed { text: text.to_string_lossy().into_owned(), detail };
+        let malformed =
+            |detail| PointSpecError::Malformed { text: text.to_string_lossy().into_owned(), detail };
         let (name, path) = split_path(bytes);
         let name = std::str::from_utf8(name).map_err(|_| malformed("it is not UTF-8 text"))?;
         let point = PointName::parse(name, zone).map_err(malformed)?;
@@ -236,7 +238,11 @@ fn split_path(bytes: &[u8]) -> (&[u8], &[u8]) {
     let first_colon = bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len());
     let at = bytes.iter().take(first_colon).position(|&byte| byte == b'@');
     let end = match at {
-        Some(at) => at + 1 + time::extent(&bytes[at + 1..]).max(first_colon - at - 1),
+        Some(at) => {
+            let time_end = at + 1 + time::extent(&bytes[at + 1..]);
+            let colon = bytes[time_end..].iter().position(|&byte| byte == b':');
+            colon.map_or(bytes.len(), |colon| time_end + colon)
+        }
         None => first_colon,
     };
     let (name, rest) = bytes.split_at(end);
@@ -268,9 +274,17 @@ fn describe(point: &Candidate, prefix_len: usize) -> String {
     format!("{digits} ({})", point.source)
 }
 
-fn back_from_newest(sorted: &[&Candidate], back: usize, name: &str) -> Result<RecoveryPointId, PointSpecError> {
+fn back_from_newest(
+    sorted: &[&Candidate],
+    back: usize,
+    name: &str,
+) -> Result<RecoveryPointId, PointSpecError> {
     if sorted.is_empty() {
-        return Err(PointSpecError::NoPoints(if name == "latest" { String::new() } else { format!(" of {name}") }));
+        return Err(PointSpecError::NoPoints(if name == "latest" {
+            String::new()
+        } else {
+            format!(" of {name}")
+        }));
     }
     let too_far = || PointSpecError::TooFarBack { name: format!("{name}~{back}"), found: sorted.len() };
     sorted.iter().rev().nth(back).map(|point| point.id).ok_or_else(too_far)

@@ -134,11 +134,6 @@ impl Secrets {
         Self { sources, key_dir, prompt: Box::new(TerminalPrompt) }
     }
 
-    /// Directory of machine keys.
-    pub fn key_dir(&self) -> &Path {
-        &self.key_dir
-    }
-
     /// Where this machine's key to a store is kept, whether or not there is one.
     pub fn machine_key_file(&self, store: &VaultId) -> PathBuf {
         self.key_dir.join(format!("{store}.key"))
@@ -164,10 +159,10 @@ impl Secrets {
             None => self.typed_twice()?,
         };
         match secret.reveal().chars().count() {
-            chars if chars < PASSPHRASE_CHARS_MIN => {
-                Err(Failure::failed(format!("the passphrase has {chars} characters; {PASSPHRASE_CHARS_MIN} are the least"))
-                    .hint("five random words make a good one"))
-            }
+            chars if chars < PASSPHRASE_CHARS_MIN => Err(Failure::failed(format!(
+                "the passphrase has {chars} characters; {PASSPHRASE_CHARS_MIN} are the least"
+            ))
+            .hint("five random words make a good one")),
             chars => {
                 if chars < PASSPHRASE_CHARS_ADVISED {
                     terminal.warn(&format!(
@@ -191,17 +186,17 @@ impl Secrets {
         match (self.recovery_key(terminal)?, &self.sources.passphrase) {
             (Some(words), _) => Ok(words),
             (None, Some(source)) => read(source, terminal),
-            (None, None) => self.ask("passphrase, or the 24 words of the recovery sheet: ", "HOLDFAST_RECOVERY_KEY"),
+            (None, None) => {
+                self.ask("passphrase, or the 24 words of the recovery sheet: ", "HOLDFAST_RECOVERY_KEY")
+            }
         }
     }
 
     fn ask(&self, question: &str, name: &str) -> Result<Secret, Failure> {
-        self.prompt.ask(question).map_err(|error| {
-            let (kind, text) = match error.kind() {
-                io::ErrorKind::Interrupted => (Kind::Interrupted, "interrupted".to_owned()),
-                _ => (Kind::WrongKey, format!("no passphrase or key was given and {error}")),
-            };
-            Failure::new(kind, text).hint(format!("set {name}_FILE, {name}_COMMAND or {name}"))
+        self.prompt.ask(question).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Failure::new(Kind::Interrupted, "interrupted"),
+            _ => Failure::new(Kind::WrongKey, format!("no passphrase or key was given and {error}"))
+                .hint(format!("set {name}_FILE, {name}_COMMAND or {name}")),
         })
     }
 }
@@ -246,7 +241,9 @@ fn first_line(bytes: &[u8], origin: &str) -> Result<Secret, Failure> {
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if bytes.len() as u64 > SECRET_LEN_MAX {
-        return Err(Failure::failed(format!("{origin} gave more than {SECRET_LEN_MAX} bytes, which is no secret")));
+        return Err(Failure::failed(format!(
+            "{origin} gave more than {SECRET_LEN_MAX} bytes, which is no secret"
+        )));
     }
     if line.is_empty() {
         return Err(Failure::failed(format!("{origin} gave an empty first line")));

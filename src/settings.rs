@@ -32,8 +32,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// Cache of vault ranges.
     pub cache_dir: PathBuf,
-    /// Where stores live that nobody gave a place.
-    pub data_dir: PathBuf,
+    /// Where stores live that nobody gave a place; a system service has no home and no such place.
+    pub data_dir: Option<PathBuf>,
     /// Name of this machine.
     pub host: String,
 }
@@ -49,7 +49,7 @@ impl Settings {
             secrets: Secrets::new(SecretSources::gather(args, env)?, key_dir),
             credentials: crate::credentials::gather(env)?,
             cache_dir: path_from(env, "HOLDFAST_CACHE_DIR").map_or_else(|| places.cache(), Ok)?,
-            data_dir: places.data()?,
+            data_dir: places.data().ok(),
             host: host_name(),
         })
     }
@@ -83,20 +83,31 @@ impl Places<'_> {
         self.choose("/var/cache/holdfast", "XDG_CACHE_HOME", ".cache", "holdfast", "HOLDFAST_CACHE_DIR")
     }
 
+    /// Root's too is in its home: what nobody gave a place is a trial.
     fn data(&self) -> Result<PathBuf, Failure> {
-        self.choose("/var/lib/holdfast", "XDG_DATA_HOME", ".local/share", "holdfast", "HOME")
+        self.of_user("XDG_DATA_HOME", ".local/share", "holdfast", "HOME")
     }
 
-    fn choose(&self, system: &str, xdg: &str, in_home: &str, below: &str, ours: &str) -> Result<PathBuf, Failure> {
-        if self.root {
-            return Ok(PathBuf::from(system));
-        }
+    fn choose(
+        &self,
+        system: &str,
+        xdg: &str,
+        in_home: &str,
+        below: &str,
+        ours: &str,
+    ) -> Result<PathBuf, Failure> {
+        if self.root { Ok(PathBuf::from(system)) } else { self.of_user(xdg, in_home, below, ours) }
+    }
+
+    fn of_user(&self, xdg: &str, in_home: &str, below: &str, ours: &str) -> Result<PathBuf, Failure> {
         // The XDG specification: a path that is not absolute is to be ignored.
         let base = path_from(self.env, xdg).filter(|path| path.is_absolute());
         let base = base.or_else(|| path_from(self.env, "HOME").map(|home| home.join(in_home)));
         match base {
             Some(base) => Ok(base.join(below)),
-            None => Err(Failure::failed("neither HOME nor XDG directories are set").hint(format!("set {ours}"))),
+            None => {
+                Err(Failure::failed("neither HOME nor XDG directories are set").hint(format!("set {ours}")))
+            }
         }
     }
 }
@@ -116,12 +127,15 @@ mod tests {
     use super::*;
 
     fn env_of(pairs: &'static [(&'static str, &'static str)]) -> Box<Environment> {
-        Box::new(move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value)))
+        Box::new(move |name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
     }
 
     #[test]
     fn users_have_their_own_places_and_root_those_of_the_system() {
-        let env = env_of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/fast/cache"), ("XDG_DATA_HOME", "relative")]);
+        let env =
+            env_of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/fast/cache"), ("XDG_DATA_HOME", "relative")]);
         let user = Places { root: false, env: &*env };
         assert_eq!(user.keys().unwrap(), Path::new("/home/me/.config/holdfast/keys"));
         assert_eq!(user.cache().unwrap(), Path::new("/fast/cache/holdfast"));
@@ -129,6 +143,7 @@ mod tests {
         let root = Places { root: true, env: &*env };
         assert_eq!(root.keys().unwrap(), Path::new("/etc/holdfast/keys"));
         assert_eq!(root.cache().unwrap(), Path::new("/var/cache/holdfast"));
+        assert_eq!(root.data().unwrap(), Path::new("/home/me/.local/share/holdfast"));
     }
 
     #[test]

@@ -204,7 +204,8 @@ impl Reasons {
 
 fn from_reasons(points: &[PointFacts], reasons: &Reasons, otherwise: Reason) -> RetentionPlan {
     let of = |point: &PointFacts| reasons.0.get(&point.id);
-    let list = |point: &PointFacts| of(point).map_or_else(|| vec![otherwise], |set| set.iter().copied().collect());
+    let list =
+        |point: &PointFacts| of(point).map_or_else(|| vec![otherwise], |set| set.iter().copied().collect());
     decide(points, list, |point| of(point).is_some())
 }
 
@@ -215,7 +216,8 @@ fn decide(
 ) -> RetentionPlan {
     let mut sorted: Vec<&PointFacts> = points.iter().collect();
     sorted.sort_by_key(|point| age_key(point));
-    let (keep, remove): (Vec<&PointFacts>, Vec<&PointFacts>) = sorted.into_iter().partition(|point| stays(point));
+    let (keep, remove): (Vec<&PointFacts>, Vec<&PointFacts>) =
+        sorted.into_iter().partition(|point| stays(point));
     let decisions = |points: Vec<&PointFacts>| {
         points.into_iter().map(|point| Decision { id: point.id, reasons: reasons(point) }).collect()
     };
@@ -274,7 +276,13 @@ fn apply(points: &[&PointFacts], policy: &Retention, zone: &TimeZone, reasons: &
     }
 }
 
-fn keep_periods(points: &[&PointFacts], reason: Reason, count: usize, zone: &TimeZone, reasons: &mut Reasons) {
+fn keep_periods(
+    points: &[&PointFacts],
+    reason: Reason,
+    count: usize,
+    zone: &TimeZone,
+    reasons: &mut Reasons,
+) {
     if count == 0 {
         return;
     }

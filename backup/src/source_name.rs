@@ -39,7 +39,8 @@ pub fn choose_name(path: &[u8], known: &[KnownSource]) -> String {
 
 /// The name made from a path alone. `/` is `root`.
 pub fn name_from_path(path: &[u8]) -> String {
-    let parts: Vec<String> = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).map(clean).collect();
+    let parts: Vec<String> =
+        path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).map(clean).collect();
     let mut name = parts.join("-");
     if name.is_empty() {
         return "root".to_owned();
@@ -120,7 +121,8 @@ mod tests {
         assert!(one.len() <= NAME_LEN_MAX && two.len() <= NAME_LEN_MAX);
         assert_ne!(one, two);
         assert!(one.contains("-one-"), "{one}");
-        let same_end = [name_from_path(&long("x")), name_from_path(&[b"/other".as_slice(), &long("x")].concat())];
+        let same_end =
+            [name_from_path(&long("x")), name_from_path(&[b"/other".as_slice(), &long("x")].concat())];
         assert_ne!(same_end[0], same_end[1]);
     }
 }

@@ -18,7 +18,8 @@ pub fn size(text: &str) -> Result<u64, String> {
     };
     let factor = 1024u64.pow(power);
     let whole = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    let broken = || number.parse::<f64>().ok().map(|number| number * factor as f64).filter(|size| *size < 9e18);
+    let broken =
+        || number.parse::<f64>().ok().map(|number| number * factor as f64).filter(|size| *size < 9e18);
     whole.or_else(|| broken().map(|size| size as u64)).ok_or_else(|| format!("{number:?} is no size"))
 }
 
@@ -31,7 +32,10 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         None => (text, 1),
     };
     let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is no time in seconds"))
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?} is no time in seconds"))
 }
 
 /// How many to keep; `unlimited` for all.
@@ -99,7 +103,14 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_1024() {
-        let table = [("0", 0), ("500", 500), ("64K", 65_536), ("10MB", 10 << 20), ("1.5GiB", 3 << 29), ("2 t", 2 << 40)];
+        let table = [
+            ("0", 0),
+            ("500", 500),
+            ("64K", 65_536),
+            ("10MB", 10 << 20),
+            ("1.5GiB", 3 << 29),
+            ("2 t", 2 << 40),
+        ];
         for (text, bytes) in table {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
@@ -110,7 +121,10 @@ mod tests {
 
     #[test]
     fn spans_are_of_the_calendar() {
-        assert_eq!(span("1y6m2w3d12h").unwrap().fieldwise(), 1.year().months(6).weeks(2).days(3).hours(12).fieldwise());
+        assert_eq!(
+            span("1y6m2w3d12h").unwrap().fieldwise(),
+            1.year().months(6).weeks(2).days(3).hours(12).fieldwise()
+        );
         for bad in ["", "0d", "d", "3", "3x", "-3d", "99999999999999999999d", "3\u{e4}"] {
             assert!(span(bad).is_err(), "{bad}");
         }
@@ -120,7 +134,10 @@ mod tests {
     fn counts_and_times_and_levels_are_checked() {
         assert_eq!([keep_count("3"), keep_count("unlimited")], [Ok(3), Ok(u32::MAX)]);
         assert!(keep_count("-1").is_err());
-        assert_eq!([seconds("90"), seconds("90s"), seconds("2m")], [90, 90, 120].map(|s| Ok(Duration::from_secs(s))));
+        assert_eq!(
+            [seconds("90"), seconds("90s"), seconds("2m")],
+            [90, 90, 120].map(|s| Ok(Duration::from_secs(s)))
+        );
         assert!(seconds("0").is_err() && seconds("x").is_err());
         assert_eq!([compression("off"), compression("7")], [Ok(Compression::None), Ok(Compression::Zstd(7))]);
         assert!(compression("23").is_err());

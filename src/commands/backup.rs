@@ -1,7 +1,7 @@
 //! `holdfast backup`: a recovery point of each path.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::source_name::{KnownSource, choose_name};
@@ -127,7 +127,7 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
 }
 
 /// The absolute path without symbolic links, so that one directory is one source however it was named.
-fn existing(path: &PathBuf) -> Result<PathBuf, Failure> {
+fn existing(path: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))
 }
 
@@ -152,7 +152,12 @@ fn name_targets(paths: Vec<PathBuf>, given: Option<&str>, mut known: Vec<KnownSo
     targets
 }
 
-fn take_point(_store: &Store, _target: &Target, _args: &BackupArgs, _monitor: &WorkMonitor) -> Result<Taken, Failure> {
+fn take_point(
+    _store: &Store,
+    _target: &Target,
+    _args: &BackupArgs,
+    _monitor: &WorkMonitor,
+) -> Result<Taken, Failure> {
     Err(Failure::not_built("backup"))
 }
 
@@ -183,7 +188,11 @@ fn sentences(taken: &Taken) -> String {
             text::size(counts.bytes_stored),
             text::duration(seconds_taken(taken) as u64)
         ),
-        format!("recovery point {} saved{}", point.id.short(), if taken.vaulted { " and vaulted" } else { "" }),
+        format!(
+            "recovery point {} saved{}",
+            point.id.short(),
+            if taken.vaulted { " and vaulted" } else { "" }
+        ),
     ];
     if point.errors_total > 0 {
         lines.push(format!("it is partial: {} could not be read", text::count(point.errors_total, "file")));

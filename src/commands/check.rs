@@ -45,8 +45,10 @@ pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
     drop(monitor);
     show(context.terminal, &report)?;
     if report.problems > 0 {
-        let failure = Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem")));
-        return Err(failure.hint("the lines above name the damage; another vault or the unchanged source may heal it"));
+        let failure =
+            Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem")));
+        return Err(failure
+            .hint("the lines above name the damage; another vault or the unchanged source may heal it"));
     }
     Ok(Done::Whole)
 }

@@ -84,7 +84,11 @@ pub fn run(context: &Context<'_>, args: &DiffArgs) -> Outcome {
     Ok(Done::Whole)
 }
 
-fn compare(_store: &Store, _older: (&StoredPoint, &[u8]), _younger: (&StoredPoint, &[u8])) -> Result<Vec<Change>, Failure> {
+fn compare(
+    _store: &Store,
+    _older: (&StoredPoint, &[u8]),
+    _younger: (&StoredPoint, &[u8]),
+) -> Result<Vec<Change>, Failure> {
     Err(Failure::not_built("diff"))
 }
 
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn bytes_count_where_content_came_or_went() {
-        let change = |kind, bytes_before, bytes_after| Change { path: b"a".to_vec(), kind, bytes_after, bytes_before };
+        let change =
+            |kind, bytes_before, bytes_after| Change { path: b"a".to_vec(), kind, bytes_after, bytes_before };
         let changes = [
             change(ChangeKind::Added, 0, 10),
             change(ChangeKind::Removed, 20, 0),

@@ -9,7 +9,7 @@ use holdfast_store::store::{Store, StoredPoint};
 use super::Context;
 use super::scope::{ScopeArgs, find_point, parse_spec};
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 
 /// Write a file's content, or a directory as tar, to standard output
 ///
@@ -43,7 +43,8 @@ pub enum ArchiveKind {
 pub fn run(context: &Context<'_>, args: &DumpArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     if args.archive.is_some() && std::io::stdout().is_terminal() {
-        return Err(Failure::usage("an archive is nothing for a terminal").hint("redirect it: > FILE, or pipe it into tar"));
+        return Err(Failure::usage("an archive is nothing for a terminal")
+            .hint("redirect it: > FILE, or pipe it into tar"));
     }
     let store = open_store(context)?;
     let point = find_point(&store, &spec, &args.scope.scope())?;

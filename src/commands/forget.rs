@@ -50,10 +50,10 @@ pub struct ForgetArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Do not ask
-    #[arg(short, long)]
+    #[arg(long)]
     yes: bool,
     /// Let the newest complete point of a data source go, if it is named
-    #[arg(long, requires = "points")]
+    #[arg(long, conflicts_with = "policy")]
     allow_newest: bool,
 }
 
@@ -190,16 +190,20 @@ fn consent(plan: &RetentionPlan, yes: bool) -> Result<(), Failure> {
     }
     let (removed, total) = (plan.remove.len(), plan.remove.len() + plan.keep.len());
     let refuse = || {
-        let failure = Failure::failed(format!("{removed} of {total} recovery points would go; nothing was removed"));
+        let failure =
+            Failure::failed(format!("{removed} of {total} recovery points would go; nothing was removed"));
         failure.hint("look at the list with --dry-run, then say --yes")
     };
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(refuse());
     }
     let mut err = io::stderr();
-    let asked = write!(err, "remove {removed} of {total} recovery points? Type yes: ").and_then(|()| err.flush());
+    let asked =
+        write!(err, "remove {removed} of {total} recovery points? Type yes: ").and_then(|()| err.flush());
     let mut answer = String::new();
-    asked.and_then(|()| io::stdin().read_line(&mut answer).map(drop)).map_err(|_| Failure::new(Kind::Interrupted, "no answer"))?;
+    asked
+        .and_then(|()| io::stdin().read_line(&mut answer).map(drop))
+        .map_err(|_| Failure::new(Kind::Interrupted, "no answer"))?;
     if answer.trim() == "yes" { Ok(()) } else { Err(refuse()) }
 }
 
@@ -220,7 +224,8 @@ fn find(points: &[StoredPoint], id: RecoveryPointId) -> Option<&StoredPoint> {
 
 fn render(points: &[StoredPoint], plan: &RetentionPlan, zone: &TimeZone) -> String {
     let mut table = Table::new(&["", "ID", "Time", "Source", "Why"]);
-    let rows = plan.keep.iter().map(|decision| ("keep", decision)).chain(plan.remove.iter().map(|d| ("remove", d)));
+    let rows =
+        plan.keep.iter().map(|decision| ("keep", decision)).chain(plan.remove.iter().map(|d| ("remove", d)));
     for (word, decision) in rows {
         if let Some(stored) = find(points, decision.id) {
             table.row([
@@ -237,7 +242,8 @@ fn render(points: &[StoredPoint], plan: &RetentionPlan, zone: &TimeZone) -> Stri
 
 fn as_json(points: &[StoredPoint], plan: &RetentionPlan) -> Vec<ForgetGroup> {
     let mut groups = std::collections::BTreeMap::new();
-    for (keep, decision) in plan.keep.iter().map(|d| (true, d)).chain(plan.remove.iter().map(|d| (false, d))) {
+    for (keep, decision) in plan.keep.iter().map(|d| (true, d)).chain(plan.remove.iter().map(|d| (false, d)))
+    {
         let Some(stored) = find(points, decision.id) else { continue };
         let name = &stored.point.source;
         let group = groups.entry(name.clone()).or_insert_with(|| ForgetGroup {

@@ -91,9 +91,8 @@ fn show(terminal: &Terminal, entry: &Entry, long: bool) -> Result<(), Failure> {
 
 /// Everything before the name in a long line.
 fn long_line(node: &Node, zone: &TimeZone) -> String {
-    let owner = |name: &Option<Vec<u8>>, id: u32| {
-        name.as_deref().map_or_else(|| id.to_string(), text::printable)
-    };
+    let owner =
+        |name: &Option<Vec<u8>>, id: u32| name.as_deref().map_or_else(|| id.to_string(), text::printable);
     let size = match (node.kind, node.device) {
         (NodeKind::CharDevice | NodeKind::BlockDevice, Some((major, minor))) => format!("{major}, {minor}"),
         _ => node.size.to_string(),

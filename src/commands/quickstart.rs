@@ -39,9 +39,8 @@ pub struct Places {
     pub mount: PathBuf,
 }
 
-fn places(named_store: Option<&Path>, data_dir: &Path, args: &QuickstartArgs) -> Places {
-    let store = named_store.map_or_else(|| data_dir.join("store"), Path::to_path_buf);
-    let beside = |name: &str| store.parent().unwrap_or(data_dir).join(name);
+fn places(store: PathBuf, args: &QuickstartArgs) -> Places {
+    let beside = |name: &str| store.with_file_name(name);
     Places {
         vault: args.vault.clone().unwrap_or_else(|| beside("vault").display().to_string()),
         mount: args.mount.clone().unwrap_or_else(|| beside("recovery")),
@@ -54,7 +53,9 @@ pub fn run(context: &Context<'_>, args: &QuickstartArgs) -> Outcome {
     if !args.dir.is_dir() {
         return Err(Failure::failed(format!("{} is no directory", args.dir.display())));
     }
-    let places = places(context.settings.named_store(), &context.settings.data_dir, args);
+    let store = context.settings.named_store().map(Path::to_path_buf);
+    let store = store.or_else(|| context.settings.data_dir.as_ref().map(|dir| dir.join("store")));
+    let places = places(store.map_or_else(|| context.settings.store().map(Path::to_path_buf), Ok)?, args);
     context.terminal.say(&format!(
         "store {}\nvault {}\nmount {}",
         places.store.display(),
@@ -71,10 +72,8 @@ mod tests {
     #[test]
     fn everything_stands_beside_the_store() {
         let args = QuickstartArgs { dir: "/d".into(), mount: None, vault: None };
-        let in_data_dir = places(None, Path::new("/data"), &args);
-        assert_eq!(in_data_dir.store, Path::new("/data/store"));
-        assert_eq!(in_data_dir.mount, Path::new("/data/recovery"));
-        let named = places(Some(Path::new("/tmp/try/store")), Path::new("/data"), &args);
-        assert_eq!(named.vault, "/tmp/try/vault");
+        let places = places("/tmp/try/store".into(), &args);
+        assert_eq!(places.mount, Path::new("/tmp/try/recovery"));
+        assert_eq!(places.vault, "/tmp/try/vault");
     }
 }

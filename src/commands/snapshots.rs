@@ -66,7 +66,8 @@ fn render(points: &[StoredPoint], zone: &TimeZone) -> String {
     if points.is_empty() {
         return "no recovery points".to_owned();
     }
-    let mut table = Table::new(&["ID", "Time", "Host", "Group", "Source", ">Files", ">Size", "Kept in", "State"]);
+    let mut table =
+        Table::new(&["ID", "Time", "Host", "Group", "Source", ">Files", ">Size", "Kept in", "State"]);
     for stored in points {
         let point = &stored.point;
         table.row([
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(
             render(&[stored], &TimeZone::UTC),
             "ID        Time                 Host  Group  Source  Files       Size  Kept in          State\n\
-             -------------------------------------------------------------------------------------------------\n\
+             -------------------------------------------------------------------------------------------------------\n\
              07070707  2026-11-20 12:00:00  host  group  docs        2  2.000 KiB  local, 2 vaults  partial, 1 error\n\
              1 recovery point"
         );
@@ -132,12 +133,18 @@ mod tests {
 
     #[test]
     fn the_newest_of_each_source_stay_in_order() {
-        let points =
-            || vec![stored_point(1, "a", 1), stored_point(2, "b", 2), stored_point(3, "a", 3), stored_point(4, "a", 4)];
+        let points = || {
+            vec![
+                stored_point(1, "a", 1),
+                stored_point(2, "b", 2),
+                stored_point(3, "a", 3),
+                stored_point(4, "a", 4),
+            ]
+        };
         assert_eq!(ids(&select(points(), &SnapshotsArgs { latest: Some(1), ..args() })), [2, 4]);
         assert_eq!(ids(&select(points(), &SnapshotsArgs { latest: Some(2), ..args() })), [2, 3, 4]);
         let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
         assert_eq!(ids(&select(points(), &SnapshotsArgs { scope, ..args() })), [1, 3, 4]);
-        assert_eq!(ids(&select(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), []);
+        assert_eq!(ids(&select(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), [0u8; 0]);
     }
 }

@@ -59,7 +59,11 @@ fn sum(points: &[StoredPoint], stored: &Stored) -> StatsLine {
         total_stored_size: stored.bytes_stored,
         total_blob_count: stored.chunks,
         total_pack_count: stored.packs,
-        saving_ratio: if stored.bytes_stored == 0 { 0.0 } else { total_size as f64 / stored.bytes_stored as f64 },
+        saving_ratio: if stored.bytes_stored == 0 {
+            0.0
+        } else {
+            total_size as f64 / stored.bytes_stored as f64
+        },
     }
 }
 
@@ -89,7 +93,10 @@ mod tests {
         let stored = Stored { chunks: 3, packs: 1, bytes_plain: 2048, bytes_stored: 1024 };
         let text = render(&sum(&points, &stored));
         assert!(text.contains("bytes in them     4.000 KiB\n"), "{text}");
-        assert!(text.ends_with("stored            1.000 KiB in 1 pack\nsaving            4.0 times"), "{text}");
+        assert!(
+            text.ends_with("stored            1.000 KiB in 1 pack\nsaving            4.0 times"),
+            "{text}"
+        );
         assert!(render(&sum(&[], &Stored::default())).ends_with("saving            0.0 times"));
     }
 }

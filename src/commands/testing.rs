@@ -59,7 +59,7 @@ pub fn stored_point(id: u8, source: &str, started: i64) -> StoredPoint {
         writer: Vec::new(),
         tool: "holdfast 0.1.0".into(),
         extensions: Vec::new(),
-    signature: Vec::new(),
+        signature: Vec::new(),
     };
     StoredPoint { point: Arc::new(point), hash: [id; 32], local: true, vaults: Vec::new() }
 }

@@ -114,9 +114,23 @@ fn times_before_1970_keep_their_nanoseconds_positive() {
 #[test]
 fn what_is_no_name_is_refused() {
     let bad = [
-        "", ":", ":/etc", "latest~", "latest~x", "latest~+1", "latests", "latest~99999999999999999999", "docs", "@latest",
-        "docs@", "docs@yesterday", "docs@2026-13-01", "docs@2026-11-20T25:00", "docs@2026-11-20T12:00:00Zx",
-        "docs@9999-12-31T23:59:59.9999999999Z", &"a".repeat(33),
+        "",
+        ":",
+        ":/etc",
+        "latest~",
+        "latest~x",
+        "latest~+1",
+        "latests",
+        "latest~99999999999999999999",
+        "docs",
+        "@latest",
+        "docs@",
+        "docs@yesterday",
+        "docs@2026-13-01",
+        "docs@2026-11-20T25:00",
+        "docs@2026-11-20T12:00:00Zx",
+        "docs@9999-12-31T23:59:59.9999999999Z",
+        &"a".repeat(33),
     ];
     for text in bad {
         let failure = Failure::from(parse(text).unwrap_err());

@@ -24,7 +24,8 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let zone = written.zone.unwrap_or_else(|| zone.clone());
     let end = zone.to_ambiguous_zoned(end).compatible().ok()?.timestamp();
     let nanos = i64::from(end.subsec_nanosecond());
-    let (seconds, nanos) = if nanos < 0 { (end.as_second() - 1, nanos + 1_000_000_000) } else { (end.as_second(), nanos) };
+    let (seconds, nanos) =
+        if nanos < 0 { (end.as_second() - 1, nanos + 1_000_000_000) } else { (end.as_second(), nanos) };
     Some(Timestamp { seconds, nanos: u32::try_from(nanos).ok()? })
 }
 
@@ -38,7 +39,8 @@ fn scan(bytes: &[u8]) -> Option<(Written, &[u8])> {
     let (year, rest) = digits(bytes, 4)?;
     let (month, rest) = digits(skip(rest, b"-")?, 2)?;
     let (day, rest) = digits(skip(rest, b"-")?, 2)?;
-    let date = Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
+    let date =
+        Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
     let of_day = || (Written { time: date.at(0, 0, 0, 0), covers: 1.day(), zone: None }, rest);
     Some(scan_clock(date, rest).unwrap_or_else(of_day))
 }

@@ -51,7 +51,9 @@ fn a_secret_is_the_first_line_of_a_file_without_its_end() {
         let secrets = secrets(Some(SecretSource::File(path.clone())), &[]);
         assert_eq!(secrets.passphrase(&quiet()).unwrap().reveal(), secret);
     }
-    for (content, complaint) in [(&b""[..], "empty"), (b"\nword", "empty"), (b"\xff", "UTF-8"), (&[b'a'; 70_000], "more than")] {
+    for (content, complaint) in
+        [(&b""[..], "empty"), (b"\nword", "empty"), (b"\xff", "UTF-8"), (&[b'a'; 70_000], "more than")]
+    {
         std::fs::write(&path, content).unwrap();
         let failure = secrets(Some(SecretSource::File(path.clone())), &[]).passphrase(&quiet()).unwrap_err();
         assert!(failure.message.contains(complaint), "{failure:?}");

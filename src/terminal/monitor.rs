@@ -68,7 +68,9 @@ impl Monitor for WorkMonitor {
         let mut guard = self.state();
         let state = &mut *guard;
         match event {
-            Event::Stage { name, files_total, bytes_total } => state.begin(name, files_total, bytes_total, now),
+            Event::Stage { name, files_total, bytes_total } => {
+                state.begin(name, files_total, bytes_total, now)
+            }
             Event::Done { files, bytes } => {
                 state.progress.files = state.progress.files.saturating_add(files);
                 state.progress.bytes = state.progress.bytes.saturating_add(bytes);

@@ -167,7 +167,10 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!([duration(5), duration(125), duration(3_723)], ["0:05", "2:05", "1:02:03"]);
-        assert_eq!([count(1, "file"), count(2, "file"), count(0, "directory")], ["1 file", "2 files", "0 directories"]);
+        assert_eq!(
+            [count(1, "file"), count(2, "file"), count(0, "directory")],
+            ["1 file", "2 files", "0 directories"]
+        );
     }
 
     #[test]
@@ -184,6 +187,6 @@ mod tests {
         let mut table = Table::new(&["id", ">size", "name"]);
         table.row(["a".into(), "10".into(), "x\x1by".into()]);
         table.row(["bcd".into(), "9".into(), String::new()]);
-        assert_eq!(table.render(), "id   size  name\n-------------------\na      10  x\\x1by\nbcd     9");
+        assert_eq!(table.render(), "id   size  name\n-----------------\na      10  x\\x1by\nbcd     9");
     }
 }

@@ -4,8 +4,26 @@
 use crate::testkit::{Machine, Ran};
 
 const VERBS: [&str; 20] = [
-    "quickstart", "init", "backup", "snapshots", "ls", "find", "diff", "dump", "restore", "mount", "umount", "recover",
-    "check", "stats", "key", "vault", "forget", "prune", "completions", "man",
+    "quickstart",
+    "init",
+    "backup",
+    "snapshots",
+    "ls",
+    "find",
+    "diff",
+    "dump",
+    "restore",
+    "mount",
+    "umount",
+    "recover",
+    "check",
+    "stats",
+    "key",
+    "vault",
+    "forget",
+    "prune",
+    "completions",
+    "man",
 ];
 
 #[test]
@@ -107,7 +125,8 @@ fn the_manual_has_a_page_for_every_verb() {
 fn a_reader_that_goes_away_is_no_news() {
     let machine = Machine::new();
     let mut child = machine.command(["completions", "bash"]);
-    let mut child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child =
+        child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");

@@ -176,7 +176,8 @@ fn the_brake_is_for_many_of_many() {
         plan(&days(total), &Retention { last, ..Retention::default() }, &TimeZone::UTC).removes_much()
     };
     // Exactly 30 % is allowed, and ten points or fewer never ask.
-    let table = [(10, 3, false), (11, 7, true), (20, 14, false), (20, 13, true), (100, 70, false), (100, 69, true)];
+    let table =
+        [(10, 3, false), (11, 7, true), (20, 14, false), (20, 13, true), (100, 70, false), (100, 69, true)];
     for (total, last, much) in table {
         assert_eq!(removes(total, last), much, "{last} of {total}");
     }
@@ -196,7 +197,8 @@ fn the_order_of_the_list_does_not_matter() {
 #[test]
 fn days_are_those_of_the_zone() {
     // 23:30 and 00:30 UTC are one day in Tokyo and two in UTC.
-    let points: Vec<PointFacts> = (0..8).map(|n| point(n, NOON + 11 * HOUR + HOUR / 2 + i64::from(n) * HOUR)).collect();
+    let points: Vec<PointFacts> =
+        (0..8).map(|n| point(n, NOON + 11 * HOUR + HOUR / 2 + i64::from(n) * HOUR)).collect();
     let policy = Retention { daily: 2, ..Retention::default() };
     assert_eq!(kept(&plan(&points, &policy, &TimeZone::UTC)), [0, 5, 6, 7]);
     let tokyo = TimeZone::fixed(jiff::tz::offset(9));
@@ -228,14 +230,7 @@ fn a_span_is_of_the_calendar_and_reaches_back_from_the_newest_point() {
 #[test]
 fn times_beyond_the_calendar_are_kept_in_order_without_panic() {
     let points = vec![point(0, i64::MIN), point(1, NOON), point(2, i64::MAX), point(3, i64::MAX - 1)];
-    let all = Retention {
-        last: 1,
-        hourly: 1,
-        daily: 1,
-        weekly: 1,
-        monthly: 1,
-        yearly: 1,
-        within: Some(1.day()),
-    };
+    let all =
+        Retention { last: 1, hourly: 1, daily: 1, weekly: 1, monthly: 1, yearly: 1, within: Some(1.day()) };
     assert_eq!(removed(&plan(&points, &all, &TimeZone::UTC)), [0]);
 }

@@ -15,7 +15,15 @@ struct Crate {
 
 /// Crates that only the program may depend on.
 const PROGRAM_ONLY: &[&str] = &[
-    "clap", "clap_complete", "clap_mangen", "indicatif", "rpassword", "signal-hook", "tracing-subscriber", "axum", "hyper",
+    "clap",
+    "clap_complete",
+    "clap_mangen",
+    "indicatif",
+    "rpassword",
+    "signal-hook",
+    "tracing-subscriber",
+    "axum",
+    "hyper",
     "anyhow",
 ];
 
@@ -26,8 +34,16 @@ const CRATES: &[Crate] = &[
         never: &["fuser", "rusqlite", "azure_core", "azure_storage_blob"],
     },
     Crate { manifest: "store/Cargo.toml", below: &[], never: &["fuser", "globset"] },
-    Crate { manifest: "backup/Cargo.toml", below: &["holdfast-store"], never: &["fuser", "azure_core", "tokio"] },
-    Crate { manifest: "fs/Cargo.toml", below: &["holdfast-store"], never: &["rusqlite", "azure_core", "tokio", "globset"] },
+    Crate {
+        manifest: "backup/Cargo.toml",
+        below: &["holdfast-store"],
+        never: &["fuser", "azure_core", "tokio"],
+    },
+    Crate {
+        manifest: "fs/Cargo.toml",
+        below: &["holdfast-store"],
+        never: &["rusqlite", "azure_core", "tokio", "globset"],
+    },
 ];
 
 /// Dependencies of a manifest that it must not have.
@@ -43,7 +59,9 @@ pub fn broken_dependencies(name: &str, manifest: &str) -> Vec<String> {
             || !program && PROGRAM_ONLY.contains(&dependency)
     };
     let found = dependencies(manifest).into_iter().filter(|(_, dependency)| wrong(dependency));
-    found.map(|(line, dependency)| format!("{name}:{line}: `{dependency}` belongs to another floor")).collect()
+    found
+        .map(|(line, dependency)| format!("{name}:{line}: `{dependency}` belongs to another floor"))
+        .collect()
 }
 
 /// Line number and name of each entry under `[dependencies]`; what tests alone use is free.
@@ -53,7 +71,8 @@ fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
     for (number, line) in manifest.lines().enumerate() {
         let line = line.trim();
         if line.starts_with('[') {
-            in_section = line.ends_with("dependencies]") && !line.contains("dev-") && !line.contains("workspace");
+            in_section =
+                line.ends_with("dependencies]") && !line.contains("dev-") && !line.contains("workspace");
             let named = line.trim_matches(['[', ']']).strip_prefix("dependencies.");
             found.extend(named.map(|name| (number + 1, name)));
         } else if in_section && !line.starts_with('#') {
@@ -78,7 +97,8 @@ pub fn floors(lib: &str) -> BTreeMap<String, u8> {
 
 /// Doors that a floor opens for the one below to stand behind: the trait is declared where it is used, and implemented
 /// below. From, to, the only names that may be used.
-const DOORS: &[(&str, &str, &[&str])] = &[("reader", "tree", &["ChunkSource"]), ("chunk_store", "tree", &["ChunkSink", "ChunkSource"])];
+const DOORS: &[(&str, &str, &[&str])] =
+    &[("reader", "tree", &["ChunkSource"]), ("chunk_store", "tree", &["ChunkSink", "ChunkSource"])];
 
 /// Uses of a higher floor in a file of the store.
 pub fn broken_floors(source: &Source, floors: &BTreeMap<String, u8>) -> Vec<String> {
@@ -88,7 +108,10 @@ pub fn broken_floors(source: &Source, floors: &BTreeMap<String, u8>) -> Vec<Stri
     let parts: Vec<&str> = path.trim_end_matches(".rs").split('/').collect();
     let module = parts[0];
     let Some(floor) = floors.get(module) else {
-        return vec![format!("{}:1: `{module}` stands on no floor; list it at the top of store/src/lib.rs", source.name)];
+        return vec![format!(
+            "{}:1: `{module}` stands on no floor; list it at the top of store/src/lib.rs",
+            source.name
+        )];
     };
     let mut broken = Vec::new();
     for (at, used) in uses(&source.code, parts.len()) {
@@ -224,7 +247,9 @@ mod tests {
 
     #[test]
     fn a_manifest_with_an_arrow_up_or_aside_is_found() {
-        let with = |line: &str| format!("[package]\nname = \"x\"\n\n[dependencies]\n{line}\n\n[dev-dependencies]\nclap = \"4\"\n");
+        let with = |line: &str| {
+            format!("[package]\nname = \"x\"\n\n[dependencies]\n{line}\n\n[dev-dependencies]\nclap = \"4\"\n")
+        };
         let table = [
             ("store/Cargo.toml", "holdfast-backup.workspace = true", 1),
             ("backup/Cargo.toml", "holdfast-fs = { path = \"../fs\" }", 1),
@@ -239,6 +264,9 @@ mod tests {
             assert_eq!(broken_dependencies(name, &with(line)).len(), expected, "{name}: {line}");
         }
         let table_form = "[dependencies.clap]\nversion = \"4\"\n";
-        assert_eq!(broken_dependencies("fs/Cargo.toml", table_form), ["fs/Cargo.toml:1: `clap` belongs to another floor"]);
+        assert_eq!(
+            broken_dependencies("fs/Cargo.toml", table_form),
+            ["fs/Cargo.toml:1: `clap` belongs to another floor"]
+        );
     }
 }

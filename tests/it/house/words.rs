@@ -22,7 +22,17 @@ const RULES: &[Rule] = &[
         says: "only fs/src/fuse and fs/src/mount know the kernel",
     },
     Rule {
-        words: &["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout", "io::stderr", "stdout()", "stderr()"],
+        words: &[
+            "println!",
+            "print!",
+            "eprintln!",
+            "eprint!",
+            "dbg!",
+            "io::stdout",
+            "io::stderr",
+            "stdout()",
+            "stderr()",
+        ],
         home: &["src/"],
         in_strings: false,
         says: "only the program prints; the engine tells its Monitor",
@@ -34,34 +44,72 @@ const RULES: &[Rule] = &[
         says: "command line, terminal, signals and HTTP servers are the program's",
     },
     Rule {
-        words: &["std::env", "env::var", "env::var_os", "env::args", "env::temp_dir", "env::current_dir", "option_env!"],
+        words: &[
+            "std::env",
+            "env::var",
+            "env::var_os",
+            "env::args",
+            "env::temp_dir",
+            "env::current_dir",
+            "option_env!",
+        ],
         home: &["src/"],
         in_strings: false,
         says: "only the program reads the environment",
     },
     Rule {
         words: &[
-            "SystemTime::now", "Instant::now", "UNIX_EPOCH.elapsed", "thread::sleep", "tokio::time", "jiff::Timestamp::now",
-            "Zoned::now", "park_timeout", "ClockId", "clock_gettime",
+            "SystemTime::now",
+            "Instant::now",
+            "UNIX_EPOCH.elapsed",
+            "thread::sleep",
+            "tokio::time",
+            "jiff::Timestamp::now",
+            "Zoned::now",
+            "park_timeout",
+            "ClockId",
+            "clock_gettime",
         ],
         home: &["store/src/clock.rs"],
         in_strings: false,
         says: "the system's clock and sleeping live in store/src/clock.rs; take a Clock",
     },
     Rule {
-        words: &["getrandom", "rand::", "OsRng", "thread_rng", "RandomState::new", "/dev/urandom", "/dev/random"],
+        words: &[
+            "getrandom",
+            "rand::",
+            "OsRng",
+            "thread_rng",
+            "RandomState::new",
+            "/dev/urandom",
+            "/dev/random",
+        ],
         home: &["store/src/seal.rs", "store/src/seal/", "store/src/id.rs"],
         in_strings: true,
         says: "random numbers are made in store/src/seal and store/src/id.rs",
     },
     Rule {
-        words: &["azure_core", "azure_identity", "azure_storage_blob", "x-ms-", ".blob.core.windows.net", "devstoreaccount1"],
+        words: &[
+            "azure_core",
+            "azure_identity",
+            "azure_storage_blob",
+            "x-ms-",
+            ".blob.core.windows.net",
+            "devstoreaccount1",
+        ],
         home: &["store/src/vault/azure"],
         in_strings: true,
         says: "Azure's words are said in store/src/vault/azure only",
     },
     Rule {
-        words: &["block_on", "tokio::runtime", "Runtime::new", "Handle::current", "spawn_blocking", "block_in_place"],
+        words: &[
+            "block_on",
+            "tokio::runtime",
+            "Runtime::new",
+            "Handle::current",
+            "spawn_blocking",
+            "block_in_place",
+        ],
         home: &["store/src/transfer.rs", "store/src/transfer/", "src/"],
         in_strings: false,
         says: "the border between blocking and async is store/src/transfer.rs",
@@ -73,7 +121,12 @@ const RULES: &[Rule] = &[
         says: "SQL lives in store/src/catalog and backup/src/ledger",
     },
     Rule { words: &["unsafe"], home: &[], in_strings: false, says: "no `unsafe`" },
-    Rule { words: &["anyhow"], home: &["src/"], in_strings: false, says: "errors below the program are enums, not anyhow" },
+    Rule {
+        words: &["anyhow"],
+        home: &["src/"],
+        in_strings: false,
+        says: "errors below the program are enums, not anyhow",
+    },
 ];
 
 /// What a file says that it must not say, as `file:line: …`.
@@ -82,7 +135,8 @@ pub fn broken_rules(source: &Source) -> Vec<String> {
     for rule in RULES.iter().filter(|rule| !rule.home.iter().any(|home| source.name.starts_with(home))) {
         let text = if rule.in_strings { &source.with_strings } else { &source.code };
         for word in rule.words {
-            let places = text.match_indices(word).map(|(at, _)| at).filter(|&at| stands_alone(text, at, word));
+            let places =
+                text.match_indices(word).map(|(at, _)| at).filter(|&at| stands_alone(text, at, word));
             broken.extend(places.map(|at| {
                 format!("{}:{}: `{}`, but {}", source.name, source.line(at), word.trim(), rule.says)
             }));
