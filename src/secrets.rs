@@ -134,6 +134,11 @@ impl Secrets {
         Self { sources, key_dir, prompt: Box::new(TerminalPrompt) }
     }
 
+    /// Directory of machine keys.
+    pub fn key_dir(&self) -> &Path {
+        &self.key_dir
+    }
+
     /// Where this machine's key to a store is kept, whether or not there is one.
     pub fn machine_key_file(&self, store: &VaultId) -> PathBuf {
         self.key_dir.join(format!("{store}.key"))
