@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::tree::{KEPT_FLAGS, Node, NodeKind, Xattr};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
+
+use crate::descent::proc_path;
 
 /// Lists of names above this are refused by the kernel.
 const XATTR_LIST_MAX: usize = 65_536;
@@ -114,11 +116,6 @@ impl<F: AsFd> Handle<F> {
     }
 }
 
-/// The path by which calls without an fd form reach an open descriptor.
-pub(crate) fn proc_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
-}
-
 /// All extended attributes that this process may see, ascending by name.
 pub(super) fn xattrs<F: AsFd>(of: &Handle<F>) -> io::Result<Vec<Xattr>> {
     let list = match grown(XATTR_LIST_MAX, |buffer| of.list(buffer)) {
@@ -165,12 +162,16 @@ pub(super) struct Owners {
 impl Owners {
     /// Name of a user, if it has one that fits the format.
     pub(super) fn user(&self, id: u32) -> Option<Vec<u8>> {
-        cached(&self.users, id, |id| nix::unistd::User::from_uid(id.into()).ok().flatten().map(|user| user.name))
+        cached(&self.users, id, |id| {
+            nix::unistd::User::from_uid(id.into()).ok().flatten().map(|user| user.name)
+        })
     }
 
     /// Name of a group, if it has one that fits the format.
     pub(super) fn group(&self, id: u32) -> Option<Vec<u8>> {
-        cached(&self.groups, id, |id| nix::unistd::Group::from_gid(id.into()).ok().flatten().map(|group| group.name))
+        cached(&self.groups, id, |id| {
+            nix::unistd::Group::from_gid(id.into()).ok().flatten().map(|group| group.name)
+        })
     }
 }
 
