@@ -252,7 +252,7 @@ fn names_of_one_file_across_directories_become_one_file_again() {
     let mut source = MemorySource::new();
     for path in ["a/first", "b/second", "b/third", "c/other-system"] {
         let node = source.file(path.as_bytes(), b"shared");
-        (node.inode, node.links) = (99, 3);
+        (node.inode, node.links) = (99, 4);
     }
     source.node_mut(b"c/other-system").unwrap().filesystem = 7;
     let scratch = Scratch::new();
@@ -361,4 +361,54 @@ fn a_file_that_fits_no_file_system_is_named_and_the_rest_is_restored() {
         "{events:?}"
     );
     assert_eq!((summary.files, read(scratch.join("other"))), (2, "whole".to_owned()));
+}
+
+/// A reader that does something to the target when a file's extents are asked for.
+struct Meddling<'a>(&'a MemoryPoint, &'a (dyn Fn(&Node) + Sync));
+
+impl TreeReader for Meddling<'_> {
+    fn entries(&self, directory: &Node) -> Result<Nodes<'_>, StoreError> {
+        self.0.entries(directory)
+    }
+
+    fn extents(&self, file: &Node) -> Result<Extents<'_>, StoreError> {
+        (self.1)(file);
+        self.0.extents(file)
+    }
+
+    fn data(&self, id: &ChunkId, len: u32) -> Result<Bytes, StoreError> {
+        self.0.data(id, len)
+    }
+}
+
+#[test]
+fn a_directory_swapped_for_a_link_while_it_is_filled_leads_nothing_outside() {
+    let mut source = MemorySource::new();
+    for path in ["d/1", "d/2", "d/3/below", "e/another-name-of-1"] {
+        source.file(path.as_bytes(), b"from the point");
+    }
+    for path in [&b"d/1"[..], b"e/another-name-of-1"] {
+        let node = source.node_mut(path).unwrap();
+        (node.inode, node.links) = (77, 2);
+    }
+    let (point, _) = MemoryPoint::of(&source);
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.join("outside")).unwrap();
+    std::fs::write(scratch.join("outside/1"), "mine").unwrap();
+    let target = scratch.join("target");
+    let swap = |file: &Node| {
+        if file.name == b"1" {
+            std::fs::rename(target.join("d"), target.join("moved")).unwrap();
+            symlink("../outside", target.join("d")).unwrap();
+        }
+    };
+    let (monitor, open) = (RecordingMonitor::default(), open_target(&target, true).unwrap());
+    let summary = restore_tree(&Meddling(&point, &swap), point.root(), &open, &options(), &monitor).unwrap();
+    assert_eq!(std::fs::read_dir(scratch.join("outside")).unwrap().count(), 1);
+    assert_eq!(read(scratch.join("outside/1")), "mine");
+    assert_eq!(read(target.join("moved/3/below")), "from the point");
+    // The first name is out of reach, so the second is a file of its own, and that is said.
+    assert_eq!(read(target.join("e/another-name-of-1")), "from the point");
+    assert_eq!(summary.problems, 1, "{:?}", monitor.events());
+    assert_eq!(std::fs::metadata(scratch.join("outside/1")).unwrap().nlink(), 1);
 }

@@ -234,7 +234,7 @@ fn a_directory_that_may_not_be_listed_is_told_empty_with_its_trouble() {
     }
     let scratch = Scratch::new();
     put(&scratch, "closed/a", b"x");
-    std::fs::set_permissions(scratch.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(scratch.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
     let (point, troubles) = MemoryPoint::of(&source(&scratch, WalkOptions::default()));
     assert_eq!(point.paths(), ["/closed"]);
     assert!(troubles[0].denied() && troubles[0].path() == b"closed");

@@ -220,13 +220,15 @@ impl<'a> Walker<'a> {
         let mut node = attributes::node(&name, kind, stat, filesystem, &self.shared.owners);
         let previous = self.visitor.previous(&name);
         let (unchanged, previous) = self.compare(&mut node, previous);
-        if !unchanged && kind != NodeKind::File {
-            if let Err(error) = complete(&directory, &mut node, &place) {
-                self.visitor.trouble(error)?;
-                // A link without its target cannot be restored: the trouble stands for it.
-                if kind == NodeKind::Symlink && node.target.is_none() {
-                    return Continue(());
-                }
+        if !unchanged
+            && kind != NodeKind::File
+            && let Err(error) = complete(&directory, &mut node, &place)
+        {
+            // What is gone is not told, nor a link without its target, which could not be restored.
+            let lost = error.vanished() || (kind == NodeKind::Symlink && node.target.is_none());
+            self.visitor.trouble(error)?;
+            if lost {
+                return Continue(());
             }
         }
         let opener = (kind == NodeKind::File).then(|| {
