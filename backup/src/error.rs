@@ -136,11 +136,12 @@ impl TargetError {
         move |source| Self::Io { action, path, source: source.into() }
     }
 
-    /// Whether nothing more can be written here, so that going on would only name every file that is left.
+    /// Whether nothing more can be written here, so that going on would only name every file that is left. An extended
+    /// attribute that finds no room does not mean that: some file systems have one block for all of a file's.
     pub fn hopeless(&self) -> bool {
         use io::ErrorKind as K;
         match self {
-            Self::Io { source, .. } => {
+            Self::Io { action: "create" | "write", source, .. } => {
                 matches!(source.kind(), K::StorageFull | K::QuotaExceeded | K::ReadOnlyFilesystem)
             }
             Self::Cancelled => true,
@@ -166,6 +167,10 @@ mod tests {
         assert!(error.vanished() && !error.denied());
         let error = TargetError::io("write", *b"x")(io::Error::from(io::ErrorKind::StorageFull));
         assert!(error.hopeless());
+        let error = TargetError::io("set an extended attribute of", *b"x")(io::Error::from(
+            io::ErrorKind::StorageFull,
+        ));
+        assert!(!error.hopeless());
         assert!(!TargetError::Exists { path: b"x".to_vec() }.hopeless());
     }
 }

@@ -14,8 +14,7 @@
 //! caller's wish, ends the work early.
 
 mod attributes;
-#[cfg(test)]
-mod byhand;
+mod leaves;
 mod links;
 mod report;
 mod run;

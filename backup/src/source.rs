@@ -99,7 +99,10 @@ impl Found {
 
 impl std::fmt::Debug for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Found").field("node", &self.node).field("unchanged", &self.unchanged).finish_non_exhaustive()
+        f.debug_struct("Found")
+            .field("node", &self.node)
+            .field("unchanged", &self.unchanged)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,7 +134,8 @@ pub trait OpenFile: Send {
     /// Whether content or attributes may have changed since `before`, an answer of [`Self::attributes`].
     fn changed_since(&self, before: &Node) -> Result<bool, SourceError> {
         let now = self.attributes()?;
-        Ok((now.size, now.mtime, now.ctime, now.inode) != (before.size, before.mtime, before.ctime, before.inode))
+        Ok((now.size, now.mtime, now.ctime, now.inode)
+            != (before.size, before.mtime, before.ctime, before.inode))
     }
 
     /// Attributes, extended attributes and flags: everything of a node but the content.

@@ -97,7 +97,9 @@ impl Dressing<'_> {
     fn xattrs(&self) {
         for xattr in &self.node.xattrs {
             let set = match self.to {
-                Handle::Open(fd) => rustix::fs::fsetxattr(fd, &xattr.name[..], &xattr.value, XattrFlags::empty()),
+                Handle::Open(fd) => {
+                    rustix::fs::fsetxattr(fd, &xattr.name[..], &xattr.value, XattrFlags::empty())
+                }
                 Handle::Path(fd) => {
                     rustix::fs::setxattr(proc_path(fd), &xattr.name[..], &xattr.value, XattrFlags::empty())
                 }
@@ -108,7 +110,10 @@ impl Dressing<'_> {
         }
         if self.exact && self.node.kind != NodeKind::Symlink {
             let known = |name| self.node.xattrs.iter().any(|xattr| xattr.name == name);
-            [ACL_ACCESS, ACL_DEFAULT].into_iter().filter(|&name| !known(name)).for_each(|name| self.remove_xattr(name));
+            [ACL_ACCESS, ACL_DEFAULT]
+                .into_iter()
+                .filter(|&name| !known(name))
+                .for_each(|name| self.remove_xattr(name));
         }
     }
 
@@ -173,7 +178,9 @@ impl Dressing<'_> {
             Ok(()) => {}
             Err(_) if wanted == 0 => {}
             Err(error) if self.unprivileged(error) => self.report.refused("file flags", NOT_ROOT),
-            Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL) => self.report.refused("file flags", NOT_SUPPORTED),
+            Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL) => {
+                self.report.refused("file flags", NOT_SUPPORTED)
+            }
             Err(error) => self.failed("set flags of", error),
         }
     }

@@ -36,11 +36,17 @@ pub(super) type MadeOrSkipped<T> = Result<Option<Made<T>>, TargetError>;
 
 /// Whether a name can be given to an entry without leading anywhere else.
 pub(super) fn is_valid_name(name: &[u8]) -> bool {
-    !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX && !name.iter().any(|&byte| byte == b'/' || byte == 0)
+    !matches!(name, b"" | b"." | b"..")
+        && name.len() <= NAME_MAX
+        && !name.iter().any(|&byte| byte == b'/' || byte == 0)
 }
 
 impl TargetDir<'_> {
-    fn failed<E: Into<std::io::Error>>(&self, action: &'static str, name: &[u8]) -> impl FnOnce(E) -> TargetError {
+    fn failed<E: Into<std::io::Error>>(
+        &self,
+        action: &'static str,
+        name: &[u8],
+    ) -> impl FnOnce(E) -> TargetError {
         TargetError::io(action, self.place.join(name))
     }
 
@@ -63,7 +69,8 @@ impl TargetDir<'_> {
 
     /// A symbolic link or special file, opened with `O_PATH`.
     pub(super) fn other(&self, node: &Node) -> MadeOrSkipped<OwnedFd> {
-        let invalid = |detail: &str| TargetError::Invalid { path: self.place.join(&node.name), detail: detail.into() };
+        let invalid =
+            |detail: &str| TargetError::Invalid { path: self.place.join(&node.name), detail: detail.into() };
         let device = match node.device {
             Some((major, minor)) => rustix::fs::makedev(major, minor),
             None => 0,
@@ -95,7 +102,8 @@ impl TargetDir<'_> {
     /// Opens an entry with `O_PATH`, which reads nothing and blocks on nothing.
     pub(super) fn handle(&self, name: &[u8], kind: Option<FileType>) -> Result<OwnedFd, TargetError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(self.fd, name, flags, Mode::empty()).map_err(self.failed("open", name))?;
+        let fd =
+            rustix::fs::openat(self.fd, name, flags, Mode::empty()).map_err(self.failed("open", name))?;
         let stat = rustix::fs::fstat(&fd).map_err(self.failed("stat", name))?;
         if kind.is_some_and(|kind| FileType::from_raw_mode(stat.st_mode) != kind) {
             let detail = "something of another kind has its name now".into();

@@ -80,7 +80,14 @@ fn attributes_inherited_from_the_target_do_not_stay() {
     build_nasty(&scratch.join("tree"));
     let point = walked(&scratch.join("tree"));
     let target = open_target(&scratch.join("back"), true).unwrap();
-    let acl = point.get(b"/empty").xattrs.iter().find(|xattr| xattr.name == attributes::ACL_DEFAULT).unwrap().value.clone();
+    let acl = point
+        .get(b"/empty")
+        .xattrs
+        .iter()
+        .find(|xattr| xattr.name == attributes::ACL_DEFAULT)
+        .unwrap()
+        .value
+        .clone();
     rustix::fs::fsetxattr(&target, attributes::ACL_DEFAULT, &acl, rustix::fs::XattrFlags::empty()).unwrap();
     rustix::fs::ioctl_setflags(&target, rustix::fs::IFlags::NOATIME).unwrap();
     restore(&point, &scratch.join("back"), &options());
@@ -138,7 +145,8 @@ fn a_full_directory_in_the_way_of_a_file_is_never_removed() {
     std::fs::create_dir(scratch.join("file")).unwrap();
     std::fs::write(scratch.join("file/precious"), "mine").unwrap();
     let overwrite = Overwrite::Always;
-    let (summary, _) = restore(&memory(&["file"]), scratch.path(), &RestoreOptions { overwrite, ..options() });
+    let (summary, _) =
+        restore(&memory(&["file"]), scratch.path(), &RestoreOptions { overwrite, ..options() });
     assert_eq!(summary.problems, 1);
     assert_eq!(read(scratch.join("file/precious")), "mine");
 }
@@ -170,7 +178,7 @@ fn only_chosen_paths_are_made_with_the_directories_that_lead_there() {
         let (summary, _) = restore(&point, scratch.path(), &options);
         assert_eq!(walked(scratch.path()).paths(), expected);
         let dry = restore(&point, scratch.path(), &RestoreOptions { dry_run: true, ..options }).0;
-        assert_eq!(dry, summary, "a dry run counts what a real one does");
+        assert_eq!(dry, RestoreSummary { refused: 0, ..summary }, "a dry run counts what a real one does");
     }
 }
 
@@ -244,7 +252,7 @@ fn names_of_one_file_across_directories_become_one_file_again() {
     let mut source = MemorySource::new();
     for path in ["a/first", "b/second", "b/third", "c/other-system"] {
         let node = source.file(path.as_bytes(), b"shared");
-        (node.inode, node.links) = (99, 3);
+        (node.inode, node.links) = (99, 4);
     }
     source.node_mut(b"c/other-system").unwrap().filesystem = 7;
     let scratch = Scratch::new();
@@ -273,7 +281,8 @@ fn a_file_whose_names_were_all_made_is_forgotten() {
 #[test]
 fn a_file_larger_than_one_job_is_written_by_all_writers() {
     let mut source = MemorySource::new();
-    let part = |seed: u32| Segment::Data((0..1_000_000_u32).map(|n| (n.wrapping_mul(seed) >> 7) as u8).collect());
+    let part =
+        |seed: u32| Segment::Data((0..1_000_000_u32).map(|n| (n.wrapping_mul(seed) >> 7) as u8).collect());
     source.segments(b"large", (1..30).flat_map(|seed| [part(seed), Segment::Hole(100_000)]).collect());
     let (point, _) = MemoryPoint::of(&source);
     let scratch = Scratch::new();
@@ -319,4 +328,87 @@ fn without_root_each_class_that_cannot_be_applied_is_told_once() {
     let notes = events.iter().filter(|event| matches!(event, Event::Note(_))).count();
     assert_eq!((summary.problems, notes), (0, 2), "{events:?}");
     assert_eq!(std::fs::metadata(scratch.join("a")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn a_tree_deeper_than_directories_stay_open_is_walked_and_comes_back() {
+    const DEPTH: usize = 3 * crate::descent::OPEN_DIRECTORIES_MAX;
+    let mut source = MemorySource::new();
+    for depth in (10..DEPTH).step_by(50) {
+        source.file(&[&b"d/".repeat(depth)[..], b"z-after-the-directory"].concat(), b"x");
+    }
+    let (point, _) = MemoryPoint::of(&source);
+    let scratch = Scratch::new();
+    let (summary, events) = restore(&point, scratch.path(), &options());
+    assert_eq!(problems(&events), Vec::<String>::new());
+    let back = walked(scratch.path());
+    assert_eq!((summary.files, back.paths()), (8, point.paths()));
+    for (expected, got) in point.all().iter().zip(back.all()) {
+        assert_eq!((&expected.0, expected.1.mtime), (&got.0, got.1.mtime));
+    }
+}
+
+#[test]
+fn a_file_that_fits_no_file_system_is_named_and_the_rest_is_restored() {
+    let mut source = MemorySource::new();
+    source.segments(b"enormous", vec![Segment::Hole(i64::MAX.cast_unsigned() - 1)]);
+    source.file(b"other", b"whole");
+    let scratch = Scratch::new();
+    let (summary, events) = restore(&MemoryPoint::of(&source).0, scratch.path(), &options());
+    // Memory-backed file systems may hold it.
+    assert!(
+        problems(&events).iter().all(|reason| reason.starts_with("cannot set length of enormous")),
+        "{events:?}"
+    );
+    assert_eq!((summary.files, read(scratch.join("other"))), (2, "whole".to_owned()));
+}
+
+/// A reader that does something to the target when a file's extents are asked for.
+struct Meddling<'a>(&'a MemoryPoint, &'a (dyn Fn(&Node) + Sync));
+
+impl TreeReader for Meddling<'_> {
+    fn entries(&self, directory: &Node) -> Result<Nodes<'_>, StoreError> {
+        self.0.entries(directory)
+    }
+
+    fn extents(&self, file: &Node) -> Result<Extents<'_>, StoreError> {
+        (self.1)(file);
+        self.0.extents(file)
+    }
+
+    fn data(&self, id: &ChunkId, len: u32) -> Result<Bytes, StoreError> {
+        self.0.data(id, len)
+    }
+}
+
+#[test]
+fn a_directory_swapped_for_a_link_while_it_is_filled_leads_nothing_outside() {
+    let mut source = MemorySource::new();
+    for path in ["d/1", "d/2", "d/3/below", "e/another-name-of-1"] {
+        source.file(path.as_bytes(), b"from the point");
+    }
+    for path in [&b"d/1"[..], b"e/another-name-of-1"] {
+        let node = source.node_mut(path).unwrap();
+        (node.inode, node.links) = (77, 2);
+    }
+    let (point, _) = MemoryPoint::of(&source);
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.join("outside")).unwrap();
+    std::fs::write(scratch.join("outside/1"), "mine").unwrap();
+    let target = scratch.join("target");
+    let swap = |file: &Node| {
+        if file.name == b"1" {
+            std::fs::rename(target.join("d"), target.join("moved")).unwrap();
+            symlink("../outside", target.join("d")).unwrap();
+        }
+    };
+    let (monitor, open) = (RecordingMonitor::default(), open_target(&target, true).unwrap());
+    let summary = restore_tree(&Meddling(&point, &swap), point.root(), &open, &options(), &monitor).unwrap();
+    assert_eq!(std::fs::read_dir(scratch.join("outside")).unwrap().count(), 1);
+    assert_eq!(read(scratch.join("outside/1")), "mine");
+    assert_eq!(read(target.join("moved/3/below")), "from the point");
+    // The first name is out of reach, so the second is a file of its own, and that is said.
+    assert_eq!(read(target.join("e/another-name-of-1")), "from the point");
+    assert_eq!(summary.problems, 1, "{:?}", monitor.events());
+    assert_eq!(std::fs::metadata(scratch.join("outside/1")).unwrap().nlink(), 1);
 }

@@ -81,7 +81,11 @@ impl TargetFile {
             Ok(bytes) => bytes,
             Err(error) => {
                 let end = piece.offset + u64::from(piece.len);
-                return report.store(self.path(), &format!("bytes {} to {end} are missing", piece.offset), error);
+                return report.store(
+                    self.path(),
+                    &format!("bytes {} to {end} are missing", piece.offset),
+                    error,
+                );
             }
         };
         match write_all(&self.fd, &bytes, piece.offset) {
@@ -93,7 +97,11 @@ impl TargetFile {
 
 fn of_length(bytes: Bytes, piece: &Piece) -> Result<Bytes, StoreError> {
     let detail = || format!("has {} bytes instead of {}", bytes.len(), piece.len);
-    if bytes.len() as u64 == u64::from(piece.len) { Ok(bytes) } else { Err(StoreError::corrupt("chunk", detail())) }
+    if bytes.len() as u64 == u64::from(piece.len) {
+        Ok(bytes)
+    } else {
+        Err(StoreError::corrupt("chunk", detail()))
+    }
 }
 
 fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {

@@ -162,12 +162,16 @@ pub(super) struct Owners {
 impl Owners {
     /// Name of a user, if it has one that fits the format.
     pub(super) fn user(&self, id: u32) -> Option<Vec<u8>> {
-        cached(&self.users, id, |id| nix::unistd::User::from_uid(id.into()).ok().flatten().map(|user| user.name))
+        cached(&self.users, id, |id| {
+            nix::unistd::User::from_uid(id.into()).ok().flatten().map(|user| user.name)
+        })
     }
 
     /// Name of a group, if it has one that fits the format.
     pub(super) fn group(&self, id: u32) -> Option<Vec<u8>> {
-        cached(&self.groups, id, |id| nix::unistd::Group::from_gid(id.into()).ok().flatten().map(|group| group.name))
+        cached(&self.groups, id, |id| {
+            nix::unistd::Group::from_gid(id.into()).ok().flatten().map(|group| group.name)
+        })
     }
 }
 

@@ -62,7 +62,11 @@ impl Exclude {
         };
         if name.is_empty() || name.contains(&b'/') {
             let given = String::from_utf8_lossy(given).into_owned();
-            return Err(SourceError::Rule { what: "file to look for", given, detail: "it needs the name of a file".into() });
+            return Err(SourceError::Rule {
+                what: "file to look for",
+                given,
+                detail: "it needs the name of a file".into(),
+            });
         }
         self.marks.push(Mark { name: name.to_vec(), header: header.to_vec() });
         Ok(())
@@ -70,7 +74,11 @@ impl Exclude {
 
     /// Leaves out regular files above this size: a number of bytes, or of `K`, `M`, `G`, `T` (powers of 1,024).
     pub fn larger_than(&mut self, size: &str) -> Result<(), SourceError> {
-        let failed = || SourceError::Rule { what: "size", given: size.into(), detail: "expected for example 500M".into() };
+        let failed = || SourceError::Rule {
+            what: "size",
+            given: size.into(),
+            detail: "expected for example 500M".into(),
+        };
         self.size_max = Some(parse_size(size).ok_or_else(failed)?);
         Ok(())
     }
@@ -93,7 +101,8 @@ impl Mark {
             return true;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(directory.as_fd(), self.name.as_slice(), flags, Mode::empty()) else {
+        let Ok(file) = rustix::fs::openat(directory.as_fd(), self.name.as_slice(), flags, Mode::empty())
+        else {
             return false;
         };
         let mut begin = Vec::new();
@@ -121,7 +130,13 @@ mod tests {
 
     #[test]
     fn sizes_have_units_of_1024() {
-        let table = [("0", Some(0)), ("10", Some(10)), ("1k", Some(1024)), ("2M", Some(2 << 20)), ("1T", Some(1 << 40))];
+        let table = [
+            ("0", Some(0)),
+            ("10", Some(10)),
+            ("1k", Some(1024)),
+            ("2M", Some(2 << 20)),
+            ("1T", Some(1 << 40)),
+        ];
         for (text, size) in table {
             assert_eq!(parse_size(text), size, "{text}");
         }

@@ -103,7 +103,8 @@ impl Visitor for FaultyVisitor<'_> {
         match self.faults.get(&path) {
             Some(Fault::Vanishes) => self.visitor.trouble(failed("stat", &path, io::ErrorKind::NotFound)),
             Some(&fault) => {
-                entry.opener = entry.opener.map(|inner| Box::new(FaultyOpener { inner, path, fault }) as Box<_>);
+                entry.opener =
+                    entry.opener.map(|inner| Box::new(FaultyOpener { inner, path, fault }) as Box<_>);
                 self.visitor.entry(entry)
             }
             None => self.visitor.entry(entry),
@@ -185,7 +186,9 @@ impl OpenFile for FaultyFile {
         self.read = true;
         let end = offset + buffer.len() as u64;
         match self.fault {
-            Fault::Unreadable(from) if end > from => Err(SourceError::io("read", self.path.clone())(disk_error())),
+            Fault::Unreadable(from) if end > from => {
+                Err(SourceError::io("read", self.path.clone())(disk_error()))
+            }
             Fault::Shrinks(to) => {
                 let len = usize::try_from(to.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
                 self.inner.read_at(offset, buffer.get_mut(..len).unwrap_or_default())

@@ -66,7 +66,10 @@ impl FileOpener for DiskFile {
         let file = open_quietly(&self.directory, &self.name).map_err(self.failed("open"))?;
         let stat = attributes::stat_open(&file).map_err(self.failed("stat"))?;
         if attributes::kind_of(&stat) != Some(NodeKind::File) {
-            return Err(SourceError::Changed { path: self.path(), detail: "it is no longer a regular file".into() });
+            return Err(SourceError::Changed {
+                path: self.path(),
+                detail: "it is no longer a regular file".into(),
+            });
         }
         // Blocks are 512 bytes here, whatever the file system's are.
         let whole = stat.stx_size <= SMALL_MAX && stat.stx_blocks.saturating_mul(512) >= stat.stx_size;
@@ -99,7 +102,8 @@ impl OpenFile for OpenDiskFile {
     }
 
     fn xattrs(&self) -> Result<Vec<Xattr>, SourceError> {
-        attributes::xattrs(&Handle::Open(&self.file)).map_err(self.found.failed("read extended attributes of"))
+        attributes::xattrs(&Handle::Open(&self.file))
+            .map_err(self.found.failed("read extended attributes of"))
     }
 
     fn flags(&self) -> Result<u32, SourceError> {

@@ -178,7 +178,8 @@ fn tell(entry: &Entry, place: &Arc<Place>, own: &Arc<Place>, visitor: &mut dyn V
         (node.xattrs, node.flags) = (Vec::new(), 0);
     }
     let opener = is_file.then(|| {
-        Box::new(MemoryFile { node: entry.node.clone(), segments: Arc::clone(&entry.segments) }) as Box<dyn FileOpener>
+        Box::new(MemoryFile { node: entry.node.clone(), segments: Arc::clone(&entry.segments) })
+            as Box<dyn FileOpener>
     });
     let is_directory = node.kind == NodeKind::Directory;
     let previous = previous.filter(|_| is_directory || !unchanged);
@@ -243,7 +244,8 @@ impl OpenFile for MemoryFile {
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, SourceError> {
-        let len = usize::try_from(self.node.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let len =
+            usize::try_from(self.node.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
         let end = offset + len as u64;
         buffer.iter_mut().take(len).for_each(|byte| *byte = 0);
         for (start, segment) in self.placed() {

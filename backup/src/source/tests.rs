@@ -48,7 +48,8 @@ fn names_come_in_ascending_order_with_each_directory_in_its_place() {
 fn a_nasty_tree_is_told_whole() {
     let scratch = Scratch::new();
     build_nasty(&scratch.join("tree"));
-    let (point, troubles) = MemoryPoint::of(&DirectorySource::new(scratch.join("tree"), WalkOptions::default()));
+    let (point, troubles) =
+        MemoryPoint::of(&DirectorySource::new(scratch.join("tree"), WalkOptions::default()));
     let expected = if is_root() { 0 } else { 2 };
     assert_eq!(troubles.len(), expected, "{troubles:?}");
     let paths = point.paths();
@@ -56,7 +57,10 @@ fn a_nasty_tree_is_told_whole() {
     assert!(bottom.len() > 4096);
     assert_eq!(point.get(b"/long-link").target.unwrap().len(), 4095);
     assert_eq!(point.get(b"/size-1").mtime, Timestamp { seconds: -446_665_499, nanos: 500_000_000 });
-    assert_eq!(point.get(b"/size-1").xattrs.iter().map(|x| &x.name[..]).collect::<Vec<_>>(), [&b"user.empty"[..], b"user.\xff"]);
+    assert_eq!(
+        point.get(b"/size-1").xattrs.iter().map(|x| &x.name[..]).collect::<Vec<_>>(),
+        [&b"user.empty"[..], b"user.\xff"]
+    );
     assert_eq!(point.get(b"/small-hole").flags, 0x40);
     if is_root() {
         assert_eq!(point.get(b"/big").device, Some((511, 1_048_575)));
@@ -79,7 +83,10 @@ fn holes_are_told_apart_from_stored_zeros() {
     assert_eq!(extents(b"/small-hole"), [Extent::Hole { len: 10_000 }]);
     assert!(matches!(extents(b"/zeros")[..], [Extent::Data { len: 100_000, .. }]));
     let sparse = extents(b"/sparse");
-    assert!(matches!(sparse[..], [Extent::Data { .. }, Extent::Hole { .. }, Extent::Data { .. }, Extent::Hole { .. }]));
+    assert!(matches!(
+        sparse[..],
+        [Extent::Data { .. }, Extent::Hole { .. }, Extent::Data { .. }, Extent::Hole { .. }]
+    ));
     assert_eq!(sparse.iter().map(Extent::len).sum::<u64>(), 1 << 40);
 }
 
@@ -110,7 +117,9 @@ fn an_entry_is_unchanged_only_if_it_settled_before_the_previous_walk() {
     let changed = before.get(b"/a").ctime;
     for (settled, opened) in [(changed, 1), (Timestamp { seconds: changed.seconds + 1, ..changed }, 0)] {
         let mut visitor = Collector::after(&before);
-        source(&scratch, WalkOptions { settled_before: Some(settled), ..Default::default() }).walk(&mut visitor).unwrap();
+        source(&scratch, WalkOptions { settled_before: Some(settled), ..Default::default() })
+            .walk(&mut visitor)
+            .unwrap();
         assert_eq!(visitor.opened.len(), opened);
     }
 }
@@ -141,7 +150,9 @@ fn a_change_of_any_compared_attribute_makes_an_entry_changed() {
 #[test]
 fn excluded_paths_are_left_out_and_the_rest_stays() {
     let scratch = Scratch::new();
-    ["a.log", "b.txt", "d/c.log", "d/keep.log", "x/y/z", "x/w"].iter().for_each(|path| put(&scratch, path, b"x"));
+    ["a.log", "b.txt", "d/c.log", "d/keep.log", "x/y/z", "x/w"]
+        .iter()
+        .for_each(|path| put(&scratch, path, b"x"));
     let options = with(|exclude| exclude.pattern_file(b"# logs\n*.log\n!keep.log\nx/y\n", false).unwrap());
     assert_eq!(paths(&source(&scratch, options)), ["/b.txt", "/d", "/d/keep.log", "/x", "/x/w"]);
     let absolute = scratch.join("d").into_os_string().into_encoded_bytes();
@@ -172,7 +183,15 @@ fn a_marked_directory_keeps_its_mark_alone() {
         exclude.caches();
         exclude.if_present(b".nobackup").unwrap();
     });
-    let expected = ["/cache", "/cache/CACHEDIR.TAG", "/fake", "/fake/CACHEDIR.TAG", "/fake/data", "/off", "/off/.nobackup"];
+    let expected = [
+        "/cache",
+        "/cache/CACHEDIR.TAG",
+        "/fake",
+        "/fake/CACHEDIR.TAG",
+        "/fake/data",
+        "/off",
+        "/off/.nobackup",
+    ];
     assert_eq!(paths(&source(&scratch, options)), expected);
 }
 
@@ -215,7 +234,7 @@ fn a_directory_that_may_not_be_listed_is_told_empty_with_its_trouble() {
     }
     let scratch = Scratch::new();
     put(&scratch, "closed/a", b"x");
-    std::fs::set_permissions(scratch.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(scratch.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
     let (point, troubles) = MemoryPoint::of(&source(&scratch, WalkOptions::default()));
     assert_eq!(point.paths(), ["/closed"]);
     assert!(troubles[0].denied() && troubles[0].path() == b"closed");
@@ -312,7 +331,8 @@ fn faults_happen_where_they_were_planned() {
         .with(b"shrinks", Fault::Shrinks(3));
     let (point, troubles) = MemoryPoint::of(&source);
     assert_eq!(point.paths(), ["/closed", "/fine"]);
-    let told: Vec<_> = troubles.iter().map(|error| String::from_utf8_lossy(error.path()).into_owned()).collect();
+    let told: Vec<_> =
+        troubles.iter().map(|error| String::from_utf8_lossy(error.path()).into_owned()).collect();
     assert_eq!(told, ["changes", "closed", "eio", "gone", "gone-later", "lost", "shrinks"]);
     assert!(troubles[1].denied() && troubles[3].vanished() && troubles[4].vanished());
 }

@@ -87,7 +87,9 @@ impl DataSource for DirectorySource {
 fn trail(path: Option<&Path>) -> Vec<Vec<u8>> {
     use std::path::Component::Normal;
     let names = path.into_iter().flat_map(Path::components);
-    names.filter_map(|name| if let Normal(name) = name { Some(name.as_bytes().to_vec()) } else { None }).collect()
+    names
+        .filter_map(|name| if let Normal(name) = name { Some(name.as_bytes().to_vec()) } else { None })
+        .collect()
 }
 
 /// A directory between the root and where the walk is.
@@ -180,10 +182,15 @@ impl<'a> Walker<'a> {
         }
         let stat = match attributes::stat_name(&directory, &name) {
             Ok(stat) => stat,
-            Err(error) => return self.visitor.trouble(SourceError::io("stat", frame.place.join(&name))(error)),
+            Err(error) => {
+                return self.visitor.trouble(SourceError::io("stat", frame.place.join(&name))(error));
+            }
         };
         let Some(kind) = attributes::kind_of(&stat) else {
-            let error = SourceError::Unsupported { path: frame.place.join(&name), detail: "unknown kind of file".into() };
+            let error = SourceError::Unsupported {
+                path: frame.place.join(&name),
+                detail: "unknown kind of file".into(),
+            };
             return self.visitor.trouble(error);
         };
         match kind {
@@ -206,18 +213,22 @@ impl<'a> Walker<'a> {
     }
 
     fn other(&mut self, directory: Arc<OwnedFd>, name: Vec<u8>, stat: &Statx, kind: NodeKind) -> Flow {
-        let Some(place) = self.frames.last().map(|frame| Arc::clone(&frame.place)) else { return Continue(()) };
+        let Some(place) = self.frames.last().map(|frame| Arc::clone(&frame.place)) else {
+            return Continue(());
+        };
         let filesystem = self.filesystem(stat, || place.join(&name));
         let mut node = attributes::node(&name, kind, stat, filesystem, &self.shared.owners);
         let previous = self.visitor.previous(&name);
         let (unchanged, previous) = self.compare(&mut node, previous);
-        if !unchanged && kind != NodeKind::File {
-            if let Err(error) = complete(&directory, &mut node, &place) {
-                self.visitor.trouble(error)?;
-                // A link without its target cannot be restored: the trouble stands for it.
-                if kind == NodeKind::Symlink && node.target.is_none() {
-                    return Continue(());
-                }
+        if !unchanged
+            && kind != NodeKind::File
+            && let Err(error) = complete(&directory, &mut node, &place)
+        {
+            // What is gone is not told, nor a link without its target, which could not be restored.
+            let lost = error.vanished() || (kind == NodeKind::Symlink && node.target.is_none());
+            self.visitor.trouble(error)?;
+            if lost {
+                return Continue(());
             }
         }
         let opener = (kind == NodeKind::File).then(|| {
@@ -265,7 +276,13 @@ impl<'a> Walker<'a> {
     }
 
     /// Tells a directory that is not opened: attributes alone, nothing in it.
-    fn tell_closed(&mut self, name: Vec<u8>, stat: &Statx, place: &Arc<Place>, trouble: Option<SourceError>) -> Flow {
+    fn tell_closed(
+        &mut self,
+        name: Vec<u8>,
+        stat: &Statx,
+        place: &Arc<Place>,
+        trouble: Option<SourceError>,
+    ) -> Flow {
         let filesystem = self.filesystem(stat, || place.path());
         let mut node = attributes::node(&name, NodeKind::Directory, stat, filesystem, &self.shared.owners);
         let previous = self.visitor.previous(&name);
@@ -295,7 +312,8 @@ impl<'a> Walker<'a> {
         let mut troubles = Vec::new();
         if !unchanged {
             let failed = |what| SourceError::io(what, place.path());
-            let read = attributes::xattrs(&Handle::Open(directory)).map_err(failed("read extended attributes of"));
+            let read =
+                attributes::xattrs(&Handle::Open(directory)).map_err(failed("read extended attributes of"));
             node.xattrs = read.unwrap_or_else(|error| noted(&mut troubles, error));
             let read = attributes::flags(directory).map_err(failed("read flags of"));
             node.flags = read.unwrap_or_else(|error| noted(&mut troubles, error));
@@ -363,9 +381,11 @@ fn noted<T: Default>(troubles: &mut Vec<SourceError>, error: SourceError) -> T {
 fn complete(directory: &OwnedFd, node: &mut Node, place: &Place) -> Result<(), SourceError> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let failed = |action| SourceError::io(action, place.join(&node.name));
-    let fd = rustix::fs::openat(directory, node.name.as_slice(), flags, Mode::empty()).map_err(failed("open"))?;
+    let fd =
+        rustix::fs::openat(directory, node.name.as_slice(), flags, Mode::empty()).map_err(failed("open"))?;
     if node.kind == NodeKind::Symlink {
-        let target = rustix::fs::readlinkat(&fd, c"", Vec::with_capacity(256)).map_err(failed("read link"))?;
+        let target =
+            rustix::fs::readlinkat(&fd, c"", Vec::with_capacity(256)).map_err(failed("read link"))?;
         let target = target.into_bytes();
         node.size = target.len() as u64;
         node.target = Some(target);
