@@ -5,6 +5,10 @@
 
 use std::error::Error;
 
+use holdfast_backup::error::{SourceError, TargetError};
+use holdfast_backup::protect::ProtectError;
+use holdfast_backup::restore::RestoreError;
+use holdfast_fs::mount::MountError;
 use holdfast_store::StoreError;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::vault::VaultError;
@@ -141,6 +145,47 @@ impl From<StoreError> for Failure {
         match hint_for_store(&error) {
             Some(hint) => failure.hint(hint),
             None => failure,
+        }
+    }
+}
+
+impl From<ProtectError> for Failure {
+    fn from(error: ProtectError) -> Self {
+        match error {
+            ProtectError::Store(error) => error.into(),
+            ProtectError::Source(error) => error.into(),
+            ProtectError::Cancelled => Self::new(Kind::Interrupted, error.to_string()),
+        }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let failure = Self::failed(error.to_string()).caused_by(&error);
+        if error.denied() { failure.hint("run as the owner of the data, or as root") } else { failure }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Store(error) => error.into(),
+            other => Self::failed(other.to_string()).caused_by(&other),
+        }
+    }
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        Self::failed(error.to_string()).caused_by(&error)
+    }
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        match error {
+            MountError::Store(error) => error.into(),
+            other => Self::failed(other.to_string()).caused_by(&other),
         }
     }
 }

@@ -70,13 +70,24 @@ pub enum ProtectError {
     Cancelled,
 }
 
+/// A point that was taken.
+#[derive(Clone, Debug)]
+pub struct Protected {
+    /// The point, durable in staging.
+    pub stored: StoredPoint,
+    /// Files read that the point before does not have.
+    pub files_new: u64,
+    /// Files read that the point before has otherwise.
+    pub files_changed: u64,
+}
+
 /// Takes a recovery point and returns it once it is durable in staging.
 pub fn protect(
     session: Session<'_>,
     source: &dyn DataSource,
     request: &Request,
     monitor: &dyn Monitor,
-) -> Result<StoredPoint, ProtectError> {
+) -> Result<Protected, ProtectError> {
     let store = session.store();
     let tag = store.sealer().source_tag(&request.source.host, &request.source.group, &request.source.source);
     let previous = store.newest_point(&tag).map_err(ProtectError::Store)?;
@@ -88,6 +99,7 @@ pub fn protect(
         Err(e) => return Err(reason(session, e)),
     };
     taken.started = started;
+    let (files_new, files_changed) = (taken.files_new, taken.files_changed);
     let witness = witness(store, &tag).map_err(ProtectError::Store)?;
     let ended = store.clock().now();
     let point = |done: &holdfast_store::chunk_store::Ingested, _: &[_]| {
@@ -96,7 +108,8 @@ pub fn protect(
         let summary = summary(store, &taken.root);
         taken.into_point(request, tag, previous.as_ref(), witness, summary, ended)
     };
-    session.commit(point).map_err(ProtectError::Store)
+    let stored = session.commit(point).map_err(ProtectError::Store)?;
+    Ok(Protected { stored, files_new, files_changed })
 }
 
 /// Whoever delivers to a session that has failed only learns that it has; the session knows why.
@@ -127,6 +140,7 @@ struct Tally {
     bytes: AtomicU64,
     files_read: AtomicU64,
     bytes_read: AtomicU64,
+    files_new: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -233,7 +247,9 @@ impl<'a> Work<'a> {
             bytes_read: self.tally.bytes_read.into_inner(),
             ..Counts::default()
         };
-        Taken { root, counts, errors_total, errors, started: Timestamp::default() }
+        let files_new = self.tally.files_new.into_inner();
+        let files_changed = counts.files_read.saturating_sub(files_new);
+        Taken { root, counts, errors_total, errors, files_new, files_changed, started: Timestamp::default() }
     }
 }
 
@@ -243,6 +259,8 @@ struct Taken {
     counts: Counts,
     errors_total: u64,
     errors: Vec<PointError>,
+    files_new: u64,
+    files_changed: u64,
     started: Timestamp,
 }
 

@@ -178,7 +178,8 @@ impl Mount {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether it has ended, by whosever doing.
+    pub fn has_ended(&self) -> bool {
         lock(&self.ended.result).is_some()
     }
 

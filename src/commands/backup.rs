@@ -4,7 +4,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_backup::protect::{Protected, Request, protect};
+use holdfast_backup::source::exclude::Exclude;
+use holdfast_backup::source::{DirectorySource, WalkOptions};
 use holdfast_backup::source_name::{KnownSource, choose_name};
+use holdfast_store::copy;
+use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
@@ -12,7 +17,7 @@ use holdfast_store::store::{Store, StoredPoint};
 use super::Context;
 use crate::args::values;
 use crate::json::{BackupSummary, seconds_between, state_word};
-use crate::open::open_store;
+use crate::open::{cache_dir, open_store};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::{Terminal, WorkMonitor, text};
 
@@ -116,7 +121,7 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     let mut done = Done::Whole;
     for target in name_targets(paths, args.name.as_deref(), known) {
         let monitor = context.terminal.monitor();
-        let taken = take_point(&store, &target, args, &monitor)?;
+        let taken = take_point(context, &store, &target, args, &monitor)?;
         drop(monitor);
         show(context.terminal, &taken)?;
         if taken.stored.point.errors_total > 0 {
@@ -141,7 +146,6 @@ fn known_sources(points: &[StoredPoint], host: &str, group: &str) -> Vec<KnownSo
 }
 
 fn name_targets(paths: Vec<PathBuf>, given: Option<&str>, mut known: Vec<KnownSource>) -> Vec<Target> {
-    use std::os::unix::ffi::OsStrExt;
     let mut targets = Vec::new();
     for path in paths {
         let raw = path.as_os_str().as_bytes().to_vec();
@@ -153,12 +157,80 @@ fn name_targets(paths: Vec<PathBuf>, given: Option<&str>, mut known: Vec<KnownSo
 }
 
 fn take_point(
-    _store: &Store,
-    _target: &Target,
-    _args: &BackupArgs,
-    _monitor: &WorkMonitor,
+    context: &Context<'_>,
+    store: &Store,
+    target: &Target,
+    args: &BackupArgs,
+    monitor: &WorkMonitor,
 ) -> Result<Taken, Failure> {
-    Err(Failure::not_built("backup"))
+    let options = WalkOptions {
+        exclude: exclude(&args.choice)?,
+        never_enter: own_directories(context, store),
+        ..WalkOptions::default()
+    };
+    let request = Request {
+        source: SourceName {
+            host: args.host.clone().unwrap_or_else(|| context.settings.host.clone()),
+            group: args.group.clone(),
+            source: target.name.clone(),
+        },
+        path: target.path.as_os_str().as_bytes().to_vec(),
+        tags: args.tags.clone(),
+        read_all: args.force,
+        consistency: Consistency::Fuzzy,
+        readers: 0,
+        tool: concat!("holdfast ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let session = store.begin(args.compression, monitor)?;
+    let protected = protect(session, &DirectorySource::new(&target.path, options), &request, monitor)?;
+    let Protected { stored, files_new, files_changed } = protected;
+    let vaulted = args.online && push_everywhere(store, &stored, monitor)?;
+    Ok(Taken { stored, files_new, files_changed, vaulted })
+}
+
+/// Puts a point into every vault of the store; an error if there is none.
+pub fn push_everywhere(store: &Store, stored: &StoredPoint, monitor: &WorkMonitor) -> Result<bool, Failure> {
+    if store.vaults().is_empty() {
+        return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
+    }
+    for (no, _, transfer) in store.vaults() {
+        copy::refresh_vault(store, *no, transfer, monitor)?;
+        copy::push_point(store, *no, transfer, &stored.point.id, monitor)?;
+    }
+    Ok(true)
+}
+
+fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
+    let mut exclude = Exclude::default();
+    for pattern in &choice.exclude {
+        exclude.pattern(pattern.as_bytes())?;
+    }
+    for pattern in &choice.iexclude {
+        exclude.pattern_any_case(pattern.as_bytes())?;
+    }
+    for file in &choice.exclude_file {
+        let text = std::fs::read(file).map_err(|error| Failure::io("read the patterns in", file, &error))?;
+        exclude.pattern_file(&text, false)?;
+    }
+    if choice.exclude_caches {
+        exclude.caches();
+    }
+    for name in &choice.exclude_if_present {
+        exclude.if_present(name.as_bytes())?;
+    }
+    if let Some(size) = choice.exclude_larger_than {
+        exclude.larger_than(&size.to_string())?;
+    }
+    exclude.one_file_system(choice.one_file_system);
+    Ok(exclude)
+}
+
+/// The store's own directories: its staging, its cache and its vaults on this machine are never taken into it. Mounts of
+/// ours are recognised by the walk.
+fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u64)> {
+    let vaults = store.vaults().iter().filter(|(_, address, _)| address.starts_with('/')).map(|v| PathBuf::from(&v.1));
+    let own = [store.dir().to_path_buf(), cache_dir(context, store.id())].into_iter().chain(vaults);
+    own.filter_map(|dir| std::fs::metadata(dir).ok()).map(|meta| (meta.dev(), meta.ino())).collect()
 }
 
 fn show(terminal: &Terminal, taken: &Taken) -> Result<(), Failure> {

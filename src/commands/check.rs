@@ -1,10 +1,12 @@
 //! `holdfast check`: whether everything that is stored can be read back.
 
 use clap::Args;
+use holdfast_store::check::{self, AffectedFile, Depth};
+use holdfast_store::names;
 use holdfast_store::store::Store;
 
 use super::Context;
-use crate::json::CheckSummary;
+use crate::json::{BrokenFile, CheckSummary};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::{Terminal, WorkMonitor, text};
@@ -31,8 +33,8 @@ struct Report {
     points: u64,
     packs: u64,
     bytes_read: u64,
-    bytes_unused: u64,
     broken_packs: Vec<String>,
+    files: Vec<AffectedFile>,
     problems: u64,
 }
 
@@ -53,8 +55,31 @@ pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
     Ok(Done::Whole)
 }
 
-fn check(_store: &Store, _read_data: bool, _monitor: &WorkMonitor) -> Result<Report, Failure> {
-    Err(Failure::not_built("check"))
+fn check(store: &Store, read_data: bool, monitor: &WorkMonitor) -> Result<Report, Failure> {
+    let depth = if read_data { Depth::ReadData } else { Depth::Structure };
+    let found = check::check(store, depth, monitor)?;
+    let broken = found.findings.iter().filter(|finding| finding.object.starts_with(names::PACKS));
+    let mut broken_packs: Vec<String> = broken.map(|finding| finding.object.clone()).collect();
+    broken_packs.dedup();
+    Ok(Report {
+        points: found.points,
+        packs: found.packs,
+        bytes_read: found.bytes_read,
+        broken_packs,
+        files: found.files,
+        problems: found.findings.len() as u64,
+    })
+}
+
+/// Which files cannot be restored whole, and from which points.
+fn name_files(terminal: &Terminal, report: &Report) -> Result<(), Failure> {
+    for file in &report.files {
+        let mut line = format!("damaged in point {}: ", file.point.short()).into_bytes();
+        line.extend_from_slice(&terminal.name(&file.path));
+        line.push(b'\n');
+        terminal.bytes(&line)?;
+    }
+    Ok(())
 }
 
 fn show(terminal: &Terminal, report: &Report) -> Result<(), Failure> {
@@ -64,11 +89,13 @@ fn show(terminal: &Terminal, report: &Report) -> Result<(), Failure> {
             num_errors: report.problems,
             broken_packs: report.broken_packs.clone(),
             suggest_repair_index: false,
-            suggest_prune: report.bytes_unused > 0,
+            suggest_prune: false,
+            broken_files: report.files.iter().map(|file| BrokenFile::new(&file.point, &file.path)).collect(),
             points: report.points,
             bytes_read: report.bytes_read,
         });
     }
+    name_files(terminal, report)?;
     terminal.say(&sentence(report))
 }
 

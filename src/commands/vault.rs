@@ -3,10 +3,14 @@
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
+use holdfast_store::store::Store;
+use holdfast_store::{copy, names};
 use serde::Serialize;
 
 use super::Context;
-use super::scope::{ScopeArgs, parse_spec};
+use super::scope::{ScopeArgs, find_point, parse_spec};
+use crate::create::add_vaults;
+use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::point_spec::PointSpec;
 use crate::terminal::Terminal;
@@ -15,8 +19,8 @@ use crate::terminal::text::{self, Table};
 /// Manage the vaults that keep copies far away
 ///
 /// A vault is a container of an object store or a directory on another disk. It learns nothing: neither names nor sizes
-/// of what it keeps. Addresses are azure://ACCOUNT/NAME, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, file:///PATH or a plain
-/// path. Credentials are those of the environment, by the names that the service's own tools use.
+/// of what it keeps. Addresses are azure://ACCOUNT/NAME, azure+http://HOST:PORT/ACCOUNT/NAME, file:///PATH or a
+/// plain path. Credentials are those of the environment, by the names that the service's own tools use.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -89,8 +93,14 @@ pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
     }
 }
 
-fn add(_context: &Context<'_>, _url: &str) -> Outcome {
-    Err(Failure::not_built("vault add"))
+fn add(context: &Context<'_>, url: &str) -> Outcome {
+    let dir = context.settings.store()?;
+    let head = Store::head(dir)?;
+    let ring = unlock(context, &head)?;
+    let (address, _) = connect(context, url)?;
+    add_vaults(context, dir, &head.vault, &ring, &[url.to_owned()])?;
+    context.terminal.say(&format!("vault {address} is ready; `holdfast vault push` copies the recovery points there"))?;
+    Ok(Done::Whole)
 }
 
 fn list(context: &Context<'_>) -> Outcome {
@@ -103,8 +113,20 @@ fn list(context: &Context<'_>) -> Outcome {
     Ok(Done::Whole)
 }
 
-fn vaults(_context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
-    Err(Failure::not_built("vault list"))
+fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
+    let store = open_store(context)?;
+    let points = store.catalog().points()?;
+    let mut lines = Vec::new();
+    for (no, address, transfer) in store.vaults() {
+        let there = points.iter().filter(|point| point.vaults.contains(no)).count() as u64;
+        let local = points.iter().filter(|point| point.staged && !point.vaults.contains(no)).count() as u64;
+        let (bytes, trouble) = match transfer.list_all(names::PACKS) {
+            Ok(packs) => (packs.iter().map(|pack| pack.len).sum(), None),
+            Err(error) => (0, Some(error.to_string())),
+        };
+        lines.push(VaultLine { address: address.clone(), points: there, points_missing: local, bytes, trouble });
+    }
+    Ok(lines)
 }
 
 fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {
@@ -113,8 +135,27 @@ fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcom
     Ok(Done::Whole)
 }
 
-fn upload(_context: &Context<'_>, _specs: &[PointSpec], _scope: &ScopeArgs) -> Result<Pushed, Failure> {
-    Err(Failure::not_built("vault push"))
+fn upload(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Result<Pushed, Failure> {
+    let store = open_store(context)?;
+    if store.vaults().is_empty() {
+        return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
+    }
+    let chosen = match specs {
+        [] => scope.select(store.points()?),
+        _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
+    };
+    let monitor = context.terminal.monitor();
+    let mut pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
+    for (no, address, transfer) in store.vaults() {
+        copy::refresh_vault(&store, *no, transfer, &*monitor)?;
+        for stored in chosen.iter().filter(|stored| !stored.vaults.contains(address)) {
+            let done = copy::push_point(&store, *no, transfer, &stored.point.id, &*monitor)?;
+            pushed.points += 1;
+            pushed.packs += done.packs;
+            pushed.bytes += done.bytes;
+        }
+    }
+    Ok(pushed)
 }
 
 fn show_pushed(terminal: &Terminal, pushed: &Pushed) -> Result<(), Failure> {

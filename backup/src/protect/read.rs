@@ -76,6 +76,7 @@ impl<'a> FileReader<'a> {
         };
         let tally = &self.work.tally;
         add(&tally.files_read, 1);
+        add(&tally.files_new, u64::from(file.previous.is_none() && !file.unchanged));
         add(&tally.bytes_read, node.size);
         add(&tally.bytes, node.size);
         self.work.monitor.event(Event::Done { files: 1, bytes: node.size });

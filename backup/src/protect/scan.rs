@@ -115,11 +115,10 @@ impl Visitor for Scanner<'_> {
         self.step(Step::Enter(directory.node))
     }
 
-    fn entry(&mut self, mut entry: Found) -> Flow {
+    fn entry(&mut self, entry: Found) -> Flow {
         self.count(&entry.node);
         let is_file = entry.node.kind == NodeKind::File;
         if is_file && !(entry.unchanged && self.previous.content_is_here(&entry.node)) {
-            entry.unchanged = false;
             return self.read_later(entry);
         }
         if is_file {

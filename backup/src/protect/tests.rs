@@ -52,7 +52,7 @@ impl Home {
     fn take(&self, store: &Store, source: &dyn DataSource, monitor: &dyn Monitor) -> Result<StoredPoint, ProtectError> {
         self.clock.advance(std::time::Duration::from_secs(60));
         let session = store.begin(Compression::Zstd(1), monitor).map_err(ProtectError::Store)?;
-        protect(session, source, &request(), monitor)
+        protect(session, source, &request(), monitor).map(|protected| protected.stored)
     }
 }
 
