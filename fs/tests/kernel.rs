@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_fs::mount::unmount_path;
 use holdfast_fs::recovery::Reach;
@@ -71,9 +71,9 @@ impl Bed {
 
 /// Waits for something that happens in another thread soon.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
+    let begin = SystemClock.monotonic();
     while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(SystemClock.monotonic() - begin < Duration::from_secs(10), "waited in vain: {what}");
         SystemClock.pause(Duration::from_millis(20));
     }
 }
@@ -242,8 +242,8 @@ fn a_vault_that_hangs_costs_an_error_in_time_and_holds_up_nothing_else() {
         return;
     };
     bed.recovery.contents(Behaviour::Hanging);
-    let (slow, begin) = (bed.at("slow"), Instant::now());
-    let reader = std::thread::spawn(move || (fs::read(slow).unwrap_err(), begin.elapsed()));
+    let (slow, begin) = (bed.at("slow"), SystemClock.monotonic());
+    let reader = std::thread::spawn(move || (fs::read(slow).unwrap_err(), SystemClock.monotonic() - begin));
     eventually("the reader", || bed.recovery.reads() > 0);
     for _ in 0..20 {
         assert!(fs::metadata(bed.at("f")).is_ok() && fs::read_dir(bed.at("")).unwrap().count() == 2);
@@ -358,6 +358,38 @@ fn only_our_own_mounts_are_unmounted_by_path() {
     let mount = bed.mount.take().unwrap();
     mount.wait().unwrap();
     assert_eq!(mount.unmount().unwrap(), Unmounted::AlreadyGone);
+}
+
+#[test]
+fn a_point_is_the_lower_layer_of_an_overlay() {
+    let Some(bed) = bed(|r| vec![r.directory("d", vec![r.file("f", &[Part::Data(b"old".to_vec())])])]) else {
+        return;
+    };
+    let dirs = tempfile::tempdir().unwrap();
+    let [upper, work, merged] = ["upper", "work", "merged"].map(|name| {
+        fs::create_dir(dirs.path().join(name)).unwrap();
+        dirs.path().join(name)
+    });
+    // The upper layer must not be an overlay itself, as the root of a container may be.
+    let id = point("h", "g", "s", NOON, 1).point.id.hex();
+    let lower = bed.dir.path().join("by-id").join(id);
+    let data =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let none = nix::mount::MsFlags::empty();
+    if let Err(errno) =
+        nix::mount::mount(Some("overlay"), &merged, Some("overlay"), none, Some(data.as_str()))
+    {
+        println!("SKIPPED: no overlay here: {errno}");
+        return;
+    }
+    let file = merged.join("d/f");
+    assert_eq!(fs::read(&file).unwrap(), b"old");
+    let changed = fs::write(&file, b"new").and_then(|()| fs::rename(&file, merged.join("d/g")));
+    let seen = fs::read(merged.join("d/g"));
+    nix::mount::umount(&merged).unwrap();
+    changed.unwrap();
+    assert_eq!(seen.unwrap(), b"new");
+    assert_eq!(fs::read(bed.at("d/f")).unwrap(), b"old");
 }
 
 /// Not a test by itself: the process that [`a_dead_mount_is_replaced`] kills.
