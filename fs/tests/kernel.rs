@@ -1,7 +1,7 @@
 //! The file system as the kernel shows it: real mounts of points in memory.
 //!
 //! Needs root and `/dev/fuse`; without them each test says that it was skipped.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
@@ -169,6 +169,27 @@ fn sparse_files_are_sought_and_read_and_big_directories_listed_whole() {
     assert!(ok);
     assert_eq!(out.split_whitespace().take(2).collect::<Vec<_>>(), ["3001", "3000"]);
     assert_eq!(bed.unmount(), Unmounted::Cleanly);
+}
+
+#[test]
+fn a_second_walk_asks_nothing() {
+    let Some(bed) = bed(|r| {
+        let files =
+            |n: usize| (0..n).map(|n| r.file(&format!("f{n}"), &[Part::Data(vec![1; 5000])])).collect();
+        vec![r.directory("a", files(300)), r.directory("b", vec![r.directory("c", files(50))])]
+    }) else {
+        return;
+    };
+    let script = "find . -type f | sort | xargs cat | wc -c; ls -lR | wc -l; stat none 2>&1; cat a/none 2>&1";
+    let (_, first) = shell(script, &bed.at(""));
+    assert!(first.starts_with("1750000"), "{first}");
+    let asked = bed.recovery.asks();
+    // One read of each file, some listings, and the attributes that `ls -l` asks for.
+    assert!(asked < 350 * 4, "{asked}");
+    let script =
+        "find . -type f | sort | xargs cat | wc -c; find . -ls | wc -l; stat none 2>&1; cat a/none 2>&1";
+    assert!(shell(script, &bed.at("")).1.starts_with("1750000"));
+    assert_eq!(bed.recovery.asks(), asked);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A real store behind a view: what was put in comes out, at first with patience and then at once.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::Path;
 use std::sync::Arc;

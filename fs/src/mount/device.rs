@@ -133,7 +133,7 @@ fn unmount_by_helper(mountpoint: &Path, detach: bool) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use super::*;
     use crate::mount::table;
 
