@@ -3,7 +3,7 @@
 //! Whatever goes wrong in the store is `EIO`, never `ENOENT`: a tool that mirrors a mount with deletion
 //! must not take damage for absence. The cause goes to the log, since the kernel has room for a number only.
 
-use holdfast_store::error::StoreError;
+use holdfast_store::error::{ErrorClass, StoreError};
 use nix::errno::Errno;
 
 use crate::recovery::{Reach, Refusal};
@@ -95,6 +95,15 @@ impl FsError {
                 Errno::EIO
             }
             Self::Store(_) => Errno::EIO,
+        }
+    }
+
+    /// Whether a later attempt may succeed: the answer could not be had, or not in time.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Late => true,
+            Self::Store(error) => error.class() == ErrorClass::Unavailable,
+            _ => false,
         }
     }
 

@@ -28,7 +28,7 @@ use fuser::{
 
 use crate::error::FsError;
 use crate::layout::Change;
-use crate::pool::{Pool, Reply, guarded};
+use crate::pool::{Pool, Reply, guarded, log_trouble};
 use crate::recovery::{Patience, Seek};
 use crate::view::{Detail, View, sized};
 
@@ -92,7 +92,10 @@ impl Fuse {
                 let slow = move |patience| work(&view, patience);
                 self.pool.submit(reach, ino.0, reply, slow, move |reply, value| answer(&own, reply, value));
             }
-            Err(error) => reply.refuse(error),
+            Err(error) => {
+                log_trouble(ino.0, &error);
+                reply.refuse(error);
+            }
         }
     }
 

@@ -128,6 +128,9 @@ impl Pool {
             if lock(&slot).is_some() {
                 let result = guarded(|| work(Patience::Until(deadline)));
                 shared.done(number);
+                if let Err(error) = &result {
+                    shared.note(ino, error);
+                }
                 match (take(&slot), result) {
                     (Some(reply), Ok(value)) => answer(reply, value),
                     (Some(reply), Err(error)) => reply.refuse(error),
@@ -165,6 +168,15 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsErro
         tracing::error!(panic = text, "a request failed for a fault of this program");
         Err(FsError::Bug)
     })
+}
+
+/// The kernel has room for a number only; the cause goes to the log. Repetitions are not told again.
+pub fn log_trouble(ino: u64, error: &FsError) {
+    match error {
+        FsError::Tripped | FsError::Ending => tracing::debug!(ino, %error, "a request was refused"),
+        _ if error.is_trouble() => tracing::warn!(ino, %error, "a request was answered with an I/O error"),
+        _ => {}
+    }
 }
 
 fn lane(name: &str, threads: usize) -> std::io::Result<Sender<Work>> {
@@ -234,9 +246,17 @@ impl Shared {
             watched.pending.extract_if(|_, pending| pending.deadline.passed(&*self.clock)).collect()
         };
         for (_, pending) in late {
-            let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
-            lock(&self.tripped).put(pending.ino, until);
+            self.note(pending.ino, &FsError::Late);
             (pending.refuse)(FsError::Late);
+        }
+    }
+
+    /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
+    fn note(&self, ino: u64, error: &FsError) {
+        log_trouble(ino, error);
+        if error.is_unavailable() {
+            let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
+            lock(&self.tripped).put(ino, until);
         }
     }
 

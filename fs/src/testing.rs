@@ -51,6 +51,7 @@ struct State {
     directories: Behaviour,
     contents: Behaviour,
     reads: u64,
+    asks: u64,
 }
 
 /// Points, trees and chunks in memory.
@@ -85,6 +86,11 @@ impl MemoryRecovery {
     /// Patient requests for contents so far.
     pub fn reads(&self) -> u64 {
         self.state().reads
+    }
+
+    /// Requests for directories and contents so far, patient or not.
+    pub fn asks(&self) -> u64 {
+        self.state().asks
     }
 
     /// A file made of parts.
@@ -135,6 +141,7 @@ impl MemoryRecovery {
         patience: Patience,
     ) -> Result<MutexGuard<'_, State>, Refusal> {
         let mut state = self.state();
+        state.asks += 1;
         loop {
             let (behaviour, now) = (which(&state), patience == Patience::Now);
             match behaviour {

@@ -19,18 +19,11 @@ pub const STATFS_BLOCK: u32 = 4096;
 /// Numbers are never used twice.
 const GENERATION: Generation = Generation(0);
 
-fn errno(error: &FsError) -> Errno {
-    if error.is_trouble() {
-        tracing::warn!(%error, "a request on the mount was answered with an error");
-    }
-    Errno::from_i32(error.errno() as i32)
-}
-
 macro_rules! replies {
     ($($reply:ident),*) => {
         $(impl Reply for fuser::$reply {
             fn refuse(self, error: FsError) {
-                self.error(errno(&error));
+                self.error(Errno::from_i32(error.errno() as i32));
             }
         })*
     };

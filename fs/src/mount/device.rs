@@ -130,3 +130,36 @@ fn unmount_by_helper(mountpoint: &Path, detach: bool) -> Result<(), Errno> {
         (false, false) => Err(Errno::EPERM),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stdout)]
+    use super::*;
+    use crate::mount::table;
+
+    #[test]
+    fn a_name_cannot_smuggle_options() {
+        assert_eq!(
+            source_name(&MountOptions::new("/x", "1a2b,allow_other rw")),
+            "holdfast:1a2b-allow_other-rw"
+        );
+    }
+
+    #[test]
+    fn the_helper_mounts_and_unmounts() {
+        let is_there = |program: &str| Command::new(program).arg("-V").output().is_ok();
+        if !nix::unistd::geteuid().is_root() || !Path::new(DEVICE).exists() || !is_there(HELPER) {
+            println!("SKIPPED: needs root, {DEVICE} and {HELPER}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let device = open_by_helper(dir.path(), &MountOptions::new(dir.path(), "helper")).unwrap();
+        let entry = table::top(dir.path()).unwrap().unwrap();
+        assert!(entry.is_ours(), "{entry:?}");
+        drop(device);
+        unmount_by_helper(dir.path(), true).unwrap();
+        assert_eq!(table::top(dir.path()).unwrap(), None);
+        let refused = open_by_helper(&dir.path().join("none"), &MountOptions::new("/x", "helper"));
+        assert!(matches!(refused, Err(MountError::Helper(why)) if why.contains("none")));
+    }
+}

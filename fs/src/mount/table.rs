@@ -35,8 +35,8 @@ pub fn top(path: &Path) -> Result<Option<Entry>, MountError> {
 
 /// Of several mounts at one path, later ones lie on top of earlier ones.
 fn top_in(text: &[u8], path: &Path) -> Option<Entry> {
-    let lines = text.split(|b| *b == b'\n');
-    lines.filter_map(parse).filter(|entry| entry.mountpoint == path).last()
+    let mut lines = text.split(|b| *b == b'\n').filter_map(parse);
+    lines.rfind(|entry| entry.mountpoint == path)
 }
 
 /// `36 35 98:0 /root /mountpoint options [optional...] - type source options`

@@ -4,6 +4,7 @@
 use std::sync::mpsc;
 
 use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
+use holdfast_store::error::StoreError;
 
 use super::*;
 
@@ -92,6 +93,17 @@ fn a_node_that_was_late_is_refused_at_once_for_a_moment() {
     assert!(!pool.shared.is_tripped(2));
     clock.advance(TRIPPED_FOR);
     assert!(!pool.shared.is_tripped(1));
+}
+
+#[test]
+fn a_node_that_cannot_be_had_is_not_asked_again_for_a_moment_but_damage_is() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let unavailable = || Err(FsError::Store(StoreError::Timeout { what: "vault".into() }));
+    assert!(matches!(ask(&pool, Reach::Vault, 1, unavailable).recv().unwrap(), Err(FsError::Store(_))));
+    assert!(matches!(ask(&pool, Reach::Vault, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
+    let damaged = || Err(FsError::Store(StoreError::corrupt("pack", "seal")));
+    assert!(ask(&pool, Reach::Vault, 2, damaged).recv().unwrap().is_err());
+    assert_eq!(ask(&pool, Reach::Vault, 2, || Ok(2)).recv().unwrap().unwrap(), 2);
 }
 
 #[test]

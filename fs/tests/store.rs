@@ -1,0 +1,209 @@
+//! A real store behind a view: what was put in comes out, at first with patience and then at once.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_fs::recovery::{Patience, Reach, Seek, StoreRecovery};
+use holdfast_fs::testing::node;
+use holdfast_fs::view::{Detail, View};
+use holdfast_fs::{FsError, Mount, MountOptions, Recovery, Unmounted};
+use holdfast_store::chunk_store::TreeSink;
+use holdfast_store::clock::{Deadline, SystemClock};
+use holdfast_store::format::config::{ChunkerParams, StoreConfig};
+use holdfast_store::id::{SlotId, VaultId};
+use holdfast_store::monitor::VoidMonitor;
+use holdfast_store::pack::PackKind;
+use holdfast_store::point::RecoveryPoint;
+use holdfast_store::seal::keys::KeyRing;
+use holdfast_store::seal::{ChunkType, Compression, Sealer};
+use holdfast_store::store::{Session, Store, StoreOptions};
+use holdfast_store::tree::build::DirectoryBuilder;
+use holdfast_store::tree::content::ContentBuilder;
+use holdfast_store::tree::{Content, Extent, Node, NodeKind};
+
+const LATER: Patience = Patience::Until(Deadline::NEVER);
+
+/// A file: `None` for stretches of 64 KiB that are holes.
+type Stretches = Vec<Option<Vec<u8>>>;
+
+const STRETCH: usize = 64 << 10;
+
+fn noise(seed: &str, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
+    out
+}
+
+/// Small files, an empty one, and two long ones that begin alike and are equally long, with lists of their own.
+fn sample() -> Vec<(String, Stretches)> {
+    let mut files: Vec<_> =
+        (0..20).map(|n| (format!("f{n:02}"), vec![Some(noise(&n.to_string(), 100 * n))])).collect();
+    files[0].1.clear();
+    for version in 1..3 {
+        let stretches = (0..1000).map(|n| match n {
+            n if n % 5 == 4 => None,
+            n if n < 900 => Some(noise(&format!("same {}", n % 50), STRETCH)),
+            n => Some(noise(&format!("{version} {}", n % 50), STRETCH)),
+        });
+        files.push((format!("long{version}"), stretches.collect()));
+    }
+    files.sort();
+    files
+}
+
+fn plain(stretches: &Stretches) -> Vec<u8> {
+    stretches.iter().flat_map(|s| s.clone().unwrap_or_else(|| vec![0; STRETCH])).collect()
+}
+
+fn ingest(session: &Session<'_>, files: &[(String, Stretches)]) -> Node {
+    let mut frames = session.ingest().frames();
+    let mut sink = TreeSink::new(session.ingest());
+    let mut directory = DirectoryBuilder::new();
+    for (name, stretches) in files {
+        let mut content = ContentBuilder::new();
+        for stretch in stretches {
+            let extent = match stretch {
+                None => Extent::Hole { len: STRETCH as u64 },
+                Some(bytes) => {
+                    let id = session.ingest().name(ChunkType::Data, bytes);
+                    if session.ingest().claim(&id).unwrap() {
+                        frames.push(id, bytes);
+                    }
+                    Extent::Data { id, len: bytes.len() as u32 }
+                }
+            };
+            content.push(extent, &mut sink).unwrap();
+        }
+        session.ingest().deliver(PackKind::Data, frames.take()).unwrap();
+        let size = plain(stretches).len() as u64;
+        let content = Some(content.finish(&mut sink).unwrap());
+        directory.push(&Node { size, content, ..node(name, NodeKind::File) }, &mut sink).unwrap();
+    }
+    let built = directory.finish(&mut sink).unwrap();
+    sink.finish().unwrap();
+    Node { subtree: Some(built.subtree()), links: 2, mode: 0o755, ..node("root", NodeKind::Directory) }
+}
+
+/// A store with one point of the sample in `dir`, opened again so that nothing is in memory.
+fn store(dir: &Path) -> Arc<Store> {
+    let (dir, ring, vault) = (dir.join("store"), KeyRing::generate(0), VaultId::random());
+    let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+    let config =
+        StoreConfig { chunker, frame_len: 64 << 10, pack_len: 4 << 20, ..StoreConfig::new(vault, 0) };
+    let sealer = Sealer::new(vault, &ring, 1).unwrap();
+    Store::create(&dir, &sealer, &config, &[(SlotId::random(), vec![1])]).unwrap();
+    let options = || StoreOptions {
+        cache_dir: None,
+        cache_limit: 0,
+        memory: 256 << 20,
+        vaults: Vec::new(),
+        clock: Arc::new(SystemClock),
+    };
+    let open = || Store::open(&dir, &ring, options(), &VoidMonitor).unwrap();
+    let writer = open();
+    let session = writer.begin(Compression::Zstd(1), &VoidMonitor).unwrap();
+    let root = ingest(&session, &sample());
+    let template = holdfast_fs::testing::point("h", "g", "s", 1_795_176_000, 1);
+    let source_tag = writer.sealer().source_tag("h", "g", "s");
+    session.commit(|_, _| RecoveryPoint { root, source_tag, ..(*template.point).clone() }).unwrap();
+    drop(writer);
+    Arc::new(open())
+}
+
+fn walk(view: &View, path: &str) -> u64 {
+    path.split('/').fold(1, |at, name| {
+        let entry = view.lookup(at, name.as_bytes(), LATER).unwrap();
+        view.accept(&entry);
+        entry.attr.ino
+    })
+}
+
+#[test]
+fn a_view_of_a_store_gives_back_what_was_put_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let recovery = Arc::new(StoreRecovery::new(store(dir.path())));
+    let view = View::new(recovery.clone(), 0, 0).unwrap();
+    let root = walk(&view, "by-group/g/s/2026-11-20T12.00.00Z");
+    assert!(matches!(
+        view.list(root, 0, 100, Detail::Names, Patience::Now),
+        Err(FsError::Later(Reach::Local))
+    ));
+    let listed = view.list(root, 0, 100, Detail::All, LATER).unwrap();
+    let names: Vec<_> =
+        listed.iter().skip(2).map(|item| String::from_utf8(item.name.clone()).unwrap()).collect();
+    assert_eq!(names, sample().into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+    assert_eq!(view.list(root, 0, 100, Detail::All, Patience::Now).unwrap().len(), listed.len());
+    for (name, stretches) in sample() {
+        let (plain, ino) = (
+            plain(&stretches),
+            walk(&view, &format!("by-group/g/s/latest/{name}").replace("latest", "2026-11-20T12.00.00Z")),
+        );
+        for at in (0..plain.len().max(1)).step_by(1 << 20) {
+            let expected = plain.get(at..(at + (1 << 20)).min(plain.len())).unwrap_or_default();
+            assert!(view.read(ino, at as u64, 1 << 20, LATER).unwrap() == expected, "{name} at {at}");
+            assert!(
+                view.read(ino, at as u64, 1 << 20, Patience::Now).unwrap() == expected,
+                "{name} at once at {at}"
+            );
+        }
+        let odd = view.read(ino, 65_000, 1_000, LATER).unwrap();
+        assert_eq!(odd, plain.get(65_000..66_000.min(plain.len())).unwrap_or_default());
+        let stored: usize = stretches.iter().flatten().map(Vec::len).sum();
+        assert_eq!(view.attr(ino, LATER).unwrap().0.blocks, (stored as u64).div_ceil(512), "{name}");
+    }
+}
+
+#[test]
+fn long_files_that_begin_alike_are_not_taken_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let recovery = StoreRecovery::new(store(dir.path()));
+    let root = recovery.points().unwrap()[0].point.root.subtree.unwrap().tree;
+    let long = |name: &str| recovery.find(&root, name.as_bytes(), LATER).unwrap().unwrap().1;
+    let (one, two) = (long("long1"), long("long2"));
+    assert!(matches!(one.content, Some(Content::Paged { .. })), "the sample must need list pages");
+    assert_eq!(one.size, two.size);
+    let read = |node: &Node, at: u64| {
+        let at = at * STRETCH as u64;
+        recovery.read(node.content.as_ref().unwrap(), at..at + 100, LATER).unwrap()
+    };
+    assert_eq!(read(&one, 0), read(&two, 0));
+    assert_eq!(read(&one, 951), noise("1 1", STRETCH)[..100]);
+    assert_eq!(read(&two, 951), noise("2 1", STRETCH)[..100]);
+    let seek = |from: usize, seek| {
+        let found =
+            recovery.seek(one.content.as_ref().unwrap(), (from * STRETCH) as u64, seek, LATER).unwrap();
+        found.map(|at| at / STRETCH as u64)
+    };
+    assert_eq!(
+        (seek(0, Seek::Hole), seek(4, Seek::Data), seek(998, Seek::Hole)),
+        (Some(4), Some(5), Some(999))
+    );
+    assert_eq!(seek(999, Seek::Data), None);
+}
+
+#[test]
+fn a_mounted_store_is_copied_with_its_holes() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+        println!("SKIPPED: needs root and /dev/fuse");
+        return;
+    }
+    let (dir, at, copy) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recovery = Arc::new(StoreRecovery::new(store(dir.path())));
+    let options =
+        MountOptions { read_timeout: Duration::from_secs(60), ..MountOptions::new(at.path(), "test") };
+    let mount = Mount::spawn(recovery, &options, Arc::new(SystemClock)).unwrap();
+    let source = at.path().join("by-group/g/s/latest/.");
+    let copied = std::process::Command::new("cp").arg("-a").arg(&source).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    for (name, stretches) in sample() {
+        let path = copy.path().join(&name);
+        assert!(std::fs::read(&path).unwrap() == plain(&stretches), "{name}");
+        let stored: u64 = stretches.iter().flatten().map(|bytes| bytes.len() as u64).sum();
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
+        assert!(blocks * 512 <= stored + (1 << 20), "{name} lost its holes");
+    }
+    assert_eq!(mount.unmount().unwrap(), Unmounted::Cleanly);
+}
