@@ -28,6 +28,8 @@ pub mod vault;
 #[cfg(test)]
 pub mod testing;
 
+use std::path::PathBuf;
+
 use crate::args::Verb;
 use crate::outcome::Outcome;
 use crate::settings::Settings;
@@ -40,6 +42,13 @@ pub struct Context<'a> {
     pub settings: Settings,
     /// Whom to tell.
     pub terminal: &'a Terminal,
+}
+
+impl Context<'_> {
+    /// The same with another store.
+    pub fn at_store(&self, store: PathBuf) -> Self {
+        Self { settings: self.settings.at_store(store), terminal: self.terminal }
+    }
 }
 
 /// Runs a verb.

@@ -10,7 +10,7 @@ use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::sheet::RecoverySheet;
 use holdfast_store::seal::slots::{KdfParams, KeySlot, Secret as SlotSecret};
 use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting};
-use holdfast_store::{StoreError, copy};
+use holdfast_store::{StoreError, copy, names};
 
 use crate::commands::Context;
 use crate::open::{Bounds, connect, open_unlocked};
@@ -114,6 +114,17 @@ impl Keys<'_> {
         make_private_dir(dir)?;
         Ok(file.create_in(dir)?)
     }
+}
+
+/// Gives this machine a key of its own to an open store: a slot in staging, the key's file beside no store.
+pub fn add_machine_key(context: &Context<'_>, store: &Store, ring: &KeyRing) -> Result<PathBuf, Failure> {
+    let now = context.terminal.clock().now().seconds;
+    let mut slots = Vec::new();
+    let file = Keys { context, id: store.id(), ring, now }.machine_key(&mut slots)?;
+    for (id, bytes) in slots {
+        store.put_control(&names::slot(&id), &bytes)?;
+    }
+    Ok(file)
 }
 
 /// A new slot, opened once before it counts.

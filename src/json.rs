@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_store::clock::Timestamp;
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::PointState;
 use holdfast_store::store::StoredPoint;
 use holdfast_store::tree::{Node, NodeKind};
@@ -311,6 +312,25 @@ pub struct CheckSummary {
     pub points: u64,
     /// Bytes that were read back and proven.
     pub bytes_read: u64,
+    /// Files that cannot be restored whole.
+    pub broken_files: Vec<BrokenFile>,
+}
+
+/// A file that damage touches.
+#[derive(Clone, Debug, Serialize)]
+pub struct BrokenFile {
+    /// The point.
+    pub snapshot_id: String,
+    /// Path in it.
+    #[serde(flatten)]
+    pub path: PathText,
+}
+
+impl BrokenFile {
+    /// A file of a point by its raw path.
+    pub fn new(point: &RecoveryPointId, path: &[u8]) -> Self {
+        Self { snapshot_id: point.hex(), path: PathText::of(path) }
+    }
 }
 
 /// The line of `stats --json`, with restic's names.

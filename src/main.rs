@@ -14,6 +14,7 @@ mod outcome;
 mod point_spec;
 mod secrets;
 mod settings;
+mod stored_tree;
 mod terminal;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
 use holdfast_store::id::VaultId;
 use zeroize::{Zeroize, Zeroizing};
@@ -121,22 +122,27 @@ impl Prompt for TerminalPrompt {
 }
 
 /// All ways to open a store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Secrets {
     sources: SecretSources,
     key_dir: PathBuf,
-    prompt: Box<dyn Prompt>,
+    prompt: Rc<dyn Prompt>,
 }
 
 impl Secrets {
     /// The named ways, then the terminal.
     pub fn new(sources: SecretSources, key_dir: PathBuf) -> Self {
-        Self { sources, key_dir, prompt: Box::new(TerminalPrompt) }
+        Self { sources, key_dir, prompt: Rc::new(TerminalPrompt) }
     }
 
     /// Directory of machine keys.
     pub fn key_dir(&self) -> &Path {
         &self.key_dir
+    }
+
+    /// Whether the command line or the environment names a secret, so that nobody need be asked.
+    pub fn are_named(&self) -> bool {
+        self.sources.passphrase.is_some() || self.sources.recovery_key.is_some()
     }
 
     /// Where this machine's key to a store is kept, whether or not there is one.

@@ -23,7 +23,7 @@ pub fn log_filter() -> Option<String> {
 }
 
 /// Everything a verb may need to know about where it runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     store: Option<PathBuf>,
     /// Where the ways to get secrets are kept.
@@ -60,6 +60,11 @@ impl Settings {
             Failure::new(Kind::NoStore, "no store was named")
                 .hint("give --store DIR or set HOLDFAST_STORE; `holdfast init --store DIR` makes a new one")
         })
+    }
+
+    /// The same settings for another store.
+    pub fn at_store(&self, store: PathBuf) -> Self {
+        Self { store: Some(store), ..self.clone() }
     }
 
     /// The store's directory, if one was named.

@@ -1,6 +1,9 @@
 //! `holdfast backup`: a recovery point of each path.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -64,7 +67,7 @@ pub struct BackupArgs {
 }
 
 /// What of a source is taken.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ChoiceArgs {
     /// Leave out what matches this pattern; may be repeated
     #[arg(short, long, value_name = "PATTERN")]
@@ -129,6 +132,38 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         }
     }
     Ok(done)
+}
+
+/// A point of one directory with everything as usual, put into the vaults.
+pub fn take_and_push(context: &Context<'_>, store: &Store, dir: &PathBuf) -> Outcome {
+    let known = known_sources(&store.points()?, &context.settings.host, "default");
+    let mut done = Done::Whole;
+    for target in name_targets(vec![existing(dir)?], None, known) {
+        let monitor = context.terminal.monitor();
+        let taken = take_point(context, store, &target, &BackupArgs::usual(), &monitor)?;
+        drop(monitor);
+        show(context.terminal, &taken)?;
+        if taken.stored.point.errors_total > 0 {
+            done = Done::Partial;
+        }
+    }
+    Ok(done)
+}
+
+impl BackupArgs {
+    fn usual() -> Self {
+        Self {
+            paths: Vec::new(),
+            name: None,
+            group: "default".into(),
+            online: true,
+            tags: Vec::new(),
+            host: None,
+            choice: ChoiceArgs::default(),
+            force: false,
+            compression: Compression::Zstd(3),
+        }
+    }
 }
 
 /// The absolute path without symbolic links, so that one directory is one source however it was named.

@@ -1,14 +1,23 @@
 //! `holdfast mount`: all recovery points as directories.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use holdfast_fs::mount::{Mount, MountOptions};
+use holdfast_fs::recovery::StoreRecovery;
+use holdfast_store::store::{Store, StoreHead};
 
 use super::Context;
 use crate::args::values;
-use crate::open::open_store;
-use crate::outcome::{Failure, Outcome};
+use crate::create::make_private_dir;
+use crate::open::{Bounds, CACHE_LIMIT, cache_dir, open_slots, open_store_with, secret_of};
+use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::secrets::Secret;
 
 /// Show all recovery points as directories
 ///
@@ -31,6 +40,9 @@ pub struct MountArgs {
     /// Let other users in; each file's own permissions still hold
     #[arg(long)]
     allow_other: bool,
+    /// Started by --background
+    #[arg(long, hide = true, conflicts_with = "background")]
+    detached: bool,
     /// How long a reader waits for the vault before it gets an error
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::seconds)]
     read_timeout: Duration,
@@ -39,12 +51,121 @@ pub struct MountArgs {
     cache_size: u64,
 }
 
+/// What a mount in the background says when it is there.
+const READY: &str = "mounted";
+/// Between two looks at whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
+/// Decoded frames in memory: the kernel's page cache is the real cache.
+const FRAMES: usize = 48 << 20;
+
+impl MountArgs {
+    /// The usual way to mount at a place.
+    pub fn at(mountpoint: PathBuf) -> Self {
+        let read_timeout = Duration::from_secs(60);
+        Self { mountpoint, background: false, allow_other: false, detached: false, read_timeout, cache_size: CACHE_LIMIT }
+    }
+}
+
 /// Mounts.
 pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
-    if !args.mountpoint.is_dir() {
-        let failure = Failure::failed(format!("{} is no directory", args.mountpoint.display()));
-        return Err(failure.hint("make one to mount at: mkdir -p MNT"));
+    if args.background {
+        return in_background(context, args);
     }
-    let _store = open_store(context)?;
-    Err(Failure::not_built("mount"))
+    // What detaches the process is done first: there is no terminal to be told anything from then on.
+    if args.detached {
+        nix::unistd::setsid().map_err(|e| Failure::failed(format!("cannot leave the terminal: {e}")))?;
+    }
+    let bounds = Bounds { cache: args.cache_size, memory: FRAMES };
+    let store = open_store_with(context, bounds)?;
+    let mount = mount_store(context, store, args)?;
+    if args.detached {
+        context.terminal.line(READY)?;
+    } else {
+        context.terminal.say(&format!("mounted at {}; Ctrl-C unmounts", mount.mountpoint().display()))?;
+    }
+    serve(context, &mount)
+}
+
+/// Mounts an open store.
+pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Result<Mount, Failure> {
+    let name = store.id().hex().chars().take(8).collect::<String>();
+    let mut options = MountOptions::new(&args.mountpoint, name);
+    options.allow_other = args.allow_other;
+    options.read_timeout = args.read_timeout;
+    options.keep_clear = vec![store.dir().to_path_buf(), cache_dir(context, store.id())];
+    let recovery = Arc::new(StoreRecovery::new(Arc::new(store)));
+    Ok(Mount::spawn(recovery, &options, Arc::clone(context.terminal.clock()))?)
+}
+
+/// Waits until somebody unmounts it or this process is asked to stop.
+pub fn serve(context: &Context<'_>, mount: &Mount) -> Outcome {
+    while !mount.has_ended() {
+        if context.terminal.cancelled() {
+            mount.unmount()?;
+            return Ok(Done::Whole);
+        }
+        context.terminal.clock().pause(LOOK);
+    }
+    mount.wait()?;
+    Ok(Done::Whole)
+}
+
+/// Starts this program again without a terminal and returns when that one has mounted.
+pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
+    let store = context.settings.store()?;
+    let head = Store::head(store)?;
+    let typed = passphrase_to_hand_on(context, &head)?;
+    make_private_dir(&context.settings.cache_dir)?;
+    let log_path = context.settings.cache_dir.join(format!("mount-{}.log", &head.vault.hex()[..8]));
+    let log = File::create(&log_path).map_err(|error| Failure::io("create the log", &log_path, &error))?;
+    let program = std::env::current_exe().map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
+    let mut command = Command::new(program);
+    command.arg("--store").arg(store).args(["mount", "--detached", "--read-timeout"]);
+    command.arg(args.read_timeout.as_secs().to_string()).arg("--cache-size").arg(args.cache_size.to_string());
+    if args.allow_other {
+        command.arg("--allow-other");
+    }
+    command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped()).stderr(log);
+    match &typed {
+        Some(_) => command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped()),
+        None => command.stdin(Stdio::null()),
+    };
+    let mut child = command.spawn().map_err(|error| Failure::failed(format!("cannot start the mount: {error}")))?;
+    if let (Some(mut input), Some(typed)) = (child.stdin.take(), typed) {
+        // If it has ended already, the log says why.
+        let _ = writeln!(input, "{}", typed.reveal());
+    }
+    wait_until_ready(context, child, args, &log_path)
+}
+
+/// A secret that a person must type is asked for here, where there is a terminal.
+fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Option<Secret>, Failure> {
+    let secrets = &context.settings.secrets;
+    if secrets.machine_key_file(&head.vault).exists() || secrets.are_named() {
+        return Ok(None);
+    }
+    let typed = secrets.passphrase(context.terminal)?;
+    open_slots(head, &secret_of(typed.reveal()))?;
+    Ok(Some(typed))
+}
+
+fn wait_until_ready(context: &Context<'_>, mut child: Child, args: &MountArgs, log: &Path) -> Outcome {
+    let mut said = String::new();
+    if let Some(out) = child.stdout.take() {
+        // Whatever goes wrong here shows as a line that is missing.
+        let _ = BufReader::new(out).read_line(&mut said);
+    }
+    if said.trim_end() == READY {
+        context.terminal.say(&format!("mounted at {}; `holdfast umount` ends it", args.mountpoint.display()))?;
+        return Ok(Done::Whole);
+    }
+    let status = child.wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let failure = Failure::failed(format!("the mount did not come up: {}", text.trim()));
+    let kind = match status.code() {
+        Some(10) => Kind::NoStore,
+        Some(12) => Kind::WrongKey,
+        _ => failure.kind,
+    };
+    Err(Failure { kind, ..failure })
 }

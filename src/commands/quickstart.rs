@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Context;
+use super::mount::{MountArgs, in_background};
+use super::{Context, backup};
+use crate::create::{NewStore, make_private_dir, make_store};
+use crate::open::open_store;
 use crate::outcome::{Failure, Outcome};
 
 /// Try everything at once: store, vault, recovery point, mount
 ///
 /// Makes a store and a vault in your data directory (the vault is a directory here; a real one is elsewhere), takes a
 /// recovery point of DIR, puts it into the vault, mounts all points and prints where to `cd`. Run again, it takes another
-/// point. A passphrase is made for you and kept beside the store, which is right for a trial and for nothing else.
+/// point. The store is opened by this machine's key and by the words on the recovery sheet, which it prints; `holdfast key add`
+/// adds a passphrase.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -55,14 +59,62 @@ pub fn run(context: &Context<'_>, args: &QuickstartArgs) -> Outcome {
     }
     let store = context.settings.named_store().map(Path::to_path_buf);
     let store = store.or_else(|| context.settings.data_dir.as_ref().map(|dir| dir.join("store")));
-    let places = places(store.map_or_else(|| context.settings.store().map(Path::to_path_buf), Ok)?, args);
+    let store = store.map_or_else(|| context.settings.store().map(Path::to_path_buf), Ok)?;
+    let store = std::path::absolute(&store).map_err(|error| Failure::io("find", &store, &error))?;
+    let places = places(store, args);
+    let new = !places.store.join("config").exists();
+    let here = context.at_store(places.store.clone());
+    if new {
+        make(&here, &places)?;
+    }
+    let store = open_store(&here)?;
+    let done = backup::take_and_push(&here, &store, &args.dir)?;
+    mount_if_not_mounted(&here, &places)?;
+    if new {
+        next_steps(&here, &places)?;
+    }
+    Ok(done)
+}
+
+fn make(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
+    let above = places.store.parent().unwrap_or(&places.store);
+    make_private_dir(above)?;
+    let vaults = [places.vault.clone()];
+    let new = NewStore { dir: &places.store, passphrase: None, machine_key: true, vaults: &vaults };
+    let made = make_store(context, &new)?;
+    context.terminal.say(&made.sheet.render())?;
+    context.terminal.say(&format!("store  {}", places.store.display()))?;
+    context.terminal.say(&format!("vault  {}", made.vaults.join(", ")))?;
+    if places.vault.starts_with('/') {
+        let note = "       a vault on the same disk is lost with it: `holdfast vault add` takes one elsewhere\n";
+        context.terminal.say(note)?;
+    }
+    Ok(())
+}
+
+fn mount_if_not_mounted(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
+    if is_mounted(&places.mount) {
+        return context.terminal.say(&format!("mounted at {}; the new point is there", places.mount.display()));
+    }
+    // A mount whose process died is in the way of `exists` as well, and is replaced by mounting.
+    if std::fs::symlink_metadata(&places.mount).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        make_private_dir(&places.mount)?;
+    }
+    in_background(context, &MountArgs::at(places.mount.clone())).map(drop)
+}
+
+/// Whether a living mount is there.
+fn is_mounted(place: &Path) -> bool {
+    place.join("by-id").is_dir()
+}
+
+fn next_steps(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
+    let (mount, store) = (places.mount.display(), places.store.display());
     context.terminal.say(&format!(
-        "store {}\nvault {}\nmount {}",
-        places.store.display(),
-        places.vault,
-        places.mount.display()
-    ))?;
-    Err(Failure::not_built("quickstart"))
+        "\nLook at what was saved, and copy out of it with cp:\n    ls {mount}/by-group/default/*/latest/\n\
+         Go on:\n    holdfast --store {store} snapshots\n    holdfast --store {store} backup DIR --online\n    \
+         holdfast umount {mount}"
+    ))
 }
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
 //! `holdfast recover`: the worst day, on a machine that has nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_store::copy;
+use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting, unlock};
+use serde::Serialize;
 
 use super::Context;
-use crate::outcome::{Failure, Outcome};
+use super::mount::{MountArgs, mount_store, serve};
+use crate::create::add_machine_key;
+use crate::open::{Bounds, connect, open_slots, open_unlocked, secret_of};
+use crate::outcome::{Done, Failure, Outcome};
+use crate::terminal::text;
 
 /// Rebuild a store from a vault on a machine that has nothing
 ///
@@ -28,14 +35,69 @@ pub struct RecoverArgs {
     machine_key: bool,
 }
 
+/// What `recover --json` prints.
+#[derive(Serialize)]
+struct Recovered {
+    message_type: &'static str,
+    id: String,
+    repository: String,
+    points: u64,
+}
+
 /// Recovers.
-pub fn run(context: &Context<'_>, _args: &RecoverArgs) -> Outcome {
-    let store = context.settings.store()?;
-    let occupied = std::fs::read_dir(store).is_ok_and(|mut entries| entries.next().is_some());
+pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
+    let dir = context.settings.store()?;
+    let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
-        let failure = Failure::failed(format!("{} is not empty", store.display()));
+        let failure = Failure::failed(format!("{} is not empty", dir.display()));
         return Err(failure.hint("name a new directory with --store"));
     }
-    let _secret = context.settings.secrets.passphrase_or_words(context.terminal)?;
-    Err(Failure::not_built("recover"))
+    let (address, transfer) = connect(context, &args.url)?;
+    let head = copy::vault_head(&transfer)?;
+    let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
+    let ring = open_slots(&head, &secret_of(typed.reveal()))?;
+    // A wrong key or a damaged config ends it before anything is made.
+    unlock(&head, &ring)?;
+    Store::adopt(dir, &head)?;
+    let settings = StoreSettings { vaults: vec![VaultSetting { url: address.clone() }] };
+    settings.save(dir)?;
+    let store = open_unlocked(context, dir, &head.vault, &ring, Bounds::default())?;
+    let monitor = context.terminal.monitor();
+    for (no, _, transfer) in store.vaults() {
+        copy::load_catalog(&store, *no, transfer, &*monitor)?;
+    }
+    let troubles = monitor.problems();
+    drop(monitor);
+    if args.machine_key {
+        add_machine_key(context, &store, &ring)?;
+    }
+    show(context, &store, &address)?;
+    let done = if troubles > 0 { Done::Partial } else { Done::Whole };
+    match &args.mount {
+        None => Ok(done),
+        Some(place) => mount_here(context, store, place),
+    }
+}
+
+fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failure> {
+    let points = store.points()?.len() as u64;
+    if context.terminal.json() {
+        let dir = store.dir().display().to_string();
+        let recovered = Recovered { message_type: "recovered", id: store.id().hex(), repository: dir, points };
+        return context.terminal.json_line(&recovered);
+    }
+    context.terminal.say(&format!(
+        "{} of {address} are known to the store in {}",
+        text::count(points, "recovery point"),
+        store.dir().display()
+    ))
+}
+
+fn mount_here(context: &Context<'_>, store: Store, place: &Path) -> Outcome {
+    if !place.exists() {
+        std::fs::create_dir_all(place).map_err(|error| Failure::io("make", place, &error))?;
+    }
+    let mount = mount_store(context, store, &MountArgs::at(place.to_path_buf()))?;
+    context.terminal.say(&format!("mounted at {}; Ctrl-C unmounts", mount.mountpoint().display()))?;
+    serve(context, &mount)
 }

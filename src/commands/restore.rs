@@ -1,16 +1,23 @@
 //! `holdfast restore`: files brought back by the program itself, where `cp` from a mount is not at hand.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use holdfast_backup::pattern::{PatternError, Patterns};
+use holdfast_backup::restore::{self, RestoreOptions, open_target, restore_tree};
+use holdfast_store::id::ChunkId;
+use holdfast_store::monitor::{Event, Monitor};
 use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::tree::Subtree;
 
 use super::Context;
 use super::scope::{ScopeArgs, find_point, parse_spec};
 use crate::json::RestoreSummary;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::stored_tree::StoredTree;
 use crate::terminal::{Terminal, WorkMonitor, text};
 
 /// Bring files back from a recovery point
@@ -22,7 +29,7 @@ use crate::terminal::{Terminal, WorkMonitor, text};
 #[command(after_long_help = "\
 Examples:
   holdfast restore latest --target /tmp/back
-  holdfast restore latest:projects/x --target /tmp/back --verify
+  holdfast restore latest:projects/x --target /tmp/back
   holdfast restore docs@2026-11-20 --target /home/me/docs --overwrite if-newer --dry-run")]
 pub struct RestoreArgs {
     /// POINT or POINT:PATH
@@ -43,9 +50,6 @@ pub struct RestoreArgs {
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Read everything back from the target and compare
-    #[arg(long)]
-    verify: bool,
     #[command(flatten)]
     scope: ScopeArgs,
 }
@@ -76,13 +80,56 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
 }
 
 fn carry_out(
-    _store: &Store,
-    _point: &StoredPoint,
-    _path: &[u8],
-    _args: &RestoreArgs,
-    _monitor: &WorkMonitor,
+    store: &Store,
+    point: &StoredPoint,
+    path: &[u8],
+    args: &RestoreArgs,
+    monitor: &WorkMonitor,
 ) -> Result<RestoreSummary, Failure> {
-    Err(Failure::not_built("restore"))
+    let clock = store.clock();
+    let began = clock.monotonic();
+    let (tree, root) = StoredTree::at(store, &point.point.root, path)?;
+    let below = root.subtree.unwrap_or(Subtree { tree: ChunkId([0; 32]), entries: 1, bytes: root.size });
+    monitor.event(Event::Stage { name: "restore", files_total: below.entries, bytes_total: below.bytes });
+    let target = open_target(&args.target, true)?;
+    let done = restore_tree(&tree, &root, &target, &options(args)?, monitor)?;
+    Ok(RestoreSummary {
+        message_type: "summary",
+        seconds_elapsed: clock.monotonic().saturating_sub(began).as_secs(),
+        total_files: done.files + done.directories + done.others + done.links + done.skipped,
+        files_restored: done.files + done.links,
+        files_skipped: done.skipped,
+        total_bytes: below.bytes,
+        bytes_restored: done.bytes,
+        bytes_skipped: below.bytes.saturating_sub(done.bytes),
+        errors: done.problems,
+    })
+}
+
+fn options(args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
+    Ok(RestoreOptions {
+        overwrite: match args.overwrite {
+            Overwrite::Always => restore::Overwrite::Always,
+            Overwrite::Never => restore::Overwrite::Never,
+            Overwrite::IfNewer => restore::Overwrite::IfNewer,
+            Overwrite::KeepBoth => restore::Overwrite::KeepBoth,
+        },
+        include: patterns(&args.include)?,
+        exclude: patterns(&args.exclude)?,
+        dry_run: args.dry_run,
+        workers: 0,
+        root_attributes: true,
+        sync: false,
+    })
+}
+
+fn patterns(given: &[OsString]) -> Result<Patterns, Failure> {
+    let mut patterns = Patterns::default();
+    for pattern in given {
+        let refused = |e: PatternError| Failure::usage(format!("pattern {}: {}", pattern.display(), e.detail));
+        patterns.add(pattern.as_bytes(), false).map_err(refused)?;
+    }
+    Ok(patterns)
 }
 
 fn show(terminal: &Terminal, summary: &RestoreSummary, args: &RestoreArgs) -> Result<(), Failure> {

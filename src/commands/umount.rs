@@ -4,28 +4,32 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use holdfast_fs::mount::{Unmounted, unmount_path};
+
 use super::Context;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Done, Outcome};
 
 /// End a mount
 ///
-/// Waits for what is being read, then unmounts. With --force the mount goes at once and programs that still read from it
-/// get errors.
+/// Waits two seconds for programs that have files of it open; then it goes out of sight, and they keep what they have
+/// open. A mount whose process has died is taken away too.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  holdfast umount /mnt/recovery
-  holdfast umount --force /mnt/recovery")]
+  holdfast umount /mnt/recovery")]
 pub struct UmountArgs {
     /// Where it is mounted
     #[arg(value_name = "MNT")]
     mountpoint: PathBuf,
-    /// Do not wait for readers
-    #[arg(short, long)]
-    force: bool,
 }
 
 /// Unmounts.
-pub fn run(_context: &Context<'_>, _args: &UmountArgs) -> Outcome {
-    Err(Failure::not_built("umount"))
+pub fn run(context: &Context<'_>, args: &UmountArgs) -> Outcome {
+    let how = unmount_path(&args.mountpoint, &**context.terminal.clock())?;
+    context.terminal.say(match how {
+        Unmounted::Cleanly => "unmounted",
+        Unmounted::Detached => "unmounted; programs that have files of it open keep them until they close them",
+        Unmounted::AlreadyGone => "it was not mounted any more",
+    })?;
+    Ok(Done::Whole)
 }
