@@ -45,7 +45,8 @@ pub struct Made {
 
 /// Makes the store, and its vaults ready. Vaults come last: what fails there can be done again with `vault add`.
 pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Failure> {
-    let addresses = new.vaults.iter().map(|url| Ok(connect(context, url)?.0)).collect::<Result<Vec<_>, Failure>>()?;
+    let addresses =
+        new.vaults.iter().map(|url| Ok(connect(context, url)?.0)).collect::<Result<Vec<_>, Failure>>()?;
     let now = context.terminal.clock().now().seconds;
     let (id, ring) = (VaultId::random(), KeyRing::generate(now));
     let keys = Keys { context, id: &id, ring: &ring, now };
@@ -63,7 +64,9 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
         machine_key.iter().for_each(|file| drop(std::fs::remove_file(file)));
     })?;
     add_vaults(context, new.dir, &id, &ring, &addresses)?;
-    let SlotSecret::Recovery(key) = recovery else { return Err(Failure::failed("the recovery key is of another kind")) };
+    let SlotSecret::Recovery(key) = recovery else {
+        return Err(Failure::failed("the recovery key is of another kind"));
+    };
     let sheet = RecoverySheet { vault: id, addresses: addresses.clone(), key, created: now, slot };
     Ok(Made { id, sheet, machine_key, vaults: addresses })
 }
@@ -99,7 +102,12 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    fn slot(&self, secret: &SlotSecret, label: &str, slots: &mut Vec<(SlotId, Vec<u8>)>) -> Result<SlotId, Failure> {
+    fn slot(
+        &self,
+        secret: &SlotSecret,
+        label: &str,
+        slots: &mut Vec<(SlotId, Vec<u8>)>,
+    ) -> Result<SlotId, Failure> {
         let (id, bytes) = new_slot(self.context, self.id, self.ring, secret, label, self.now)?;
         slots.push((id, bytes));
         Ok(id)
@@ -107,7 +115,9 @@ impl Keys<'_> {
 
     fn machine_key(&self, slots: &mut Vec<(SlotId, Vec<u8>)>) -> Result<PathBuf, Failure> {
         let secret = SlotSecret::new_machine();
-        let SlotSecret::Machine(key) = &secret else { return Err(Failure::failed("the machine key is of another kind")) };
+        let SlotSecret::Machine(key) = &secret else {
+            return Err(Failure::failed("the machine key is of another kind"));
+        };
         let file = MachineKey { vault: *self.id, key: key.clone() };
         self.slot(&secret, &format!("machine {}", self.context.settings.host), slots)?;
         let dir = self.context.settings.secrets.key_dir();

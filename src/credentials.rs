@@ -21,7 +21,8 @@ pub fn gather(env: &Environment) -> Result<Credentials, Failure> {
 }
 
 fn storage_secret(env: &Environment) -> Result<Option<AzureCredential>, Failure> {
-    let kinds: [(&str, fn(Secret) -> AzureCredential); 3] = [
+    type Kind = fn(Secret) -> AzureCredential;
+    let kinds: [(&str, Kind); 3] = [
         ("AZURE_STORAGE_CONNECTION_STRING", AzureCredential::ConnectionString),
         ("AZURE_STORAGE_KEY", AzureCredential::SharedKey),
         ("AZURE_STORAGE_SAS_TOKEN", AzureCredential::Sas),
@@ -63,7 +64,8 @@ fn secret(env: &Environment, name: &str) -> Result<Option<Secret>, Failure> {
     if long {
         return Err(Failure::failed(format!("{} is too long for a credential", path.display())));
     }
-    let read = std::fs::read_to_string(&path).map_err(|error| Failure::io("read the credential in", &path, &error))?;
+    let read = std::fs::read_to_string(&path)
+        .map_err(|error| Failure::io("read the credential in", &path, &error))?;
     Ok(Some(Secret::new(read.trim())))
 }
 
@@ -82,7 +84,8 @@ mod tests {
 
     fn kind(pairs: &[(&'static str, &'static str)]) -> String {
         let pairs = pairs.to_vec();
-        let env = move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| OsString::from(v));
+        let env =
+            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| OsString::from(v));
         let credential = gather(&env).unwrap().azure.unwrap();
         format!("{credential:?}").split(['(', ' ', '{']).next().unwrap().to_owned()
     }
@@ -92,7 +95,10 @@ mod tests {
         assert_eq!(kind(&[]), "AzureCli");
         assert_eq!(kind(&[("AZURE_STORAGE_KEY", "a2V5")]), "SharedKey");
         assert_eq!(kind(&[("AZURE_STORAGE_SAS_TOKEN", "sv=x")]), "Sas");
-        assert_eq!(kind(&[("AZURE_STORAGE_KEY", "a"), ("AZURE_STORAGE_CONNECTION_STRING", "b")]), "ConnectionString");
+        assert_eq!(
+            kind(&[("AZURE_STORAGE_KEY", "a"), ("AZURE_STORAGE_CONNECTION_STRING", "b")]),
+            "ConnectionString"
+        );
         let app = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
         assert_eq!(kind(&[app[0], app[1], ("AZURE_CLIENT_SECRET", "s")]), "ClientSecret");
         assert_eq!(kind(&[app[0], app[1], ("AZURE_FEDERATED_TOKEN_FILE", "/t")]), "WorkloadIdentity");

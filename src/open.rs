@@ -120,7 +120,8 @@ fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Result<Option<KeyR
     if !file.exists() {
         return Ok(None);
     }
-    let opened = MachineKey::read(&file).map_err(Failure::from).and_then(|key| open_slots(head, &key.secret()));
+    let opened =
+        MachineKey::read(&file).map_err(Failure::from).and_then(|key| open_slots(head, &key.secret()));
     match opened {
         Ok(ring) => Ok(Some(ring)),
         Err(failure) => {

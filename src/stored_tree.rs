@@ -30,7 +30,8 @@ impl<'a> StoredTree<'a> {
         let (false, Some(below)) = (path.is_empty(), root.subtree) else { return Ok((tree, root.clone())) };
         let path = path.join(&b'/');
         let found = lookup_path(tree.pages, &below.tree, &path, Deadline::NEVER)?;
-        let missing = || StoreError::NotFound { what: format!("{} in the recovery point", path.escape_ascii()) };
+        let missing =
+            || StoreError::NotFound { what: format!("{} in the recovery point", path.escape_ascii()) };
         let node = found.ok_or_else(missing)?.to_node();
         if node.kind == NodeKind::Directory {
             return Ok((tree, node));

@@ -199,7 +199,11 @@ impl<'a> Work<'a> {
             (walked, assembler.join().ok().flatten().flatten())
         });
         if let Some(e) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(if matches!(e, StoreError::Cancelled) { ProtectError::Cancelled } else { ProtectError::Store(e) });
+            return Err(if matches!(e, StoreError::Cancelled) {
+                ProtectError::Cancelled
+            } else {
+                ProtectError::Store(e)
+            });
         }
         match walked.map_err(ProtectError::Source)? {
             Walked::Stopped => Err(ProtectError::Cancelled),

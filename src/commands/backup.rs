@@ -11,9 +11,9 @@ use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
 use holdfast_backup::source_name::{KnownSource, choose_name};
+use holdfast_store::clock::Timestamp;
 use holdfast_store::copy;
 use holdfast_store::point::{Consistency, SourceName};
-use holdfast_store::clock::Timestamp;
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
 
@@ -135,7 +135,7 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
 }
 
 /// A point of one directory with everything as usual, put into the vaults.
-pub fn take_and_push(context: &Context<'_>, store: &Store, dir: &PathBuf) -> Outcome {
+pub fn take_and_push(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
     let known = known_sources(&store.points()?, &context.settings.host, "default");
     let mut done = Done::Whole;
     for target in name_targets(vec![existing(dir)?], None, known) {
@@ -263,7 +263,8 @@ fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
 /// The store's own directories: its staging, its cache and its vaults on this machine are never taken into it. Mounts of
 /// ours are recognised by the walk.
 fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u64)> {
-    let vaults = store.vaults().iter().filter(|(_, address, _)| address.starts_with('/')).map(|v| PathBuf::from(&v.1));
+    let vaults =
+        store.vaults().iter().filter(|(_, address, _)| address.starts_with('/')).map(|v| PathBuf::from(&v.1));
     let own = [store.dir().to_path_buf(), cache_dir(context, store.id())].into_iter().chain(vaults);
     own.filter_map(|dir| std::fs::metadata(dir).ok()).map(|meta| (meta.dev(), meta.ino())).collect()
 }

@@ -56,7 +56,12 @@ pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
     let path = context.settings.store()?;
     let mut sheet_file = args.sheet.as_deref().map(create_sheet_file).transpose()?;
     let passphrase = context.settings.secrets.new_passphrase(context.terminal)?;
-    let new = NewStore { dir: path, passphrase: Some(&passphrase), machine_key: !args.no_machine_key, vaults: &args.vaults };
+    let new = NewStore {
+        dir: path,
+        passphrase: Some(&passphrase),
+        machine_key: !args.no_machine_key,
+        vaults: &args.vaults,
+    };
     let made = make_store(context, &new)?;
     if let (Some(file), Some(path)) = (&mut sheet_file, &args.sheet) {
         let page = made.sheet.render();
@@ -85,7 +90,8 @@ fn show(terminal: &Terminal, made: &Made, path: &Path, args: &InitArgs) -> Resul
         });
     }
     match on_paper {
-        Some(file) => terminal.say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
+        Some(file) => terminal
+            .say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
         None => terminal.line(&made.sheet.render())?,
     }
     terminal.say(&format!("store {} made in {}", made.id, path.display()))?;

@@ -62,7 +62,14 @@ impl MountArgs {
     /// The usual way to mount at a place.
     pub fn at(mountpoint: PathBuf) -> Self {
         let read_timeout = Duration::from_secs(60);
-        Self { mountpoint, background: false, allow_other: false, detached: false, read_timeout, cache_size: CACHE_LIMIT }
+        Self {
+            mountpoint,
+            background: false,
+            allow_other: false,
+            detached: false,
+            read_timeout,
+            cache_size: CACHE_LIMIT,
+        }
     }
 }
 
@@ -118,7 +125,8 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     make_private_dir(&context.settings.cache_dir)?;
     let log_path = context.settings.cache_dir.join(format!("mount-{}.log", &head.vault.hex()[..8]));
     let log = File::create(&log_path).map_err(|error| Failure::io("create the log", &log_path, &error))?;
-    let program = std::env::current_exe().map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
     let mut command = Command::new(program);
     command.arg("--store").arg(store).args(["mount", "--detached", "--read-timeout"]);
     command.arg(args.read_timeout.as_secs().to_string()).arg("--cache-size").arg(args.cache_size.to_string());
@@ -130,7 +138,8 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         Some(_) => command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped()),
         None => command.stdin(Stdio::null()),
     };
-    let mut child = command.spawn().map_err(|error| Failure::failed(format!("cannot start the mount: {error}")))?;
+    let mut child =
+        command.spawn().map_err(|error| Failure::failed(format!("cannot start the mount: {error}")))?;
     if let (Some(mut input), Some(typed)) = (child.stdin.take(), typed) {
         // If it has ended already, the log says why.
         let _ = writeln!(input, "{}", typed.reveal());
@@ -156,10 +165,13 @@ fn wait_until_ready(context: &Context<'_>, mut child: Child, args: &MountArgs, l
         let _ = BufReader::new(out).read_line(&mut said);
     }
     if said.trim_end() == READY {
-        context.terminal.say(&format!("mounted at {}; `holdfast umount` ends it", args.mountpoint.display()))?;
+        context
+            .terminal
+            .say(&format!("mounted at {}; `holdfast umount` ends it", args.mountpoint.display()))?;
         return Ok(Done::Whole);
     }
-    let status = child.wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
+    let status =
+        child.wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let failure = Failure::failed(format!("the mount did not come up: {}", text.trim()));
     let kind = match status.code() {

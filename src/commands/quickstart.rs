@@ -86,7 +86,8 @@ fn make(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
     context.terminal.say(&format!("store  {}", places.store.display()))?;
     context.terminal.say(&format!("vault  {}", made.vaults.join(", ")))?;
     if places.vault.starts_with('/') {
-        let note = "       a vault on the same disk is lost with it: `holdfast vault add` takes one elsewhere\n";
+        let note =
+            "       a vault on the same disk is lost with it: `holdfast vault add` takes one elsewhere\n";
         context.terminal.say(note)?;
     }
     Ok(())
@@ -94,7 +95,9 @@ fn make(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
 
 fn mount_if_not_mounted(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
     if is_mounted(&places.mount) {
-        return context.terminal.say(&format!("mounted at {}; the new point is there", places.mount.display()));
+        return context
+            .terminal
+            .say(&format!("mounted at {}; the new point is there", places.mount.display()));
     }
     // A mount whose process died is in the way of `exists` as well, and is replaced by mounting.
     if std::fs::symlink_metadata(&places.mount).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {

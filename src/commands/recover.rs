@@ -83,7 +83,8 @@ fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failu
     let points = store.points()?.len() as u64;
     if context.terminal.json() {
         let dir = store.dir().display().to_string();
-        let recovered = Recovered { message_type: "recovered", id: store.id().hex(), repository: dir, points };
+        let recovered =
+            Recovered { message_type: "recovered", id: store.id().hex(), repository: dir, points };
         return context.terminal.json_line(&recovered);
     }
     context.terminal.say(&format!(

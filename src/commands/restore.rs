@@ -126,7 +126,8 @@ fn options(args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
 fn patterns(given: &[OsString]) -> Result<Patterns, Failure> {
     let mut patterns = Patterns::default();
     for pattern in given {
-        let refused = |e: PatternError| Failure::usage(format!("pattern {}: {}", pattern.display(), e.detail));
+        let refused =
+            |e: PatternError| Failure::usage(format!("pattern {}: {}", pattern.display(), e.detail));
         patterns.add(pattern.as_bytes(), false).map_err(refused)?;
     }
     Ok(patterns)

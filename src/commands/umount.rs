@@ -28,7 +28,9 @@ pub fn run(context: &Context<'_>, args: &UmountArgs) -> Outcome {
     let how = unmount_path(&args.mountpoint, &**context.terminal.clock())?;
     context.terminal.say(match how {
         Unmounted::Cleanly => "unmounted",
-        Unmounted::Detached => "unmounted; programs that have files of it open keep them until they close them",
+        Unmounted::Detached => {
+            "unmounted; programs that have files of it open keep them until they close them"
+        }
         Unmounted::AlreadyGone => "it was not mounted any more",
     })?;
     Ok(Done::Whole)

@@ -99,7 +99,9 @@ fn add(context: &Context<'_>, url: &str) -> Outcome {
     let ring = unlock(context, &head)?;
     let (address, _) = connect(context, url)?;
     add_vaults(context, dir, &head.vault, &ring, &[url.to_owned()])?;
-    context.terminal.say(&format!("vault {address} is ready; `holdfast vault push` copies the recovery points there"))?;
+    context
+        .terminal
+        .say(&format!("vault {address} is ready; `holdfast vault push` copies the recovery points there"))?;
     Ok(Done::Whole)
 }
 
@@ -124,7 +126,13 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
             Ok(packs) => (packs.iter().map(|pack| pack.len).sum(), None),
             Err(error) => (0, Some(error.to_string())),
         };
-        lines.push(VaultLine { address: address.clone(), points: there, points_missing: local, bytes, trouble });
+        lines.push(VaultLine {
+            address: address.clone(),
+            points: there,
+            points_missing: local,
+            bytes,
+            trouble,
+        });
     }
     Ok(lines)
 }

@@ -21,7 +21,7 @@ impl Prompt for Script {
 
 fn secrets(passphrase: Option<SecretSource>, answers: &[&'static str]) -> Secrets {
     let sources = SecretSources { passphrase, recovery_key: None };
-    let prompt = Box::new(Script(Mutex::new(answers.iter().copied().collect())));
+    let prompt = Rc::new(Script(Mutex::new(answers.iter().copied().collect())));
     Secrets { sources, key_dir: PathBuf::from("/keys"), prompt }
 }
 

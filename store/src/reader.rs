@@ -159,7 +159,7 @@ impl Reader {
         range: Range<u32>,
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
-        self.from_any_place(id, |location| {
+        self.in_any_place(id, |location| {
             if range.start > range.end || range.end > location.len {
                 return Err(StoreError::invalid(format!(
                     "range {range:?} of a chunk of {} bytes",
@@ -253,7 +253,7 @@ impl Reader {
     }
 
     /// Tries the places of a chunk one after the other and tells of the first failure if all fail.
-    fn from_any_place(
+    fn in_any_place(
         &self,
         id: &ChunkId,
         read: impl Fn(&Location) -> Result<Bytes, StoreError>,
@@ -401,7 +401,7 @@ fn missing(id: &ChunkId) -> StoreError {
 
 impl ChunkSource for Reader {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.from_any_place(id, |location| {
+        self.in_any_place(id, |location| {
             let start = u64::from(location.start);
             let plain = self.read_raw(location.pack, start, start + u64::from(location.len), deadline)?;
             if self.sealer.chunk_id(of, &plain) != *id {

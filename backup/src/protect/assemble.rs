@@ -3,8 +3,8 @@
 use crossbeam_channel::Receiver;
 use holdfast_store::StoreError;
 use holdfast_store::chunk_store::TreeSink;
-use holdfast_store::tree::build::DirectoryBuilder;
 use holdfast_store::tree::Node;
+use holdfast_store::tree::build::DirectoryBuilder;
 
 use super::Work;
 use super::scan::Step;

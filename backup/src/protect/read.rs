@@ -93,7 +93,9 @@ impl<'a> FileReader<'a> {
             let mut node = open.describe().map_err(ReadError::Source)?;
             let as_described = node.clone();
             self.read_content(open.as_mut(), &mut node)?;
-            if node.size == as_described.size && !open.changed_since(&as_described).map_err(ReadError::Source)? {
+            if node.size == as_described.size
+                && !open.changed_since(&as_described).map_err(ReadError::Source)?
+            {
                 return Ok(node);
             }
             if attempt == ATTEMPTS || self.work.stopping() {

@@ -123,7 +123,9 @@ impl Visitor for Scanner<'_> {
         }
         if is_file {
             add(&self.work.tally.bytes, entry.node.size);
-            self.work.monitor.event(holdfast_store::monitor::Event::Done { files: 1, bytes: entry.node.size });
+            self.work
+                .monitor
+                .event(holdfast_store::monitor::Event::Done { files: 1, bytes: entry.node.size });
         }
         self.step(Step::Entry(entry.node))
     }

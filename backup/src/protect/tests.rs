@@ -32,7 +32,8 @@ impl Home {
         let (dir, ring) = (tempfile::tempdir().unwrap(), KeyRing::generate(0));
         let vault = VaultId::random();
         let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
-        let config = StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
+        let config =
+            StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
         let sealer = Sealer::new(vault, &ring, 1).unwrap();
         Store::create(&dir.path().join("store"), &sealer, &config, &[(SlotId::random(), vec![1])]).unwrap();
         Self { dir, ring, clock: ManualClock::at(Timestamp::from_seconds(2_000_000_000)) }
@@ -44,12 +45,18 @@ impl Home {
 
     fn open(&self) -> Store {
         let clock = Arc::new(self.clock.clone());
-        let options = StoreOptions { cache_dir: None, cache_limit: 0, memory: 1 << 20, vaults: Vec::new(), clock };
+        let options =
+            StoreOptions { cache_dir: None, cache_limit: 0, memory: 1 << 20, vaults: Vec::new(), clock };
         Store::open(&self.path(), &self.ring, options, &VoidMonitor).unwrap()
     }
 
     /// Takes a point a minute after the last one.
-    fn take(&self, store: &Store, source: &dyn DataSource, monitor: &dyn Monitor) -> Result<StoredPoint, ProtectError> {
+    fn take(
+        &self,
+        store: &Store,
+        source: &dyn DataSource,
+        monitor: &dyn Monitor,
+    ) -> Result<StoredPoint, ProtectError> {
         self.clock.advance(std::time::Duration::from_secs(60));
         let session = store.begin(Compression::Zstd(1), monitor).map_err(ProtectError::Store)?;
         protect(session, source, &request(), monitor).map(|protected| protected.stored)
@@ -84,7 +91,10 @@ fn sample() -> MemorySource {
         }
     }
     source.file(b"big", &noise("big", 3_000_000));
-    source.segments(b"holes", vec![Segment::Hole(100_000), Segment::Data(vec![7; 5000]), Segment::Hole(1 << 40)]);
+    source.segments(
+        b"holes",
+        vec![Segment::Hole(100_000), Segment::Data(vec![7; 5000]), Segment::Hole(1 << 40)],
+    );
     source.symlink(b"dir00/link", b"../big");
     source.put(b"dir00/fifo", NodeKind::Fifo);
     source.put(b"empty", NodeKind::Directory);
@@ -264,7 +274,8 @@ fn a_full_staging_disk_is_an_error_of_the_store_and_never_of_a_file() {
     let home = Home::new();
     let files = Arc::new(FaultyFiles::new(Arc::new(DiskFiles::new(&home.path()))));
     let clock = Arc::new(home.clock.clone());
-    let options = StoreOptions { cache_dir: None, cache_limit: 0, memory: 1 << 20, vaults: Vec::new(), clock };
+    let options =
+        StoreOptions { cache_dir: None, cache_limit: 0, memory: 1 << 20, vaults: Vec::new(), clock };
     let store = Store::open_on(files.clone(), &home.path(), &home.ring, options, &VoidMonitor).unwrap();
     files.fail_at(0, Fault::ForEver(std::io::ErrorKind::StorageFull));
     match home.take(&store, &sample(), &VoidMonitor) {

@@ -10,8 +10,11 @@ use super::files::{FileEntry, Files};
 /// Files in memory; what is written is durable at once.
 #[derive(Debug, Default)]
 pub struct MemoryFiles {
-    state: Mutex<(BTreeMap<String, Vec<u8>>, BTreeSet<String>)>,
+    state: Mutex<MemoryState>,
 }
+
+/// Files with their bytes, and the directories that were made.
+type MemoryState = (BTreeMap<String, Vec<u8>>, BTreeSet<String>);
 
 impl MemoryFiles {
     fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<String, Vec<u8>>, &mut BTreeSet<String>) -> T) -> T {
