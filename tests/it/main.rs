@@ -1,5 +1,6 @@
-//! The tests that see Holdfast from outside: the program as scripts use it, and the house rules of its source.
+//! The tests that see Holdfast from outside: the program as scripts use it, the house rules of its source, and what it is built of.
 
 mod cli;
+mod dependencies;
 mod house;
 mod testkit;
