@@ -9,6 +9,7 @@ const DEPTH_LIMIT: u8 = 8;
 const CHUNK_LIMIT: u32 = 16 << 20;
 
 /// One stretch of a file.
+#[derive(Clone)]
 pub enum Extent {
     Data { id: Id, len: u32 },
     Hole { len: u64 },
@@ -24,6 +25,7 @@ impl Extent {
 }
 
 /// One *Content*: extents, or list pages with the bytes below each.
+#[derive(Clone)]
 pub enum Content {
     Extents(Vec<Extent>),
     Pages { depth: u8, pages: Vec<(Id, u64)> },
@@ -52,7 +54,7 @@ impl Content {
     }
 
     /// A list page: a *Content* of its own.
-    fn read_page(bytes: &[u8]) -> Read<Self> {
+    pub fn read_page(bytes: &[u8]) -> Read<Self> {
         let mut fields = Fields::new(bytes);
         let content = Self::read(&mut fields, PAGE_LIMIT)?;
         fields.end()?;

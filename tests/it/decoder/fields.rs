@@ -124,6 +124,11 @@ impl<'a> Fields<'a> {
         Ok(count)
     }
 
+    /// The number of bytes that are left.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The end of the structure.
     pub fn end(self) -> Read<()> {
         must(self.rest.is_empty(), "nothing is left over at the end of a structure")

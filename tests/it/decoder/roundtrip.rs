@@ -11,7 +11,7 @@ use super::listing::{Line, text};
 use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, noise, take_point};
 use super::slot::Secret;
 use super::store::{Store, open_ring};
-use super::tree::Page;
+use super::writing::{Seen, border, check_store};
 
 /// A store with two points and what was put into them.
 struct Sample {
@@ -67,8 +67,7 @@ fn holes() -> Vec<Piece> {
     vec![Piece::Hole(4096), bytes(20_000), Piece::Hole(1 << 20), bytes(1), Piece::Hole(1)]
 }
 
-/// So many extents that the list of list pages has several pages too would need over 4,096 pages; two levels below
-/// the entry are reached by nothing smaller, one level with several pages is reached here.
+/// So many short stretches that their list pages (each ends at the first hole after 64 items) are more than 64 too.
 fn many_holes() -> Vec<Piece> {
     let pair = |n: u32| [Piece::Bytes(n.to_le_bytes().to_vec()), Piece::Hole(1 + u64::from(n % 7))];
     (0..6000).flat_map(pair).collect()
@@ -126,18 +125,16 @@ fn numbered(n: u32) -> Planned {
 /// Entries of which each ends its leaf, and the last ends the inner page too, so that there are inner pages on two
 /// levels. The names are found by the rule of the format.
 fn three_levels() -> Vec<Planned> {
-    let border = |level: u8, name: &str| {
-        let hash = blake3::hash(&[b"holdfast border", &[level][..], name.as_bytes()].concat());
-        u32::from_le_bytes(hash.as_bytes()[..4].try_into().unwrap()) < 1 << 25
-    };
     let ends_leaf: Vec<String> =
-        (0..5000).map(|n| format!("border {n:04}")).filter(|n| border(0, n)).collect();
+        (0..5000).map(|n| format!("border {n:04}")).filter(|n| border(0, n.as_bytes())).collect();
     let large = |name: &String| {
         let xattr = Xattr { name: b"user.filler".to_vec(), value: noise(name, 8 << 10) };
         Planned::new(name, NodeKind::Fifo).with(|node| node.xattrs = vec![xattr])
     };
-    // No need for luck: an inner page ends at a first name below 2^32/128, searched here among single-entry leaves.
-    let ends_page = (0..).map(|n| format!("border 2 {n:05}")).find(|n| border(0, n) && border(1, n)).unwrap();
+    let ends_page = (0..)
+        .map(|n| format!("border 2 {n:05}"))
+        .find(|n| border(0, n.as_bytes()) && border(1, n.as_bytes()))
+        .unwrap();
     let mut all: Vec<String> = ends_leaf.into_iter().take(12).chain([ends_page]).collect();
     all.extend((0..3).map(|n| format!("later {n}")));
     all.iter().map(large).collect()
@@ -192,16 +189,14 @@ fn decoder_and_engine_list_the_same() {
 }
 
 #[test]
-fn the_sample_has_inner_pages_on_two_levels_and_list_pages() {
+fn the_engine_cuts_chunks_pages_and_lists_where_the_format_says() {
     let decoded = SAMPLE.decode();
-    let chunks =
-        || decoded.packs.values().flat_map(|pack| pack.chunks.iter().map(move |chunk| (pack, chunk)));
-    let pages = chunks().filter(|(_, (_, of))| *of == super::pack::Type::Page);
-    let levels: Vec<u8> =
-        pages.map(|(pack, (chunk, _))| Page::read(pack.bytes_of(chunk)).unwrap().level()).collect();
-    assert_eq!(levels.iter().max(), Some(&2));
-    assert!(levels.iter().filter(|level| **level == 1).count() >= 3);
-    assert!(chunks().filter(|(_, (_, of))| *of == super::pack::Type::List).count() > 4);
+    let mut seen = Seen::default();
+    for point in &decoded.points {
+        check_store(&decoded, &point.root.subtree.as_ref().unwrap().tree, &mut seen);
+    }
+    assert!(seen.chunks > 10_000);
+    assert_eq!((seen.page_levels, seen.list_levels), (3, 2));
 }
 
 #[test]
