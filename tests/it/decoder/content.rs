@@ -85,8 +85,6 @@ impl Content {
     pub fn extents<'a>(self, chunk: &dyn Fn(Type, &Id) -> Read<&'a [u8]>) -> Read<Vec<Extent>> {
         let mut all = Vec::new();
         self.extents_into(chunk, &mut all)?;
-        let two_holes = |w: &[Extent]| matches!(w, [Extent::Hole { .. }, Extent::Hole { .. }]);
-        must(!all.windows(2).any(two_holes), "two holes are never adjacent")?;
         Ok(all)
     }
 

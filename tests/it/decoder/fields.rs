@@ -36,7 +36,10 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn from_hex(text: &str) -> Read<Vec<u8>> {
-    must(text.len() % 2 == 0 && !text.bytes().any(|b| b.is_ascii_uppercase()), "lower-case hexadecimal")?;
+    must(
+        text.len().is_multiple_of(2) && !text.bytes().any(|b| b.is_ascii_uppercase()),
+        "lower-case hexadecimal",
+    )?;
     let digit =
         |b: u8| (b as char).to_digit(16).map(|d| d as u8).ok_or_else(|| Refused::new("no hexadecimal"));
     text.as_bytes().chunks(2).map(|pair| Ok(digit(pair[0])? << 4 | digit(pair[1])?)).collect()

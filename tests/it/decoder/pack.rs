@@ -47,6 +47,9 @@ pub struct Pack {
     pub stream: Vec<u8>,
 }
 
+/// A chunk's id and length, as a directory has them.
+type Named = (Id, u32);
+
 struct Footer {
     kind: u32,
     frames: u32,
@@ -101,7 +104,7 @@ impl Footer {
     }
 }
 
-fn read_directory(content: &[u8], footer: &Footer) -> Read<(Vec<Frame>, Vec<(Id, u32)>)> {
+fn read_directory(content: &[u8], footer: &Footer) -> Read<(Vec<Frame>, Vec<Named>)> {
     let mut fields = Fields::new(content);
     let frames = read_frame_list(&mut fields)?;
     let mut chunks = Vec::new();
@@ -117,7 +120,7 @@ fn read_directory(content: &[u8], footer: &Footer) -> Read<(Vec<Frame>, Vec<(Id,
     must(raw == footer.raw_len, "the frames' raw lengths add up")?;
     let cut: u64 = chunks.iter().map(|(_, len)| u64::from(*len)).sum();
     must(cut == footer.raw_len, "the chunks' lengths add up")?;
-    must(chunks.iter().all(|(_, len)| (1..=CHUNK_LIMIT).contains(len)), "a chunk has 1 byte to 16 MiB")?;
+    must(chunks.iter().all(|(_, len)| *len <= CHUNK_LIMIT), "a chunk is at most 16 MiB")?;
     Ok((frames, chunks))
 }
 
@@ -146,7 +149,7 @@ fn read_frames(bytes: &[u8], header: &Header, kind: u32, frames: &[Frame], ring:
     Ok(stream)
 }
 
-fn name_chunks(key: &[u8; 32], kind: u32, lens: &[(Id, u32)], stream: &[u8]) -> Read<Vec<(Chunk, Type)>> {
+fn name_chunks(key: &[u8; 32], kind: u32, lens: &[Named], stream: &[u8]) -> Read<Vec<(Chunk, Type)>> {
     let types: &[Type] = if kind == 1 { &[Type::Data] } else { &[Type::Page, Type::List] };
     let (mut chunks, mut start) = (Vec::new(), 0);
     for (id, len) in lens {
@@ -256,8 +259,9 @@ impl Index {
             let entry = PageEntry { first, offset, block_len: root.u32()?, count: root.u32()? };
             read_chunk_page(&entry, blocks, &mut chunks)?;
         }
-        let ascending = chunks.is_sorted_by(|(a, pack_a), (b, pack_b)| (a.id, pack_a) < (b.id, pack_b));
-        must(ascending, "the chunks of an index ascend by id and pack")?;
+        let ascending =
+            chunks.is_sorted_by(|(a, pack_a), (b, pack_b)| (a.id, pack_a, a.start) < (b.id, pack_b, b.start));
+        must(ascending, "the chunks of an index ascend by id, pack and offset")?;
         let mut packs: Vec<Indexed> = Vec::new();
         for _ in 0..root.count(16, usize::MAX)? {
             must(root.u32()? as usize == packs.len(), "a pack page begins with the ordinal the root says")?;
@@ -268,6 +272,8 @@ impl Index {
         root.end()?;
         for (chunk, ordinal) in chunks {
             let pack = packs.get_mut(ordinal as usize).ok_or_else(|| Refused::new("a chunk in no pack"))?;
+            let raw: u64 = pack.frames.iter().map(|frame| u64::from(frame.raw_len)).sum();
+            must(u64::from(chunk.start) + u64::from(chunk.len) <= raw, "a chunk lies inside its pack")?;
             pack.chunks.push(chunk);
         }
         Ok(Self { packs, superseded })

@@ -3,12 +3,16 @@
 use std::sync::LazyLock;
 
 use holdfast_store::clock::Timestamp;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::Session;
+use holdfast_store::point::object::seal_session;
 use holdfast_store::seal::Compression;
 use holdfast_store::tree::{NodeKind, Xattr};
 
 use super::fields::Read;
 use super::listing::{Line, text};
 use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, noise, take_point};
+use super::point::check_session;
 use super::slot::Secret;
 use super::store::{Store, open_ring};
 use super::writing::{Seen, border, check_store};
@@ -172,7 +176,8 @@ fn the_decoder_lists_what_was_put_in() {
             (n as u64 + 1, &["höst", "group", "source"].map(String::from)[..])
         );
         assert_eq!((&point.path[..], point.errors_total, point.errors.len()), (&b"/source\xff"[..], 2, 1));
-        assert_eq!(point.summary.len(), 1, "the root's page lies in one frame");
+        let root = point.root.subtree.as_ref().map(|subtree| subtree.tree);
+        assert_eq!(point.summary.first().map(|place| place.chunk), root, "the root's page lies in one frame");
         assert_same(&decoded.listing(point).unwrap(), &planned_lines(plan));
     }
 }
@@ -208,4 +213,15 @@ fn every_kind_of_secret_opens_the_store_and_no_other_does() {
     assert_eq!(open(Secret::MachineKeyFile(SAMPLE.made.machine_key_file.clone())).unwrap(), keys);
     let wrong = open(Secret::Words(["abandon"; 23].join(" ") + " art")).unwrap_err();
     assert!(wrong.to_string().contains("opens no key slot"), "{wrong}");
+}
+
+#[test]
+fn a_session_of_the_engine_is_read_under_its_own_id_only() {
+    let store = SAMPLE.made.open();
+    let (id, source_tag) = (RecoveryPointId([7; 16]), store.sealer().source_tag("host", "group", "source"));
+    let session = Session { id, source_tag, started: -1, writer: b"writer".to_vec(), signature: Vec::new() };
+    let bytes = seal_session(&session, store.sealer()).unwrap();
+    let ring = SAMPLE.decode().ring;
+    check_session(id.0, &bytes, &ring).unwrap();
+    assert!(check_session([8; 16], &bytes, &ring).is_err());
 }

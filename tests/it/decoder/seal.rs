@@ -101,7 +101,10 @@ pub fn open_block(
     place: Place,
     sealed: &[u8],
 ) -> Read<Vec<u8>> {
-    must(!sealed.is_empty() && sealed.len() % 64 == 0, "a sealed block's length is a multiple of 64")?;
+    must(
+        !sealed.is_empty() && sealed.len().is_multiple_of(64),
+        "a sealed block's length is a multiple of 64",
+    )?;
     let len = u32::try_from(sealed.len()).map_err(|_| Refused::new("a block of 4 GiB or more"))?;
     let mut additional = b"holdfast block 1".to_vec();
     additional.extend(vault);

@@ -46,8 +46,8 @@ impl<'a> Chunker<'a> {
         let end = data.len().min(max as usize);
         let (bits, level) = (average.ilog2(), u32::from(normalization));
         let mut hash = 0u64;
-        for at in min as usize..end {
-            hash = (hash << 1).wrapping_add(self.gear[usize::from(data[at])]);
+        for (at, byte) in data.iter().enumerate().take(end).skip(min as usize) {
+            hash = (hash << 1).wrapping_add(self.gear[usize::from(*byte)]);
             let needed = if at < average as usize { bits + level } else { bits - level };
             if hash >> (64 - needed) == 0 {
                 return at + 1;
@@ -176,6 +176,8 @@ pub fn check_store(store: &Store, tree: &Id, seen: &mut Seen) {
     for entry in super::tree::read_directory(tree, &chunk).unwrap() {
         if let Some(content) = entry.content {
             let extents = content.clone().extents(&chunk).unwrap();
+            let two_holes = |w: &[Extent]| matches!(w, [Extent::Hole { .. }, Extent::Hole { .. }]);
+            assert!(!extents.windows(2).any(two_holes), "holes are merged");
             assert_eq!(extents.len() > LIST_MIN, matches!(content, Content::Pages { .. }));
             seen.list_levels = seen.list_levels.max(check_lists(store, content).len());
             let (stored, wanted) = chunk_lengths(store, &chunker, &extents);
