@@ -133,6 +133,12 @@ impl Failure {
         self
     }
 
+    /// Adds a cause that is no source of an error.
+    pub fn caused_by_text(mut self, cause: String) -> Self {
+        self.causes.push(cause);
+        self
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         self.kind.exit_code()
