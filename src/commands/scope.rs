@@ -71,14 +71,12 @@ pub fn find_node(store: &Store, point: &StoredPoint, path: &[u8]) -> Result<Node
     })
 }
 
+/// What is told of a walk: path and entry.
+pub type Walker<'a> = dyn FnMut(&[u8], &NodeRef) -> Result<Visit, Failure> + 'a;
+
 /// Tells `f` of everything below a directory, with the path below it, until `f` or a person says stop. Holds a page per
 /// level, however many entries there are.
-pub fn walk(
-    terminal: &Terminal,
-    store: &Store,
-    directory: &Node,
-    f: &mut dyn FnMut(&[u8], &NodeRef) -> Result<Visit, Failure>,
-) -> Result<(), Failure> {
+pub fn walk(terminal: &Terminal, store: &Store, directory: &Node, f: &mut Walker<'_>) -> Result<(), Failure> {
     let Some(below) = &directory.subtree else { return Ok(()) };
     let mut failure = None;
     visit(store.pages(), &below.tree, below.entries, Deadline::NEVER, &mut |path, node| {

@@ -233,7 +233,7 @@ mod tests {
         let bytes = header(b"dir/a", &node(b"a", NodeKind::File), 5);
         assert_eq!(bytes.len(), 512);
         assert_eq!([field(&bytes, 0..100), field(&bytes, 100..108)], ["dir/a", "0000644"]);
-        assert_eq!([field(&bytes, 124..136), field(&bytes, 136..148)], ["00000000005", "15300017400"]);
+        assert_eq!([field(&bytes, 124..136), field(&bytes, 136..148)], ["00000000005", "15300033100"]);
         assert_eq!([field(&bytes, 156..157), field(&bytes, 265..297)], ["0", "me"]);
         let mut blank = bytes.clone();
         blank[CHECKSUM].fill(b' ');

@@ -24,7 +24,13 @@ fn odd_tree(stored: &Stored) {
     let sparse = std::fs::File::create(src.join("sparse")).unwrap();
     sparse.write_all_at(b"end", 1 << 20).unwrap();
     std::fs::set_permissions(src.join("dir/deep"), std::fs::Permissions::from_mode(0o2750)).unwrap();
-    std::fs::write(src.join("dir").join("n".repeat(200)), "long name").unwrap();
+    let long = src.join("dir").join("n".repeat(200));
+    std::fs::write(&long, "long name").unwrap();
+    if let Err(error) = rustix::fs::lsetxattr(&long, "user.a=b", b"\0\xff\n", rustix::fs::XattrFlags::empty())
+    {
+        // Not every file system on which tests run has any.
+        assert_eq!(error, rustix::io::Errno::OPNOTSUPP);
+    }
 }
 
 #[test]
@@ -100,7 +106,10 @@ fn unpacks_archives(stored: &Stored) {
     let mut dump =
         stored.command(["dump", "latest", "--archive", "tar"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut tar = Command::new("tar");
-    let tar = tar.args(["xpf", "-", "-C"]).arg(&out).stdin(dump.stdout.take().unwrap());
+    let tar = tar
+        .args(["--xattrs", "--xattrs-include=*", "-xpf", "-", "-C"])
+        .arg(&out)
+        .stdin(dump.stdout.take().unwrap());
     let unpacked = tar_output(tar);
     assert!(dump.wait().unwrap().success());
     assert_eq!(unpacked, "");
@@ -115,9 +124,18 @@ fn unpacks_archives(stored: &Stored) {
         assert_eq!((theirs.mode(), theirs.uid()), (ours.mode(), ours.uid()), "{at}");
         assert_eq!((theirs.mtime(), theirs.mtime_nsec()), (ours.mtime(), ours.mtime_nsec()), "{at}");
     }
+    let long = format!("dir/{}", "n".repeat(200));
+    assert_eq!(xattr(&out.join(&long)), xattr(&src.join(&long)));
     let one = stored.run(["dump", "latest:dir/deep/report.txt", "--archive", "tar"]).expect_code(0);
     // Before the entry itself an extended header of two blocks for the nanoseconds of its time.
     assert_eq!((one.stdout().len() % 512, &one.stdout()[1024..1035]), (0, &b"report.txt\0"[..]));
+}
+
+fn xattr(path: &std::path::Path) -> Option<Vec<u8>> {
+    let mut value = vec![0; 64];
+    let len = rustix::fs::lgetxattr(path, "user.a=b", &mut value[..]).ok()?;
+    value.truncate(len);
+    Some(value)
 }
 
 fn tar_output(command: &mut Command) -> String {
