@@ -87,6 +87,7 @@ impl ReclaimPlan {
 
 /// Marks what the points of a place need and judges its packs.
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
+    store.refuse_unknown("reclaim", store.config().reclaim_features)?;
     let live = live_chunks(store, place, monitor)?;
     let here = |row: &PackRow| match place {
         Place::Staging => row.staged,

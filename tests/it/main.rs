@@ -1,6 +1,8 @@
-//! The tests that see Holdfast from outside: the program as scripts use it, and the house rules of its source.
+//! The tests that see Holdfast from outside: the program as scripts use it, its bytes as a stranger reads them, and the
+//! house rules of its source. One binary, so that it is linked once.
 
 mod cli;
+mod decoder;
 mod house;
 mod testkit;
 mod verbs;
