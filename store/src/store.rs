@@ -306,6 +306,8 @@ impl Store {
                 points.push(self.stored(row)?);
             }
         }
+        // The catalog knows full seconds only.
+        points.sort_by_key(|stored| (stored.point.started, stored.point.id));
         Ok(points)
     }
 

@@ -5,3 +5,4 @@ mod cli;
 mod decoder;
 mod house;
 mod testkit;
+mod verbs;
