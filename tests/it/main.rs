@@ -1,6 +1,9 @@
-//! The tests that see Holdfast from outside: the program as scripts use it, the house rules of its source, and what it is built of.
+//! The tests that see Holdfast from outside: the program as scripts use it, its bytes as a stranger reads them, the house
+//! rules of its source, and what it is built of. One binary, so that it is linked once.
 
 mod cli;
+mod decoder;
 mod dependencies;
 mod house;
 mod testkit;
+mod verbs;
