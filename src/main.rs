@@ -2,8 +2,6 @@
 //!
 //! Everything that touches a person, the environment or the process lives here; the engine crates below know none of it.
 
-#![allow(dead_code, reason = "what opening a store needs stands ready before the engine can open one")]
-
 mod args;
 mod commands;
 mod create;

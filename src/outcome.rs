@@ -98,11 +98,6 @@ impl Failure {
         Self::new(Kind::Usage, message)
     }
 
-    /// A verb whose engine this build does not have.
-    pub fn not_built(verb: &str) -> Self {
-        Self::failed(format!("`holdfast {verb}` is not part of this build"))
-    }
-
     /// A file operation of the program itself that the system refused.
     pub fn io(action: &str, path: &std::path::Path, source: &std::io::Error) -> Self {
         let failure = Self::failed(format!("cannot {action} {}: {source}", path.display()));
@@ -130,6 +125,12 @@ impl Failure {
             }
             next = cause.source();
         }
+        self
+    }
+
+    /// Adds a cause that is no source of an error.
+    pub fn caused_by_text(mut self, cause: String) -> Self {
+        self.causes.push(cause);
         self
     }
 

@@ -196,7 +196,9 @@ fn pack_groups(
             .send(builder.finish(&parts.sealer))
             .map_err(|_| StoreError::invalid("the pack writer has ended"))
     };
-    let new = |kind| PackBuilder::new(&parts.sealer, kind, 0);
+    // Data packs are filled: room for one at once instead of doubling beyond it. Tree packs are often small.
+    let room = |kind| if kind == PackKind::Data { parts.pack_len + GROUP_LEN as usize } else { 0 };
+    let new = |kind| PackBuilder::new(&parts.sealer, kind, room(kind));
     let (mut data, mut tree) = (new(PackKind::Data), new(PackKind::Tree));
     for (kind, group) in incoming {
         let open = if kind == PackKind::Data { &mut data } else { &mut tree };

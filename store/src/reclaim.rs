@@ -1,7 +1,8 @@
 //! Freeing what no recovery point needs. First a plan with a reason for each pack, which can be printed; then the work.
 //!
-//! For tiers that nobody writes to meanwhile: staging (its lock is held) and vaults of one quiet machine. A tier's packs are judged by
-//! the points of that tier. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
+//! For tiers that nobody writes to meanwhile: staging (its lock is held) and vaults of one quiet machine. The packs of
+//! staging are judged by the points there, those of a vault by its points and those of staging: a backup does not store again what a
+//! vault has, so a local point may need a pack that is nowhere else. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
 
 use std::collections::HashSet;
 
@@ -86,6 +87,7 @@ impl ReclaimPlan {
 
 /// Marks what the points of a place need and judges its packs.
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
+    store.refuse_unknown("reclaim", store.config().reclaim_features)?;
     let live = live_chunks(store, place, monitor)?;
     let here = |row: &PackRow| match place {
         Place::Staging => row.staged,
@@ -109,7 +111,7 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
 fn live_chunks(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<HashSet<ChunkId>, StoreError> {
     let in_place = store.catalog().points()?.into_iter().filter(|row| match place {
         Place::Staging => row.staged,
-        Place::Vault(no) => row.vaults.contains(&no),
+        Place::Vault(no) => row.staged || row.vaults.contains(&no),
     });
     let rows: Vec<_> = in_place.collect();
     monitor.event(Event::Stage { name: "mark", files_total: rows.len() as u64, bytes_total: 0 });

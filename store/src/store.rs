@@ -303,6 +303,8 @@ impl Store {
                 points.push(self.stored(row)?);
             }
         }
+        // The catalog knows full seconds only.
+        points.sort_by_key(|stored| (stored.point.started, stored.point.id));
         Ok(points)
     }
 
@@ -345,11 +347,23 @@ impl Store {
     /// really holds, so that nothing new relies on what is not there.
     pub fn begin(&self, compression: Compression, monitor: &dyn Monitor) -> Result<Session<'_>, StoreError> {
         let lock = self.lock()?;
+        self.refuse_unknown("write", self.config.write_features)?;
+        // Directories may be missing where a store was put together from copies of its objects.
+        self.staging.prepare()?;
         self.staging.clear_temp()?;
         let reconciled = self.reconcile(monitor)?;
         let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()?;
         let ingest = Ingest::begin(self.ingest_parts(compression));
         Ok(Session { store: self, ingest, suspicious, _lock: lock })
+    }
+
+    /// Refuses an action that the store says needs more than this program knows.
+    pub(crate) fn refuse_unknown(&self, action: &str, features: u32) -> Result<(), StoreError> {
+        if features == 0 {
+            return Ok(());
+        }
+        let detail = format!("to {action} needs feature bit {}", features.trailing_zeros());
+        Err(StoreError::TooNew { object: "config".into(), detail })
     }
 
     /// What adding chunks needs.

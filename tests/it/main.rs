@@ -1,7 +1,10 @@
-//! The tests that see Holdfast from outside: the program as people and scripts use it, and the house rules of its source.
+//! The tests that see Holdfast from outside: the program as people and scripts use it, its bytes as a stranger reads them, the
+//! house rules of its source, and what it is built of. One binary, so that it is linked once.
 
 mod cli;
 mod compare;
+mod decoder;
+mod dependencies;
 mod house;
 mod messages;
 mod mount;
@@ -9,3 +12,4 @@ mod nasty;
 mod roundtrip;
 mod testkit;
 mod vault;
+mod verbs;

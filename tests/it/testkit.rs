@@ -320,6 +320,11 @@ impl Ran {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
+    /// Standard output as the bytes it is.
+    pub fn stdout(&self) -> &[u8] {
+        &self.output.stdout
+    }
+
     /// Standard error.
     pub fn err(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()

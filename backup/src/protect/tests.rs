@@ -101,8 +101,11 @@ fn sample() -> MemorySource {
     source
 }
 
-/// Every entry of a point by path: kind, and for files the bytes with their offsets.
-fn restore(store: &Store, point: &StoredPoint) -> BTreeMap<Vec<u8>, (NodeKind, u64, Vec<(u64, Vec<u8>)>)> {
+/// Entries by path: kind, size, and for files the bytes with their offsets.
+type Restored = BTreeMap<Vec<u8>, (NodeKind, u64, Vec<(u64, Vec<u8>)>)>;
+
+/// Every entry of a point.
+fn restore(store: &Store, point: &StoredPoint) -> Restored {
     let mut found = BTreeMap::new();
     let tree = point.point.root.subtree.unwrap().tree;
     visit(store.pages(), &tree, u64::MAX, Deadline::NEVER, &mut |path, node| {
@@ -123,7 +126,7 @@ fn restore(store: &Store, point: &StoredPoint) -> BTreeMap<Vec<u8>, (NodeKind, u
     found
 }
 
-fn content(found: &BTreeMap<Vec<u8>, (NodeKind, u64, Vec<(u64, Vec<u8>)>)>, path: &[u8]) -> Vec<u8> {
+fn content(found: &Restored, path: &[u8]) -> Vec<u8> {
     let (_, size, data) = &found[path];
     let mut out = vec![0; *size as usize];
     for (at, bytes) in data {
@@ -247,10 +250,8 @@ fn a_lost_pack_makes_the_next_run_read_what_it_held() {
     let home = Home::new();
     let store = home.open();
     home.take(&store, &sample(), &VoidMonitor).unwrap();
-    for object in store.staging().list("pack").unwrap() {
-        std::fs::remove_file(home.path().join(object.name.as_str())).unwrap();
-        break;
-    }
+    let packs = store.staging().list("pack").unwrap();
+    std::fs::remove_file(home.path().join(packs[0].name.as_str())).unwrap();
     let next = home.take(&store, &sample(), &VoidMonitor).unwrap();
     assert!(next.point.counts.files_read > 0);
     assert!(content(&restore(&store, &next), b"big") == noise("big", 3_000_000));

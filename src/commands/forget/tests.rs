@@ -62,3 +62,11 @@ fn a_named_point_goes_unless_it_is_the_newest_complete_one() {
     assert_eq!(planned(&["latest", "--allow-newest"]).unwrap().remove.len(), 1);
     assert_eq!(planned(&["latest~1:etc"]).unwrap_err().kind, Kind::Usage);
 }
+
+#[test]
+fn a_plan_that_no_longer_holds_is_not_carried_out() {
+    let (agreed, other) =
+        (planned(&["--keep-last", "11"]).unwrap(), planned(&["--keep-last", "10"]).unwrap());
+    assert!(still_so(&agreed, &agreed).is_ok());
+    assert!(still_so(&agreed, &other).unwrap_err().message.contains("nothing was removed"));
+}

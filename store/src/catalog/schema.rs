@@ -12,6 +12,10 @@ use crate::error::{ErrorClass, StoreError};
 const VERSION: i64 = 1;
 /// Oldest SQLite without the WAL-reset defect.
 const SQLITE_MIN: i32 = 3_051_003;
+/// Page cache of the writing connection.
+const WRITER_CACHE_KIB: i64 = 8_000;
+/// Page cache of each reading one; there are about as many as threads.
+const READER_CACHE_KIB: i64 = 2_000;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
 
@@ -63,6 +67,7 @@ pub(super) fn prepare(c: &Connection, store: &[u8; 16]) -> Result<(), StoreError
 fn settings(c: &Connection) -> rusqlite::Result<()> {
     c.pragma_update(None, "journal_mode", "WAL")?;
     c.pragma_update(None, "synchronous", "FULL")?;
+    c.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     common(c)
 }
 
@@ -70,7 +75,6 @@ fn common(c: &Connection) -> rusqlite::Result<()> {
     c.pragma_update(None, "foreign_keys", "ON")?;
     c.pragma_update(None, "trusted_schema", "OFF")?;
     c.pragma_update(None, "cell_size_check", "ON")?;
-    c.pragma_update(None, "cache_size", -8_000)?;
     c.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
@@ -102,6 +106,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let c = Connection::open_with_flags(path, flags).map_err(error("open"))?;
     c.busy_timeout(BUSY).map_err(error("open"))?;
-    common(&c).and_then(|()| c.pragma_update(None, "query_only", "ON")).map_err(error("open"))?;
+    let set_up = || {
+        c.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        common(&c)?;
+        c.pragma_update(None, "query_only", "ON")
+    };
+    set_up().map_err(error("open"))?;
     Ok(c)
 }
