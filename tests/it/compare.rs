@@ -69,12 +69,6 @@ impl Differences {
         self
     }
 
-    /// Leaves what concerns one path out.
-    pub fn without_path(mut self, path: &[u8]) -> Self {
-        self.list.retain(|difference| difference.path != path);
-        self
-    }
-
     /// Which classes there are.
     pub fn classes(&self) -> BTreeSet<Class> {
         self.list.iter().map(|difference| difference.class).collect()

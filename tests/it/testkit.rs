@@ -143,11 +143,6 @@ impl Machine {
         self.path("store")
     }
 
-    /// Where the cache of vault ranges lies.
-    pub fn cache(&self) -> PathBuf {
-        self.dir.path().join("cache")
-    }
-
     /// The whole machine.
     pub fn root(&self) -> &Path {
         self.dir.path()
