@@ -241,6 +241,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         StoreError::Catalog { class: ErrorClass::Corrupt, .. } => {
             "the catalog is only a cache: move it away and it is made anew from the store"
         }
+        StoreError::Vault { vault, source: VaultError::Denied { .. } } if vault.starts_with('/') => {
+            "run as the owner of the vault's directory, or as root, or name a directory that this user can write to"
+        }
         StoreError::Vault { source, .. } => return hint_for_vault(source).map(str::to_owned),
         StoreError::Timeout { .. } => "try again; -v shows what is slow",
         _ => return None,

@@ -141,10 +141,7 @@ impl Store {
     pub fn head(dir: &Path) -> Result<StoreHead, StoreError> {
         let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
         if dir.exists() && !dir.is_dir() {
-            return Err(StoreError::invalid(format!(
-                "{} is a file where a store's directory should be",
-                dir.display()
-            )));
+            return Err(not_a_directory("open the store in", dir));
         }
         let config = staging.read_all(&names::config(), SMALL_OBJECT)?;
         let config = config.ok_or_else(|| StoreError::NoStore { path: dir.to_path_buf() })?;
@@ -413,9 +410,13 @@ pub fn unlock(head: &StoreHead, ring: &KeyRing) -> Result<(StoreConfig, Sealer),
     open().map_err(|e: FormatError| e.of("config"))
 }
 
+fn not_a_directory(action: &'static str, dir: &Path) -> StoreError {
+    StoreError::io(action, dir)(std::io::ErrorKind::NotADirectory.into())
+}
+
 fn make_dir(dir: &Path) -> Result<(), StoreError> {
     if dir.exists() && !dir.is_dir() {
-        return Err(StoreError::invalid(format!("{} is a file where a directory should be", dir.display())));
+        return Err(not_a_directory("make directory", dir));
     }
     std::fs::DirBuilder::new()
         .recursive(true)

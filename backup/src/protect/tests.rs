@@ -232,6 +232,20 @@ fn a_file_that_changed_within_the_clocks_step_before_a_point_is_read_again() {
 }
 
 #[test]
+fn a_file_that_is_read_again_though_it_did_not_change_is_not_counted_as_new() {
+    let home = Home::new();
+    let store = home.open();
+    home.take(&store, &sample(), &VoidMonitor).unwrap();
+    home.clock.advance(std::time::Duration::from_secs(60));
+    let session = store.begin(Compression::Zstd(1), &VoidMonitor).unwrap();
+    let again = Request { read_all: true, ..request() };
+    let taken = protect(session, &sample(), &again, &VoidMonitor).unwrap();
+    let counts = &taken.stored.point.counts;
+    assert!(counts.files_read > 0 && counts.files_read == counts.files, "{counts:?}");
+    assert_eq!((taken.files_new, taken.files_changed), (0, counts.files));
+}
+
+#[test]
 fn a_lost_pack_makes_the_next_run_read_what_it_held() {
     let home = Home::new();
     let store = home.open();
