@@ -272,6 +272,38 @@ impl Monitor for Cancelling {
     }
 }
 
+/// Asks to stop at the n-th file that is done.
+struct CancelAt(u64, AtomicU64);
+
+impl Monitor for CancelAt {
+    fn event(&self, event: Event) {
+        if let Event::Done { files, .. } = event {
+            self.1.fetch_add(files, Ordering::SeqCst);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.1.load(Ordering::SeqCst) >= self.0
+    }
+}
+
+#[test]
+fn whenever_a_run_is_interrupted_there_is_either_no_point_or_a_whole_one() {
+    let mut source = MemorySource::new();
+    for n in 0..300 {
+        source.file(format!("file{n:03}").as_bytes(), format!("content {n}").as_bytes());
+    }
+    for n in (0..=300).step_by(12).chain([255, 256, 257, 299, 300]) {
+        let home = Home::new();
+        let store = home.open();
+        match home.take(&store, &source, &CancelAt(n, AtomicU64::new(0))) {
+            Err(ProtectError::Cancelled) => assert!(store.points().unwrap().is_empty(), "at {n}"),
+            Ok(point) => assert_eq!(restore(&store, &point).len(), 300, "at {n}"),
+            Err(e) => panic!("at {n}: {e}"),
+        }
+    }
+}
+
 #[test]
 fn an_interrupted_run_leaves_no_point_and_the_next_one_succeeds() {
     let home = Home::new();
