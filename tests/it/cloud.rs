@@ -1,5 +1,5 @@
 //! Ways to the emulator of Azure on which requests are counted, bytes are measured, and which can be cut and joined again.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_store::vault::testing::{Azurite, HttpProxy};
+
+use crate::testkit::skip;
 
 /// Ways to the emulator: one that counts, and before it one that measures and can be shut.
 pub struct Cloud {
@@ -21,7 +23,7 @@ impl Cloud {
     /// A vault of its own in the emulator; nothing, visibly, where there is none.
     pub fn start(test: &str) -> Option<Self> {
         let Some(main_js) = std::env::var_os("HOLDFAST_AZURITE") else {
-            println!("SKIP {test}: HOLDFAST_AZURITE names no emulator");
+            skip(test, "HOLDFAST_AZURITE names no emulator");
             return None;
         };
         let emulator = Azurite::shared(Path::new(&main_js)).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Root builds all of it, another user what such a one may make. What the file system below cannot hold is told, visibly, and
 //! left out; the rest of the tree stands.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, IFlags, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 
-use crate::testkit::is_root;
+use crate::testkit::{is_root, skip};
 
 /// Entries of the big directory.
 pub const BIG: usize = 3000;
@@ -47,7 +47,7 @@ struct Tree {
 /// Tells what this file system or user cannot have.
 fn attempt<E: std::fmt::Display>(what: &str, done: Result<(), E>) {
     if let Err(error) = done {
-        println!("SKIP {what} in the nasty tree: {error}");
+        skip(&format!("{what} in the nasty tree"), &error.to_string());
     }
 }
 

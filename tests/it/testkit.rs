@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -48,26 +49,29 @@ fn read_all(root: &Path, below: &Path, files: &mut Vec<(PathBuf, Option<Vec<u8>>
     }
 }
 
+/// Says that something is left out. Straight to standard error: what tests print is shown only of those that fail.
+pub fn skip(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIP {what}: {why}");
+}
+
 /// Whether this process may do everything.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
 /// Whether this process is root with a kernel that mounts; else it says, visibly, that the test is left out.
-#[allow(clippy::print_stdout)]
 pub fn can_mount(test: &str) -> bool {
     let can = is_root() && Path::new("/dev/fuse").exists();
     if !can {
-        println!("SKIP {test}: it needs root and /dev/fuse");
+        skip(test, "it needs root and /dev/fuse");
     }
     can
 }
 
 /// Whether this process can have commands run by another user; else it says, visibly, that the test is left out.
-#[allow(clippy::print_stdout)]
 pub fn can_be_nobody(test: &str) -> bool {
     if !is_root() {
-        println!("SKIP {test}: only root can become another user");
+        skip(test, "only root can become another user");
     }
     is_root()
 }
