@@ -1,17 +1,18 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
+mod lock;
 mod reconcile;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
+pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -340,7 +341,13 @@ impl Store {
 
     /// Takes the store for writing; `Locked` if another process has it.
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take(&self.dir)
+        StoreLock::take(&self.dir, "lock")
+    }
+
+    /// Takes the right to add to and remove from this store's vaults: an upload counts packs as there that a reclaim at the same
+    /// time would remove. Backups to staging go on meanwhile.
+    pub fn lock_uploads(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take(&self.dir, "lock.uploads")
     }
 
     /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
@@ -423,34 +430,6 @@ fn make_dir(dir: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(dir)
         .map_err(StoreError::io("make directory", dir))
-}
-
-/// Holds a store for writing until dropped, or until the process ends in whatever way.
-#[derive(Debug)]
-pub struct StoreLock {
-    _file: File,
-}
-
-impl StoreLock {
-    fn take(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("lock");
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(StoreError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let holder = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
-                return Err(StoreError::Locked { path: dir.to_path_buf(), holder });
-            }
-            Err(std::fs::TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
-        }
-        // Who holds it is for people only; failing to say so is no reason to stop.
-        let _ = file.set_len(0).and_then(|()| {
-            std::io::Write::write_all(&mut &file, format!("{}\n", std::process::id()).as_bytes())
-        });
-        Ok(Self { _file: file })
-    }
 }
 
 /// A point in the making.
