@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 
-use crate::catalog::{PackNo, PackRow, PointRow, VaultNo};
+use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
 use crate::chunk_store::write_index_to;
+use crate::clock::Deadline;
 use crate::error::StoreError;
-use crate::id::{PackId, RecoveryPointId, SlotId};
+use crate::id::{IndexId, PackId, RecoveryPointId, SlotId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -19,7 +20,7 @@ use crate::point::{self, Session as VaultSession};
 use crate::store::{POINT_LIMIT, Store, StoreHead};
 use crate::transfer::Transfer;
 use crate::tree::reach::reachable;
-use crate::vault::{ObjectName, VaultError};
+use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// Packs on their way at once: each is held in memory while it is sent.
 const PACKS_AT_ONCE: usize = 4;
@@ -90,31 +91,72 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
     Ok(StoreHead { vault, config, slots })
 }
 
-/// Makes the catalog agree with a listing of the vault's packs: only what is there with the right length counts.
+/// Makes the catalog agree with listings of the vault: only packs that are there with the right length count, and only points that
+/// are there. After a loss nothing in the vault is taken for whole until it was looked up pack by pack.
 pub fn refresh_vault(
     store: &Store,
     no: VaultNo,
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let listed = listed_packs(transfer)?;
+    refresh_vault_by(store, no, transfer, Deadline::NEVER, monitor)
+}
+
+/// The same, unless the deadline passes before the vault has listed what it holds.
+pub fn refresh_vault_by(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let listed = listed_packs(transfer, deadline)?;
+    let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
+    let mut lost = false;
     for row in store.catalog().packs()? {
         let there = listed.get(&row.entry.id) == Some(&row.entry.len);
         let known = row.vaults.contains(&no);
         if known && !there {
             let reason = format!("the pack is missing from vault {}", transfer.address());
             monitor.event(Event::Problem { path: names::pack(&row.entry.id).as_str().into(), reason });
+            store.catalog().forget_proven(no)?;
+            store.catalog().set_mark(Mark::Doubtful, true)?;
+            lost = true;
         }
         if known != there {
             store.catalog().set_confirmed(row.no, no, there)?;
         }
     }
     store.reader().forget_places();
+    refresh_points(store, no, &points, lost, monitor)
+}
+
+/// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole: each that
+/// staging holds is put again, which sends what it misses.
+fn refresh_points(
+    store: &Store,
+    no: VaultNo,
+    listed: &[ObjectInfo],
+    lost: bool,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let listed: HashSet<_> = listed.iter().map(|object| &object.name).collect();
+    for row in store.catalog().points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
+        let name = names::point(&row.tag, &row.id);
+        let there = listed.contains(&name);
+        if !there {
+            let reason = "the recovery point is missing from the vault".to_owned();
+            monitor.event(Event::Problem { path: name.as_str().into(), reason });
+        }
+        if row.staged && (lost || !there) {
+            store.catalog().remove_point(&row.id, Some(no))?;
+        }
+    }
     Ok(())
 }
 
-fn listed_packs(transfer: &Transfer) -> Result<BTreeMap<PackId, u64>, StoreError> {
-    let listed = transfer.list_all("pack/").map_err(of_vault(transfer))?;
+fn listed_packs(transfer: &Transfer, deadline: Deadline) -> Result<BTreeMap<PackId, u64>, StoreError> {
+    let listed = transfer.list_all_by(names::PACKS, deadline).map_err(of_vault(transfer))?;
     Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
 }
 
@@ -133,6 +175,7 @@ pub fn push_point(
     if row.vaults.contains(&no) {
         return Ok(Pushed::default());
     }
+    let _lock = store.lock_uploads()?;
     let needed = packs_needed(store, no, &row)?;
     let (there, missing): (Vec<_>, Vec<_>) = needed.into_iter().partition(|pack| pack.vaults.contains(&no));
     let failed = of_vault(transfer);
@@ -152,31 +195,31 @@ pub fn push_point(
     pushed.packs_there = there.len() as u64;
     index_vault(store, no, transfer)?;
     transfer.put_new(&names::point(&row.tag, id), row.object.clone().into()).map_err(&failed)?;
+    store.catalog().set_proven_point(no, &row.tag, &row.id)?;
     store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
     Ok(pushed)
 }
 
-/// The packs that hold what a point needs. Directories that the newest point of the same source in the vault has as
-/// well need no look: that point is whole there.
+/// The packs that hold what a point needs. Directories that the last point of the same source that this store pushed has as
+/// well need no look: that point is whole there, unless the vault lost something since.
 fn packs_needed(store: &Store, no: VaultNo, row: &PointRow) -> Result<Vec<PackRow>, StoreError> {
     let mut seen = HashSet::new();
-    let base = store
-        .catalog()
-        .points()?
-        .into_iter()
-        .filter(|p| p.tag == row.tag && p.vaults.contains(&no))
-        .max_by_key(|p| p.sequence);
-    if let Some(base) = base {
+    let base = store.catalog().proven_point(no, &row.tag)?;
+    let base = base.map(|id| store.catalog().point(&id)).transpose()?.flatten();
+    if let Some(base) = base.filter(|base| base.vaults.contains(&no)) {
         let base = store.point(&base.id)?;
         reachable(store.reader().as_ref(), &base.point.root, &mut seen, &mut |_, _| Ok(()))?;
     }
     let mut packs = BTreeSet::new();
     let point = store.point(&row.id)?;
     reachable(store.reader().as_ref(), &point.point.root, &mut seen, &mut |_, id| {
-        let location = store
-            .catalog()
-            .locate(id)?
-            .ok_or_else(|| StoreError::NotFound { what: format!("chunk {id}") })?;
+        let found = store.catalog().locate(id)?;
+        // Only damaged copies are left: the vault may have a good one; else sending it names the pack.
+        let found = match found {
+            None => store.catalog().locate_all(id)?.first().copied(),
+            found => found,
+        };
+        let location = found.ok_or_else(|| StoreError::NotFound { what: format!("chunk {id}") })?;
         packs.insert(location.pack);
         Ok(())
     })?;
@@ -229,16 +272,21 @@ fn send_packs(
 /// Sends a pack as the bytes it is, checked against its name first: what the local disk damaged must not go out.
 fn send_pack(store: &Store, no: VaultNo, transfer: &Transfer, pack: &PackRow) -> Result<(), StoreError> {
     let name = names::pack(&pack.entry.id);
-    let bytes = match store.staging().read_all(&name, PACK_LIMIT)? {
-        Some(bytes) => Bytes::from(bytes),
+    let right = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() == pack.entry.id.0;
+    let staged = store.staging().read_all(&name, PACK_LIMIT)?.map(Bytes::from);
+    if staged.as_ref().is_some_and(|bytes| !right(bytes)) {
+        store.catalog().set_bad(pack.no, true)?;
+        if pack.vaults.is_empty() {
+            let detail = "its bytes in the staging directory do not have its name";
+            return Err(StoreError::corrupt(name.as_str(), detail));
+        }
+    }
+    let bytes = match staged.filter(right) {
+        Some(bytes) => bytes,
         None => store.fetch_pack(pack)?,
     };
-    if *blake3::hash(&bytes).as_bytes() != pack.entry.id.0 {
-        store.catalog().set_bad(pack.no, true)?;
-        return Err(StoreError::corrupt(
-            name.as_str(),
-            "its bytes in the staging directory do not have its name",
-        ));
+    if !right(&bytes) {
+        return Err(StoreError::corrupt(name.as_str(), "its bytes in another vault do not have its name"));
     }
     transfer.put_new(&name, bytes).map_err(of_vault(transfer))?;
     store.catalog().set_confirmed(pack.no, no, true)
@@ -269,29 +317,52 @@ pub fn load_catalog(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     let failed = of_vault(transfer);
-    let listed = listed_packs(transfer)?;
+    let listed = listed_packs(transfer, Deadline::NEVER)?;
     let known: BTreeSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
     let objects = transfer.list_all("idx/").map_err(&failed)?;
     monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
     for object in objects {
         let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
-        let bytes = transfer.get(&object.name, PACK_LIMIT).map_err(&failed)?;
-        match Index::open(store.sealer(), id, &bytes) {
+        match open_index(store, transfer, &object.name, id)? {
             Ok(index) => adopt_index(store, no, &id, &index, &listed)?,
-            Err(e) => {
-                monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
-            }
+            Err(e) => monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e }),
         }
         monitor.event(Event::Done { files: 1, bytes: object.len });
     }
     load_uncovered_packs(store, no, transfer, &listed, monitor)?;
-    load_points(store, no, transfer, monitor)
+    load_points(store, no, transfer, monitor)?;
+    // Whether all that these points need was found, nobody has looked.
+    if !store.catalog().point_ids()?.is_empty() {
+        store.catalog().set_mark(Mark::Doubtful, true)?;
+    }
+    store.catalog().set_mark(Mark::FilledFrom(no), true)
+}
+
+/// Twice if need be: the way from the vault may have flipped a bit. One that cannot be had is as good as damaged: packs tell
+/// the same.
+fn open_index(
+    store: &Store,
+    transfer: &Transfer,
+    name: &ObjectName,
+    id: IndexId,
+) -> Result<Result<Index, String>, StoreError> {
+    let open = || match transfer.get(name, PACK_LIMIT) {
+        Ok(bytes) => Ok(Index::open(store.sealer(), id, &bytes).map_err(|e| e.to_string())),
+        Err(e @ (VaultError::NotFound { .. } | VaultError::TooShort { .. } | VaultError::Invalid { .. })) => {
+            Ok(Err(e.to_string()))
+        }
+        Err(e) => Err(of_vault(transfer)(e)),
+    };
+    match open()? {
+        Err(_) => open(),
+        opened => Ok(opened),
+    }
 }
 
 fn adopt_index(
     store: &Store,
     no: VaultNo,
-    id: &crate::id::IndexId,
+    id: &IndexId,
     index: &Index,
     listed: &BTreeMap<PackId, u64>,
 ) -> Result<(), StoreError> {
@@ -324,7 +395,11 @@ fn load_uncovered_packs(
                 .map(|bytes| bytes.to_vec())
                 .map_err(|e| PackError::Store(of_vault(transfer)(e)))
         };
-        match pack::read_entry(store.sealer(), *id, *len, read) {
+        let opened = match pack::read_entry(store.sealer(), *id, *len, read) {
+            Err(PackError::Format(_)) => pack::read_entry(store.sealer(), *id, *len, read),
+            opened => opened,
+        };
+        match opened {
             Ok((entry, chunks)) => store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?,
             Err(PackError::Store(e)) => return Err(e),
             Err(PackError::Format(e)) => {
@@ -347,6 +422,36 @@ impl From<crate::format::FormatError> for PackError {
     }
 }
 
+/// Makes sure that the catalog knows every point that a vault shows, also those that came there in other ways. One that
+/// cannot be opened is an error: what it needs is unknown.
+pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
+    let known = store.catalog().points()?.into_iter().filter(|row| row.vaults.contains(&no));
+    let known: HashSet<_> = known.map(|row| row.id).collect();
+    for object in transfer.list_all(names::POINTS).map_err(of_vault(transfer))? {
+        let Some((tag, id)) = names::point_of(&object.name).filter(|(_, id)| !known.contains(id)) else {
+            continue;
+        };
+        let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
+        let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
+        let point = point.map_err(|e| e.of(object.name.as_str()))?;
+        store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+    }
+    Ok(())
+}
+
+fn vaulted_row(no: VaultNo, point: &point::RecoveryPoint, object: Vec<u8>) -> PointRow {
+    PointRow {
+        id: point.id,
+        tag: point.source_tag,
+        sequence: point.sequence,
+        started: point.started.seconds,
+        hash: *blake3::hash(&object).as_bytes(),
+        object,
+        staged: false,
+        vaults: vec![no],
+    }
+}
+
 fn load_points(
     store: &Store,
     no: VaultNo,
@@ -361,17 +466,13 @@ fn load_points(
         let answers = transfer.get_many(wanted, crate::clock::Deadline::NEVER);
         for (((tag, id), object), bytes) in some.iter().zip(answers) {
             let bytes = bytes.map_err(of_vault(transfer))?;
-            match point::object::open_point(&bytes, store.sealer(), tag, id) {
-                Ok(point) => store.catalog().add_point(&PointRow {
-                    id: *id,
-                    tag: *tag,
-                    sequence: point.sequence,
-                    started: point.started.seconds,
-                    hash: *blake3::hash(&bytes).as_bytes(),
-                    object: bytes.to_vec(),
-                    staged: false,
-                    vaults: vec![no],
-                })?,
+            let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, id);
+            let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {
+                let again = transfer.get(&object.name, POINT_LIMIT).unwrap_or(bytes);
+                open(&again).map(|point| (point, again))
+            });
+            match opened {
+                Ok((point, bytes)) => store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?,
                 Err(e) => {
                     monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
                 }

@@ -9,24 +9,26 @@ mod tests;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::cache::BlockCache;
 use bytes::Bytes;
 
-use crate::catalog::{Catalog, PackRow, PointRow, VaultNo};
+use crate::catalog::{Catalog, Mark, PackRow, PointRow, VaultNo};
 use crate::chunk_store::{Ingest, IngestParts, Ingested};
 use crate::chunker::Chunker;
-use crate::clock::Clock;
+use crate::clock::{Clock, Deadline};
+use crate::copy;
 use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
-use crate::monitor::Monitor;
+use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::point::{self, PagePlace, RecoveryPoint};
 use crate::reader::{Reader, ReaderParts};
@@ -38,7 +40,7 @@ use crate::tree::walk::{PageCache, Pages};
 use crate::vault::ObjectName;
 
 /// Limit of config and key slot objects.
-const SMALL_OBJECT: u64 = 64 << 10;
+pub(crate) const SMALL_OBJECT: u64 = 64 << 10;
 /// Limit of a recovery point object.
 pub(crate) const POINT_LIMIT: u64 = 64 << 20;
 
@@ -97,8 +99,12 @@ pub struct Store {
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
 }
 
+/// A vault that does not list its packs within this time is away, as far as a backup is concerned.
+const LISTING_WAIT: Duration = Duration::from_secs(30);
 /// Bound of parsed pages in memory.
 const PAGE_CACHE: usize = 16 << 20;
+/// Beside the store's lock, which a backup holds, one between uploads and removals from vaults.
+const UPLOADS_LOCK: &str = "lock.uploads";
 /// Bound of fetched ranges in memory where there is no cache directory.
 const MEMORY_RANGES: u64 = 32 << 20;
 
@@ -181,14 +187,49 @@ impl Store {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
         let staging = Staging::new(files);
-        let (catalog, empty) = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
+        let catalog = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
         let store =
             Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
-        if empty {
-            let _lock = store.lock()?;
-            store.reconcile(monitor)?;
-        }
+        store.fill_catalog(monitor)?;
         Ok(store)
+    }
+
+    /// Fills a catalog that was made anew, from staging and from the vaults; also one whose filling was cut off. What it
+    /// does not tell of is not there for anybody, so an error, and another process at work, are told.
+    fn fill_catalog(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let filled = self.catalog.has_mark(Mark::Filled)?;
+        // Whoever holds the lock knows of the points it makes.
+        let lock = if filled && self.knows_staged_points()? { None } else { Some(self.lock()) };
+        let lock = if filled { lock.and_then(Result::ok) } else { lock.transpose()? };
+        if lock.is_some() {
+            self.reconcile(monitor)?;
+            // What was lost before, this catalog cannot know.
+            if !self.catalog.point_ids()?.is_empty() {
+                self.catalog.set_mark(Mark::Doubtful, true)?;
+            }
+            self.catalog.set_mark(Mark::Filled, true)?;
+        }
+        drop(lock);
+        for (no, address, transfer) in &self.vaults {
+            if self.catalog.has_mark(Mark::FilledFrom(*no))? {
+                continue;
+            }
+            // Whoever holds the lock met the vault when it opened the store.
+            let Ok(_lock) = self.lock() else { continue };
+            if let Err(e) = copy::load_catalog(self, *no, transfer, monitor) {
+                let reason = format!("what it holds is not known yet: {e}");
+                monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
+    pub(crate) fn knows_staged_points(&self) -> Result<bool, StoreError> {
+        let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _, _)| id);
+        let known: HashSet<_> = known.collect();
+        let listed = self.staging.list("rp")?;
+        Ok(listed.iter().filter_map(|o| names::point_of(&o.name)).all(|(_, id)| known.contains(&id)))
     }
 
     fn assemble(
@@ -202,9 +243,11 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let cache = match &options.cache_dir {
             None => BlockCache::in_memory(MEMORY_RANGES),
-            Some(dir) => {
-                BlockCache::open(dir, options.cache_limit).map_err(StoreError::io("open cache", dir))?
-            }
+            // A cache that cannot be had, on a full disk say, must not keep anybody from reading.
+            Some(dir) => BlockCache::open(dir, options.cache_limit).unwrap_or_else(|e| {
+                tracing::warn!("cache {}: {e}; ranges are kept in memory instead", dir.display());
+                BlockCache::in_memory(MEMORY_RANGES)
+            }),
         };
         let mut vaults = Vec::new();
         for (address, transfer) in options.vaults {
@@ -344,6 +387,16 @@ impl Store {
         StoreLock::take(&self.dir)
     }
 
+    /// Keeps packs of vaults from being removed while a point that relies on them is on its way; several may hold it.
+    pub(crate) fn lock_uploads(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take_as(&self.dir, UPLOADS_LOCK, false)
+    }
+
+    /// Keeps points from being put into vaults while packs are removed there.
+    pub(crate) fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take_as(&self.dir, UPLOADS_LOCK, true)
+    }
+
     /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
     /// really holds, so that nothing new relies on what is not there.
     pub fn begin(&self, compression: Compression, monitor: &dyn Monitor) -> Result<Session<'_>, StoreError> {
@@ -352,10 +405,30 @@ impl Store {
         // Directories may be missing where a store was put together from copies of its objects.
         self.staging.prepare()?;
         self.staging.clear_temp()?;
-        let reconciled = self.reconcile(monitor)?;
-        let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()?;
-        let ingest = Ingest::begin(self.ingest_parts(compression));
-        Ok(Session { store: self, ingest, suspicious, _lock: lock })
+        self.reconcile(monitor)?;
+        let (seen_vaults, unseen) = self.see_vaults(monitor)?;
+        let suspicious = unseen || self.catalog.has_bad_packs()?;
+        let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
+        Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })
+    }
+
+    /// Asks the vaults that alone hold something what they hold: new points rely on nothing that was not seen. One that does
+    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one.
+    fn see_vaults(&self, monitor: &dyn Monitor) -> Result<(Vec<VaultNo>, bool), StoreError> {
+        let alone = self.catalog.vaults_that_alone_hold()?;
+        let mut seen = Vec::new();
+        for (no, address, transfer) in &self.vaults {
+            if !alone.contains(no) {
+                continue;
+            }
+            let deadline = Deadline::after(self.clock.as_ref(), LISTING_WAIT);
+            match copy::refresh_vault_by(self, *no, transfer, deadline, monitor) {
+                Ok(()) => seen.push(*no),
+                Err(e) => tracing::warn!("vault {address}: {e}; nothing new relies on what it holds"),
+            }
+        }
+        let unseen = alone.iter().any(|no| !seen.contains(no));
+        Ok((seen, unseen))
     }
 
     /// Refuses an action that the store says needs more than this program knows.
@@ -376,6 +449,7 @@ impl Store {
             pack_len: self.config.pack_len as usize,
             frame_len: self.config.frame_len as usize,
             compression,
+            seen_vaults: Vec::new(),
         }
     }
 
@@ -430,11 +504,15 @@ pub struct StoreLock {
 
 impl StoreLock {
     fn take(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("lock");
+        Self::take_as(dir, "lock", true)
+    }
+
+    fn take_as(dir: &Path, name: &str, alone: bool) -> Result<Self, StoreError> {
+        let path = dir.join(name);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(StoreError::io("open", &path))?;
-        match file.try_lock() {
+        match if alone { file.try_lock() } else { file.try_lock_shared() } {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());

@@ -2,6 +2,10 @@
 //! house rules of its source. One binary, so that it is linked once.
 
 mod cli;
+mod crash;
+mod damage;
 mod decoder;
+mod faults;
 mod house;
 mod testkit;
+mod trouble;
