@@ -2,33 +2,34 @@
 
 mod reconcile;
 mod settings;
+mod vaults;
 
 #[cfg(test)]
 mod tests;
 
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
+pub(crate) use vaults::of_vault;
+pub use vaults::{learn_points, load_catalog, refresh_vault};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::cache::BlockCache;
 use bytes::Bytes;
 
-use crate::catalog::{Catalog, Mark, PackRow, PointRow, VaultNo};
+use crate::catalog::{Catalog, PackRow, PointRow, VaultNo};
 use crate::chunk_store::{Ingest, IngestParts, Ingested};
 use crate::chunker::Chunker;
-use crate::clock::{Clock, Deadline};
-use crate::copy;
+use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
-use crate::monitor::{Event, Monitor};
+use crate::monitor::Monitor;
 use crate::names;
 use crate::point::{self, PagePlace, RecoveryPoint};
 use crate::reader::{Reader, ReaderParts};
@@ -99,8 +100,6 @@ pub struct Store {
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
 }
 
-/// A vault that does not list its packs within this time is away, as far as a backup is concerned.
-const LISTING_WAIT: Duration = Duration::from_secs(30);
 /// Bound of parsed pages in memory.
 const PAGE_CACHE: usize = 16 << 20;
 /// Beside the store's lock, which a backup holds, one between uploads and removals from vaults.
@@ -192,44 +191,6 @@ impl Store {
             Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
         store.fill_catalog(monitor)?;
         Ok(store)
-    }
-
-    /// Fills a catalog that was made anew, from staging and from the vaults; also one whose filling was cut off. What it
-    /// does not tell of is not there for anybody, so an error, and another process at work, are told.
-    fn fill_catalog(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        let filled = self.catalog.has_mark(Mark::Filled)?;
-        // Whoever holds the lock knows of the points it makes.
-        let lock = if filled && self.knows_staged_points()? { None } else { Some(self.lock()) };
-        let lock = if filled { lock.and_then(Result::ok) } else { lock.transpose()? };
-        if lock.is_some() {
-            self.reconcile(monitor)?;
-            // What was lost before, this catalog cannot know.
-            if !self.catalog.point_ids()?.is_empty() {
-                self.catalog.set_mark(Mark::Doubtful, true)?;
-            }
-            self.catalog.set_mark(Mark::Filled, true)?;
-        }
-        drop(lock);
-        for (no, address, transfer) in &self.vaults {
-            if self.catalog.has_mark(Mark::FilledFrom(*no))? {
-                continue;
-            }
-            // Whoever holds the lock met the vault when it opened the store.
-            let Ok(_lock) = self.lock() else { continue };
-            if let Err(e) = copy::load_catalog(self, *no, transfer, monitor) {
-                let reason = format!("what it holds is not known yet: {e}");
-                monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
-    pub(crate) fn knows_staged_points(&self) -> Result<bool, StoreError> {
-        let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _, _)| id);
-        let known: HashSet<_> = known.collect();
-        let listed = self.staging.list("rp")?;
-        Ok(listed.iter().filter_map(|o| names::point_of(&o.name)).all(|(_, id)| known.contains(&id)))
     }
 
     fn assemble(
@@ -410,25 +371,6 @@ impl Store {
         let suspicious = unseen || self.catalog.has_bad_packs()?;
         let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
         Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })
-    }
-
-    /// Asks the vaults that alone hold something what they hold: new points rely on nothing that was not seen. One that does
-    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one.
-    fn see_vaults(&self, monitor: &dyn Monitor) -> Result<(Vec<VaultNo>, bool), StoreError> {
-        let alone = self.catalog.vaults_that_alone_hold()?;
-        let mut seen = Vec::new();
-        for (no, address, transfer) in &self.vaults {
-            if !alone.contains(no) {
-                continue;
-            }
-            let deadline = Deadline::after(self.clock.as_ref(), LISTING_WAIT);
-            match copy::refresh_vault_by(self, *no, transfer, deadline, monitor) {
-                Ok(()) => seen.push(*no),
-                Err(e) => tracing::warn!("vault {address}: {e}; nothing new relies on what it holds"),
-            }
-        }
-        let unseen = alone.iter().any(|no| !seen.contains(no));
-        Ok((seen, unseen))
     }
 
     /// Refuses an action that the store says needs more than this program knows.

@@ -259,10 +259,7 @@ fn a_push_to_azure_killed_at_any_moment_sends_no_confirmed_pack_again() {
 fn azure_packs(url: &str) -> usize {
     let vault = holdfast_store::vault::address::open(
         &url.parse().unwrap(),
-        &holdfast_store::vault::address::Credentials {
-            azure: Some(Azurite::credential()),
-            ..Default::default()
-        },
+        &holdfast_store::vault::address::Credentials { azure: Some(Azurite::credential()) },
     )
     .unwrap();
     let clock = std::sync::Arc::new(holdfast_store::clock::SystemClock);

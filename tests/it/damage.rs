@@ -171,9 +171,7 @@ impl Whole {
                 code != 0 || lost.is_empty(),
                 "{kind:?} {action:?}: restore is content, {lost:?} are not right"
             );
-            broken.extend(
-                (code == 3).then_some(lost).unwrap_or_default().into_iter().map(|path| (id.clone(), path)),
-            );
+            broken.extend(lost.into_iter().filter(|_| code == 3).map(|path| (id.clone(), path)));
             codes.push(code);
         }
         let checked = run(&self.machine, &dir, &["check", "--read-data", "--json"]);
