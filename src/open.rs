@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::VaultId;
+use holdfast_store::monitor::Monitor;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::sheet::parse_words;
@@ -58,6 +59,18 @@ pub fn open_unlocked(
     ring: &KeyRing,
     bounds: Bounds,
 ) -> Result<Store, Failure> {
+    open_watched(context, dir, id, ring, bounds, &*context.terminal.monitor())
+}
+
+/// The same, telling what opening finds to a monitor of the caller's.
+pub fn open_watched(
+    context: &Context<'_>,
+    dir: &Path,
+    id: &VaultId,
+    ring: &KeyRing,
+    bounds: Bounds,
+    monitor: &dyn Monitor,
+) -> Result<Store, Failure> {
     let vaults = vaults_of(context, dir)?;
     let cache_dir = (!vaults.is_empty()).then(|| cache_dir(context, id));
     let options = StoreOptions {
@@ -67,8 +80,7 @@ pub fn open_unlocked(
         vaults,
         clock: Arc::clone(context.terminal.clock()),
     };
-    let monitor = context.terminal.monitor();
-    Ok(Store::open(dir, ring, options, &*monitor)?)
+    Ok(Store::open(dir, ring, options, monitor)?)
 }
 
 /// Where a store's vault ranges are cached.

@@ -232,6 +232,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             "this key slot is damaged, the data is not: open the store with another secret \
              (HOLDFAST_RECOVERY_KEY takes the words of the recovery sheet) and add a new slot with `holdfast key add`"
         }
+        StoreError::Corrupt { object, .. } if object.ends_with("settings.json") => {
+            "it holds the addresses of the vaults and nothing else: move it away and name them again with `holdfast vault add`"
+        }
         StoreError::Corrupt { .. } => {
             "`holdfast check --read-data` finds all damage and the points it touches"
         }

@@ -228,7 +228,6 @@ pub fn push_everywhere(store: &Store, stored: &StoredPoint, monitor: &WorkMonito
     if store.vaults().is_empty() {
         return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
     }
-    let _uploading = store.lock_uploads()?;
     for (no, _, transfer) in store.vaults() {
         copy::refresh_vault(store, *no, transfer, monitor)?;
         copy::push_point(store, *no, transfer, &stored.point.id, monitor)?;

@@ -224,7 +224,6 @@ fn still_so(agreed: &RetentionPlan, now: &RetentionPlan) -> Result<(), Failure> 
 /// Removes the points, each from the vaults first: what fails there leaves a point that can be forgotten again. The object
 /// goes before the catalog's word of it, because what the catalog still knows keeps its packs.
 fn remove(store: &Store, _lock: &StoreLock, plan: &RetentionPlan) -> Result<(), Failure> {
-    let _uploads = store.lock_uploads()?;
     let mut rows = Vec::new();
     for decision in &plan.remove {
         rows.extend(store.catalog().point(&decision.id)?);

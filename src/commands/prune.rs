@@ -74,7 +74,6 @@ pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
 
 /// Prunes an open store whose lock is held; `forget --prune` ends with this.
 pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool) -> Outcome {
-    let _uploads = store.lock_uploads()?;
     let mut sum = Pruned { message_type: "summary", dry_run, ..Pruned::default() };
     let vaults = store.vaults().iter().map(|(no, address, _)| (Place::Vault(*no), address.as_str()));
     for (place, name) in std::iter::once((Place::Staging, "staging")).chain(vaults) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_store::catalog::Mark;
 use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting, unlock};
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use super::Context;
 use super::mount::{MountArgs, mount_store, serve};
 use crate::create::add_machine_key;
-use crate::open::{Bounds, connect, open_slots, open_unlocked, secret_of};
+use crate::open::{Bounds, connect, open_slots, open_watched, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::terminal::text;
 
@@ -61,10 +62,13 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     Store::adopt(dir, &head)?;
     let settings = StoreSettings { vaults: vec![VaultSetting { url: address.clone() }] };
     settings.save(dir)?;
-    let store = open_unlocked(context, dir, &head.vault, &ring, Bounds::default())?;
     let monitor = context.terminal.monitor();
+    let store = open_watched(context, dir, &head.vault, &ring, Bounds::default(), &*monitor)?;
     for (no, _, transfer) in store.vaults() {
-        copy::load_catalog(&store, *no, transfer, &*monitor)?;
+        // Opening has done it, unless something went wrong, which here is a failure.
+        if !store.catalog().has_mark(Mark::FilledFrom(*no))? {
+            copy::load_catalog(&store, *no, transfer, &*monitor)?;
+        }
     }
     let troubles = monitor.problems();
     drop(monitor);

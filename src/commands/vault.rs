@@ -152,7 +152,6 @@ fn upload(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Resu
         [] => scope.select(store.points()?),
         _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
     };
-    let _uploading = store.lock_uploads()?;
     let monitor = context.terminal.monitor();
     let mut pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
     for (no, address, transfer) in store.vaults() {

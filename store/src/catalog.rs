@@ -4,12 +4,14 @@
 //! One process writes at a time (the store's lock); readers of any process go on beside it (WAL). `synchronous=FULL`,
 //! because staged packs may be evicted on the word of a commit.
 
+mod marks;
 mod points;
 mod schema;
 
 #[cfg(test)]
 mod tests;
 
+pub use marks::Mark;
 pub use points::PointRow;
 
 use std::path::{Path, PathBuf};
@@ -57,7 +59,9 @@ pub struct PackRow {
 /// The open catalog of a store.
 #[derive(Debug)]
 pub struct Catalog {
+    /// Where further connections for reading are opened; nowhere if there can be only the one.
     path: Option<PathBuf>,
+    instance: Vec<u8>,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
 }
@@ -73,6 +77,8 @@ fn error(during: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorClass::Locked,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorClass::Corrupt,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => ErrorClass::Denied,
+            // What no longer reads as what was written.
+            None if matches!(e, rusqlite::Error::FromSqlConversionFailure(..)) => ErrorClass::Corrupt,
             _ => ErrorClass::Unavailable,
         };
         StoreError::Catalog { detail: format!("{during}: {e}"), class }
@@ -81,33 +87,40 @@ fn error(during: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
 
 impl Catalog {
     /// Opens or makes the catalog at `path`. One that is damaged, foreign or of another version is set aside as
-    /// `catalog.db.damaged` and made anew, empty: `true` then says that it must be filled.
-    pub fn open(path: &Path, store: &[u8; 16]) -> Result<(Self, bool), StoreError> {
-        let new = !path.exists();
-        let opened = Self::open_file(path, store);
-        let (connection, empty) = match opened {
-            Ok(connection) => (connection, new),
+    /// `catalog.db.damaged` and made anew, empty. Whether it was ever filled, [`Mark::Filled`] says.
+    pub fn open(path: &Path, store: &[u8; 16]) -> Result<Self, StoreError> {
+        let connection = match Self::open_file(path, store) {
             Err(e) if e.class() == ErrorClass::Corrupt => {
                 set_aside(path)?;
-                (Self::open_file(path, store)?, true)
+                Self::open_file(path, store)?
             }
-            Err(e) => return Err(e),
+            Err(e) if matches!(e.class(), ErrorClass::Unavailable | ErrorClass::Full) => {
+                return Self::open_alone(path, store).map_err(|_| e);
+            }
+            opened => opened?,
         };
-        Ok((
-            Self {
-                path: Some(path.to_path_buf()),
-                writer: Mutex::new(connection),
-                readers: Mutex::default(),
-            },
-            empty,
-        ))
+        Self::of(connection, Some(path.to_path_buf()))
+    }
+
+    /// On a disk without room for the memory that processes share about a catalog (32 KiB): one process alone needs none, and
+    /// reading must go on.
+    fn open_alone(path: &Path, store: &[u8; 16]) -> Result<Self, StoreError> {
+        let connection = Connection::open(path).map_err(error("open"))?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(error("open"))?;
+        schema::prepare(&connection, store)?;
+        Self::of(connection, None)
+    }
+
+    fn of(connection: Connection, path: Option<PathBuf>) -> Result<Self, StoreError> {
+        let instance = schema::instance(&connection).map_err(error("open"))?;
+        Ok(Self { path, instance, writer: Mutex::new(connection), readers: Mutex::default() })
     }
 
     /// An empty catalog in memory.
     pub fn in_memory(store: &[u8; 16]) -> Result<Self, StoreError> {
         let connection = Connection::open_in_memory().map_err(error("open"))?;
         schema::prepare(&connection, store)?;
-        Ok(Self { path: None, writer: Mutex::new(connection), readers: Mutex::default() })
+        Self::of(connection, None)
     }
 
     fn open_file(path: &Path, store: &[u8; 16]) -> Result<Connection, StoreError> {
@@ -130,7 +143,7 @@ impl Catalog {
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => schema::open_reader(path)?,
+            None => schema::open_reader(path, &self.instance)?,
         };
         let result = f(&connection).map_err(error(during));
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,13 +169,30 @@ impl Catalog {
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
         self.read("locate a chunk", |c| {
             c.prepare_cached(
-                "SELECT c.pack, c.start, c.len FROM chunk c JOIN pack p ON p.no = c.pack
+                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack p ON p.no = c.pack
                  WHERE c.id = ?1 AND p.bad = 0 ORDER BY p.staged DESC LIMIT 1",
             )?
-            .query_row([&id.0[..]], |row| {
-                Ok(Location { pack: PackNo(row.get(0)?), start: row.get(1)?, len: row.get(2)? })
-            })
+            .query_row([&id.0[..]], |row| location(id, row))
             .optional()
+        })
+    }
+
+    /// Whether a chunk lies in a good pack of staging or of one of these vaults.
+    pub fn is_in(&self, id: &ChunkId, vaults: &[VaultNo]) -> Result<bool, StoreError> {
+        let vaults: Vec<String> = vaults.iter().map(|no| no.0.to_string()).collect();
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM chunk c JOIN pack p ON p.no = c.pack WHERE c.id = ?1 AND p.bad = 0
+             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({}))))",
+            vaults.join(",")
+        );
+        self.read("look for a chunk", |c| c.prepare_cached(&sql)?.query_row([&id.0[..]], |row| row.get(0)))
+    }
+
+    /// Vaults with packs that staging lacks, those among them to which there is no way any more.
+    pub fn vaults_that_alone_hold(&self) -> Result<Vec<VaultNo>, StoreError> {
+        self.read("look for packs", |c| {
+            let sql = "SELECT DISTINCT vault FROM place JOIN pack ON no = pack WHERE staged = 0";
+            c.prepare_cached(sql)?.query_map([], |row| Ok(VaultNo(row.get(0)?)))?.collect()
         })
     }
 
@@ -170,12 +200,10 @@ impl Catalog {
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>, StoreError> {
         self.read("locate a chunk", |c| {
             c.prepare_cached(
-                "SELECT c.pack, c.start, c.len FROM chunk c JOIN pack p ON p.no = c.pack
+                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack p ON p.no = c.pack
                  WHERE c.id = ?1 ORDER BY p.bad, p.staged DESC",
             )?
-            .query_map([&id.0[..]], |row| {
-                Ok(Location { pack: PackNo(row.get(0)?), start: row.get(1)?, len: row.get(2)? })
-            })?
+            .query_map([&id.0[..]], |row| location(id, row))?
             .collect()
         })
     }
@@ -275,29 +303,25 @@ impl Catalog {
         })
     }
 
-    /// Whether any pack is marked as damaged, or any was ever lost: then what old points refer to may not be there.
+    /// Whether any pack is marked as damaged, or something that points need may be missing.
     pub fn has_bad_packs(&self) -> Result<bool, StoreError> {
-        self.read("look for damaged packs", |c| {
-            c.query_row(
-                "SELECT EXISTS (SELECT 1 FROM pack WHERE bad = 1) OR EXISTS (SELECT 1 FROM meta WHERE key = 'lost')",
-                [],
-                |row| row.get(0),
-            )
-        })
+        let bad = self.read("look for damaged packs", |c| {
+            c.query_row("SELECT EXISTS (SELECT 1 FROM pack WHERE bad = 1)", [], |row| row.get(0))
+        })?;
+        Ok(bad || self.has_mark(Mark::Doubtful)?)
     }
 
-    /// Records that a pack which points may need is gone.
-    pub fn note_loss(&self) -> Result<(), StoreError> {
-        self.write("note a loss", |t| {
-            t.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('lost', 1)", []).map(drop)
-        })
-    }
-
-    /// Number of a vault by its address; made if it is new.
+    /// Number of a vault by its address; made if it is new. A known one is not written: a full disk must not keep anybody from reading.
     pub fn vault_no(&self, address: &str) -> Result<VaultNo, StoreError> {
+        const FIND: &str = "SELECT no FROM vault WHERE address = ?1";
+        let no = |row: &rusqlite::Row<'_>| Ok(VaultNo(row.get(0)?));
+        let known = self.read("find a vault", |c| c.query_row(FIND, [address], no).optional())?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
         self.write("register a vault", |t| {
             t.execute("INSERT OR IGNORE INTO vault(address) VALUES (?1)", [address])?;
-            t.query_row("SELECT no FROM vault WHERE address = ?1", [address], |row| Ok(VaultNo(row.get(0)?)))
+            t.query_row(FIND, [address], no)
         })
     }
 
@@ -435,12 +459,33 @@ fn insert_pack(
     }
     // In key order the B-tree is touched page by page.
     rows.sort_unstable();
-    let mut insert =
-        t.prepare_cached("INSERT OR IGNORE INTO chunk(id, pack, start, len) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert = t.prepare_cached(
+        "INSERT OR IGNORE INTO chunk(id, pack, start, len, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
     for (id, start, len) in rows {
-        insert.execute(params![&id.0[..], no, start, len])?;
+        insert.execute(params![&id.0[..], no, start, len, row_sum(&id, no, start, len)])?;
     }
     Ok(no)
+}
+
+/// A row of the chunk table that is what it was when it was written. A bit that flips in it would else have a reader take
+/// other bytes of the right pack, which every seal vouches for.
+fn location(id: &ChunkId, row: &rusqlite::Row<'_>) -> rusqlite::Result<Location> {
+    let (pack, start, len): (i64, u32, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    if row_sum(id, pack, start, len) != row.get::<_, u32>(3)? {
+        let e = FormatError::damaged(format!("the catalog's row of chunk {id}"));
+        return Err(rusqlite::Error::FromSqlConversionFailure(
+            3,
+            rusqlite::types::Type::Integer,
+            Box::new(e),
+        ));
+    }
+    Ok(Location { pack: PackNo(pack), start, len })
+}
+
+fn row_sum(id: &ChunkId, pack: i64, start: u32, len: u32) -> u32 {
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&id.0), &pack.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(sum, &start.to_le_bytes()), &len.to_le_bytes())
 }
 
 fn forget_if_nowhere(t: &rusqlite::Transaction<'_>, no: PackNo) -> rusqlite::Result<()> {

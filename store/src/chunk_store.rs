@@ -1,7 +1,7 @@
 //! How new chunks become packs: many threads compress, one seals and one proves and writes.
 //!
 //! A chunk is new if the catalog does not know it in a pack that this session has seen whole (`Store::begin` compares
-//! with a listing first) and nobody in this session has claimed it. Whoever claims a chunk must deliver it. A finished pack is opened
+//! with listings of staging and of the vaults first) and nobody in this session has claimed it. Whoever claims a chunk must deliver it. A finished pack is opened
 //! again, decoded and hashed before it is written: memory and compressors do fail in the field (restic's issues 4523 and
 //! 4529), and a defect found now costs a retry instead of a restore. After every error the session is over and nothing
 //! of it counts but the packs that are complete.
@@ -51,6 +51,8 @@ pub struct IngestParts {
     pub frame_len: usize,
     /// How hard to compress.
     pub compression: Compression,
+    /// Vaults on which new points may rely: they listed their packs in this session. Staging always counts.
+    pub seen_vaults: Vec<VaultNo>,
 }
 
 /// What came of an ingest.
@@ -109,7 +111,7 @@ impl Ingest {
 
     /// Whether the store has the chunk, from before or by this session.
     pub fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
-        Ok(self.lock_claimed().contains(id) || self.parts.catalog.locate(id)?.is_some())
+        Ok(self.lock_claimed().contains(id) || self.is_stored(id)?)
     }
 
     /// `true` if the chunk is new: the caller must deliver it.
@@ -118,11 +120,15 @@ impl Ingest {
             return Ok(false);
         }
         // The order matters: a claim is given up only after the catalog knows the chunk.
-        if self.parts.catalog.locate(id)?.is_some() {
+        if self.is_stored(id)? {
             self.lock_claimed().remove(id);
             return Ok(false);
         }
         Ok(true)
+    }
+
+    fn is_stored(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        self.parts.catalog.is_in(id, &self.parts.seen_vaults)
     }
 
     /// An empty builder of frames as this store wants them.

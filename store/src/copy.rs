@@ -1,25 +1,27 @@
-//! Bringing recovery points into a vault, and a store's catalog out of one.
+//! Bringing recovery points into a vault, and what a vault shows to a machine that has nothing.
 //!
 //! The order is what makes a crash harmless: session, packs, index, and the recovery point last. A pack counts as sent when
 //! the vault confirmed it, and that is recorded pack by pack: the next run goes on where this one ended.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 
 use crate::catalog::{PackNo, PackRow, PointRow, VaultNo};
 use crate::chunk_store::write_index_to;
 use crate::error::StoreError;
-use crate::id::{PackId, RecoveryPointId, SlotId};
+use crate::id::{RecoveryPointId, SlotId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::pack::PACK_LIMIT;
 use crate::point::{self, Session as VaultSession};
-use crate::store::{POINT_LIMIT, Store, StoreHead};
+use crate::store::{Store, StoreHead, of_vault};
 use crate::transfer::Transfer;
 use crate::tree::reach::reachable;
 use crate::vault::{ObjectName, VaultError};
+
+pub use crate::store::{learn_points, load_catalog, refresh_vault};
 
 /// Packs on their way at once: each is held in memory while it is sent.
 const PACKS_AT_ONCE: usize = 4;
@@ -35,11 +37,6 @@ pub struct Pushed {
     pub bytes: u64,
     /// Packs of the point that the vault had already.
     pub packs_there: u64,
-}
-
-fn of_vault(transfer: &Transfer) -> impl Fn(VaultError) -> StoreError {
-    let vault = transfer.address();
-    move |source| StoreError::Vault { vault: vault.clone(), source }
 }
 
 /// Makes a vault ready for a store: containers, a proof of its promises, config and key slots. A vault that
@@ -90,34 +87,6 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
     Ok(StoreHead { vault, config, slots })
 }
 
-/// Makes the catalog agree with a listing of the vault's packs: only what is there with the right length counts.
-pub fn refresh_vault(
-    store: &Store,
-    no: VaultNo,
-    transfer: &Transfer,
-    monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
-    let listed = listed_packs(transfer)?;
-    for row in store.catalog().packs()? {
-        let there = listed.get(&row.entry.id) == Some(&row.entry.len);
-        let known = row.vaults.contains(&no);
-        if known && !there {
-            let reason = format!("the pack is missing from vault {}", transfer.address());
-            monitor.event(Event::Problem { path: names::pack(&row.entry.id).as_str().into(), reason });
-        }
-        if known != there {
-            store.catalog().set_confirmed(row.no, no, there)?;
-        }
-    }
-    store.reader().forget_places();
-    Ok(())
-}
-
-fn listed_packs(transfer: &Transfer) -> Result<BTreeMap<PackId, u64>, StoreError> {
-    let listed = transfer.list_all("pack/").map_err(of_vault(transfer))?;
-    Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
-}
-
 /// Puts a point into a vault with everything it needs that is not there.
 pub fn push_point(
     store: &Store,
@@ -133,6 +102,7 @@ pub fn push_point(
     if row.vaults.contains(&no) {
         return Ok(Pushed::default());
     }
+    let _lock = store.lock_uploads()?;
     let needed = packs_needed(store, no, &row)?;
     let (there, missing): (Vec<_>, Vec<_>) = needed.into_iter().partition(|pack| pack.vaults.contains(&no));
     let failed = of_vault(transfer);
@@ -152,31 +122,31 @@ pub fn push_point(
     pushed.packs_there = there.len() as u64;
     index_vault(store, no, transfer)?;
     transfer.put_new(&names::point(&row.tag, id), row.object.clone().into()).map_err(&failed)?;
+    store.catalog().set_proven_point(no, &row.tag, &row.id)?;
     store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
     Ok(pushed)
 }
 
-/// The packs that hold what a point needs. Directories that the newest point of the same source in the vault has as
-/// well need no look: that point is whole there.
+/// The packs that hold what a point needs. Directories that the last point of the same source that this store pushed has as
+/// well need no look: that point is whole there, unless the vault lost something since.
 fn packs_needed(store: &Store, no: VaultNo, row: &PointRow) -> Result<Vec<PackRow>, StoreError> {
     let mut seen = HashSet::new();
-    let base = store
-        .catalog()
-        .points()?
-        .into_iter()
-        .filter(|p| p.tag == row.tag && p.vaults.contains(&no))
-        .max_by_key(|p| p.sequence);
-    if let Some(base) = base {
+    let base = store.catalog().proven_point(no, &row.tag)?;
+    let base = base.map(|id| store.catalog().point(&id)).transpose()?.flatten();
+    if let Some(base) = base.filter(|base| base.vaults.contains(&no)) {
         let base = store.point(&base.id)?;
         reachable(store.reader().as_ref(), &base.point.root, &mut seen, &mut |_, _| Ok(()))?;
     }
     let mut packs = BTreeSet::new();
     let point = store.point(&row.id)?;
     reachable(store.reader().as_ref(), &point.point.root, &mut seen, &mut |_, id| {
-        let location = store
-            .catalog()
-            .locate(id)?
-            .ok_or_else(|| StoreError::NotFound { what: format!("chunk {id}") })?;
+        let found = store.catalog().locate(id)?;
+        // Only damaged copies are left: the vault may have a good one; else sending it names the pack.
+        let found = match found {
+            None => store.catalog().locate_all(id)?.first().copied(),
+            found => found,
+        };
+        let location = found.ok_or_else(|| StoreError::NotFound { what: format!("chunk {id}") })?;
         packs.insert(location.pack);
         Ok(())
     })?;
@@ -229,16 +199,21 @@ fn send_packs(
 /// Sends a pack as the bytes it is, checked against its name first: what the local disk damaged must not go out.
 fn send_pack(store: &Store, no: VaultNo, transfer: &Transfer, pack: &PackRow) -> Result<(), StoreError> {
     let name = names::pack(&pack.entry.id);
-    let bytes = match store.staging().read_all(&name, PACK_LIMIT)? {
-        Some(bytes) => Bytes::from(bytes),
+    let right = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() == pack.entry.id.0;
+    let staged = store.staging().read_all(&name, PACK_LIMIT)?.map(Bytes::from);
+    if staged.as_ref().is_some_and(|bytes| !right(bytes)) {
+        store.catalog().set_bad(pack.no, true)?;
+        if pack.vaults.is_empty() {
+            let detail = "its bytes in the staging directory do not have its name";
+            return Err(StoreError::corrupt(name.as_str(), detail));
+        }
+    }
+    let bytes = match staged.filter(right) {
+        Some(bytes) => bytes,
         None => store.fetch_pack(pack)?,
     };
-    if *blake3::hash(&bytes).as_bytes() != pack.entry.id.0 {
-        store.catalog().set_bad(pack.no, true)?;
-        return Err(StoreError::corrupt(
-            name.as_str(),
-            "its bytes in the staging directory do not have its name",
-        ));
+    if !right(&bytes) {
+        return Err(StoreError::corrupt(name.as_str(), "its bytes in another vault do not have its name"));
     }
     transfer.put_new(&name, bytes).map_err(of_vault(transfer))?;
     store.catalog().set_confirmed(pack.no, no, true)
@@ -258,126 +233,4 @@ fn index_vault(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), St
     write_index_to(store.sealer(), store.catalog(), index, Some(no), |name, bytes| {
         transfer.put_new(name, bytes).map_err(of_vault(transfer)).map(drop)
     })
-}
-
-/// Fills the catalog with what a vault holds: index objects first, packs that none covers by their own
-/// directories, then the points. What does not open is told and left out.
-pub fn load_catalog(
-    store: &Store,
-    no: VaultNo,
-    transfer: &Transfer,
-    monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
-    let failed = of_vault(transfer);
-    let listed = listed_packs(transfer)?;
-    let known: BTreeSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
-    let objects = transfer.list_all("idx/").map_err(&failed)?;
-    monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
-    for object in objects {
-        let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
-        let bytes = transfer.get(&object.name, PACK_LIMIT).map_err(&failed)?;
-        match Index::open(store.sealer(), id, &bytes) {
-            Ok(index) => adopt_index(store, no, &id, &index, &listed)?,
-            Err(e) => {
-                monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
-            }
-        }
-        monitor.event(Event::Done { files: 1, bytes: object.len });
-    }
-    load_uncovered_packs(store, no, transfer, &listed, monitor)?;
-    load_points(store, no, transfer, monitor)
-}
-
-fn adopt_index(
-    store: &Store,
-    no: VaultNo,
-    id: &crate::id::IndexId,
-    index: &Index,
-    listed: &BTreeMap<PackId, u64>,
-) -> Result<(), StoreError> {
-    let packs = index.packs_with_chunks();
-    let there: Vec<(&PackEntry, &[PackedChunk])> = packs
-        .iter()
-        .filter(|(entry, _)| listed.get(&entry.id) == Some(&entry.len))
-        .map(|(entry, chunks)| (*entry, chunks.as_slice()))
-        .collect();
-    store.catalog().add_packs(&there, false, Some(no))?;
-    let ids: Vec<PackId> = there.iter().map(|(entry, _)| entry.id).collect();
-    store.catalog().add_index(id, &ids, Some(no))
-}
-
-fn load_uncovered_packs(
-    store: &Store,
-    no: VaultNo,
-    transfer: &Transfer,
-    listed: &BTreeMap<PackId, u64>,
-    monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
-    for (id, len) in listed {
-        if store.catalog().pack_by_id(id)?.is_some_and(|row| row.vaults.contains(&no)) {
-            continue;
-        }
-        let name = names::pack(id);
-        let read = |offset: u64, n: usize| {
-            transfer
-                .get_range(&name, offset..offset + n as u64, crate::clock::Deadline::NEVER)
-                .map(|bytes| bytes.to_vec())
-                .map_err(|e| PackError::Store(of_vault(transfer)(e)))
-        };
-        match pack::read_entry(store.sealer(), *id, *len, read) {
-            Ok((entry, chunks)) => store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?,
-            Err(PackError::Store(e)) => return Err(e),
-            Err(PackError::Format(e)) => {
-                monitor.event(Event::Problem { path: name.as_str().into(), reason: e.to_string() });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A damaged pack is told and left out; a vault that fails ends the loading.
-enum PackError {
-    Format(crate::format::FormatError),
-    Store(StoreError),
-}
-
-impl From<crate::format::FormatError> for PackError {
-    fn from(e: crate::format::FormatError) -> Self {
-        Self::Format(e)
-    }
-}
-
-fn load_points(
-    store: &Store,
-    no: VaultNo,
-    transfer: &Transfer,
-    monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
-    let objects = transfer.list_all("rp/").map_err(of_vault(transfer))?;
-    monitor.event(Event::Stage { name: "points", files_total: objects.len() as u64, bytes_total: 0 });
-    let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
-    for some in points.chunks(64) {
-        let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
-        let answers = transfer.get_many(wanted, crate::clock::Deadline::NEVER);
-        for (((tag, id), object), bytes) in some.iter().zip(answers) {
-            let bytes = bytes.map_err(of_vault(transfer))?;
-            match point::object::open_point(&bytes, store.sealer(), tag, id) {
-                Ok(point) => store.catalog().add_point(&PointRow {
-                    id: *id,
-                    tag: *tag,
-                    sequence: point.sequence,
-                    started: point.started.seconds,
-                    hash: *blake3::hash(&bytes).as_bytes(),
-                    object: bytes.to_vec(),
-                    staged: false,
-                    vaults: vec![no],
-                })?,
-                Err(e) => {
-                    monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
-                }
-            }
-            monitor.event(Event::Done { files: 1, bytes: object.len });
-        }
-    }
-    Ok(())
 }

@@ -217,7 +217,7 @@ impl Reader {
 
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
     pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
-        let location = self.catalog.locate(id)?.ok_or_else(|| missing(id))?;
+        let location = self.find(id)?;
         let map = self.pack_map(location.pack)?;
         let start = u64::from(location.start);
         let mut frames = map.frames_of(start, start + u64::from(location.len));
@@ -257,7 +257,7 @@ impl Reader {
         id: &ChunkId,
         read: impl Fn(&Location) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
-        let first = self.catalog.locate(id)?.ok_or_else(|| missing(id))?;
+        let first = self.find(id)?;
         let error = match read(&first) {
             Ok(bytes) => return Ok(bytes),
             Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => {
@@ -272,6 +272,14 @@ impl Reader {
             }
         }
         Err(error)
+    }
+
+    /// The best place of a chunk: one in a pack with damage somewhere only where there is no other.
+    fn find(&self, id: &ChunkId) -> Result<Location, StoreError> {
+        if let Some(good) = self.catalog.locate(id)? {
+            return Ok(good);
+        }
+        self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
     }
 
     fn pack_map(&self, no: PackNo) -> Result<Arc<PackMap>, StoreError> {
@@ -319,7 +327,21 @@ impl Reader {
 
     fn frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
         let key = (map.row.no, n as u32);
-        self.frames.get_or_load(key, deadline, &*self.clock, || self.load_frame(map, n, deadline))
+        self.frames.get_or_load(key, deadline, &*self.clock, || {
+            let failed = match self.load_frame(map, n, deadline) {
+                Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) => return Err(e),
+                Err(e) => e,
+                frame => return frame,
+            };
+            // It may have moved since it was looked up: another process puts packs into vaults and frees them in staging.
+            match self.catalog.pack(map.row.no)? {
+                Some(row) if (row.staged, &row.vaults) != (map.row.staged, &map.row.vaults) => {
+                    self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
+                    self.load_frame(&PackMap::new(row), n, deadline)
+                }
+                _ => Err(failed),
+            }
+        })
     }
 
     /// Decodes a frame from the first tier that has it whole.

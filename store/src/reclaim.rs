@@ -8,8 +8,9 @@ use std::collections::HashSet;
 
 use crate::catalog::{PackRow, VaultNo};
 use crate::chunk_store::{IngestParts, rewrite_packs};
+use crate::copy;
 use crate::error::StoreError;
-use crate::id::{ChunkId, PackId};
+use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PackKind;
@@ -60,6 +61,7 @@ pub struct ReclaimPlan {
     /// All packs there.
     pub packs: Vec<Judged>,
     live: HashSet<ChunkId>,
+    points: HashSet<RecoveryPointId>,
 }
 
 /// What was done.
@@ -88,7 +90,9 @@ impl ReclaimPlan {
 /// Marks what the points of a place need and judges its packs.
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
     store.refuse_unknown("reclaim", store.config().reclaim_features)?;
-    let live = live_chunks(store, place, monitor)?;
+    know_points(store, place)?;
+    let points = points_of(store, place)?;
+    let live = live_chunks(store, &points, monitor)?;
     let here = |row: &PackRow| match place {
         Place::Staging => row.staged,
         Place::Vault(no) => row.vaults.contains(&no),
@@ -105,19 +109,38 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
         };
         packs.push(Judged { pack, live: alive, total, verdict });
     }
-    Ok(ReclaimPlan { place, packs, live })
+    Ok(ReclaimPlan { place, packs, live, points: points.into_iter().collect() })
 }
 
-fn live_chunks(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<HashSet<ChunkId>, StoreError> {
+/// What a point needs that the catalog does not know would be taken for garbage: the place itself says which points it has.
+fn know_points(store: &Store, place: Place) -> Result<(), StoreError> {
+    match place {
+        Place::Vault(no) => copy::learn_points(store, no, store.vault(no)?),
+        Place::Staging if store.knows_staged_points()? => Ok(()),
+        Place::Staging => Err(StoreError::corrupt(
+            "rp",
+            "a recovery point in staging is not in the catalog or does not open; what it needs is unknown",
+        )),
+    }
+}
+
+fn points_of(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreError> {
     let in_place = store.catalog().points()?.into_iter().filter(|row| match place {
         Place::Staging => row.staged,
         Place::Vault(no) => row.staged || row.vaults.contains(&no),
     });
-    let rows: Vec<_> = in_place.collect();
-    monitor.event(Event::Stage { name: "mark", files_total: rows.len() as u64, bytes_total: 0 });
+    Ok(in_place.map(|row| row.id).collect())
+}
+
+fn live_chunks(
+    store: &Store,
+    points: &[RecoveryPointId],
+    monitor: &dyn Monitor,
+) -> Result<HashSet<ChunkId>, StoreError> {
+    monitor.event(Event::Stage { name: "mark", files_total: points.len() as u64, bytes_total: 0 });
     let (mut live, mut seen) = (HashSet::new(), HashSet::new());
-    for row in rows {
-        let point = store.point(&row.id)?.point;
+    for id in points {
+        let point = store.point(id)?.point;
         reachable(store.reader().as_ref(), &point.root, &mut seen, &mut |_, id| {
             live.insert(*id);
             Ok(())
@@ -129,6 +152,14 @@ fn live_chunks(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Has
 
 /// Carries a plan out. The caller has held the store's lock since before the plan was made.
 pub fn execute(store: &Store, plan: &ReclaimPlan, monitor: &dyn Monitor) -> Result<Reclaimed, StoreError> {
+    // An upload that began since the plan was made may rely on what the plan condemns.
+    let _lock = match plan.place {
+        Place::Staging => None,
+        Place::Vault(_) => Some(store.lock_vault_removals()?),
+    };
+    if points_of(store, plan.place)?.iter().any(|id| !plan.points.contains(id)) {
+        return Err(StoreError::invalid("recovery points came there since the plan was made; plan again"));
+    }
     let mut done = Reclaimed { bytes_rewritten: rewrite(store, plan)?, ..Reclaimed::default() };
     let going: Vec<&Judged> = plan.packs.iter().filter(|p| p.verdict != Verdict::Keep).collect();
     monitor.event(Event::Stage { name: "delete", files_total: going.len() as u64, bytes_total: 0 });

@@ -3,6 +3,7 @@
 mod lock;
 mod reconcile;
 mod settings;
+mod vaults;
 
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,8 @@ mod tests;
 pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
+pub(crate) use vaults::of_vault;
+pub use vaults::{learn_points, load_catalog, refresh_vault};
 
 use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -39,7 +42,7 @@ use crate::tree::walk::{PageCache, Pages};
 use crate::vault::ObjectName;
 
 /// Limit of config and key slot objects.
-const SMALL_OBJECT: u64 = 64 << 10;
+pub(crate) const SMALL_OBJECT: u64 = 64 << 10;
 /// Limit of a recovery point object.
 pub(crate) const POINT_LIMIT: u64 = 64 << 20;
 
@@ -100,6 +103,8 @@ pub struct Store {
 
 /// Bound of parsed pages in memory.
 const PAGE_CACHE: usize = 16 << 20;
+/// Beside the store's lock, which a backup holds, one between uploads and removals from vaults.
+const UPLOADS_LOCK: &str = "lock.uploads";
 /// Bound of fetched ranges in memory where there is no cache directory.
 const MEMORY_RANGES: u64 = 32 << 20;
 
@@ -179,13 +184,10 @@ impl Store {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
         let staging = Staging::new(files);
-        let (catalog, empty) = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
+        let catalog = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
         let store =
             Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
-        if empty {
-            let _lock = store.lock()?;
-            store.reconcile(monitor)?;
-        }
+        store.fill_catalog(monitor)?;
         Ok(store)
     }
 
@@ -200,9 +202,11 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let cache = match &options.cache_dir {
             None => BlockCache::in_memory(MEMORY_RANGES),
-            Some(dir) => {
-                BlockCache::open(dir, options.cache_limit).map_err(StoreError::io("open cache", dir))?
-            }
+            // A cache that cannot be had, on a full disk say, must not keep anybody from reading.
+            Some(dir) => BlockCache::open(dir, options.cache_limit).unwrap_or_else(|e| {
+                tracing::warn!("cache {}: {e}; ranges are kept in memory instead", dir.display());
+                BlockCache::in_memory(MEMORY_RANGES)
+            }),
         };
         let mut vaults = Vec::new();
         for (address, transfer) in options.vaults {
@@ -341,13 +345,17 @@ impl Store {
 
     /// Takes the store for writing; `Locked` if another process has it.
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take(&self.dir, "lock")
+        StoreLock::take(&self.dir, "lock", true)
     }
 
-    /// Takes the right to add to and remove from this store's vaults: an upload counts packs as there that a reclaim at the same
-    /// time would remove. Backups to staging go on meanwhile.
-    pub fn lock_uploads(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take(&self.dir, "lock.uploads")
+    /// Keeps packs of vaults from being removed while a point that relies on them is on its way; several may hold it.
+    pub(crate) fn lock_uploads(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take(&self.dir, UPLOADS_LOCK, false)
+    }
+
+    /// Keeps points from being put into vaults while packs are removed there.
+    pub(crate) fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take(&self.dir, UPLOADS_LOCK, true)
     }
 
     /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
@@ -358,10 +366,11 @@ impl Store {
         // Directories may be missing where a store was put together from copies of its objects.
         self.staging.prepare()?;
         self.staging.clear_temp()?;
-        let reconciled = self.reconcile(monitor)?;
-        let suspicious = !reconciled.lost.is_empty() || self.catalog.has_bad_packs()?;
-        let ingest = Ingest::begin(self.ingest_parts(compression));
-        Ok(Session { store: self, ingest, suspicious, _lock: lock })
+        self.reconcile(monitor)?;
+        let (seen_vaults, unseen) = self.see_vaults(monitor)?;
+        let suspicious = unseen || self.catalog.has_bad_packs()?;
+        let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
+        Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })
     }
 
     /// Refuses an action that the store says needs more than this program knows.
@@ -382,6 +391,7 @@ impl Store {
             pack_len: self.config.pack_len as usize,
             frame_len: self.config.frame_len as usize,
             compression,
+            seen_vaults: Vec::new(),
         }
     }
 

@@ -220,7 +220,12 @@ impl Transfer {
 
     /// All objects whose names begin with `prefix` (empty or ending at a `/`), ascending by name.
     pub fn list_all(&self, prefix: &str) -> Result<Vec<ObjectInfo>, VaultError> {
-        self.runtime.block_on(self.inner.list_all(prefix))
+        self.list_all_by(prefix, Deadline::NEVER)
+    }
+
+    /// The same, or `Timeout` when the deadline has passed.
+    pub fn list_all_by(&self, prefix: &str, deadline: Deadline) -> Result<Vec<ObjectInfo>, VaultError> {
+        self.runtime.block_on(self.inner.list_all(prefix, deadline))
     }
 
     /// Removes an object; `false` if there was none.
@@ -308,11 +313,11 @@ impl Inner {
         Ok(self.retry(of, || self.vault.stat(name)).await?.answer)
     }
 
-    async fn list_all(&self, prefix: &str) -> Result<Vec<ObjectInfo>, VaultError> {
+    async fn list_all(&self, prefix: &str, deadline: Deadline) -> Result<Vec<ObjectInfo>, VaultError> {
         let mut all = Vec::new();
         let mut from: Option<String> = None;
         for _ in 0..PAGES_MAX {
-            let of = Try { verb: Verb::List, bytes: 0, deadline: Deadline::NEVER };
+            let of = Try { verb: Verb::List, bytes: 0, deadline };
             let page = self.retry(of, || self.vault.list(prefix, from.as_deref())).await?.answer;
             all.extend(page.objects);
             if page.next.is_none() {

@@ -4,13 +4,17 @@
 mod cli;
 mod cloud;
 mod compare;
+mod crash;
+mod damage;
 mod decoder;
 mod dependencies;
+mod faults;
 mod house;
 mod messages;
 mod mount;
 mod nasty;
 mod roundtrip;
 mod testkit;
+mod trouble;
 mod vault;
 mod verbs;

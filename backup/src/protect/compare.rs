@@ -12,6 +12,8 @@ use super::Work;
 /// A file changed this shortly before its point began may have changed again within the same tick of the file system's
 /// clock; it is read again next time.
 const TICK_NANOS: i128 = 20_000_000;
+/// The tick of file systems that keep whole seconds (FAT: two of them).
+const COARSE_TICK_NANOS: i128 = 2_000_000_000;
 
 /// The directories of the previous point that correspond to those being walked.
 pub(super) struct PreviousTree<'a> {
@@ -76,8 +78,9 @@ impl<'a> PreviousTree<'a> {
 
     fn is_trustworthy(&self, node: &Node) -> bool {
         let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+        let tick = if node.ctime.nanos == 0 { COARSE_TICK_NANOS } else { TICK_NANOS };
         node.kind == NodeKind::Directory
-            || !self.work.request.read_all && nanos(node.ctime) + TICK_NANOS < nanos(self.started)
+            || !self.work.request.read_all && nanos(node.ctime) + tick < nanos(self.started)
     }
 
     pub(super) fn enter(&mut self, previous: Option<&Node>) {
@@ -103,7 +106,7 @@ impl<'a> PreviousTree<'a> {
         let store = self.work.session.store();
         let mut here = node.content.is_some() || node.size == 0;
         let walked = reachable(store.reader().as_ref(), node, &mut HashSet::new(), &mut |_, id| {
-            here &= store.catalog().locate(id)?.is_some();
+            here &= self.work.session.ingest().has(id)?;
             Ok(())
         });
         here && walked.is_ok()

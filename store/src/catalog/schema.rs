@@ -7,9 +7,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error;
 use crate::error::{ErrorClass, StoreError};
+use crate::id::random_bytes;
 
 /// Another version is thrown away and made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Oldest SQLite without the WAL-reset defect.
 const SQLITE_MIN: i32 = 3_051_003;
 /// Page cache of the writing connection.
@@ -19,12 +20,13 @@ const READER_CACHE_KIB: i64 = 2_000;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
 
+// Numbers of packs are never used again: other processes remember packs by them. `sum` guards a chunk's row, which no seal does.
 const TABLES: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE pack(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, object_id BLOB NOT NULL, generation INTEGER NOT NULL,
+CREATE TABLE pack(no INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, object_id BLOB NOT NULL, generation INTEGER NOT NULL,
     kind INTEGER NOT NULL, len INTEGER NOT NULL, frames BLOB NOT NULL, staged INTEGER NOT NULL, bad INTEGER NOT NULL);
 CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, start INTEGER NOT NULL, len INTEGER NOT NULL,
-    PRIMARY KEY(id, pack, start)) WITHOUT ROWID;
+    sum INTEGER NOT NULL, PRIMARY KEY(id, pack, start)) WITHOUT ROWID;
 CREATE INDEX chunk_by_pack ON chunk(pack);
 CREATE TABLE vault(no INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
 CREATE TABLE place(pack INTEGER NOT NULL REFERENCES pack(no) ON DELETE CASCADE,
@@ -49,19 +51,28 @@ pub(super) fn prepare(c: &Connection, store: &[u8; 16]) -> Result<(), StoreError
     c.busy_timeout(BUSY).map_err(error("open"))?;
     settings(c).map_err(error("open"))?;
     match identity(c)? {
-        None => c
-            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT"))
-            .and_then(|()| {
-                c.execute("INSERT INTO meta VALUES ('version', ?1), ('store', ?2)", (VERSION, &store[..]))
-            })
-            .map(drop)
-            .map_err(error("make tables")),
+        None => make_tables(c, store).map_err(error("make tables")),
         Some((VERSION, of)) if of == store => Ok(()),
         Some(_) => Err(StoreError::Catalog {
             detail: "it belongs to another store or version".into(),
             class: ErrorClass::Corrupt,
         }),
     }
+}
+
+fn make_tables(c: &Connection, store: &[u8; 16]) -> rusqlite::Result<()> {
+    let t = rusqlite::Transaction::new_unchecked(c, rusqlite::TransactionBehavior::Immediate)?;
+    t.execute_batch(TABLES)?;
+    t.execute(
+        "INSERT INTO meta VALUES ('version', ?1), ('store', ?2), ('instance', ?3)",
+        (VERSION, &store[..], &random_bytes::<16>()[..]),
+    )?;
+    t.commit()
+}
+
+/// What tells this catalog from one that was made anew in its place.
+pub(super) fn instance(c: &Connection) -> rusqlite::Result<Vec<u8>> {
+    c.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))
 }
 
 fn settings(c: &Connection) -> rusqlite::Result<()> {
@@ -101,8 +112,9 @@ fn identity(c: &Connection) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
     })
 }
 
-/// A connection that only reads.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+/// A connection that only reads. The catalog at `path` must still be the one that was opened first: in one made anew the
+/// numbers of packs mean other packs.
+pub(super) fn open_reader(path: &Path, of: &[u8]) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let c = Connection::open_with_flags(path, flags).map_err(error("open"))?;
     c.busy_timeout(BUSY).map_err(error("open"))?;
@@ -112,5 +124,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         c.pragma_update(None, "query_only", "ON")
     };
     set_up().map_err(error("open"))?;
+    if instance(&c).map_err(error("open"))? != of {
+        return Err(StoreError::Catalog {
+            detail: "another process made it anew; start again".into(),
+            class: ErrorClass::Unavailable,
+        });
+    }
     Ok(c)
 }

@@ -122,25 +122,25 @@ fn points_are_listed_by_start_and_found_by_source() {
 fn a_damaged_foreign_or_torn_catalog_is_set_aside_and_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.db");
-    let (c, empty) = Catalog::open(&path, &STORE).unwrap();
-    assert!(empty);
+    let c = Catalog::open(&path, &STORE).unwrap();
     add(&c, 1, true, None);
     drop(c);
-    let (c, empty) = Catalog::open(&path, &STORE).unwrap();
-    assert!(!empty && c.locate(&chunk(1, 0)).unwrap().is_some(), "what was committed is there");
+    let c = Catalog::open(&path, &STORE).unwrap();
+    assert!(c.locate(&chunk(1, 0)).unwrap().is_some(), "what was committed is there");
     drop(c);
-    let (_, empty) = Catalog::open(&path, &[6; 16]).unwrap();
-    assert!(empty, "another store's catalog");
+    let other = Catalog::open(&path, &[6; 16]).unwrap();
+    assert!(other.packs().unwrap().is_empty(), "another store's catalog");
+    drop(other);
     std::fs::write(&path, b"this is not a database, however long it may be, and never was one").unwrap();
-    let (c, empty) = Catalog::open(&path, &STORE).unwrap();
-    assert!(empty && c.packs().unwrap().is_empty());
+    let c = Catalog::open(&path, &STORE).unwrap();
+    assert!(c.packs().unwrap().is_empty());
     assert!(path.with_extension("db.damaged").exists());
 }
 
 #[test]
 fn readers_see_what_the_writer_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let (c, _) = Catalog::open(&dir.path().join("catalog.db"), &STORE).unwrap();
+    let c = Catalog::open(&dir.path().join("catalog.db"), &STORE).unwrap();
     std::thread::scope(|s| {
         for n in 0..20 {
             add(&c, n, true, None);

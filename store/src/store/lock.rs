@@ -14,15 +14,15 @@ pub struct StoreLock {
 }
 
 impl StoreLock {
-    /// Takes the lock of this name; `Locked` if another process has it.
-    pub(super) fn take(dir: &Path, name: &str) -> Result<Self, StoreError> {
+    /// Takes the lock of this name, alone or with others who do not want it alone; `Locked` if another process has it.
+    pub(super) fn take(dir: &Path, name: &str, alone: bool) -> Result<Self, StoreError> {
         let path = dir.join(name);
         // A link in its place could lead anywhere, and the file is written to.
         let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
         let file = options.open(&path).map_err(StoreError::io("open", &path))?;
-        match file.try_lock() {
+        match if alone { file.try_lock() } else { file.try_lock_shared() } {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{POINT_LIMIT, Store};
-use crate::catalog::PointRow;
+use crate::catalog::{Mark, PointRow};
 use crate::error::StoreError;
 use crate::format::FormatError;
-use crate::id::{IndexId, PackId};
+use crate::id::{IndexId, PackId, RecoveryPointId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -56,7 +56,7 @@ impl Store {
                     Some(found) => format!("the pack has {found} bytes instead of {len}"),
                 };
                 monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
-                self.catalog().note_loss()?;
+                self.catalog().set_mark(Mark::Doubtful, true)?;
                 self.catalog().set_staged(no, false)?;
                 done.lost.push(id);
             }
@@ -163,12 +163,20 @@ impl Store {
                 Err(e) => monitor.event(problem(object.name.as_str(), &e)),
             }
         }
-        for id in known {
-            let reason = "the recovery point is missing from the staging directory".to_owned();
-            monitor.event(Event::Problem { path: id.hex().into_bytes(), reason });
-            self.catalog().remove_point(&id, None)?;
-        }
-        Ok(())
+        known.iter().try_for_each(|id| self.put_point_again(id, monitor))
+    }
+
+    /// A point whose object is missing is not lost: the catalog keeps it sealed as it was.
+    fn put_point_again(&self, id: &RecoveryPointId, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let Some(row) = self.catalog().point(id)? else { return Ok(()) };
+        let name = names::point(&row.tag, id);
+        let whole = point::object::open_point(&row.object, self.sealer(), &row.tag, id).is_ok();
+        let reason = match whole {
+            true => "the recovery point was missing from the staging directory; it is written again",
+            false => "the recovery point is missing from the staging directory",
+        };
+        monitor.event(Event::Problem { path: name.as_str().into(), reason: reason.to_owned() });
+        if whole { self.staging().put(&name, &row.object) } else { self.catalog().remove_point(id, None) }
     }
 }
 

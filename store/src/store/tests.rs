@@ -1,6 +1,8 @@
 //! Tests of a whole store: what was acknowledged is there, whatever failed in between.
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 

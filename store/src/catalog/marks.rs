@@ -1,0 +1,78 @@
+//! Short notes in the catalog: what was filled, what is in doubt, which point of a vault was proven whole.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Catalog, VaultNo};
+use crate::error::StoreError;
+use crate::id::{RecoveryPointId, SourceTag};
+
+/// A note that is there or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The catalog knows all that staging held when it was made. Without it the catalog tells of nothing.
+    Filled,
+    /// The catalog knows all that a vault held when it was first met.
+    FilledFrom(VaultNo),
+    /// Something that points need may be missing: each chunk that a new point relies on must be looked up.
+    Doubtful,
+}
+
+impl Mark {
+    fn key(self) -> String {
+        match self {
+            Self::Filled => "filled".into(),
+            Self::FilledFrom(no) => format!("filled {}", no.0),
+            Self::Doubtful => "doubtful".into(),
+        }
+    }
+}
+
+impl Catalog {
+    /// Whether a note is there.
+    pub fn has_mark(&self, mark: Mark) -> Result<bool, StoreError> {
+        self.read("read a note", |c| {
+            c.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = ?1)", [mark.key()], |row| row.get(0))
+        })
+    }
+
+    /// Makes a note, or takes it away.
+    pub fn set_mark(&self, mark: Mark, there: bool) -> Result<(), StoreError> {
+        let sql = match there {
+            true => "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, 1)",
+            false => "DELETE FROM meta WHERE key = ?1",
+        };
+        self.write("make a note", |t| t.execute(sql, [mark.key()]).map(drop))
+    }
+
+    /// The point of a source all of whose packs were found in a vault one by one, if no pack was missed there since.
+    pub fn proven_point(&self, no: VaultNo, tag: &SourceTag) -> Result<Option<RecoveryPointId>, StoreError> {
+        self.read("read a note", |c| {
+            c.query_row("SELECT value FROM meta WHERE key = ?1", [proven_key(no, tag)], |row| row.get(0))
+                .optional()
+        })
+        .map(|id: Option<[u8; 16]>| id.map(RecoveryPointId))
+    }
+
+    /// Notes that all packs of a point are in a vault.
+    pub fn set_proven_point(
+        &self,
+        no: VaultNo,
+        tag: &SourceTag,
+        id: &RecoveryPointId,
+    ) -> Result<(), StoreError> {
+        self.write("make a note", |t| {
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![proven_key(no, tag), &id.0[..]]).map(drop)
+        })
+    }
+
+    /// Takes back what was noted of a vault's points: a pack is missing there, and nobody knows whose.
+    pub fn forget_proven(&self, no: VaultNo) -> Result<(), StoreError> {
+        let keys = format!("proven {} *", no.0);
+        self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys]).map(drop))
+    }
+}
+
+fn proven_key(no: VaultNo, tag: &SourceTag) -> String {
+    format!("proven {} {}", no.0, tag.hex())
+}

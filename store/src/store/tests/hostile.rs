@@ -1,0 +1,323 @@
+//! Tests of what nobody means to happen: catalogs that vanish under readers, vaults that lose what they confirmed, packs that
+//! move while they are read. Whatever happens, bytes are right or there is an error, and what is called vaulted is in the vault.
+
+use std::path::Path;
+
+use super::*;
+use crate::catalog::Mark;
+use crate::reclaim::{self, Place};
+
+/// As a mount reads: ranges of chunks, vouched for by seals alone.
+fn restore_by_ranges(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
+    let tree = point.point.root.subtree.unwrap().tree;
+    let mut files = Tree::new();
+    for node in Directory::open(store.pages(), &tree, Deadline::NEVER)?.entries_at(0, Deadline::NEVER)? {
+        let node = node?;
+        let Some(Content::Inline(extents)) = &node.content else { panic!("small files") };
+        let mut bytes = Vec::new();
+        for extent in extents {
+            let Extent::Data { id, len } = extent else { panic!("no holes") };
+            bytes.extend_from_slice(&store.reader().chunk_range(id, 0..*len, Deadline::NEVER)?);
+        }
+        files.insert(String::from_utf8(node.name.clone()).unwrap(), bytes);
+    }
+    Ok(files)
+}
+
+fn delete_catalog(dir: &Path) {
+    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        let _ = std::fs::remove_file(dir.join(name));
+    }
+}
+
+/// Forgets a point in staging and frees its packs there.
+fn forget_and_free(store: &Store, point: &StoredPoint) {
+    let _lock = store.lock().unwrap();
+    let p = &point.point;
+    store.staging().remove(&names::point(&p.source_tag, &p.id)).unwrap();
+    store.catalog().remove_point(&p.id, None).unwrap();
+    let plan = reclaim::plan(store, Place::Staging, &VoidMonitor).unwrap();
+    reclaim::execute(store, &plan, &VoidMonitor).unwrap();
+}
+
+fn push(store: &Store, point: &StoredPoint, monitor: &RecordingMonitor) -> Result<copy::Pushed, StoreError> {
+    let (no, _, transfer) = store.vaults()[0].clone();
+    copy::refresh_vault(store, no, &transfer, monitor)?;
+    copy::push_point(store, no, &transfer, &point.point.id, monitor)
+}
+
+fn prepared(home: &Home) -> (Arc<MemoryVault>, Store) {
+    let vault = Arc::new(MemoryVault::new());
+    let store = home.open_with(&vault);
+    let slots = Store::head(&home.path()).unwrap().slots;
+    copy::prepare_vault(&store, &slots, &store.vaults()[0].2.clone()).unwrap();
+    (vault, store)
+}
+
+/// A store on a machine that had nothing, from the vault alone.
+fn recovered(home: &Home, vault: &Arc<MemoryVault>) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new");
+    Store::adopt(&path, &copy::vault_head(&transfer(vault)).unwrap()).unwrap();
+    (dir, reopened(home, vault, &path))
+}
+
+fn reopened(home: &Home, vault: &Arc<MemoryVault>, path: &Path) -> Store {
+    let options = Home::options(vec![("memory:v".into(), transfer(vault))]);
+    Store::open(path, &home.ring, options, &VoidMonitor).unwrap()
+}
+
+fn data_packs(store: &Store) -> Vec<PackRow> {
+    let packs = store.catalog().packs().unwrap();
+    packs.into_iter().filter(|pack| pack.entry.kind == PackKind::Data).collect()
+}
+
+#[test]
+fn a_reader_of_another_process_gets_right_bytes_after_packs_were_freed_and_others_made() {
+    let home = Home::new();
+    let (writer, reader) = (home.open(), home.open());
+    let first = take_point(&writer, &sample(1)).unwrap();
+    assert!(restore_by_ranges(&reader, &first).unwrap() == sample(1));
+    forget_and_free(&writer, &first);
+    assert_eq!(writer.catalog().packs().unwrap(), []);
+    let second = take_point(&writer, &sample(2)).unwrap();
+    assert!(restore_by_ranges(&reader, &second).unwrap() == sample(2));
+}
+
+#[test]
+fn a_reader_whose_catalog_was_deleted_and_made_anew_gets_right_bytes_or_an_error() {
+    let home = Home::new();
+    let reader = home.open();
+    let points: Vec<_> = (1..4).map(|n| take_point(&reader, &sample(n)).unwrap()).collect();
+    drop(home.open());
+    delete_catalog(&home.path());
+    drop(home.open());
+    let right = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|s| {
+        for thread in 0..16 {
+            let (points, reader, right) = (&points, &reader, &right);
+            s.spawn(move || {
+                let n = thread % 3;
+                if let Ok(files) = restore_by_ranges(reader, &points[n]) {
+                    assert!(files == sample(n as u32 + 1));
+                    right.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    // Connections that are open already go on with what they know.
+    assert!(restore_by_ranges(&reader, &points[0]).is_ok_and(|files| files == sample(1)));
+}
+
+#[test]
+fn a_flipped_bit_in_the_catalog_is_never_other_bytes() {
+    let home = Home::new();
+    let point = take_point(&home.open(), &sample(1)).unwrap();
+    for change in ["start = start + 64", "len = len - 1", "pack = CASE pack WHEN 1 THEN 2 ELSE 1 END"] {
+        let store = home.open();
+        let db = rusqlite::Connection::open(home.path().join("catalog.db")).unwrap();
+        db.execute_batch(&format!("UPDATE chunk SET {change}")).unwrap();
+        assert!(restore_by_ranges(&store, &point).is_err(), "{change}");
+        drop((db, store));
+        delete_catalog(&home.path());
+        assert!(restore_by_ranges(&home.open(), &point).unwrap() == sample(1), "{change}");
+    }
+}
+
+#[test]
+fn a_catalog_that_is_empty_or_was_never_filled_is_filled() {
+    let home = Home::new();
+    take_point(&home.open(), &sample(1)).unwrap();
+    delete_catalog(&home.path());
+    std::fs::write(home.path().join("catalog.db"), b"").unwrap();
+    assert_eq!(home.open().points().unwrap().len(), 1);
+    // A former opener was killed before it had filled it.
+    delete_catalog(&home.path());
+    let id = Store::head(&home.path()).unwrap().vault.0;
+    drop(Catalog::open(&home.path().join("catalog.db"), &id).unwrap());
+    let store = home.open();
+    assert_eq!(store.points().unwrap().len(), 1);
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn after_its_catalog_was_made_anew_a_store_trusts_no_earlier_point_unseen() {
+    let home = Home::new();
+    let store = home.open();
+    take_point(&store, &sample(1)).unwrap();
+    let pack = data_packs(&store).remove(0);
+    drop(store);
+    delete_catalog(&home.path());
+    std::fs::remove_file(home.path().join(names::pack(&pack.entry.id).as_str())).unwrap();
+    let store = home.open();
+    assert!(store.begin(Compression::None, &VoidMonitor).unwrap().suspicious());
+    take_point(&store, &sample(1)).unwrap();
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
+    // A check that finds everything ends the doubt.
+    let report = crate::check::check(&store, crate::check::Depth::Structure, &VoidMonitor).unwrap();
+    assert!(report.findings.iter().all(|finding| finding.object.starts_with("keys/")), "{report:?}");
+    store.catalog().set_mark(Mark::Doubtful, false).unwrap();
+    assert!(!store.begin(Compression::None, &VoidMonitor).unwrap().suspicious());
+}
+
+#[test]
+fn what_a_vault_lost_is_sent_again_with_the_next_point_that_needs_it() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let monitor = RecordingMonitor::default();
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &monitor).unwrap();
+    let pack = data_packs(&store).remove(0);
+    assert!(store.vaults()[0].2.delete(&names::pack(&pack.entry.id)).unwrap());
+    let two = take_point(&store, &sample(1)).unwrap();
+    push(&store, &two, &monitor).unwrap();
+    assert!(format!("{:?}", monitor.events()).contains("missing from vault"));
+    let (_dir, there) = recovered(&home, &vault);
+    for point in there.points().unwrap() {
+        assert!(restore(&there, &point).unwrap() == sample(1));
+    }
+}
+
+#[test]
+fn a_point_that_a_vault_lost_is_named_and_put_again() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let monitor = RecordingMonitor::default();
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &monitor).unwrap();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    assert!(store.vaults()[0].2.delete(&name).unwrap());
+    let report = crate::check::check(&store, crate::check::Depth::Structure, &VoidMonitor).unwrap();
+    assert!(report.findings.iter().any(|finding| finding.object == name.as_str()), "{report:?}");
+    push(&store, &one, &monitor).unwrap();
+    assert!(format!("{:?}", monitor.events()).contains("recovery point is missing"));
+    assert!(vault.object(&name).is_some());
+}
+
+#[test]
+fn nothing_new_relies_on_what_a_vault_alone_held_and_lost_or_cannot_show() {
+    for away in [false, true] {
+        let home = Home::new();
+        let (vault, store) = prepared(&home);
+        let one = take_point(&store, &sample(1)).unwrap();
+        push(&store, &one, &RecordingMonitor::default()).unwrap();
+        let (dir, there) = recovered(&home, &vault);
+        let there = if away {
+            drop(there);
+            // No way to the vault any more: the catalog still knows what it held.
+            let path = dir.path().join("new");
+            Store::open(&path, &home.ring, Home::options(Vec::new()), &VoidMonitor).unwrap()
+        } else {
+            let pack = data_packs(&there).remove(0);
+            assert!(there.vaults()[0].2.delete(&names::pack(&pack.entry.id)).unwrap());
+            there
+        };
+        let two = take_point(&there, &sample(1)).unwrap();
+        assert!(restore(&there, &two).unwrap() == sample(1), "away: {away}");
+    }
+}
+
+#[test]
+fn points_that_only_a_vault_holds_outlive_the_catalog() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    forget_and_free(&store, &one);
+    drop(store);
+    delete_catalog(&home.path());
+    let store = home.open_with(&vault);
+    let points = store.points().unwrap();
+    assert_eq!(points.len(), 1);
+    assert!(restore(&store, &points[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn a_pack_that_moves_to_the_vault_while_it_is_read_is_followed() {
+    let home = Home::new();
+    let (vault, writer) = prepared(&home);
+    let reader = home.open_with(&vault);
+    let one = take_point(&writer, &sample(1)).unwrap();
+    assert!(restore_by_ranges(&reader, &one).unwrap() == sample(1));
+    push(&writer, &one, &RecordingMonitor::default()).unwrap();
+    forget_and_free(&writer, &one);
+    assert!(restore_by_ranges(&reader, &one).unwrap() == sample(1));
+}
+
+#[test]
+fn nothing_is_freed_in_a_vault_that_a_point_needs_which_only_the_vault_knows() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (no, _, transfer) = store.vaults()[0].clone();
+    // As after a catalog was lost: the packs are known by their listing, the point is not.
+    store.catalog().remove_point(&one.point.id, Some(no)).unwrap();
+    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
+    assert_eq!(plan.with(reclaim::Verdict::Delete).count(), 0);
+    // Nor where it cannot be opened.
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    store.catalog().remove_point(&one.point.id, Some(no)).unwrap();
+    vault.replace(&name, bytes::Bytes::from_static(b"not a point"));
+    assert!(reclaim::plan(&store, Place::Vault(no), &VoidMonitor).is_err());
+    assert!(transfer.stat(&name).unwrap().is_some());
+}
+
+#[test]
+fn nothing_is_freed_in_a_vault_while_a_point_is_on_its_way_or_came_since() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let no = store.vaults()[0].0;
+    let monitor = RecordingMonitor::default();
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &monitor).unwrap();
+    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
+    let uploading = store.lock_uploads().unwrap();
+    assert_eq!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap_err().class(), crate::ErrorClass::Locked);
+    drop(uploading);
+    let two = take_point(&store, &sample(2)).unwrap();
+    push(&store, &two, &monitor).unwrap();
+    assert!(reclaim::execute(&store, &plan, &VoidMonitor).is_err());
+}
+
+#[test]
+fn a_point_whose_object_was_deleted_is_written_again() {
+    let home = Home::new();
+    let store = home.open();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    std::fs::remove_file(home.path().join(name.as_str())).unwrap();
+    take_point(&store, &sample(2)).unwrap();
+    drop(store);
+    delete_catalog(&home.path());
+    let store = home.open();
+    let points = store.points().unwrap();
+    assert_eq!(points.len(), 2);
+    assert!(restore(&store, &points[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn what_is_not_damaged_of_a_damaged_pack_can_still_be_read() {
+    let home = Home::new();
+    let store = home.open();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let pack = data_packs(&store).remove(0);
+    store.catalog().set_bad(pack.no, true).unwrap();
+    assert!(restore(&store, &one).unwrap() == sample(1));
+}
+
+#[test]
+fn a_catalog_that_lost_its_last_commits_is_mended_when_it_is_opened() {
+    let home = Home::new();
+    let store = home.open();
+    take_point(&store, &sample(1)).unwrap();
+    drop(store);
+    std::fs::copy(home.path().join("catalog.db"), home.dir.path().join("old")).unwrap();
+    take_point(&home.open(), &sample(2)).unwrap();
+    delete_catalog(&home.path());
+    std::fs::copy(home.dir.path().join("old"), home.path().join("catalog.db")).unwrap();
+    let store = home.open();
+    let points = store.points().unwrap();
+    assert_eq!(points.len(), 2);
+    assert!(restore(&store, &points[1]).unwrap() == sample(2));
+}
