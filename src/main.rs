@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use holdfast_store::clock::SystemClock;
+use nix::sys::resource::{Resource, setrlimit};
 
 use args::Cli;
 use commands::Context;
@@ -28,6 +29,8 @@ use settings::Settings;
 use terminal::{Terminal, signals};
 
 fn main() -> ExitCode {
+    // A core file would hold keys. Where even this is refused nothing better can be done.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
