@@ -48,6 +48,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
     terminal::log_to_stderr(cli.global.verbose, settings::log_filter());
+    if let Some(outcome) = commands::run_anywhere(terminal, &cli.verb) {
+        return outcome;
+    }
     let settings = Settings::gather(&cli.global, &settings::process_environment())?;
     commands::run(&Context { settings, terminal }, cli.verb)
 }
