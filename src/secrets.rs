@@ -28,6 +28,9 @@ const PASSPHRASE_CHARS_ADVISED: usize = 16;
 /// Longest secret in bytes, so that a wrong file name does not fill the memory.
 const SECRET_LEN_MAX: u64 = 64 * 1024;
 
+/// Variables that hold a secret itself. A child that has no use for them is started without.
+pub const PLAIN_SECRETS: [&str; 3] = ["HOLDFAST_PASSWORD", "HOLDFAST_RECOVERY_KEY", "HOLDFAST_NEW_PASSWORD"];
+
 /// A secret text: wiped when dropped, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -254,7 +257,11 @@ fn read_file(path: &Path, terminal: &Terminal) -> Result<Secret, Failure> {
 }
 
 fn run_command(command: &str) -> Result<Secret, Failure> {
-    let child = Command::new("sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn();
+    let mut shell = Command::new("sh");
+    PLAIN_SECRETS.iter().for_each(|name| {
+        shell.env_remove(name);
+    });
+    let child = shell.arg("-c").arg(command).stdout(Stdio::piped()).spawn();
     let failed = |error: io::Error| Failure::failed(format!("cannot run the passphrase command: {error}"));
     let mut child = child.map_err(failed)?;
     let mut bytes = Zeroizing::new(Vec::new());

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use clap::{Args, ValueEnum};
 use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
 use holdfast_store::catalog::{PointRow, VaultNo};
+use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::PointState;
 use holdfast_store::store::{Store, StoreLock, StoredPoint};
@@ -28,7 +29,7 @@ use crate::terminal::text::{self, Table};
 /// With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
 /// years, each by its newest complete point. The newest complete point of a data source and its last three points always
 /// stay. With names, exactly these points go. Space is freed by `prune`, or at once with --prune. A run that would remove
-/// more than 30 % of more than ten points asks first.
+/// more than 30 % of more than ten points, or five or more of ten or fewer, asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -124,14 +125,15 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     }
     let store = open_store(context)?;
     let points = store.points()?;
-    let plan = make_plan(&points, &specs, &policy, args)?;
+    let now = context.terminal.clock().now();
+    let plan = make_plan(&points, &specs, &policy, args, now)?;
     show(context, &points, &plan)?;
     if args.dry_run {
         return Ok(Done::Whole);
     }
     consent(&plan, args.yes)?;
     let lock = store.lock()?;
-    still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args)?)?;
+    still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args, now)?)?;
     remove(&store, &lock, &plan)?;
     if args.prune { prune(context, &store, &lock, false) } else { Ok(Done::Whole) }
 }
@@ -141,12 +143,13 @@ fn make_plan(
     specs: &[PointSpec],
     policy: &Retention,
     args: &ForgetArgs,
+    now: Timestamp,
 ) -> Result<RetentionPlan, Failure> {
     let scope = args.scope.scope();
     if specs.is_empty() {
         let points = args.scope.select(points.to_vec());
         let facts: Vec<PointFacts> = points.iter().map(|stored| facts(stored, args.group_by)).collect();
-        return Ok(plan(&facts, policy, &TimeZone::system()));
+        return Ok(plan(&facts, policy, &TimeZone::system(), now));
     }
     let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
     let resolve = |spec: &PointSpec| {
@@ -182,6 +185,7 @@ fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
         id: point.id,
         source: name.clone(),
         series,
+        sequence: point.sequence,
         started: point.started,
         complete: point.state == PointState::Complete,
         held: false,

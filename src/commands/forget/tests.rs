@@ -7,6 +7,8 @@ use super::*;
 use crate::commands::testing::stored_point;
 
 const DAY: i64 = 86_400;
+/// The day after the last of [`points`].
+const NOW: Timestamp = Timestamp { seconds: 1_795_176_000 + 13 * DAY, nanos: 0 };
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -25,7 +27,7 @@ fn points() -> Vec<StoredPoint> {
 fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
     let args = args(line);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
-    make_plan(&points(), &specs, &Retention::from(&args.policy), &args)
+    make_plan(&points(), &specs, &Retention::from(&args.policy), &args, NOW)
 }
 
 #[test]
