@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use holdfast_store::clock::{Deadline, Timestamp};
+use holdfast_store::tree::Node;
 use holdfast_store::tree::reach::reachable;
 use holdfast_store::tree::walk::{Directory, Entries, NodeRef};
-use holdfast_store::tree::{Node, NodeKind};
 
 use super::Work;
 
-/// A file changed this shortly before its point began may have changed again within the same tick of the file system's
+/// Something changed this shortly before its point began may have changed again within the same tick of the file system's
 /// clock; it is read again next time.
 const TICK_NANOS: i128 = 20_000_000;
 /// The tick of file systems that keep whole seconds (FAT: two of them).
@@ -19,6 +19,13 @@ const COARSE_TICK_NANOS: i128 = 2_000_000_000;
 pub(super) struct PreviousTree<'a> {
     work: &'a Work<'a>,
     stack: Vec<Option<Cursor>>,
+    /// The directory being walked, relative to the root, and how long the path of each above it is.
+    path: Vec<u8>,
+    above: Vec<usize>,
+    /// What the previous point had trouble with: attributes that could not be read then are missing in its tree.
+    troubled: HashSet<&'a [u8]>,
+    /// Whether everything must be read again: it was asked for, or the previous point does not name all its trouble.
+    read_all: bool,
     /// What was found last, if it must be read again though nothing seems to have changed.
     doubted: Option<Node>,
     started: Timestamp,
@@ -42,7 +49,12 @@ impl<'a> PreviousTree<'a> {
     pub(super) fn new(work: &'a Work<'a>) -> Self {
         let started = work.previous.map_or(Timestamp::default(), |p| p.point.started);
         let suspicious = work.session.suspicious();
-        Self { work, stack: Vec::new(), doubted: None, started, suspicious }
+        let point = work.previous.map(|p| &p.point);
+        let troubled = point.into_iter().flat_map(|p| &p.errors).map(|e| e.path.as_slice()).collect();
+        let unnamed = point.is_some_and(|p| p.errors_total > p.errors.len() as u64);
+        let read_all = work.request.read_all || unnamed;
+        let (stack, path, above) = (Vec::new(), Vec::new(), Vec::new());
+        Self { work, stack, path, above, troubled, read_all, doubted: None, started, suspicious }
     }
 
     /// What the previous point has under a name of the current directory; names come ascending. An empty name is the root.
@@ -79,11 +91,22 @@ impl<'a> PreviousTree<'a> {
     fn is_trustworthy(&self, node: &Node) -> bool {
         let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
         let tick = if node.ctime.nanos == 0 { COARSE_TICK_NANOS } else { TICK_NANOS };
-        node.kind == NodeKind::Directory
-            || !self.work.request.read_all && nanos(node.ctime) + tick < nanos(self.started)
+        !self.read_all
+            && nanos(node.ctime) + tick < nanos(self.started)
+            && (self.troubled.is_empty() || !self.troubled.contains(&*self.path_of(&node.name)))
     }
 
-    pub(super) fn enter(&mut self, previous: Option<&Node>) {
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let slash: &[u8] = if self.path.is_empty() || name.is_empty() { b"" } else { b"/" };
+        [&self.path, slash, name].concat()
+    }
+
+    /// Goes into a directory that was just asked for. What is in one whose own attributes are in doubt can be compared all the same.
+    pub(super) fn enter(&mut self, name: &[u8], previous: Option<Node>) {
+        let previous = previous.or_else(|| self.take_doubted());
+        let path = self.path_of(name);
+        self.above.push(self.path.len());
+        self.path = path;
         let pages = self.work.session.store().pages();
         let cursor = previous.and_then(|node| node.subtree).and_then(|subtree| {
             let directory = Directory::open(pages, &subtree.tree, Deadline::NEVER).ok()?;
@@ -96,6 +119,7 @@ impl<'a> PreviousTree<'a> {
 
     pub(super) fn leave(&mut self) {
         self.stack.pop();
+        self.path.truncate(self.above.pop().unwrap_or(0));
     }
 
     /// Whether everything an unchanged file consists of is still in the store.

@@ -109,8 +109,8 @@ impl Visitor for Scanner<'_> {
         self.previous.find(name)
     }
 
-    fn enter_directory(&mut self, directory: Found) -> Flow {
-        self.previous.enter(directory.previous.as_ref());
+    fn enter_directory(&mut self, mut directory: Found) -> Flow {
+        self.previous.enter(&directory.node.name, directory.previous.take());
         self.count(&directory.node);
         self.step(Step::Enter(directory.node))
     }

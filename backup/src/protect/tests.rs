@@ -15,7 +15,7 @@ use holdfast_store::seal::{ChunkType, Compression, Sealer};
 use holdfast_store::store::StoreOptions;
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::{Visit, visit};
-use holdfast_store::tree::{ChunkSource, Extent, NodeKind};
+use holdfast_store::tree::{ChunkSource, Extent, NodeKind, Xattr};
 
 use super::*;
 use crate::source::faulty::{Fault, FaultySource};
@@ -243,6 +243,60 @@ fn a_file_that_is_read_again_though_it_did_not_change_is_not_counted_as_new() {
     let counts = &taken.stored.point.counts;
     assert!(counts.files_read > 0 && counts.files_read == counts.files, "{counts:?}");
     assert_eq!((taken.files_new, taken.files_changed), (0, counts.files));
+}
+
+/// A directory, a link and a fifo, each with an extended attribute.
+fn attributed(value: &[u8]) -> MemorySource {
+    let mut source = sample();
+    for path in [&b"dir00"[..], b"dir00/link", b"dir00/fifo"] {
+        let xattr = Xattr { name: b"user.a".to_vec(), value: value.to_vec() };
+        source.node_mut(path).unwrap().xattrs = vec![xattr];
+    }
+    source
+}
+
+/// Values of all extended attributes of a point.
+fn values(store: &Store, point: &StoredPoint) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let tree = point.point.root.subtree.unwrap().tree;
+    visit(store.pages(), &tree, u64::MAX, Deadline::NEVER, &mut |_, node| {
+        found.extend(node.xattrs.iter().map(|xattr| xattr.value.clone()));
+        Ok(Visit::Continue)
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn attributes_that_could_not_be_read_once_are_in_the_next_point() {
+    for path in [&b"dir00"[..], b"dir00/link", b"dir00/fifo"] {
+        let home = Home::new();
+        let store = home.open();
+        let faulty = FaultySource::new(attributed(b"v")).with(path, Fault::AttributesUnreadable);
+        let first = home.take(&store, &faulty, &VoidMonitor).unwrap();
+        assert_eq!((first.point.state, values(&store, &first).len()), (PointState::Partial, 2));
+        let next = home.take(&store, &attributed(b"v"), &VoidMonitor).unwrap();
+        assert_eq!((next.point.state, values(&store, &next).len()), (PointState::Complete, 3));
+        assert_eq!(next.point.counts.files_read, 0, "what is in the directory was compared");
+    }
+}
+
+#[test]
+fn attributes_that_changed_within_the_clocks_step_before_a_point_are_read_again() {
+    let home = Home::new();
+    let store = home.open();
+    let began = Timestamp { seconds: home.clock.now().seconds + 60, ..home.clock.now() };
+    let fresh = |value: &[u8]| {
+        let mut source = attributed(value);
+        for path in [&b"dir00"[..], b"dir00/link", b"dir00/fifo"] {
+            source.node_mut(path).unwrap().ctime = began;
+        }
+        source
+    };
+    home.take(&store, &fresh(b"one"), &VoidMonitor).unwrap();
+    let next = home.take(&store, &fresh(b"two"), &VoidMonitor).unwrap();
+    assert_eq!(values(&store, &next), [b"two", b"two", b"two"]);
+    assert_eq!(next.point.counts.files_read, 0);
 }
 
 #[test]

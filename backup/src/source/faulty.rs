@@ -23,6 +23,8 @@ pub enum Fault {
     Unreadable(u64),
     /// A file changes once something of it was read.
     ChangesWhileRead,
+    /// Extended attributes and flags cannot be read.
+    AttributesUnreadable,
     /// A file ends here when it is read, and has changed.
     Shrinks(u64),
 }
@@ -63,6 +65,12 @@ fn disk_error() -> io::Error {
     io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
 }
 
+const READ_XATTRS: &str = "read extended attributes of";
+
+fn forget_attributes(node: &mut Node) {
+    (node.xattrs, node.flags) = (Vec::new(), 0);
+}
+
 struct FaultyVisitor<'a> {
     visitor: &'a mut dyn Visitor,
     faults: &'a HashMap<Vec<u8>, Fault>,
@@ -75,7 +83,7 @@ impl Visitor for FaultyVisitor<'_> {
         if self.hidden.is_some() { None } else { self.visitor.previous(name) }
     }
 
-    fn enter_directory(&mut self, directory: Found) -> Flow {
+    fn enter_directory(&mut self, mut directory: Found) -> Flow {
         if let Some((depth, _)) = &mut self.hidden {
             *depth += 1;
             return Continue(());
@@ -91,6 +99,11 @@ impl Visitor for FaultyVisitor<'_> {
                 self.visitor.enter_directory(directory)?;
                 self.visitor.trouble(failed("list", &path, io::ErrorKind::PermissionDenied))
             }
+            Some(Fault::AttributesUnreadable) if !directory.unchanged => {
+                forget_attributes(&mut directory.node);
+                self.visitor.enter_directory(directory)?;
+                self.visitor.trouble(SourceError::io(READ_XATTRS, path)(disk_error()))
+            }
             _ => self.visitor.enter_directory(directory),
         }
     }
@@ -102,6 +115,11 @@ impl Visitor for FaultyVisitor<'_> {
         let path = entry.path();
         match self.faults.get(&path) {
             Some(Fault::Vanishes) => self.visitor.trouble(failed("stat", &path, io::ErrorKind::NotFound)),
+            Some(Fault::AttributesUnreadable) if entry.opener.is_none() && !entry.unchanged => {
+                forget_attributes(&mut entry.node);
+                self.visitor.trouble(SourceError::io(READ_XATTRS, path)(disk_error()))?;
+                self.visitor.entry(entry)
+            }
             Some(&fault) => {
                 entry.opener =
                     entry.opener.map(|inner| Box::new(FaultyOpener { inner, path, fault }) as Box<_>);
@@ -171,7 +189,10 @@ impl OpenFile for FaultyFile {
     }
 
     fn xattrs(&self) -> Result<Vec<Xattr>, SourceError> {
-        self.inner.xattrs()
+        match self.fault {
+            Fault::AttributesUnreadable => Err(SourceError::io(READ_XATTRS, self.path.clone())(disk_error())),
+            _ => self.inner.xattrs(),
+        }
     }
 
     fn flags(&self) -> Result<u32, SourceError> {

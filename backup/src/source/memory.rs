@@ -172,6 +172,10 @@ fn tell(entry: &Entry, place: &Arc<Place>, own: &Arc<Place>, visitor: &mut dyn V
     let unchanged = previous.as_ref().is_some_and(|previous| same(previous, &node));
     if unchanged && let Some(previous) = &previous {
         node.content.clone_from(&previous.content);
+        node.xattrs.clone_from(&previous.xattrs);
+        node.extensions.clone_from(&previous.extensions);
+        node.target.clone_from(&previous.target);
+        node.flags = previous.flags;
     }
     let is_file = node.kind == NodeKind::File;
     if is_file && !unchanged {

@@ -110,21 +110,6 @@ fn an_unchanged_entry_is_not_read_again_and_keeps_what_the_previous_point_had() 
 }
 
 #[test]
-fn an_entry_is_unchanged_only_if_it_settled_before_the_previous_walk() {
-    let scratch = Scratch::new();
-    put(&scratch, "a", b"content");
-    let (before, _) = MemoryPoint::of(&source(&scratch, WalkOptions::default()));
-    let changed = before.get(b"/a").ctime;
-    for (settled, opened) in [(changed, 1), (Timestamp { seconds: changed.seconds + 1, ..changed }, 0)] {
-        let mut visitor = Collector::after(&before);
-        source(&scratch, WalkOptions { settled_before: Some(settled), ..Default::default() })
-            .walk(&mut visitor)
-            .unwrap();
-        assert_eq!(visitor.opened.len(), opened);
-    }
-}
-
-#[test]
 fn a_change_of_any_compared_attribute_makes_an_entry_changed() {
     let scratch = Scratch::new();
     put(&scratch, "a", b"content");
@@ -210,6 +195,20 @@ fn a_directory_never_to_be_entered_stays_as_an_empty_one() {
     let meta = std::fs::metadata(scratch.join("store")).unwrap();
     let never_enter = HashSet::from([(meta.dev(), meta.ino())]);
     assert_eq!(paths(&source(&scratch, WalkOptions { never_enter, ..Default::default() })), ["/store"]);
+}
+
+#[test]
+fn a_root_never_to_be_entered_is_refused_by_its_name() {
+    let scratch = Scratch::new();
+    put(&scratch, "store/pack", b"x");
+    let meta = std::fs::metadata(scratch.join("store")).unwrap();
+    let never_enter = HashSet::from([(meta.dev(), meta.ino())]);
+    for path in ["store", "store/pack"] {
+        let options = WalkOptions { never_enter: never_enter.clone(), ..Default::default() };
+        let source = DirectorySource::new(scratch.join(path), options);
+        let error = source.walk(&mut Collector::default()).unwrap_err().to_string();
+        assert!(error.contains(scratch.join(path).to_str().unwrap()), "{error}");
+    }
 }
 
 #[test]

@@ -11,7 +11,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_store::clock::Timestamp;
 use holdfast_store::tree::{Node, NodeKind};
 use rustix::fs::{CWD, Mode, OFlags, Statx};
 
@@ -21,8 +20,8 @@ use super::files::{DiskFile, Shared};
 use super::filesystems::own_mounts;
 use super::listing::Names;
 use super::{DataSource, FileOpener, Flow, Found, Visitor, Walked};
-use crate::descent::{Descent, DirectoryId, OPEN_DIRECTORIES_MAX, Place, open_directory};
-use crate::error::SourceError;
+use crate::descent::{Descent, DirectoryId, OPEN_DIRECTORIES_MAX, Place, directory_id, open_directory};
+use crate::error::{SourceError, shown};
 use crate::pattern::Verdict;
 
 /// How a tree is walked.
@@ -36,9 +35,6 @@ pub struct WalkOptions {
     pub ignore_inode: bool,
     /// Takes entries for unchanged even if their ctime differs, after a tree was moved or re-owned.
     pub ignore_ctime: bool,
-    /// Only an entry that last changed before this moment of the file systems' clock can be unchanged; give the begin of the previous
-    /// walk less the clock's step (10 ms). A file written again within one step after it was read has the same times.
-    pub settled_before: Option<Timestamp>,
 }
 
 /// A directory tree (or a single file) of this machine.
@@ -53,6 +49,17 @@ impl DirectorySource {
     /// directory with just this entry, and attributes of the one it lies in. Nothing is opened yet.
     pub fn new(path: impl Into<PathBuf>, options: WalkOptions) -> Self {
         Self { path: path.into(), options }
+    }
+
+    /// A root that is never to be entered would take the store into itself.
+    fn refuse_own(&self, root: &OwnedFd) -> Result<(), SourceError> {
+        let id = directory_id(root).map_err(SourceError::io("stat", *b""))?;
+        if !self.options.never_enter.contains(&id) {
+            return Ok(());
+        }
+        let given = shown(self.path.as_os_str().as_bytes());
+        let detail = "it belongs to the store and cannot be protected in it".into();
+        Err(SourceError::Rule { what: "data source", given, detail })
     }
 
     /// Opens the root and says which names of it are meant, if not all.
@@ -74,6 +81,7 @@ impl DirectorySource {
 impl DataSource for DirectorySource {
     fn walk(&self, visitor: &mut dyn Visitor) -> Result<Walked, SourceError> {
         let (root, only) = self.open_root()?;
+        self.refuse_own(&root)?;
         let above = if only.is_some() { self.path.parent() } else { Some(self.path.as_path()) };
         let mut walker = Walker::new(&self.options, visitor, &root, trail(above))?;
         Ok(match walker.run(root, only) {
@@ -360,13 +368,12 @@ impl<'a> Walker<'a> {
     }
 
     fn same(&self, previous: &Node, now: &Node) -> bool {
-        let WalkOptions { ignore_inode, ignore_ctime, settled_before, .. } = *self.options;
+        let WalkOptions { ignore_inode, ignore_ctime, .. } = *self.options;
         previous.kind == now.kind
             && previous.size == now.size
             && previous.mtime == now.mtime
             && (ignore_ctime || previous.ctime == now.ctime)
             && (ignore_inode || (previous.inode, previous.filesystem) == (now.inode, now.filesystem))
-            && settled_before.is_none_or(|moment| now.ctime < moment)
             && (now.kind != NodeKind::File || previous.content.is_some())
     }
 }
