@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use holdfast_store::clock::{Deadline, Timestamp};
+use holdfast_store::tree::Node;
 use holdfast_store::tree::reach::reachable;
 use holdfast_store::tree::walk::{Directory, Entries, NodeRef};
-use holdfast_store::tree::Node;
 
 use super::Work;
 
