@@ -14,6 +14,7 @@
 //! caller's wish, ends the work early.
 
 mod attributes;
+mod late;
 mod leaves;
 mod links;
 mod report;

@@ -36,6 +36,8 @@ pub(super) struct Dressing<'a> {
     pub(super) node: &'a Node,
     /// Whether ACLs and flags may have come from the directory or from an earlier life, and must go if the node has none.
     pub(super) exact: bool,
+    /// Whether the modification time is that of the node; not for a file whose content is not.
+    pub(super) times: bool,
     /// Flags that somebody else sets later.
     pub(super) flags_later: u32,
     /// Where it is, for messages.
@@ -51,7 +53,9 @@ impl Dressing<'_> {
         if self.node.kind != NodeKind::Symlink {
             self.mode(owned);
         }
-        self.times();
+        if self.times {
+            self.times();
+        }
         if let Handle::Open(fd) = self.to {
             self.flags(fd);
         }

@@ -8,10 +8,11 @@ use holdfast_store::tree::{Extent, Node, NodeKind};
 
 use super::TreeReader;
 use super::attributes::{Dressing, Handle, LOCKING_FLAGS, set_early_flags};
+use super::late::LateLink;
 use super::links::{First, has_names};
 use super::run::{Locked, Restore};
-use super::target::{Made, TargetDir, identity};
-use super::writers::{Job, Piece, TargetFile, finish};
+use super::target::{Made, NewFile, TargetDir, identity};
+use super::writers::{FileState, Job, Piece, TargetFile, finish};
 use crate::descent::Place;
 use crate::error::TargetError;
 
@@ -73,6 +74,12 @@ impl<R: TreeReader> Restore<'_, R> {
     /// Makes a further name of something made before. `false` if it must be made as a thing of its own.
     fn linked(&mut self, directory: &TargetDir<'_>, place: &Arc<Place>, node: &Node) -> bool {
         let Some(first) = self.links.first(node) else { return false };
+        if directory.replaces() && node.kind == NodeKind::File {
+            self.unsettle();
+            let late = LateLink { place: Arc::clone(place), node: node.clone(), first };
+            self.late.links.push(late);
+            return true;
+        }
         match self.link(directory, place, node, &first) {
             Ok(Some(_)) => self.summary.links += 1,
             Ok(None) => self.summary.skipped += 1,
@@ -128,7 +135,8 @@ impl<R: TreeReader> Restore<'_, R> {
     ) -> Result<bool, TargetError> {
         let Some(Made { name, what: fd }) = directory.other(node)? else { return Ok(false) };
         let (to, report) = (Handle::Path(fd.as_fd()), self.report);
-        Dressing { to, node, exact, flags_later: 0, path: &|| place.join(&name), report }.apply();
+        Dressing { to, node, exact, times: true, flags_later: 0, path: &|| place.join(&name), report }
+            .apply();
         self.remember(node, place, &name, &fd);
         self.count(node);
         Ok(true)
@@ -141,19 +149,39 @@ impl<R: TreeReader> Restore<'_, R> {
         node: Node,
         exact: bool,
     ) -> Result<bool, TargetError> {
-        let Some(Made { name, what: fd }) = directory.file(&node)? else { return Ok(false) };
+        let Some(Made { name, what: NewFile { fd, temporary } }) = directory.file(&node)? else {
+            return Ok(false);
+        };
+        if temporary.is_some() {
+            self.unsettle();
+        }
+        let current = self.descent.current().map(Arc::clone);
+        let replacing = current.zip(temporary);
         set_early_flags(&fd, &node);
         self.remember(&node, place, &name, &fd);
         self.count(&node);
         let flags_later = if has_names(&node) { node.flags & LOCKING_FLAGS } else { 0 };
-        if flags_later != 0 {
-            self.locked.push(Locked { place: Arc::clone(place), name: name.clone(), flags: flags_later });
+        if flags_later != 0
+            && let Ok(id) = identity(&fd)
+        {
+            let (place, name) = (Arc::clone(place), name.clone());
+            self.late.locked.push(Locked { place, name, id, flags: flags_later });
         }
-        let file = TargetFile { fd, node, place: Arc::clone(place), name, exact, flags_later };
+        let file = TargetFile {
+            fd,
+            node,
+            place: Arc::clone(place),
+            name,
+            exact,
+            flags_later,
+            replacing,
+            state: FileState::default(),
+        };
         // A length that the file system cannot hold leaves an empty file with its attributes, and its name.
         match rustix::fs::ftruncate(&file.fd, file.node.size) {
             Ok(()) => self.send_content(Arc::new(file)),
             Err(error) => {
+                file.lack();
                 self.report.target(TargetError::io("set length of", place.join(&file.name))(error));
                 finish(Arc::new(file), self.report);
             }
@@ -161,9 +189,19 @@ impl<R: TreeReader> Restore<'_, R> {
         Ok(true)
     }
 
+    /// The current directory gets its attributes only when all files are written.
+    fn unsettle(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.unsettled = true;
+        }
+    }
+
     /// Hands what is in a file to the writers, piece by piece.
     fn send_content(&self, file: Arc<TargetFile>) {
-        let missing = |error| self.report.store(file.place.join(&file.name), "content is missing", error);
+        let missing = |error| {
+            file.lack();
+            self.report.store(file.place.join(&file.name), "content is missing", error);
+        };
         let extents = match self.reader.extents(&file.node) {
             Ok(extents) => extents,
             Err(error) => {
@@ -205,6 +243,7 @@ impl<R: TreeReader> Restore<'_, R> {
     fn send(&self, job: Job) {
         // Writers end only when this sender does.
         if let Err(unsent) = self.jobs.send(job) {
+            unsent.0.file.lack();
             finish(unsent.0.file, self.report);
         }
     }

@@ -8,6 +8,7 @@ use holdfast_store::monitor::{Event, Monitor};
 use holdfast_store::{ErrorClass, StoreError};
 
 use super::RestoreError;
+use crate::descent::DirectoryId;
 use crate::error::TargetError;
 
 /// Tells the monitor, counts, and remembers what ends the work.
@@ -18,6 +19,7 @@ pub(super) struct Report<'a> {
     problems: AtomicU64,
     refused: AtomicU64,
     classes: Mutex<HashSet<String>>,
+    incomplete: Mutex<HashSet<DirectoryId>>,
     end: Mutex<Option<RestoreError>>,
 }
 
@@ -33,8 +35,18 @@ impl<'a> Report<'a> {
             problems: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             classes: Mutex::default(),
+            incomplete: Mutex::default(),
             end: Mutex::default(),
         }
+    }
+
+    /// Remembers a file (device, inode) whose content is not whole.
+    pub(super) fn incomplete(&self, id: DirectoryId) {
+        lock(&self.incomplete).insert(id);
+    }
+
+    pub(super) fn is_incomplete(&self, id: DirectoryId) -> bool {
+        lock(&self.incomplete).contains(&id)
     }
 
     /// Trouble with one path.

@@ -8,12 +8,13 @@ use holdfast_store::monitor::Monitor;
 use holdfast_store::tree::{Node, NodeKind};
 
 use super::attributes::{Dressing, Handle, LOCKING_FLAGS, bequeaths, set_early_flags, set_flags};
+use super::late::{Late, LateDirectory};
 use super::links::Links;
 use super::report::Report;
 use super::target::{Made, TargetDir, is_valid_name, open_place};
 use super::writers::{Job, work};
 use super::{Nodes, Overwrite, RestoreError, RestoreOptions, RestoreSummary, TreeReader};
-use crate::descent::{Descent, OPEN_DIRECTORIES_MAX, Place, directory_id};
+use crate::descent::{Descent, DirectoryId, OPEN_DIRECTORIES_MAX, Place, directory_id};
 use crate::error::TargetError;
 use crate::pattern::Verdict;
 
@@ -36,7 +37,7 @@ pub(super) fn run<R: TreeReader>(
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let workers = if options.workers == 0 { processors.min(WORKERS_MAX) } else { options.workers };
     let (jobs, waiting) = bounded(workers * QUEUE_PER_WORKER);
-    let (summary, locked) = std::thread::scope(|scope| {
+    let (summary, late) = std::thread::scope(|scope| {
         for _ in 0..workers {
             let waiting: Receiver<Job> = waiting.clone();
             let report = &report;
@@ -47,30 +48,35 @@ pub(super) fn run<R: TreeReader>(
             Restore::new(reader, target, options, &report, jobs).map_err(RestoreError::Target)?;
         restore.all(root, entries);
         // The sender goes with `restore`, and with it the writers, which the scope waits for.
-        Ok((restore.summary, restore.locked))
+        Ok((restore.summary, restore.late))
     })?;
-    locked.iter().for_each(|file| file.lock(target, &report));
+    let links = late.finish(target, options.overwrite, &report);
     if options.sync && !options.dry_run {
         rustix::fs::syncfs(target)
             .map_err(|error| RestoreError::Target(TargetError::io("sync", *b"")(error)))?;
     }
     let (problems, refused) = report.finish()?;
-    Ok(RestoreSummary { problems, refused, ..summary })
+    Ok(RestoreSummary { problems, refused, links: summary.links + links, ..summary })
 }
 
 /// A file with several names that is to be immutable or append-only when all are made.
 pub(super) struct Locked {
     pub(super) place: Arc<Place>,
     pub(super) name: Vec<u8>,
+    pub(super) id: DirectoryId,
     pub(super) flags: u32,
 }
 
 impl Locked {
-    fn lock(&self, target: &OwnedFd, report: &Report<'_>) {
+    pub(super) fn lock(&self, target: &OwnedFd, report: &Report<'_>) {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let result = open_place(target, &self.place).and_then(|directory| {
             let file = rustix::fs::openat(&directory, self.name.as_slice(), flags, Mode::empty())?;
+            // What stayed because this file is incomplete is not this file.
+            if directory_id(&file)? != self.id {
+                return Ok(());
+            }
             Ok(set_flags(file, LOCKING_FLAGS, self.flags & LOCKING_FLAGS)?)
         });
         if let Err(error) = result {
@@ -101,6 +107,8 @@ pub(super) struct Frame<'a> {
     pub(super) state: State,
     /// Whether new entries come with ACLs or flags of the directory's.
     pub(super) bequeaths: bool,
+    /// Whether names in it, or below it, change after the walk has left it.
+    pub(super) unsettled: bool,
     pub(super) included: Verdict,
     pub(super) excluded: Verdict,
 }
@@ -116,7 +124,7 @@ pub(super) struct Restore<'a, R> {
     /// Names from the point's root to the current directory, for patterns.
     pub(super) trail: Vec<Vec<u8>>,
     pub(super) links: Links,
-    pub(super) locked: Vec<Locked>,
+    pub(super) late: Late,
     pub(super) summary: RestoreSummary,
 }
 
@@ -140,7 +148,7 @@ impl<'a, R: TreeReader> Restore<'a, R> {
             frames: Vec::new(),
             trail: Vec::new(),
             links: Links::default(),
-            locked: Vec::new(),
+            late: Late::default(),
             summary: RestoreSummary::default(),
         })
     }
@@ -150,7 +158,16 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         let state = State::Made { exact: true };
         let bequeaths = bequeaths(self.target);
         let place = Place::root();
-        self.frames.push(Frame { node: root.clone(), entries, place, state, bequeaths, included, excluded });
+        self.frames.push(Frame {
+            node: root.clone(),
+            entries,
+            place,
+            state,
+            bequeaths,
+            unsettled: false,
+            included,
+            excluded,
+        });
         while !self.report.stopped() {
             let Some(frame) = self.frames.last_mut() else { return };
             match frame.entries.next() {
@@ -202,7 +219,16 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         };
         self.trail.push(node.name.clone());
         let state = State::Pending;
-        self.frames.push(Frame { node, entries, place, state, bequeaths: false, included, excluded });
+        self.frames.push(Frame {
+            node,
+            entries,
+            place,
+            state,
+            bequeaths: false,
+            unsettled: false,
+            included,
+            excluded,
+        });
         if chosen {
             self.make_directories();
         }
@@ -291,9 +317,21 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         let is_root = self.frames.is_empty();
         let wanted =
             if is_root { self.options.root_attributes } else { self.options.overwrite != Overwrite::Never };
+        if frame.unsettled
+            && let Some(above) = self.frames.last_mut()
+        {
+            above.unsettled = true;
+        }
         if let Some(fd) = self.descent.current().filter(|_| wanted) {
+            if frame.unsettled
+                && let Ok(id) = directory_id(fd)
+            {
+                self.late.directories.push(LateDirectory { place: frame.place, node: frame.node, exact, id });
+                return self.go_up();
+            }
             let (to, node, report) = (Handle::Open(fd.as_fd()), &frame.node, self.report);
-            Dressing { to, node, exact, flags_later: 0, path: &|| frame.place.path(), report }.apply();
+            Dressing { to, node, exact, times: true, flags_later: 0, path: &|| frame.place.path(), report }
+                .apply();
         }
         self.go_up();
     }

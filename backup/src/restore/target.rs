@@ -1,6 +1,7 @@
 //! Makes entries in an open target directory, and decides about what is in the way.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::tree::{Node, NodeKind};
@@ -31,6 +32,14 @@ pub(super) struct Made<T> {
     pub(super) what: T,
 }
 
+/// A file that was made.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    pub(super) fd: OwnedFd,
+    /// The name it has until it is whole, if its own is taken.
+    pub(super) temporary: Option<Vec<u8>>,
+}
+
 /// `None`: what was in the way stays, as the policy says.
 pub(super) type MadeOrSkipped<T> = Result<Option<Made<T>>, TargetError>;
 
@@ -50,10 +59,33 @@ impl TargetDir<'_> {
         TargetError::io(action, self.place.join(name))
     }
 
-    /// A new, empty file for its owner alone.
-    pub(super) fn file(&self, node: &Node) -> MadeOrSkipped<OwnedFd> {
+    /// A new, empty file for its owner alone. One that is to replace something lies under a temporary name until its
+    /// content is known to be whole.
+    pub(super) fn file(&self, node: &Node) -> MadeOrSkipped<NewFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.make(node, |name| rustix::fs::openat(self.fd, name, flags, Mode::RUSR | Mode::WUSR))
+        let open = |name: &[u8]| rustix::fs::openat(self.fd, name, flags, Mode::RUSR | Mode::WUSR);
+        if !self.replaces() || !self.holds_no_directory(&node.name) {
+            let made = self.make(node, open)?;
+            return Ok(
+                made.map(|Made { name, what: fd }| Made { name, what: NewFile { fd, temporary: None } })
+            );
+        }
+        if self.overwrite == Overwrite::IfNewer && self.is_as_new(node)? {
+            return Ok(None);
+        }
+        let (temporary, fd) = make_temporary(open).map_err(self.failed("create", &node.name))?;
+        Ok(Some(Made { name: node.name.clone(), what: NewFile { fd, temporary: Some(temporary) } }))
+    }
+
+    /// Whether what is in the way may have to go.
+    pub(super) fn replaces(&self) -> bool {
+        matches!(self.overwrite, Overwrite::Always | Overwrite::IfNewer)
+    }
+
+    /// Whether something other than a directory has a name.
+    pub(super) fn holds_no_directory(&self, name: &[u8]) -> bool {
+        rustix::fs::statat(self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
     }
 
     /// A directory, open; new for its owner alone, or the one that is there (`false`).
@@ -163,6 +195,28 @@ impl TargetDir<'_> {
         }
         Err(TargetError::Exists { path: self.place.join(name) })
     }
+}
+
+/// Makes something under a name that nothing has.
+fn make_temporary<T>(make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> rustix::io::Result<(Vec<u8>, T)> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    for _ in 0..KEEP_BOTH_MAX {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".holdfast-restore-{}-{number}", std::process::id()).into_bytes();
+        match make(&name) {
+            Ok(made) => return Ok((name, made)),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// The name that an incomplete file gets beside the one that stays.
+pub(super) fn incomplete_name(name: &[u8]) -> Vec<u8> {
+    let end = b".incomplete";
+    let kept = name.len().min(NAME_MAX - end.len());
+    [name.get(..kept).unwrap_or(name), end].concat()
 }
 
 /// Opens the directory at `place`, one name after the other from the target's root.

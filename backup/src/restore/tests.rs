@@ -212,6 +212,81 @@ fn a_lost_chunk_is_named_and_the_rest_of_its_file_is_kept() {
     assert!(back[..1 << 20] == content[..1 << 20] && back[2 << 20..] == content[2 << 20..]);
     assert!(back[1 << 20..2 << 20].iter().all(|&byte| byte == 0));
     assert_eq!(read(scratch.join("other")), "whole");
+    let mtime = |path: &str| std::fs::metadata(scratch.join(path)).unwrap().mtime();
+    assert_eq!(mtime("other"), point.get(b"/other").mtime.seconds);
+    assert!(mtime("large") > point.get(b"/large").mtime.seconds, "it is not taken for genuine");
+}
+
+/// Restores two files of two chunks, of which `lost` are missing, over what is there; with a second name of the first.
+fn restored_over(scratch: &Scratch, lost: &[usize]) -> (MemoryPoint, RestoreSummary, Vec<Event>) {
+    let mut source = MemorySource::new();
+    let content: Vec<u8> = (0..2 << 20).map(|n: u32| (n / 251) as u8).collect();
+    for path in [&b"d/file"[..], b"e/second"] {
+        let node = source.file(path, &content);
+        (node.inode, node.links, node.mtime) = (99, 2, Timestamp::from_seconds(1_500_000_000));
+    }
+    let (mut point, _) = MemoryPoint::of(&source);
+    let Some(Content::Inline(extents)) = point.get(b"/d/file").content else { panic!() };
+    for &lost in lost {
+        let holdfast_store::tree::Extent::Data { id, .. } = extents[lost] else { panic!() };
+        point.chunks.remove(&id);
+    }
+    for path in ["d/file", "e/second"] {
+        std::fs::create_dir_all(scratch.join(path).parent().unwrap()).unwrap();
+        std::fs::write(scratch.join(path), "good").unwrap();
+    }
+    let options = RestoreOptions { overwrite: Overwrite::Always, ..options() };
+    let (summary, events) = restore(&point, scratch.path(), &options);
+    (point, summary, events)
+}
+
+fn names(path: std::path::PathBuf) -> Vec<String> {
+    let entries = std::fs::read_dir(path).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_whose_content_is_whole_replaces_what_is_there_under_all_its_names() {
+    let scratch = Scratch::new();
+    let (point, summary, events) = restored_over(&scratch, &[]);
+    assert_eq!((summary.problems, summary.files, summary.links), (0, 1, 1), "{events:?}");
+    let meta = |path: &str| std::fs::metadata(scratch.join(path)).unwrap();
+    assert_eq!((meta("d/file").len(), meta("d/file").mtime()), (2 << 20, 1_500_000_000));
+    assert_eq!(meta("d/file").ino(), meta("e/second").ino());
+    assert_eq!(
+        (names(scratch.join("d")), names(scratch.join("e"))),
+        (vec!["file".into()], vec!["second".into()])
+    );
+    for (path, at) in [(&b"/d"[..], "d"), (b"/e", "e")] {
+        assert_eq!(meta(at).mtime(), point.get(path).mtime.seconds, "renaming left no mark on {at}");
+    }
+}
+
+#[test]
+fn a_file_whose_content_is_damaged_replaces_nothing_and_lies_beside_it() {
+    let scratch = Scratch::new();
+    let (_, _, events) = restored_over(&scratch, &[1]);
+    assert_eq!(
+        (read(scratch.join("d/file")), read(scratch.join("e/second"))),
+        ("good".into(), "good".into())
+    );
+    assert_eq!(names(scratch.join("d")), ["file", "file.incomplete"]);
+    assert_eq!(std::fs::metadata(scratch.join("d/file.incomplete")).unwrap().len(), 2 << 20);
+    assert!(problems(&events).iter().any(|reason| reason.contains("file.incomplete")), "{events:?}");
+}
+
+#[test]
+fn a_file_of_which_nothing_can_be_read_leaves_what_is_there_and_nothing_else() {
+    let scratch = Scratch::new();
+    let (_, _, events) = restored_over(&scratch, &[0, 1]);
+    assert_eq!(
+        (read(scratch.join("d/file")), read(scratch.join("e/second"))),
+        ("good".into(), "good".into())
+    );
+    assert_eq!(names(scratch.join("d")), ["file"]);
+    assert!(problems(&events).iter().any(|reason| reason.contains("what was there stays")), "{events:?}");
 }
 
 #[test]
