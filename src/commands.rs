@@ -51,6 +51,15 @@ impl Context<'_> {
     }
 }
 
+/// Runs a verb that needs no settings, so that it works where no home and no place for anything is; `None` if it is another.
+pub fn run_anywhere(terminal: &Terminal, verb: &Verb) -> Option<Outcome> {
+    match verb {
+        Verb::Completions(args) => Some(completions::run(terminal, args)),
+        Verb::Man(args) => Some(man::run(terminal, args)),
+        _ => None,
+    }
+}
+
 /// Runs a verb.
 pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
     match verb {
@@ -72,7 +81,7 @@ pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Vault(args) => vault::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
-        Verb::Completions(args) => completions::run(context, &args),
-        Verb::Man(args) => man::run(context, &args),
+        Verb::Completions(args) => completions::run(context.terminal, &args),
+        Verb::Man(args) => man::run(context.terminal, &args),
     }
 }

@@ -41,9 +41,13 @@ pub struct Made {
     pub machine_key: Option<PathBuf>,
     /// Addresses of its vaults as they are kept.
     pub vaults: Vec<String>,
+    /// Why not all vaults are ready, if so. Whoever made the store ends with it, after the sheet reached a person: there is
+    /// no second chance to show that.
+    pub vault_failure: Option<Failure>,
 }
 
-/// Makes the store, and its vaults ready. Vaults come last: what fails there can be done again with `vault add`.
+/// Makes the store, and its vaults ready. Vaults come last: what fails there can be done again with `vault add`, and is told
+/// in what is returned.
 pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Failure> {
     let addresses =
         new.vaults.iter().map(|url| Ok(connect(context, url)?.0)).collect::<Result<Vec<_>, Failure>>()?;
@@ -63,12 +67,22 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
         // A key to a store that was never made.
         machine_key.iter().for_each(|file| drop(std::fs::remove_file(file)));
     })?;
-    add_vaults(context, new.dir, &id, &ring, &addresses)?;
+    let vault_failure = add_vaults(context, new.dir, &id, &ring, &addresses).err().map(store_exists);
     let SlotSecret::Recovery(key) = recovery else {
         return Err(Failure::failed("the recovery key is of another kind"));
     };
     let sheet = RecoverySheet { vault: id, addresses: addresses.clone(), key, created: now, slot };
-    Ok(Made { id, sheet, machine_key, vaults: addresses })
+    Ok(Made { id, sheet, machine_key, vaults: addresses, vault_failure })
+}
+
+/// A failure of a vault whose store was made all the same.
+fn store_exists(failure: Failure) -> Failure {
+    let finish = "the store exists and its recovery sheet is valid: `holdfast vault add URL` finishes it";
+    let hint = match &failure.hint {
+        Some(hint) => format!("{hint}; {finish}"),
+        None => finish.to_owned(),
+    };
+    failure.hint(hint)
 }
 
 /// Makes vaults ready for a store and writes them into its settings.

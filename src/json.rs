@@ -342,7 +342,7 @@ pub struct StatsLine {
     pub total_file_count: u64,
     /// Recovery points.
     pub snapshots_count: u64,
-    /// Bytes of all chunks before compression, each once.
+    /// Bytes of all chunks before compression.
     pub total_uncompressed_size: u64,
     /// Bytes that packs take.
     pub total_stored_size: u64,
@@ -352,6 +352,14 @@ pub struct StatsLine {
     pub total_pack_count: u64,
     /// `total_size` by `total_stored_size`.
     pub saving_ratio: f64,
+    /// Requests that this run made to vaults.
+    pub vault_requests: u64,
+    /// Bytes that this run sent to vaults and fetched from them.
+    pub vault_bytes: u64,
+    /// Frames that this run decoded.
+    pub frames_decoded: u64,
+    /// Frames that one place could not give and another could.
+    pub failovers: u64,
 }
 
 /// A change between two points, as in restic's `diff --json`.

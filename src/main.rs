@@ -2,8 +2,6 @@
 //!
 //! Everything that touches a person, the environment or the process lives here; the engine crates below know none of it.
 
-#![allow(dead_code, reason = "what opening a store needs stands ready before the engine can open one")]
-
 mod args;
 mod commands;
 mod create;
@@ -22,6 +20,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use holdfast_store::clock::SystemClock;
+use nix::sys::resource::{Resource, setrlimit};
 
 use args::Cli;
 use commands::Context;
@@ -30,6 +29,8 @@ use settings::Settings;
 use terminal::{Terminal, signals};
 
 fn main() -> ExitCode {
+    // A core file would hold keys. Where even this is refused nothing better can be done.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
@@ -47,6 +48,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
     terminal::log_to_stderr(cli.global.verbose, settings::log_filter());
+    if let Some(outcome) = commands::run_anywhere(terminal, &cli.verb) {
+        return outcome;
+    }
     let settings = Settings::gather(&cli.global, &settings::process_environment())?;
     commands::run(&Context { settings, terminal }, cli.verb)
 }

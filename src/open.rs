@@ -127,7 +127,8 @@ pub fn unlock(context: &Context<'_>, head: &StoreHead) -> Result<KeyRing, Failur
     open_slots(head, &secret_of(typed.reveal()))
 }
 
-fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Result<Option<KeyRing>, Failure> {
+/// The key ring, if this machine has a key that opens it; a key that does not is told and left aside.
+pub fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Result<Option<KeyRing>, Failure> {
     let file = context.settings.secrets.machine_key_file(&head.vault);
     if !file.exists() {
         return Ok(None);

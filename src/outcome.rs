@@ -98,11 +98,6 @@ impl Failure {
         Self::new(Kind::Usage, message)
     }
 
-    /// A verb whose engine this build does not have.
-    pub fn not_built(verb: &str) -> Self {
-        Self::failed(format!("`holdfast {verb}` is not part of this build"))
-    }
-
     /// A file operation of the program itself that the system refused.
     pub fn io(action: &str, path: &std::path::Path, source: &std::io::Error) -> Self {
         let failure = Self::failed(format!("cannot {action} {}: {source}", path.display()));
@@ -130,6 +125,12 @@ impl Failure {
             }
             next = cause.source();
         }
+        self
+    }
+
+    /// Adds a cause that is no source of an error.
+    pub fn caused_by_text(mut self, cause: String) -> Self {
+        self.causes.push(cause);
         self
     }
 
@@ -242,6 +243,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         StoreError::Io { source, .. } => return hint_for_io(source.kind()).map(str::to_owned),
         StoreError::Catalog { class: ErrorClass::Corrupt, .. } => {
             "the catalog is only a cache: move it away and it is made anew from the store"
+        }
+        StoreError::Vault { vault, source: VaultError::Denied { .. } } if vault.starts_with('/') => {
+            "run as the owner of the vault's directory, or as root, or name a directory that this user can write to"
         }
         StoreError::Vault { source, .. } => return hint_for_vault(source).map(str::to_owned),
         StoreError::Timeout { .. } => "try again; -v shows what is slow",

@@ -68,6 +68,8 @@ pub struct Candidate {
     pub group: String,
     /// Name of the source.
     pub source: String,
+    /// Its number within its source: the order in which points were taken, whatever the clock said.
+    pub sequence: u64,
     /// Begin.
     pub started: Timestamp,
 }
@@ -75,8 +77,8 @@ pub struct Candidate {
 impl From<&StoredPoint> for Candidate {
     fn from(stored: &StoredPoint) -> Self {
         let name = stored.point.source.clone();
-        let (id, started) = (stored.point.id, stored.point.started);
-        Self { id, host: name.host, group: name.group, source: name.source, started }
+        let (id, sequence, started) = (stored.point.id, stored.point.sequence, stored.point.started);
+        Self { id, host: name.host, group: name.group, source: name.source, sequence, started }
     }
 }
 
@@ -207,8 +209,7 @@ impl PointName {
 
     /// Finds the point among `points`, of which only those in `scope` count. An id is looked for everywhere.
     pub fn resolve(&self, points: &[Candidate], scope: &Scope) -> Result<RecoveryPointId, PointSpecError> {
-        let mut found: Vec<&Candidate> = points.iter().filter(|point| scope.holds(point)).collect();
-        found.sort_by_key(|point| (point.started, point.id));
+        let mut found = in_order(points.iter().filter(|point| scope.holds(point)).collect());
         match self {
             Self::Id(prefix) => by_id(prefix, points),
             Self::Latest { back } => back_from_newest(&found, *back, "latest"),
@@ -218,6 +219,23 @@ impl PointName {
             }
         }
     }
+}
+
+/// Oldest first: within a source by sequence, across sources by time. A point whose clock had fallen back stands with the
+/// newest time before it.
+fn in_order(mut points: Vec<&Candidate>) -> Vec<&Candidate> {
+    points.sort_by_key(|point| (source_of(point), point.sequence, point.started, point.id));
+    let mut placed: Vec<(Timestamp, &Candidate)> = Vec::with_capacity(points.len());
+    for point in points {
+        let before = placed.last().filter(|(_, before)| source_of(before) == source_of(point));
+        placed.push((before.map_or(point.started, |(time, _)| point.started.max(*time)), point));
+    }
+    placed.sort_by_key(|(time, _)| *time);
+    placed.into_iter().map(|(_, point)| point).collect()
+}
+
+fn source_of(point: &Candidate) -> (&str, &str, &str) {
+    (&point.host, &point.group, &point.source)
 }
 
 /// `latest` or `latest~N`; `None` if it is something else.
@@ -298,11 +316,13 @@ fn of_source(sorted: &[&Candidate], name: &str, when: When) -> Result<RecoveryPo
     if homes.len() > 1 {
         return Err(PointSpecError::SeveralSources { name: name.to_owned(), candidates: homes });
     }
-    match (when, sorted.first()) {
+    // What a time means is a matter of times alone.
+    match (when, sorted.iter().min_by_key(|point| point.started)) {
         (When::Latest { back }, _) => back_from_newest(sorted, back, name),
         (When::Before(_), None) => Err(PointSpecError::NoPoints(format!(" of {name}"))),
         (When::Before(end), Some(first)) => {
-            let newest = sorted.iter().rev().find(|point| point.started < end);
+            let earlier = sorted.iter().filter(|point| point.started < end);
+            let newest = earlier.max_by_key(|point| (point.started, point.sequence, point.id));
             newest.map(|point| point.id).ok_or_else(|| PointSpecError::TooEarly {
                 source_name: name.to_owned(),
                 first: crate::terminal::text::rfc3339(first.started),

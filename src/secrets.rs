@@ -28,6 +28,9 @@ const PASSPHRASE_CHARS_ADVISED: usize = 16;
 /// Longest secret in bytes, so that a wrong file name does not fill the memory.
 const SECRET_LEN_MAX: u64 = 64 * 1024;
 
+/// Variables that hold a secret itself. A child that has no use for them is started without.
+pub const PLAIN_SECRETS: [&str; 3] = ["HOLDFAST_PASSWORD", "HOLDFAST_RECOVERY_KEY", "HOLDFAST_NEW_PASSWORD"];
+
 /// A secret text: wiped when dropped, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -68,6 +71,8 @@ pub struct SecretSources {
     pub passphrase: Option<SecretSource>,
     /// To the recovery key's words.
     pub recovery_key: Option<SecretSource>,
+    /// To the passphrase of a slot that is added to an existing store, which another passphrase may open.
+    pub added_passphrase: Option<SecretSource>,
 }
 
 impl SecretSources {
@@ -83,7 +88,11 @@ impl SecretSources {
             Some(source) => Some(source),
             None => from_environment("HOLDFAST_PASSWORD", env)?,
         };
-        Ok(Self { passphrase, recovery_key: from_environment("HOLDFAST_RECOVERY_KEY", env)? })
+        Ok(Self {
+            passphrase,
+            recovery_key: from_environment("HOLDFAST_RECOVERY_KEY", env)?,
+            added_passphrase: from_environment("HOLDFAST_NEW_PASSWORD", env)?,
+        })
     }
 }
 
@@ -165,9 +174,24 @@ impl Secrets {
 
     /// A passphrase for a new slot: named by the environment, or typed twice.
     pub fn new_passphrase(&self, terminal: &Terminal) -> Result<Secret, Failure> {
-        let secret = match &self.sources.passphrase {
+        self.new_from(self.sources.passphrase.as_ref(), "HOLDFAST_PASSWORD", terminal)
+    }
+
+    /// A passphrase for a slot that is added to an existing store. `HOLDFAST_PASSWORD` and its forms name the one that opens
+    /// it and never this one.
+    pub fn added_passphrase(&self, terminal: &Terminal) -> Result<Secret, Failure> {
+        self.new_from(self.sources.added_passphrase.as_ref(), "HOLDFAST_NEW_PASSWORD", terminal)
+    }
+
+    fn new_from(
+        &self,
+        source: Option<&SecretSource>,
+        name: &str,
+        terminal: &Terminal,
+    ) -> Result<Secret, Failure> {
+        let secret = match source {
             Some(source) => read(source, terminal)?,
-            None => self.typed_twice()?,
+            None => self.typed_twice(name)?,
         };
         match secret.reveal().chars().count() {
             chars if chars < PASSPHRASE_CHARS_MIN => Err(Failure::failed(format!(
@@ -186,9 +210,9 @@ impl Secrets {
         }
     }
 
-    fn typed_twice(&self) -> Result<Secret, Failure> {
-        let first = self.ask("new passphrase: ", "HOLDFAST_PASSWORD")?;
-        let second = self.ask("the same again: ", "HOLDFAST_PASSWORD")?;
+    fn typed_twice(&self, name: &str) -> Result<Secret, Failure> {
+        let first = self.ask("new passphrase: ", name)?;
+        let second = self.ask("the same again: ", name)?;
         if first == second { Ok(first) } else { Err(Failure::failed("the two passphrases differ")) }
     }
 
@@ -233,7 +257,11 @@ fn read_file(path: &Path, terminal: &Terminal) -> Result<Secret, Failure> {
 }
 
 fn run_command(command: &str) -> Result<Secret, Failure> {
-    let child = Command::new("sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn();
+    let mut shell = Command::new("sh");
+    PLAIN_SECRETS.iter().for_each(|name| {
+        shell.env_remove(name);
+    });
+    let child = shell.arg("-c").arg(command).stdout(Stdio::piped()).spawn();
     let failed = |error: io::Error| Failure::failed(format!("cannot run the passphrase command: {error}"));
     let mut child = child.map_err(failed)?;
     let mut bytes = Zeroizing::new(Vec::new());

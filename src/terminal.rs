@@ -5,6 +5,7 @@
 
 mod face;
 mod monitor;
+mod output;
 mod progress;
 pub mod signals;
 pub mod text;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use crate::outcome::{Failure, Kind};
 use face::{BarFace, Face, JsonFace, LineFace, QuietFace};
 pub use monitor::WorkMonitor;
+pub use output::Output;
 
 /// How much to show, and to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,11 @@ impl Terminal {
     /// A name for standard output: escaped for a terminal, as it is for a pipe.
     pub fn name(&self, raw: &[u8]) -> Vec<u8> {
         if io::stdout().is_terminal() { text::printable(raw).into_bytes() } else { raw.to_vec() }
+    }
+
+    /// Standard output for results that come in great numbers.
+    pub fn output(&self) -> Output {
+        Output::new()
     }
 
     /// A warning on standard error, with `-q` too.

@@ -207,6 +207,7 @@ impl<'a> Work<'a> {
         }
         match walked.map_err(ProtectError::Source)? {
             Walked::Stopped => Err(ProtectError::Cancelled),
+            Walked::Whole if self.monitor.cancelled() => Err(ProtectError::Cancelled),
             Walked::Whole => {
                 let lost = || StoreError::invalid("a thread of the backup panicked; see the log");
                 root.ok_or_else(|| ProtectError::Store(lost()))

@@ -1,7 +1,9 @@
 //! Which recovery points stay and which go: a pure function from facts and a policy to a plan with reasons.
 //!
 //! Nothing here asks a clock. Spans reach back from the newest point of a series, not from now: a machine that was off for
-//! a year still has its last month of points, and a wrong clock cannot make a policy remove more.
+//! a year still has its last month of points. What is newest within a data source its sequence numbers say, not its times,
+//! and points whose time cannot be right are counted apart from the others; so a wrong clock, then or now, cannot make a
+//! policy remove more of the points that a right clock dated.
 //!
 //! A period (hour, day, week, month, year, in the calendar of the given time zone) is kept by its newest complete point;
 //! a partial point stands in only where a period has no complete one. If a rule has room for more periods than there are,
@@ -21,9 +23,12 @@ use jiff::tz::TimeZone;
 
 /// Points of a source that no policy removes.
 const LAST_POINTS_KEPT: usize = 3;
-/// A plan over more points than this …
+/// A wrong clock is wrong by more seconds than this; less is how clocks are set right.
+const CLOCK_SLACK: i64 = 600;
+/// A plan over this many points or fewer that removes so many of them needs somebody's consent; one over more …
 const BRAKE_POINTS_MIN: usize = 10;
-/// … that removes more than this part of them needs somebody's consent.
+const BRAKE_REMOVED_OF_FEW: usize = 5;
+/// … if it removes more than this part of them.
 const BRAKE_PERCENT: usize = 30;
 
 /// What to keep of each series. A count of `u32::MAX` means all of that kind; 0 means that the rule keeps nothing.
@@ -62,6 +67,8 @@ pub struct PointFacts {
     pub source: SourceName,
     /// Points of one series are counted together; any text.
     pub series: String,
+    /// Its number within its data source: the order in which points were taken, whatever the clock said.
+    pub sequence: u64,
     /// Begin of the point.
     pub started: Timestamp,
     /// Whether everything of the source could be read.
@@ -151,15 +158,20 @@ pub struct RetentionPlan {
 }
 
 impl RetentionPlan {
-    /// Whether so much would go that somebody should be asked: more than 30 % of more than ten points.
+    /// Whether so much would go that somebody should be asked: more than 30 % of more than ten points, or
+    /// five or more of ten or fewer.
     pub fn removes_much(&self) -> bool {
         let total = self.keep.len() + self.remove.len();
-        total > BRAKE_POINTS_MIN && self.remove.len() * 100 > total * BRAKE_PERCENT
+        if total <= BRAKE_POINTS_MIN {
+            return self.remove.len() >= BRAKE_REMOVED_OF_FEW;
+        }
+        self.remove.len() * 100 > total * BRAKE_PERCENT
     }
 }
 
-/// Applies a policy to each series of points. Periods are those of `zone`. An empty policy keeps everything.
-pub fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone) -> RetentionPlan {
+/// Applies a policy to each series of points. Periods are those of `zone`. An empty policy keeps everything. `now` is only
+/// held against points that claim to be from the future; a `now` that is wrong itself removes nothing more.
+pub fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone, now: Timestamp) -> RetentionPlan {
     if policy.is_empty() {
         return decide(points, |_| vec![Reason::NoRule], |_| true);
     }
@@ -168,9 +180,8 @@ pub fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone) -> Reten
     for point in points {
         series.entry(&point.series).or_default().push(point);
     }
-    for mut points in series.into_values() {
-        points.sort_by_key(|point| std::cmp::Reverse(age_key(point)));
-        apply(&points, policy, zone, &mut reasons);
+    for points in series.into_values() {
+        apply(&newest_first(points, now), policy, zone, now, &mut reasons);
     }
     from_reasons(points, &reasons, Reason::NoRule)
 }
@@ -229,16 +240,65 @@ fn age_key(point: &PointFacts) -> (Timestamp, RecoveryPointId) {
     (point.started, point.id)
 }
 
+/// The order in which points of one source were taken. Equal numbers are of a store that was set back to an older copy.
+fn sequence_key(point: &PointFacts) -> (u64, Timestamp, RecoveryPointId) {
+    (point.sequence, point.started, point.id)
+}
+
 /// Points of each source, newest first.
-fn by_source(points: &[PointFacts]) -> BTreeMap<&SourceName, Vec<&PointFacts>> {
+fn by_source<'a>(
+    points: impl IntoIterator<Item = &'a PointFacts>,
+) -> BTreeMap<&'a SourceName, Vec<&'a PointFacts>> {
     let mut sources: BTreeMap<&SourceName, Vec<&PointFacts>> = BTreeMap::new();
     for point in points {
         sources.entry(&point.source).or_default().push(point);
     }
     for points in sources.values_mut() {
-        points.sort_by_key(|point| std::cmp::Reverse(age_key(point)));
+        points.sort_by_key(|point| std::cmp::Reverse(sequence_key(point)));
     }
     sources
+}
+
+/// A point with its place among the points of its series.
+struct Aged<'a> {
+    point: &'a PointFacts,
+    /// Time that orders it among other sources: its begin, or that of a point before it where its begin cannot be right.
+    place: Timestamp,
+    /// Whether its begin fits neither its sequence number nor the present.
+    misdated: bool,
+}
+
+/// The points of a series, newest first: within a source by sequence, across sources by time.
+fn newest_first(points: Vec<&PointFacts>, now: Timestamp) -> Vec<Aged<'_>> {
+    // Where all are from the future, it is the present that is wrong.
+    let now_is_wrong = points.iter().all(|point| is_after(point.started, now));
+    let now = if now_is_wrong { Timestamp { seconds: i64::MAX, nanos: 0 } } else { now };
+    let mut aged: Vec<Aged<'_>> =
+        by_source(points).into_values().flat_map(|points| placed(points, now)).collect();
+    aged.sort_by_key(|aged| {
+        std::cmp::Reverse((aged.place, aged.point.source.clone(), sequence_key(aged.point)))
+    });
+    aged
+}
+
+/// Gives the points of one source, newest first, places that never go back.
+fn placed(points: Vec<&PointFacts>, now: Timestamp) -> Vec<Aged<'_>> {
+    let begins = points.iter().rev().map(|point| point.started);
+    let mut place = begins.into_iter().find(|begin| !is_after(*begin, now)).unwrap_or(now);
+    let place_next = |point| {
+        let &PointFacts { started, .. } = point;
+        let misdated = is_after(started, now) || is_after(place, started);
+        if !misdated {
+            place = place.max(started);
+        }
+        Aged { point, place, misdated }
+    };
+    points.into_iter().rev().map(place_next).collect()
+}
+
+/// Whether `a` is after `b` by more than clocks differ.
+fn is_after(a: Timestamp, b: Timestamp) -> bool {
+    a > Timestamp { seconds: b.seconds.saturating_add(CLOCK_SLACK), ..b }
 }
 
 fn guards(points: &[PointFacts]) -> Reasons {
@@ -258,8 +318,12 @@ fn guard_newest_complete(newest_first: &[&PointFacts], reasons: &mut Reasons) {
 }
 
 /// Applies all rules to one series, newest first.
-fn apply(points: &[&PointFacts], policy: &Retention, zone: &TimeZone, reasons: &mut Reasons) {
-    points.iter().take(policy.last as usize).for_each(|point| reasons.add(point, Reason::Last));
+fn apply(points: &[Aged<'_>], policy: &Retention, zone: &TimeZone, now: Timestamp, reasons: &mut Reasons) {
+    points.iter().take(policy.last as usize).for_each(|aged| reasons.add(aged.point, Reason::Last));
+    // Those with a wrong time have periods of their own, so that they take no right one's place.
+    let (misdated, dated): (Vec<&Aged<'_>>, Vec<&Aged<'_>>) = points.iter().partition(|aged| aged.misdated);
+    let [dated, misdated] =
+        [dated, misdated].map(|list| list.into_iter().map(|aged| aged.point).collect::<Vec<_>>());
     for (reason, count) in [
         (Reason::Hourly, policy.hourly),
         (Reason::Daily, policy.daily),
@@ -267,24 +331,31 @@ fn apply(points: &[&PointFacts], policy: &Retention, zone: &TimeZone, reasons: &
         (Reason::Monthly, policy.monthly),
         (Reason::Yearly, policy.yearly),
     ] {
-        keep_periods(points, reason, count as usize, zone, reasons);
+        let count = count as usize;
+        keep_periods(&misdated, reason, count, zone, reasons);
+        let periods = keep_periods(&dated, reason, count, zone, reasons);
+        if let (true, Some(oldest)) = (periods < count, dated.last()) {
+            reasons.add(oldest, Reason::Oldest);
+        }
     }
-    if let (Some(span), Some(newest)) = (policy.within, points.first()) {
-        let begin = reach_back(newest.started, span, zone);
-        let within = points.iter().filter(|point| begin.is_none_or(|begin| point.started >= begin));
-        within.for_each(|point| reasons.add(point, Reason::Within));
+    if let Some(span) = policy.within {
+        let newest = points.iter().map(|aged| aged.point.started).find(|begin| !is_after(*begin, now));
+        let begin = reach_back(newest.map_or(now, |newest| newest.min(now)), span, zone);
+        let within = points.iter().filter(|aged| begin.is_none_or(|begin| aged.point.started >= begin));
+        within.for_each(|aged| reasons.add(aged.point, Reason::Within));
     }
 }
 
+/// Keeps one point of each of the newest `count` periods, and says how many periods there are.
 fn keep_periods(
     points: &[&PointFacts],
     reason: Reason,
     count: usize,
     zone: &TimeZone,
     reasons: &mut Reasons,
-) {
+) -> usize {
     if count == 0 {
-        return;
+        return 0;
     }
     let periods: Vec<&[&PointFacts]> =
         points.chunk_by(|a, b| period(a.started, reason, zone) == period(b.started, reason, zone)).collect();
@@ -292,9 +363,7 @@ fn keep_periods(
         let stands_in = points.iter().find(|point| point.complete).or_else(|| points.first());
         stands_in.iter().for_each(|point| reasons.add(point, reason));
     }
-    if let (true, Some(oldest)) = (periods.len() < count, points.last()) {
-        reasons.add(oldest, Reason::Oldest);
-    }
+    periods.len()
 }
 
 /// What two moments of the same period have in common. An hour goes with its offset from UTC, so that the hour which a

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use holdfast_store::seal::Compression;
 
+/// Most bytes of a tag.
+const TAG_LEN_MAX: usize = 1000;
+
 /// `500`, `64K`, `10M`, `1.5GiB`: bytes in powers of 1024, whatever the letter after the power.
 pub fn size(text: &str) -> Result<u64, String> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -94,6 +97,14 @@ pub fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A word to find a point by, of at most 1,000 bytes: a point's object has room for no more.
+pub fn tag(text: &str) -> Result<String, String> {
+    if text.len() > TAG_LEN_MAX {
+        return Err(format!("a tag has at most {TAG_LEN_MAX} bytes; this one has {}", text.len()));
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -141,6 +152,12 @@ mod tests {
         assert!(seconds("0").is_err() && seconds("x").is_err());
         assert_eq!([compression("off"), compression("7")], [Ok(Compression::None), Ok(Compression::Zstd(7))]);
         assert!(compression("23").is_err());
+    }
+
+    #[test]
+    fn a_tag_has_at_most_1000_bytes() {
+        assert!(tag(&"a".repeat(1000)).is_ok());
+        assert!(tag(&"\u{e4}".repeat(501)).is_err());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct BackupArgs {
     #[arg(long)]
     online: bool,
     /// A word to find the point by; may be repeated
-    #[arg(long = "tag", value_name = "TAG")]
+    #[arg(long = "tag", value_name = "TAG", value_parser = values::tag)]
     tags: Vec<String>,
     /// Machine the source belongs to, if not this one
     #[arg(long, value_name = "HOST", value_parser = values::name)]

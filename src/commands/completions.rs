@@ -3,9 +3,9 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::Context;
 use crate::args::Cli;
 use crate::outcome::{Done, Outcome};
+use crate::terminal::Terminal;
 
 /// Print a completion script for a shell
 ///
@@ -23,9 +23,9 @@ pub struct CompletionsArgs {
 }
 
 /// Prints the script.
-pub fn run(context: &Context<'_>, args: &CompletionsArgs) -> Outcome {
+pub fn run(terminal: &Terminal, args: &CompletionsArgs) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "holdfast", &mut script);
-    context.terminal.bytes(&script)?;
+    terminal.bytes(&script)?;
     Ok(Done::Whole)
 }

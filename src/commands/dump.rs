@@ -1,15 +1,28 @@
 //! `holdfast dump`: a file's bytes, or a directory as a tar archive, on standard output.
 
+mod tar;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
-use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::StoreError;
+use holdfast_store::clock::{Deadline, Timestamp};
+use holdfast_store::id::ChunkId;
+use holdfast_store::reader::Reader;
+use holdfast_store::seal::ChunkType;
+use holdfast_store::store::Store;
+use holdfast_store::tree::content::ContentReader;
+use holdfast_store::tree::walk::Visit;
+use holdfast_store::tree::{ChunkSource, Extent, Node, NodeKind};
 
 use super::Context;
-use super::scope::{ScopeArgs, find_point, parse_spec};
+use super::scope::{ScopeArgs, find_node, find_point, parse_spec, walk};
 use crate::open::open_store;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Done, Failure, Outcome};
+use crate::terminal::{Output, text};
 
 /// Write a file's content, or a directory as tar, to standard output
 ///
@@ -48,9 +61,118 @@ pub fn run(context: &Context<'_>, args: &DumpArgs) -> Outcome {
     }
     let store = open_store(context)?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
-    write_out(&store, &point, &spec.path, args.archive)
+    let node = find_node(&store, &point, &spec.path)?;
+    match (args.archive, node.kind) {
+        (Some(ArchiveKind::Tar), _) => archive(context, &store, &node),
+        (None, NodeKind::File) => {
+            let mut output = context.terminal.output();
+            content(context, &store, &node, &mut output)?;
+            output.finish()?;
+            Ok(Done::Whole)
+        }
+        (None, kind) => Err(refuse(kind)),
+    }
 }
 
-fn write_out(_store: &Store, _point: &StoredPoint, _path: &[u8], _archive: Option<ArchiveKind>) -> Outcome {
-    Err(Failure::not_built("dump"))
+fn refuse(kind: NodeKind) -> Failure {
+    match kind {
+        NodeKind::Directory => {
+            Failure::usage("that is a directory").hint("--archive tar writes it as a tar archive")
+        }
+        _ => {
+            Failure::usage("that is no file: it has no content").hint("--archive tar writes it as what it is")
+        }
+    }
+}
+
+/// The bytes of a file in order, holes as zeros.
+fn content(context: &Context<'_>, store: &Store, node: &Node, output: &mut Output) -> Result<(), Failure> {
+    let reader = store.reader().as_ref();
+    let mut list = ContentReader::new(node.content.clone().unwrap_or_default());
+    for extent in list.extents(reader, 0, Deadline::NEVER) {
+        if context.terminal.cancelled() {
+            return Err(StoreError::Cancelled.into());
+        }
+        match extent?.1 {
+            Extent::Data { id, len } => output.bytes(&data(reader, &id, len)?)?,
+            Extent::Hole { len } => output.zeros(len)?,
+        }
+    }
+    Ok(())
+}
+
+/// A chunk of exactly the length that the file's list says: an archive whose headers and bodies disagree is lost from there on.
+fn data(reader: &Reader, id: &ChunkId, len: u32) -> Result<bytes::Bytes, Failure> {
+    let bytes = reader.chunk(ChunkType::Data, id, Deadline::NEVER)?;
+    if bytes.len() == len as usize {
+        return Ok(bytes);
+    }
+    let detail = format!("it has {} bytes where a file's list says {len}", bytes.len());
+    Err(StoreError::corrupt(format!("chunk {id}"), detail).into())
+}
+
+/// The directory as `.` and what is below it by its path from there, so that unpacking fills the directory one is in; a
+/// single file by its name.
+fn archive(context: &Context<'_>, store: &Store, node: &Node) -> Outcome {
+    let mut tar = Archive { context, store, output: context.terminal.output(), links: HashMap::new() };
+    if node.kind == NodeKind::Directory {
+        tar.entry(b".", node)?;
+        walk(context.terminal, store, node, &mut |path, node| {
+            tar.entry(path, node).map(|()| Visit::Continue)
+        })?;
+    } else {
+        tar.entry(&node.name, node)?;
+    }
+    tar.output.zeros(tar::END_LEN)?;
+    tar.output.finish()?;
+    Ok(Done::Whole)
+}
+
+/// What tells that two names are of one inode: a backup saw both with the same time of last change, or they are told apart.
+type Inode = (u32, u64, Timestamp);
+
+struct Archive<'a> {
+    context: &'a Context<'a>,
+    store: &'a Store,
+    output: Output,
+    /// First path of each inode with several.
+    links: HashMap<Inode, Vec<u8>>,
+}
+
+impl Archive<'_> {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Result<(), Failure> {
+        if node.kind == NodeKind::Socket {
+            let path = text::printable(path);
+            self.context.terminal.warn(&format!("{path} is a socket, which tar cannot hold; it is left out"));
+            return Ok(());
+        }
+        if let Some(first) = self.first_name(path, node) {
+            return self.output.bytes(&tar::hard_link(path, node, &first));
+        }
+        let len = match node.kind {
+            NodeKind::File => ContentReader::new(node.content.clone().unwrap_or_default()).len(),
+            _ => 0,
+        };
+        self.output.bytes(&tar::header(path, node, len))?;
+        if node.kind == NodeKind::File {
+            content(self.context, self.store, node, &mut self.output)?;
+            self.output.zeros(tar::padding(len))?;
+        }
+        Ok(())
+    }
+
+    /// The path under which this inode is in the archive already.
+    fn first_name(&mut self, path: &[u8], node: &Node) -> Option<Vec<u8>> {
+        if node.links < 2 || node.kind == NodeKind::Directory {
+            return None;
+        }
+        let inode = (node.filesystem, node.inode, node.ctime);
+        match self.links.entry(inode) {
+            Entry::Occupied(first) => Some(first.get().clone()),
+            Entry::Vacant(vacant) => {
+                vacant.insert(path.to_vec());
+                None
+            }
+        }
+    }
 }

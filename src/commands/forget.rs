@@ -1,13 +1,17 @@
 //! `holdfast forget`: retention carried out, after it was shown.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
+use holdfast_store::catalog::{PointRow, VaultNo};
+use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::PointState;
-use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::store::{Store, StoreLock, StoredPoint};
+use holdfast_store::{StoreError, names};
 use jiff::tz::TimeZone;
 
 use super::Context;
@@ -25,7 +29,7 @@ use crate::terminal::text::{self, Table};
 /// With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
 /// years, each by its newest complete point. The newest complete point of a data source and its last three points always
 /// stay. With names, exactly these points go. Space is freed by `prune`, or at once with --prune. A run that would remove
-/// more than 30 % of more than ten points asks first.
+/// more than 30 % of more than ten points, or five or more of ten or fewer, asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -121,14 +125,17 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     }
     let store = open_store(context)?;
     let points = store.points()?;
-    let plan = make_plan(&points, &specs, &policy, args)?;
+    let now = context.terminal.clock().now();
+    let plan = make_plan(&points, &specs, &policy, args, now)?;
     show(context, &points, &plan)?;
     if args.dry_run {
         return Ok(Done::Whole);
     }
     consent(&plan, args.yes)?;
-    remove(&store, &plan)?;
-    if args.prune { prune(context, &store, false) } else { Ok(Done::Whole) }
+    let lock = store.lock()?;
+    still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args, now)?)?;
+    remove(&store, &lock, &plan)?;
+    if args.prune { prune(context, &store, &lock, false) } else { Ok(Done::Whole) }
 }
 
 fn make_plan(
@@ -136,12 +143,13 @@ fn make_plan(
     specs: &[PointSpec],
     policy: &Retention,
     args: &ForgetArgs,
+    now: Timestamp,
 ) -> Result<RetentionPlan, Failure> {
     let scope = args.scope.scope();
     if specs.is_empty() {
         let points = args.scope.select(points.to_vec());
         let facts: Vec<PointFacts> = points.iter().map(|stored| facts(stored, args.group_by)).collect();
-        return Ok(plan(&facts, policy, &TimeZone::system()));
+        return Ok(plan(&facts, policy, &TimeZone::system(), now));
     }
     let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
     let resolve = |spec: &PointSpec| {
@@ -177,6 +185,7 @@ fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
         id: point.id,
         source: name.clone(),
         series,
+        sequence: point.sequence,
         started: point.started,
         complete: point.state == PointState::Complete,
         held: false,
@@ -207,8 +216,45 @@ fn consent(plan: &RetentionPlan, yes: bool) -> Result<(), Failure> {
     if answer.trim() == "yes" { Ok(()) } else { Err(refuse()) }
 }
 
-fn remove(_store: &Store, plan: &RetentionPlan) -> Result<(), Failure> {
-    if plan.remove.is_empty() { Ok(()) } else { Err(Failure::not_built("forget")) }
+/// What a person agreed to is what is done: between plan and lock another process may have changed the points.
+fn still_so(agreed: &RetentionPlan, now: &RetentionPlan) -> Result<(), Failure> {
+    let ids = |plan: &RetentionPlan| plan.remove.iter().map(|d| d.id).collect::<BTreeSet<_>>();
+    if ids(agreed) == ids(now) {
+        return Ok(());
+    }
+    Err(Failure::failed("the recovery points changed meanwhile; nothing was removed").hint("run it again"))
+}
+
+/// Removes the points, each from the vaults first: what fails there leaves a point that can be forgotten again. The object
+/// goes before the catalog's word of it, because what the catalog still knows keeps its packs.
+fn remove(store: &Store, _lock: &StoreLock, plan: &RetentionPlan) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for decision in &plan.remove {
+        rows.extend(store.catalog().point(&decision.id)?);
+    }
+    // All ways must be known before the first step.
+    for no in rows.iter().flat_map(|row| &row.vaults) {
+        store.vault(*no)?;
+    }
+    for row in rows {
+        for no in &row.vaults {
+            remove_from_vault(store, *no, &row)?;
+        }
+        if row.staged {
+            store.staging().remove(&names::point(&row.tag, &row.id))?;
+            store.catalog().remove_point(&row.id, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_from_vault(store: &Store, no: VaultNo, row: &PointRow) -> Result<(), Failure> {
+    let transfer = store.vault(no)?;
+    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+    transfer.delete(&names::point(&row.tag, &row.id)).map_err(failed)?;
+    // The session of a point that is gone has nothing to say any more.
+    transfer.delete(&names::session(&row.id)).map_err(failed)?;
+    Ok(store.catalog().remove_point(&row.id, Some(no))?)
 }
 
 fn show(context: &Context<'_>, points: &[StoredPoint], plan: &RetentionPlan) -> Result<(), Failure> {

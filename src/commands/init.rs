@@ -69,7 +69,7 @@ pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
         written.map_err(|error| Failure::io("write the recovery sheet to", path, &error))?;
     }
     show(context.terminal, &made, path, args)?;
-    Ok(Done::Whole)
+    made.vault_failure.map_or(Ok(Done::Whole), Err)
 }
 
 fn create_sheet_file(path: &Path) -> Result<std::fs::File, Failure> {

@@ -3,17 +3,17 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use holdfast_store::store::StoredPoint;
+use holdfast_store::tree::walk::Visit;
 use holdfast_store::tree::{Node, NodeKind};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::Context;
-use super::scope::{ScopeArgs, find_point, parse_spec};
+use super::scope::{ScopeArgs, find_node, find_point, join, parse_spec, walk};
 use crate::json::{NodeLine, Snapshot, permissions};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::terminal::{Terminal, text};
+use crate::terminal::{Output, text};
 
 /// List what a recovery point holds
 ///
@@ -39,32 +39,32 @@ pub struct LsArgs {
     scope: ScopeArgs,
 }
 
-/// A node at its path within the point.
-#[derive(Debug)]
-pub struct Entry {
-    /// Raw bytes, without `/` at the beginning.
-    pub path: Vec<u8>,
-    /// What stands there.
-    pub node: Node,
-}
-
-/// Lists it.
+/// Lists it, each entry when it is found.
 pub fn run(context: &Context<'_>, args: &LsArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     let store = open_store(context)?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
-    let terminal = context.terminal;
-    if terminal.json() {
-        terminal.json_line(&Header { message_type: "snapshot", snapshot: Snapshot::from(&point) })?;
+    let node = find_node(&store, &point, &spec.path)?;
+    let mut lines = Lines {
+        output: context.terminal.output(),
+        json: context.terminal.json(),
+        long: args.long,
+        zone: TimeZone::system(),
+    };
+    if lines.json {
+        lines.output.json_line(&Header { message_type: "snapshot", snapshot: Snapshot::from(&point) })?;
     }
-    for entry in entries(&point, &spec.path, args.flat)? {
-        show(terminal, &entry, args.long)?;
+    if node.kind == NodeKind::Directory {
+        let verdict = if args.flat { Visit::SkipBelow } else { Visit::Continue };
+        walk(context.terminal, &store, &node, &mut |path, node| {
+            lines.entry(&join(&spec.path, path), node).map(|()| verdict)
+        })?;
+    } else {
+        let path = if spec.path.is_empty() { &node.name } else { &spec.path };
+        lines.entry(path, &node)?;
     }
+    lines.output.finish()?;
     Ok(Done::Whole)
-}
-
-fn entries(_point: &StoredPoint, _path: &[u8], _flat: bool) -> Result<Vec<Entry>, Failure> {
-    Err(Failure::not_built("ls"))
 }
 
 /// First line of `ls --json`.
@@ -75,18 +75,29 @@ struct Header {
     snapshot: Snapshot,
 }
 
-fn show(terminal: &Terminal, entry: &Entry, long: bool) -> Result<(), Failure> {
-    if terminal.json() {
-        return terminal.json_line(&NodeLine::of(&entry.path, &entry.node));
+/// Where entries go, and in which shape.
+struct Lines {
+    output: Output,
+    json: bool,
+    long: bool,
+    zone: TimeZone,
+}
+
+impl Lines {
+    fn entry(&mut self, path: &[u8], node: &Node) -> Result<(), Failure> {
+        if self.json {
+            return self.output.json_line(&NodeLine::of(path, node));
+        }
+        if self.long {
+            self.output.bytes(long_line(node, &self.zone).as_bytes())?;
+        }
+        self.output.name(path)?;
+        if let Some(target) = node.target.as_ref().filter(|_| self.long) {
+            self.output.bytes(b" -> ")?;
+            self.output.name(target)?;
+        }
+        self.output.bytes(b"\n")
     }
-    let mut line = if long { long_line(&entry.node, &TimeZone::system()).into_bytes() } else { Vec::new() };
-    line.extend(terminal.name(&entry.path));
-    if long && let Some(target) = &entry.node.target {
-        line.extend(b" -> ");
-        line.extend(terminal.name(target));
-    }
-    line.push(b'\n');
-    terminal.bytes(&line)
 }
 
 /// Everything before the name in a long line.

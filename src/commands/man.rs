@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 
-use super::Context;
 use crate::args::Cli;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::terminal::Terminal;
 
 /// Write manual pages into a directory
 ///
@@ -23,10 +23,10 @@ pub struct ManArgs {
 }
 
 /// Writes the pages.
-pub fn run(context: &Context<'_>, args: &ManArgs) -> Outcome {
+pub fn run(terminal: &Terminal, args: &ManArgs) -> Outcome {
     let failed = |error: std::io::Error| Failure::io("write manual pages into", &args.dir, &error);
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), &args.dir).map_err(failed)?;
-    context.terminal.say(&format!("manual pages written to {}", args.dir.display()))?;
+    terminal.say(&format!("manual pages written to {}", args.dir.display()))?;
     Ok(Done::Whole)
 }

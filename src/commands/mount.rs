@@ -15,9 +15,9 @@ use holdfast_store::store::{Store, StoreHead};
 use super::Context;
 use crate::args::values;
 use crate::create::make_private_dir;
-use crate::open::{Bounds, CACHE_LIMIT, cache_dir, open_slots, open_store_with, secret_of};
+use crate::open::{Bounds, CACHE_LIMIT, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
-use crate::secrets::Secret;
+use crate::secrets::{PLAIN_SECRETS, Secret};
 
 /// Show all recovery points as directories
 ///
@@ -134,6 +134,12 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         command.arg("--allow-other");
     }
     command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped()).stderr(log);
+    if by_machine_key(context, &head)?.is_some() {
+        // The mount may run for months; what it does not need it should not carry in its environment.
+        for name in PLAIN_SECRETS {
+            command.env_remove(name);
+        }
+    }
     match &typed {
         Some(_) => command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped()),
         None => command.stdin(Stdio::null()),

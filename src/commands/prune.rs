@@ -1,18 +1,25 @@
 //! `holdfast prune`: space given back.
 
+use std::collections::HashSet;
+
 use clap::Args;
-use holdfast_store::store::Store;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::monitor::Monitor;
+use holdfast_store::reclaim::{self, Judged, Place, ReclaimPlan, Verdict};
+use holdfast_store::store::{Store, StoreLock};
+use holdfast_store::{copy, names};
 use serde::Serialize;
 
 use super::Context;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::terminal::{Terminal, text};
+use crate::terminal::Terminal;
+use crate::terminal::text::{self, Table};
 
 /// Free the space that no recovery point needs
 ///
-/// Packs that no point needs are removed; packs that are mostly unneeded are written anew. Backups may go on meanwhile.
-/// What was removed stays for a grace time before its space is free.
+/// Packs that no point needs are removed; packs of the local store that are mostly unneeded are written anew. The store
+/// is in use meanwhile: a backup that begins then waits for nobody and ends with exit code 11.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -41,20 +48,155 @@ pub struct Pruned {
     pub bytes_kept: u64,
 }
 
+/// A pack that does not stay as it is.
+#[derive(Debug, Serialize)]
+struct PackLine<'a> {
+    /// Always `pack`.
+    message_type: &'static str,
+    /// `staging` or a vault's address.
+    place: &'a str,
+    pack: String,
+    /// `remove` or `rewrite`.
+    action: &'static str,
+    reason: String,
+    /// Bytes of the pack.
+    bytes: u64,
+    /// Bytes that become free.
+    bytes_freed: u64,
+}
+
 /// Prunes.
 pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     let store = open_store(context)?;
-    prune(context, &store, args.dry_run)
+    let lock = store.lock()?;
+    prune(context, &store, &lock, args.dry_run)
 }
 
-/// Prunes an open store; `forget --prune` ends with this.
-pub fn prune(context: &Context<'_>, store: &Store, dry_run: bool) -> Outcome {
-    show(context.terminal, &reclaim(store, dry_run)?)?;
+/// Prunes an open store whose lock is held; `forget --prune` ends with this.
+pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool) -> Outcome {
+    let mut sum = Pruned { message_type: "summary", dry_run, ..Pruned::default() };
+    let vaults = store.vaults().iter().map(|(no, address, _)| (Place::Vault(*no), address.as_str()));
+    for (place, name) in std::iter::once((Place::Staging, "staging")).chain(vaults) {
+        let monitor = context.terminal.monitor();
+        learn(store, place, lock, &*monitor)?;
+        let plan = reclaim::plan(store, place, &*monitor)?;
+        if dry_run {
+            drop(monitor);
+            foresee(&plan, &mut sum);
+            show_plan(context.terminal, name, &plan)?;
+        } else {
+            carry_out(store, &plan, &mut sum, &*monitor)?;
+        }
+    }
+    show(context.terminal, &sum)?;
     Ok(Done::Whole)
 }
 
-fn reclaim(_store: &Store, _dry_run: bool) -> Result<Pruned, Failure> {
-    Err(Failure::not_built("prune"))
+/// Makes the catalog know all that a place holds before anything there is judged: a point that it does not know of, because
+/// the catalog was made anew or another machine put the point there, needs its packs as much as the others do.
+fn learn(store: &Store, place: Place, _lock: &StoreLock, monitor: &dyn Monitor) -> Result<(), Failure> {
+    let listed = match place {
+        Place::Staging => {
+            store.reconcile(monitor)?;
+            store.staging().list(names::POINTS.trim_end_matches('/'))?
+        }
+        Place::Vault(no) => {
+            let transfer = store.vault(no)?;
+            copy::load_catalog(store, no, transfer, monitor)?;
+            transfer.list_all(names::POINTS)?
+        }
+    };
+    let known: HashSet<RecoveryPointId> = store
+        .catalog()
+        .points()?
+        .into_iter()
+        .filter(|row| match place {
+            Place::Staging => row.staged,
+            Place::Vault(no) => row.vaults.contains(&no),
+        })
+        .map(|row| row.id)
+        .collect();
+    let unknown =
+        listed.iter().find(|object| names::point_of(&object.name).is_none_or(|(_, id)| !known.contains(&id)));
+    match unknown {
+        None => Ok(()),
+        Some(object) => {
+            let failure =
+                format!("{} cannot be read, so what it needs is unknown; nothing was removed", object.name);
+            Err(Failure::failed(failure).hint("`holdfast check` says what is wrong with it"))
+        }
+    }
+}
+
+fn foresee(plan: &ReclaimPlan, sum: &mut Pruned) {
+    sum.packs_removed += plan.with(Verdict::Delete).count() as u64;
+    sum.packs_rewritten += plan.with(Verdict::Rewrite).count() as u64;
+    let all: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
+    let freed: u64 = plan.packs.iter().map(freed).sum();
+    sum.bytes_freed += freed;
+    sum.bytes_kept += all - freed;
+}
+
+/// Bytes that become free of a pack, about: how far what stays of it compresses is known only afterwards.
+fn freed(judged: &Judged) -> u64 {
+    let len = judged.pack.entry.len;
+    match judged.verdict {
+        Verdict::Keep => 0,
+        Verdict::Delete => len,
+        Verdict::Rewrite => {
+            let part = u128::from(len) * u128::from(judged.live) / u128::from(judged.total.max(1));
+            len.saturating_sub(u64::try_from(part).unwrap_or(len))
+        }
+    }
+}
+
+fn carry_out(
+    store: &Store,
+    plan: &ReclaimPlan,
+    sum: &mut Pruned,
+    monitor: &dyn Monitor,
+) -> Result<(), Failure> {
+    let done = reclaim::execute(store, plan, monitor)?;
+    sum.packs_removed += plan.with(Verdict::Delete).count() as u64;
+    sum.packs_rewritten += plan.with(Verdict::Rewrite).count() as u64;
+    sum.bytes_freed += done.bytes.saturating_sub(done.bytes_rewritten);
+    sum.bytes_kept += plan.bytes(Verdict::Keep) + done.bytes_rewritten;
+    Ok(())
+}
+
+fn show_plan(terminal: &Terminal, place: &str, plan: &ReclaimPlan) -> Result<(), Failure> {
+    let going: Vec<PackLine<'_>> = plan.packs.iter().filter_map(|judged| pack_line(place, judged)).collect();
+    if terminal.json() {
+        return going.iter().try_for_each(|line| terminal.json_line(line));
+    }
+    if going.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["", "Pack", "Where", ">Size", ">Freed", "Why"]);
+    for line in going {
+        table.row([
+            line.action.to_owned(),
+            line.pack.get(..8).unwrap_or_default().to_owned(),
+            line.place.to_owned(),
+            text::size(line.bytes),
+            text::size(line.bytes_freed),
+            line.reason,
+        ]);
+    }
+    terminal.say(&table.render())
+}
+
+fn pack_line<'a>(place: &'a str, judged: &Judged) -> Option<PackLine<'a>> {
+    let (action, reason) = match judged.verdict {
+        Verdict::Keep => return None,
+        Verdict::Delete => ("remove", "no recovery point needs it".to_owned()),
+        Verdict::Rewrite => {
+            let percent = u128::from(judged.live) * 100 / u128::from(judged.total.max(1));
+            ("rewrite", format!("recovery points need {percent} % of it"))
+        }
+    };
+    let (pack, bytes) = (judged.pack.entry.id.hex(), judged.pack.entry.len);
+    Some(PackLine { message_type: "pack", place, pack, action, reason, bytes, bytes_freed: freed(judged) })
 }
 
 fn show(terminal: &Terminal, pruned: &Pruned) -> Result<(), Failure> {

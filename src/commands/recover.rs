@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_store::catalog::Mark;
-use holdfast_store::copy;
 use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting, unlock};
+use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
 use super::Context;
 use super::mount::{MountArgs, mount_store, serve};
 use crate::create::add_machine_key;
 use crate::open::{Bounds, connect, open_slots, open_watched, secret_of};
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::terminal::text;
 
 /// Rebuild a store from a vault on a machine that has nothing
@@ -54,7 +54,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
         return Err(failure.hint("name a new directory with --store"));
     }
     let (address, transfer) = connect(context, &args.url)?;
-    let head = copy::vault_head(&transfer)?;
+    let head = copy::vault_head(&transfer).map_err(|error| no_store_there(error, &address))?;
     let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
     let ring = open_slots(&head, &secret_of(typed.reveal()))?;
     // A wrong key or a damaged config ends it before anything is made.
@@ -80,6 +80,17 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     match &args.mount {
         None => Ok(done),
         Some(place) => mount_here(context, store, place),
+    }
+}
+
+/// A vault that answers and holds no store is most likely another one than was meant.
+fn no_store_there(error: StoreError, address: &str) -> Failure {
+    match error {
+        StoreError::NotFound { .. } => {
+            Failure::new(Kind::NoStore, format!("no store in the vault {address}"))
+                .hint("check the address: it stands on the recovery sheet")
+        }
+        other => other.into(),
     }
 }
 

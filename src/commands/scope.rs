@@ -3,11 +3,16 @@
 use std::ffi::OsStr;
 
 use clap::Args;
+use holdfast_store::StoreError;
+use holdfast_store::clock::Deadline;
 use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::tree::Node;
+use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
 
 use crate::outcome::Failure;
 use crate::point_spec::{Candidate, PointSpec, Scope};
+use crate::terminal::{Terminal, text};
 
 /// Narrows down which points are meant.
 #[derive(Clone, Debug, Default, Args)]
@@ -45,4 +50,48 @@ pub fn parse_spec(text: &OsStr) -> Result<PointSpec, Failure> {
 pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
     let candidates: Vec<Candidate> = store.points()?.iter().map(Candidate::from).collect();
     Ok(store.point(&spec.point.resolve(&candidates, scope)?)?)
+}
+
+/// What stands at a path within a point: raw bytes, the whole point if there are none.
+pub fn find_node(store: &Store, point: &StoredPoint, path: &[u8]) -> Result<Node, Failure> {
+    let root = &point.point.root;
+    let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Ok(root.clone());
+    }
+    let path = names.join(&b'/');
+    let found = match &root.subtree {
+        Some(below) => lookup_path(store.pages(), &below.tree, &path, Deadline::NEVER)?,
+        None => None,
+    };
+    found.map(|node| node.to_node()).ok_or_else(|| {
+        let point = point.point.id.short();
+        Failure::failed(format!("recovery point {point} has no {}", text::printable(&path)))
+            .hint(format!("`holdfast ls {point}` lists what it has"))
+    })
+}
+
+/// What is told of a walk: path and entry.
+pub type Walker<'a> = dyn FnMut(&[u8], &NodeRef) -> Result<Visit, Failure> + 'a;
+
+/// Tells `f` of everything below a directory, with the path below it, until `f` or a person says stop. Holds a page per
+/// level, however many entries there are.
+pub fn walk(terminal: &Terminal, store: &Store, directory: &Node, f: &mut Walker<'_>) -> Result<(), Failure> {
+    let Some(below) = &directory.subtree else { return Ok(()) };
+    let mut failure = None;
+    visit(store.pages(), &below.tree, below.entries, Deadline::NEVER, &mut |path, node| {
+        if terminal.cancelled() {
+            return Err(StoreError::Cancelled);
+        }
+        Ok(f(path, node).unwrap_or_else(|failed| {
+            failure = Some(failed);
+            Visit::Stop
+        }))
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// The path of something below `directory`, both raw bytes without `/` at their ends.
+pub fn join(directory: &[u8], below: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { below.to_vec() } else { [directory, b"/", below].concat() }
 }

@@ -62,6 +62,10 @@ fn hints_name_the_way_out() {
             StoreError::Vault { vault: "v".into(), source: VaultError::Denied { detail: String::new() } },
             "credentials",
         ),
+        (
+            StoreError::Vault { vault: "/v".into(), source: VaultError::Denied { detail: String::new() } },
+            "owner",
+        ),
     ];
     for (error, word) in table {
         let text = error.to_string();

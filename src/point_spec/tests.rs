@@ -28,6 +28,7 @@ fn point(id: u8, source: &str, started: i64) -> Candidate {
         host: "host".into(),
         group: "group".into(),
         source: source.into(),
+        sequence: started.unsigned_abs(),
         started: Timestamp { seconds: started, nanos: 500_000_000 },
     }
 }
@@ -185,4 +186,16 @@ fn one_name_on_two_machines_must_be_told_apart() {
     assert_eq!(error, "docs is the name of several sources: host/group/docs, other/group/docs");
     let here = Scope { host: Some("other".into()), ..Scope::default() };
     assert_eq!(name.resolve(&points, &here), Ok(RecoveryPointId([0x55; 16])));
+}
+
+#[test]
+fn latest_is_the_last_that_was_taken_whatever_its_clock_said() {
+    let mut points = points();
+    points.push(Candidate { sequence: u64::MAX, ..point(0x66, "docs", 60) });
+    let resolve = |text: &str| parse(text).unwrap().point.resolve(&points, &Scope::default()).unwrap().0[0];
+    assert_eq!(resolve("docs@latest"), 0x66);
+    assert_eq!(resolve("docs@latest~1"), 0x23);
+    assert_eq!(resolve("docs@2026-11-21"), 0x23);
+    assert_eq!(resolve("docs@1970-01-01"), 0x66);
+    assert_eq!([resolve("latest"), resolve("latest~1")], [0x44, 0x66]);
 }

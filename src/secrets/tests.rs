@@ -20,7 +20,7 @@ impl Prompt for Script {
 }
 
 fn secrets(passphrase: Option<SecretSource>, answers: &[&'static str]) -> Secrets {
-    let sources = SecretSources { passphrase, recovery_key: None };
+    let sources = SecretSources { passphrase, ..SecretSources::default() };
     let prompt = Rc::new(Script(Mutex::new(answers.iter().copied().collect())));
     Secrets { sources, key_dir: PathBuf::from("/keys"), prompt }
 }
@@ -127,4 +127,13 @@ fn a_secret_is_never_shown() {
 fn each_store_has_a_machine_key_file_of_its_own() {
     let file = secrets(None, &[]).machine_key_file(&VaultId([0xab; 16]));
     assert_eq!(file, Path::new(&format!("/keys/{}.key", "ab".repeat(16))));
+}
+
+#[test]
+fn the_passphrase_that_opens_a_store_is_never_taken_for_a_new_one() {
+    let mut named = secrets(plain("the one that opens"), &[]);
+    let failure = named.added_passphrase(&quiet()).unwrap_err();
+    assert!(failure.hint.unwrap().contains("HOLDFAST_NEW_PASSWORD_FILE"));
+    named.sources.added_passphrase = plain("the new one is long");
+    assert_eq!(named.added_passphrase(&quiet()).unwrap().reveal(), "the new one is long");
 }

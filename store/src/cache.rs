@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -178,11 +180,16 @@ impl BlockCache {
         let mut whole = Vec::with_capacity(bytes.len() + CHECKSUM_LEN);
         whole.extend_from_slice(bytes);
         whole.extend_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN]);
-        fs::write(&temp, &whole)
+        write_private(&temp, &whole)
             .and_then(|()| fs::rename(&temp, path))
             .inspect_err(|_| drop(fs::remove_file(&temp)))?;
         Ok(whole.len() as u64)
     }
+}
+
+/// A new file that nobody else may read: it is sealed, but shows when what was read.
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
 }
 
 fn check(mut bytes: Vec<u8>) -> Option<Bytes> {

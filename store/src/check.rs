@@ -112,9 +112,14 @@ impl Check<'_> {
             }
         }
         for (no, address, transfer) in self.store.vaults() {
-            let listed = transfer
-                .list_all("pack/")
-                .map_err(|source| StoreError::Vault { vault: transfer.address(), source })?;
+            let listed = match transfer.list_all(names::PACKS) {
+                Ok(listed) => listed,
+                Err(e) => {
+                    // What it holds is not known; the other tiers are looked at all the same.
+                    self.find(address.as_str(), format!("it cannot be looked at: {e}"));
+                    continue;
+                }
+            };
             let listed = listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
             for row in packs.iter().filter(|row| row.vaults.contains(no)) {
                 if let Some(wrong) = wrong_length(&listed, row) {
@@ -124,19 +129,20 @@ impl Check<'_> {
             }
         }
         // Reading tells more: of a pack that is too short, the beginning is there.
-        for row in packs.iter().filter(|_| depth == Depth::Structure) {
-            let tiers = usize::from(row.staged) + row.vaults.len();
-            if nowhere.get(&row.no).copied().unwrap_or(0) >= tiers {
-                self.lose(row)?;
-            }
+        if depth == Depth::Structure {
+            let tiers = |row: &PackRow| usize::from(row.staged) + row.vaults.len();
+            let gone = packs.iter().filter(|row| nowhere.get(&row.no).copied().unwrap_or(0) >= tiers(row));
+            let gone: BTreeSet<PackNo> = gone.map(|row| row.no).collect();
+            gone.iter().try_for_each(|no| self.lose(*no, &gone))?;
         }
         Ok(())
     }
 
-    /// A pack that no tier can give: its chunks count as lost unless another pack has them.
-    fn lose(&mut self, row: &PackRow) -> Result<(), StoreError> {
-        for chunk in self.store.catalog().chunks_of(row.no)? {
-            let elsewhere = self.store.catalog().locate_all(&chunk.id)?.iter().any(|l| l.pack != row.no);
+    /// A pack that no tier can give: its chunks count as lost unless a pack that is not `gone` has them.
+    fn lose(&mut self, no: PackNo, gone: &BTreeSet<PackNo>) -> Result<(), StoreError> {
+        for chunk in self.store.catalog().chunks_of(no)? {
+            let elsewhere =
+                self.store.catalog().locate_all(&chunk.id)?.iter().any(|l| !gone.contains(&l.pack));
             if !elsewhere {
                 self.bad_chunks.insert(chunk.id);
             }

@@ -33,8 +33,8 @@ mod tests;
 const GROUPS_WAITING: usize = 4;
 /// Content collected before it is handed to the packer.
 pub const GROUP_LEN: u64 = 1 << 20;
-/// Packs per index object: an index object of about 24 MiB packs then covers a few GiB.
-const PACKS_PER_INDEX: usize = 256;
+/// Packs per index object: each is held in memory when it is written and when it is read.
+pub(crate) const PACKS_PER_INDEX: usize = 256;
 
 /// What an ingest needs of a store.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use bytes::Bytes;
 
 use crate::catalog::{PackNo, PackRow, PointRow, VaultNo};
-use crate::chunk_store::write_index_to;
+use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SlotId};
 use crate::index::Index;
@@ -221,16 +221,16 @@ fn send_pack(store: &Store, no: VaultNo, transfer: &Transfer, pack: &PackRow) ->
 
 /// Covers the vault's packs that no index object there covers by a new one.
 fn index_vault(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
-    let mut index = Index::default();
-    for pack in store.catalog().packs_without_index(Some(no))? {
-        if let Some(row) = store.catalog().pack(pack)? {
-            index.add(row.entry, &store.catalog().chunks_of(pack)?);
+    for packs in store.catalog().packs_without_index(Some(no))?.chunks(PACKS_PER_INDEX) {
+        let mut index = Index::default();
+        for pack in packs {
+            if let Some(row) = store.catalog().pack(*pack)? {
+                index.add(row.entry, &store.catalog().chunks_of(*pack)?);
+            }
         }
+        write_index_to(store.sealer(), store.catalog(), index, Some(no), |name, bytes| {
+            transfer.put_new(name, bytes).map_err(of_vault(transfer)).map(drop)
+        })?;
     }
-    if index.packs.is_empty() {
-        return Ok(());
-    }
-    write_index_to(store.sealer(), store.catalog(), index, Some(no), |name, bytes| {
-        transfer.put_new(name, bytes).map_err(of_vault(transfer)).map(drop)
-    })
+    Ok(())
 }

@@ -3,8 +3,8 @@
 //! Five floors, each using only those below it (see `docs/architecture.md`):
 //!
 //! 5. `copy`, `check`, `reclaim`: operations over a whole store
-//! 4. `store`, `catalog`, `tree`, `point`: recovery points, directories, nodes
-//! 3. `reader`, `chunk_store`, `staging`, `index`, `cache`: where a chunk is
+//! 4. `store`, `tree`, `point`: recovery points, directories, nodes
+//! 3. `reader`, `chunk_store`, `catalog`, `staging`, `index`, `cache`: where a chunk is
 //! 2. `pack`, `chunker`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
 //! 1. `vault`, `transfer`, `clock`, `monitor`, `id`, `error`: the outside, named
 //!

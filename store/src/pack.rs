@@ -124,6 +124,27 @@ pub struct PackedChunk {
     pub len: u32,
 }
 
+/// Where the page of a tree lies, so that it can be read without an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagePlace {
+    /// The page.
+    pub chunk: ChunkId,
+    /// Pack with the frame.
+    pub pack: PackId,
+    /// Object id of the pack.
+    pub object_id: ObjectId,
+    /// Key generation of the pack.
+    pub generation: u32,
+    /// Offset of the frame's block in the pack.
+    pub offset: u64,
+    /// Length of the frame's block.
+    pub block_len: u32,
+    /// Offset of the chunk in the frame's content.
+    pub start: u32,
+    /// Length of the chunk.
+    pub len: u32,
+}
+
 pub(crate) fn units_to_len(units: u32) -> u64 {
     u64::from(units) * STEP as u64
 }

@@ -6,7 +6,7 @@ pub mod object;
 mod tests;
 
 use crate::clock::Timestamp;
-use crate::id::{ChunkId, ObjectId, PackId, RecoveryPointId, SourceTag};
+use crate::id::{PackId, RecoveryPointId, SourceTag};
 use crate::tree::Node;
 
 /// Whether everything of the source could be read.
@@ -61,26 +61,7 @@ pub struct Counts {
     pub bytes_stored: u64,
 }
 
-/// Where the page of a tree lies, so that it can be read without an index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PagePlace {
-    /// The page.
-    pub chunk: ChunkId,
-    /// Pack with the frame.
-    pub pack: PackId,
-    /// Object id of the pack.
-    pub object_id: ObjectId,
-    /// Key generation of the pack.
-    pub generation: u32,
-    /// Offset of the frame's block in the pack.
-    pub offset: u64,
-    /// Length of the frame's block.
-    pub block_len: u32,
-    /// Offset of the chunk in the frame's content.
-    pub start: u32,
-    /// Length of the chunk.
-    pub len: u32,
-}
+pub use crate::pack::PagePlace;
 
 /// Something of the source that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Freeing what no recovery point needs. First a plan with a reason for each pack, which can be printed; then the work.
 //!
-//! For tiers that nobody writes to meanwhile: staging (its lock is held) and vaults of one quiet machine. A tier's packs are judged by
-//! the points of that tier. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
+//! For tiers that nobody writes to meanwhile: staging (its lock is held) and vaults of one quiet machine. The packs of
+//! staging are judged by the points there, those of a vault by its points and those of staging: a backup does not store again what a
+//! vault has, so a local point may need a pack that is nowhere else. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
 
 use std::collections::HashSet;
 
@@ -126,7 +127,7 @@ fn know_points(store: &Store, place: Place) -> Result<(), StoreError> {
 fn points_of(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreError> {
     let in_place = store.catalog().points()?.into_iter().filter(|row| match place {
         Place::Staging => row.staged,
-        Place::Vault(no) => row.vaults.contains(&no),
+        Place::Vault(no) => row.staged || row.vaults.contains(&no),
     });
     Ok(in_place.map(|row| row.id).collect())
 }

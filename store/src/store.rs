@@ -1,5 +1,6 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
+mod lock;
 mod reconcile;
 mod settings;
 mod vaults;
@@ -7,14 +8,14 @@ mod vaults;
 #[cfg(test)]
 mod tests;
 
+pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
 pub(crate) use vaults::of_vault;
 pub use vaults::{learn_points, load_catalog, refresh_vault};
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -146,10 +147,7 @@ impl Store {
     pub fn head(dir: &Path) -> Result<StoreHead, StoreError> {
         let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
         if dir.exists() && !dir.is_dir() {
-            return Err(StoreError::invalid(format!(
-                "{} is a file where a store's directory should be",
-                dir.display()
-            )));
+            return Err(not_a_directory("open the store in", dir));
         }
         let config = staging.read_all(&names::config(), SMALL_OBJECT)?;
         let config = config.ok_or_else(|| StoreError::NoStore { path: dir.to_path_buf() })?;
@@ -310,6 +308,8 @@ impl Store {
                 points.push(self.stored(row)?);
             }
         }
+        // The catalog knows full seconds only.
+        points.sort_by_key(|stored| (stored.point.started, stored.point.id));
         Ok(points)
     }
 
@@ -345,17 +345,17 @@ impl Store {
 
     /// Takes the store for writing; `Locked` if another process has it.
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take(&self.dir)
+        StoreLock::take(&self.dir, "lock", true)
     }
 
     /// Keeps packs of vaults from being removed while a point that relies on them is on its way; several may hold it.
     pub(crate) fn lock_uploads(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take_as(&self.dir, UPLOADS_LOCK, false)
+        StoreLock::take(&self.dir, UPLOADS_LOCK, false)
     }
 
     /// Keeps points from being put into vaults while packs are removed there.
     pub(crate) fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take_as(&self.dir, UPLOADS_LOCK, true)
+        StoreLock::take(&self.dir, UPLOADS_LOCK, true)
     }
 
     /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
@@ -427,47 +427,19 @@ pub fn unlock(head: &StoreHead, ring: &KeyRing) -> Result<(StoreConfig, Sealer),
     open().map_err(|e: FormatError| e.of("config"))
 }
 
+fn not_a_directory(action: &'static str, dir: &Path) -> StoreError {
+    StoreError::io(action, dir)(std::io::ErrorKind::NotADirectory.into())
+}
+
 fn make_dir(dir: &Path) -> Result<(), StoreError> {
     if dir.exists() && !dir.is_dir() {
-        return Err(StoreError::invalid(format!("{} is a file where a directory should be", dir.display())));
+        return Err(not_a_directory("make directory", dir));
     }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .map_err(StoreError::io("make directory", dir))
-}
-
-/// Holds a store for writing until dropped, or until the process ends in whatever way.
-#[derive(Debug)]
-pub struct StoreLock {
-    _file: File,
-}
-
-impl StoreLock {
-    fn take(dir: &Path) -> Result<Self, StoreError> {
-        Self::take_as(dir, "lock", true)
-    }
-
-    fn take_as(dir: &Path, name: &str, alone: bool) -> Result<Self, StoreError> {
-        let path = dir.join(name);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(StoreError::io("open", &path))?;
-        match if alone { file.try_lock() } else { file.try_lock_shared() } {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let holder = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
-                return Err(StoreError::Locked { path: dir.to_path_buf(), holder });
-            }
-            Err(std::fs::TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
-        }
-        // Who holds it is for people only; failing to say so is no reason to stop.
-        let _ = file.set_len(0).and_then(|()| {
-            std::io::Write::write_all(&mut &file, format!("{}\n", std::process::id()).as_bytes())
-        });
-        Ok(Self { _file: file })
-    }
 }
 
 /// A point in the making.

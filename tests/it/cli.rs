@@ -1,7 +1,7 @@
 //! The program as people and scripts meet it: help, wrong usage, exit codes, completions, manual.
 #![allow(clippy::unwrap_used)]
 
-use crate::testkit::{Machine, Ran};
+use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
 const VERBS: [&str; 20] = [
     "quickstart",
@@ -148,4 +148,58 @@ fn a_name_cannot_write_to_the_terminal() {
     let ran = Machine::new().run(["backup", "/no/such/\x1b[2Jfile"]).expect_code(1);
     assert!(ran.err().contains("\\x1b[2J"), "{:?}", ran.err());
     assert!(!ran.err().contains('\x1b'), "{:?}", ran.err());
+}
+
+#[test]
+fn completions_and_manual_need_no_home() {
+    let machine = Machine::new();
+    if is_root() {
+        machine.give_to_nobody();
+    }
+    for args in [["completions", "bash"], ["man", "pages"]] {
+        let mut command = machine.command(args);
+        for name in ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOLDFAST_KEY_DIR", "HOLDFAST_CACHE_DIR"] {
+            command.env_remove(name);
+        }
+        if is_root() {
+            // Root's places do not hang on its home.
+            as_nobody(&mut command);
+        }
+        Ran::of(&mut command).expect_code(0);
+    }
+}
+
+#[test]
+fn a_tag_too_long_for_a_point_is_wrong_usage() {
+    let ran = Machine::new().run(["backup", "/etc", "--tag", &"a".repeat(1001)]).expect_code(2);
+    ran.expect_err(&["at most 1000 bytes"]);
+}
+
+#[test]
+fn a_store_whose_vault_is_not_there_still_has_its_sheet() {
+    let machine = Machine::recovering();
+    let sheet = machine.path("sheet.txt");
+    let mut init = machine.command(["init", "--vault", "file:///proc/nope/v", "--sheet"]);
+    let ran = Ran::of(init.arg(&sheet).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(1);
+    let ran = ran.expect_err(&["/proc/nope", "the store exists", "holdfast vault add URL"]);
+    assert!(ran.out().contains("made in"), "{}", ran.out());
+    let page = std::fs::read_to_string(&sheet).unwrap();
+    let is_word = |word: &&str| (3..=8).contains(&word.len()) && word.bytes().all(|c| c.is_ascii_lowercase());
+    assert!(page.split_whitespace().filter(is_word).count() >= 24, "{page}");
+    machine.run(["snapshots"]).expect_code(0);
+    let vault = machine.path("vault");
+    machine.run(["vault", "add", vault.to_str().unwrap()]).expect_code(0);
+}
+
+#[test]
+fn a_passphrase_command_gets_no_secrets_and_leaves_no_core() {
+    let machine = Machine::with_store();
+    machine.forget_keys();
+    let seen = machine.path("seen");
+    let ask = format!("(ulimit -c; env) > seen; echo '{PASSPHRASE}'");
+    let mut command = machine.command(["snapshots", "--password-command", &ask]);
+    Ran::of(command.env("HOLDFAST_PASSWORD", "plain-secret")).expect_code(0);
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(seen.starts_with("0\n"), "{seen}");
+    assert!(seen.contains("HOLDFAST_STORE") && !seen.contains("plain-secret"), "{seen}");
 }

@@ -1,11 +1,20 @@
-//! The tests that see Holdfast from outside: the program as scripts use it, its bytes as a stranger reads them, and the
-//! house rules of its source. One binary, so that it is linked once.
+//! The tests that see Holdfast from outside: the program as people and scripts use it, its bytes as a stranger reads them, the
+//! house rules of its source, and what it is built of. One binary, so that it is linked once.
 
 mod cli;
+mod cloud;
+mod compare;
 mod crash;
 mod damage;
 mod decoder;
+mod dependencies;
 mod faults;
 mod house;
+mod messages;
+mod mount;
+mod nasty;
+mod roundtrip;
 mod testkit;
 mod trouble;
+mod vault;
+mod verbs;

@@ -7,6 +7,7 @@ use holdfast_store::tree::Node;
 use holdfast_store::tree::build::DirectoryBuilder;
 
 use super::Work;
+use super::batch::Outcome;
 use super::scan::Step;
 
 /// A directory whose entries are still coming.
@@ -26,7 +27,12 @@ pub(super) fn assemble(work: &Work<'_>, steps: &Receiver<Step>) -> Result<Option
                 continue;
             }
             Step::Entry(node) => Some(node),
-            Step::File(batch, nth) => batch.take(nth),
+            Step::File(batch, nth) => match batch.take(nth) {
+                Outcome::Read(node) => Some(*node),
+                Outcome::Trouble => None,
+                // Whoever abandoned it has the reason; without the file there is no point.
+                Outcome::Abandoned => return Ok(None),
+            },
             Step::Leave => match open.pop() {
                 Some(mut done) => {
                     done.node.subtree = Some(done.builder.finish(&mut sink)?.subtree());

@@ -6,8 +6,16 @@ use holdfast_store::tree::Node;
 
 use crate::source::Found;
 
-/// What came of a file: its node, or nothing where trouble was told instead.
-pub(super) type Outcome = Option<Node>;
+/// What came of a file.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was read.
+    Read(Box<Node>),
+    /// It was not, and trouble was told.
+    Trouble,
+    /// Nobody read it: its reader has ended.
+    Abandoned,
+}
 
 /// Outcomes of a batch, for the thread that assembles directories.
 #[derive(Debug, Default)]
@@ -16,7 +24,7 @@ pub(super) struct Batch {
     done: Condvar,
 }
 
-/// A batch on its way to a reader. Dropping it unread ends the waiting with nothing.
+/// A batch on its way to a reader. Dropping it unread ends the waiting: its files are abandoned.
 pub(super) struct BatchWork {
     pub(super) files: Vec<Found>,
     outcomes: Vec<Outcome>,
@@ -29,7 +37,8 @@ impl Batch {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(outcomes) = state.as_mut() {
-                return outcomes.get_mut(nth).and_then(Option::take);
+                let outcome = outcomes.get_mut(nth).map(|o| std::mem::replace(o, Outcome::Abandoned));
+                return outcome.unwrap_or(Outcome::Abandoned);
             }
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -19,6 +19,8 @@ const COARSE_TICK_NANOS: i128 = 2_000_000_000;
 pub(super) struct PreviousTree<'a> {
     work: &'a Work<'a>,
     stack: Vec<Option<Cursor>>,
+    /// What was found last, if it must be read again though nothing seems to have changed.
+    doubted: Option<Node>,
     started: Timestamp,
     /// Whether some pack of earlier points is missing, so that each chunk must be looked up.
     suspicious: bool,
@@ -40,23 +42,38 @@ impl<'a> PreviousTree<'a> {
     pub(super) fn new(work: &'a Work<'a>) -> Self {
         let started = work.previous.map_or(Timestamp::default(), |p| p.point.started);
         let suspicious = work.session.suspicious();
-        Self { work, stack: Vec::new(), started, suspicious }
+        Self { work, stack: Vec::new(), doubted: None, started, suspicious }
     }
 
     /// What the previous point has under a name of the current directory; names come ascending. An empty name is the root.
+    /// What is there and must be read again all the same is not given, but kept for [`Self::take_doubted`].
     pub(super) fn find(&mut self, name: &[u8]) -> Option<Node> {
-        let node = if name.is_empty() && self.stack.is_empty() {
+        self.doubted = None;
+        let node = self.find_any(name)?;
+        if self.is_trustworthy(&node) {
+            return Some(node);
+        }
+        self.doubted = Some(node);
+        None
+    }
+
+    /// What the previous point has under the name that was looked for last, if [`Self::find`] kept it back.
+    pub(super) fn take_doubted(&mut self) -> Option<Node> {
+        self.doubted.take()
+    }
+
+    fn find_any(&mut self, name: &[u8]) -> Option<Node> {
+        if name.is_empty() && self.stack.is_empty() {
             let mut root = self.work.previous?.point.root.clone();
             root.name.clear();
-            root
+            Some(root)
         } else {
             let cursor = self.stack.last_mut()?.as_mut()?;
             while cursor.next.as_ref().is_some_and(|n| n.name.as_slice() < name) {
                 cursor.advance();
             }
-            Node::clone(cursor.next.as_ref().filter(|n| n.name == name)?)
-        };
-        self.is_trustworthy(&node).then_some(node)
+            cursor.next.as_ref().filter(|n| n.name == name).map(|n| Node::clone(n))
+        }
     }
 
     fn is_trustworthy(&self, node: &Node) -> bool {

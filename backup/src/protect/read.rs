@@ -12,7 +12,7 @@ use holdfast_store::seal::ChunkType;
 use holdfast_store::tree::content::ContentBuilder;
 use holdfast_store::tree::{Extent, Node};
 
-use super::batch::BatchWork;
+use super::batch::{BatchWork, Outcome};
 use super::{Work, add};
 use crate::error::SourceError;
 use crate::source::{Found, OpenFile};
@@ -32,8 +32,9 @@ enum ReadError {
 pub(super) fn read_batches(work: &Work<'_>, batches: &Receiver<BatchWork>) -> Result<(), StoreError> {
     let mut reader = FileReader::new(work);
     for mut batch in batches {
+        // Never pass over a batch: its files would be missing without trouble having been told.
         if work.stopping() {
-            continue;
+            return Err(StoreError::Cancelled);
         }
         for file in std::mem::take(&mut batch.files) {
             let outcome = reader.outcome(&file)?;
@@ -64,14 +65,14 @@ impl<'a> FileReader<'a> {
         self.work.session.ingest().deliver(PackKind::Data, self.frames.take())
     }
 
-    /// The file's node with its content, or nothing after its trouble was told.
-    fn outcome(&mut self, file: &Found) -> Result<Option<Node>, StoreError> {
+    /// The file's node with its content, or that its trouble was told.
+    fn outcome(&mut self, file: &Found) -> Result<Outcome, StoreError> {
         let node = match self.read_stable(file) {
             Ok(node) => node,
             Err(ReadError::Store(e)) => return Err(e),
             Err(ReadError::Source(e)) => {
                 self.work.trouble(file.path(), e.to_string());
-                return Ok(None);
+                return Ok(Outcome::Trouble);
             }
         };
         let tally = &self.work.tally;
@@ -80,7 +81,7 @@ impl<'a> FileReader<'a> {
         add(&tally.bytes_read, node.size);
         add(&tally.bytes, node.size);
         self.work.monitor.event(Event::Done { files: 1, bytes: node.size });
-        Ok(Some(node))
+        Ok(Outcome::Read(Box::new(node)))
     }
 
     /// Reads until the file holds still; the last reading counts, with trouble told, if it never does.

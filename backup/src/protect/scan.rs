@@ -115,9 +115,11 @@ impl Visitor for Scanner<'_> {
         self.step(Step::Enter(directory.node))
     }
 
-    fn entry(&mut self, entry: Found) -> Flow {
+    fn entry(&mut self, mut entry: Found) -> Flow {
         self.count(&entry.node);
         let is_file = entry.node.kind == NodeKind::File;
+        // A file that is read again in doubt is not a new one.
+        entry.previous = entry.previous.or_else(|| self.previous.take_doubted());
         if is_file && !(entry.unchanged && self.previous.content_is_here(&entry.node)) {
             return self.read_later(entry);
         }

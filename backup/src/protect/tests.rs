@@ -232,6 +232,20 @@ fn a_file_that_changed_within_the_clocks_step_before_a_point_is_read_again() {
 }
 
 #[test]
+fn a_file_that_is_read_again_though_it_did_not_change_is_not_counted_as_new() {
+    let home = Home::new();
+    let store = home.open();
+    home.take(&store, &sample(), &VoidMonitor).unwrap();
+    home.clock.advance(std::time::Duration::from_secs(60));
+    let session = store.begin(Compression::Zstd(1), &VoidMonitor).unwrap();
+    let again = Request { read_all: true, ..request() };
+    let taken = protect(session, &sample(), &again, &VoidMonitor).unwrap();
+    let counts = &taken.stored.point.counts;
+    assert!(counts.files_read > 0 && counts.files_read == counts.files, "{counts:?}");
+    assert_eq!((taken.files_new, taken.files_changed), (0, counts.files));
+}
+
+#[test]
 fn a_lost_pack_makes_the_next_run_read_what_it_held() {
     let home = Home::new();
     let store = home.open();
@@ -255,6 +269,38 @@ impl Monitor for Cancelling {
 
     fn cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Asks to stop at the n-th file that is done.
+struct CancelAt(u64, AtomicU64);
+
+impl Monitor for CancelAt {
+    fn event(&self, event: Event) {
+        if let Event::Done { files, .. } = event {
+            self.1.fetch_add(files, Ordering::SeqCst);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.1.load(Ordering::SeqCst) >= self.0
+    }
+}
+
+#[test]
+fn whenever_a_run_is_interrupted_there_is_either_no_point_or_a_whole_one() {
+    let mut source = MemorySource::new();
+    for n in 0..300 {
+        source.file(format!("file{n:03}").as_bytes(), format!("content {n}").as_bytes());
+    }
+    for n in (0..=300).step_by(12).chain([255, 256, 257, 299, 300]) {
+        let home = Home::new();
+        let store = home.open();
+        match home.take(&store, &source, &CancelAt(n, AtomicU64::new(0))) {
+            Err(ProtectError::Cancelled) => assert!(store.points().unwrap().is_empty(), "at {n}"),
+            Ok(point) => assert_eq!(restore(&store, &point).len(), 300, "at {n}"),
+            Err(e) => panic!("at {n}: {e}"),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! by hand
+//! A restore of a tree named by the environment, for a person to look at by hand.
 #![allow(clippy::unwrap_used)]
 use super::*;
 #[test]

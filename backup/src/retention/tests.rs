@@ -17,10 +17,16 @@ fn point(n: u32, started: i64) -> PointFacts {
         id: RecoveryPointId(id),
         source: SourceName { host: "h".into(), group: "g".into(), source: "s".into() },
         series: "s".into(),
+        sequence: u64::from(n),
         started: Timestamp::from_seconds(started),
         complete: true,
         held: false,
     }
+}
+
+/// A plan made a month after the newest of [`days`].
+fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone) -> RetentionPlan {
+    super::plan(points, policy, zone, Timestamp::from_seconds(NOON + 30 * DAY))
 }
 
 fn number(id: RecoveryPointId) -> u32 {
@@ -175,9 +181,10 @@ fn the_brake_is_for_many_of_many() {
     let removes = |total: u32, last: u32| {
         plan(&days(total), &Retention { last, ..Retention::default() }, &TimeZone::UTC).removes_much()
     };
-    // Exactly 30 % is allowed, and ten points or fewer never ask.
-    let table =
-        [(10, 3, false), (11, 7, true), (20, 14, false), (20, 13, true), (100, 70, false), (100, 69, true)];
+    // Exactly 30 % is allowed; of ten points or fewer, four may go.
+    let few = [(5, 3, false), (8, 3, true), (9, 5, false), (10, 5, true), (10, 6, false)];
+    let many = [(11, 7, true), (20, 14, false), (20, 13, true), (100, 70, false), (100, 69, true)];
+    let table = few.into_iter().chain(many);
     for (total, last, much) in table {
         assert_eq!(removes(total, last), much, "{last} of {total}");
     }
@@ -233,4 +240,62 @@ fn times_beyond_the_calendar_are_kept_in_order_without_panic() {
     let all =
         Retention { last: 1, hourly: 1, daily: 1, weekly: 1, monthly: 1, yearly: 1, within: Some(1.day()) };
     assert_eq!(removed(&plan(&points, &all, &TimeZone::UTC)), [0]);
+}
+
+const YEARS: i64 = 365 * DAY;
+
+#[test]
+fn a_point_from_the_future_does_not_carry_a_span_away() {
+    let policy = Retention { within: Some(30.days()), ..Retention::default() };
+    // In the middle, as the first, as the newest.
+    for odd in [0, 4, 9] {
+        let mut points = days(10);
+        points[odd].started.seconds += 10 * YEARS;
+        assert_eq!(plan(&points, &policy, &TimeZone::UTC).remove, [], "point {odd}");
+    }
+}
+
+#[test]
+fn points_of_a_clock_that_fell_back_are_still_the_newest() {
+    let mut points = days(10);
+    points[8].started = Timestamp::from_seconds(60);
+    points[9].started = Timestamp::from_seconds(3660);
+    let last = plan(&points, &Retention { last: 5, ..Retention::default() }, &TimeZone::UTC);
+    let mut stay = kept(&last);
+    stay.sort_unstable();
+    assert_eq!(stay, [5, 6, 7, 8, 9]);
+    let guarded = plan(&points, &Retention { last: 1, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!(why(&guarded, 9), "last, newest complete, among the last three");
+    let named = plan_named(&points, &[points[9].id], false);
+    assert_eq!(named.remove, []);
+}
+
+#[test]
+fn a_wrong_time_takes_no_period_from_the_points_with_right_ones() {
+    for odd in [60, NOON + 10 * YEARS] {
+        let mut points = days(20);
+        points[17].started = Timestamp::from_seconds(odd);
+        let plan = plan(&points, &Retention { daily: 7, ..Retention::default() }, &TimeZone::UTC);
+        let mut stay = kept(&plan);
+        stay.sort_unstable();
+        // Seven days with right times, 19 and 18 and five from 16 down, and the odd one.
+        assert_eq!(stay, [12, 13, 14, 15, 16, 17, 18, 19], "{odd}");
+    }
+}
+
+#[test]
+fn a_present_that_is_wrong_removes_nothing_more() {
+    let policies = [
+        Retention { within: Some(5.days()), ..Retention::default() },
+        Retention { last: 5, ..Retention::default() },
+        Retention { daily: 5, weekly: 2, ..Retention::default() },
+    ];
+    for policy in policies {
+        let right = removed(&plan(&days(20), &policy, &TimeZone::UTC));
+        for now in [i64::MIN, 0, NOON - 7 * DAY, NOON + 10 * YEARS, i64::MAX] {
+            let plan = super::plan(&days(20), &policy, &TimeZone::UTC, Timestamp::from_seconds(now));
+            let more: Vec<u32> = removed(&plan).into_iter().filter(|n| !right.contains(n)).collect();
+            assert!(more.is_empty(), "{policy:?} at {now}: {more:?}");
+        }
+    }
 }

@@ -7,6 +7,8 @@ use super::*;
 use crate::commands::testing::stored_point;
 
 const DAY: i64 = 86_400;
+/// The day after the last of [`points`].
+const NOW: Timestamp = Timestamp { seconds: 1_795_176_000 + 13 * DAY, nanos: 0 };
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -25,7 +27,7 @@ fn points() -> Vec<StoredPoint> {
 fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
     let args = args(line);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
-    make_plan(&points(), &specs, &Retention::from(&args.policy), &args)
+    make_plan(&points(), &specs, &Retention::from(&args.policy), &args, NOW)
 }
 
 #[test]
@@ -61,4 +63,12 @@ fn a_named_point_goes_unless_it_is_the_newest_complete_one() {
     assert!(failure.hint.unwrap().contains("--allow-newest"));
     assert_eq!(planned(&["latest", "--allow-newest"]).unwrap().remove.len(), 1);
     assert_eq!(planned(&["latest~1:etc"]).unwrap_err().kind, Kind::Usage);
+}
+
+#[test]
+fn a_plan_that_no_longer_holds_is_not_carried_out() {
+    let (agreed, other) =
+        (planned(&["--keep-last", "11"]).unwrap(), planned(&["--keep-last", "10"]).unwrap());
+    assert!(still_so(&agreed, &agreed).is_ok());
+    assert!(still_so(&agreed, &other).unwrap_err().message.contains("nothing was removed"));
 }

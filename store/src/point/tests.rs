@@ -1,11 +1,12 @@
-#![allow(clippy::unwrap_used)]
 //! What a recovery point must survive and what must be refused.
+#![allow(clippy::unwrap_used)]
 
 use super::object::{object_hash, open_point, open_session, seal_point, seal_session};
 use super::*;
 use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::id::VaultId;
+use crate::id::{ChunkId, ObjectId};
 use crate::seal::Sealer;
 use crate::seal::keys::KeyRing;
 use crate::tree::{NodeKind, Subtree};

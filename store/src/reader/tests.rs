@@ -1,1 +1,266 @@
-//! Tests.
+//! Tests of reading: which tier answers, what it costs, and that nothing wrong is ever returned.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::*;
+use crate::cache::GRID;
+use crate::chunk_store::{Ingest, IngestParts};
+use crate::clock::ManualClock;
+use crate::id::VaultId;
+use crate::seal::Compression;
+use crate::seal::keys::KeyRing;
+use crate::staging::MemoryFiles;
+use crate::transfer::TransferPolicy;
+use crate::vault::Verb;
+use crate::vault::memory::MemoryVault;
+use crate::vault::testing::{Fault, FaultyVault};
+
+/// A store of one data pack of several MiB, in staging and in a vault.
+struct World {
+    files: Arc<MemoryFiles>,
+    memory: Arc<MemoryVault>,
+    vault: Arc<FaultyVault>,
+    clock: Arc<ManualClock>,
+    parts: IngestParts,
+    vault_no: VaultNo,
+    chunks: Vec<(ChunkId, Vec<u8>)>,
+}
+
+fn noise(n: usize, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new_derive_key(&format!("noise {n}")).finalize_xof().fill(&mut out);
+    out
+}
+
+impl World {
+    fn new() -> Self {
+        let (files, memory) = (Arc::new(MemoryFiles::default()), Arc::new(MemoryVault::new()));
+        let clock = Arc::new(ManualClock::default());
+        let vault = Arc::new(FaultyVault::new(memory.clone(), clock.clone()));
+        let staging = Staging::new(files.clone());
+        staging.prepare().unwrap();
+        let id = VaultId([3; 16]);
+        let parts = IngestParts {
+            sealer: Arc::new(Sealer::new(id, &KeyRing::fixed([7; 32]), 1).unwrap()),
+            catalog: Arc::new(Catalog::in_memory(&id.0).unwrap()),
+            staging,
+            pack_len: 64 << 20,
+            frame_len: 64 << 10,
+            compression: Compression::None,
+        };
+        let vault_no = parts.catalog.vault_no("v").unwrap();
+        let mut world = Self { files, memory, vault, clock, parts, vault_no, chunks: Vec::new() };
+        world.fill();
+        world
+    }
+
+    /// 100 chunks of 100 KB: two frames each.
+    fn fill(&mut self) {
+        let ingest = Ingest::begin(self.parts.clone());
+        let mut frames = ingest.frames();
+        for n in 0..100 {
+            let plain = noise(n, 100_000);
+            let id = ingest.name(ChunkType::Data, &plain);
+            assert!(ingest.claim(&id).unwrap());
+            frames.push(id, &plain);
+            self.chunks.push((id, plain));
+        }
+        ingest.deliver(PackKind::Data, frames.take()).unwrap();
+        let packs = ingest.finish().unwrap().packs;
+        assert_eq!(packs.len(), 1);
+        let row = self.row();
+        let bytes = self.parts.staging.read_all(&crate::names::pack(&packs[0]), 1 << 30).unwrap().unwrap();
+        self.memory.replace(&crate::names::pack(&packs[0]), bytes.into());
+        self.parts.catalog.set_confirmed(row.no, self.vault_no, true).unwrap();
+    }
+
+    fn row(&self) -> PackRow {
+        self.parts.catalog.packs().unwrap().remove(0)
+    }
+
+    fn pack_name(&self) -> crate::vault::ObjectName {
+        crate::names::pack(&self.row().entry.id)
+    }
+
+    fn only_in_vault(&self) {
+        self.parts.catalog.set_staged(self.row().no, false).unwrap();
+    }
+
+    fn reader(&self) -> Reader {
+        self.reader_with(Arc::new(BlockCache::in_memory(64 << 20)))
+    }
+
+    fn reader_with(&self, cache: Arc<BlockCache>) -> Reader {
+        let policy = TransferPolicy { retry_budget: Duration::from_secs(1), ..TransferPolicy::default() };
+        let transfer = Transfer::new(self.vault.clone(), self.clock.clone(), policy).unwrap();
+        Reader::new(ReaderParts {
+            sealer: self.parts.sealer.clone(),
+            catalog: self.parts.catalog.clone(),
+            staging: self.parts.staging.clone(),
+            vaults: vec![(self.vault_no, transfer)],
+            cache,
+            clock: self.clock.clone(),
+            memory: 1 << 20,
+        })
+    }
+
+    fn assert_reads(&self, reader: &Reader, n: usize) {
+        let (id, plain) = &self.chunks[n];
+        assert!(reader.chunk(ChunkType::Data, id, Deadline::NEVER).unwrap() == plain, "chunk {n}");
+    }
+}
+
+#[test]
+fn any_range_of_any_chunk_is_what_was_stored() {
+    let world = World::new();
+    let reader = world.reader();
+    for (n, (id, plain)) in world.chunks.iter().enumerate() {
+        let (from, to) = (n * 997 % 100_000, (n * 997 % 100_000 + n * 1009).min(100_000));
+        let bytes = reader.chunk_range(id, from as u32..to as u32, Deadline::NEVER).unwrap();
+        assert!(bytes == plain[from..to], "chunk {n}, {from}..{to}");
+    }
+    let (id, _) = &world.chunks[0];
+    assert!(reader.chunk_range(id, 0..100_001, Deadline::NEVER).is_err());
+    assert!(reader.chunk(ChunkType::Tree, id, Deadline::NEVER).is_err(), "another type has another name");
+    let unknown = reader.chunk(ChunkType::Data, &ChunkId([0; 32]), Deadline::NEVER);
+    assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
+    assert_eq!(reader.stats().vault_requests, 0, "staging has all of it");
+}
+
+#[test]
+fn a_range_decodes_no_more_frames_than_it_touches_and_each_once() {
+    let world = World::new();
+    let reader = world.reader();
+    let (id, _) = &world.chunks[5];
+    for _ in 0..10 {
+        reader.chunk_range(id, 10..20, Deadline::NEVER).unwrap();
+    }
+    assert_eq!(reader.stats().frames_decoded, 1);
+    assert!(reader.is_warm(id, 0..100));
+    assert!(!reader.is_warm(id, 0..100_000));
+    world.assert_reads(&reader, 5);
+    assert_eq!(reader.stats().frames_decoded, 2);
+}
+
+#[test]
+fn the_tier_of_a_chunk_is_told_without_reading_it() {
+    let world = World::new();
+    let reader = world.reader();
+    let (id, _) = &world.chunks[7];
+    assert_eq!(reader.tier(id).unwrap(), Tier::Staging);
+    world.assert_reads(&reader, 7);
+    assert_eq!(reader.tier(id).unwrap(), Tier::Memory);
+    world.only_in_vault();
+    let reader = world.reader();
+    assert_eq!(reader.tier(id).unwrap(), Tier::Vault);
+    world.assert_reads(&reader, 7);
+    for n in 30..60 {
+        world.assert_reads(&reader, n);
+    }
+    assert_eq!(
+        reader.tier(id).unwrap(),
+        Tier::Cache,
+        "decoded frames were pushed out of memory, ranges were not"
+    );
+}
+
+#[test]
+fn a_small_read_from_a_vault_fetches_blocks_of_the_grid_and_not_the_pack() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    world.assert_reads(&reader, 40);
+    let stats = reader.stats();
+    assert!(stats.vault_requests <= 2, "{stats:?}");
+    assert!(stats.vault_bytes <= 3 * GRID, "{stats:?}");
+    assert!(world.vault.requests().iter().all(|r| r.verb == Verb::Get), "{:?}", world.vault.requests());
+    world.assert_reads(&reader, 40);
+    assert_eq!(reader.stats(), stats, "the second time it is in memory");
+}
+
+#[test]
+fn reading_on_fetches_further_and_further_ahead() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    for n in 0..100 {
+        world.assert_reads(&reader, n);
+    }
+    let stats = reader.stats();
+    assert!(stats.vault_requests <= 10, "10 MB in {stats:?}");
+    assert!(stats.vault_bytes <= world.row().entry.len, "no byte twice: {stats:?}");
+}
+
+#[test]
+fn what_was_fetched_survives_a_restart() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap());
+    world.assert_reads(&world.reader_with(open()), 40);
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    let reader = world.reader_with(open());
+    world.assert_reads(&reader, 40);
+    assert_eq!(reader.stats().vault_requests, 0);
+}
+
+#[test]
+fn damage_in_staging_is_read_past_while_a_vault_has_the_pack() {
+    let world = World::new();
+    let name = world.pack_name();
+    world.files.damage(name.as_str(), |bytes| bytes[1_000_000..2_000_000].fill(0));
+    let reader = world.reader();
+    for n in 0..100 {
+        world.assert_reads(&reader, n);
+    }
+    assert!(reader.stats().failovers > 0);
+    world.files.damage(name.as_str(), |bytes| bytes.truncate(500));
+    let reader = world.reader();
+    (0..100).for_each(|n| world.assert_reads(&reader, n));
+}
+
+#[test]
+fn damage_everywhere_is_an_error_that_names_the_pack_and_never_wrong_bytes() {
+    let world = World::new();
+    world.only_in_vault();
+    let name = world.pack_name();
+    let mut bytes = world.memory.object(&name).unwrap().to_vec();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    world.memory.replace(&name, bytes.into());
+    let reader = world.reader();
+    let mut bad = 0;
+    for (id, plain) in &world.chunks {
+        match reader.chunk(ChunkType::Data, id, Deadline::NEVER) {
+            Ok(read) => assert!(read == plain),
+            Err(e) => {
+                assert!(e.to_string().contains(&world.row().entry.id.hex()), "{e}");
+                bad += 1;
+            }
+        }
+    }
+    assert_eq!(bad, 1, "one frame, one chunk");
+}
+
+#[test]
+fn a_bit_that_flips_on_the_way_costs_another_request_and_nothing_else() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    world.vault.fail(Verb::Get, 1, Fault::Flip);
+    (0..100).for_each(|n| world.assert_reads(&reader, n));
+}
+
+#[test]
+fn a_vault_that_is_gone_is_an_error_in_time_and_works_again_when_it_is_back() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    let deadline = Deadline::after(&*world.clock, Duration::from_secs(2));
+    let error = reader.chunk(ChunkType::Data, &world.chunks[3].0, deadline).unwrap_err();
+    assert_eq!(error.class(), crate::ErrorClass::Unavailable, "{error}");
+    world.vault.heal();
+    world.assert_reads(&reader, 3);
+}

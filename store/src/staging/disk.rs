@@ -36,7 +36,8 @@ impl DiskFiles {
         if let Some(file) = open.get(path) {
             return Ok(file.clone());
         }
-        let file = Arc::new(File::open(self.path(path))?);
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        let file = Arc::new(OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?);
         open.put(path.to_owned(), file.clone());
         Ok(file)
     }

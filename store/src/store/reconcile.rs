@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::{POINT_LIMIT, Store};
 use crate::catalog::{Mark, PointRow};
+use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::id::{IndexId, PackId, RecoveryPointId};
@@ -12,6 +15,7 @@ use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
 use crate::point;
+use crate::vault::ObjectName;
 
 /// What the comparison found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,19 +129,19 @@ impl Store {
     }
 
     fn index_what_is_not(&self) -> Result<(), StoreError> {
-        let mut index = Index::default();
-        for no in self.catalog().packs_without_index(None)? {
-            if let Some(row) = self.catalog().pack(no)?.filter(|row| row.staged) {
-                index.add(row.entry, &self.catalog().chunks_of(no)?);
+        for packs in self.catalog().packs_without_index(None)?.chunks(PACKS_PER_INDEX) {
+            let mut index = Index::default();
+            for no in packs {
+                if let Some(row) = self.catalog().pack(*no)?.filter(|row| row.staged) {
+                    index.add(row.entry, &self.catalog().chunks_of(*no)?);
+                }
+            }
+            if !index.packs.is_empty() {
+                let put = |name: &ObjectName, bytes: Bytes| self.staging().put(name, &bytes);
+                write_index_to(self.sealer(), self.catalog(), index, None, put)?;
             }
         }
-        if index.packs.is_empty() {
-            return Ok(());
-        }
-        let packs: Vec<PackId> = index.packs.iter().map(|p| p.id).collect();
-        let (id, bytes) = index.seal(self.sealer());
-        self.staging().put(&names::index(&id), &bytes)?;
-        self.catalog().add_index(&id, &packs, None)
+        Ok(())
     }
 
     fn adopt_points(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {

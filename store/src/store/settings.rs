@@ -1,5 +1,7 @@
 //! What a person set for a store and no object tells: the addresses of its vaults. A small JSON file in its directory.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,12 @@ impl Settings {
         let (path, temp) = (dir.join(FILE), dir.join(format!("{FILE}.new")));
         let text = serde_json::to_vec_pretty(self).map_err(|e| StoreError::invalid(e.to_string()))?;
         let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(&temp)?;
+            // Whatever lies under the temporary name is of a run that was cut off, or a trap.
+            match std::fs::remove_file(&temp) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
             std::io::Write::write_all(&mut file, &text)?;
             file.sync_all()?;
             std::fs::rename(&temp, &path)?;

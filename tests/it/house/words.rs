@@ -102,14 +102,7 @@ const RULES: &[Rule] = &[
         says: "Azure's words are said in store/src/vault/azure only",
     },
     Rule {
-        words: &[
-            "block_on",
-            "tokio::runtime",
-            "Runtime::new",
-            "Handle::current",
-            "spawn_blocking",
-            "block_in_place",
-        ],
+        words: &["block_on", "tokio::runtime", "Runtime::new", "Handle::current", "block_in_place"],
         home: &["store/src/transfer.rs", "store/src/transfer/", "src/"],
         in_strings: false,
         says: "the border between blocking and async is store/src/transfer.rs",

@@ -1,5 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 //! Borders, history and cost of directories.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

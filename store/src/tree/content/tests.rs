@@ -1,5 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 //! Content lists against a plain vector of extents.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use super::*;
 use crate::clock::Deadline;

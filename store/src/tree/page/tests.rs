@@ -1,5 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 //! What pages must survive and what must be refused.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use super::*;
 use crate::clock::Timestamp;

@@ -1,5 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 //! Reading directories and trees against plain maps, and what a hostile tree can do.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,150 @@
+//! The places where key slots lie: the local store and all its vaults. A slot that is added is added in all of them and read
+//! back; one that is removed is removed in all of them. A vault that cannot be reached stops either before anything is
+//! done: a passphrase that was thought to be gone and still opens a vault would be worse than a second attempt.
+
+use bytes::Bytes;
+use holdfast_store::StoreError;
+use holdfast_store::id::SlotId;
+use holdfast_store::seal::keys::KeyRing;
+use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
+use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreLock};
+use holdfast_store::transfer::Transfer;
+use holdfast_store::{copy, names};
+
+use super::ring;
+use crate::commands::Context;
+use crate::open::{Bounds, open_unlocked};
+use crate::outcome::Failure;
+
+/// Longest slot object.
+const SLOT_LEN_MAX: u64 = 64 << 10;
+
+/// The store, and what each vault showed when it was asked at the beginning.
+#[derive(Debug)]
+pub struct Places {
+    store: Store,
+    heads: Vec<StoreHead>,
+}
+
+impl Places {
+    /// Asks every vault for its slots; all must answer, and with those of this store.
+    pub fn open(context: &Context<'_>, head: &StoreHead, ring: &KeyRing) -> Result<Self, Failure> {
+        let dir = context.settings.store()?;
+        let store = open_unlocked(context, dir, &head.vault, ring, Bounds::default())?;
+        if store.vaults().len() < StoreSettings::load(dir)?.vaults.len() {
+            let failure =
+                Failure::failed("not every vault of the store can be addressed; nothing was changed");
+            return Err(failure.hint("keys are changed in all vaults together: see the warning above"));
+        }
+        let mut heads = Vec::new();
+        for (_, address, transfer) in store.vaults() {
+            let theirs = copy::vault_head(transfer)?;
+            if theirs.vault != head.vault {
+                let detail = format!("the vault holds store {}, this is {}", theirs.vault, head.vault);
+                return Err(StoreError::NotOurs { object: address.clone(), detail }.into());
+            }
+            heads.push(theirs);
+        }
+        Ok(Self { store, heads })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Addresses of all vaults.
+    pub fn addresses(&self) -> Vec<String> {
+        self.store.vaults().iter().map(|(_, address, _)| address.clone()).collect()
+    }
+
+    /// Puts a slot everywhere, reads it back and opens it. If that fails anywhere it is taken back everywhere.
+    pub fn add(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
+        self.try_add(id, bytes, secret).inspect_err(|_| self.take_back(id))
+    }
+
+    fn try_add(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
+        let name = names::slot(id);
+        for (_, _, transfer) in self.store.vaults() {
+            let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+            transfer.put_new(&name, Bytes::copy_from_slice(bytes)).map_err(failed)?;
+            let back = transfer.get(&name, SLOT_LEN_MAX).map_err(failed)?;
+            same(&back, bytes, &format!("{name} in vault {}", transfer.address()))?;
+        }
+        self.store.put_control(&name, bytes)?;
+        let back = self.store.staging().read_all(&name, SLOT_LEN_MAX)?.unwrap_or_default();
+        same(&back, bytes, name.as_str())?;
+        let opened = KeySlot::open(&back, self.store.id(), secret);
+        opened.map(drop).map_err(|error| error.of(name.as_str()).into())
+    }
+
+    /// Removes a slot that was just added, as far as that can be done.
+    pub fn take_back(&self, id: &SlotId) {
+        let name = names::slot(id);
+        let _ = self.store.staging().remove(&name);
+        for (_, _, transfer) in self.store.vaults() {
+            let _ = transfer.delete(&name);
+        }
+    }
+
+    /// Removes a slot: from the vaults first, so that what fails there leaves a slot that can be removed again.
+    pub fn remove(&self, _lock: &StoreLock, id: &SlotId) -> Result<(), Failure> {
+        self.check_removal(id)?;
+        let name = names::slot(id);
+        for (_, _, transfer) in self.store.vaults() {
+            let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+            transfer.delete(&name).map_err(failed)?;
+        }
+        self.store.staging().remove(&name)?;
+        Ok(())
+    }
+
+    /// In every place something that a person has must still open it afterwards. Asked anew: who waited for the lock may have
+    /// waited for another removal.
+    fn check_removal(&self, id: &SlotId) -> Result<(), Failure> {
+        let mut heads = vec![("the store".to_owned(), Store::head(self.store.dir())?)];
+        for (_, address, transfer) in self.store.vaults() {
+            heads.push((format!("vault {address}"), copy::vault_head(transfer)?));
+        }
+        for (place, head) in heads {
+            if !opens_without(&head, id) {
+                let message =
+                    format!("slot {id} is the last of {place} that a passphrase or recovery key opens");
+                let failure = Failure::failed(format!("{message}; nothing was removed"));
+                return Err(failure.hint("add another with `holdfast key add` first"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a secret that opens `slot` of the local store opens every vault by what lies there.
+    pub fn verify(&self, local: &StoreHead, slot: &SlotId, secret: &Secret) -> Result<(), Failure> {
+        let proven = local.slots.iter().find(|(id, _)| id == slot);
+        for ((_, _, transfer), head) in self.store.vaults().iter().zip(&self.heads) {
+            // The same bytes open again; deriving the key once more would only take time.
+            if proven.is_some_and(|slot| head.slots.contains(slot)) {
+                continue;
+            }
+            ring::open(head, secret).map_err(|failure| of_vault(transfer, failure))?;
+        }
+        Ok(())
+    }
+}
+
+fn of_vault(transfer: &Transfer, failure: Failure) -> Failure {
+    Failure { message: format!("vault {}: {}", transfer.address(), failure.message), ..failure }
+}
+
+fn same(found: &[u8], written: &[u8], object: &str) -> Result<(), Failure> {
+    if found == written {
+        return Ok(());
+    }
+    Err(StoreError::corrupt(object, "it reads back as something else than was written").into())
+}
+
+/// Whether anything but machine keys opens a place when the slot `id` is gone. Damaged slots open nothing.
+fn opens_without(head: &StoreHead, id: &SlotId) -> bool {
+    let others = head.slots.iter().filter(|(other, _)| other != id);
+    let mut read = others.filter_map(|(_, bytes)| KeySlot::read(bytes, &head.vault).ok());
+    read.any(|slot| slot.kind != SlotKind::Machine)
+}

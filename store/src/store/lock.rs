@@ -1,0 +1,38 @@
+//! One writer at a time: locks of whole processes, which the kernel takes back however a process ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::StoreError;
+
+/// Holds a store for writing until dropped, or until the process ends in whatever way.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+impl StoreLock {
+    /// Takes the lock of this name, alone or with others who do not want it alone; `Locked` if another process has it.
+    pub(super) fn take(dir: &Path, name: &str, alone: bool) -> Result<Self, StoreError> {
+        let path = dir.join(name);
+        // A link in its place could lead anywhere, and the file is written to.
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+        let file = options.open(&path).map_err(StoreError::io("open", &path))?;
+        match if alone { file.try_lock() } else { file.try_lock_shared() } {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
+                return Err(StoreError::Locked { path: dir.to_path_buf(), holder });
+            }
+            Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
+        }
+        // Who holds it is for people only; failing to say so is no reason to stop.
+        let _ =
+            file.set_len(0).and_then(|()| (&file).write_all(format!("{}\n", std::process::id()).as_bytes()));
+        Ok(Self { _file: file })
+    }
+}
