@@ -108,7 +108,7 @@ impl TargetFile {
     /// Takes the place of what has its name, if it is whole; else what is there stays, with what could be read beside it.
     fn settle(&self, directory: &OwnedFd, temporary: &[u8], whole: bool, report: &Report<'_>) {
         let result = match whole {
-            true => self.replace(directory, temporary),
+            true => self.replace(directory, temporary, report),
             false => self.set_aside(directory, temporary, report),
         };
         if let Err(error) = result {
@@ -117,13 +117,15 @@ impl TargetFile {
         }
     }
 
-    fn replace(&self, directory: &OwnedFd, temporary: &[u8]) -> rustix::io::Result<()> {
+    fn replace(&self, directory: &OwnedFd, temporary: &[u8], report: &Report<'_>) -> rustix::io::Result<()> {
         rustix::fs::renameat(directory, temporary, directory, self.name.as_slice())?;
         match self.node.flags & LOCKING_FLAGS & !self.flags_later {
             0 => Ok(()),
             flags => match set_flags(&self.fd, LOCKING_FLAGS, flags) {
-                // Said already, with the flags that were set before.
-                Err(Errno::PERM | Errno::ACCESS | Errno::NOTTY | Errno::OPNOTSUPP) => Ok(()),
+                Err(Errno::PERM | Errno::ACCESS | Errno::NOTTY | Errno::OPNOTSUPP) => {
+                    report.refused("file flags", "they cannot be set here");
+                    Ok(())
+                }
                 other => other,
             },
         }
