@@ -14,6 +14,8 @@ mod tests;
 pub use marks::Mark;
 pub use points::PointRow;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -124,6 +126,8 @@ impl Catalog {
     }
 
     fn open_file(path: &Path, store: &[u8; 16]) -> Result<Connection, StoreError> {
+        // SQLite gives its side files the rights of the database: made here, it is its owner's alone. If it cannot be made, SQLite says why.
+        drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path));
         let connection = Connection::open(path).map_err(error("open"))?;
         schema::prepare(&connection, store)?;
         Ok(connection)

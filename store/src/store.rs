@@ -15,7 +15,7 @@ pub(crate) use vaults::of_vault;
 pub use vaults::{learn_points, load_catalog, refresh_vault};
 
 use std::collections::HashMap;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -435,11 +435,11 @@ fn make_dir(dir: &Path) -> Result<(), StoreError> {
     if dir.exists() && !dir.is_dir() {
         return Err(not_a_directory("make directory", dir));
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(StoreError::io("make directory", dir))
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(StoreError::io("make directory", dir))?;
+    // An empty directory that was there may be open to others: what a store shows of itself is its owner's.
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(dir, private).map_err(StoreError::io("close to others", dir))
 }
 
 /// A point in the making.

@@ -198,6 +198,18 @@ fn a_point_is_read_back_by_a_later_opener_even_after_the_catalog_was_deleted() {
 }
 
 #[test]
+fn a_store_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    take_point(&home.open(), &sample(1)).unwrap();
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(home.path()), 0o700);
+    for name in ["catalog.db", "catalog.db-wal", "config", "lock", "ballast"] {
+        assert_eq!(mode(home.path().join(name)) & 0o077, 0, "{name}");
+    }
+}
+
+#[test]
 fn what_two_points_share_is_stored_once() {
     let home = Home::new();
     let store = home.open();
