@@ -201,7 +201,8 @@ fn a_point_is_read_back_by_a_later_opener_even_after_the_catalog_was_deleted() {
 fn a_store_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
-    take_point(&home.open(), &sample(1)).unwrap();
+    let store = home.open();
+    take_point(&store, &sample(1)).unwrap();
     let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(home.path()), 0o700);
     for name in ["catalog.db", "catalog.db-wal", "config", "lock", "ballast"] {
