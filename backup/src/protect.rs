@@ -102,7 +102,7 @@ pub fn protect(
     let (files_new, files_changed) = (taken.files_new, taken.files_changed);
     let witness = witness(store, &tag).map_err(ProtectError::Store)?;
     let ended = store.clock().now();
-    let point = |done: &holdfast_store::chunk_store::Ingested, _: &[_]| {
+    let point = |done: &holdfast_store::chunk_store::Ingested| {
         taken.counts.bytes_new = done.bytes_new;
         taken.counts.bytes_stored = done.bytes_stored;
         let summary = summary(store, &taken.root);

@@ -107,7 +107,7 @@ fn store(dir: &Path) -> Arc<Store> {
     let root = ingest(&session, &sample());
     let template = holdfast_fs::testing::point("h", "g", "s", 1_795_176_000, 1);
     let source_tag = writer.sealer().source_tag("h", "g", "s");
-    session.commit(|_, _| RecoveryPoint { root, source_tag, ..(*template.point).clone() }).unwrap();
+    session.commit(|_| RecoveryPoint { root, source_tag, ..(*template.point).clone() }).unwrap();
     drop(writer);
     Arc::new(open())
 }

@@ -16,7 +16,7 @@ use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PACK_LIMIT;
 use crate::point::{self, Session as VaultSession};
-use crate::store::{Store, StoreHead, of_vault};
+use crate::store::{SMALL_OBJECT, Store, StoreHead, of_vault};
 use crate::transfer::Transfer;
 use crate::tree::reach::reachable;
 use crate::vault::{ObjectName, VaultError};
@@ -25,8 +25,6 @@ pub use crate::store::{learn_points, load_catalog, refresh_vault};
 
 /// Packs on their way at once: each is held in memory while it is sent.
 const PACKS_AT_ONCE: usize = 4;
-/// Limit of config and slot objects.
-const SMALL_OBJECT: u64 = 64 << 10;
 
 /// What a push did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::format::config::StoreConfig;
-use crate::id::{ChunkId, PackId, RecoveryPointId, SlotId, SourceTag, VaultId};
+use crate::id::{ChunkId, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::monitor::Monitor;
 use crate::names;
 use crate::point::{self, PagePlace, RecoveryPoint};
@@ -42,7 +42,7 @@ use crate::tree::walk::{PageCache, Pages};
 use crate::vault::ObjectName;
 
 /// Limit of config and key slot objects.
-pub(crate) const SMALL_OBJECT: u64 = 64 << 10;
+pub const SMALL_OBJECT: u64 = 64 << 10;
 /// Limit of a recovery point object.
 pub(crate) const POINT_LIMIT: u64 = 64 << 20;
 
@@ -474,12 +474,9 @@ impl<'a> Session<'a> {
 
     /// Makes all chunks durable, lets `make` write the point with the knowledge of what became of them, and makes that
     /// durable. Only when this returns does the point exist.
-    pub fn commit(
-        self,
-        make: impl FnOnce(&Ingested, &[PackId]) -> RecoveryPoint,
-    ) -> Result<StoredPoint, StoreError> {
+    pub fn commit(self, make: impl FnOnce(&Ingested) -> RecoveryPoint) -> Result<StoredPoint, StoreError> {
         let done = self.ingest.finish()?;
-        let mut point = make(&done, &done.packs);
+        let mut point = make(&done);
         point.packs.clone_from(&done.packs);
         let object = point::object::seal_point(&point, &self.store.sealer)?;
         let hash = *blake3::hash(&object).as_bytes();

@@ -7,7 +7,7 @@ use holdfast_store::StoreError;
 use holdfast_store::id::SlotId;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
-use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreLock};
+use holdfast_store::store::{SMALL_OBJECT, Settings as StoreSettings, Store, StoreHead, StoreLock};
 use holdfast_store::transfer::Transfer;
 use holdfast_store::{copy, names};
 
@@ -15,9 +15,6 @@ use super::ring;
 use crate::commands::Context;
 use crate::open::{Bounds, open_unlocked};
 use crate::outcome::Failure;
-
-/// Longest slot object.
-const SLOT_LEN_MAX: u64 = 64 << 10;
 
 /// The store, and what each vault showed when it was asked at the beginning.
 #[derive(Debug)]
@@ -68,11 +65,11 @@ impl Places {
         for (_, _, transfer) in self.store.vaults() {
             let failed = |source| StoreError::Vault { vault: transfer.address(), source };
             transfer.put_new(&name, Bytes::copy_from_slice(bytes)).map_err(failed)?;
-            let back = transfer.get(&name, SLOT_LEN_MAX).map_err(failed)?;
+            let back = transfer.get(&name, SMALL_OBJECT).map_err(failed)?;
             same(&back, bytes, &format!("{name} in vault {}", transfer.address()))?;
         }
         self.store.put_control(&name, bytes)?;
-        let back = self.store.staging().read_all(&name, SLOT_LEN_MAX)?.unwrap_or_default();
+        let back = self.store.staging().read_all(&name, SMALL_OBJECT)?.unwrap_or_default();
         same(&back, bytes, name.as_str())?;
         let opened = KeySlot::open(&back, self.store.id(), secret);
         opened.map(drop).map_err(|error| error.of(name.as_str()).into())

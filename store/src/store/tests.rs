@@ -122,7 +122,7 @@ fn take_point(store: &Store, files: &Tree) -> Result<StoredPoint, StoreError> {
     let tag = store.sealer().source_tag("host", "group", "source");
     let previous = store.newest_point(&tag)?;
     let source = SourceName { host: "host".into(), group: "group".into(), source: "source".into() };
-    session.commit(|done, _| RecoveryPoint {
+    session.commit(|done| RecoveryPoint {
         id: RecoveryPointId::random(),
         source_tag: tag,
         source,

@@ -235,7 +235,7 @@ pub fn take_point(store: &Store, root: &Planned, compression: Compression) -> St
     sink.finish().unwrap();
     let mut counts = Counts::default();
     root.counts(&mut counts);
-    session.commit(|_, _| describe(store, node, counts)).unwrap()
+    session.commit(|_| describe(store, node, counts)).unwrap()
 }
 
 fn describe(store: &Store, root: Node, counts: Counts) -> RecoveryPoint {
