@@ -184,7 +184,7 @@ impl<'a> Work<'a> {
             0 => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16),
             n => n,
         };
-        let (events, to_assemble) = bounded(EVENTS_WAITING);
+        let (events, to_assemble) = bounded(EVENTS_WAITING / scan::STEPS);
         let (batches, to_read) = bounded(readers);
         let (walked, root) = std::thread::scope(|scope| {
             for _ in 0..readers {

@@ -17,10 +17,10 @@ struct OpenDirectory {
 }
 
 /// Takes steps until the root is complete; nothing if they end before.
-pub(super) fn assemble(work: &Work<'_>, steps: &Receiver<Step>) -> Result<Option<Node>, StoreError> {
+pub(super) fn assemble(work: &Work<'_>, steps: &Receiver<Vec<Step>>) -> Result<Option<Node>, StoreError> {
     let mut sink = TreeSink::new(work.session.ingest());
     let mut open: Vec<OpenDirectory> = Vec::new();
-    for step in steps {
+    for step in steps.iter().flatten() {
         let entry = match step {
             Step::Enter(node) => {
                 open.push(OpenDirectory { node, builder: DirectoryBuilder::new() });

@@ -16,6 +16,8 @@ use crate::source::{Flow, Found, Visitor};
 const BATCH_BYTES: u64 = 1 << 20;
 /// And at this many files: each may hold its directory open.
 const BATCH_FILES: usize = 256;
+/// Steps passed on in one go: waking a thread costs more than a step.
+pub(super) const STEPS: usize = 128;
 
 /// One step of the walk for the assembly of directories.
 pub(super) enum Step {
@@ -32,7 +34,8 @@ pub(super) enum Step {
 /// Hears the walk.
 pub(super) struct Scanner<'a> {
     work: &'a Work<'a>,
-    events: Sender<Step>,
+    events: Sender<Vec<Step>>,
+    steps: Vec<Step>,
     batches: Sender<BatchWork>,
     previous: PreviousTree<'a>,
     open: Option<(SharedBatch, BatchWork)>,
@@ -40,14 +43,15 @@ pub(super) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(work: &'a Work<'a>, events: Sender<Step>, batches: Sender<BatchWork>) -> Self {
+    pub(super) fn new(work: &'a Work<'a>, events: Sender<Vec<Step>>, batches: Sender<BatchWork>) -> Self {
         let previous = PreviousTree::new(work);
-        Self { work, events, batches, previous, open: None, open_bytes: 0 }
+        Self { work, events, steps: Vec::with_capacity(STEPS), batches, previous, open: None, open_bytes: 0 }
     }
 
     /// Sends what is left and ends the other threads' queues.
     pub(super) fn finish(mut self) {
         let _ = self.flush();
+        let _ = self.events.send(self.steps);
     }
 
     fn flush(&mut self) -> Flow {
@@ -58,17 +62,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes a step on. The assembly may be waiting for a file of the open batch: that goes out before this thread waits.
+    /// Passes a step on, with others. The assembly may be waiting for a file of the open batch: that goes out before this thread waits.
     fn step(&mut self, step: Step) -> Flow {
+        self.steps.push(step);
+        if self.steps.len() < STEPS {
+            return ControlFlow::Continue(());
+        }
         if self.work.stopping() {
             return ControlFlow::Break(());
         }
-        match self.events.try_send(step) {
+        match self.events.try_send(std::mem::replace(&mut self.steps, Vec::with_capacity(STEPS))) {
             Ok(()) => ControlFlow::Continue(()),
             Err(TrySendError::Disconnected(_)) => ControlFlow::Break(()),
-            Err(TrySendError::Full(step)) => {
+            Err(TrySendError::Full(steps)) => {
                 self.flush()?;
-                proceed(self.events.send(step).is_ok())
+                proceed(self.events.send(steps).is_ok())
             }
         }
     }
