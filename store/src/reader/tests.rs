@@ -235,7 +235,8 @@ fn many_who_want_the_same_range_of_a_vault_cause_one_request() {
             scope.spawn(move || {
                 barrier.wait();
                 let from = 30_000 * (n % 2);
-                let read = reader.chunk_range(&world.chunks[40].0, from..from + 100, Deadline::NEVER).unwrap();
+                let read =
+                    reader.chunk_range(&world.chunks[40].0, from..from + 100, Deadline::NEVER).unwrap();
                 assert!(read == world.chunks[40].1[from as usize..from as usize + 100]);
             });
         }
