@@ -3,7 +3,7 @@
 //! One thread walks the tree, makes every entry in walk order and makes hard links; workers write the contents of files
 //! through a bounded queue, in the order of the walk, which is that of the packs: files that share a frame are written while it is in
 //! memory. Whatever is made lies under a temporary name until it is whole ([`temporary`]): content, owner (it takes away set-id bits
-//! and capabilities), extended attributes with ACLs and capabilities, mode, times, the name, and then the flags that forbid changes.
+//! and capabilities), extended attributes with ACLs and capabilities, times, mode, the name, and then the flags that forbid changes.
 //! So what is in the way goes only when what replaces it is complete, and a run that dies leaves nothing half under a name of the
 //! point's. A directory is made with rights for its owner alone and gets its own attributes when everything in it has its
 //! name ([`directory`]). Immutable and append-only files with several names get those two flags last of all, because no link can be
@@ -19,6 +19,7 @@
 //! caller's wish, ends the work early.
 
 mod attributes;
+mod choice;
 mod compare;
 mod directory;
 mod forbidden;

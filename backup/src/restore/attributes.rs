@@ -1,4 +1,4 @@
-//! Gives a restored entry its owner, extended attributes, mode, times and flags, in the order in which each survives the next.
+//! Gives a restored entry its owner, extended attributes, times, mode and flags, in the order in which each survives the next.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -53,11 +53,12 @@ impl Dressing<'_> {
     pub(super) fn apply(&self) {
         let owned = self.owner();
         self.xattrs();
-        if self.node.kind != NodeKind::Symlink {
-            self.mode(owned);
-        }
         if self.times {
             self.times();
+        }
+        // Last, for a directory that does not have its mode yet is known as one that is not done.
+        if self.node.kind != NodeKind::Symlink {
+            self.mode(owned);
         }
         if let Handle::Open(fd) = self.to {
             self.flags(fd);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use holdfast_store::tree::Node;
-use rustix::fs::AtFlags;
+use rustix::fs::Mode;
 
 use super::attributes::{Dressing, Handle};
 use super::compare::directory_difference;
@@ -15,6 +15,16 @@ use super::report::Report;
 use super::target::{identity, open_place};
 use crate::descent::{DirectoryId, Place};
 use crate::error::TargetError;
+
+/// The mode of a directory while it is filled: for its owner alone, with a bit that nobody sets beside that. It gets its own as
+/// the last thing but flags. So where attributes of what is there are not touched (`never`), one that a dead run left half done is
+/// known.
+pub(super) const UNFINISHED: Mode = Mode::RWXU.union(Mode::SVTX);
+
+/// Whether a directory is one that a run has not finished.
+pub(super) fn is_unfinished(directory: &OwnedFd) -> bool {
+    rustix::fs::fstat(directory).is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode) == UNFINISHED)
+}
 
 /// A directory that is not done.
 #[derive(Debug)]
@@ -26,14 +36,12 @@ pub(super) struct Filling {
     pub(super) exact: bool,
     /// Whether it gets the attributes of the node.
     pub(super) wanted: bool,
-    /// A temporary name in it that says, if this run dies, that it is not done.
-    pub(super) marker: Option<Vec<u8>>,
 }
 
 impl Filling {
     /// Lets go of a share; the last to do so opens the directory once more and dresses it.
     pub(super) fn release(self: Arc<Self>, target: &OwnedFd, report: &Report<'_>) {
-        let Some(last) = Arc::into_inner(self).filter(|last| last.wanted || last.marker.is_some()) else {
+        let Some(last) = Arc::into_inner(self).filter(|last| last.wanted) else {
             return;
         };
         match open_place(target, &last.place) {
@@ -44,7 +52,7 @@ impl Filling {
 
     /// The same with the directory open.
     pub(super) fn release_open(self: Arc<Self>, open: &OwnedFd, report: &Report<'_>) {
-        if let Some(last) = Arc::into_inner(self).filter(|last| last.wanted || last.marker.is_some()) {
+        if let Some(last) = Arc::into_inner(self).filter(|last| last.wanted) {
             last.dress(open, report);
         }
     }
@@ -54,10 +62,7 @@ impl Filling {
             let detail = "another directory has its name now".into();
             return report.target(TargetError::Changed { path: self.place.path(), detail });
         }
-        if let Some(marker) = &self.marker {
-            let _ = rustix::fs::unlinkat(open, marker.as_slice(), AtFlags::empty());
-        }
-        if !self.wanted || directory_difference(open, &self.node, report.privileged).is_none() {
+        if directory_difference(open, &self.node, report.privileged).is_none() {
             return;
         }
         Dressing {

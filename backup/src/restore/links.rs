@@ -10,8 +10,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_store::tree::{Node, NodeKind};
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::attributes::{LOCKING_FLAGS, set_flags};
 use super::directory::Filling;
 use super::report::{Action, Report};
 use super::target::{Plan, TargetDir, identity, open_place};
@@ -216,6 +217,33 @@ pub(super) enum NotLinked {
     Nowhere,
     #[error(transparent)]
     Target(#[from] TargetError),
+}
+
+/// A file with several names that is to be immutable or append-only when all are made.
+pub(super) struct Locked {
+    pub(super) first: First,
+    pub(super) flags: u32,
+}
+
+impl Locked {
+    pub(super) fn lock(&self, target: &OwnedFd, report: &Report<'_>) {
+        let Some(found) = self.first.found() else { return };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let result = open_place(target, found.place).and_then(|directory| {
+            let file = rustix::fs::openat(&directory, found.name.as_slice(), flags, Mode::empty())?;
+            // Another file has its name by now.
+            if identity(&file)? != found.id {
+                return Ok(());
+            }
+            Ok(set_flags(file, LOCKING_FLAGS, self.flags & LOCKING_FLAGS)?)
+        });
+        if let Err(error) = result {
+            if !report.privileged {
+                return report.refused("file flags", "this process is not root");
+            }
+            report.target(TargetError::io("set flags of", found.place.join(&found.name))(error));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -54,12 +54,15 @@ enum From {
     Name(Vec<u8>),
 }
 
+/// Numbers that names have on this machine, if they have one.
+type Known = HashMap<(OwnerKind, Vec<u8>), Option<u32>>;
+
 /// Who gets what.
 #[derive(Debug, Clone, Default)]
 pub struct Owners {
     default: OwnerDefault,
     rules: Vec<(OwnerKind, From, u32)>,
-    known: Arc<Mutex<HashMap<(OwnerKind, Vec<u8>), Option<u32>>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Owners {

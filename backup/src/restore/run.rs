@@ -6,19 +6,18 @@ use std::sync::{Arc, Weak};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use holdfast_store::monitor::Monitor;
 use holdfast_store::tree::{Node, NodeKind};
-use rustix::fs::{Mode, OFlags};
 
-use super::attributes::{LOCKING_FLAGS, bequeaths, set_early_flags, set_flags};
-use super::directory::Filling;
+use super::attributes::{bequeaths, set_early_flags};
+use super::choice::Choice;
+use super::directory::{Filling, is_unfinished};
 use super::forbidden::Forbidden;
-use super::links::{First, Links};
+use super::links::{Links, Locked};
 use super::report::{Action, Report};
-use super::target::{Plan, TargetDir, is_valid_name, open_place};
+use super::target::{Plan, TargetDir, is_valid_name};
 use super::writers::{Job, Writing};
 use super::{Nodes, Overwrite, RestoreError, RestoreOptions, RestoreSummary, TreeReader, temporary};
 use crate::descent::{Descent, OPEN_DIRECTORIES_MAX, Place, directory_id, open_directory};
 use crate::error::TargetError;
-use crate::pattern::{Patterns, Verdict};
 
 /// Most writers by default; more do not help one disk.
 const WORKERS_MAX: usize = 8;
@@ -76,33 +75,6 @@ pub(super) fn workers(options: &RestoreOptions) -> usize {
     if options.workers == 0 { processors.min(WORKERS_MAX) } else { options.workers }
 }
 
-/// A file with several names that is to be immutable or append-only when all are made.
-pub(super) struct Locked {
-    pub(super) first: First,
-    pub(super) flags: u32,
-}
-
-impl Locked {
-    fn lock(&self, target: &OwnedFd, report: &Report<'_>) {
-        let Some(found) = self.first.found() else { return };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let result = open_place(target, found.place).and_then(|directory| {
-            let file = rustix::fs::openat(&directory, found.name.as_slice(), flags, Mode::empty())?;
-            // Another file has its name by now.
-            if directory_id(&file)? != found.id {
-                return Ok(());
-            }
-            Ok(set_flags(file, LOCKING_FLAGS, self.flags & LOCKING_FLAGS)?)
-        });
-        if let Err(error) = result {
-            if !report.privileged {
-                return report.refused("file flags", "this process is not root");
-            }
-            report.target(TargetError::io("set flags of", found.place.join(&found.name))(error));
-        }
-    }
-}
-
 /// How far a directory of the point is in the target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -135,29 +107,6 @@ impl<'a> Frame<'a> {
     fn new(node: Node, entries: Nodes<'a>, place: Arc<Place>, choice: Choice) -> Self {
         let (state, held) = (State::Pending, Weak::new());
         Self { node, entries, place, state, filling: None, held, bequeaths: false, choice }
-    }
-}
-
-/// What the patterns say of a path.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Choice {
-    included: Verdict,
-    excluded: Verdict,
-    /// Whether it is meant itself.
-    pub(super) chosen: bool,
-    /// Whether something below it may be.
-    pub(super) leads: bool,
-}
-
-impl Choice {
-    /// Of `name` in a directory of which this was said; `trail` are the names that lead to that.
-    pub(super) fn below(self, options: &RestoreOptions, trail: &[Vec<u8>], name: &[u8]) -> Self {
-        let (include, exclude): (&Patterns, &Patterns) = (&options.include, &options.exclude);
-        let excluded = exclude.judge(self.excluded, trail, name);
-        let included = include.judge(self.included, trail, name);
-        let chosen = !excluded.chosen() && (include.is_empty() || included.chosen());
-        let leads = chosen || (!excluded.chosen() && include.may_lead(trail, name));
-        Self { included, excluded, chosen, leads }
     }
 }
 
@@ -372,6 +321,7 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         }
         self.report.done(1, 0);
         let exact = !new || above.bequeaths;
+        let wanted = new || self.options.overwrite != Overwrite::Never || is_unfinished(&open);
         let place = Place::below(&above.place, &name);
         let bequeaths = exact && bequeaths(&open);
         if let Some(descent) = &mut self.descent {
@@ -382,7 +332,6 @@ impl<'a, R: TreeReader> Restore<'a, R> {
             frame.state = State::Made;
             frame.place = place;
         }
-        let wanted = new || self.options.overwrite != Overwrite::Never;
         self.begin_filling(wanted, new, exact);
         Ok(Some(State::Made))
     }
@@ -400,8 +349,7 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         Err(TargetError::Invalid { path, detail })
     }
 
-    /// Takes a share of the directory in which one stands; what a dead run left in it goes. Where attributes of what is there
-    /// are not touched, one that a dead run did not finish is known by what it left.
+    /// Takes a share of the directory in which one stands; what a dead run left in it goes.
     fn begin_filling(&mut self, wanted: bool, new: bool, exact: bool) {
         let Some(fd) = self.descent.as_ref().and_then(|descent| descent.current()).map(Arc::clone) else {
             return;
@@ -410,20 +358,15 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         if self.options.dry_run {
             return;
         }
-        let unfinished = if new {
-            temporary::hold(&fd);
-            false
+        if new {
+            temporary::hold(&fd)
         } else {
             temporary::sweep(&fd)
-        };
+        }
         frame.held = Arc::downgrade(&fd);
-        let is_root = frame.place.path().is_empty();
-        let wanted = wanted || (unfinished && !is_root);
-        let marked = self.options.overwrite == Overwrite::Never && (new || unfinished) && wanted;
-        let marker = marked.then(|| mark(&fd)).flatten();
         let Ok(id) = directory_id(&fd) else { return };
         let (place, node) = (Arc::clone(&frame.place), frame.node.clone());
-        frame.filling = Some(Arc::new(Filling { place, node, id, exact, wanted, marker }));
+        frame.filling = Some(Arc::new(Filling { place, node, id, exact, wanted }));
     }
 
     /// Leaves the current directory: everything in it was made or is on its way.
@@ -462,11 +405,4 @@ impl<'a, R: TreeReader> Restore<'a, R> {
 /// The descriptor behind a weak reference, to compare; dangling if it was closed.
 fn frame_fd(held: &Weak<OwnedFd>) -> *const OwnedFd {
     if held.strong_count() == 0 { std::ptr::null() } else { held.as_ptr() }
-}
-
-/// A temporary name in a directory that is not done.
-fn mark(directory: &OwnedFd) -> Option<Vec<u8>> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = temporary::make(|name| rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR));
-    made.ok().map(|(name, _)| name)
 }

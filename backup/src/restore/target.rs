@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::compare::{Likeness, There, file_type, look};
+use super::directory::UNFINISHED;
 use super::{Overwrite, temporary};
 use crate::descent::{DirectoryId, Place, open_directory};
 use crate::error::TargetError;
@@ -165,7 +166,7 @@ impl TargetDir<'_> {
         node: &Node,
         plan: &Plan,
     ) -> Result<Option<(Vec<u8>, OwnedFd)>, TargetError> {
-        let make = |name: &[u8]| rustix::fs::mkdirat(self.fd, name, Mode::RWXU);
+        let make = |name: &[u8]| rustix::fs::mkdirat(self.fd, name, UNFINISHED);
         let name = match plan {
             Plan::Keep | Plan::Same(..) | Plan::Mend => return Ok(None),
             Plan::Create => make(&node.name).map(|()| node.name.clone()),

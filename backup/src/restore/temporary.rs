@@ -54,22 +54,22 @@ pub(super) fn hold(directory: &OwnedFd) {
     }
 }
 
-/// Removes what dead runs left in a directory, then holds it; whether there was anything.
-pub(super) fn sweep(directory: &OwnedFd) -> bool {
-    let alone = rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive).is_ok();
-    let found = alone && remove_all(directory).unwrap_or(false);
+/// Removes what dead runs left in a directory, then holds it.
+pub(super) fn sweep(directory: &OwnedFd) {
+    if rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        // What cannot be listed or removed stays until somebody can.
+        let _ = remove_all(directory);
+    }
     hold(directory);
-    found
 }
 
-fn remove_all(directory: &OwnedFd) -> rustix::io::Result<bool> {
-    let mut found = false;
+fn remove_all(directory: &OwnedFd) -> rustix::io::Result<()> {
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if is_temporary(name) && entry.file_type() != FileType::Directory {
-            found |= rustix::fs::unlinkat(directory, name, AtFlags::empty()).is_ok();
+            rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
         }
     }
-    Ok(found)
+    Ok(())
 }

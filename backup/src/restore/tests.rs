@@ -92,7 +92,7 @@ fn attributes_inherited_from_the_target_do_not_stay() {
     let scratch = Scratch::new();
     build_nasty(&scratch.join("tree"));
     let point = walked(&scratch.join("tree"));
-    let target = opened(&scratch.join("back"));
+    let target = opened(scratch.join("back"));
     let acl = point
         .get(b"/empty")
         .xattrs

@@ -13,10 +13,11 @@ use holdfast_store::monitor::Monitor;
 use holdfast_store::tree::{Extent, Node, NodeKind};
 use rustix::fs::{Advice, Mode, OFlags};
 
+use super::choice::Choice;
 use super::compare::{directory_difference, look_closely, next_data, read_exact};
 use super::links::{First, Links, Standing, has_names};
 use super::report::Report;
-use super::run::{Choice, workers};
+use super::run::workers;
 use super::target::names_beside;
 use super::{Nodes, Overwrite, RestoreError, RestoreOptions, TreeReader, VerifySummary};
 use crate::descent::{Descent, OPEN_DIRECTORIES_MAX, Place, directory_id, open_directory};

@@ -292,9 +292,8 @@ fn a_directory_that_a_dead_run_left_half_done_is_finished_even_where_nothing_is_
     source.node_mut(b"d").unwrap().mode = 0o751;
     let (point, _) = MemoryPoint::of(&source);
     let never = RestoreOptions { overwrite: Overwrite::Never, ..options() };
-    // A panic in the middle is as good as a death: nothing is tidied up but what the kernel does.
     std::fs::create_dir(scratch.join("d")).unwrap();
-    std::fs::set_permissions(scratch.join("d"), PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(scratch.join("d"), PermissionsExt::from_mode(0o1700)).unwrap();
     std::fs::write(scratch.join("d/.holdfast-restore-1-1"), "").unwrap();
     restore(&point, scratch.path(), &never);
     assert_eq!(std::fs::metadata(scratch.join("d")).unwrap().mode() & 0o777, 0o751);
