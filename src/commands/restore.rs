@@ -4,6 +4,7 @@ mod choice;
 mod place;
 mod telling;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,24 +14,20 @@ use holdfast_backup::restore::{
     restore_tree, verify_tree,
 };
 use holdfast_store::store::Store;
-use std::ffi::OsString;
+use holdfast_store::tree::Node;
 
 use super::Context;
 use super::backup::own_directories;
 use super::scope::{ScopeArgs, find_point, parse_spec};
 use crate::args::values;
 use crate::json::RestoreSummary;
-use crate::open::{Bounds, open_store_with};
+use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::stored_tree::StoredTree;
 use crate::terminal::{Terminal, text};
 use choice::{ChoiceArgs, OwnerArgs};
 use place::{Place, PlaceArgs};
 use telling::Telling;
-
-/// Decoded frames in memory: what 8 writers have in hand at once, 8 MiB each, with room for the frames that neighbouring small
-/// files share.
-const FRAMES: usize = 96 << 20;
 
 /// Bring files back from a recovery point
 ///
@@ -98,7 +95,7 @@ struct Report {
 pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     let mut options = options(args)?;
-    let store = open_store_with(context, Bounds { memory: FRAMES, ..Bounds::default() })?;
+    let store = open_store(context)?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
     let (tree, root) = StoredTree::at(&store, &point.point.root, &spec.path)?;
     let place = Place::choose(&args.place, &point.point, &spec.path, &context.settings.host, &tree)?;
@@ -134,7 +131,7 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
 
 fn carry_out(
     store: &Store,
-    (tree, root): (&StoredTree<'_>, &holdfast_store::tree::Node),
+    (tree, root): (&StoredTree<'_>, &Node),
     to: &Path,
     args: &RestoreArgs,
     options: &RestoreOptions,
