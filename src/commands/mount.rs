@@ -56,7 +56,7 @@ const READY: &str = "mounted";
 /// Between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// Decoded frames in memory: the kernel's page cache is the real cache.
-const FRAMES: usize = 48 << 20;
+const FRAMES: usize = 32 << 20;
 
 impl MountArgs {
     /// The usual way to mount at a place.
