@@ -68,7 +68,7 @@ pub fn run(context: &Context<'_>, args: &QuickstartArgs) -> Outcome {
         make(&here, &places)?;
     }
     let store = open_store(&here)?;
-    let done = backup::take_and_push(&here, &store, &args.dir)?;
+    let done = backup::usual(&here, &store, &args.dir)?;
     mount_if_not_mounted(&here, &places)?;
     if new {
         next_steps(&here, &places)?;

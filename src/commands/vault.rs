@@ -33,6 +33,13 @@ pub struct VaultArgs {
     action: VaultAction,
 }
 
+impl VaultArgs {
+    /// Whether a vault is written to.
+    pub fn writes(&self) -> bool {
+        !matches!(self.action, VaultAction::List)
+    }
+}
+
 /// What to do with vaults.
 #[derive(Debug, Subcommand)]
 enum VaultAction {
