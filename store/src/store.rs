@@ -492,7 +492,7 @@ impl<'a> Session<'a> {
     pub fn commit(self, make: impl FnOnce(&Ingested) -> RecoveryPoint) -> Result<StoredPoint, StoreError> {
         let done = self.ingest.finish()?;
         let mut point = make(&done);
-        point.packs.clone_from(&done.packs);
+        point.list_packs(&done.packs);
         let object = point::object::seal_point(&point, &self.store.sealer)?;
         let hash = *blake3::hash(&object).as_bytes();
         self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;
