@@ -63,7 +63,7 @@ pub struct BackupArgs {
     /// Read every file again, changed or not
     #[arg(long)]
     force: bool,
-    /// off, auto, max, or a zstd level from 1 to 22
+    /// off, auto, max, or a zstd level from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = values::compression)]
     compression: Compression,
 }

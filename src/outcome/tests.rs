@@ -1,5 +1,7 @@
 //! Every class of engine error has its exit code and, where there is one, a way out.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io;
 use std::path::{Path, PathBuf};
 
