@@ -61,7 +61,7 @@ pub fn open_unlocked(
     ring: &KeyRing,
     bounds: Bounds,
 ) -> Result<Store, Failure> {
-    open_watched(context, dir, id, ring, bounds, &*context.terminal.monitor())
+    open_watched(context, dir, id, ring, bounds, &*context.terminal.monitor_of_opening())
 }
 
 /// The same, telling what opening finds to a monitor of the caller's.

@@ -68,7 +68,7 @@ impl Terminal {
         &self.cancelled
     }
 
-    /// How many troubles all monitors were told of so far.
+    /// How many troubles all monitors of work were told of so far.
     pub fn problems(&self) -> u64 {
         self.problems.load(std::sync::atomic::Ordering::SeqCst)
     }
@@ -125,18 +125,23 @@ impl Terminal {
 
     /// A monitor for one piece of work; dropping the last reference clears its progress.
     pub fn monitor(&self) -> Arc<WorkMonitor> {
-        self.monitor_of(self.show)
+        self.monitor_of(self.show, &self.problems)
+    }
+
+    /// The same for opening a store, whose troubles are told and do not count: work that needs no vault is done without one.
+    pub fn monitor_of_opening(&self) -> Arc<WorkMonitor> {
+        self.monitor_of(self.show, &Arc::default())
     }
 
     /// The same for work that goes on after the result was told: it adds no JSON lines to standard output, of which a program
     /// takes the last for the result.
     pub fn monitor_after_result(&self) -> Arc<WorkMonitor> {
-        self.monitor_of(Show { quiet: self.show.quiet || self.show.json, ..self.show })
+        self.monitor_of(Show { quiet: self.show.quiet || self.show.json, ..self.show }, &self.problems)
     }
 
-    fn monitor_of(&self, show: Show) -> Arc<WorkMonitor> {
+    fn monitor_of(&self, show: Show, told: &Arc<AtomicU64>) -> Arc<WorkMonitor> {
         let (clock, cancelled) = (Arc::clone(&self.clock), Arc::clone(&self.cancelled));
-        Arc::new(WorkMonitor::new(face(show), clock, cancelled, Arc::clone(&self.problems)))
+        Arc::new(WorkMonitor::new(face(show), clock, cancelled, Arc::clone(told)))
     }
 }
 
