@@ -283,16 +283,56 @@ pub struct RestoreSummary {
     pub total_files: u64,
     /// Of these, restored.
     pub files_restored: u64,
-    /// Of these, left as they are.
+    /// Of these, left as they are: identical, or as --overwrite says.
     pub files_skipped: u64,
+    /// Of those skipped, identical already.
+    pub files_identical: u64,
+    /// Of those restored, in the place of something.
+    pub files_replaced: u64,
+    /// Entries whose content was there already and whose attributes were set.
+    pub attributes_set: u64,
+    /// Files of which content is missing; none of them counts as restored.
+    pub files_incomplete: u64,
     /// Bytes to restore.
     pub total_bytes: u64,
     /// Of these, restored.
     pub bytes_restored: u64,
-    /// Of these, left as they are.
+    /// Of these, not.
     pub bytes_skipped: u64,
     /// Number of things that could not be restored.
     pub errors: u64,
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// With --verify: entries that were compared with the point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries_verified: Option<u64>,
+    /// With --verify: differences that were found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differences: Option<u64>,
+}
+
+/// What `restore --json -v` says of one entry, as restic writes it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoreEntry {
+    /// Always `verbose_status`.
+    pub message_type: &'static str,
+    /// What was done, or in a dry run would be: `create`, `replace`, `keep both`, `link`, `same`, `attributes`, `keep`, `incomplete`.
+    pub action: &'static str,
+    /// The path below the target.
+    pub item: String,
+    /// The same in base64, if it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_b64: Option<String>,
+    /// Length of a file.
+    pub size: u64,
+}
+
+impl RestoreEntry {
+    /// An entry by its raw path.
+    pub fn new(path: &[u8], action: &'static str, size: u64) -> Self {
+        let PathText { path: item, path_b64: item_b64 } = PathText::of(path);
+        Self { message_type: "verbose_status", action, item, item_b64, size }
+    }
 }
 
 /// The last line of `check --json`, as restic writes it.

@@ -206,6 +206,8 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         match error {
             RestoreError::Store(error) => error.into(),
+            RestoreError::Target(TargetError::Cancelled) => Self::new(Kind::Interrupted, "interrupted")
+                .hint("the same command goes on where this one ended"),
             other => Self::failed(other.to_string()).caused_by(&other),
         }
     }

@@ -8,7 +8,7 @@ use holdfast_store::StoreError;
 use holdfast_store::clock::Deadline;
 use holdfast_store::id::ChunkId;
 use holdfast_store::reader::Reader;
-use holdfast_store::seal::ChunkType;
+use holdfast_store::seal::{ChunkType, Sealer};
 use holdfast_store::store::Store;
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::{Directory, Pages, lookup_path};
@@ -19,13 +19,15 @@ use holdfast_store::tree::{ChunkSource, Node, NodeKind};
 pub struct StoredTree<'a> {
     pages: &'a Pages,
     reader: &'a Arc<Reader>,
+    sealer: &'a Sealer,
     single: Option<Node>,
 }
 
 impl<'a> StoredTree<'a> {
     /// The tree at `path` below `root`, and the directory to restore: what is there, or one that holds it alone.
     pub fn at(store: &'a Store, root: &Node, path: &[u8]) -> Result<(Self, Node), StoreError> {
-        let tree = Self { pages: store.pages(), reader: store.reader(), single: None };
+        let tree =
+            Self { pages: store.pages(), reader: store.reader(), sealer: store.sealer(), single: None };
         let path: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let (false, Some(below)) = (path.is_empty(), root.subtree) else { return Ok((tree, root.clone())) };
         let path = path.join(&b'/');
@@ -38,6 +40,13 @@ impl<'a> StoredTree<'a> {
         }
         let holder = Node { subtree: None, size: node.size, ..root.clone() };
         Ok((Self { single: Some(node), ..tree }, holder))
+    }
+}
+
+impl StoredTree<'_> {
+    /// Whether a single file is shown, so that the directory around it is not part of what is restored.
+    pub fn is_single(&self) -> bool {
+        self.single.is_some()
     }
 }
 
@@ -77,5 +86,9 @@ impl TreeReader for StoredTree<'_> {
 
     fn data(&self, id: &ChunkId, _len: u32) -> Result<Bytes, StoreError> {
         self.reader.chunk(ChunkType::Data, id, Deadline::NEVER)
+    }
+
+    fn is(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.sealer.chunk_id(ChunkType::Data, bytes) == *id
     }
 }

@@ -53,6 +53,11 @@ impl Terminal {
         self.show.json
     }
 
+    /// Whether more is to be shown than results.
+    pub fn verbose(&self) -> bool {
+        self.show.verbose
+    }
+
     /// The clock that progress is measured with.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock

@@ -25,6 +25,7 @@ use holdfast_store::tree::{Node, Xattr};
 use crate::descent::Place;
 use crate::error::SourceError;
 
+pub(crate) use filesystems::own_mounts;
 pub use walk::{DirectorySource, WalkOptions};
 
 /// Something that can be protected. Promises:

@@ -86,6 +86,10 @@ impl TreeReader for MemoryPoint {
     fn data(&self, id: &ChunkId, _len: u32) -> Result<Bytes, StoreError> {
         self.chunks.get(id).cloned().ok_or_else(|| StoreError::corrupt("pack", "a chunk is gone"))
     }
+
+    fn is(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        id.0 == *blake3::hash(bytes).as_bytes()
+    }
 }
 
 /// Makes a point of what it is told, as a backup does, and keeps troubles.

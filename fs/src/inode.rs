@@ -12,15 +12,18 @@
 //!   files, each with its own bytes, whichever name is asked for first;
 //! - any other: the number of its directory and its name. Inode numbers that the source reused while it was read do no harm.
 //!
-//! Two nodes can still have the same 61 bits by chance (about 10^-5 for ten million nodes in use). The table
-//! keeps 64 more bits of the identity and gives the second one its next candidate.
+//! Numbers of these ascend with the names, [`SEGMENT`] of a directory at a time: `cp`, `du` and others sort a directory by number before they read it,
+//! and so read it in the order in which its contents lie in the store.
+//!
+//! Two segments can still have the same 49 bits by chance (about 10^-3 for a million directories in use). The table
+//! keeps 64 more bits of each identity and gives the second one its next candidate.
 //!
 //! A record says where a node lies, not what it is: (directory page, position), about 100 bytes. Records that the
 //! kernel has forgotten move to a bounded trail, since a file handle held by NFS or an overlay outlives the kernel's inode.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use holdfast_store::id::ChunkId;
 use holdfast_store::tree::{Content, Extent, Node, NodeKind};
@@ -34,8 +37,21 @@ pub const ROOT: u64 = 1;
 const LAYOUT_BIT: u64 = 1 << 61;
 const LOW_BITS: u64 = LAYOUT_BIT - 1;
 
+/// Entries of a directory with numbers in a row.
+const SEGMENT: u64 = 1 << 12;
+
 /// Forgotten nodes that can still be found by number: 65,536 records are about 8 MB.
 const TRAIL_RECORDS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// Hashers for each kind of identity, made once: deriving the key is half of the work.
+static LAYOUT_NODE: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: layout node"));
+static LINKED_NODE: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: linked node"));
+static NODE: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: node"));
+static SEGMENT_BEGIN: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: segment"));
 
 /// Whether a number is one of the layout's (or of a point's root).
 pub fn is_layout(ino: u64) -> bool {
@@ -48,37 +64,42 @@ pub struct Identity {
     check: u64,
     seed: [u8; 32],
     layout: u64,
+    /// The number it would like to have.
+    first: u64,
 }
 
 impl Identity {
     fn finish(hasher: &blake3::Hasher, layout: u64) -> Self {
         let seed = *hasher.finalize().as_bytes();
-        Self { check: word(&seed, 0), seed, layout }
+        Self { check: word(&seed, 0), seed, layout, first: word(&seed, 8) & LOW_BITS }
     }
 
     /// Of a directory or link above the points.
     pub fn of_layout(path: &[&[u8]]) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("holdfast mount: layout node");
+        let mut hasher = LAYOUT_NODE.clone();
         path.iter().for_each(|part| put(&mut hasher, part));
         Self::finish(&hasher, LAYOUT_BIT)
     }
 
-    /// Of a node inside a point, in the directory with the number `parent`.
-    pub fn of_node(root: &Root, parent: u64, node: &Node) -> Self {
+    /// Of a node inside a point: the entry with `ordinal` before it in the directory with the number `parent`.
+    pub fn of_node(root: &Root, (parent, ordinal): (u64, u64), node: &Node) -> Self {
         if node.links > 1 && node.kind != NodeKind::Directory && node.inode != 0 {
-            let mut hasher = blake3::Hasher::new_derive_key("holdfast mount: linked node");
+            let mut hasher = LINKED_NODE.clone();
             put_linked(&mut hasher, root, node);
             return Self::finish(&hasher, 0);
         }
-        let mut hasher = blake3::Hasher::new_derive_key("holdfast mount: node");
+        let mut hasher = NODE.clone();
         hasher.update(&parent.to_le_bytes());
         put(&mut hasher, &node.name);
-        Self::finish(&hasher, 0)
+        let mut segment = SEGMENT_BEGIN.clone();
+        segment.update(&parent.to_le_bytes()).update(&(ordinal / SEGMENT).to_le_bytes());
+        let begin = word(segment.finalize().as_bytes(), 0) & LOW_BITS & !(SEGMENT - 1);
+        Self { first: begin | ordinal % SEGMENT, ..Self::finish(&hasher, 0) }
     }
 
     /// The `n`-th number this identity would like to have; 0 and [`ROOT`] never.
     pub fn candidate(&self, n: u32) -> u64 {
-        let low = if n == 0 { word(&self.seed, 8) } else { self.rehashed(n) } & LOW_BITS;
+        let low = if n == 0 { self.first } else { self.rehashed(n) & LOW_BITS };
         if low <= ROOT { self.candidate(n.wrapping_add(1)) } else { low | self.layout }
     }
 

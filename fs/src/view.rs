@@ -312,7 +312,7 @@ impl View {
         }
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
         let node = self.node_at(ino, &place, patience)?;
-        let identity = Identity::of_node(&place.root, place.parent, &node);
+        let identity = Identity::of_node(&place.root, (place.parent, place.ordinal), &node);
         let attr = Attr::of_node(ino, &node, self.stored(&node, Detail::All, patience)?);
         let claim = Claim::Found(Box::new((identity, place)));
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
@@ -341,7 +341,7 @@ impl View {
         node: Node,
         (detail, patience): (Detail, Patience),
     ) -> Result<Entry, FsError> {
-        let identity = Identity::of_node(root, parent, &node);
+        let identity = Identity::of_node(root, (parent, ordinal), &node);
         let ino = lock(&self.table).number(&identity);
         let attr = Attr::of_node(ino, &node, self.stored(&node, detail, patience)?);
         if detail == Detail::All {

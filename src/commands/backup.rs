@@ -292,7 +292,7 @@ fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
 
 /// The store's own directories: its staging, its cache and its vaults on this machine are never taken into it. Mounts of
 /// ours are recognised by the walk.
-fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u64)> {
+pub fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u64)> {
     let vaults =
         store.vaults().iter().filter(|(_, address, _)| address.starts_with('/')).map(|v| PathBuf::from(&v.1));
     let own = [store.dir().to_path_buf(), cache_dir(context, store.id())].into_iter().chain(vaults);

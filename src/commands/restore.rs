@@ -1,160 +1,243 @@
 //! `holdfast restore`: files brought back by the program itself, where `cp` from a mount is not at hand.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+mod choice;
+mod place;
+mod telling;
 
-use clap::{Args, ValueEnum};
-use holdfast_backup::pattern::{PatternError, Patterns};
-use holdfast_backup::restore::{self, RestoreOptions, open_target, restore_tree};
-use holdfast_store::id::ChunkId;
-use holdfast_store::monitor::{Event, Monitor};
-use holdfast_store::store::{Store, StoredPoint};
-use holdfast_store::tree::Subtree;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use holdfast_backup::restore::{
+    self, RestoreOptions, RestoreSummary as Restored, Throttle, VerifySummary, open_target, rehearse_tree,
+    restore_tree, verify_tree,
+};
+use holdfast_store::store::Store;
+use holdfast_store::tree::Node;
 
 use super::Context;
+use super::backup::own_directories;
 use super::scope::{ScopeArgs, find_point, parse_spec};
+use crate::args::values;
 use crate::json::RestoreSummary;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::stored_tree::StoredTree;
-use crate::terminal::{Terminal, WorkMonitor, text};
+use crate::terminal::{Terminal, text};
+use choice::{ChoiceArgs, OwnerArgs};
+use place::{Place, PlaceArgs};
+use telling::Telling;
 
 /// Bring files back from a recovery point
 ///
 /// Writes a recovery point, or what is below a path of it, into a directory, with owners, permissions, times, extended
 /// attributes, hard links and holes. What is already there is decided by --overwrite; what is there and not in the
 /// point stays. The same as `cp -a` out of a mount, without a mount.
+///
+/// Everything is made under a temporary name and renamed when it is whole, so nothing that is there goes before its
+/// replacement is complete. If a restore ends early, the same command goes on where it ended: what has the kind, size and
+/// time of the point is not written again. Exit code 3 means that some things could not be restored, each of which is
+/// named; 1 with --verify, that what is there is not what the point has.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   holdfast restore latest --target /tmp/back
   holdfast restore latest:projects/x --target /tmp/back
-  holdfast restore docs@2026-11-20 --target /home/me/docs --overwrite if-newer --dry-run")]
+  holdfast restore docs@2026-11-20 --target /home/me/docs --overwrite if-newer --dry-run -v
+  holdfast restore latest:etc --to-original --overwrite keep-both
+  holdfast restore latest --target /srv/new --verify --limit-rate 50M
+  holdfast restore latest --target /srv/new --verify --dry-run   compare only, write nothing
+  holdfast restore latest --target /srv/new --user-map alice:1001 --group-map 100:users
+  holdfast restore latest --target /tmp/back --include '*.odt' --exclude-file patterns")]
 pub struct RestoreArgs {
     /// POINT or POINT:PATH
     #[arg(value_name = "POINT[:PATH]")]
     point: OsString,
-    /// Where to; made if it is missing
-    #[arg(short, long, value_name = "DIR")]
-    target: PathBuf,
-    /// What to do with a file that is already there
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// What to do with a file that is already there and not identical
     #[arg(long, value_name = "WHEN", default_value = "always")]
-    overwrite: Overwrite,
-    /// Only what matches this pattern; may be repeated
-    #[arg(short, long, value_name = "PATTERN")]
-    include: Vec<OsString>,
-    /// Nothing that matches this pattern; may be repeated
-    #[arg(short, long, value_name = "PATTERN", conflicts_with = "include")]
-    exclude: Vec<OsString>,
-    /// Say what would be done, and do nothing
+    overwrite: choice::Overwrite,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+    #[command(flatten)]
+    owners: OwnerArgs,
+    /// Say what would be done, and do nothing; with -v or --json, for each path
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Afterwards read everything back and compare it with the point; with --dry-run, only that
+    #[arg(long)]
+    verify: bool,
+    /// Read what seems to be there already and compare contents, instead of trusting size and time
+    #[arg(short, long)]
+    checksum: bool,
+    /// Wait at the end until everything is on the disk; --verify does that, too
+    #[arg(long)]
+    sync: bool,
+    /// Write at most so many bytes a second (K, M, G)
+    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    limit_rate: Option<u64>,
     #[command(flatten)]
     scope: ScopeArgs,
 }
 
-/// What to do with a file that is already there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Overwrite {
-    /// Replace it unless it is the same
-    Always,
-    /// Leave it
-    Never,
-    /// Replace it if the point's is younger
-    IfNewer,
-    /// Keep it and put the point's beside it under a name of its own
-    KeepBoth,
+/// What was done.
+struct Report {
+    to: PathBuf,
+    seconds: u64,
+    bytes_total: u64,
+    restored: Restored,
+    verified: Option<VerifySummary>,
 }
 
-/// Restores.
+/// Restores, and reads back.
 pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
+    let mut options = options(args)?;
     let store = open_store(context)?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
-    let monitor = context.terminal.monitor();
-    let summary = carry_out(&store, &point, &spec.path, args, &monitor)?;
-    drop(monitor);
-    show(context.terminal, &summary, args)?;
-    Ok(if summary.errors > 0 { Done::Partial } else { Done::Whole })
+    let (tree, root) = StoredTree::at(&store, &point.point.root, &spec.path)?;
+    let place = Place::choose(&args.place, &point.point, &spec.path, &context.settings.host, &tree)?;
+    options.root_attributes = place.root_attributes;
+    options.never_enter = own_directories(context, &store);
+    if let Some(rate) = args.limit_rate {
+        options.throttle = Some(Arc::new(Throttle::new(Arc::clone(store.clock()), rate)));
+    }
+    options.tell = context.terminal.verbose() || (context.terminal.json() && args.dry_run);
+    let telling = Telling::new(context.terminal, args.dry_run);
+    let began = store.clock().monotonic();
+    let (restored, verified) = carry_out(&store, (&tree, &root), &place.path, args, &options, &telling)?;
+    telling.finish()?;
+    let report = Report {
+        to: place.path,
+        seconds: store.clock().monotonic().saturating_sub(began).as_secs(),
+        bytes_total: root.subtree.map_or(root.size, |below| below.bytes),
+        restored,
+        verified,
+    };
+    show(context.terminal, &report, args.dry_run)?;
+    match report.verified {
+        Some(verified) if verified.differences > 0 => Err(Failure::failed(format!(
+            "what is in {} is not what the point has: {}",
+            report.to.display(),
+            text::count(verified.differences, "difference")
+        ))
+        .hint("the lines above name them; --checksum restores them again")),
+        _ if report.restored.problems > 0 => Ok(Done::Partial),
+        _ => Ok(Done::Whole),
+    }
 }
 
 fn carry_out(
     store: &Store,
-    point: &StoredPoint,
-    path: &[u8],
+    (tree, root): (&StoredTree<'_>, &Node),
+    to: &Path,
     args: &RestoreArgs,
-    monitor: &WorkMonitor,
-) -> Result<RestoreSummary, Failure> {
-    let clock = store.clock();
-    let began = clock.monotonic();
-    let (tree, root) = StoredTree::at(store, &point.point.root, path)?;
-    let below = root.subtree.unwrap_or(Subtree { tree: ChunkId([0; 32]), entries: 1, bytes: root.size });
-    monitor.event(Event::Stage { name: "restore", files_total: below.entries, bytes_total: below.bytes });
-    let target = open_target(&args.target, true)?;
-    let done = restore_tree(&tree, &root, &target, &options(args)?, monitor)?;
-    Ok(RestoreSummary {
-        message_type: "summary",
-        seconds_elapsed: clock.monotonic().saturating_sub(began).as_secs(),
-        total_files: done.files + done.directories + done.others + done.links + done.skipped,
-        files_restored: done.files + done.links,
-        files_skipped: done.skipped,
-        total_bytes: below.bytes,
-        bytes_restored: done.bytes,
-        bytes_skipped: below.bytes.saturating_sub(done.bytes),
-        errors: done.problems,
-    })
+    options: &RestoreOptions,
+    monitor: &Telling<'_>,
+) -> Result<(Restored, Option<VerifySummary>), Failure> {
+    let target = open_target(to, !args.dry_run, &options.never_enter)?;
+    let only_verify = args.dry_run && args.verify;
+    let restored = match &target {
+        _ if only_verify => Restored::default(),
+        Some(target) => restore_tree(tree, root, target, options, monitor)?,
+        None => rehearse_tree(tree, root, options, monitor)?,
+    };
+    let stats = store.reader().stats();
+    tracing::info!("{} frames decoded, {} bytes from vaults", stats.frames_decoded, stats.vault_bytes);
+    if !args.verify {
+        return Ok((restored, None));
+    }
+    let target =
+        target.ok_or_else(|| Failure::failed(format!("there is nothing to compare in {}", to.display())))?;
+    Ok((restored, Some(verify_tree(tree, root, &target, options, monitor)?)))
 }
 
 fn options(args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
     Ok(RestoreOptions {
-        overwrite: match args.overwrite {
-            Overwrite::Always => restore::Overwrite::Always,
-            Overwrite::Never => restore::Overwrite::Never,
-            Overwrite::IfNewer => restore::Overwrite::IfNewer,
-            Overwrite::KeepBoth => restore::Overwrite::KeepBoth,
-        },
-        include: patterns(&args.include)?,
-        exclude: patterns(&args.exclude)?,
+        overwrite: restore::Overwrite::from(args.overwrite),
+        include: args.choice.include()?,
+        exclude: args.choice.exclude()?,
         dry_run: args.dry_run,
-        workers: 0,
-        root_attributes: true,
-        sync: false,
+        checksum: args.checksum,
+        owners: args.owners.owners()?,
+        sync: args.sync || args.verify,
+        ..RestoreOptions::default()
     })
 }
 
-fn patterns(given: &[OsString]) -> Result<Patterns, Failure> {
-    let mut patterns = Patterns::default();
-    for pattern in given {
-        let refused =
-            |e: PatternError| Failure::usage(format!("pattern {}: {}", pattern.display(), e.detail));
-        patterns.add(pattern.as_bytes(), false).map_err(refused)?;
-    }
-    Ok(patterns)
-}
-
-fn show(terminal: &Terminal, summary: &RestoreSummary, args: &RestoreArgs) -> Result<(), Failure> {
+fn show(terminal: &Terminal, report: &Report, dry_run: bool) -> Result<(), Failure> {
     if terminal.json() {
-        return terminal.json_line(summary);
+        return terminal.json_line(&as_json(report, dry_run));
     }
-    terminal.say(&sentence(summary, args.dry_run, &args.target.display().to_string()))
+    let verified = report.verified.map(|verified| {
+        format!(
+            "compared {} in {} with the point: {}",
+            text::count(verified.entries, "entry"),
+            report.to.display(),
+            if verified.differences == 0 {
+                "no difference".to_owned()
+            } else {
+                text::count(verified.differences, "difference")
+            }
+        )
+    });
+    let done = (!(dry_run && verified.is_some())).then(|| sentence(report, dry_run));
+    done.iter().chain(&verified).try_for_each(|line| terminal.say(line))
 }
 
-fn sentence(summary: &RestoreSummary, dry_run: bool, target: &str) -> String {
-    let done = if dry_run { "would restore" } else { "restored" };
-    let mut text = format!(
-        "{done} {} ({}) to {target} in {}",
-        text::count(summary.files_restored, "file"),
-        text::size(summary.bytes_restored),
-        text::duration(summary.seconds_elapsed)
-    );
-    if summary.files_skipped > 0 {
-        text += &format!(", left {} as they are", summary.files_skipped);
+fn as_json(report: &Report, dry_run: bool) -> RestoreSummary {
+    let done = &report.restored;
+    RestoreSummary {
+        message_type: "summary",
+        seconds_elapsed: report.seconds,
+        total_files: done.files
+            + done.directories
+            + done.others
+            + done.links
+            + done.same
+            + done.mended
+            + done.skipped
+            + done.incomplete,
+        files_restored: done.files + done.links,
+        files_skipped: done.skipped + done.same + done.mended,
+        files_identical: done.same,
+        files_replaced: done.replaced,
+        attributes_set: done.mended,
+        files_incomplete: done.incomplete,
+        total_bytes: report.bytes_total,
+        bytes_restored: done.bytes,
+        bytes_skipped: report.bytes_total.saturating_sub(done.bytes),
+        errors: done.problems,
+        dry_run,
+        entries_verified: report.verified.map(|verified| verified.entries),
+        differences: report.verified.map(|verified| verified.differences),
     }
-    if summary.errors > 0 {
-        text += &format!(", {} could not be restored", summary.errors);
-    }
-    text
+}
+
+fn sentence(report: &Report, dry_run: bool) -> String {
+    let done = &report.restored;
+    let mut parts = vec![format!(
+        "{} {} ({}) to {} in {}",
+        if dry_run { "would restore" } else { "restored" },
+        text::count(done.files + done.links, "file"),
+        text::size(done.bytes),
+        report.to.display(),
+        text::duration(report.seconds)
+    )];
+    let mut part = |number: u64, text: String| {
+        if number > 0 {
+            parts.push(text);
+        }
+    };
+    part(done.replaced, format!("{} of them in the place of others", done.replaced));
+    part(done.same, format!("{} identical already", done.same));
+    part(done.mended, format!("{} identical but for attributes, which are set", done.mended));
+    part(done.skipped, format!("left {} as they are", done.skipped));
+    part(done.incomplete, format!("{} incomplete", done.incomplete));
+    part(done.problems, format!("{} could not be restored", done.problems));
+    parts.join(", ")
 }
 
 #[cfg(test)]
@@ -163,23 +246,16 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_was_left_and_what_failed() {
-        let mut summary = RestoreSummary {
-            message_type: "summary",
-            seconds_elapsed: 65,
-            total_files: 4,
-            files_restored: 1,
-            files_skipped: 0,
-            total_bytes: 4096,
-            bytes_restored: 1024,
-            bytes_skipped: 0,
-            errors: 0,
-        };
-        assert_eq!(sentence(&summary, false, "/t"), "restored 1 file (1.000 KiB) to /t in 1:05");
-        summary.files_skipped = 2;
-        summary.errors = 1;
+        let restored = Restored { files: 1, bytes: 1024, ..Restored::default() };
+        let mut report = Report { to: "/t".into(), seconds: 65, bytes_total: 4096, restored, verified: None };
+        assert_eq!(sentence(&report, false), "restored 1 file (1.000 KiB) to /t in 1:05");
+        report.restored = Restored { skipped: 2, same: 3, problems: 1, incomplete: 1, ..restored };
         assert_eq!(
-            sentence(&summary, true, "/t"),
-            "would restore 1 file (1.000 KiB) to /t in 1:05, left 2 as they are, 1 could not be restored"
+            sentence(&report, true),
+            "would restore 1 file (1.000 KiB) to /t in 1:05, 3 identical already, left 2 as they are, \
+             1 incomplete, 1 could not be restored"
         );
+        let json = as_json(&report, true);
+        assert_eq!((json.total_files, json.files_skipped, json.bytes_skipped), (7, 5, 3072));
     }
 }

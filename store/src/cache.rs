@@ -138,6 +138,11 @@ impl BlockCache {
         }
     }
 
+    /// Most bytes it may hold.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes

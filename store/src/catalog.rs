@@ -19,7 +19,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use crate::error::{ErrorClass, StoreError};
 use crate::format::{FormatError, Parser, Put};
@@ -163,7 +163,9 @@ impl Catalog {
         f: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut connection = self.writer();
-        let transaction = connection.transaction().map_err(error(during))?;
+        // One that began by reading would fail at once, without waiting, if another process wrote before it does.
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error(during))?;
         let result = f(&transaction).map_err(error(during))?;
         transaction.commit().map_err(error(during))?;
         Ok(result)
@@ -276,6 +278,32 @@ impl Catalog {
             c.prepare_cached("SELECT id, len FROM chunk WHERE pack = ?1 ORDER BY start")?
                 .query_map([no.0], |row| Ok(PackedChunk { id: ChunkId(row.get(0)?), len: row.get(1)? }))?
                 .collect()
+        })
+    }
+
+    /// Where the chunks of a pack lie in it; nothing of one that is damaged.
+    pub fn places_in(&self, no: PackNo) -> Result<Vec<(ChunkId, Location)>, StoreError> {
+        self.read("list chunks", |c| {
+            c.prepare_cached(
+                "SELECT c.pack, c.start, c.len, c.sum, c.id FROM chunk c JOIN pack p ON p.no = c.pack
+                 WHERE c.pack = ?1 AND p.bad = 0",
+            )?
+            .query_map([no.0], |row| {
+                let id = ChunkId(row.get(4)?);
+                Ok((id, location(&id, row)?))
+            })?
+            .collect()
+        })
+    }
+
+    /// The pack of the same kind that was added next after this one.
+    pub fn next_pack(&self, after: PackNo) -> Result<Option<PackNo>, StoreError> {
+        self.read("find a pack", |c| {
+            c.prepare_cached(
+                "SELECT no FROM pack WHERE no > ?1 AND kind = (SELECT kind FROM pack WHERE no = ?1) ORDER BY no LIMIT 1",
+            )?
+            .query_row([after.0], |row| Ok(PackNo(row.get(0)?)))
+            .optional()
         })
     }
 

@@ -22,6 +22,15 @@ pub enum Event {
         /// Bytes.
         bytes: u64,
     },
+    /// What was done with one entry, or in a rehearsal would be; told only where somebody asked for each.
+    Entry {
+        /// Raw bytes of the path.
+        path: Vec<u8>,
+        /// What was done, in a word.
+        action: &'static str,
+        /// Length of the file, 0 for anything else.
+        bytes: u64,
+    },
     /// Trouble with one thing that does not end the work: an unreadable file, a damaged pack. The work ends as partial.
     Problem {
         /// Raw bytes of the path, or the name of the object.

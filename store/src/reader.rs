@@ -2,10 +2,13 @@
 //!
 //! A chunk is found by the catalog; the frames it lies in are decoded once and served from memory to all who ask
 //! (`frames`); their sealed bytes come from staging, else from the local cache of vault ranges, else from a vault
-//! (`fetch`). A frame that does not open in one place is tried in the next: nothing wrong is ever returned.
+//! (`fetch`). A frame that does not open in one place is tried in the next: nothing wrong is ever returned. Whoever reads on in
+//! order finds what comes next decoded already (`ahead`).
 
+mod ahead;
 mod fetch;
 mod frames;
+mod places;
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +32,10 @@ use crate::seal::{ChunkType, Sealer};
 use crate::staging::Staging;
 use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
+use ahead::Ahead;
 use fetch::Fetcher;
 use frames::FrameCache;
+use places::Places;
 
 /// Packs whose frame tables are kept: some 4 KB each.
 const PACK_MAPS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
@@ -95,6 +100,8 @@ pub struct Reader {
     fetcher: Fetcher,
     frames: FrameCache,
     packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
+    places: Places,
+    ahead: Ahead,
     clock: Arc<dyn Clock>,
     counters: Counters,
 }
@@ -138,9 +145,11 @@ impl PackMap {
 
 impl Reader {
     /// A reader over these parts.
-    pub fn new(parts: ReaderParts) -> Self {
-        Self {
-            fetcher: Fetcher::new(parts.vaults, parts.cache),
+    pub fn new(parts: ReaderParts) -> Arc<Self> {
+        Arc::new_cyclic(|reader| Self {
+            ahead: Ahead::new(reader.clone(), parts.cache.limit() / 4),
+            places: Places::new(),
+            fetcher: Fetcher::new(parts.vaults, parts.cache, parts.clock.clone()),
             frames: FrameCache::new(parts.memory),
             packs: Mutex::new(LruCache::new(PACK_MAPS)),
             sealer: parts.sealer,
@@ -148,7 +157,7 @@ impl Reader {
             staging: parts.staging,
             clock: parts.clock,
             counters: Counters::default(),
-        }
+        })
     }
 
     /// Bytes `range` of a data chunk, without decoding more frames than it touches. Each frame is vouched for by its seal.
@@ -195,7 +204,7 @@ impl Reader {
 
     /// Where a page of a tree lies, if it lies in one frame.
     pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
-        let Some(location) = self.catalog.locate(id)? else { return Ok(None) };
+        let Some(location) = self.locate(id)? else { return Ok(None) };
         let map = self.pack_map(location.pack)?;
         let start = u64::from(location.start);
         let frames = map.frames_of(start, start + u64::from(location.len));
@@ -233,7 +242,7 @@ impl Reader {
 
     /// Whether `range` of a chunk can be answered without waiting for a disk or a vault.
     pub fn is_warm(&self, id: &ChunkId, range: Range<u32>) -> bool {
-        let Ok(Some(location)) = self.catalog.locate(id) else { return false };
+        let Ok(Some(location)) = self.locate(id) else { return false };
         let Ok(map) = self.pack_map(location.pack) else { return false };
         let start = u64::from(location.start);
         map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
@@ -265,6 +274,7 @@ impl Reader {
             }
             Err(e) => e,
         };
+        self.places.forget(id);
         for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
             if let Ok(bytes) = read(other) {
                 self.counters.failovers.fetch_add(1, Ordering::Relaxed);
@@ -276,10 +286,48 @@ impl Reader {
 
     /// The best place of a chunk: one in a pack with damage somewhere only where there is no other.
     fn find(&self, id: &ChunkId) -> Result<Location, StoreError> {
-        if let Some(good) = self.catalog.locate(id)? {
+        if let Some(good) = self.locate(id)? {
             return Ok(good);
         }
         self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
+    }
+
+    /// The place of a chunk in a pack without damage, best tier first.
+    fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
+        if let Some(known) = self.places.get(id) {
+            return Ok(Some(known));
+        }
+        let found = self.catalog.locate(id)?;
+        found.iter().for_each(|at| self.places.put(*id, *at));
+        Ok(found)
+    }
+
+    fn learn_places(&self, no: PackNo) -> Result<(), StoreError> {
+        self.places.learn(&self.catalog.places_in(no)?);
+        Ok(())
+    }
+
+    /// Decodes frames that are here, and stops at one that is not.
+    fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
+        let map = self.pack_map(no)?;
+        for n in frames {
+            if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
+                return Ok(());
+            }
+            self.frame(&map, n, Deadline::NEVER)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches bytes of a pack that only vaults have.
+    fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
+        let map = self.pack_map(no)?;
+        match map.row.vaults.first() {
+            Some(vault) if !map.row.staged => {
+                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn pack_map(&self, no: PackNo) -> Result<Arc<PackMap>, StoreError> {
@@ -298,6 +346,7 @@ impl Reader {
 
     /// Forgets what is known of places, after packs moved or went.
     pub fn forget_places(&self) {
+        self.places.clear();
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -308,6 +357,7 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let frames = map.frames_of(start, end);
+        self.ahead.touched(&map, &frames);
         let part = |n: usize, frame: &Bytes| {
             let at = map.raw[n];
             let from = start.saturating_sub(at) as usize;
@@ -386,12 +436,15 @@ impl Reader {
     ) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let entry = &map.row.entry;
-        let sealed = self.fetcher.fetch(vault, &map.name, entry, block.clone(), deadline)?;
+        let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), deadline)?;
+        if waited {
+            self.ahead.waited(map.row.no);
+        }
         match self.open_frame(map, n, &sealed) {
             Err(StoreError::Corrupt { .. }) => {
                 // The cache or the way from the vault may have flipped a bit: once more, past the cache.
                 self.fetcher.forget(entry, &block);
-                let sealed = self.fetcher.fetch(vault, &map.name, entry, block, deadline)?;
+                let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, deadline)?;
                 self.open_frame(map, n, &sealed)
             }
             other => other,

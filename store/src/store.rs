@@ -220,7 +220,7 @@ impl Store {
         for (address, transfer) in options.vaults {
             vaults.push((catalog.vault_no(&address)?, address, transfer));
         }
-        let reader = Arc::new(Reader::new(ReaderParts {
+        let reader = Reader::new(ReaderParts {
             sealer: sealer.clone(),
             catalog: catalog.clone(),
             staging: staging.clone(),
@@ -228,7 +228,7 @@ impl Store {
             cache: Arc::new(cache),
             clock: options.clock.clone(),
             memory: options.memory,
-        }));
+        });
         let (dir, clock) = (dir.to_path_buf(), options.clock);
         let pages = Pages::cached(reader.clone(), Arc::new(PageCache::new(PAGE_CACHE)));
         let decoded = Mutex::default();

@@ -6,6 +6,7 @@
 mod forget;
 mod key;
 mod look;
+mod restore;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Gives a restored entry its owner, extended attributes, mode, times and flags, in the order in which each survives the next.
+//! Gives a restored entry its owner, extended attributes, times, mode and flags, in the order in which each survives the next.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -6,6 +6,7 @@ use holdfast_store::tree::{KEPT_FLAGS, Node, NodeKind};
 use rustix::fs::{AtFlags, CWD, Gid, IFlags, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::compare::{is_ours_to_remove, xattr_names};
 use super::report::Report;
 use crate::descent::proc_path;
 use crate::error::TargetError;
@@ -36,6 +37,8 @@ pub(super) struct Dressing<'a> {
     pub(super) node: &'a Node,
     /// Whether ACLs and flags may have come from the directory or from an earlier life, and must go if the node has none.
     pub(super) exact: bool,
+    /// Whether what users set as extended attributes must go if the node does not have it.
+    pub(super) strip: bool,
     /// Whether the modification time is that of the node; not for a file whose content is not.
     pub(super) times: bool,
     /// Flags that somebody else sets later.
@@ -50,11 +53,12 @@ impl Dressing<'_> {
     pub(super) fn apply(&self) {
         let owned = self.owner();
         self.xattrs();
-        if self.node.kind != NodeKind::Symlink {
-            self.mode(owned);
-        }
         if self.times {
             self.times();
+        }
+        // Last, for a directory that does not have its mode yet is known as one that is not done.
+        if self.node.kind != NodeKind::Symlink {
+            self.mode(owned);
         }
         if let Handle::Open(fd) = self.to {
             self.flags(fd);
@@ -112,8 +116,14 @@ impl Dressing<'_> {
                 self.xattr_refused(&xattr.name, error);
             }
         }
+        let known = |name: &[u8]| self.node.xattrs.iter().any(|xattr| xattr.name == name);
+        if let (true, Handle::Open(fd)) = (self.strip, self.to) {
+            xattr_names(fd)
+                .iter()
+                .filter(|name| is_ours_to_remove(name) && !known(name))
+                .for_each(|name| self.remove_xattr(name));
+        }
         if self.exact && self.node.kind != NodeKind::Symlink {
-            let known = |name| self.node.xattrs.iter().any(|xattr| xattr.name == name);
             [ACL_ACCESS, ACL_DEFAULT]
                 .into_iter()
                 .filter(|&name| !known(name))

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_store::monitor::{Event, Monitor};
+use holdfast_store::tree::{Node, NodeKind};
 use holdfast_store::{ErrorClass, StoreError};
 
-use super::RestoreError;
-use crate::descent::DirectoryId;
+use super::{RestoreError, RestoreSummary};
 use crate::error::TargetError;
 
 /// Tells the monitor, counts, and remembers what ends the work.
@@ -16,11 +16,57 @@ pub(super) struct Report<'a> {
     monitor: &'a dyn Monitor,
     /// Whether this process may give files away and set every attribute.
     pub(super) privileged: bool,
+    /// Whether each entry is told.
+    tell: bool,
+    counts: Counts,
+    classes: Mutex<HashSet<String>>,
+    end: Mutex<Option<RestoreError>>,
+}
+
+/// What became of an entry; in a rehearsal, what would become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Create,
+    Replace,
+    Beside,
+    Link,
+    Same,
+    Attributes,
+    Keep,
+    Incomplete,
+}
+
+impl Action {
+    /// The word for people and programs.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Beside => "keep both",
+            Self::Link => "link",
+            Self::Same => "same",
+            Self::Attributes => "attributes",
+            Self::Keep => "keep",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// The fields of [`RestoreSummary`], counted by many threads.
+#[derive(Debug, Default)]
+struct Counts {
+    files: AtomicU64,
+    directories: AtomicU64,
+    others: AtomicU64,
+    links: AtomicU64,
+    bytes: AtomicU64,
+    replaced: AtomicU64,
+    same: AtomicU64,
+    mended: AtomicU64,
+    skipped: AtomicU64,
+    incomplete: AtomicU64,
     problems: AtomicU64,
     refused: AtomicU64,
-    classes: Mutex<HashSet<String>>,
-    incomplete: Mutex<HashSet<DirectoryId>>,
-    end: Mutex<Option<RestoreError>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -28,30 +74,82 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(monitor: &'a dyn Monitor) -> Self {
+    pub(super) fn new(monitor: &'a dyn Monitor, tell: bool) -> Self {
         Self {
             monitor,
             privileged: rustix::process::geteuid().is_root(),
-            problems: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            tell,
+            counts: Counts::default(),
             classes: Mutex::default(),
-            incomplete: Mutex::default(),
             end: Mutex::default(),
         }
     }
 
-    /// Remembers a file (device, inode) whose content is not whole.
-    pub(super) fn incomplete(&self, id: DirectoryId) {
-        lock(&self.incomplete).insert(id);
+    fn tell(&self, action: Action, path: impl FnOnce() -> Vec<u8>, bytes: u64) {
+        if self.tell {
+            self.monitor.event(Event::Entry { path: path(), action: action.word(), bytes });
+        }
     }
 
-    pub(super) fn is_incomplete(&self, id: DirectoryId) -> bool {
-        lock(&self.incomplete).contains(&id)
+    /// An entry was made, or would be.
+    pub(super) fn made(&self, node: &Node, action: Action, path: impl FnOnce() -> Vec<u8>) {
+        let counts = &self.counts;
+        let size = if node.kind == NodeKind::File { node.size } else { 0 };
+        match node.kind {
+            NodeKind::File => counts.files.fetch_add(1, Relaxed),
+            NodeKind::Directory => counts.directories.fetch_add(1, Relaxed),
+            _ => counts.others.fetch_add(1, Relaxed),
+        };
+        counts.bytes.fetch_add(size, Relaxed);
+        if action == Action::Replace {
+            counts.replaced.fetch_add(1, Relaxed);
+        }
+        self.tell(action, path, size);
+    }
+
+    /// A directory of the target was entered that was there before.
+    pub(super) fn merged(&self) {
+        self.counts.directories.fetch_add(1, Relaxed);
+    }
+
+    /// A further name was made, or would be.
+    pub(super) fn linked(&self, action: Action, path: impl FnOnce() -> Vec<u8>) {
+        self.counts.links.fetch_add(1, Relaxed);
+        self.tell(action, path, 0);
+    }
+
+    /// An entry was there already, as it should be.
+    pub(super) fn same(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
+        self.counts.same.fetch_add(1, Relaxed);
+        self.tell(Action::Same, path, if node.kind == NodeKind::File { node.size } else { 0 });
+    }
+
+    /// Of an entry only the attributes were set, or would be.
+    pub(super) fn mended(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
+        self.counts.mended.fetch_add(1, Relaxed);
+        self.tell(Action::Attributes, path, if node.kind == NodeKind::File { node.size } else { 0 });
+    }
+
+    /// What was in the way stays, as the policy says.
+    pub(super) fn kept(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
+        self.counts.skipped.fetch_add(1, Relaxed);
+        self.tell(Action::Keep, path, if node.kind == NodeKind::File { node.size } else { 0 });
+    }
+
+    /// Of a file only a part could be read.
+    pub(super) fn incomplete(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
+        self.counts.incomplete.fetch_add(1, Relaxed);
+        self.tell(Action::Incomplete, path, node.size);
     }
 
     /// Trouble with one path.
     pub(super) fn problem(&self, path: Vec<u8>, reason: String) {
-        self.problems.fetch_add(1, Relaxed);
+        self.counts.problems.fetch_add(1, Relaxed);
+        self.monitor.event(Event::Problem { path, reason });
+    }
+
+    /// More about trouble that was told and counted.
+    pub(super) fn explain(&self, path: Vec<u8>, reason: String) {
         self.monitor.event(Event::Problem { path, reason });
     }
 
@@ -78,7 +176,7 @@ impl<'a> Report<'a> {
 
     /// Attributes of a class could not be applied, for a reason that holds for all of the class: told once.
     pub(super) fn refused(&self, class: &str, reason: &str) {
-        self.refused.fetch_add(1, Relaxed);
+        self.counts.refused.fetch_add(1, Relaxed);
         if lock(&self.classes).insert(class.to_owned()) {
             self.monitor.event(Event::Note(format!("{class} are not restored: {reason}")));
         }
@@ -88,8 +186,8 @@ impl<'a> Report<'a> {
         self.monitor.event(Event::Done { files, bytes });
     }
 
-    pub(super) fn stage(&self, files_total: u64, bytes_total: u64) {
-        self.monitor.event(Event::Stage { name: "restore", files_total, bytes_total });
+    pub(super) fn stage(&self, name: &'static str, files_total: u64, bytes_total: u64) {
+        self.monitor.event(Event::Stage { name, files_total, bytes_total });
     }
 
     /// Whether nothing more should be begun.
@@ -100,11 +198,30 @@ impl<'a> Report<'a> {
         lock(&self.end).is_some()
     }
 
-    /// Counts of problems and of refused attributes, or why the work ended early.
-    pub(super) fn finish(self) -> Result<(u64, u64), RestoreError> {
-        match self.end.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok((self.problems.into_inner(), self.refused.into_inner())),
+    /// Something a person may want to know.
+    pub(super) fn note(&self, text: String) {
+        self.monitor.event(Event::Note(text));
+    }
+
+    /// What was done, or why the work ended early.
+    pub(super) fn finish(self) -> Result<RestoreSummary, RestoreError> {
+        if let Some(error) = self.end.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
         }
+        let counts = self.counts;
+        Ok(RestoreSummary {
+            files: counts.files.into_inner(),
+            directories: counts.directories.into_inner(),
+            others: counts.others.into_inner(),
+            links: counts.links.into_inner(),
+            bytes: counts.bytes.into_inner(),
+            replaced: counts.replaced.into_inner(),
+            same: counts.same.into_inner(),
+            mended: counts.mended.into_inner(),
+            skipped: counts.skipped.into_inner(),
+            incomplete: counts.incomplete.into_inner(),
+            problems: counts.problems.into_inner(),
+            refused: counts.refused.into_inner(),
+        })
     }
 }

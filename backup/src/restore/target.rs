@@ -1,14 +1,14 @@
-//! Makes entries in an open target directory, and decides about what is in the way.
+//! Decides about what is in the way in a target directory, makes entries under temporary names, and gives them their own.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_store::clock::Timestamp;
 use holdfast_store::tree::{Node, NodeKind};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::Overwrite;
+use super::compare::{Likeness, There, file_type, look};
+use super::directory::UNFINISHED;
+use super::{Overwrite, temporary};
 use crate::descent::{DirectoryId, Place, open_directory};
 use crate::error::TargetError;
 
@@ -23,25 +23,26 @@ pub(super) struct TargetDir<'a> {
     pub(super) fd: &'a OwnedFd,
     pub(super) place: &'a Place,
     pub(super) overwrite: Overwrite,
+    /// Whether this process may set everything.
+    pub(super) privileged: bool,
 }
 
-/// Something that was made, under the name it got.
-#[derive(Debug)]
-pub(super) struct Made<T> {
-    pub(super) name: Vec<u8>,
-    pub(super) what: T,
+/// What is to be done with an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Nothing is in the way.
+    Create,
+    /// What is in the way goes when the new one is whole.
+    Replace,
+    /// What is in the way stays, and the new one gets another name.
+    Beside,
+    /// It is there already, under this name.
+    Same(Vec<u8>, DirectoryId),
+    /// Its content is there, and its attributes are not.
+    Mend,
+    /// What is in the way stays.
+    Keep,
 }
-
-/// A file that was made.
-#[derive(Debug)]
-pub(super) struct NewFile {
-    pub(super) fd: OwnedFd,
-    /// The name it has until it is whole, if its own is taken.
-    pub(super) temporary: Option<Vec<u8>>,
-}
-
-/// `None`: what was in the way stays, as the policy says.
-pub(super) type MadeOrSkipped<T> = Result<Option<Made<T>>, TargetError>;
 
 /// Whether a name can be given to an entry without leading anywhere else.
 pub(super) fn is_valid_name(name: &[u8]) -> bool {
@@ -50,8 +51,32 @@ pub(super) fn is_valid_name(name: &[u8]) -> bool {
         && !name.iter().any(|&byte| byte == b'/' || byte == 0)
 }
 
+/// A name with something at its end, as long as names may be.
+fn with_end(name: &[u8], end: &str) -> Vec<u8> {
+    let kept = name.len().min(NAME_MAX - end.len());
+    [name.get(..kept).unwrap_or(name), end.as_bytes()].concat()
+}
+
+/// `NAME.word`, `NAME.word-2` and so on.
+fn numbered<'a>(name: &'a [u8], word: &'a str) -> impl Iterator<Item = Vec<u8>> + 'a {
+    (1..=KEEP_BOTH_MAX).map(move |number| match number {
+        1 => with_end(name, &format!(".{word}")),
+        _ => with_end(name, &format!(".{word}-{number}")),
+    })
+}
+
+/// Names for the second of two that are kept.
+pub(super) fn names_beside(name: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    numbered(name, "restored")
+}
+
+/// Names for what could be read of a damaged file whose own name is taken.
+pub(super) fn names_incomplete(name: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    numbered(name, "incomplete")
+}
+
 impl TargetDir<'_> {
-    fn failed<E: Into<std::io::Error>>(
+    pub(super) fn failed<E: Into<std::io::Error>>(
         &self,
         action: &'static str,
         name: &[u8],
@@ -59,76 +84,123 @@ impl TargetDir<'_> {
         TargetError::io(action, self.place.join(name))
     }
 
-    /// A new, empty file for its owner alone. One that is to replace something lies under a temporary name until its
-    /// content is known to be whole.
-    pub(super) fn file(&self, node: &Node) -> MadeOrSkipped<NewFile> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = |name: &[u8]| rustix::fs::openat(self.fd, name, flags, Mode::RUSR | Mode::WUSR);
-        if !self.replaces() || !self.holds_no_directory(&node.name) {
-            let made = self.make(node, open)?;
-            return Ok(
-                made.map(|Made { name, what: fd }| Made { name, what: NewFile { fd, temporary: None } })
-            );
-        }
-        if self.overwrite == Overwrite::IfNewer && self.is_as_new(node)? {
-            return Ok(None);
-        }
-        let (temporary, fd) = make_temporary(open).map_err(self.failed("create", &node.name))?;
-        Ok(Some(Made { name: node.name.clone(), what: NewFile { fd, temporary: Some(temporary) } }))
+    pub(super) fn look(&self, name: &[u8], node: &Node) -> Result<Option<There>, TargetError> {
+        look(self.fd, name, node, self.privileged).map_err(self.failed("look at", name))
     }
 
-    /// Whether what is in the way may have to go.
-    pub(super) fn replaces(&self) -> bool {
-        matches!(self.overwrite, Overwrite::Always | Overwrite::IfNewer)
-    }
-
-    /// Whether something other than a directory has a name.
-    pub(super) fn holds_no_directory(&self, name: &[u8]) -> bool {
-        rustix::fs::statat(self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
-    }
-
-    /// A directory, open; new for its owner alone, or the one that is there (`false`).
-    pub(super) fn directory(&self, node: &Node) -> MadeOrSkipped<(OwnedFd, bool)> {
-        if let Ok(there) = open_directory(self.fd, &node.name) {
-            return Ok(Some(Made { name: node.name.clone(), what: (there, false) }));
+    /// What is to be done with a node. `content` proves that what looks the same is the same.
+    pub(super) fn plan(&self, node: &Node, content: &dyn Fn(&[u8]) -> bool) -> Result<Plan, TargetError> {
+        let name = node.name.as_slice();
+        let likeness = |name: &[u8], there: &There| match there.likeness {
+            Likeness::Same | Likeness::Content if !content(name) => Likeness::Different,
+            other => other,
+        };
+        let Some(there) = self.look(name, node)? else { return Ok(Plan::Create) };
+        let alike = likeness(name, &there);
+        let newer = there.mtime > node.mtime || (there.mtime == node.mtime && alike == Likeness::Different);
+        match self.overwrite {
+            _ if alike == Likeness::Same => Ok(Plan::Same(name.to_vec(), there.id)),
+            Overwrite::Refuse => Err(TargetError::Exists { path: self.place.join(name) }),
+            Overwrite::Never => Ok(Plan::Keep),
+            Overwrite::IfNewer if newer => Ok(Plan::Keep),
+            Overwrite::Always | Overwrite::IfNewer if alike == Likeness::Content => Ok(Plan::Mend),
+            Overwrite::Always | Overwrite::IfNewer => Ok(Plan::Replace),
+            Overwrite::KeepBoth => self.plan_beside(node, &likeness),
         }
-        let made = self.make(node, |name| rustix::fs::mkdirat(self.fd, name, Mode::RWXU))?;
-        let Some(Made { name, .. }) = made else { return Ok(None) };
+    }
+
+    fn plan_beside(
+        &self,
+        node: &Node,
+        likeness: &dyn Fn(&[u8], &There) -> Likeness,
+    ) -> Result<Plan, TargetError> {
+        for name in names_beside(&node.name) {
+            match self.look(&name, node)? {
+                None => return Ok(Plan::Beside),
+                Some(there) if likeness(&name, &there) == Likeness::Same => {
+                    return Ok(Plan::Same(name, there.id));
+                }
+                Some(_) => {}
+            }
+        }
+        Err(TargetError::Exists { path: self.place.join(&node.name) })
+    }
+
+    /// What is to be done with a further name of a file that is there as `first`, if it is there yet.
+    pub(super) fn plan_link(&self, node: &Node, first: Option<DirectoryId>) -> Result<Plan, TargetError> {
+        let name = node.name.as_slice();
+        let Some(there) = self.look(name, node)? else { return Ok(Plan::Create) };
+        match self.overwrite {
+            _ if Some(there.id) == first => Ok(Plan::Same(name.to_vec(), there.id)),
+            Overwrite::Refuse => Err(TargetError::Exists { path: self.place.join(name) }),
+            Overwrite::Never => Ok(Plan::Keep),
+            // Of the same time and content, it is a copy where there should be a link.
+            Overwrite::IfNewer if there.mtime > node.mtime => Ok(Plan::Keep),
+            Overwrite::IfNewer if there.mtime == node.mtime && there.likeness == Likeness::Different => {
+                Ok(Plan::Keep)
+            }
+            Overwrite::Always | Overwrite::IfNewer => Ok(Plan::Replace),
+            Overwrite::KeepBoth => {
+                for name in names_beside(name) {
+                    match self.look(&name, node)? {
+                        None => return Ok(Plan::Beside),
+                        Some(there) if Some(there.id) == first => return Ok(Plan::Same(name, there.id)),
+                        Some(_) => {}
+                    }
+                }
+                Err(TargetError::Exists { path: self.place.join(name) })
+            }
+        }
+    }
+
+    /// A new, empty file for its owner alone, under a temporary name.
+    pub(super) fn file(&self, node: &Node) -> Result<(Vec<u8>, OwnedFd), TargetError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        temporary::make(|name| rustix::fs::openat(self.fd, name, flags, Mode::RUSR | Mode::WUSR))
+            .map_err(self.failed("create", &node.name))
+    }
+
+    /// A new directory for its owner alone, open, and the name that it got; `None` if what is in the way stays.
+    pub(super) fn directory(
+        &self,
+        node: &Node,
+        plan: &Plan,
+    ) -> Result<Option<(Vec<u8>, OwnedFd)>, TargetError> {
+        let make = |name: &[u8]| rustix::fs::mkdirat(self.fd, name, UNFINISHED);
+        let name = match plan {
+            Plan::Keep | Plan::Same(..) | Plan::Mend => return Ok(None),
+            Plan::Create => make(&node.name).map(|()| node.name.clone()),
+            Plan::Replace => rustix::fs::unlinkat(self.fd, node.name.as_slice(), AtFlags::empty())
+                .and_then(|()| make(&node.name))
+                .map(|()| node.name.clone()),
+            Plan::Beside => first_free(names_beside(&node.name), make),
+        };
+        let name = name.map_err(self.failed("create", &node.name))?;
         let open = open_directory(self.fd, &name).map_err(self.failed("open", &name))?;
-        Ok(Some(Made { name, what: (open, true) }))
+        Ok(Some((name, open)))
     }
 
-    /// A symbolic link or special file, opened with `O_PATH`.
-    pub(super) fn other(&self, node: &Node) -> MadeOrSkipped<OwnedFd> {
+    /// A symbolic link or special file under a temporary name, opened with `O_PATH`.
+    pub(super) fn other(&self, node: &Node) -> Result<(Vec<u8>, OwnedFd), TargetError> {
         let invalid =
             |detail: &str| TargetError::Invalid { path: self.place.join(&node.name), detail: detail.into() };
         let device = match node.device {
             Some((major, minor)) => rustix::fs::makedev(major, minor),
             None => 0,
         };
-        let kind = match node.kind {
-            NodeKind::Symlink => FileType::Symlink,
-            NodeKind::Fifo => FileType::Fifo,
-            NodeKind::Socket => FileType::Socket,
-            NodeKind::CharDevice => FileType::CharacterDevice,
-            NodeKind::BlockDevice => FileType::BlockDevice,
+        let kind = file_type(node.kind);
+        let made = match node.kind {
             NodeKind::File | NodeKind::Directory => return Err(invalid("it is no link and no special file")),
+            NodeKind::Symlink => {
+                let target = node.target.as_deref().ok_or_else(|| invalid("the link has no target"))?;
+                temporary::make(|name| rustix::fs::symlinkat(target, self.fd, name))
+            }
+            _ => temporary::make(|name| {
+                rustix::fs::mknodat(self.fd, name, kind, Mode::RUSR | Mode::WUSR, device)
+            }),
         };
-        let made = if kind == FileType::Symlink {
-            let target = node.target.as_deref().ok_or_else(|| invalid("the link has no target"))?;
-            self.make(node, |name| rustix::fs::symlinkat(target, self.fd, name))?
-        } else {
-            self.make(node, |name| rustix::fs::mknodat(self.fd, name, kind, Mode::RUSR | Mode::WUSR, device))?
-        };
-        made.map(|Made { name, .. }| Ok(Made { what: self.handle(&name, Some(kind))?, name })).transpose()
-    }
-
-    /// A further name for the entry behind `first`, an `O_PATH` descriptor.
-    pub(super) fn link(&self, node: &Node, first: &OwnedFd) -> MadeOrSkipped<()> {
-        let from = crate::descent::proc_path(first);
-        let follow = AtFlags::SYMLINK_FOLLOW;
-        self.make(node, |name| rustix::fs::linkat(rustix::fs::CWD, &from, self.fd, name, follow))
+        let (name, ()) = made.map_err(self.failed("create", &node.name))?;
+        Ok((name.clone(), self.handle(&name, Some(kind))?))
     }
 
     /// Opens an entry with `O_PATH`, which reads nothing and blocks on nothing.
@@ -144,79 +216,78 @@ impl TargetDir<'_> {
         Ok(fd)
     }
 
-    /// Makes an entry; if one is in the way, as the policy says.
-    fn make<T>(&self, node: &Node, make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> MadeOrSkipped<T> {
-        let name = node.name.as_slice();
-        match make(name) {
-            Ok(what) => return Ok(Some(Made { name: name.to_vec(), what })),
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(self.failed("create", name)(error)),
-        }
-        match self.overwrite {
-            Overwrite::Refuse => Err(TargetError::Exists { path: self.place.join(name) }),
-            Overwrite::Never => Ok(None),
-            Overwrite::IfNewer if self.is_as_new(node)? => Ok(None),
+    /// Gives what was made under a temporary name its own, as the policy says, and takes the temporary one away where that
+    /// fails. Returns the name; `None` if what is in the way stays.
+    pub(super) fn settle(&self, made: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, TargetError> {
+        let fresh = |name: &[u8]| self.rename_fresh(made, name);
+        let result = match self.overwrite {
             Overwrite::Always | Overwrite::IfNewer => {
-                self.clear(name)?;
-                let what = make(name).map_err(self.failed("create", name))?;
-                Ok(Some(Made { name: name.to_vec(), what }))
+                self.rename_over(made, name).map(|()| Some(name.to_vec()))
             }
-            Overwrite::KeepBoth => self.make_beside(name, make),
+            Overwrite::Refuse | Overwrite::Never => match fresh(name) {
+                Err(Errno::EXIST) if self.overwrite == Overwrite::Never => Ok(None),
+                other => other.map(|()| Some(name.to_vec())),
+            },
+            Overwrite::KeepBoth => {
+                first_free(std::iter::once(name.to_vec()).chain(names_beside(name)), fresh).map(Some)
+            }
+        };
+        if !matches!(result, Ok(Some(_))) {
+            self.remove(made);
+        }
+        match result {
+            Err(Errno::EXIST) if matches!(self.overwrite, Overwrite::Refuse | Overwrite::KeepBoth) => {
+                Err(TargetError::Exists { path: self.place.join(name) })
+            }
+            other => other.map_err(self.failed("replace", name)),
         }
     }
 
-    /// Whether what is there changed when `node` did, or later.
-    fn is_as_new(&self, node: &Node) -> Result<bool, TargetError> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat = rustix::fs::statx(self.fd, node.name.as_slice(), flags, StatxFlags::MTIME);
-        let mtime = stat.map_err(self.failed("stat", &node.name))?.stx_mtime;
-        Ok(Timestamp { seconds: mtime.tv_sec, nanos: mtime.tv_nsec } >= node.mtime)
-    }
-
-    /// Removes what is in the way: anything but a directory with something in it.
-    fn clear(&self, name: &[u8]) -> Result<(), TargetError> {
-        match rustix::fs::unlinkat(self.fd, name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => rustix::fs::unlinkat(self.fd, name, AtFlags::REMOVEDIR),
+    /// Takes the place of what has a name: anything but a directory with something in it.
+    fn rename_over(&self, made: &[u8], name: &[u8]) -> rustix::io::Result<()> {
+        match rustix::fs::renameat(self.fd, made, self.fd, name) {
+            Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
+                rustix::fs::unlinkat(self.fd, name, AtFlags::REMOVEDIR)?;
+                rustix::fs::renameat(self.fd, made, self.fd, name)
+            }
             other => other,
         }
-        .map_err(self.failed("replace", name))
     }
 
-    fn make_beside<T>(&self, name: &[u8], make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> MadeOrSkipped<T> {
-        for number in 1..=KEEP_BOTH_MAX {
-            let end = if number == 1 { ".restored".to_owned() } else { format!(".restored-{number}") };
-            let kept = name.len().min(NAME_MAX - end.len());
-            let beside = [name.get(..kept).unwrap_or(name), end.as_bytes()].concat();
-            match make(&beside) {
-                Ok(what) => return Ok(Some(Made { name: beside, what })),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(self.failed("create", &beside)(error)),
+    /// Takes a name that nothing has. Where the file system cannot promise that in one step, it is looked at before.
+    pub(super) fn rename_fresh(&self, made: &[u8], name: &[u8]) -> rustix::io::Result<()> {
+        match rustix::fs::renameat_with(self.fd, made, self.fd, name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                match rustix::fs::statat(self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => rustix::fs::renameat(self.fd, made, self.fd, name),
+                    Ok(_) => Err(Errno::EXIST),
+                    Err(error) => Err(error),
+                }
             }
+            other => other,
         }
-        Err(TargetError::Exists { path: self.place.join(name) })
+    }
+
+    /// Takes a temporary name away.
+    pub(super) fn remove(&self, made: &[u8]) {
+        // If it is gone already, so be it; what stays for another reason is swept by the next run.
+        let _ = rustix::fs::unlinkat(self.fd, made, AtFlags::empty());
     }
 }
 
-/// Makes something under a name that nothing has.
-fn make_temporary<T>(make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> rustix::io::Result<(Vec<u8>, T)> {
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    for _ in 0..KEEP_BOTH_MAX {
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".holdfast-restore-{}-{number}", std::process::id()).into_bytes();
+/// Does something with the first name for which it does not say that it is taken.
+fn first_free(
+    names: impl Iterator<Item = Vec<u8>>,
+    mut make: impl FnMut(&[u8]) -> rustix::io::Result<()>,
+) -> rustix::io::Result<Vec<u8>> {
+    for name in names {
         match make(&name) {
-            Ok(made) => return Ok((name, made)),
+            Ok(()) => return Ok(name),
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
     }
     Err(Errno::EXIST)
-}
-
-/// The name that an incomplete file gets beside the one that stays.
-pub(super) fn incomplete_name(name: &[u8]) -> Vec<u8> {
-    let end = b".incomplete";
-    let kept = name.len().min(NAME_MAX - end.len());
-    [name.get(..kept).unwrap_or(name), end].concat()
 }
 
 /// Opens the directory at `place`, one name after the other from the target's root.
@@ -231,4 +302,10 @@ pub(super) fn open_place(root: &OwnedFd, place: &Place) -> std::io::Result<Owned
 /// Device and inode number of anything that is open.
 pub(super) fn identity(fd: impl AsFd) -> std::io::Result<DirectoryId> {
     crate::descent::directory_id(fd)
+}
+
+/// Device and inode number of an entry.
+pub(super) fn identity_at(directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<DirectoryId> {
+    let stat = rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+    Ok((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
 }

@@ -51,7 +51,7 @@ fn free_number(path: &[u8], taken: &HashSet<u32>) -> u32 {
 
 /// Device numbers of Holdfast's own mounts, from the kernel's list of mounts: entering one would back up the backups, and
 /// may wait for this very process.
-pub(super) fn own_mounts() -> HashSet<u64> {
+pub(crate) fn own_mounts() -> HashSet<u64> {
     let mut text = Vec::new();
     let read = std::fs::File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text));
     if read.is_ok() { parse_own_mounts(&text) } else { HashSet::new() }

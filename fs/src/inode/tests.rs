@@ -22,28 +22,43 @@ fn linked(name: &str, bytes: &[u8]) -> Node {
 fn a_number_is_the_same_whenever_it_is_asked_for() {
     let root = root(1);
     let node = file("a", b"x");
-    let number = Table::default().number(&Identity::of_node(&root, 7, &node));
+    let number = Table::default().number(&Identity::of_node(&root, (7, 0), &node));
     let mut other = Table::default();
     (0..100).for_each(|n| {
-        other.remember(&Identity::of_node(&root, 7, &file(&format!("f{n}"), b"")), &place(&root, n));
+        let next = file(&format!("f{n}"), b"");
+        other.remember(&Identity::of_node(&root, (7, n + 1), &next), &place(&root, n + 1));
     });
-    assert_eq!(other.number(&Identity::of_node(&root, 7, &node)), number);
+    assert_eq!(other.number(&Identity::of_node(&root, (7, 0), &node)), number);
     assert!(number > ROOT && number < 1 << 61 && !is_layout(number));
+}
+
+#[test]
+fn numbers_of_a_directory_ascend_with_its_names() {
+    let root = root(1);
+    let number = |parent, n: u64| {
+        let identity = Identity::of_node(&root, (parent, n), &file(&format!("{n:08}"), b""));
+        Table::default().number(&identity)
+    };
+    let numbers: Vec<u64> = (0..SEGMENT).map(|n| number(7, n)).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b));
+    let others: Vec<u64> = (0..SEGMENT).map(|n| number(8, n)).collect();
+    assert!(others.iter().all(|n| !numbers.contains(n)));
+    assert!(!numbers.contains(&number(7, SEGMENT)), "the next ones of a long directory lie elsewhere");
 }
 
 #[test]
 fn names_of_one_file_share_a_number_within_a_point_only() {
     let (one, two) = (root(1), root(2));
     let table = Table::default();
-    let a = table.number(&Identity::of_node(&one, 7, &linked("a", b"x")));
-    assert_eq!(a, table.number(&Identity::of_node(&one, 8, &linked("b", b"x"))));
-    assert_ne!(a, table.number(&Identity::of_node(&two, 7, &linked("a", b"x"))));
+    let a = table.number(&Identity::of_node(&one, (7, 0), &linked("a", b"x")));
+    assert_eq!(a, table.number(&Identity::of_node(&one, (8, 0), &linked("b", b"x"))));
+    assert_ne!(a, table.number(&Identity::of_node(&two, (7, 0), &linked("a", b"x"))));
 }
 
 #[test]
 fn a_linked_file_that_changed_between_its_names_is_two_files() {
     let root = root(1);
-    let identity = |node: &Node| Identity::of_node(&root, 7, node);
+    let identity = |node: &Node| Identity::of_node(&root, (7, 0), node);
     let original = linked("a", b"x");
     let mut changed = vec![linked("b", b"y"), linked("b", b"xx")];
     changed.push(Node { mode: 0o600, ..original.clone() });
@@ -57,15 +72,15 @@ fn a_linked_file_that_changed_between_its_names_is_two_files() {
 #[test]
 fn single_names_with_a_reused_inode_are_different_files() {
     let root = root(1);
-    let a = Identity::of_node(&root, 7, &Node { inode: 5, ..file("a", b"x") });
-    let b = Identity::of_node(&root, 7, &Node { inode: 5, ..file("b", b"x") });
+    let a = Identity::of_node(&root, (7, 0), &Node { inode: 5, ..file("a", b"x") });
+    let b = Identity::of_node(&root, (7, 0), &Node { inode: 5, ..file("b", b"x") });
     assert_ne!(a, b);
 }
 
 #[test]
 fn who_comes_second_to_a_number_gets_the_next_one() {
     let root = root(1);
-    let first = Identity::of_node(&root, 7, &file("a", b""));
+    let first = Identity::of_node(&root, (7, 0), &file("a", b""));
     let second = Identity { check: first.check + 1, ..first.clone() };
     let mut table = Table::default();
     let a = table.remember(&first, &place(&root, 0));
@@ -80,7 +95,7 @@ fn who_comes_second_to_a_number_gets_the_next_one() {
 fn records_live_as_long_as_the_kernel_counts_and_are_found_afterwards() {
     let root = root(1);
     let mut table = Table::default();
-    let identity = Identity::of_node(&root, 7, &file("a", b""));
+    let identity = Identity::of_node(&root, (7, 0), &file("a", b""));
     let ino = table.remember(&identity, &place(&root, 3));
     table.remember(&identity, &place(&root, 3));
     table.forget(ino, 1);
@@ -98,7 +113,7 @@ fn memory_of_forgotten_nodes_is_bounded() {
     let root = root(1);
     let mut table = Table::default();
     for n in 0..TRAIL_RECORDS.get() as u64 + 10 {
-        let identity = Identity::of_node(&root, 7, &file(&n.to_string(), b""));
+        let identity = Identity::of_node(&root, (7, n), &file(&n.to_string(), b""));
         let ino = table.remember(&identity, &place(&root, n));
         table.forget(ino, 1);
     }

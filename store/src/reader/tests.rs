@@ -88,11 +88,11 @@ impl World {
         self.parts.catalog.set_staged(self.row().no, false).unwrap();
     }
 
-    fn reader(&self) -> Reader {
+    fn reader(&self) -> Arc<Reader> {
         self.reader_with(Arc::new(BlockCache::in_memory(64 << 20)))
     }
 
-    fn reader_with(&self, cache: Arc<BlockCache>) -> Reader {
+    fn reader_with(&self, cache: Arc<BlockCache>) -> Arc<Reader> {
         let policy = TransferPolicy { retry_budget: Duration::from_secs(1), ..TransferPolicy::default() };
         let transfer = Transfer::new(self.vault.clone(), self.clock.clone(), policy).unwrap();
         Reader::new(ReaderParts {
@@ -189,8 +189,59 @@ fn reading_on_fetches_further_and_further_ahead() {
         world.assert_reads(&reader, n);
     }
     let stats = reader.stats();
-    assert!(stats.vault_requests <= 10, "10 MB in {stats:?}");
+    assert!(stats.vault_requests <= 24, "10 MB in {stats:?}");
     assert!(stats.vault_bytes <= world.row().entry.len, "no byte twice: {stats:?}");
+}
+
+/// Waits until something that other threads do is done.
+fn until(mut done: impl FnMut() -> bool) {
+    (0..2000).take_while(|_| !done()).for_each(|_| std::thread::sleep(Duration::from_millis(5)));
+    assert!(done(), "not done within 10 s");
+}
+
+#[test]
+fn whoever_reads_on_finds_the_next_frames_decoded_and_whoever_jumps_does_not() {
+    let world = World::new();
+    let reader = world.reader();
+    (0..4).for_each(|n| world.assert_reads(&reader, n));
+    until(|| reader.is_warm(&world.chunks[5].0, 0..100_000));
+    let reader = world.reader();
+    for n in [90, 3, 60, 33, 71, 12] {
+        world.assert_reads(&reader, n);
+    }
+    let decoded = reader.stats().frames_decoded;
+    assert!(decoded <= 18, "{decoded} frames for 6 chunks of at most 3");
+}
+
+#[test]
+fn whoever_reads_on_in_a_vault_has_the_next_bytes_fetched() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    (0..6).for_each(|n| world.assert_reads(&reader, n));
+    until(|| matches!(reader.tier(&world.chunks[12].0).unwrap(), Tier::Cache | Tier::Memory));
+}
+
+#[test]
+fn many_who_want_the_same_range_of_a_vault_cause_one_request() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let barrier = std::sync::Barrier::new(8);
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (world, reader, barrier) = (&world, &reader, &barrier);
+            // Different frames of one block.
+            scope.spawn(move || {
+                barrier.wait();
+                let from = 30_000 * (n % 2);
+                let read =
+                    reader.chunk_range(&world.chunks[40].0, from..from + 100, Deadline::NEVER).unwrap();
+                assert!(read == world.chunks[40].1[from as usize..from as usize + 100]);
+            });
+        }
+    });
+    assert!(reader.stats().vault_requests <= 2, "{:?}", reader.stats());
 }
 
 #[test]

@@ -44,9 +44,9 @@ pub(super) fn compress(content: &[u8], level: i32, out: &mut Vec<u8>) -> Option<
 pub(super) fn decompress(payload: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), FormatError> {
     check_frame(payload, raw_len)?;
     out.clear();
-    out.resize(raw_len, 0);
-    let written = UNPRESS
-        .with_borrow_mut(|slot| slot.get_or_insert_with(DCtx::create).decompress(&mut out[..], payload));
+    out.reserve_exact(raw_len);
+    let written =
+        UNPRESS.with_borrow_mut(|slot| slot.get_or_insert_with(DCtx::create).decompress(out, payload));
     if written != Ok(raw_len) {
         out.clear();
         return Err(FormatError::damaged("compressed content does not decode"));

@@ -1,0 +1,327 @@
+//! Reading ahead: what a reader will want next is decoded, and fetched from vaults, before it asks.
+//!
+//! Packs are filled in the order in which a source was walked. So whoever reads a file from its beginning, or copies a
+//! directory, goes through the frames of a pack in order and on into the pack after it. That is what is watched here: a
+//! *trail* for each pack that is being read. A reader that jumps about leaves no trail and causes no work.
+//!
+//! - Decoding is ahead by a few frames, twice as many with each step, up to [`DECODE_MAX`].
+//! - Fetching from a vault is ahead by a *window* of bytes. It doubles each time a reader had to wait for a vault, and stays
+//!   when nobody waits any more: so it comes to rest at what bandwidth times delay asks for, as in TCP's slow start, whatever both are.
+//!
+//! Nothing here is waited for, and nothing that fails here is told: who needs the bytes will ask for them and hear why.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use crossbeam_channel::{Sender, bounded};
+use lru::LruCache;
+
+use super::{PackMap, Reader};
+use crate::cache::GRID;
+use crate::catalog::PackNo;
+
+/// Packs whose readers are remembered.
+const TRAILS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// Frames that may be left out without breaking a trail: an image that changed has some of its chunks elsewhere.
+const GAP: u32 = 16;
+/// Frames decoded ahead at most: 2 MiB.
+const DECODE_MAX: u32 = 16;
+/// Frames that a thread decodes in one go.
+const DECODE_BATCH: u32 = 4;
+/// Steps after which decoding ahead begins.
+const DECODE_FROM: u32 = 2;
+/// Bytes fetched ahead at first, and at most.
+const WINDOW_MIN: u64 = 1 << 20;
+const WINDOW_MAX: u64 = 32 << 20;
+/// Bytes of one request at most.
+const REQUEST_MAX: u64 = 4 << 20;
+/// Requests to vaults at once.
+const FETCHING: usize = 16;
+/// Jobs that may wait; what does not fit is not done.
+const WAITING: usize = 256;
+
+/// How somebody reads a pack.
+#[derive(Clone, Copy, Debug)]
+struct Trail {
+    /// Frame after the last one read.
+    next: u32,
+    /// Steps forward without a jump.
+    run: u32,
+    /// Frames before this one are decoded or about to be.
+    decoded: u32,
+    /// Bytes before this one are fetched or about to be.
+    fetched: u64,
+    window: u64,
+    /// Whether places of all its chunks were learned.
+    learned: bool,
+    /// Whether the pack after it was begun.
+    passed_on: bool,
+}
+
+impl Trail {
+    fn beginning_at(next: u32) -> Self {
+        let window = WINDOW_MIN;
+        Self { next, run: 0, decoded: next, fetched: 0, window, learned: false, passed_on: false }
+    }
+
+    /// Notes that these frames were read; says whether that was a step forward.
+    fn step(&mut self, frames: &Range<u32>) -> bool {
+        if frames.end <= self.next && frames.end + GAP >= self.next {
+            return false;
+        }
+        if frames.start + 1 < self.next || frames.start > self.next.saturating_add(GAP) {
+            let learned = self.learned;
+            *self = Self { learned, ..Self::beginning_at(frames.end) };
+            return false;
+        }
+        self.next = frames.end;
+        self.run = self.run.saturating_add(1);
+        true
+    }
+
+    /// Frames to decode, and how many of the pack after it.
+    fn decode(&mut self, all: u32) -> (Range<u32>, u32) {
+        if self.run < DECODE_FROM {
+            return (0..0, 0);
+        }
+        let want = 1_u32.checked_shl(self.run).unwrap_or(DECODE_MAX).min(DECODE_MAX);
+        let (from, to) = (self.decoded.max(self.next), self.next + want);
+        // Half of it at a time: waking a thread for each frame costs more than it gains.
+        if (from - self.next) * 2 > want {
+            return (0..0, 0);
+        }
+        self.decoded = to.min(all);
+        (from.min(all)..self.decoded, to.saturating_sub(all))
+    }
+
+    /// Bytes to fetch, and how many of the pack after it.
+    fn fetch(&mut self, at: u64, all: u64) -> (Range<u64>, u64) {
+        let (from, to) = (self.fetched.max(at), at + self.window);
+        if (from - at) * 2 > self.window {
+            return (0..0, 0);
+        }
+        self.fetched = to.min(all);
+        (from.min(all)..self.fetched, to.saturating_sub(all))
+    }
+}
+
+/// What a thread ahead does.
+#[derive(Debug)]
+enum Job {
+    Learn(PackNo),
+    Decode(PackNo, Range<u32>),
+    Fetch(PackNo, Range<u64>),
+    /// Goes on with the pack after this one: so many frames, or bytes if it must be fetched.
+    Next {
+        after: PackNo,
+        frames: u32,
+        bytes: u64,
+        window: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Lane {
+    name: &'static str,
+    threads: usize,
+    queue: OnceLock<Sender<Job>>,
+}
+
+/// The trails, and threads that start with the first one.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    reader: Weak<Reader>,
+    window_max: u64,
+    trails: Mutex<LruCache<PackNo, Trail>>,
+    decoding: Lane,
+    fetching: Lane,
+}
+
+impl Ahead {
+    /// Reads ahead for `reader`, in vaults by no more than `window_max` bytes.
+    pub(super) fn new(reader: Weak<Reader>, window_max: u64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4);
+        Self {
+            reader,
+            window_max: window_max.min(WINDOW_MAX),
+            trails: Mutex::new(LruCache::new(TRAILS)),
+            decoding: Lane { name: "holdfast-decode", threads: cores, queue: OnceLock::new() },
+            fetching: Lane { name: "holdfast-fetch", threads: FETCHING, queue: OnceLock::new() },
+        }
+    }
+
+    /// These frames of a pack are wanted now.
+    pub(super) fn touched(&self, map: &PackMap, frames: &Range<usize>) {
+        let frames = frames.start as u32..frames.end as u32;
+        let mut trails = self.trails();
+        let Some(trail) = trails.get_mut(&map.row.no) else {
+            trails.put(map.row.no, Trail::beginning_at(frames.end));
+            return;
+        };
+        if trail.step(&frames) {
+            let mut ahead = *trail;
+            let jobs = self.jobs(map, &mut ahead);
+            *trail = ahead;
+            drop(trails);
+            jobs.into_iter().for_each(|job| self.submit(job));
+        }
+    }
+
+    /// Somebody had to wait for bytes of this pack.
+    pub(super) fn waited(&self, no: PackNo) {
+        if let Some(trail) = self.trails().get_mut(&no).filter(|trail| trail.run > 0) {
+            trail.window = (trail.window * 2).min(self.window_max);
+        }
+    }
+
+    fn trails(&self) -> MutexGuard<'_, LruCache<PackNo, Trail>> {
+        self.trails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self, map: &PackMap, trail: &mut Trail) -> Vec<Job> {
+        let no = map.row.no;
+        let mut jobs = Vec::new();
+        if !std::mem::replace(&mut trail.learned, true) {
+            jobs.push(Job::Learn(no));
+        }
+        let all = map.row.entry.frames.len() as u32;
+        let (mut frames, mut bytes) = (0, 0);
+        if !map.row.staged && self.window_max > 0 {
+            let at = map.block_of(trail.next.min(all).saturating_sub(1) as usize).end;
+            let (fetch, more) = trail.fetch(at, map.row.entry.len);
+            jobs.extend(requests(fetch, trail.window).map(|bytes| Job::Fetch(no, bytes)));
+            bytes = more;
+        }
+        let (decode, more) = trail.decode(all);
+        frames = frames.max(more);
+        jobs.extend(batches(decode).map(|frames| Job::Decode(no, frames)));
+        if (frames > 0 || bytes > 0) && !std::mem::replace(&mut trail.passed_on, true) {
+            jobs.push(Job::Next { after: no, frames, bytes, window: trail.window });
+        }
+        jobs
+    }
+
+    fn submit(&self, job: Job) {
+        let lane = if matches!(job, Job::Fetch(..)) { &self.fetching } else { &self.decoding };
+        let queue = lane.queue.get_or_init(|| self.start(lane));
+        let _ = queue.try_send(job);
+    }
+
+    fn start(&self, lane: &Lane) -> Sender<Job> {
+        let (queue, jobs) = bounded(WAITING);
+        for _ in 0..lane.threads {
+            let (jobs, reader) = (jobs.clone(), self.reader.clone());
+            let work = move || {
+                for job in &jobs {
+                    let Some(reader) = reader.upgrade() else { return };
+                    reader.ahead.carry_out(&reader, job);
+                }
+            };
+            // Without a thread nothing is read ahead, and that is all.
+            let _ = std::thread::Builder::new().name(lane.name.into()).spawn(work);
+        }
+        queue
+    }
+
+    fn carry_out(&self, reader: &Reader, job: Job) {
+        let done = match job {
+            Job::Learn(no) => reader.learn_places(no),
+            Job::Decode(no, frames) => reader.decode_ahead(no, frames.start as usize..frames.end as usize),
+            Job::Fetch(no, bytes) => reader.fetch_ahead(no, bytes),
+            Job::Next { after, frames, bytes, window } => self.go_on(reader, after, frames, bytes, window),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "reading ahead");
+        }
+    }
+
+    /// Begins the pack after `after`, as if it had been read up to its beginning.
+    fn go_on(
+        &self,
+        reader: &Reader,
+        after: PackNo,
+        frames: u32,
+        bytes: u64,
+        window: u64,
+    ) -> Result<(), crate::error::StoreError> {
+        let Some(next) = reader.catalog.next_pack(after)? else { return Ok(()) };
+        let map = reader.pack_map(next)?;
+        let mut jobs = vec![Job::Learn(next)];
+        let mut trail = Trail { run: DECODE_FROM, window, learned: true, ..Trail::beginning_at(0) };
+        trail.decoded = frames.min(map.row.entry.frames.len() as u32);
+        if !map.row.staged {
+            trail.fetched = bytes.min(map.row.entry.len);
+            jobs.extend(requests(0..trail.fetched, window).map(|bytes| Job::Fetch(next, bytes)));
+        }
+        jobs.extend(batches(0..trail.decoded).map(|frames| Job::Decode(next, frames)));
+        if !map.row.staged && bytes > map.row.entry.len {
+            trail.passed_on = true;
+            jobs.push(Job::Next { after: next, frames: 0, bytes: bytes - map.row.entry.len, window });
+        }
+        let mut trails = self.trails();
+        // Somebody is there already, and knows better.
+        if trails.contains(&next) {
+            return Ok(());
+        }
+        trails.put(next, trail);
+        drop(trails);
+        jobs.into_iter().for_each(|job| self.submit(job));
+        Ok(())
+    }
+}
+
+/// A window in requests: several at once, and few.
+fn requests(bytes: Range<u64>, window: u64) -> impl Iterator<Item = Range<u64>> {
+    let len = (window / 4).next_multiple_of(GRID).clamp(GRID, REQUEST_MAX);
+    let starts = (bytes.start..bytes.end).step_by(len as usize);
+    starts.map(move |start| start..(start + len).min(bytes.end))
+}
+
+fn batches(frames: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+    let starts = (frames.start..frames.end).step_by(DECODE_BATCH as usize);
+    starts.map(move |start| start..(start + DECODE_BATCH).min(frames.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trail_grows_while_reading_goes_on_and_ends_with_a_jump() {
+        let mut trail = Trail::beginning_at(10);
+        assert!(trail.step(&(10..11)));
+        assert_eq!(trail.decode(100), (0..0, 0), "one step is no trail");
+        assert!(trail.step(&(10..12)), "a read that begins in the frame where the last one ended");
+        assert_eq!(trail.decode(100), (12..16, 0));
+        assert!(!trail.step(&(11..12)), "the same frame again");
+        assert!(trail.step(&(12..13)) && trail.step(&(14..15)));
+        assert_eq!(trail.decode(100), (16..31, 0));
+        assert!(trail.step(&(15..16)));
+        assert_eq!(trail.decode(100), (0..0, 0), "more than half of it is under way");
+        assert!(!trail.step(&(80..81)));
+        assert_eq!((trail.run, trail.decode(100)), (0, (0..0, 0)));
+        assert!(!trail.step(&(40..41)), "backwards");
+    }
+
+    #[test]
+    fn a_trail_goes_on_into_the_next_pack() {
+        let mut trail = Trail { run: 9, ..Trail::beginning_at(95) };
+        assert!(trail.step(&(95..96)));
+        assert_eq!(trail.decode(100), (96..100, 12));
+        let mut trail = Trail { window: 1000, ..Trail::beginning_at(0) };
+        assert_eq!(trail.fetch(200, 900), (200..900, 300));
+        assert_eq!(trail.fetch(300, 900), (0..0, 0), "more than half of it is under way");
+        assert_eq!(trail.fetch(800, 900), (900..900, 900));
+    }
+
+    #[test]
+    fn a_window_is_a_few_requests_on_the_grid() {
+        let all: Vec<_> = requests(0..WINDOW_MIN, WINDOW_MIN).collect();
+        assert_eq!(all.len(), 4);
+        assert!(all.iter().all(|r| r.start % GRID == 0 && r.end - r.start == GRID));
+        let long: Vec<_> = requests(0..WINDOW_MAX, WINDOW_MAX).collect();
+        assert_eq!((long.len(), long[0].end), (8, REQUEST_MAX));
+        assert_eq!(batches(3..10).collect::<Vec<_>>(), [3..7, 7..10]);
+    }
+}
