@@ -18,7 +18,7 @@ use holdfast_store::vault::VaultError;
 pub enum Done {
     /// All of it was done.
     Whole,
-    /// It was done, but some of the data could not be read.
+    /// It was done, but some data of the source or of the store could not be read; a line told of each.
     Partial,
 }
 
@@ -137,6 +137,41 @@ impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         self.kind.exit_code()
+    }
+}
+
+/// What failed of several things that are done whatever becomes of the others.
+#[derive(Debug, Default)]
+pub struct Failures(Vec<Failure>);
+
+impl Failures {
+    /// What was done, or nothing and the failure is kept; one that ends everything is returned.
+    pub fn note<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(failure) if matches!(failure.kind, Kind::Interrupted | Kind::PipeClosed) => Err(failure),
+            Err(failure) => {
+                if !self.0.contains(&failure) {
+                    self.0.push(failure);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// `done`, unless something failed. Of several failures each is named as a cause, and the first one's hint is given.
+    pub fn or(mut self, done: Done) -> Outcome {
+        if self.0.len() < 2 {
+            return self.0.pop().map_or(Ok(done), Err);
+        }
+        let kind = if self.0.iter().all(|other| other.kind == self.0[0].kind) {
+            self.0[0].kind
+        } else {
+            Kind::Failed
+        };
+        let hint = self.0.iter().find_map(|failure| failure.hint.clone());
+        let causes = self.0.iter().map(|failure| failure.message.clone()).collect();
+        Err(Failure { kind, message: format!("{} things failed", self.0.len()), causes, hint })
     }
 }
 
@@ -285,7 +320,10 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
             Some("the disk is full: free some room, or `holdfast prune` unused data")
         }
         K::PermissionDenied => Some("run as the owner of these files, or as root"),
-        K::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
+        K::ReadOnlyFilesystem => Some(
+            "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
+             mounted and restored; to write, mount it writable again or `holdfast recover` from a vault to another disk",
+        ),
         K::NotADirectory => {
             Some("a file stands where a directory should be: move it away or name another path")
         }

@@ -70,7 +70,7 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
-    /// The usual: nobody else let in, 30 s, as many threads as cores (2 to 8) and 16 for vaults.
+    /// The usual: nobody else let in, 60 s, as many threads as cores (2 to 8) and 16 for vaults.
     pub fn new(mountpoint: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         Self {
@@ -79,7 +79,7 @@ impl MountOptions {
             allow_other: false,
             over_nonempty: false,
             keep_clear: Vec::new(),
-            read_timeout: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(60),
             session_threads: cores.clamp(2, 8),
             local_threads: cores.max(2),
             vault_threads: 16,

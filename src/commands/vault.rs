@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 use holdfast_store::store::Store;
+use holdfast_store::vault::VaultError;
 use holdfast_store::{copy, names};
 use serde::Serialize;
 
@@ -31,6 +32,13 @@ Examples:
 pub struct VaultArgs {
     #[command(subcommand)]
     action: VaultAction,
+}
+
+impl VaultArgs {
+    /// Whether a vault is written to.
+    pub fn writes(&self) -> bool {
+        !matches!(self.action, VaultAction::List)
+    }
 }
 
 /// What to do with vaults.
@@ -124,6 +132,7 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
         let local = points.iter().filter(|point| point.staged && !point.vaults.contains(no)).count() as u64;
         let (bytes, trouble) = match transfer.list_all(names::PACKS) {
             Ok(packs) => (packs.iter().map(|pack| pack.len).sum(), None),
+            Err(error @ VaultError::Cancelled) => return Err(error.into()),
             Err(error) => (0, Some(error.to_string())),
         };
         lines.push(VaultLine {

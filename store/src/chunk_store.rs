@@ -148,7 +148,7 @@ impl Ingest {
 
     fn failed(&self) -> StoreError {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        StoreError::invalid(failure.unwrap_or_else(|| "the session has ended".into()))
+        StoreError::Ended { detail: failure.unwrap_or_else(|| "it was finished".into()) }
     }
 
     fn lock_claimed(&self) -> std::sync::MutexGuard<'_, HashSet<ChunkId>> {
@@ -200,7 +200,7 @@ fn pack_groups(
     let send = |builder: PackBuilder| {
         finished
             .send(builder.finish(&parts.sealer))
-            .map_err(|_| StoreError::invalid("the pack writer has ended"))
+            .map_err(|_| StoreError::Ended { detail: "the pack writer has ended".into() })
     };
     // Data packs are filled: room for one at once instead of doubling beyond it. Tree packs are often small.
     let room = |kind| if kind == PackKind::Data { parts.pack_len + GROUP_LEN as usize } else { 0 };

@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PACK_LIMIT;
-use crate::point::{self, Session as VaultSession};
+use crate::point::{self, VaultSession};
 use crate::store::{SMALL_OBJECT, Store, StoreHead, of_vault};
 use crate::transfer::Transfer;
 use crate::tree::reach::reachable;

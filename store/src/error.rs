@@ -126,6 +126,12 @@ pub enum StoreError {
         /// What was waited for.
         what: String,
     },
+    /// A session that adds chunks has ended and takes no more; whoever ends it is told why.
+    #[error("the session has ended: {detail}")]
+    Ended {
+        /// Why, as far as it is known.
+        detail: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -173,7 +179,7 @@ impl StoreError {
             },
             Self::Catalog { class, .. } => *class,
             Self::Vault { source, .. } => source.class(),
-            Self::Timeout { .. } => ErrorClass::Unavailable,
+            Self::Timeout { .. } | Self::Ended { .. } => ErrorClass::Unavailable,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Invalid { .. } => ErrorClass::Invalid,
         }

@@ -99,6 +99,7 @@ pub struct Store {
     vaults: Vec<(VaultNo, String, Arc<Transfer>)>,
     clock: Arc<dyn Clock>,
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
+    read_only: bool,
 }
 
 /// Bound of parsed pages in memory.
@@ -163,7 +164,9 @@ impl Store {
         Ok(StoreHead { vault, config, slots })
     }
 
-    /// Opens the store in `dir`. A missing or damaged catalog is made again from what staging holds.
+    /// Opens the store in `dir`. A missing or damaged catalog is made again from what staging holds. On a file system where
+    /// nothing can be written the catalog is made in memory, for as long as the store is open: reading goes on, and all that
+    /// writes ends with `Io` (read-only).
     pub fn open(
         dir: &Path,
         ring: &KeyRing,
@@ -184,9 +187,14 @@ impl Store {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
         let staging = Staging::new(files);
-        let catalog = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
-        let store =
-            Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
+        let read_only = is_read_only(dir);
+        let catalog = match read_only {
+            true => Catalog::in_memory(&head.vault.0)?,
+            false => Catalog::open(&dir.join("catalog.db"), &head.vault.0)?,
+        };
+        let (sealer, catalog) = (Arc::new(sealer), Arc::new(catalog));
+        let mut store = Self::assemble(dir, head.config, config, sealer, staging, catalog, options)?;
+        store.read_only = read_only;
         store.fill_catalog(monitor)?;
         Ok(store)
     }
@@ -236,6 +244,7 @@ impl Store {
             vaults,
             clock,
             decoded,
+            read_only: false,
         })
     }
 
@@ -427,6 +436,12 @@ pub fn unlock(head: &StoreHead, ring: &KeyRing) -> Result<(StoreConfig, Sealer),
     open().map_err(|e: FormatError| e.of("config"))
 }
 
+/// Whether the file system refuses every write, whoever asks.
+fn is_read_only(dir: &Path) -> bool {
+    use nix::unistd::{AccessFlags, access};
+    access(dir, AccessFlags::W_OK) == Err(nix::errno::Errno::EROFS)
+}
+
 fn not_a_directory(action: &'static str, dir: &Path) -> StoreError {
     StoreError::io(action, dir)(std::io::ErrorKind::NotADirectory.into())
 }
@@ -477,7 +492,7 @@ impl<'a> Session<'a> {
     pub fn commit(self, make: impl FnOnce(&Ingested) -> RecoveryPoint) -> Result<StoredPoint, StoreError> {
         let done = self.ingest.finish()?;
         let mut point = make(&done);
-        point.packs.clone_from(&done.packs);
+        point.list_packs(&done.packs);
         let object = point::object::seal_point(&point, &self.store.sealer)?;
         let hash = *blake3::hash(&object).as_bytes();
         self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,9 @@ const WORKERS: usize = 2;
 const BLOCKING_THREADS_MAX: usize = 2 * TransferPolicy::CONCURRENCY_MAX;
 /// Pages of a listing after which a vault that always promises another one is not believed.
 const PAGES_MAX: usize = 1 << 20;
+
+/// Between two looks at whether somebody asked to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How hard a transfer tries. Measured against Azurite behind a 60 ms round trip: reads scale to 16 at once,
 /// saturate at 32 and get slower at 64.
@@ -251,6 +254,22 @@ impl Transfer {
     /// Ends all calls, now and later, with `Cancelled`. What was under way may still take effect in the vault.
     pub fn cancel(&self) {
         self.inner.cancelled.send_replace(true);
+    }
+
+    /// Cancels, within a tenth of a second, once `asked` is true: a flag is all that a signal can raise.
+    pub fn cancel_when(&self, asked: Arc<AtomicBool>) {
+        let (inner, clock) = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.clock));
+        self.runtime.spawn(async move {
+            // Whoever gives the transfer up needs no watching any more.
+            while let Some(inner) = inner.upgrade() {
+                if asked.load(Ordering::SeqCst) {
+                    inner.cancelled.send_replace(true);
+                    return;
+                }
+                drop(inner);
+                clock.sleep(LOOK_EVERY).await;
+            }
+        });
     }
 
     /// What was done so far.

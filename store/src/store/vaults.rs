@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{POINT_LIMIT, Store};
 use crate::catalog::{Mark, PointRow, VaultNo};
 use crate::clock::Deadline;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::{IndexId, PackId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
@@ -21,10 +21,34 @@ use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// A vault that does not list its packs within this time is away, as far as a backup is concerned.
 const LISTING_WAIT: Duration = Duration::from_secs(30);
+/// A vault that was never looked at answers within this time, or the next command asks it again.
+const MEETING_WAIT: Duration = Duration::from_secs(10);
+
 impl Store {
     /// Fills a catalog that was made anew, from staging and from the vaults; also one whose filling was cut off. What it
     /// does not tell of is not there for anybody, so an error, and another process at work, are told.
     pub(super) fn fill_catalog(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        if self.read_only {
+            self.read_staging(monitor)?;
+        } else {
+            self.fill_from_staging(monitor)?;
+        }
+        for (no, address, transfer) in &self.vaults {
+            if self.catalog.has_mark(Mark::FilledFrom(*no))? {
+                continue;
+            }
+            if let Err(e) = self.meet(*no, transfer, monitor) {
+                if e.class() == ErrorClass::Cancelled {
+                    return Err(e);
+                }
+                let reason = format!("what it holds is not known yet: {e}");
+                monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         let filled = self.catalog.has_mark(Mark::Filled)?;
         // Whoever holds the lock knows of the points it makes.
         let lock = if filled && self.knows_staged_points()? { None } else { Some(self.lock()) };
@@ -37,19 +61,21 @@ impl Store {
             }
             self.catalog.set_mark(Mark::Filled, true)?;
         }
-        drop(lock);
-        for (no, address, transfer) in &self.vaults {
-            if self.catalog.has_mark(Mark::FilledFrom(*no))? {
-                continue;
-            }
-            // Whoever holds the lock met the vault when it opened the store.
-            let Ok(_lock) = self.lock() else { continue };
-            if let Err(e) = load_catalog(self, *no, transfer, monitor) {
-                let reason = format!("what it holds is not known yet: {e}");
-                monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
-            }
-        }
         Ok(())
+    }
+
+    /// Learns what a vault holds that was never looked at. It must answer soon: until then nobody is kept from the lock, and
+    /// whoever opens the store does not wait for a vault that is away.
+    fn meet(&self, no: VaultNo, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let soon = Deadline::after(self.clock.as_ref(), MEETING_WAIT);
+        transfer.list_all_by("keys/", soon).map_err(of_vault(transfer))?;
+        match self.lock() {
+            // Nobody can have the lock of a store that cannot be written.
+            Err(_) if self.read_only => load_catalog(self, no, transfer, monitor),
+            Ok(_lock) => load_catalog(self, no, transfer, monitor),
+            // Whoever holds the lock met the vault when it opened the store.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
@@ -72,6 +98,7 @@ impl Store {
             let deadline = Deadline::after(self.clock.as_ref(), LISTING_WAIT);
             match refresh_vault_by(self, *no, transfer, deadline, monitor) {
                 Ok(()) => seen.push(*no),
+                Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
                 Err(e) => tracing::warn!("vault {address}: {e}; nothing new relies on what it holds"),
             }
         }
