@@ -5,9 +5,10 @@ use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use nix::fcntl::OFlag;
 
 use super::files::{FileEntry, Files};
 
@@ -31,19 +32,33 @@ impl DiskFiles {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
+    /// The file, opened outside the lock: a disk that hesitates holds up nobody who reads another file.
     fn opened(&self, path: &str) -> io::Result<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = open.get(path) {
+        if let Some(file) = self.kept().get(path) {
             return Ok(file.clone());
         }
-        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-        let file = Arc::new(OpenOptions::new().read(true).custom_flags(flags).open(self.path(path))?);
-        open.put(path.to_owned(), file.clone());
+        let file = Arc::new(open_regular(&self.path(path))?);
+        self.kept().put(path.to_owned(), file.clone());
         Ok(file)
     }
 
+    fn kept(&self) -> MutexGuard<'_, LruCache<String, Arc<File>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn forget(&self, path: &str) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).pop(path);
+        self.kept().pop(path);
+    }
+}
+
+/// Opens a file for reading and nothing else: who opens a FIFO would wait for its writer, a link could lead anywhere.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file"))
     }
 }
 

@@ -36,6 +36,22 @@ fn objects_are_read_back_listed_and_removed() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_an_object_is_an_error_and_no_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Arc::new(DiskFiles::new(dir.path()));
+    std::fs::write(dir.path().join("object"), b"bytes").unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
+    let (done, ended) = std::sync::mpsc::channel();
+    let reader = files.clone();
+    std::thread::spawn(move || done.send(reader.read_exact_at("pipe", 0, &mut [0; 5])));
+    let read = ended.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for a writer");
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::InvalidInput);
+    let mut bytes = [0; 5];
+    files.read_exact_at("object", 0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"bytes");
+}
+
+#[test]
 fn no_fault_at_any_operation_leaves_a_torn_object() {
     let faults = [
         Fault::Once(ErrorKind::Other),

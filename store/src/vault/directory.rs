@@ -150,7 +150,7 @@ impl Inner {
 
     fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
         let path = self.path(name)?;
-        let open = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path);
+        let open = open_without_waiting(&path);
         let file = open.map_err(|e| self.missing(name, failed("open", &path, e)))?;
         let meta = file.metadata().map_err(|e| failed("read", &path, e))?;
         if !meta.is_file() {
@@ -307,11 +307,16 @@ impl Drop for Unfinished {
 /// Removes unfinished files whose writers are gone. Failing to is no failure: they are only litter.
 fn sweep(tmp: &Path) {
     for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
-        let abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        let abandoned = open_without_waiting(&entry.path()).is_ok_and(|file| file.try_lock().is_ok());
         if abandoned {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Opens what is there, also if it is a FIFO without a writer, and follows no link. Whoever reads asks what it is.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)
 }
 
 fn already_there(path: &Path) -> Result<PutNew, VaultError> {

@@ -115,6 +115,20 @@ async fn prepare_removes_what_nobody_writes_any_more_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_pipe_in_the_place_of_an_object_or_among_unfinished_ones_holds_nobody_up() {
+    let (dir, vault) = vault().await;
+    for path in [dir.path().join("pipe"), dir.path().join(TMP).join("pipe")] {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+    let soon = std::time::Duration::from_secs(20);
+    let object = name("pipe");
+    let read = tokio::time::timeout(soon, vault.get_range(&object, 0..5)).await;
+    assert!(matches!(read, Ok(Err(VaultError::Invalid { .. }))), "{read:?}");
+    assert_eq!(vault.stat(&object).await.unwrap(), None);
+    tokio::time::timeout(soon, vault.prepare()).await.expect("it waits for a writer").unwrap();
+}
+
+#[tokio::test]
 async fn nothing_unfinished_stays_behind_a_put() {
     let (dir, vault) = vault().await;
     for _ in 0..2 {
