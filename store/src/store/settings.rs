@@ -40,8 +40,17 @@ impl Settings {
             }
             Ok(_) => std::fs::read(&path).map_err(StoreError::io("read", &path))?,
         };
-        serde_json::from_slice(&bytes)
-            .map_err(|e| StoreError::corrupt(path.display().to_string(), e.to_string()))
+        Self::parse(&bytes).map_err(|detail| StoreError::corrupt(path.display().to_string(), detail))
+    }
+
+    /// Objects alone: a list in the place of one would pass for an object without fields, and no vault would be asked.
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let vaults = value.get("vaults").and_then(|vaults| vaults.as_array()).into_iter().flatten();
+        if !value.is_object() || !vaults.into_iter().all(serde_json::Value::is_object) {
+            return Err("it is not of the form {\"vaults\": [{\"url\": ADDRESS}]}".to_owned());
+        }
+        serde_json::from_value(value).map_err(|e| e.to_string())
     }
 
     /// Replaces the settings, durably and atomically.
@@ -61,5 +70,31 @@ impl Settings {
             std::fs::File::open(dir)?.sync_all()
         };
         write().map_err(StoreError::io("write", &path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_loaded_and_what_was_never_saved_names_no_vault() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Settings::load(dir.path()).unwrap(), Settings::default());
+        let settings = Settings { vaults: vec![VaultSetting { url: "/mnt/usb".into() }] };
+        settings.save(dir.path()).unwrap();
+        assert_eq!(Settings::load(dir.path()).unwrap(), settings);
+    }
+
+    #[test]
+    fn settings_of_another_shape_are_damaged_and_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in
+            ["", "[]", "null", "7", "[[]]", "{\"vaults\":[[\"/a\"]]}", "{\"vaults\":{}}", "{\"other\":1}"]
+        {
+            std::fs::write(dir.path().join(FILE), text).unwrap();
+            assert!(matches!(Settings::load(dir.path()), Err(StoreError::Corrupt { .. })), "{text}");
+        }
     }
 }
