@@ -1,6 +1,7 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
 mod lock;
+mod place;
 mod reconcile;
 mod settings;
 mod vaults;
@@ -15,7 +16,6 @@ pub(crate) use vaults::of_vault;
 pub use vaults::{learn_points, load_catalog, refresh_vault};
 
 use std::collections::HashMap;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -66,7 +66,7 @@ pub struct StoreHead {
     pub vault: VaultId,
     /// Its config object.
     pub config: Vec<u8>,
-    /// Its key slots.
+    /// Its key slots. One that cannot be read, or is too long to be one, is empty: damaged, and no reason to stop.
     pub slots: Vec<(SlotId, Vec<u8>)>,
 }
 
@@ -110,7 +110,8 @@ const UPLOADS_LOCK: &str = "lock.uploads";
 const MEMORY_RANGES: u64 = 32 << 20;
 
 impl Store {
-    /// Makes a store in `dir` (which must be missing or empty) with at least one key slot.
+    /// Makes a store in `dir` with at least one key slot. The directory must be missing or empty, or hold only what an earlier run
+    /// left that was cut off before the store was one.
     pub fn create(
         dir: &Path,
         sealer: &Sealer,
@@ -121,25 +122,7 @@ impl Store {
         Self::place(dir, &config, slots)
     }
 
-    fn place(dir: &Path, config: &[u8], slots: &[(SlotId, Vec<u8>)]) -> Result<(), StoreError> {
-        if slots.is_empty() {
-            return Err(StoreError::invalid("a store without a key slot could never be opened"));
-        }
-        make_dir(dir)?;
-        if std::fs::read_dir(dir).map_err(StoreError::io("read", dir))?.next().is_some() {
-            let what = if dir.join("config").exists() { "a store" } else { "something else" };
-            return Err(StoreError::AlreadyThere { what: format!("{what} in {}", dir.display()) });
-        }
-        let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
-        staging.prepare()?;
-        for (id, bytes) in slots {
-            staging.put(&names::slot(id), bytes)?;
-        }
-        // The config last: a directory with a config is a store.
-        staging.put(&names::config(), config)
-    }
-
-    /// Makes a store in `dir` (which must be missing or empty) from what a vault shows: a machine that had nothing.
+    /// Makes a store in `dir`, as [`Self::create`], from what a vault shows: a machine that had nothing.
     pub fn adopt(dir: &Path, head: &StoreHead) -> Result<(), StoreError> {
         Self::place(dir, &head.config, &head.slots)
     }
@@ -155,10 +138,13 @@ impl Store {
         let vault = StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
         let mut slots = Vec::new();
         for object in staging.list("keys")? {
-            if let (Some(id), Some(bytes)) =
-                (names::slot_of(&object.name), staging.read_all(&object.name, SMALL_OBJECT)?)
-            {
-                slots.push((id, bytes));
+            let Some(id) = names::slot_of(&object.name) else { continue };
+            match staging.read_all(&object.name, SMALL_OBJECT) {
+                Ok(bytes) => slots.extend(bytes.map(|bytes| (id, bytes))),
+                Err(e) => {
+                    tracing::warn!("{e}");
+                    slots.push((id, Vec::new()));
+                }
             }
         }
         Ok(StoreHead { vault, config, slots })
@@ -444,17 +430,6 @@ fn is_read_only(dir: &Path) -> bool {
 
 fn not_a_directory(action: &'static str, dir: &Path) -> StoreError {
     StoreError::io(action, dir)(std::io::ErrorKind::NotADirectory.into())
-}
-
-fn make_dir(dir: &Path) -> Result<(), StoreError> {
-    if dir.exists() && !dir.is_dir() {
-        return Err(not_a_directory("make directory", dir));
-    }
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(StoreError::io("make directory", dir))?;
-    // An empty directory that was there may be open to others: what a store shows of itself is its owner's.
-    let private = std::fs::Permissions::from_mode(0o700);
-    std::fs::set_permissions(dir, private).map_err(StoreError::io("close to others", dir))
 }
 
 /// A point in the making.

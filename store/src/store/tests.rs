@@ -321,3 +321,15 @@ fn every_point_in_a_vault_restores_from_the_vault_alone() {
         assert!(restore(&there, point).unwrap() == sample(version));
     }
 }
+
+#[test]
+fn a_slot_that_is_too_long_to_be_one_closes_no_store() {
+    let home = Home::new();
+    let slot = home.path().join(names::slot(&SlotId([9; 16])).as_str());
+    for len in [SMALL_OBJECT + 1, 3 << 40] {
+        std::fs::File::create(&slot).unwrap().set_len(len).unwrap();
+        let slots = Store::head(&home.path()).unwrap().slots;
+        assert_eq!(slots.len(), 2);
+        assert!(slots.contains(&(SlotId([9; 16]), Vec::new())), "{slots:?}");
+    }
+}
