@@ -12,9 +12,9 @@ use holdfast_store::seal::sheet::parse_words;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotError, SlotKind};
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreOptions};
 use holdfast_store::transfer::{Transfer, TransferPolicy};
-use holdfast_store::vault::Vault;
 use holdfast_store::vault::address::{self, VaultAddress};
 use holdfast_store::vault::unaddressable::UnaddressableVault;
+use holdfast_store::vault::{Vault, VaultError};
 use holdfast_store::{StoreError, names};
 
 use crate::commands::Context;
@@ -116,15 +116,18 @@ pub fn connect(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer
 
 /// The same for what must be done even when the program is asked to stop: taking back what would else be half done.
 pub fn connect_to_the_end(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer>), Failure> {
-    let address: VaultAddress = match url.contains("://") {
-        true => url.parse()?,
-        // A plain path may be relative where a person types it.
-        false => VaultAddress::Directory(
-            std::path::absolute(url).map_err(|error| Failure::io("find", Path::new(url), &error))?,
-        ),
-    };
+    let address = parse_address(url)?;
     let vault = address::open(&address, &context.settings.credentials)?;
     Ok((address.to_string(), transfer_to(context, vault)?))
+}
+
+/// A vault's address as a person types it: a plain path may be relative.
+pub fn parse_address(url: &str) -> Result<VaultAddress, Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("the vault {url:?}: {error}"));
+    if url.contains("://") {
+        return url.parse().map_err(|error: VaultError| usage(&error));
+    }
+    std::path::absolute(url).map(VaultAddress::Directory).map_err(|error| usage(&error))
 }
 
 fn transfer_to(context: &Context<'_>, vault: Arc<dyn Vault>) -> Result<Arc<Transfer>, Failure> {

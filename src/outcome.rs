@@ -197,7 +197,9 @@ impl From<ProtectError> for Failure {
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
-        let failure = Self::failed(error.to_string()).caused_by(&error);
+        // Rules come from the command line.
+        let kind = if matches!(error, SourceError::Rule { .. }) { Kind::Usage } else { Kind::Failed };
+        let failure = Self::new(kind, error.to_string()).caused_by(&error);
         if error.denied() { failure.hint("run as the owner of the data, or as root") } else { failure }
     }
 }

@@ -277,6 +277,10 @@ fn in_vaults(places: &Places) -> String {
 }
 
 fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
+    if prefix.is_empty() {
+        return Err(Failure::usage("a slot is named by its id or the beginning of it")
+            .hint("`holdfast key list` shows the slots"));
+    }
     let head = Store::head(context.settings.store()?)?;
     let (id, bytes) = by_prefix(&head.slots, prefix)?;
     let ring = ring::open_as_ever(context, &head)?.ring;
