@@ -83,6 +83,15 @@ fn writes(verb: &Verb) -> bool {
     }
 }
 
+/// Whether a verb goes on after it is done, answering other programs.
+pub fn serves(verb: &Verb) -> bool {
+    match verb {
+        Verb::Mount(_) => true,
+        Verb::Recover(args) => args.mounts(),
+        _ => false,
+    }
+}
+
 fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
     match verb {
         Verb::Quickstart(args) => quickstart::run(context, &args),

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::commands::Context;
 use crate::open::{Bounds, connect, open_unlocked};
 use crate::outcome::Failure;
+use crate::places::{is_same_directory, refuse_own};
 use crate::secrets::Secret;
 use crate::terminal::Terminal;
 
@@ -41,18 +42,28 @@ pub struct Made {
     pub sheet: RecoverySheet,
     /// Where this machine's key lies, if it has one.
     pub machine_key: Option<PathBuf>,
-    /// Addresses of its vaults as they are kept.
+    /// Addresses of the vaults that it shall have.
     pub vaults: Vec<String>,
-    /// Why not all vaults are ready, if so. Whoever made the store ends with it, after the sheet reached a person: there is
-    /// no second chance to show that.
-    pub vault_failure: Option<Failure>,
+    ring: KeyRing,
 }
 
-/// Makes the store, and its vaults ready. Vaults come last: what fails there can be done again with `vault add`, and is told
-/// in what is returned.
+impl Made {
+    /// Makes its vaults ready, which is last: the sheet has reached a person, and what fails here can be done again.
+    pub fn add_vaults(&self, context: &Context<'_>, dir: &Path) -> Result<(), Failure> {
+        add_vaults(context, dir, &self.id, &self.ring, &self.vaults).map_err(|failure| {
+            also(
+                failure,
+                "the store exists and its recovery sheet is valid: `holdfast vault add URL` finishes it",
+            )
+        })
+    }
+}
+
+/// Makes the store. Its vaults are only looked at as addresses: before the sheet is handed out nothing is waited for.
 pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Failure> {
     let addresses =
         new.vaults.iter().map(|url| Ok(connect(context, url)?.0)).collect::<Result<Vec<_>, Failure>>()?;
+    addresses.iter().try_for_each(|address| refuse_own(new.dir, address))?;
     let now = context.terminal.clock().now().seconds;
     let (id, ring) = (VaultId::random(), KeyRing::generate(now));
     let keys = Keys { context, id: &id, ring: &ring, now };
@@ -69,12 +80,11 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
         // A key to a store that was never made.
         machine_key.iter().for_each(|file| drop(std::fs::remove_file(file)));
     })?;
-    let vault_failure = add_vaults(context, new.dir, &id, &ring, &addresses).err().map(store_exists);
     let SlotSecret::Recovery(key) = recovery else {
         return Err(Failure::failed("the recovery key is of another kind"));
     };
     let sheet = RecoverySheet { vault: id, addresses: addresses.clone(), key, created: now, slot };
-    Ok(Made { id, sheet, machine_key, vaults: addresses, vault_failure })
+    Ok(Made { id, sheet, machine_key, vaults: addresses, ring })
 }
 
 /// What `--json` prints of a new store, with restic's names.
@@ -91,27 +101,32 @@ struct Initialized<'a> {
 }
 
 /// Tells what was made. A recovery sheet that is in no file goes out in any case, also with `--json` and `-q`: nobody sees it
-/// again.
+/// again. If it cannot go out, that is the failure.
 pub fn hand_out(
     terminal: &Terminal,
     made: &Made,
     store: &Path,
     sheet_file: Option<&Path>,
 ) -> Result<(), Failure> {
+    let unseen = |failure| match sheet_file {
+        None => nobody_saw_the_sheet(&failure, store),
+        Some(_) => failure,
+    };
     if terminal.json() {
-        return terminal.json_line(&Initialized {
+        let line = Initialized {
             message_type: "initialized",
             id: made.id.hex(),
             repository: store.display().to_string(),
             vaults: &made.vaults,
             machine_key: made.machine_key.as_ref().map(|file| file.display().to_string()),
             recovery_key: sheet_file.is_none().then(|| words_of(&made.sheet.key).join(" ")),
-        });
+        };
+        return terminal.json_line(&line).map_err(unseen);
     }
     match sheet_file {
         Some(file) => terminal
             .say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
-        None => terminal.line(&made.sheet.render())?,
+        None => terminal.line(&made.sheet.render()).map_err(unseen)?,
     }
     terminal.say(&format!("store {} made in {}", made.id, store.display()))?;
     match &made.machine_key {
@@ -120,17 +135,29 @@ pub fn hand_out(
     }
 }
 
-/// A failure of a vault whose store was made all the same.
-fn store_exists(failure: Failure) -> Failure {
-    let finish = "the store exists and its recovery sheet is valid: `holdfast vault add URL` finishes it";
+/// A store that was made and whose sheet reached nobody. Also who reads no output, which is no failure else, must hear of it.
+fn nobody_saw_the_sheet(failure: &Failure, store: &Path) -> Failure {
+    let message = format!(
+        "the store in {} was made, and nobody saw its recovery sheet: {}",
+        store.display(),
+        failure.message
+    );
+    Failure::failed(message).hint(
+        "`holdfast key add --kind recovery` makes another sheet, and `holdfast vault add URL` the vaults ready",
+    )
+}
+
+/// A failure with one more way out.
+fn also(failure: Failure, hint: &str) -> Failure {
     let hint = match &failure.hint {
-        Some(hint) => format!("{hint}; {finish}"),
-        None => finish.to_owned(),
+        Some(first) => format!("{first}; {hint}"),
+        None => hint.to_owned(),
     };
     failure.hint(hint)
 }
 
-/// Makes vaults ready for a store and writes them into its settings.
+/// Makes vaults ready for a store and writes them into its settings. A directory that is a vault already is not another one
+/// because its path is written in another way.
 pub fn add_vaults(
     context: &Context<'_>,
     dir: &Path,
@@ -142,7 +169,10 @@ pub fn add_vaults(
     let store = open_unlocked(context, dir, id, ring, Bounds::default())?;
     let slots = Store::head(dir)?.slots;
     for url in addresses {
-        let (address, transfer) = connect(context, url)?;
+        let (given, _) = connect(context, url)?;
+        refuse_own(dir, &given)?;
+        let known = settings.vaults.iter().find(|vault| is_same_directory(&vault.url, &given));
+        let (address, transfer) = connect(context, known.map_or(given.as_str(), |vault| &vault.url))?;
         copy::prepare_vault(&store, &slots, &transfer)?;
         if !settings.vaults.iter().any(|known| known.url == address) {
             settings.vaults.push(VaultSetting { url: address });

@@ -9,6 +9,7 @@ mod credentials;
 mod json;
 mod open;
 mod outcome;
+mod places;
 mod point_spec;
 mod secrets;
 mod settings;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
-    terminal::log_to_stderr(cli.global.verbose, settings::log_filter());
+    terminal::log_to_stderr(cli.global.verbose, commands::serves(&cli.verb), settings::log_filter());
     if let Some(outcome) = commands::run_anywhere(terminal, &cli.verb) {
         return outcome;
     }

@@ -205,10 +205,12 @@ fn failure_as_json(failure: &Failure) -> String {
     serde_json::to_string(&error).unwrap_or_else(|_| r#"{"message_type":"exit_error","code":1}"#.to_owned())
 }
 
-/// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`.
-pub fn log_to_stderr(verbose: u8, filter: Option<String>) {
+/// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`. What `serves` reads
+/// of programs has no other way to say why one failed, so its warnings are shown.
+pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) {
     use tracing_subscriber::EnvFilter;
     let by_verbosity = match verbose {
+        0 | 1 if serves => "holdfast=warn,holdfast_store=warn,holdfast_backup=warn,holdfast_fs=warn,error",
         0 | 1 => "error",
         2 => "holdfast=info,holdfast_store=info,holdfast_backup=info,holdfast_fs=info,error",
         _ => "debug",

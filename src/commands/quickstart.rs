@@ -89,7 +89,7 @@ fn make(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
             "      a vault on the same disk is lost with it: `holdfast vault add` takes one elsewhere\n";
         context.terminal.say(note)?;
     }
-    made.vault_failure.map_or(Ok(()), Err)
+    made.add_vaults(context, &places.store)
 }
 
 fn mount_if_not_mounted(context: &Context<'_>, places: &Places) -> Result<(), Failure> {

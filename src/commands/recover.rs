@@ -13,6 +13,7 @@ use super::mount::{MountArgs, mount_store, serve};
 use crate::create::add_machine_key;
 use crate::open::{Bounds, connect, open_slots, open_watched, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::places::refuse_own;
 use crate::terminal::text;
 
 /// Rebuild a store from a vault on a machine that has nothing
@@ -36,6 +37,13 @@ pub struct RecoverArgs {
     machine_key: bool,
 }
 
+impl RecoverArgs {
+    /// Whether it goes on as a mount.
+    pub fn mounts(&self) -> bool {
+        self.mount.is_some()
+    }
+}
+
 /// What `recover --json` prints.
 #[derive(Serialize)]
 struct Recovered {
@@ -50,6 +58,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let dir = context.settings.store()?;
     let begun = begun_in(dir)?;
     let (address, transfer) = connect(context, &args.url)?;
+    refuse_own(dir, &address)?;
     let head = copy::vault_head(&transfer).map_err(|error| no_store_there(error, &address))?;
     let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
     let ring = open_slots(&head, &secret_of(typed.reveal()))?;
@@ -80,10 +89,12 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     }
 }
 
-/// The store that an earlier run which was cut off made, if there is one; a failure if something else is there.
+/// The store that an earlier run which was cut off made, if there is one; a failure if something else is there. What a run left
+/// that was cut off while it made the store is nothing.
 fn begun_in(dir: &Path) -> Result<Option<StoreHead>, Failure> {
     match Store::head(dir) {
         Ok(head) => Ok(Some(head)),
+        Err(StoreError::NoStore { .. }) if Store::may_be_made_in(dir).is_ok() => Ok(None),
         Err(_) if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) => {
             Err(occupied(dir, "is not empty"))
         }
