@@ -131,7 +131,11 @@ pub fn parse_address(url: &str) -> Result<VaultAddress, Failure> {
 }
 
 fn transfer_to(context: &Context<'_>, vault: Arc<dyn Vault>) -> Result<Arc<Transfer>, Failure> {
-    Ok(Transfer::new(vault, Arc::clone(context.terminal.clock()), TransferPolicy::default())?)
+    let address = vault.address();
+    let transfer = Transfer::new(vault, Arc::clone(context.terminal.clock()), TransferPolicy::default())?;
+    let warn = context.terminal.warner();
+    transfer.tell_retries(move |error| warn(&format!("vault {address}: {error}; trying again")));
+    Ok(transfer)
 }
 
 /// The key ring: by this machine's key if there is one, else by the words or the passphrase that are named or typed.

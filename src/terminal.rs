@@ -11,16 +11,19 @@ pub mod signals;
 pub mod text;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_store::clock::Clock;
+use holdfast_store::clock::{Clock, Deadline};
 use serde::Serialize;
 
 use crate::outcome::{Failure, Kind};
 use face::{BarFace, Face, JsonFace, LineFace, QuietFace};
 pub use monitor::WorkMonitor;
 pub use output::Output;
+
+/// A warning is not repeated for so long.
+const SAID_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How much to show, and to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,14 +116,21 @@ impl Terminal {
 
     /// A warning on standard error, with `-q` too.
     pub fn warn(&self, text: &str) {
-        let text = text::printable_text(text);
-        let line = if self.show.json {
-            serde_json::json!({ "message_type": "warning", "message": text }).to_string()
-        } else {
-            format!("holdfast: warning: {text}")
-        };
-        // A person who closed standard error does not want it.
-        let _ = writeln!(io::stderr(), "{line}");
+        warn(text, self.show.json);
+    }
+
+    /// The same for whoever outlives the terminal, and may have the same to say over and over: that is told once a minute.
+    pub fn warner(&self) -> impl Fn(&str) + Send + Sync + 'static + use<> {
+        let (json, clock) = (self.show.json, Arc::clone(&self.clock));
+        let last: Mutex<Option<(String, Deadline)>> = Mutex::default();
+        move |text| {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let again = last.as_ref().is_some_and(|(said, until)| said == text && !until.passed(&*clock));
+            if !again {
+                warn(text, json);
+                *last = Some((text.to_owned(), Deadline::after(&*clock, SAID_FOR)));
+            }
+        }
     }
 
     /// Tells why the work could not be done.
@@ -148,6 +158,17 @@ impl Terminal {
         let (clock, cancelled) = (Arc::clone(&self.clock), Arc::clone(&self.cancelled));
         Arc::new(WorkMonitor::new(face(show), clock, cancelled, Arc::clone(told)))
     }
+}
+
+fn warn(text: &str, json: bool) {
+    let text = text::printable_text(text);
+    let line = if json {
+        serde_json::json!({ "message_type": "warning", "message": text }).to_string()
+    } else {
+        format!("holdfast: warning: {text}")
+    };
+    // A person who closed standard error does not want it.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn face(show: Show) -> Box<dyn Face> {

@@ -60,6 +60,9 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let (address, transfer) = connect(context, &args.url)?;
     refuse_own(dir, &address)?;
     let head = copy::vault_head(&transfer).map_err(|error| no_store_there(error, &address))?;
+    if head.slots.is_empty() {
+        return Err(no_slots(&address));
+    }
     let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
     let ring = open_slots(&head, &secret_of(typed.reveal()))?;
     // A wrong key or a damaged config ends it before anything is made.
@@ -125,6 +128,14 @@ fn no_store_there(error: StoreError, address: &str) -> Failure {
         }
         other => other.into(),
     }
+}
+
+/// No passphrase is to blame: there is nothing that it could open.
+fn no_slots(address: &str) -> Failure {
+    Failure::failed(format!("the vault {address} shows the config of a store and no key slot")).hint(
+        "its directory or container of keys was emptied, or something on the way answers in its place; \
+         where the store still is, `holdfast vault add URL` puts the slots back",
+    )
 }
 
 fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failure> {

@@ -10,8 +10,8 @@
 //! the frame or the hash of the object to say: a bit that flips on the way is not seen here.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,6 +144,7 @@ struct Inner {
     put_permits: Semaphore,
     cancelled: watch::Sender<bool>,
     counters: Counters,
+    teller: OnceLock<retry::Teller>,
 }
 
 impl Transfer {
@@ -156,8 +157,8 @@ impl Transfer {
         let at_once = policy.concurrency.clamp(1, TransferPolicy::CONCURRENCY_MAX);
         let (permits, put_permits) = (Semaphore::new(at_once), Semaphore::new(at_once.div_ceil(2)));
         let cancelled = watch::Sender::new(false);
-        let inner =
-            Inner { vault, clock, policy, permits, put_permits, cancelled, counters: Counters::default() };
+        let (counters, teller) = (Counters::default(), OnceLock::new());
+        let inner = Inner { vault, clock, policy, permits, put_permits, cancelled, counters, teller };
         Ok(Arc::new(Self { inner: Arc::new(inner), runtime: runtime()? }))
     }
 
@@ -270,6 +271,12 @@ impl Transfer {
                 clock.sleep(LOOK_EVERY).await;
             }
         });
+    }
+
+    /// Has `tell` told why a request is tried once more, from the third retry on. It is called by the threads that drive
+    /// requests and must not wait for any. Only the first that is given counts.
+    pub fn tell_retries(&self, tell: impl Fn(&VaultError) + Send + Sync + 'static) {
+        let _ = self.inner.teller.set(retry::Teller(Box::new(tell)));
     }
 
     /// What was done so far.

@@ -154,3 +154,30 @@ fn why_a_read_in_a_mount_failed_is_in_its_log() {
     assert!(text.contains("a request was answered with an I/O error"), "{text:?}");
     assert!(text.contains("pack/"), "the cause is not there: {text:?}");
 }
+
+#[test]
+fn a_vault_without_key_slots_is_not_taken_for_a_wrong_passphrase() {
+    let machine = Machine::with_store();
+    let vault = machine.path("vault");
+    Ran::of(machine.command(["vault", "add"]).arg(&vault)).expect_code(0);
+    std::fs::remove_dir_all(vault.join("keys")).unwrap();
+    let stranger = Machine::recovering();
+    let recover = || Ran::of(stranger.command(["recover"]).arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE));
+    recover().expect_code(1).expect_err(&["no key slot", "vault add"]);
+    assert!(!stranger.store().exists());
+    Ran::of(machine.command(["vault", "add"]).arg(&vault)).expect_code(0);
+    recover().expect_code(0);
+}
+
+#[test]
+fn who_waits_for_a_vault_that_is_away_is_told_why() {
+    use std::io::{BufRead, BufReader};
+    let machine = Machine::recovering();
+    let mut command = machine.command(["recover", AWAY]);
+    let mut child = command.env(KEY.0, KEY.1).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("warning: vault ") && line.contains("; trying again"), "{line:?}");
+}

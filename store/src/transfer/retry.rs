@@ -11,6 +11,18 @@ use crate::clock::Deadline;
 use crate::id;
 use crate::vault::{VaultError, Verb};
 
+/// What fails so often is no hiccup any more: by then some two seconds were waited.
+const TOLD_FROM: u32 = 4;
+
+/// Whom to tell why a request is tried again.
+pub(super) struct Teller(pub(super) Box<dyn Fn(&VaultError) + Send + Sync>);
+
+impl std::fmt::Debug for Teller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Teller")
+    }
+}
+
 /// What is tried.
 #[derive(Clone, Copy)]
 pub(super) struct Try {
@@ -56,6 +68,11 @@ impl Inner {
             let enough = |d: Deadline| d.left(self.clock.as_ref()).is_none_or(|left| left > wait);
             if !enough(give_up) || !enough(of.deadline) {
                 return Err(error);
+            }
+            if tries >= TOLD_FROM
+                && let Some(Teller(tell)) = self.teller.get()
+            {
+                tell(&error);
             }
             self.or_cancelled(self.clock.sleep(wait)).await?;
         }

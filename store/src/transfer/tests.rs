@@ -378,3 +378,18 @@ fn a_flag_that_is_raised_cancels_what_waits_for_a_vault() {
     });
     assert!(matches!(transfer.list_all(""), Err(VaultError::Cancelled)), "and what comes later");
 }
+
+#[test]
+fn whoever_waits_is_told_why_once_it_is_no_hiccup_any_more() {
+    for (failures, lines) in [(3, 0), (6, 3)] {
+        let b = bench();
+        b.transfer.put_new(&name("config"), body()).unwrap();
+        b.faulty.forget();
+        (1..=failures).for_each(|nth| b.faulty.fail(Verb::Get, nth, Fault::FailBefore));
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let teller = told.clone();
+        b.transfer.tell_retries(move |error| teller.lock().unwrap().push(error.to_string()));
+        assert_eq!(b.transfer.get(&name("config"), 100).unwrap(), body());
+        assert_eq!(told.lock().unwrap().len(), lines, "{told:?}");
+    }
+}

@@ -117,6 +117,11 @@ impl AzureVault {
         let mut pages = self.container_of(control).list_blobs(Some(options)).map_err(failed)?.into_pages();
         let Some(page) = pages.try_next().await.map_err(failed)? else { return Ok(ListPage::default()) };
         let page = page.into_model().map_err(failed)?;
+        // Whatever has a root reads as a listing of nothing: the page of a captive portal, say.
+        if page.container_name.as_deref() != Some(what.as_str()) {
+            let detail = format!("what was asked for is a listing of {what}, and this is none");
+            return Err(VaultError::WrongAnswer { detail });
+        }
         let objects = page
             .blob_items
             .into_iter()
