@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
+mod losses;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -1,0 +1,138 @@
+//! Tests of what a listing may take away: the belief that something is there, and nothing else.
+
+use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reopened};
+use super::*;
+use crate::catalog::Mark;
+use crate::vault::testing::FaultyVault;
+use crate::vault::{Vault, Verb};
+
+/// A store with a point in a vault, and one on another machine that has it from there alone.
+fn only_in_vault() -> (Home, Arc<MemoryVault>, tempfile::TempDir, Store) {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (dir, there) = recovered(&home, &vault);
+    (home, vault, dir, there)
+}
+
+fn faulty(vault: &Arc<MemoryVault>) -> Arc<FaultyVault> {
+    Arc::new(FaultyVault::new(vault.clone(), Arc::new(ManualClock::default())))
+}
+
+fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>) -> Store {
+    let clock = Arc::new(ManualClock::default());
+    let transfer = Transfer::new(vault, clock, TransferPolicy::default()).unwrap();
+    let options = Home::options(vec![("memory:v".into(), transfer)]);
+    Store::open(path, &home.ring, options, &VoidMonitor).unwrap()
+}
+
+#[test]
+fn a_vault_of_another_store_takes_nothing_away() {
+    let (home, _vault, dir, there) = only_in_vault();
+    drop(there);
+    let other = Home::new();
+    let (foreign, _store) = prepared(&other);
+    let there = reopened(&home, &foreign, &dir.path().join("new"));
+    let (no, _, way) = there.vaults()[0].clone();
+    let refused = copy::refresh_vault(&there, no, &way, &VoidMonitor).unwrap_err();
+    assert_eq!(refused.class(), crate::ErrorClass::Unsupported);
+    assert!(there.catalog().packs().unwrap().iter().all(|row| row.vaults == [no]));
+}
+
+#[test]
+fn a_catalog_is_not_taken_for_filled_from_a_vault_that_was_not_mounted() {
+    let (home, vault, dir, there) = only_in_vault();
+    let path = dir.path().join("new");
+    drop(there);
+    delete_catalog(&path);
+    drop(reopened(&home, &Arc::new(MemoryVault::new()), &path));
+    let there = reopened(&home, &vault, &path);
+    assert_eq!(there.points().unwrap().len(), 1);
+    assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn packs_that_were_missed_and_come_back_are_read_again() {
+    let (home, vault, dir, there) = only_in_vault();
+    let packs: Vec<_> = vault.names().into_iter().filter(|name| name.as_str().starts_with("pack/")).collect();
+    let kept: Vec<_> = packs.iter().map(|name| vault.object(name).unwrap()).collect();
+    let way = transfer(&vault);
+    packs.iter().for_each(|name| assert!(way.delete(name).unwrap()));
+    take_point(&there, &sample(2)).unwrap();
+    let one = there.points().unwrap().remove(0);
+    assert!(restore(&there, &one).is_err());
+    assert!(there.catalog().packs().unwrap().iter().all(|row| row.staged));
+    packs.iter().zip(kept).for_each(|(name, bytes)| vault.replace(name, bytes));
+    // The next backup looks whether what is missed came back.
+    drop(there);
+    let there = reopened(&home, &vault, &dir.path().join("new"));
+    drop(there.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(restore(&there, &one).unwrap() == sample(1));
+}
+
+#[test]
+fn packs_that_came_to_a_vault_in_other_ways_become_known_to_the_next_push() {
+    let (home, vault, _dir, there) = only_in_vault();
+    let store = home.open_with(&vault);
+    let two = take_point(&store, &sample(2)).unwrap();
+    push(&store, &two, &RecordingMonitor::default()).unwrap();
+    let before = data_packs(&there).len();
+    let (no, _, way) = there.vaults()[0].clone();
+    copy::refresh_vault(&there, no, &way, &VoidMonitor).unwrap();
+    assert!(data_packs(&there).len() > before);
+    assert_eq!(there.catalog().packs().unwrap().len(), store.catalog().packs().unwrap().len());
+}
+
+#[test]
+fn a_run_that_is_cut_off_between_noticing_a_loss_and_telling_it_notices_it_again() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let monitor = RecordingMonitor::default();
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &monitor).unwrap();
+    let pack = data_packs(&store).remove(0);
+    assert!(transfer(&vault).delete(&names::pack(&pack.entry.id)).unwrap());
+    // The points were taken back, the pack was not yet.
+    let no = store.vaults()[0].0;
+    store.catalog().remove_point(&one.point.id, Some(no)).unwrap();
+    assert_eq!(push(&store, &one, &monitor).unwrap().packs, 1);
+    assert!(vault.object(&names::pack(&pack.entry.id)).is_some());
+}
+
+#[test]
+fn a_catalog_that_is_loaded_again_learns_what_is_new_and_casts_no_doubt() {
+    let (home, vault, dir, there) = only_in_vault();
+    drop(there);
+    let counted = faulty(&vault);
+    let there = open_on(&home, &dir.path().join("new"), counted.clone());
+    there.catalog().set_mark(Mark::Doubtful, false).unwrap();
+    let (no, _, way) = there.vaults()[0].clone();
+    let before = counted.count(Verb::Get);
+    copy::load_catalog(&there, no, &way, &VoidMonitor).unwrap();
+    assert_eq!(counted.count(Verb::Get) - before, 1, "the config alone");
+    assert!(!there.catalog().has_mark(Mark::Doubtful).unwrap());
+    // Another machine's point is new here, and nobody looked whether it is whole.
+    let store = home.open_with(&vault);
+    let two = take_point(&store, &sample(2)).unwrap();
+    push(&store, &two, &RecordingMonitor::default()).unwrap();
+    copy::load_catalog(&there, no, &way, &VoidMonitor).unwrap();
+    assert_eq!(there.points().unwrap().len(), 2);
+    assert!(there.catalog().has_mark(Mark::Doubtful).unwrap());
+}
+
+#[test]
+fn a_vault_that_is_forgotten_leaves_what_others_hold_and_can_be_met_again() {
+    let (_home, vault, _dir, there) = only_in_vault();
+    let (no, _, way) = there.vaults()[0].clone();
+    let mine = take_point(&there, &sample(5)).unwrap();
+    there.catalog().forget_vault(no).unwrap();
+    assert_eq!(there.points().unwrap().len(), 1);
+    assert!(there.catalog().packs().unwrap().iter().all(|row| row.staged));
+    assert!(vault.names().len() > 4, "nothing in the vault was touched");
+    copy::load_catalog(&there, no, &way, &VoidMonitor).unwrap();
+    let points = there.points().unwrap();
+    assert_eq!(points.len(), 2);
+    assert!(restore(&there, &points[0]).unwrap() == sample(1));
+    assert!(restore(&there, &mine).unwrap() == sample(5));
+}
