@@ -1,17 +1,20 @@
 //! Ranges of packs from vaults, by way of the local cache: on a grid, joined where they touch, and further ahead the
 //! longer somebody reads on.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lru::LruCache;
 
+use super::ReaderParts;
 use crate::cache::{BlockCache, GRID};
-use crate::catalog::{PackRow, VaultNo};
-use crate::clock::Deadline;
+use crate::catalog::{Catalog, PackRow, VaultNo};
+use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
 use crate::id::PackId;
 use crate::pack::PackEntry;
@@ -22,6 +25,11 @@ use crate::vault::ObjectName;
 const AHEAD_MAX: u32 = 16;
 /// Packs whose last read is remembered.
 const TRAILS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// A vault that did not answer is asked after the others for so long.
+const AWAY_FOR: Duration = Duration::from_secs(60);
+/// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
+const SHARE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 struct Trail {
@@ -34,7 +42,11 @@ struct Trail {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     vaults: Vec<(VaultNo, Arc<Transfer>)>,
+    catalog: Arc<Catalog>,
     cache: Arc<BlockCache>,
+    clock: Arc<dyn Clock>,
+    /// Vaults that did not answer, and until when they are asked last.
+    away: Mutex<HashMap<VaultNo, Deadline>>,
     trails: Mutex<LruCache<PackId, Trail>>,
     requests: AtomicU64,
     bytes: AtomicU64,
@@ -45,9 +57,17 @@ fn blocks_of(range: &Range<u64>) -> Range<u32> {
 }
 
 impl Fetcher {
-    pub(super) fn new(vaults: Vec<(VaultNo, Arc<Transfer>)>, cache: Arc<BlockCache>) -> Self {
-        let trails = Mutex::new(LruCache::new(TRAILS));
-        Self { vaults, cache, trails, requests: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    pub(super) fn new(parts: &ReaderParts) -> Self {
+        Self {
+            vaults: parts.vaults.clone(),
+            catalog: parts.catalog.clone(),
+            cache: parts.cache.clone(),
+            clock: parts.clock.clone(),
+            away: Mutex::default(),
+            trails: Mutex::new(LruCache::new(TRAILS)),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
     }
 
     /// Requests and bytes so far.
@@ -105,17 +125,10 @@ impl Fetcher {
     pub(super) fn fetch_whole(&self, row: &PackRow) -> Result<Bytes, StoreError> {
         let name = crate::names::pack(&row.entry.id);
         let mut first_error = None;
-        for no in &row.vaults {
-            let transfer = self.transfer(*no)?;
-            match transfer.get_range(&name, 0..row.entry.len, Deadline::NEVER) {
-                Ok(bytes) => {
-                    self.requests.fetch_add(1, Ordering::Relaxed);
-                    self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                    return Ok(bytes);
-                }
-                Err(source) => {
-                    first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source });
-                }
+        for no in self.best_first(&row.vaults) {
+            match self.get_range(no, &name, 0..row.entry.len, Deadline::NEVER) {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => drop(first_error.get_or_insert(e)),
             }
         }
         Err(first_error.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))
@@ -123,7 +136,53 @@ impl Fetcher {
 
     fn transfer(&self, vault: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
         let found = self.vaults.iter().find(|(no, _)| *no == vault).map(|(_, transfer)| transfer);
-        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", vault.0) })
+        found.ok_or_else(|| StoreError::NoWay { address: self.catalog.vault_address(vault) })
+    }
+
+    /// These vaults in the order in which they are to be asked: those to which there is no way, and those that did not answer
+    /// a short while ago, last.
+    pub(super) fn best_first(&self, vaults: &[VaultNo]) -> Vec<VaultNo> {
+        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_away = |no: &VaultNo| away.get(no).is_some_and(|until| !until.passed(&*self.clock));
+        let mut vaults = vaults.to_vec();
+        vaults.sort_by_key(|no| (!self.vaults.iter().any(|known| known.0 == *no), is_away(no)));
+        vaults
+    }
+
+    /// How long the first of several vaults that have the same bytes is waited for: the others are not to be left without time.
+    pub(super) fn share(&self, vaults_left: usize, deadline: Deadline) -> Deadline {
+        if vaults_left < 2 {
+            return deadline;
+        }
+        let share = deadline.left(&*self.clock).map_or(SHARE_MAX, |left| left / vaults_left as u32);
+        Deadline::after(&*self.clock, share.min(SHARE_MAX))
+    }
+
+    /// Bytes of an object in a vault, noting whether the vault answers.
+    fn get_range(
+        &self,
+        vault: VaultNo,
+        name: &ObjectName,
+        range: Range<u64>,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
+        let transfer = self.transfer(vault)?;
+        let got = transfer.get_range(name, range, deadline);
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        match got {
+            Ok(bytes) => {
+                away.remove(&vault);
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Ok(bytes)
+            }
+            Err(source) => {
+                if source.is_transient() {
+                    away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
+                }
+                Err(StoreError::Vault { vault: transfer.address(), source })
+            }
+        }
     }
 
     /// Widens what must be fetched by read-ahead, or to the whole pack where it is more than a quarter of it.
@@ -154,13 +213,8 @@ impl Fetcher {
         run: Range<u32>,
         deadline: Deadline,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let transfer = self.transfer(vault)?;
         let range = u64::from(run.start) * GRID..(u64::from(run.end) * GRID).min(pack.len);
-        let whole = transfer
-            .get_range(name, range.clone(), deadline)
-            .map_err(|source| StoreError::Vault { vault: transfer.address(), source })?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(whole.len() as u64, Ordering::Relaxed);
+        let whole = self.get_range(vault, name, range, deadline)?;
         let mut blocks = Vec::with_capacity(run.len());
         for (i, n) in run.enumerate() {
             let from = i * GRID as usize;

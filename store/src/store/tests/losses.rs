@@ -122,6 +122,19 @@ fn a_catalog_that_is_loaded_again_learns_what_is_new_and_casts_no_doubt() {
 }
 
 #[test]
+fn a_pack_of_a_vault_to_which_there_is_no_way_is_had_from_the_next() {
+    let (_home, _vault, _dir, there) = only_in_vault();
+    let mut row = data_packs(&there).remove(0);
+    let nowhere = there.catalog().vault_no("memory:gone").unwrap();
+    row.vaults.insert(0, nowhere);
+    assert!(there.fetch_pack(&row).is_ok());
+    row.vaults = vec![nowhere];
+    let e = there.fetch_pack(&row).unwrap_err();
+    assert_eq!(e.to_string(), "there is no way to vault memory:gone");
+    assert_eq!(there.vault(nowhere).unwrap_err().to_string(), e.to_string());
+}
+
+#[test]
 fn a_vault_that_is_forgotten_leaves_what_others_hold_and_can_be_met_again() {
     let (_home, vault, _dir, there) = only_in_vault();
     let (no, _, way) = there.vaults()[0].clone();
