@@ -2,8 +2,11 @@
 
 use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reopened};
 use super::*;
+use crate::ErrorClass;
 use crate::catalog::Mark;
-use crate::vault::testing::FaultyVault;
+use crate::check::{self, Depth};
+use crate::reclaim::{self, Place};
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 use crate::vault::{Vault, Verb};
 
 /// A store with a point in a vault, and one on another machine that has it from there alone.
@@ -28,6 +31,35 @@ fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>) -> Store 
 }
 
 #[test]
+fn an_empty_place_where_a_vault_should_be_takes_nothing_away() {
+    let (home, vault, dir, there) = only_in_vault();
+    let path = dir.path().join("new");
+    drop(there);
+    let empty = Arc::new(MemoryVault::new());
+    let unmounted = reopened(&home, &empty, &path);
+    let (no, _, way) = unmounted.vaults()[0].clone();
+    take_point(&unmounted, &sample(2)).unwrap();
+    for refused in [
+        copy::refresh_vault(&unmounted, no, &way, &VoidMonitor),
+        copy::load_catalog(&unmounted, no, &way, &VoidMonitor),
+        copy::learn_points(&unmounted, no, &way),
+    ] {
+        let e = refused.unwrap_err();
+        assert_eq!(e.class(), ErrorClass::NotFound, "{e}");
+        assert!(e.to_string().contains("the store's config"), "{e}");
+    }
+    assert!(reclaim::plan(&unmounted, Place::Vault(no), &VoidMonitor).is_err());
+    let report = check::check(&unmounted, Depth::Structure, &VoidMonitor).unwrap();
+    assert!(report.findings.iter().any(|f| f.detail.contains("cannot be looked at")), "{report:?}");
+    assert!(!report.findings.iter().any(|f| f.object.starts_with("pack/")), "{report:?}");
+    drop(unmounted);
+    let there = reopened(&home, &vault, &path);
+    for (point, version) in there.points().unwrap().iter().zip([1, 2]) {
+        assert!(restore(&there, point).unwrap() == sample(version));
+    }
+}
+
+#[test]
 fn a_vault_of_another_store_takes_nothing_away() {
     let (home, _vault, dir, there) = only_in_vault();
     drop(there);
@@ -36,7 +68,7 @@ fn a_vault_of_another_store_takes_nothing_away() {
     let there = reopened(&home, &foreign, &dir.path().join("new"));
     let (no, _, way) = there.vaults()[0].clone();
     let refused = copy::refresh_vault(&there, no, &way, &VoidMonitor).unwrap_err();
-    assert_eq!(refused.class(), crate::ErrorClass::Unsupported);
+    assert_eq!(refused.class(), ErrorClass::Unsupported);
     assert!(there.catalog().packs().unwrap().iter().all(|row| row.vaults == [no]));
 }
 
@@ -119,6 +151,48 @@ fn a_catalog_that_is_loaded_again_learns_what_is_new_and_casts_no_doubt() {
     copy::load_catalog(&there, no, &way, &VoidMonitor).unwrap();
     assert_eq!(there.points().unwrap().len(), 2);
     assert!(there.catalog().has_mark(Mark::Doubtful).unwrap());
+}
+
+#[test]
+fn a_vault_that_is_away_is_told_once_and_the_rest_is_checked() {
+    for fault in [VaultFault::Deny, VaultFault::FailBefore] {
+        for depth in [Depth::Structure, Depth::ReadData] {
+            let home = Home::new();
+            let (vault, store) = prepared(&home);
+            let one = take_point(&store, &sample(1)).unwrap();
+            push(&store, &one, &RecordingMonitor::default()).unwrap();
+            drop(store);
+            let away = faulty(&vault);
+            away.fail_any_from(1, fault);
+            let store = open_on(&home, &home.path(), away);
+            let report = check::check(&store, depth, &VoidMonitor).unwrap();
+            let of_vault: Vec<_> = report.findings.iter().filter(|f| f.object == "memory:v").collect();
+            assert_eq!(of_vault.len(), 1, "{report:?}");
+            assert!(of_vault[0].detail.contains("cannot be looked at"), "{report:?}");
+            assert!(report.findings.iter().all(|f| f.object == "memory:v" || f.object.starts_with("keys/")));
+            assert_eq!((report.points, report.packs > 0), (1, true));
+        }
+    }
+}
+
+#[test]
+fn a_point_that_a_vault_lists_and_could_not_give_whole_is_named() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (no, _, way) = store.vaults()[0].clone();
+    let pack = data_packs(&store).remove(0);
+    assert!(way.delete(&names::pack(&pack.entry.id)).unwrap());
+    // The catalog knows of the loss: neither point nor pack count as vaulted any more, yet the vault shows the point.
+    copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
+    let report = check::check(&store, Depth::Structure, &VoidMonitor).unwrap();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    let named = report.findings.iter().find(|f| f.object == name.as_str());
+    assert!(named.is_some_and(|f| f.detail.contains("not whole in this vault")), "{report:?}");
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let report = check::check(&store, Depth::Structure, &VoidMonitor).unwrap();
+    assert!(report.findings.iter().all(|f| f.object.starts_with("keys/")), "{report:?}");
 }
 
 #[test]
