@@ -6,7 +6,7 @@ use super::*;
 use crate::ErrorClass;
 use crate::check::{self, Depth, Report};
 use crate::monitor::{Event, Monitor};
-use crate::reclaim::{self, Place};
+use crate::reclaim::{self, Place, Verdict};
 use crate::vault::Verb;
 use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
@@ -221,6 +221,104 @@ fn a_pack_that_was_damaged_and_is_whole_again_is_trusted_after_a_check() {
     std::fs::write(&path, &good).unwrap();
     assert_eq!(findings(&store, Depth::ReadData).findings, []);
     assert!(store.catalog().bad_packs().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_damaged_everywhere_comes_back_from_the_source_and_the_remains_go() {
+    let (home, vault, store, one, name) = vaulted();
+    let path = home.path().join(name.as_str());
+    let bad = flipped(&std::fs::read(&path).unwrap());
+    std::fs::write(&path, &bad).unwrap();
+    vault.replace(&name, bad.into());
+    drop(store);
+    let store = home.open_with(&vault);
+    assert!(!findings(&store, Depth::ReadData).findings.is_empty());
+    let (no, _, _) = store.vaults()[0].clone();
+    let nothing = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
+    assert_eq!(nothing.with(Verdict::Delete).count(), 0, "what is whole of it may still be read");
+    let two = take_point(&store, &sample(1)).unwrap();
+    push(&store, &two, &RecordingMonitor::default()).unwrap();
+    assert_eq!(prune(&store).packs_unreadable, 0);
+    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
+    assert_eq!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap().packs, 1);
+    assert!(!path.exists() && vault.object(&name).is_none());
+    assert_eq!(findings(&store, Depth::ReadData).findings, []);
+    let (_dir, there) = recovered(&home, &vault);
+    for point in [one, two] {
+        assert!(restore(&store, &point).unwrap() == sample(1));
+        assert!(restore(&there, &point).unwrap() == sample(1));
+    }
+}
+
+/// Two points of which the first is forgotten, with a pack that only the second's small part keeps alive.
+fn thinned() -> (Home, Store, StoredPoint, PackRow) {
+    let home = Home::new();
+    let store = home.open();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let few: Tree = sample(1).into_iter().filter(|(name, _)| name.ends_with('7')).collect();
+    let two = take_point(&store, &few).unwrap();
+    let p = &one.point;
+    store.staging().remove(&names::point(&p.source_tag, &p.id)).unwrap();
+    store.catalog().remove_point(&p.id, None).unwrap();
+    let plan = reclaim::plan(&store, Place::Staging, &VoidMonitor).unwrap();
+    let thin =
+        plan.with(Verdict::Rewrite).find(|j| j.pack.entry.kind == PackKind::Data).unwrap().pack.clone();
+    (home, store, two, thin)
+}
+
+fn prune(store: &Store) -> reclaim::Reclaimed {
+    let _lock = store.lock().unwrap();
+    let plan = reclaim::plan(store, Place::Staging, &VoidMonitor).unwrap();
+    reclaim::execute(store, &plan, &VoidMonitor).unwrap()
+}
+
+#[test]
+fn damage_in_one_thin_pack_keeps_no_other_from_being_freed() {
+    let (home, store, two, thin) = thinned();
+    let path = home.path().join(names::pack(&thin.entry.id).as_str());
+    let bad = vec![0; std::fs::metadata(&path).unwrap().len() as usize];
+    std::fs::write(&path, &bad).unwrap();
+    let done = prune(&store);
+    assert_eq!(done.packs_unreadable, 1);
+    assert!(done.packs > 0, "{done:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), bad, "it stays as it is");
+    assert!(restore(&store, &two).is_err());
+    // The source still has all of it.
+    store.catalog().set_bad(thin.no, true).unwrap();
+    let few: Tree = sample(1).into_iter().filter(|(name, _)| name.ends_with('7')).collect();
+    take_point(&store, &few).unwrap();
+    let done = prune(&store);
+    assert_eq!(
+        (done.packs_unreadable, done.bytes_rewritten),
+        (0, 0),
+        "what another pack has is not written again"
+    );
+    assert!(!path.exists());
+    assert!(!store.catalog().has_bad_packs().unwrap());
+    for point in store.points().unwrap() {
+        assert!(restore(&store, &point).unwrap() == few);
+    }
+}
+
+#[test]
+fn what_another_pack_is_said_to_have_is_written_anew_unless_it_can_be_read_there() {
+    let (home, store, two, thin) = thinned();
+    // The same chunks twice in staging: as after a loss that was none.
+    store.catalog().set_bad(thin.no, true).unwrap();
+    let few: Tree = sample(1).into_iter().filter(|(name, _)| name.ends_with('7')).collect();
+    let three = take_point(&store, &few).unwrap();
+    store.catalog().set_bad(thin.no, false).unwrap();
+    let other = data_packs(&store).into_iter().max_by_key(|row| row.no).unwrap();
+    let path = home.path().join(names::pack(&other.entry.id).as_str());
+    let bad = flipped(&std::fs::read(&path).unwrap());
+    std::fs::write(&path, bad).unwrap();
+    let done = prune(&store);
+    assert!(done.bytes_rewritten > 0, "{done:?}");
+    drop(store);
+    let store = home.open();
+    for point in [two, three] {
+        assert!(restore(&store, &point).unwrap() == few);
+    }
 }
 
 /// Has something happen when the check begins to read packs.

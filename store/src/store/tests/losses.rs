@@ -1,6 +1,6 @@
 //! Tests of what a listing may take away: the belief that something is there, and nothing else.
 
-use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reopened};
+use super::hostile::{data_packs, delete_catalog, forget_and_free, prepared, push, recovered, reopened};
 use super::*;
 use crate::ErrorClass;
 use crate::catalog::Mark;
@@ -151,6 +151,54 @@ fn a_catalog_that_is_loaded_again_learns_what_is_new_and_casts_no_doubt() {
     copy::load_catalog(&there, no, &way, &VoidMonitor).unwrap();
     assert_eq!(there.points().unwrap().len(), 2);
     assert!(there.catalog().has_mark(Mark::Doubtful).unwrap());
+}
+
+#[test]
+fn index_objects_of_packs_that_are_gone_are_removed_from_a_vault() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let indexes = || vault.names().iter().filter(|name| name.as_str().starts_with(names::INDEXES)).count();
+    let points: Vec<_> = (1..4)
+        .map(|n| {
+            let point = take_point(&store, &sample(n)).unwrap();
+            push(&store, &point, &RecordingMonitor::default()).unwrap();
+            point
+        })
+        .collect();
+    assert_eq!(indexes(), 3);
+    let (no, _, way) = store.vaults()[0].clone();
+    // The second alone needs nothing that the third has not, but its own files and directories.
+    for point in [&points[1], &points[2]] {
+        assert!(way.delete(&names::point(&point.point.source_tag, &point.point.id)).unwrap());
+        store.catalog().remove_point(&point.point.id, Some(no)).unwrap();
+        forget_and_free(&store, point);
+    }
+    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
+    reclaim::execute(&store, &plan, &VoidMonitor).unwrap();
+    assert_eq!(indexes(), 1);
+    let (_dir, there) = recovered(&home, &vault);
+    assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn what_is_missed_is_forgotten_only_when_nobody_waits_for_it() {
+    let (_home, vault, _dir, there) = only_in_vault();
+    let (no, _, way) = there.vaults()[0].clone();
+    let pack = data_packs(&there).remove(0);
+    assert!(way.delete(&names::pack(&pack.entry.id)).unwrap());
+    copy::refresh_vault(&there, no, &way, &VoidMonitor).unwrap();
+    assert!(there.catalog().misses_packs().unwrap());
+    // Its directories lie in other packs, so there is a plan.
+    let plans = [Place::Staging, Place::Vault(no)].map(|p| reclaim::plan(&there, p, &VoidMonitor).unwrap());
+    reclaim::forget_missed(&there, &plans).unwrap();
+    assert!(there.catalog().misses_packs().unwrap(), "the point still waits for it");
+    take_point(&there, &sample(1)).unwrap();
+    let plans = [Place::Staging, Place::Vault(no)].map(|p| reclaim::plan(&there, p, &VoidMonitor).unwrap());
+    reclaim::forget_missed(&there, &plans[..1]).unwrap();
+    assert!(there.catalog().misses_packs().unwrap(), "a point of the vault was not asked");
+    reclaim::forget_missed(&there, &plans).unwrap();
+    assert!(!there.catalog().misses_packs().unwrap());
+    drop(vault);
 }
 
 #[test]
