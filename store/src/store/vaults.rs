@@ -97,16 +97,28 @@ pub(crate) fn of_vault(transfer: &Transfer) -> impl Fn(VaultError) -> StoreError
 /// not mounted an empty directory may lie in its place.
 ///
 /// # Errors
-/// `NotFound` of the vault if there is no config; `NotOurs` if it is another store's.
+/// `NotFound` of the vault if there is no config; `NotOurs` if it is another store's; `Corrupt` if it is nobody's.
 pub(crate) fn prove_ours(store: &Store, transfer: &Transfer, deadline: Deadline) -> Result<(), StoreError> {
+    match look_at_config(store, transfer, deadline) {
+        // Once more: the way from the vault may have flipped a bit.
+        Err(StoreError::Corrupt { .. } | StoreError::NotOurs { .. }) => {
+            look_at_config(store, transfer, deadline)
+        }
+        proof => proof,
+    }
+}
+
+fn look_at_config(store: &Store, transfer: &Transfer, deadline: Deadline) -> Result<(), StoreError> {
     let config = transfer.get_by(&names::config(), SMALL_OBJECT, deadline).map_err(|e| match e {
         VaultError::NotFound { what } if what == names::config().as_str() => {
             VaultError::NotFound { what: "the store's config".into() }
         }
         e => e,
     });
-    let theirs =
-        StoreConfig::peek_vault_id(&config.map_err(of_vault(transfer))?).map_err(|e| e.of("config"))?;
+    let config = config.map_err(of_vault(transfer))?;
+    let theirs = StoreConfig::peek_vault_id(&config).map_err(|e| {
+        StoreError::corrupt(format!("the config in vault {}", transfer.address()), e.to_string())
+    })?;
     if theirs == *store.id() {
         return Ok(());
     }

@@ -73,6 +73,20 @@ fn a_vault_of_another_store_takes_nothing_away() {
 }
 
 #[test]
+fn a_config_that_arrives_damaged_once_is_asked_for_again_and_one_that_is_damaged_names_the_vault() {
+    let (home, vault, dir, there) = only_in_vault();
+    drop(there);
+    let flips = faulty(&vault);
+    flips.fail(Verb::Stat, 1, VaultFault::Short);
+    let there = open_on(&home, &dir.path().join("new"), flips);
+    let (no, _, way) = there.vaults()[0].clone();
+    copy::refresh_vault(&there, no, &way, &VoidMonitor).unwrap();
+    vault.replace(&names::config(), bytes::Bytes::from_static(b"no config"));
+    let e = copy::refresh_vault(&there, no, &way, &VoidMonitor).unwrap_err();
+    assert!(e.to_string().starts_with("the config in vault memory is damaged"), "{e}");
+}
+
+#[test]
 fn a_catalog_is_not_taken_for_filled_from_a_vault_that_was_not_mounted() {
     let (home, vault, dir, there) = only_in_vault();
     let path = dir.path().join("new");
