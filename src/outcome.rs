@@ -262,7 +262,18 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             return Some(format!("wait for process {pid} to end (`ps -p {pid}` shows what it is)"));
         }
         StoreError::Locked { holder: None, .. } => "wait for the other process to end",
+        StoreError::NotFound { what }
+            if ["chunk ", "pack ", "a whole pack"].iter().any(|p| what.starts_with(p)) =>
+        {
+            "`holdfast check` says what is missing and which files that touches; a vault that was away may have it: \
+             `holdfast vault push` looks"
+        }
         StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
+        StoreError::NoWay { address } => {
+            return Some(format!(
+                "name it again with `holdfast vault add {address}`; if it is gone for good, `holdfast vault remove {address}` forgets it"
+            ));
+        }
         StoreError::WrongKey { .. } => {
             "check HOLDFAST_PASSWORD and its _FILE and _COMMAND forms, or use the recovery sheet's words with \
              HOLDFAST_RECOVERY_KEY_FILE; `holdfast key list` shows the slots"
@@ -295,9 +306,12 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
 
 fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
     match error {
-        VaultError::NotFound { .. } => {
-            Some("check the vault's address; `holdfast vault add URL` prepares a new one")
-        }
+        VaultError::NotFound { .. } => Some(
+            "check the vault's address, and that its disk is mounted; `holdfast vault add URL` prepares a new one",
+        ),
+        VaultError::Conflict { .. } => Some(
+            "remove this object in the vault by hand, with rights that allow it, then `holdfast vault push`: it is sent again",
+        ),
         VaultError::Denied { .. } => Some(
             "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
              they must allow reading, listing and creating objects",

@@ -59,7 +59,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A log longer than this is put aside when the next mount begins.
 const LOG_LEN: u64 = 1 << 20;
 /// Decoded frames in memory: the kernel's page cache is the real cache.
-const FRAMES: usize = 32 << 20;
+const FRAMES: usize = 24 << 20;
 
 impl MountArgs {
     /// The usual way to mount at a place.

@@ -120,6 +120,12 @@ pub enum StoreError {
         /// Why.
         source: VaultError,
     },
+    /// Something is needed that only a vault has which the settings do not name, or which cannot be addressed.
+    #[error("there is no way to vault {address}")]
+    NoWay {
+        /// The vault's address, without secrets.
+        address: String,
+    },
     /// Time is up.
     #[error("no answer in time for {what}")]
     Timeout {
@@ -179,7 +185,7 @@ impl StoreError {
             },
             Self::Catalog { class, .. } => *class,
             Self::Vault { source, .. } => source.class(),
-            Self::Timeout { .. } | Self::Ended { .. } => ErrorClass::Unavailable,
+            Self::Timeout { .. } | Self::Ended { .. } | Self::NoWay { .. } => ErrorClass::Unavailable,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Invalid { .. } => ErrorClass::Invalid,
         }

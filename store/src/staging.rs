@@ -149,6 +149,17 @@ impl Staging {
         Ok(())
     }
 
+    /// Gives an object another name, durably. After a crash it has one of the two.
+    pub fn move_to(&self, from: &ObjectName, to: &ObjectName) -> Result<(), StoreError> {
+        let (old, new) = (from.as_str(), to.as_str());
+        self.ensure_dir(parent_of(new))?;
+        self.files.rename(old, new).map_err(self.error("rename", old))?;
+        for dir in [parent_of(new), parent_of(old)] {
+            self.files.sync_dir(dir).map_err(self.error("sync", dir))?;
+        }
+        Ok(())
+    }
+
     /// Removes an object, durably; `false` if there was none.
     pub fn remove(&self, name: &ObjectName) -> Result<bool, StoreError> {
         let path = name.as_str();

@@ -1,5 +1,7 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
+mod bad;
+mod learn;
 mod lock;
 mod place;
 mod reconcile;
@@ -9,11 +11,13 @@ mod vaults;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bad::replace_in_vault;
+pub use learn::{learn_points, load_catalog};
 pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
-pub(crate) use vaults::of_vault;
-pub use vaults::{learn_points, load_catalog, refresh_vault};
+pub use vaults::refresh_vault;
+pub(crate) use vaults::{of_vault, prove_ours};
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -333,8 +337,11 @@ impl Store {
             }
         };
         let address = |no: &VaultNo| self.vaults.iter().find(|v| v.0 == *no).map(|v| v.1.clone());
-        let vaults =
-            row.vaults.iter().map(|no| address(no).unwrap_or_else(|| format!("vault {}", no.0))).collect();
+        let vaults = row
+            .vaults
+            .iter()
+            .map(|no| address(no).unwrap_or_else(|| self.catalog.vault_address(*no)))
+            .collect();
         Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults })
     }
 
@@ -393,7 +400,7 @@ impl Store {
     /// A vault by number.
     pub fn vault(&self, no: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
         let found = self.vaults.iter().find(|v| v.0 == no).map(|v| &v.2);
-        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", no.0) })
+        found.ok_or_else(|| StoreError::NoWay { address: self.catalog.vault_address(no) })
     }
 
     /// All bytes of a pack from a vault, unverified.

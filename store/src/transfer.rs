@@ -180,7 +180,12 @@ impl Transfer {
     /// # Errors
     /// `NotFound`; `Invalid` if it is longer; else what the vault said last.
     pub fn get(&self, name: &ObjectName, max_len: u64) -> Result<Bytes, VaultError> {
-        self.runtime.block_on(self.inner.get(name, max_len))
+        self.get_by(name, max_len, Deadline::NEVER)
+    }
+
+    /// The same, or `Timeout` when the deadline has passed.
+    pub fn get_by(&self, name: &ObjectName, max_len: u64, deadline: Deadline) -> Result<Bytes, VaultError> {
+        self.runtime.block_on(self.inner.get(name, max_len, deadline))
     }
 
     /// Exactly the bytes `range` of an object.
@@ -298,8 +303,10 @@ impl Transfer {
 }
 
 impl Inner {
-    async fn get(&self, name: &ObjectName, max_len: u64) -> Result<Bytes, VaultError> {
-        let len = self.stat(name).await?.ok_or_else(|| VaultError::NotFound { what: name.to_string() })?;
+    async fn get(&self, name: &ObjectName, max_len: u64, deadline: Deadline) -> Result<Bytes, VaultError> {
+        let of = Try { verb: Verb::Stat, bytes: 0, deadline };
+        let len = self.retry(of, || self.vault.stat(name)).await?.answer;
+        let len = len.ok_or_else(|| VaultError::NotFound { what: name.to_string() })?;
         if len > max_len {
             return Err(VaultError::invalid(format!(
                 "{name} has {len} bytes, more than the {max_len} it may have"
@@ -308,7 +315,7 @@ impl Inner {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        self.get_range(name, 0..len, Deadline::NEVER).await
+        self.get_range(name, 0..len, deadline).await
     }
 
     async fn get_range(

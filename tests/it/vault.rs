@@ -4,6 +4,8 @@
 //! A vault is a directory where damage is made by hand, and the emulator of Azure where requests are counted.
 #![allow(clippy::unwrap_used)]
 
+mod loss;
+
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

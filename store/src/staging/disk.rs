@@ -19,13 +19,24 @@ const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 #[derive(Debug)]
 pub struct DiskFiles {
     root: PathBuf,
-    open: Mutex<LruCache<String, Arc<File>>>,
+    open: Mutex<Opened>,
+}
+
+/// Files that are kept open.
+#[derive(Debug)]
+struct Opened {
+    files: LruCache<String, Arc<File>>,
+    /// How often a name ceased to mean what it did: what was opened before is not kept after.
+    forgotten: u64,
 }
 
 impl DiskFiles {
     /// Files below `root`.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), open: Mutex::new(LruCache::new(OPEN_FILES)) }
+        Self {
+            root: root.to_path_buf(),
+            open: Mutex::new(Opened { files: LruCache::new(OPEN_FILES), forgotten: 0 }),
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -34,20 +45,29 @@ impl DiskFiles {
 
     /// The file, opened outside the lock: a disk that hesitates holds up nobody who reads another file.
     fn opened(&self, path: &str) -> io::Result<Arc<File>> {
-        if let Some(file) = self.kept().get(path) {
-            return Ok(file.clone());
-        }
+        let forgotten = {
+            let mut kept = self.kept();
+            if let Some(file) = kept.files.get(path) {
+                return Ok(file.clone());
+            }
+            kept.forgotten
+        };
         let file = Arc::new(open_regular(&self.path(path))?);
-        self.kept().put(path.to_owned(), file.clone());
+        let mut kept = self.kept();
+        if kept.forgotten == forgotten {
+            kept.files.put(path.to_owned(), file.clone());
+        }
         Ok(file)
     }
 
-    fn kept(&self) -> MutexGuard<'_, LruCache<String, Arc<File>>> {
+    fn kept(&self) -> MutexGuard<'_, Opened> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self, path: &str) {
-        self.kept().pop(path);
+        let mut kept = self.kept();
+        kept.files.pop(path);
+        kept.forgotten += 1;
     }
 }
 
@@ -70,8 +90,11 @@ impl Files for DiskFiles {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let done = fs::rename(self.path(from), self.path(to));
+        // Neither name means the file that was opened under it before.
+        self.forget(from);
         self.forget(to);
-        fs::rename(self.path(from), self.path(to))
+        done
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use crate::id::{IndexId, PackId, RecoveryPointId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::pack::{self, PackEntry, PackedChunk};
 use crate::point;
 use crate::vault::ObjectName;
 
@@ -52,7 +52,7 @@ impl Store {
 
     /// An object of staging; nothing if there is none. A store that cannot be written lies on a disk that may be dying: what it
     /// does not give is told, and the rest is read.
-    fn read_object(
+    pub(super) fn read_object(
         &self,
         name: &ObjectName,
         limit: u64,
@@ -86,7 +86,7 @@ impl Store {
                 };
                 monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
                 self.catalog().set_mark(Mark::Doubtful, true)?;
-                self.catalog().set_staged(no, false)?;
+                self.catalog().miss_staged(no)?;
                 done.lost.push(id);
             }
         }
@@ -103,7 +103,7 @@ impl Store {
         let known: BTreeSet<IndexId> = self.catalog().index_objects(None)?.into_iter().collect();
         for object in self.staging().list("idx")? {
             let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
-            let Some(bytes) = self.read_object(&object.name, PACK_LIMIT, monitor)? else { continue };
+            let Some(bytes) = self.read_named_by_hash(&object.name, &id.0, monitor)? else { continue };
             match Index::open(self.sealer(), id, &bytes) {
                 Ok(index) => done.adopted += self.adopt_index(id, &index, listed)?,
                 Err(e) => monitor.event(problem(object.name.as_str(), &e)),
@@ -141,7 +141,7 @@ impl Store {
             self.catalog().pack_list()?.into_iter().filter(|p| p.3).map(|(_, id, _, _)| id).collect();
         for id in listed.keys().filter(|id| !staged.contains(id)) {
             let name = names::pack(id);
-            let Some(bytes) = self.read_object(&name, PACK_LIMIT, monitor)? else { continue };
+            let Some(bytes) = self.read_named_by_hash(&name, &id.0, monitor)? else { continue };
             match pack::verify(self.sealer(), *id, &bytes) {
                 Ok((entry, chunks)) => {
                     self.catalog().add_packs(&[(&entry, &chunks)], true, None)?;
