@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_store::catalog::Mark;
+use holdfast_store::seal::slots::KeySlot;
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, VaultSetting, unlock};
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
@@ -68,7 +69,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     // A wrong key or a damaged config ends it before anything is made.
     unlock(&head, &ring)?;
     match begun {
-        None => Store::adopt(dir, &head)?,
+        None => Store::adopt(dir, &whole(&head))?,
         Some(begun) if begun.vault == head.vault => {}
         Some(_) => return Err(occupied(dir, "holds another store than the vault")),
     }
@@ -128,6 +129,13 @@ fn no_store_there(error: StoreError, address: &str) -> Failure {
         }
         other => other.into(),
     }
+}
+
+/// The same without slots that came damaged: where they are whole they can be had again, and here they would open nothing.
+fn whole(head: &StoreHead) -> StoreHead {
+    let mut head = head.clone();
+    head.slots.retain(|(_, bytes)| KeySlot::read(bytes, &head.vault).is_ok());
+    head
 }
 
 /// No passphrase is to blame: there is nothing that it could open.

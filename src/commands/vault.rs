@@ -4,10 +4,10 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 use holdfast_store::catalog::VaultNo;
+use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::transfer::Transfer;
-use holdfast_store::vault::VaultError;
 use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
 
@@ -155,9 +155,11 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
     for (no, address, transfer) in store.vaults() {
         let there = points.iter().filter(|point| point.vaults.contains(no)).count() as u64;
         let local = points.iter().filter(|point| point.staged && !point.vaults.contains(no)).count() as u64;
-        let (bytes, trouble) = match transfer.list_all(names::PACKS) {
-            Ok(packs) => (packs.iter().map(|pack| pack.len).sum(), None),
-            Err(error @ VaultError::Cancelled) => return Err(error.into()),
+        let (bytes, trouble) = match look_at(&store, transfer) {
+            Ok(bytes) => (bytes, None),
+            Err(error) if error.class() == ErrorClass::Cancelled => return Err(error.into()),
+            // The address stands beside it.
+            Err(StoreError::Vault { source, .. }) => (0, Some(source.to_string())),
             Err(error) => (0, Some(error.to_string())),
         };
         lines.push(VaultLine {
@@ -169,6 +171,17 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
         });
     }
     Ok(lines)
+}
+
+/// Bytes of the packs in a vault that shows this store's config and a key slot.
+fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
+    copy::prove_ours(store, transfer, Deadline::NEVER)?;
+    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+    let list = |prefix| transfer.list_all(prefix).map_err(failed);
+    if list(names::SLOTS)?.is_empty() {
+        return Err(StoreError::NotFound { what: "any key slot".into() });
+    }
+    Ok(list(names::PACKS)?.iter().map(|pack| pack.len).sum())
 }
 
 fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {

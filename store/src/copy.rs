@@ -10,18 +10,19 @@ use bytes::Bytes;
 use crate::catalog::{PackNo, PackRow, PointRow, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::error::StoreError;
-use crate::id::{RecoveryPointId, SlotId};
+use crate::id::{RecoveryPointId, SlotId, VaultId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PACK_LIMIT;
 use crate::point::{self, VaultSession};
+use crate::seal::slots::KeySlot;
 use crate::store::{SMALL_OBJECT, Store, StoreHead, of_vault, replace_in_vault};
 use crate::transfer::Transfer;
 use crate::tree::reach::reachable;
 use crate::vault::{ObjectName, VaultError};
 
-pub use crate::store::{learn_points, load_catalog, refresh_vault};
+pub use crate::store::{learn_points, load_catalog, prove_ours, refresh_vault};
 
 /// Packs on their way at once: each is held in memory while it is sent.
 const PACKS_AT_ONCE: usize = 4;
@@ -73,16 +74,37 @@ fn read_small(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>,
 
 /// What a vault shows without a key: the beginning of a recovery on a machine that has nothing.
 pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
+    let (vault, config) = match read_config(transfer) {
+        Err(StoreError::Corrupt { .. }) => read_config(transfer)?,
+        read => read?,
+    };
+    let mut slots = Vec::new();
+    for object in transfer.list_all(names::SLOTS).map_err(of_vault(transfer))? {
+        let Some(id) = names::slot_of(&object.name) else { continue };
+        slots.extend(read_slot(transfer, &vault, &object.name)?.map(|bytes| (id, bytes)));
+    }
+    Ok(StoreHead { vault, config, slots })
+}
+
+fn read_config(transfer: &Transfer) -> Result<(VaultId, Vec<u8>), StoreError> {
     let config = read_small(transfer, &names::config())?
         .ok_or_else(|| StoreError::NotFound { what: format!("a store in vault {}", transfer.address()) })?;
     let vault = crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
-    let mut slots = Vec::new();
-    for object in transfer.list_all("keys/").map_err(of_vault(transfer))? {
-        if let (Some(id), Some(bytes)) = (names::slot_of(&object.name), read_small(transfer, &object.name)?) {
-            slots.push((id, bytes));
-        }
-    }
-    Ok(StoreHead { vault, config, slots })
+    Ok((vault, config))
+}
+
+/// Twice if need be: the way from the vault may have flipped a bit. One that is too long to be a slot is empty: damaged, and
+/// no reason to stop.
+fn read_slot(transfer: &Transfer, vault: &VaultId, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
+    let read = || match transfer.get(name, SMALL_OBJECT) {
+        Err(VaultError::Invalid { .. }) => Ok(Some(Bytes::new())),
+        Err(VaultError::NotFound { .. }) => Ok(None),
+        got => got.map(Some).map_err(of_vault(transfer)),
+    };
+    let whole = |bytes: &Option<Bytes>| bytes.as_ref().is_none_or(|b| KeySlot::read(b, vault).is_ok());
+    let first = read()?;
+    let bytes = if whole(&first) { first } else { read()? };
+    Ok(bytes.map(|bytes| bytes.to_vec()))
 }
 
 /// Puts a point into a vault with everything it needs that is not there.
@@ -116,7 +138,11 @@ pub fn push_point(
     // A session of this name that is there already is ours, from a run that was cut off.
     if transfer.stat(&names::session(id)).map_err(&failed)?.is_none() {
         let object = point::object::seal_session(&session, store.sealer())?;
-        transfer.put_new(&names::session(id), object.into()).map_err(&failed)?;
+        match transfer.put_new(&names::session(id), object.into()) {
+            // So is one that came there just now, from another push of the same point: sealed anew it has other bytes.
+            Ok(_) | Err(VaultError::Conflict { .. }) => {}
+            Err(e) => return Err(failed(e)),
+        }
     }
     let mut pushed = send_packs(store, no, transfer, &missing, monitor)?;
     pushed.packs_there = there.len() as u64;

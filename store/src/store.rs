@@ -6,6 +6,7 @@ mod lock;
 mod place;
 mod reconcile;
 mod settings;
+mod slots;
 mod vaults;
 
 #[cfg(test)]
@@ -16,8 +17,8 @@ pub use learn::{learn_points, load_catalog};
 pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
-pub use vaults::refresh_vault;
-pub(crate) use vaults::{of_vault, prove_ours};
+pub(crate) use vaults::of_vault;
+pub use vaults::{prove_ours, refresh_vault};
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

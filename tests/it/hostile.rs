@@ -181,3 +181,77 @@ fn who_waits_for_a_vault_that_is_away_is_told_why() {
     child.wait().unwrap();
     assert!(line.contains("warning: vault ") && line.contains("; trying again"), "{line:?}");
 }
+
+#[test]
+fn a_push_looks_whether_its_vault_can_still_be_recovered_from() {
+    let machine = Machine::with_store();
+    let (source, vault) = (machine.path("source"), machine.path("vault"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "content").unwrap();
+    Ran::of(machine.command(["vault", "add"]).arg(&vault)).expect_code(0);
+    machine.back_up(&source, &["--online"]);
+    let recover = || {
+        let stranger = Machine::recovering();
+        Ran::of(stranger.command(["recover"]).arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE))
+    };
+    let state = || machine.run(["vault", "list"]).expect_code(0).out();
+    let add = || Ran::of(machine.command(["vault", "add"]).arg(&vault)).expect_code(0);
+    recover().expect_code(0);
+
+    // All slots: a push puts them back and says so.
+    for verb in ["push", "online"] {
+        std::fs::remove_dir_all(vault.join("keys")).unwrap();
+        machine.run(["check"]).expect_code(1).expect_err(&["the key slot is missing"]);
+        assert!(state().contains("key slot"), "{}", state());
+        let mut command = match verb {
+            "push" => machine.command(["vault", "push"]),
+            _ => machine.command(["backup", "--online", "source"]),
+        };
+        Ran::of(&mut command).expect_code(3).expect_err(&["was put back"]);
+        recover().expect_code(0);
+        machine.run(["check"]).expect_code(0);
+    }
+    // One of them may be gone on purpose.
+    let slot = vault.join("keys").read_dir().unwrap().next().unwrap().unwrap();
+    std::fs::remove_file(slot.path()).unwrap();
+    machine.run(["vault", "push"]).expect_code(0);
+    assert!(!slot.path().exists());
+    machine.run(["check"]).expect_code(1).expect_err(&["the key slot is missing"]);
+    add();
+    machine.run(["check"]).expect_code(0);
+
+    // The config: it may be another directory than was meant, so a person is asked.
+    for gone in ["missing", "empty"] {
+        match gone {
+            "missing" => std::fs::remove_file(vault.join("config")).unwrap(),
+            _ => drop(File::create(vault.join("config")).unwrap()),
+        }
+        machine.run(["vault", "push"]).expect_code(1).expect_err(&["config"]);
+        Ran::of(&mut machine.command(["backup", "--online", "source"]))
+            .expect_code(1)
+            .expect_err(&["config"]);
+        machine.run(["check"]).expect_code(1).expect_err(&["config"]);
+        assert!(!state().contains("reachable"), "{}", state());
+        if gone == "missing" {
+            add();
+        }
+    }
+}
+
+#[test]
+fn nothing_is_put_into_the_vault_of_another_store() {
+    let (machine, other) = (Machine::with_store(), Machine::recovering());
+    Ran::of(&mut init(&other, &["-q"])).expect_code(0);
+    let (ours, theirs) = (machine.path("vault"), machine.path("theirs"));
+    Ran::of(machine.command(["vault", "add"]).arg(&ours)).expect_code(0);
+    Ran::of(other.command(["vault", "add"]).arg(&theirs)).expect_code(0);
+    std::fs::rename(&ours, machine.path("away")).unwrap();
+    std::fs::rename(&theirs, &ours).unwrap();
+    std::fs::create_dir(machine.path("source")).unwrap();
+    for args in [&["backup", "--online", "source"][..], &["vault", "push"]] {
+        machine.run(args).expect_code(1).expect_err(&["does not belong to this store"]);
+    }
+    for prefix in ["rp", "pack", "sess"] {
+        assert!(!ours.join(prefix).exists(), "{prefix}");
+    }
+}

@@ -99,8 +99,10 @@ impl Check<'_> {
         let mut first: BTreeMap<ObjectName, (String, Vec<u8>)> = BTreeMap::new();
         let staging = self.store.staging();
         for object in staging.list("keys")? {
-            let bytes = staging.read_all(&object.name, SMALL_OBJECT)?.unwrap_or_default();
-            self.look_at_slot("staging", object.name, bytes, &mut first);
+            match staging.read_all(&object.name, SMALL_OBJECT) {
+                Ok(bytes) => self.look_at_slot("staging", object.name, bytes.unwrap_or_default(), &mut first),
+                Err(e) => self.find(object.name.as_str(), format!("staging: {e}")),
+            }
         }
         let of_sheet = |bytes: &[u8]| {
             KeySlot::read(bytes, self.store.id()).is_ok_and(|slot| slot.kind == SlotKind::Recovery)
@@ -119,11 +121,23 @@ impl Check<'_> {
                     continue;
                 }
             };
+            self.slots_missing(address, &listed)?;
             for object in listed {
                 match transfer.get(&object.name, SMALL_OBJECT) {
                     Ok(bytes) => self.look_at_slot(address, object.name, bytes.to_vec(), &mut first),
                     Err(e) => self.find(object.name.as_str(), format!("{address}: {e}")),
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Slots that people have and a vault lacks: what opens the store here would not open it there.
+    fn slots_missing(&mut self, place: &str, listed: &[ObjectInfo]) -> Result<(), StoreError> {
+        for (id, _) in self.store.slots_of_people()? {
+            let name = names::slot(&id);
+            if !listed.iter().any(|object| object.name == name) {
+                self.find(name.as_str(), format!("{place}: the key slot is missing"));
             }
         }
         Ok(())

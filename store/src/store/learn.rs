@@ -18,7 +18,8 @@ use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
 
 /// Fills the catalog with what a vault holds: index objects first, packs that none covers by their own
-/// directories, then the points. What does not open is told and left out.
+/// directories, then the points. What does not open is told and left out, and looked at again when the store is opened the next
+/// time: it may be the way from the vault that damages it.
 pub fn load_catalog(
     store: &Store,
     no: VaultNo,
@@ -27,18 +28,21 @@ pub fn load_catalog(
 ) -> Result<(), StoreError> {
     prove_ours(store, transfer, Deadline::NEVER)?;
     let listed = listed_packs(transfer, Deadline::NEVER)?;
-    learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
-    let new = load_points(store, no, transfer, monitor)?;
+    let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
+    let (new, all_points) = load_points(store, no, transfer, monitor)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
     // Whether all that these points need was found, nobody has looked.
     if new > 0 || !filled && !store.catalog().point_ids()?.is_empty() {
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
-    store.catalog().set_mark(Mark::FilledFrom(no), true)
+    if all_packs && all_points {
+        store.catalog().set_mark(Mark::FilledFrom(no), true)?;
+    }
+    Ok(())
 }
 
 /// Makes the catalog know the packs that a vault lists: by its index objects, and those that none covers by their own
-/// directories. Asks the vault nothing if all are known.
+/// directories. Asks the vault nothing if all are known. `false` if one could not be read.
 pub(super) fn learn_packs(
     store: &Store,
     no: VaultNo,
@@ -46,7 +50,7 @@ pub(super) fn learn_packs(
     listed: &Listed,
     deadline: Deadline,
     monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let confirmed: HashSet<PackId> = store
         .catalog()
         .packs()?
@@ -55,7 +59,7 @@ pub(super) fn learn_packs(
         .map(|row| row.entry.id)
         .collect();
     if listed.keys().all(|id| confirmed.contains(id)) {
-        return Ok(());
+        return Ok(true);
     }
     let known: HashSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
     let objects = transfer.list_all_by(names::INDEXES, deadline).map_err(of_vault(transfer))?;
@@ -118,7 +122,8 @@ fn load_uncovered_packs(
     listed: &Listed,
     deadline: Deadline,
     monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let mut all = true;
     for (id, len) in listed {
         if store.catalog().pack_by_id(id)?.is_some_and(|row| row.vaults.contains(&no)) {
             continue;
@@ -138,11 +143,12 @@ fn load_uncovered_packs(
             Ok((entry, chunks)) => store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?,
             Err(PackError::Store(e)) => return Err(e),
             Err(PackError::Format(e)) => {
+                all = false;
                 monitor.event(Event::Problem { path: name.as_str().into(), reason: e.to_string() });
             }
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// A damaged pack is told and left out; a vault that fails ends the loading.
@@ -192,19 +198,19 @@ fn vaulted_row(no: VaultNo, point: &point::RecoveryPoint, object: Vec<u8>) -> Po
     }
 }
 
-/// The points that the catalog did not know to be in this vault; how many they are.
+/// The points that the catalog did not know to be in this vault: how many were added, and whether these are all.
 fn load_points(
     store: &Store,
     no: VaultNo,
     transfer: &Transfer,
     monitor: &dyn Monitor,
-) -> Result<usize, StoreError> {
+) -> Result<(usize, bool), StoreError> {
     let known = known_points(store, no)?;
     let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
     let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
     let points: Vec<_> = points.into_iter().filter(|((_, id), _)| !known.contains(id)).collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
-    let mut new = 0;
+    let (mut new, total) = (0, points.len());
     for some in points.chunks(64) {
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
         let answers = transfer.get_many(wanted, Deadline::NEVER);
@@ -227,5 +233,5 @@ fn load_points(
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
     }
-    Ok(new)
+    Ok((new, new == total))
 }

@@ -4,6 +4,7 @@
 mod heal;
 mod hostile;
 mod losses;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

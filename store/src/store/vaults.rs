@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use super::{SMALL_OBJECT, Store, learn};
+use super::{SMALL_OBJECT, Store, learn, slots};
 use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -124,7 +124,7 @@ pub(crate) fn of_vault(transfer: &Transfer) -> impl Fn(VaultError) -> StoreError
 ///
 /// # Errors
 /// `NotFound` of the vault if there is no config; `NotOurs` if it is another store's; `Corrupt` if it is nobody's.
-pub(crate) fn prove_ours(store: &Store, transfer: &Transfer, deadline: Deadline) -> Result<(), StoreError> {
+pub fn prove_ours(store: &Store, transfer: &Transfer, deadline: Deadline) -> Result<(), StoreError> {
     match look_at_config(store, transfer, deadline) {
         // Once more: the way from the vault may have flipped a bit.
         Err(StoreError::Corrupt { .. } | StoreError::NotOurs { .. }) => {
@@ -154,7 +154,8 @@ fn look_at_config(store: &Store, transfer: &Transfer, deadline: Deadline) -> Res
 
 /// Makes the catalog agree with listings of the vault: only packs that are there with the right length count, and only points that
 /// are there. After a loss nothing in the vault is taken for whole until it was looked up pack by pack. Packs that are there
-/// and that the catalog does not know are read.
+/// and that the catalog does not know are read. A vault that lost all its key slots gets them back, for without one nothing in
+/// it can be recovered.
 pub fn refresh_vault(
     store: &Store,
     no: VaultNo,
@@ -162,7 +163,8 @@ pub fn refresh_vault(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     let listed = compare_with_listing(store, no, transfer, Deadline::NEVER, monitor)?;
-    learn::learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)
+    slots::put_back(store, transfer, monitor)?;
+    learn::learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor).map(drop)
 }
 
 /// The comparison alone, unless the deadline passes before the vault has listed what it holds; the packs that are there.

@@ -1,0 +1,35 @@
+//! The key slots that people have, in staging and in vaults: without one, what a vault holds is of no use to a machine that has nothing.
+
+use super::{Store, of_vault};
+use crate::error::StoreError;
+use crate::id::SlotId;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::seal::slots::{KeySlot, SlotKind};
+use crate::transfer::Transfer;
+
+impl Store {
+    /// Slots in staging that are whole and that a passphrase or a recovery key opens. Those of machines open nothing elsewhere.
+    pub(crate) fn slots_of_people(&self) -> Result<Vec<(SlotId, Vec<u8>)>, StoreError> {
+        let of_people =
+            |bytes: &[u8]| KeySlot::read(bytes, self.id()).is_ok_and(|slot| slot.kind != SlotKind::Machine);
+        let slots = Self::head(&self.dir)?.slots;
+        Ok(slots.into_iter().filter(|(_, bytes)| of_people(bytes)).collect())
+    }
+}
+
+/// Puts the slots into a vault that lists none, and tells each. One of several that is missing may have been removed by another
+/// machine, on purpose: it stays away.
+pub(super) fn put_back(store: &Store, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
+    let listed = transfer.list_all(names::SLOTS).map_err(of_vault(transfer))?;
+    if listed.iter().any(|object| names::slot_of(&object.name).is_some()) {
+        return Ok(());
+    }
+    for (id, bytes) in store.slots_of_people()? {
+        transfer.put_new(&names::slot(&id), bytes.into()).map_err(of_vault(transfer))?;
+        let reason =
+            format!("it was missing from vault {}, as were all, and was put back", transfer.address());
+        monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
+    }
+    Ok(())
+}
