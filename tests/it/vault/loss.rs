@@ -43,7 +43,7 @@ fn a_backup_while_the_vault_is_not_mounted_forgets_nothing_of_it() {
 fn a_push_repairs_what_the_vault_lost_at_once() {
     let (machine, source, vault) = with_directory_vault();
     std::fs::remove_file(&packs(&vault)[0].1).unwrap();
-    let pushed = machine.run(["vault", "push", "--json"]).expect_code(0).json();
+    let pushed = machine.run(["vault", "push", "--json"]).expect_code(3).json();
     assert_eq!((&pushed["points"], &pushed["packs"]), (&1.into(), &1.into()), "{pushed}");
     let stranger = recovered(vault.to_str().unwrap());
     compare(&source, &stranger.restore("latest", "back")).assert_none();
@@ -57,14 +57,14 @@ fn a_pack_that_is_damaged_in_the_vault_is_found_and_sent_again() {
     std::fs::File::options().write(true).open(cut).unwrap().set_len(1000).unwrap();
     let said = format!("1000 bytes instead of {len}");
     machine.run(["check"]).expect_code(1).expect_err(&[name_of(cut), &said]);
-    machine.run(["vault", "push"]).expect_code(0).expect_err(&[name_of(cut), &said, "bad/"]);
+    machine.run(["vault", "push"]).expect_code(3).expect_err(&[name_of(cut), &said, "bad/"]);
     assert_eq!(cut.metadata().unwrap().len(), *len);
     machine.run(["check"]).expect_code(0);
     // Of the right length, only reading tells.
     let (len, flipped) = &damaged[1];
     flip(flipped, len / 2);
     machine.run(["check", "--read-data"]).expect_code(1).expect_err(&[name_of(flipped)]);
-    machine.run(["vault", "push"]).expect_code(0).expect_err(&[name_of(flipped), "bad/"]);
+    machine.run(["vault", "push"]).expect_code(3).expect_err(&[name_of(flipped), "bad/"]);
     machine.run(["check", "--read-data"]).expect_code(0);
     let stranger = recovered(vault.to_str().unwrap());
     compare(&source, &stranger.restore("latest", "back")).assert_none();
