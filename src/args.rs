@@ -90,6 +90,7 @@ pub enum Verb {
     Snapshots(verbs::snapshots::SnapshotsArgs),
     Ls(verbs::ls::LsArgs),
     Find(verbs::find::FindArgs),
+    History(verbs::history::HistoryArgs),
     Diff(verbs::diff::DiffArgs),
     Dump(verbs::dump::DumpArgs),
     Restore(verbs::restore::RestoreArgs),

@@ -10,11 +10,13 @@ pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod forget;
+pub mod history;
 pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
 pub mod mount;
+pub mod place;
 pub mod prune;
 pub mod quickstart;
 pub mod recover;
@@ -69,6 +71,7 @@ pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Find(args) => find::run(context, &args),
+        Verb::History(args) => history::run(context, &args),
         Verb::Diff(args) => diff::run(context, &args),
         Verb::Dump(args) => dump::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),

@@ -16,6 +16,7 @@
 mod device;
 mod error;
 mod table;
+mod within;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use crate::recovery::Recovery;
 use crate::view::View;
 
 pub use error::MountError;
+pub use within::place_of;
 
 /// How every mount of ours begins its name in the table of mounts.
 pub const NAME_PREFIX: &str = "holdfast:";

@@ -3,13 +3,14 @@
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "quickstart",
     "init",
     "backup",
     "snapshots",
     "ls",
     "find",
+    "history",
     "diff",
     "dump",
     "restore",

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod forget;
+mod history;
 mod key;
 mod look;
 mod restore;
