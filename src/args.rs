@@ -95,6 +95,7 @@ pub enum Verb {
     Dump(verbs::dump::DumpArgs),
     Restore(verbs::restore::RestoreArgs),
     Mount(verbs::mount::MountArgs),
+    Estimate(verbs::estimate::EstimateArgs),
     Umount(verbs::umount::UmountArgs),
     Recover(verbs::recover::RecoverArgs),
     Check(verbs::check::CheckArgs),

@@ -3,7 +3,7 @@
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "quickstart",
     "init",
     "backup",
@@ -15,6 +15,7 @@ const VERBS: [&str; 21] = [
     "dump",
     "restore",
     "mount",
+    "estimate",
     "umount",
     "recover",
     "check",

@@ -72,6 +72,11 @@ impl Fetcher {
         (self.requests.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
+    /// Most bytes that the cache may hold, and how many it does.
+    pub(super) fn cache_room(&self) -> (u64, u64) {
+        (self.cache.limit(), self.cache.bytes())
+    }
+
     pub(super) fn is_cached(&self, pack: &PackEntry, range: &Range<u64>) -> bool {
         blocks_of(range).all(|n| self.cache.has(&pack.id, n))
     }
