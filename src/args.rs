@@ -96,6 +96,7 @@ pub enum Verb {
     Restore(verbs::restore::RestoreArgs),
     Mount(verbs::mount::MountArgs),
     Estimate(verbs::estimate::EstimateArgs),
+    Fetch(verbs::fetch::FetchArgs),
     Umount(verbs::umount::UmountArgs),
     Recover(verbs::recover::RecoverArgs),
     Check(verbs::check::CheckArgs),

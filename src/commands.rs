@@ -9,6 +9,7 @@ pub mod completions;
 pub mod diff;
 pub mod dump;
 pub mod estimate;
+pub mod fetch;
 pub mod find;
 pub mod forget;
 pub mod history;
@@ -78,6 +79,7 @@ pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Mount(args) => mount::run(context, &args),
         Verb::Estimate(args) => estimate::run(context, &args),
+        Verb::Fetch(args) => fetch::run(context, &args),
         Verb::Umount(args) => umount::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
         Verb::Check(args) => check::run(context, &args),

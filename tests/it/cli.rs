@@ -3,7 +3,7 @@
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "quickstart",
     "init",
     "backup",
@@ -16,6 +16,7 @@ const VERBS: [&str; 22] = [
     "restore",
     "mount",
     "estimate",
+    "fetch",
     "umount",
     "recover",
     "check",
