@@ -57,6 +57,8 @@ pub struct MountOptions {
     pub name: String,
     /// Let all users in, as modes and ACLs of the source allow.
     pub allow_other: bool,
+    /// Let nobody execute a program on it.
+    pub no_exec: bool,
     /// Mount over a directory that is not empty.
     pub over_nonempty: bool,
     /// Directories that must not be covered: those of the store.
@@ -79,6 +81,7 @@ impl MountOptions {
             mountpoint: mountpoint.into(),
             name: name.into(),
             allow_other: false,
+            no_exec: false,
             over_nonempty: false,
             keep_clear: Vec::new(),
             read_timeout: Duration::from_secs(30),

@@ -26,7 +26,7 @@ use crate::terminal::text;
 ///
 /// Fetches what only a vault has of everything below a path, in few large requests of which several are under way at a time,
 /// in the order in which it is stored. A mount that runs finds it at once. Ctrl-C stops it; what was fetched stays, and
-/// the same command goes on from there. Give a mount the same --cache-size, or it lets go of what is beyond its own.
+/// the same command goes on from there. The --cache-size that was said last holds for later commands, too.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -37,9 +37,9 @@ pub struct FetchArgs {
     /// POINT, POINT:PATH, or a path in a mount
     #[arg(value_name = "POINT[:PATH]")]
     point: OsString,
-    /// Most that the cache of vault data may take on disk
-    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = values::size)]
-    cache_size: u64,
+    /// Most that the cache of vault data may take on disk [default: as said last, at first 10G]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    cache_size: Option<u64>,
     #[command(flatten)]
     scope: ScopeArgs,
 }

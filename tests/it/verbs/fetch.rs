@@ -44,7 +44,7 @@ fn an_estimate_is_what_a_fetch_then_takes_and_after_it_no_vault_is_needed() {
     assert!(text.contains(&format!("to fetch     {requests} requests of ")), "{text}");
     let small = machine.run(["fetch", "latest:photos", "--cache-size", "4M"]).expect_code(1);
     small.expect_err(&["the cache is too small", "4.000 MiB", "--cache-size"]);
-    let fetched = json(&machine, &["fetch", "latest:photos"]);
+    let fetched = json(&machine, &["fetch", "latest:photos", "--cache-size", "64M"]);
     assert_eq!((number(&fetched, "requests"), number(&fetched, "bytes_fetched")), (requests, bytes));
     assert_eq!((number(&fetched, "errors"), number(&fetched, "bytes_gone")), (0, 0));
     let after = json(&machine, &["estimate", "latest:photos"]);
