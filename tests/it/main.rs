@@ -9,6 +9,7 @@ mod damage;
 mod decoder;
 mod dependencies;
 mod faults;
+mod fstab;
 mod house;
 mod messages;
 mod mount;
