@@ -147,7 +147,12 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         }
     }
     match &typed {
-        Some(_) => command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped()),
+        Some(_) => {
+            for other in ["HOLDFAST_PASSWORD", "HOLDFAST_PASSWORD_COMMAND"] {
+                command.env_remove(other);
+            }
+            command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped())
+        }
         None => command.stdin(Stdio::null()),
     };
     let mut child =
@@ -159,10 +164,10 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     wait_until_ready(context, child, args, &log_path)
 }
 
-/// A secret that a person must type is asked for here, where there is a terminal.
+/// A secret that a person must type is asked for here, where there is a terminal; one that the command line names is read.
 fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Option<Secret>, Failure> {
     let secrets = &context.settings.secrets;
-    if secrets.machine_key_file(&head.vault).exists() || secrets.are_named() {
+    if secrets.machine_key_file(&head.vault).exists() || secrets.are_inherited() {
         return Ok(None);
     }
     let typed = secrets.passphrase(context.terminal)?;
