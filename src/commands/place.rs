@@ -5,23 +5,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use holdfast_fs::mount::place_of;
-use jiff::tz::TimeZone;
 
+use super::scope::parse_spec;
 use crate::outcome::Failure;
 use crate::point_spec::{PointName, PointSpec};
 
-/// `POINT`, `POINT:PATH`, or the path of something in a mount of ours. What begins with `/` or `.` is a path.
+/// `POINT`, `POINT:PATH`, or the path of something in a mount of ours. Who stands in a mount means what is there before
+/// anything else; what begins with `/` or `.` is a path and nothing else.
 pub fn parse_place(text: &OsStr) -> Result<PointSpec, Failure> {
+    let path = Path::new(text);
+    if let Some(found) = in_mount(path) {
+        return Ok(found);
+    }
     if looks_like_path(text) {
-        return in_mount(Path::new(text)).ok_or_else(|| {
-            Failure::usage(format!("{} is not in a mount of recovery points", Path::new(text).display()))
-                .hint("name a point and a path within it, as in latest:projects, or a path below a mount")
-        });
+        return Err(Failure::usage(format!("{} is not in a mount of recovery points", path.display()))
+            .hint("name a point and a path within it, as in latest:projects, or a path below a mount"));
     }
-    match PointSpec::parse(text, &TimeZone::system()) {
-        Ok(spec) => Ok(spec),
-        Err(error) => in_mount(Path::new(text)).ok_or_else(|| error.into()),
-    }
+    parse_spec(text)
 }
 
 /// Whether this can only be a path.

@@ -12,6 +12,7 @@ fn far_away() -> (Machine, String) {
         std::fs::write(source.join(format!("photos/{n}.raw")), noise(n, 1_500_000)).unwrap();
     }
     std::fs::write(source.join("letter"), "dear").unwrap();
+    std::fs::write(source.join("fab"), "fab").unwrap();
     std::fs::write(source.join("twin"), noise(3, 1_500_000)).unwrap();
     machine.run(["vault", "add", "vault"]).expect_code(0);
     let id =
@@ -86,14 +87,18 @@ fn a_mount_that_runs_finds_what_was_fetched_beside_it() {
     let mount = machine.mount("recovery", &[]);
     let photos = mount.path().join("by-group/default/docs/latest/photos");
     let tier = |name: &str| {
-        let mut value = vec![0; 16];
-        let len = rustix::fs::getxattr(photos.join(name), "user.holdfast.tier", &mut value[..]).unwrap();
+        let mut value = [0; 16];
+        let len = rustix::fs::getxattr(photos.join(name), "user.holdfast.tier", &mut value).unwrap();
         String::from_utf8_lossy(&value[..len]).into_owned()
     };
     assert_eq!(tier("5.raw"), "vault");
     let of_path = |verb: &str| json(&machine, &[verb, photos.to_str().unwrap()]);
     let estimate = of_path("estimate");
     assert_eq!((&estimate["snapshot_id"], &estimate["path"]), (&id.as_str().into(), &"photos".into()));
+    // Who stands in a mount means what is there, also if it looks like the id of a point.
+    let mut inside = machine.command(["estimate", "fab", "--json"]);
+    let fab = Ran::of(inside.current_dir(photos.parent().unwrap())).expect_code(0).json();
+    assert_eq!((&fab["path"], number(&fab, "total_bytes")), (&"fab".into(), 3));
     assert_eq!(number(&of_path("fetch"), "total_files"), 6);
     assert_eq!(tier("5.raw"), "cache");
     std::fs::rename(machine.path("vault/pack"), machine.path("away")).unwrap();
