@@ -137,14 +137,15 @@ fn fetch_all(
         while !monitor.cancelled() && !stop.load(Ordering::Relaxed) {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let (Some(request), Some(files)) = (requests.get(n), files.get(n)) else { return };
-            match reader.fetch(request) {
-                Ok(()) => monitor.event(Event::Done { files: *files, bytes: request.len() }),
+            match reader.fetch(request).and_then(|()| reader.is_fetched(request)) {
+                Ok(true) => monitor.event(Event::Done { files: *files, bytes: request.len() }),
                 Err(error) if is_of_object(&error) => {
                     monitor.event(Event::Problem { path: Vec::new(), reason: error.to_string() });
                 }
-                Err(error) => {
+                other => {
                     stop.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    let why = other.map_or_else(Failure::from, |_| not_kept());
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
                 }
             }
         }
@@ -153,13 +154,18 @@ fn fetch_all(
         (0..FETCHING.min(requests.len())).for_each(|_| drop(scope.spawn(work)));
     });
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error.into());
+        return Err(error);
     }
     if monitor.cancelled() {
         return Err(Failure::new(Kind::Interrupted, "interrupted")
             .hint("what was fetched stays; the same command goes on from there"));
     }
     Ok(monitor.problems())
+}
+
+fn not_kept() -> Failure {
+    Failure::failed("the cache does not keep what is fetched")
+        .hint("see whether its disk is full (HOLDFAST_CACHE_DIR)")
 }
 
 /// Whether other objects may well be fetched.
@@ -180,9 +186,7 @@ fn files_by_request(requests: &[Request], last_blocks: &BTreeMap<BlockNo, u64>) 
 fn tell(context: &Context<'_>, fetched: &Fetched) -> Result<(), Failure> {
     if fetched.bytes_gone > 0 {
         let gone = text::size(fetched.bytes_gone);
-        context.terminal.warn(&format!(
-            "{gone} did not stay in the cache: is its disk full, or is another program fetching?"
-        ));
+        context.terminal.warn(&format!("{gone} did not stay in the cache: another program let go of it"));
     }
     if context.terminal.json() {
         return context.terminal.json_line(fetched);

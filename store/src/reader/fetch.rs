@@ -144,6 +144,14 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Waits until none of these bytes are on their way by another thread's doing.
+    pub(super) fn settle(&self, pack: &PackEntry, bytes: &Range<u64>) {
+        let mut flying = self.flying();
+        while blocks_of(bytes).any(|n| flying.contains(&(pack.id, n))) {
+            flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Fills in what the cache has, and names the first block that is missing.
     fn take_cached(
         &self,

@@ -365,3 +365,26 @@ fn what_staging_has_needs_no_request_and_what_is_nowhere_is_an_error() {
     let error = reader.fetch(&wanted.requests()[0]).unwrap_err();
     assert_eq!(error.class(), crate::ErrorClass::Unavailable, "{error}");
 }
+
+#[test]
+fn a_fetch_waits_for_what_another_one_has_under_way_and_costs_nothing_more() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let mut wanted = reader.wanted();
+    for (id, _) in &world.chunks {
+        wanted.add(id).unwrap();
+    }
+    let requests = wanted.requests();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for request in &requests {
+                    reader.fetch(request).unwrap();
+                    assert!(reader.is_fetched(request).unwrap());
+                }
+            });
+        }
+    });
+    assert_eq!(reader.stats().vault_bytes, requests.iter().map(Request::len).sum::<u64>());
+}

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{PackMap, Reader, Tier};
 use crate::cache::GRID;
-use crate::catalog::PackNo;
+use crate::catalog::{PackNo, VaultNo};
 use crate::error::StoreError;
 use crate::id::ChunkId;
 
@@ -142,18 +142,26 @@ impl Reader {
     }
 
     /// Carries out a request: its bytes come into the cache from the first vault that gives them, but for those that are there
-    /// by now or on their way. The error is that of the first vault.
+    /// by now. The error is that of the first vault.
     pub fn fetch(&self, request: &Request) -> Result<(), StoreError> {
         let map = self.pack_map(request.pack)?;
         let mut first_error = None;
         for vault in &map.row.vaults {
-            match self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, request.bytes.clone()) {
+            match self.fetch_from(*vault, &map, &request.bytes) {
                 Ok(()) => return Ok(()),
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
         }
         Err(first_error
             .unwrap_or_else(|| StoreError::NotFound { what: format!("{} in any vault", map.name) }))
+    }
+
+    fn fetch_from(&self, vault: VaultNo, map: &PackMap, bytes: &Range<u64>) -> Result<(), StoreError> {
+        let entry = &map.row.entry;
+        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone())?;
+        // What was on its way already may have failed.
+        self.fetcher.settle(entry, bytes);
+        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone())
     }
 
     /// Whether all bytes of a request are in the cache.

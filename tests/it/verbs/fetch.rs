@@ -79,6 +79,20 @@ fn a_fetch_that_cannot_reach_what_it_wants_says_so_and_goes_on_later() {
 }
 
 #[test]
+fn a_cache_that_cannot_keep_anything_ends_a_fetch_at_once() {
+    let (machine, _) = far_away();
+    machine.run(["ls", "latest"]).expect_code(0);
+    // Files where directories would be: root may write anywhere else.
+    let cache = machine.root().join("cache").read_dir().unwrap().next().unwrap().unwrap().path();
+    for shard in 0..=255 {
+        let shard = cache.join(format!("{shard:02x}"));
+        let _ = std::fs::remove_dir_all(&shard);
+        std::fs::write(shard, "").unwrap();
+    }
+    machine.run(["fetch", "latest"]).expect_code(1).expect_err(&["does not keep what is fetched", "disk"]);
+}
+
+#[test]
 fn a_mount_that_runs_finds_what_was_fetched_beside_it() {
     if !can_mount("a_mount_that_runs_finds_what_was_fetched_beside_it") {
         return;
