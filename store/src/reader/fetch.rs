@@ -34,7 +34,7 @@ pub(super) struct Fetcher {
 }
 
 /// Blocks that this thread fetches; nobody else does until it is dropped.
-struct Flight<'a> {
+pub(super) struct Flight<'a> {
     fetcher: &'a Fetcher,
     pack: PackId,
     blocks: Range<u32>,
@@ -188,7 +188,7 @@ impl Fetcher {
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.
-    fn claim_free(&self, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
+    pub(super) fn claim_free(&self, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
         let mut flying = self.flying();
         let taken = |n: &u32| flying.contains(&(pack.id, *n)) || self.cache.has(&pack.id, *n);
         let end = run.clone().find(taken).unwrap_or(run.end);

@@ -367,7 +367,7 @@ fn what_staging_has_needs_no_request_and_what_is_nowhere_is_an_error() {
 }
 
 #[test]
-fn a_fetch_waits_for_what_another_one_has_under_way_and_costs_nothing_more() {
+fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_did_not_get() {
     let world = World::new();
     world.only_in_vault();
     let reader = world.reader();
@@ -376,15 +376,18 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_costs_nothing_more() {
         wanted.add(id).unwrap();
     }
     let requests = wanted.requests();
+    let bytes = requests.iter().map(Request::len).sum::<u64>();
     std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                for request in &requests {
-                    reader.fetch(request).unwrap();
-                    assert!(reader.is_fetched(request).unwrap());
-                }
-            });
-        }
+        let entry = world.row().entry;
+        // Somebody is about to fetch the first block, and then does not get it.
+        let other = reader.fetcher.claim_free(&entry, 0..1).unwrap();
+        let fetching = scope.spawn(|| {
+            requests.iter().for_each(|request| reader.fetch(request).unwrap());
+            requests.iter().all(|request| reader.is_fetched(request).unwrap())
+        });
+        until(|| reader.stats().vault_requests > 0);
+        drop(other);
+        assert!(fetching.join().unwrap());
     });
-    assert_eq!(reader.stats().vault_bytes, requests.iter().map(Request::len).sum::<u64>());
+    assert_eq!(reader.stats().vault_bytes, bytes);
 }
