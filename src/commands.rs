@@ -35,7 +35,7 @@ pub mod testing;
 use std::path::PathBuf;
 
 use crate::args::Verb;
-use crate::outcome::Outcome;
+use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::settings::Settings;
 use crate::terminal::Terminal;
 
@@ -64,8 +64,30 @@ pub fn run_anywhere(terminal: &Terminal, verb: &Verb) -> Option<Outcome> {
     }
 }
 
-/// Runs a verb.
+/// Runs a verb. One that writes and was told of troubles with the source or the store is done in part only, however well it
+/// ended; of one that reads, the exit code says whether what was asked for was given. One that failed because it was asked to
+/// stop was interrupted, whatever its last error says.
 pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
+    let writes = writes(&verb);
+    match run_verb(context, verb) {
+        Ok(Done::Whole) if writes && context.terminal.problems() > 0 => Ok(Done::Partial),
+        Err(failure) if failure.kind == Kind::Failed && context.terminal.cancelled() => {
+            Err(Failure { kind: Kind::Interrupted, ..failure })
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether a verb changes what a store or a vault holds.
+fn writes(verb: &Verb) -> bool {
+    match verb {
+        Verb::Vault(args) => args.writes(),
+        Verb::Quickstart(_) | Verb::Backup(_) | Verb::Recover(_) | Verb::Forget(_) | Verb::Prune(_) => true,
+        _ => false,
+    }
+}
+
+fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
     match verb {
         Verb::Quickstart(args) => quickstart::run(context, &args),
         Verb::Init(args) => init::run(context, &args),

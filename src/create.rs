@@ -7,15 +7,17 @@ use holdfast_store::id::{SlotId, VaultId};
 use holdfast_store::seal::Sealer;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::machine::MachineKey;
-use holdfast_store::seal::sheet::RecoverySheet;
+use holdfast_store::seal::sheet::{RecoverySheet, words_of};
 use holdfast_store::seal::slots::{KdfParams, KeySlot, Secret as SlotSecret};
 use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting};
 use holdfast_store::{StoreError, copy, names};
+use serde::Serialize;
 
 use crate::commands::Context;
 use crate::open::{Bounds, connect, open_unlocked};
 use crate::outcome::Failure;
 use crate::secrets::Secret;
+use crate::terminal::Terminal;
 
 /// What a new store is to have.
 #[derive(Debug)]
@@ -73,6 +75,49 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
     };
     let sheet = RecoverySheet { vault: id, addresses: addresses.clone(), key, created: now, slot };
     Ok(Made { id, sheet, machine_key, vaults: addresses, vault_failure })
+}
+
+/// What `--json` prints of a new store, with restic's names.
+#[derive(Serialize)]
+struct Initialized<'a> {
+    message_type: &'static str,
+    id: String,
+    repository: String,
+    vaults: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_key: Option<String>,
+}
+
+/// Tells what was made. A recovery sheet that is in no file goes out in any case, also with `--json` and `-q`: nobody sees it
+/// again.
+pub fn hand_out(
+    terminal: &Terminal,
+    made: &Made,
+    store: &Path,
+    sheet_file: Option<&Path>,
+) -> Result<(), Failure> {
+    if terminal.json() {
+        return terminal.json_line(&Initialized {
+            message_type: "initialized",
+            id: made.id.hex(),
+            repository: store.display().to_string(),
+            vaults: &made.vaults,
+            machine_key: made.machine_key.as_ref().map(|file| file.display().to_string()),
+            recovery_key: sheet_file.is_none().then(|| words_of(&made.sheet.key).join(" ")),
+        });
+    }
+    match sheet_file {
+        Some(file) => terminal
+            .say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
+        None => terminal.line(&made.sheet.render())?,
+    }
+    terminal.say(&format!("store {} made in {}", made.id, store.display()))?;
+    match &made.machine_key {
+        Some(file) => terminal.say(&format!("this machine's key is {}", file.display())),
+        None => terminal.say("this machine has no key of its own: every command needs the passphrase"),
+    }
 }
 
 /// A failure of a vault whose store was made all the same.

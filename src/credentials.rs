@@ -10,14 +10,28 @@ use crate::settings::Environment;
 const LEN_MAX: u64 = 64 << 10;
 
 /// Looks at the environment for what Azure's own tools take: `AZURE_STORAGE_CONNECTION_STRING`, `AZURE_STORAGE_KEY`,
-/// `AZURE_STORAGE_SAS_TOKEN` (each also as `_FILE`), then Entra by `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` with
+/// `AZURE_STORAGE_SAS_TOKEN` (each also as `_FILE`), before them a signature for each container by our own
+/// `HOLDFAST_AZURE_SAS_DATA` and `HOLDFAST_AZURE_SAS_CONTROL` (the same), then Entra by `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` with
 /// `AZURE_CLIENT_SECRET` or `AZURE_FEDERATED_TOKEN_FILE`, then `HOLDFAST_AZURE_AUTH=managed-identity`; whoever is logged in with `az` otherwise.
 pub fn gather(env: &Environment) -> Result<Credentials, Failure> {
-    let azure = match storage_secret(env)? {
+    let by_secret = match signature_pair(env)? {
+        None => storage_secret(env)?,
+        pair => pair,
+    };
+    let azure = match by_secret {
         Some(credential) => credential,
         None => entra(env)?,
     };
     Ok(Credentials { azure: Some(azure) })
+}
+
+fn signature_pair(env: &Environment) -> Result<Option<AzureCredential>, Failure> {
+    match (secret(env, "HOLDFAST_AZURE_SAS_DATA")?, secret(env, "HOLDFAST_AZURE_SAS_CONTROL")?) {
+        (None, None) => Ok(None),
+        (Some(data), Some(control)) => Ok(Some(AzureCredential::SasPair { data, control })),
+        _ => Err(Failure::usage("of HOLDFAST_AZURE_SAS_DATA and HOLDFAST_AZURE_SAS_CONTROL only one is set")
+            .hint("set both, or AZURE_STORAGE_SAS_TOKEN for one signature of both containers")),
+    }
 }
 
 fn storage_secret(env: &Environment) -> Result<Option<AzureCredential>, Failure> {
@@ -99,6 +113,10 @@ mod tests {
             kind(&[("AZURE_STORAGE_KEY", "a"), ("AZURE_STORAGE_CONNECTION_STRING", "b")]),
             "ConnectionString"
         );
+        let pair = [("HOLDFAST_AZURE_SAS_DATA", "sv=x"), ("HOLDFAST_AZURE_SAS_CONTROL", "sv=y")];
+        assert_eq!(kind(&[pair[0], ("AZURE_STORAGE_KEY", "a2V5"), pair[1]]), "SasPair");
+        let half = |name: &str| (name == "HOLDFAST_AZURE_SAS_DATA").then(|| OsString::from("sv=x"));
+        assert_eq!(gather(&half).unwrap_err().exit_code(), 2);
         let app = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
         assert_eq!(kind(&[app[0], app[1], ("AZURE_CLIENT_SECRET", "s")]), "ClientSecret");
         assert_eq!(kind(&[app[0], app[1], ("AZURE_FEDERATED_TOKEN_FILE", "/t")]), "WorkloadIdentity");

@@ -12,7 +12,9 @@ use holdfast_store::seal::sheet::parse_words;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotError, SlotKind};
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreOptions};
 use holdfast_store::transfer::{Transfer, TransferPolicy};
+use holdfast_store::vault::Vault;
 use holdfast_store::vault::address::{self, VaultAddress};
+use holdfast_store::vault::unaddressable::UnaddressableVault;
 use holdfast_store::{StoreError, names};
 
 use crate::commands::Context;
@@ -62,7 +64,7 @@ pub fn open_unlocked(
     ring: &KeyRing,
     bounds: Bounds,
 ) -> Result<Store, Failure> {
-    open_watched(context, dir, id, ring, bounds, &*context.terminal.monitor())
+    open_watched(context, dir, id, ring, bounds, &*context.terminal.monitor_of_opening())
 }
 
 /// The same, telling what opening finds to a monitor of the caller's.
@@ -104,20 +106,32 @@ fn cache_limit(dir: Option<&Path>, said: Option<u64>) -> u64 {
     said.or_else(before).unwrap_or(CACHE_LIMIT)
 }
 
-/// The vaults in a store's settings. One that cannot even be addressed is a warning: local work goes on without it.
+/// The vaults in a store's settings. One that cannot even be addressed is a warning and stays among them: local work goes on
+/// without it, and whoever asks it for something fails.
 fn vaults_of(context: &Context<'_>, dir: &Path) -> Result<Vec<(String, Arc<Transfer>)>, Failure> {
     let mut vaults = Vec::new();
     for vault in StoreSettings::load(dir)?.vaults {
         match connect(context, &vault.url) {
             Ok((address, transfer)) => vaults.push((address, transfer)),
-            Err(failure) => context.terminal.warn(&format!("vault {}: {}", vault.url, failure.message)),
+            Err(failure) => {
+                context.terminal.warn(&format!("vault {}: {}", vault.url, failure.message));
+                let lost = UnaddressableVault::new(vault.url.clone(), failure.message);
+                vaults.push((vault.url, transfer_to(context, Arc::new(lost))?));
+            }
         }
     }
     Ok(vaults)
 }
 
-/// The way to a vault, and its address in the one form that is kept.
+/// The way to a vault, and its address in the one form that is kept. It ends when the program is asked to stop.
 pub fn connect(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer>), Failure> {
+    let (address, transfer) = connect_to_the_end(context, url)?;
+    transfer.cancel_when(Arc::clone(context.terminal.stop_flag()));
+    Ok((address, transfer))
+}
+
+/// The same for what must be done even when the program is asked to stop: taking back what would else be half done.
+pub fn connect_to_the_end(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer>), Failure> {
     let address: VaultAddress = match url.contains("://") {
         true => url.parse()?,
         // A plain path may be relative where a person types it.
@@ -126,8 +140,11 @@ pub fn connect(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer
         ),
     };
     let vault = address::open(&address, &context.settings.credentials)?;
-    let transfer = Transfer::new(vault, Arc::clone(context.terminal.clock()), TransferPolicy::default())?;
-    Ok((address.to_string(), transfer))
+    Ok((address.to_string(), transfer_to(context, vault)?))
+}
+
+fn transfer_to(context: &Context<'_>, vault: Arc<dyn Vault>) -> Result<Arc<Transfer>, Failure> {
+    Ok(Transfer::new(vault, Arc::clone(context.terminal.clock()), TransferPolicy::default())?)
 }
 
 /// The key ring: by this machine's key if there is one, else by the words or the passphrase that are named or typed.

@@ -18,7 +18,7 @@ use holdfast_store::vault::VaultError;
 pub enum Done {
     /// All of it was done.
     Whole,
-    /// It was done, but some of the data could not be read.
+    /// It was done, but some data of the source or of the store could not be read; a line told of each.
     Partial,
 }
 
@@ -140,6 +140,41 @@ impl Failure {
     }
 }
 
+/// What failed of several things that are done whatever becomes of the others.
+#[derive(Debug, Default)]
+pub struct Failures(Vec<Failure>);
+
+impl Failures {
+    /// What was done, or nothing and the failure is kept; one that ends everything is returned.
+    pub fn note<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(failure) if matches!(failure.kind, Kind::Interrupted | Kind::PipeClosed) => Err(failure),
+            Err(failure) => {
+                if !self.0.contains(&failure) {
+                    self.0.push(failure);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// `done`, unless something failed. Of several failures each is named as a cause, and the first one's hint is given.
+    pub fn or(mut self, done: Done) -> Outcome {
+        if self.0.len() < 2 {
+            return self.0.pop().map_or(Ok(done), Err);
+        }
+        let kind = if self.0.iter().all(|other| other.kind == self.0[0].kind) {
+            self.0[0].kind
+        } else {
+            Kind::Failed
+        };
+        let hint = self.0.iter().find_map(|failure| failure.hint.clone());
+        let causes = self.0.iter().map(|failure| failure.message.clone()).collect();
+        Err(Failure { kind, message: format!("{} things failed", self.0.len()), causes, hint })
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let failure = Self::new(kind_of(error.class(), &error), error.to_string()).caused_by(&error);
@@ -225,7 +260,18 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             return Some(format!("wait for process {pid} to end (`ps -p {pid}` shows what it is)"));
         }
         StoreError::Locked { holder: None, .. } => "wait for the other process to end",
+        StoreError::NotFound { what }
+            if ["chunk ", "pack ", "a whole pack"].iter().any(|p| what.starts_with(p)) =>
+        {
+            "`holdfast check` says what is missing and which files that touches; a vault that was away may have it: \
+             `holdfast vault push` looks"
+        }
         StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
+        StoreError::NoWay { address } => {
+            return Some(format!(
+                "name it again with `holdfast vault add {address}`; if it is gone for good, `holdfast vault remove {address}` forgets it"
+            ));
+        }
         StoreError::WrongKey { .. } => {
             "check HOLDFAST_PASSWORD and its _FILE and _COMMAND forms, or use the recovery sheet's words with \
              HOLDFAST_RECOVERY_KEY_FILE; `holdfast key list` shows the slots"
@@ -258,9 +304,12 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
 
 fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
     match error {
-        VaultError::NotFound { .. } => {
-            Some("check the vault's address; `holdfast vault add URL` prepares a new one")
-        }
+        VaultError::NotFound { .. } => Some(
+            "check the vault's address, and that its disk is mounted; `holdfast vault add URL` prepares a new one",
+        ),
+        VaultError::Conflict { .. } => Some(
+            "remove this object in the vault by hand, with rights that allow it, then `holdfast vault push`: it is sent again",
+        ),
         VaultError::Denied { .. } => Some(
             "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
              they must allow reading, listing and creating objects",
@@ -285,7 +334,10 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
             Some("the disk is full: free some room, or `holdfast prune` unused data")
         }
         K::PermissionDenied => Some("run as the owner of these files, or as root"),
-        K::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
+        K::ReadOnlyFilesystem => Some(
+            "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
+             mounted and restored; to write, mount it writable again or `holdfast recover` from a vault to another disk",
+        ),
         K::NotADirectory => {
             Some("a file stands where a directory should be: move it away or name another path")
         }

@@ -12,7 +12,7 @@ pub mod text;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use holdfast_store::clock::Clock;
 use serde::Serialize;
@@ -39,12 +39,13 @@ pub struct Terminal {
     show: Show,
     clock: Arc<dyn Clock>,
     cancelled: Arc<AtomicBool>,
+    problems: Arc<AtomicU64>,
 }
 
 impl Terminal {
     /// A terminal that shows as told; work stops when `cancelled` becomes true.
     pub fn new(show: Show, clock: Arc<dyn Clock>, cancelled: Arc<AtomicBool>) -> Self {
-        Self { show, clock, cancelled }
+        Self { show, clock, cancelled, problems: Arc::default() }
     }
 
     /// Whether results go out as JSON.
@@ -65,6 +66,16 @@ impl Terminal {
     /// Whether somebody asked to stop.
     pub fn cancelled(&self) -> bool {
         self.cancelled.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// The flag that says so, for work that has no monitor.
+    pub fn stop_flag(&self) -> &Arc<AtomicBool> {
+        &self.cancelled
+    }
+
+    /// How many troubles all monitors of work were told of so far.
+    pub fn problems(&self) -> u64 {
+        self.problems.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// Writes a result and a line's end to standard output.
@@ -119,17 +130,33 @@ impl Terminal {
 
     /// A monitor for one piece of work; dropping the last reference clears its progress.
     pub fn monitor(&self) -> Arc<WorkMonitor> {
-        Arc::new(WorkMonitor::new(self.face(), Arc::clone(&self.clock), Arc::clone(&self.cancelled)))
+        self.monitor_of(self.show, &self.problems)
     }
 
-    fn face(&self) -> Box<dyn Face> {
-        let err = || Box::new(io::stderr());
-        match self.show {
-            Show { json: true, quiet, .. } => Box::new(JsonFace::new(Box::new(io::stdout()), err(), !quiet)),
-            Show { quiet: true, .. } => Box::new(QuietFace::new(err())),
-            Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose)),
-            Show { verbose, .. } => Box::new(LineFace::new(err(), verbose)),
-        }
+    /// The same for opening a store, whose troubles are told and do not count: work that needs no vault is done without one.
+    pub fn monitor_of_opening(&self) -> Arc<WorkMonitor> {
+        self.monitor_of(self.show, &Arc::default())
+    }
+
+    /// The same for work that goes on after the result was told: it adds no JSON lines to standard output, of which a program
+    /// takes the last for the result.
+    pub fn monitor_after_result(&self) -> Arc<WorkMonitor> {
+        self.monitor_of(Show { quiet: self.show.quiet || self.show.json, ..self.show }, &self.problems)
+    }
+
+    fn monitor_of(&self, show: Show, told: &Arc<AtomicU64>) -> Arc<WorkMonitor> {
+        let (clock, cancelled) = (Arc::clone(&self.clock), Arc::clone(&self.cancelled));
+        Arc::new(WorkMonitor::new(face(show), clock, cancelled, Arc::clone(told)))
+    }
+}
+
+fn face(show: Show) -> Box<dyn Face> {
+    let err = || Box::new(io::stderr());
+    match show {
+        Show { json: true, quiet, .. } => Box::new(JsonFace::new(Box::new(io::stdout()), err(), !quiet)),
+        Show { quiet: true, .. } => Box::new(QuietFace::new(err())),
+        Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose)),
+        Show { verbose, .. } => Box::new(LineFace::new(err(), verbose)),
     }
 }
 

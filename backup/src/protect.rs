@@ -34,6 +34,8 @@ use crate::source::{DataSource, Walked};
 
 /// Errors listed in a point; all are counted.
 const ERRORS_LISTED: usize = 10_000;
+/// Bytes of their paths and reasons, of which a path alone can have a million: a point's object has room for no more.
+const ERRORS_BYTES: usize = 8 << 20;
 /// Entries between the walk and the assembly of directories.
 const EVENTS_WAITING: usize = 4096;
 
@@ -147,6 +149,26 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
+/// What of the source could not be read: all of it counted, as much listed as a point has room for.
+#[derive(Debug, Default)]
+struct Troubles {
+    total: u64,
+    listed: Vec<PointError>,
+    listed_bytes: usize,
+}
+
+impl Troubles {
+    fn add(&mut self, path: Vec<u8>, reason: &str) {
+        self.total += 1;
+        let reason: String = reason.chars().take(1000).collect();
+        let bytes = self.listed_bytes + path.len() + reason.len();
+        if self.listed.len() < ERRORS_LISTED && bytes <= ERRORS_BYTES {
+            self.listed_bytes = bytes;
+            self.listed.push(PointError { path, reason });
+        }
+    }
+}
+
 /// What all threads of one run share.
 struct Work<'a> {
     session: &'a Session<'a>,
@@ -154,7 +176,7 @@ struct Work<'a> {
     request: &'a Request,
     monitor: &'a dyn Monitor,
     tally: Tally,
-    troubles: Mutex<(u64, Vec<PointError>)>,
+    troubles: Mutex<Troubles>,
     failure: Mutex<Option<StoreError>>,
     failed: AtomicBool,
 }
@@ -232,16 +254,12 @@ impl<'a> Work<'a> {
     /// Something of the source could not be read: the point is partial and names it.
     fn trouble(&self, path: Vec<u8>, reason: String) {
         self.monitor.event(Event::Problem { path: path.clone(), reason: reason.clone() });
-        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.0 += 1;
-        if troubles.1.len() < ERRORS_LISTED {
-            let reason = reason.chars().take(1000).collect();
-            troubles.1.push(PointError { path, reason });
-        }
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).add(path, &reason);
     }
 
     fn into_taken(self, root: Node) -> Taken {
-        let (errors_total, mut errors) = self.troubles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let troubles = self.troubles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (errors_total, mut errors) = (troubles.total, troubles.listed);
         errors.sort_by(|a, b| a.path.cmp(&b.path));
         let counts = Counts {
             files: self.tally.files.into_inner(),

@@ -7,7 +7,9 @@
 //! - `NO_OPEN`, `NO_OPENDIR`: after one `ENOSYS` it opens files and directories by itself, and keeps pages and listings;
 //! - lifetimes of 2^30 s inside points, for absence, too; 1 s in the directories above, whose listings it drops when
 //!   their time of change moves (`AUTO_INVAL_DATA`) or [`invalidate`] tells it to;
-//! - `READDIRPLUS_AUTO`, `PARALLEL_DIROPS`, `CACHE_SYMLINKS`: fewer requests, more at once. A link that changes (`latest`) gets a new number instead;
+//! - `READDIRPLUS` always: `cp`, `rsync` and `tar` ask for the attributes of all that they list, and left to choose (`AUTO`) the kernel
+//!   lists what comes after a directory's first answer without them, and then looks up each entry;
+//! - `PARALLEL_DIROPS`, `CACHE_SYMLINKS`: fewer requests, more at once. A link that changes (`latest`) gets a new number instead;
 //! - `POSIX_ACL`: ACLs are enforced and kept; `EXPORT_SUPPORT`: NFS and overlays find a node by its number alone.
 //!
 //! Nothing but `lookup`, `getattr` and `readdir` is required of a file system, but each `ENOSYS` silently
@@ -33,9 +35,8 @@ use crate::recovery::{Patience, Seek};
 use crate::view::{Detail, View, sized};
 
 /// What `init` asks for, one after the other: a kernel that does not know one still gives the others.
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_NO_OPEN_SUPPORT,

@@ -18,7 +18,7 @@
 //! Two segments can still have the same 49 bits by chance (about 10^-3 for a million directories in use). The table
 //! keeps 64 more bits of each identity and gives the second one its next candidate.
 //!
-//! A record says where a node lies, not what it is: (directory page, position), about 100 bytes. Records that the
+//! A record says where a node lies, not what it is: (directory, position), some 50 bytes. Records that the
 //! kernel has forgotten move to a bounded trail, since a file handle held by NFS or an overlay outlives the kernel's inode.
 
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ const LOW_BITS: u64 = LAYOUT_BIT - 1;
 /// Entries of a directory with numbers in a row.
 const SEGMENT: u64 = 1 << 12;
 
-/// Forgotten nodes that can still be found by number: 65,536 records are about 8 MB.
+/// Forgotten nodes that can still be found by number: 65,536 records are about 6 MB.
 const TRAIL_RECORDS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// Hashers for each kind of identity, made once: deriving the key is half of the work.
@@ -94,7 +94,7 @@ impl Identity {
         let mut segment = SEGMENT_BEGIN.clone();
         segment.update(&parent.to_le_bytes()).update(&(ordinal / SEGMENT).to_le_bytes());
         let begin = word(segment.finalize().as_bytes(), 0) & LOW_BITS & !(SEGMENT - 1);
-        Self { first: begin | ordinal % SEGMENT, ..Self::finish(&hasher, 0) }
+        Self { first: begin + ordinal % SEGMENT, ..Self::finish(&hasher, 0) }
     }
 
     /// The `n`-th number this identity would like to have; 0 and [`ROOT`] never.
@@ -158,19 +158,27 @@ fn put_content(hasher: &mut blake3::Hasher, content: &Content) {
     }
 }
 
+/// A directory in which nodes were found; shared by those that were found together.
+#[derive(Debug)]
+pub struct Folder {
+    /// The point, as entered through one of its doors.
+    pub root: Arc<Root>,
+    /// Number of the directory.
+    pub parent: u64,
+    /// Its tree.
+    pub tree: ChunkId,
+}
+
 /// Where a node lies.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The point, as entered through one of its doors.
-    pub root: Arc<Root>,
-    /// Number of the directory it was found in.
-    pub parent: u64,
-    /// That directory's tree.
-    pub tree: ChunkId,
-    /// Its position among the entries there.
+    /// The directory.
+    pub folder: Arc<Folder>,
+    /// Position among its entries.
     pub ordinal: u64,
 }
 
+/// 32 bytes: the kernel may hold a million.
 #[derive(Debug)]
 struct Record {
     place: Place,

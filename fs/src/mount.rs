@@ -74,7 +74,7 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
-    /// The usual: nobody else let in, 30 s, as many threads as cores (2 to 8) and 16 for vaults.
+    /// The usual: nobody else let in, 60 s, a thread more than cores (2 to 8) and 16 for vaults.
     pub fn new(mountpoint: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         Self {
@@ -84,8 +84,8 @@ impl MountOptions {
             no_exec: false,
             over_nonempty: false,
             keep_clear: Vec::new(),
-            read_timeout: Duration::from_secs(30),
-            session_threads: cores.clamp(2, 8),
+            read_timeout: Duration::from_secs(60),
+            session_threads: cores.clamp(2, 8) + 1,
             local_threads: cores.max(2),
             vault_threads: 16,
         }
@@ -242,6 +242,7 @@ pub fn unmount_path(path: &Path, clock: &dyn Clock) -> Result<Unmounted, MountEr
 
 fn pool_options(options: &MountOptions) -> PoolOptions {
     PoolOptions {
+        in_place: options.session_threads.saturating_sub(1),
         local_threads: options.local_threads,
         vault_threads: options.vault_threads,
         timeout: options.read_timeout,

@@ -1,7 +1,7 @@
 //! Slow answers, given by threads that may wait, each within its deadline.
 //!
 //! A request whose answer is not in memory moves here together with its reply. There are two lanes, so that a vault that
-//! does not answer cannot hold up what lies on this machine. The reply lies in a slot that two parties reach for: the
+//! does not answer cannot hold up what lies on this machine; and that the first callers do themselves. The reply lies in a slot that two parties reach for: the
 //! worker that found the answer, and the watchman, who answers for whoever is late with an error. Whoever comes first
 //! takes the reply; so every request ends in time, even if the thread below it never comes back.
 //!
@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -41,7 +41,10 @@ pub trait Reply: Send + 'static {
 /// How many threads wait for what, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolOptions {
-    /// Threads for what lies on this machine.
+    /// Callers that may do at once, on their own threads, what lies on this machine: passing it on costs as much as decoding a
+    /// frame. The others of the callers must always stay free.
+    pub in_place: usize,
+    /// Threads for what lies on this machine, when that many callers are at it.
     pub local_threads: usize,
     /// Threads for what lies in a vault.
     pub vault_threads: usize,
@@ -77,8 +80,27 @@ struct Shared {
 /// The threads. When it is dropped they end as soon as their work lets them; nobody waits for them.
 pub struct Pool {
     shared: Arc<Shared>,
+    in_place: Permits,
     local: Sender<Work>,
     vault: Sender<Work>,
+}
+
+/// How many more callers may work in place.
+struct Permits(AtomicUsize);
+
+impl Permits {
+    fn take(&self) -> Option<Permit<'_>> {
+        let less = |free: usize| free.checked_sub(1);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).ok().map(|_| Permit(self))
+    }
+}
+
+struct Permit<'a>(&'a Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -102,10 +124,10 @@ impl Pool {
         let vault = lane("holdfast-vault", options.vault_threads)?;
         let watcher = shared.clone();
         thread::Builder::new().name("holdfast-watch".into()).spawn(move || watcher.watch())?;
-        Ok(Self { shared, local, vault })
+        Ok(Self { shared, in_place: Permits(AtomicUsize::new(options.in_place)), local, vault })
     }
 
-    /// Has `work` done on a thread of the lane for `reach`, about the node `ino`; `answer` gets its result unless the deadline came first.
+    /// Has `work` about the node `ino` done where `reach` asks for; `answer` gets its result unless the deadline came first.
     pub fn submit<R: Reply, T>(
         &self,
         reach: Reach,
@@ -138,6 +160,11 @@ impl Pool {
                 }
             }
         };
+        if reach == Reach::Local
+            && let Some(_permit) = self.in_place.take()
+        {
+            return run();
+        }
         let lane = if reach == Reach::Vault { &self.vault } else { &self.local };
         // A send fails only when every thread of the lane is gone; then the watchman answers.
         let _ = lane.send(Box::new(run));

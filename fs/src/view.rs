@@ -21,7 +21,7 @@ use holdfast_store::tree::{Node, NodeKind};
 use lru::LruCache;
 
 use crate::error::FsError;
-use crate::inode::{Identity, Place, Table, is_layout};
+use crate::inode::{Folder, Identity, Place, Table, is_layout};
 use crate::layout::{Change, Item, Layout, Root, Stands};
 use crate::recovery::{Patience, Recovery, Seek};
 
@@ -180,7 +180,8 @@ impl View {
         let inside = self.inside(parent, patience)?;
         let Some(tree) = tree_of(&inside.node)? else { return Err(FsError::NotFound) };
         let (ordinal, node) = self.recovery.find(&tree, name, patience)?.ok_or(FsError::NotFound)?;
-        self.found(&inside.root, parent, (tree, ordinal), node, (Detail::All, patience))
+        let folder = Arc::new(Folder { root: inside.root, parent, tree });
+        self.found(Place { folder, ordinal }, node, (Detail::All, patience))
     }
 
     /// Notes that the kernel was told this entry.
@@ -263,7 +264,7 @@ impl View {
             Some(Stands::Link(_)) => return Err(FsError::NotDirectory),
             None => {}
         }
-        lock(&self.table).place(ino).map(|place| place.parent).ok_or(FsError::Stale)
+        lock(&self.table).place(ino).map(|place| place.folder.parent).ok_or(FsError::Stale)
     }
 
     fn node(&self, ino: u64, patience: Patience) -> Result<Arc<Node>, FsError> {
@@ -282,14 +283,14 @@ impl View {
         }
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
         let node = self.node_at(ino, &place, patience)?;
-        Ok(Inside { root: place.root, parent: place.parent, node })
+        Ok(Inside { root: place.folder.root.clone(), parent: place.folder.parent, node })
     }
 
     fn node_at(&self, ino: u64, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
         if let Some(node) = lock(&self.nodes).get(&ino) {
             return Ok(node.clone());
         }
-        let node = self.recovery.list(&place.tree, place.ordinal, 1, patience)?.into_iter().next();
+        let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
         let node = Arc::new(node.ok_or_else(|| missing(place))?);
         self.keep(ino, &node);
         Ok(node)
@@ -312,7 +313,7 @@ impl View {
         }
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
         let node = self.node_at(ino, &place, patience)?;
-        let identity = Identity::of_node(&place.root, (place.parent, place.ordinal), &node);
+        let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), &node);
         let attr = Attr::of_node(ino, &node, self.stored(&node, Detail::All, patience)?);
         let claim = Claim::Found(Box::new((identity, place)));
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
@@ -332,22 +333,19 @@ impl View {
         Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout }
     }
 
-    /// An entry just found in the directory `parent`.
+    /// An entry just found at `place`.
     fn found(
         &self,
-        root: &Arc<Root>,
-        parent: u64,
-        (tree, ordinal): (ChunkId, u64),
+        place: Place,
         node: Node,
         (detail, patience): (Detail, Patience),
     ) -> Result<Entry, FsError> {
-        let identity = Identity::of_node(root, (parent, ordinal), &node);
+        let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), &node);
         let ino = lock(&self.table).number(&identity);
         let attr = Attr::of_node(ino, &node, self.stored(&node, detail, patience)?);
         if detail == Detail::All {
             self.keep(ino, &Arc::new(node));
         }
-        let place = Place { root: root.clone(), parent, tree, ordinal };
         let claim = Claim::Found(Box::new((identity, place)));
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
     }
@@ -372,7 +370,7 @@ fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
 
 fn missing(place: &Place) -> FsError {
     let detail = format!("it has no entry {} any more", place.ordinal);
-    FsError::Store(StoreError::corrupt(format!("directory {}", place.tree), detail))
+    FsError::Store(StoreError::corrupt(format!("directory {}", place.folder.tree), detail))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -72,15 +72,15 @@ pub fn span(text: &str) -> Result<jiff::Span, String> {
     if span.is_zero() { Err(refuse()) } else { Ok(span) }
 }
 
-/// `off`, `auto`, `max` as restic says, or a zstd level from 1 to 22.
+/// `off`, `auto`, `max` as restic says, or a zstd level from 1 to 19: the windows of higher ones are bigger than the format allows.
 pub fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "off" | "none" | "0" => Ok(Compression::None),
         "auto" => Ok(Compression::Zstd(3)),
         "max" => Ok(Compression::Zstd(19)),
         _ => match text.parse() {
-            Ok(level @ 1..=22) => Ok(Compression::Zstd(level)),
-            _ => Err(format!("{text:?} is none of off, auto, max, 1 to 22")),
+            Ok(level @ 1..=19) => Ok(Compression::Zstd(level)),
+            _ => Err(format!("{text:?} is none of off, auto, max, 1 to 19")),
         },
     }
 }

@@ -11,17 +11,19 @@ use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
 use holdfast_backup::source_name::{KnownSource, choose_name};
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::copy;
 use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::transfer::Transfer;
 
 use super::Context;
 use crate::args::values;
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::terminal::{Terminal, WorkMonitor, text};
 
 /// Take a recovery point of each path
@@ -61,7 +63,7 @@ pub struct BackupArgs {
     /// Read every file again, changed or not
     #[arg(long)]
     force: bool,
-    /// off, auto, max, or a zstd level from 1 to 22
+    /// off, auto, max, or a zstd level from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = values::compression)]
     compression: Compression,
 }
@@ -101,15 +103,12 @@ struct Target {
 
 /// A point that was taken.
 #[derive(Debug)]
-pub struct Taken {
-    /// The point.
-    pub stored: StoredPoint,
+struct Taken {
+    stored: StoredPoint,
     /// Files that the point before does not have.
-    pub files_new: u64,
+    files_new: u64,
     /// Files that were read again because they changed.
-    pub files_changed: u64,
-    /// Whether all of it reached every vault.
-    pub vaulted: bool,
+    files_changed: u64,
 }
 
 /// Takes the points, one source after the other.
@@ -118,36 +117,41 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         return Err(Failure::usage("--as names one data source, and there are several paths"));
     }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
-    let store = open_store(context)?;
-    let host = args.host.as_deref().unwrap_or(&context.settings.host);
-    let known = known_sources(&store.points()?, host, &args.group);
-    let mut done = Done::Whole;
-    for target in name_targets(paths, args.name.as_deref(), known) {
-        let monitor = context.terminal.monitor();
-        let taken = take_point(context, &store, &target, args, &monitor)?;
-        drop(monitor);
-        show(context.terminal, &taken)?;
-        if taken.stored.point.errors_total > 0 {
-            done = Done::Partial;
-        }
-    }
-    Ok(done)
+    take_and_push(context, &open_store(context)?, paths, args)
 }
 
 /// A point of one directory with everything as usual, put into the vaults.
-pub fn take_and_push(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
-    let known = known_sources(&store.points()?, &context.settings.host, "default");
-    let mut done = Done::Whole;
-    for target in name_targets(vec![existing(dir)?], None, known) {
-        let monitor = context.terminal.monitor();
-        let taken = take_point(context, store, &target, &BackupArgs::usual(), &monitor)?;
-        drop(monitor);
-        show(context.terminal, &taken)?;
-        if taken.stored.point.errors_total > 0 {
-            done = Done::Partial;
-        }
+pub fn usual(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
+    take_and_push(context, store, vec![existing(dir)?], &BackupArgs::usual())
+}
+
+/// Takes a point of each path and tells of it, and only then puts them into the vaults: nothing that is to be protected waits
+/// for a vault. What fails keeps nothing else from being done.
+fn take_and_push(context: &Context<'_>, store: &Store, paths: Vec<PathBuf>, args: &BackupArgs) -> Outcome {
+    let host = args.host.as_deref().unwrap_or(&context.settings.host);
+    let known = known_sources(&store.points()?, host, &args.group);
+    let (mut points, mut failures) = (Vec::new(), Failures::default());
+    for target in name_targets(paths, args.name.as_deref(), known) {
+        points.extend(failures.note(take_and_show(context, store, &target, args))?);
     }
-    Ok(done)
+    if args.online && !points.is_empty() {
+        push_everywhere(context, store, &points, &mut failures)?;
+    }
+    let partial = points.iter().any(|stored| stored.point.errors_total > 0);
+    failures.or(if partial { Done::Partial } else { Done::Whole })
+}
+
+fn take_and_show(
+    context: &Context<'_>,
+    store: &Store,
+    target: &Target,
+    args: &BackupArgs,
+) -> Result<StoredPoint, Failure> {
+    let monitor = context.terminal.monitor();
+    let taken = take_point(context, store, target, args, &monitor)?;
+    drop(monitor);
+    show(context.terminal, &taken)?;
+    Ok(taken.stored)
 }
 
 impl BackupArgs {
@@ -219,20 +223,46 @@ fn take_point(
     let session = store.begin(args.compression, monitor)?;
     let protected = protect(session, &DirectorySource::new(&target.path, options), &request, monitor)?;
     let Protected { stored, files_new, files_changed } = protected;
-    let vaulted = args.online && push_everywhere(store, &stored, monitor)?;
-    Ok(Taken { stored, files_new, files_changed, vaulted })
+    Ok(Taken { stored, files_new, files_changed })
 }
 
-/// Puts a point into every vault of the store; an error if there is none.
-pub fn push_everywhere(store: &Store, stored: &StoredPoint, monitor: &WorkMonitor) -> Result<bool, Failure> {
+/// Puts points into every vault of the store, of which one that fails keeps none from the others; without a vault that is a
+/// failure.
+fn push_everywhere(
+    context: &Context<'_>,
+    store: &Store,
+    points: &[StoredPoint],
+    failures: &mut Failures,
+) -> Result<(), Failure> {
     if store.vaults().is_empty() {
-        return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
+        let failure = Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one");
+        return failures.note(Err(failure)).map(|_: Option<()>| ());
     }
+    let mut everywhere = true;
     for (no, _, transfer) in store.vaults() {
-        copy::refresh_vault(store, *no, transfer, monitor)?;
-        copy::push_point(store, *no, transfer, &stored.point.id, monitor)?;
+        let monitor = context.terminal.monitor_after_result();
+        everywhere &= failures.note(push_to(store, *no, transfer, points, &monitor))?.is_some();
     }
-    Ok(true)
+    if everywhere {
+        for stored in points {
+            context.terminal.say(&format!("recovery point {} vaulted", stored.point.id.short()))?;
+        }
+    }
+    Ok(())
+}
+
+fn push_to(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    points: &[StoredPoint],
+    monitor: &WorkMonitor,
+) -> Result<(), Failure> {
+    copy::refresh_vault(store, no, transfer, monitor)?;
+    for stored in points {
+        copy::push_point(store, no, transfer, &stored.point.id, monitor)?;
+    }
+    Ok(())
 }
 
 fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
@@ -296,11 +326,7 @@ fn sentences(taken: &Taken) -> String {
             text::size(counts.bytes_stored),
             text::duration(seconds_taken(taken) as u64)
         ),
-        format!(
-            "recovery point {} saved{}",
-            point.id.short(),
-            if taken.vaulted { " and vaulted" } else { "" }
-        ),
+        format!("recovery point {} saved", point.id.short()),
     ];
     if point.errors_total > 0 {
         lines.push(format!("it is partial: {} could not be read", text::count(point.errors_total, "file")));
@@ -340,7 +366,7 @@ mod tests {
 
     fn taken() -> Taken {
         let stored = stored_point(7, "docs", 1_795_176_000);
-        Taken { stored, files_new: 1, files_changed: 0, vaulted: true }
+        Taken { stored, files_new: 1, files_changed: 0 }
     }
 
     #[test]
@@ -349,7 +375,7 @@ mod tests {
         assert_eq!(
             sentences(&taken),
             "docs: 2 files (2.000 KiB), 0 read (0 B), 0 B new, 0 B stored, in 0:02\n\
-             recovery point 07070707 saved and vaulted"
+             recovery point 07070707 saved"
         );
         Arc::make_mut(&mut taken.stored.point).errors_total = 1;
         assert!(sentences(&taken).ends_with("it is partial: 1 file could not be read"));

@@ -50,7 +50,7 @@ pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
         let failure =
             Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem")));
         return Err(failure
-            .hint("the lines above name the damage; another vault or the unchanged source may heal it"));
+            .hint("the lines above name the damage; `holdfast vault push`, another vault or the unchanged source may heal it"));
     }
     Ok(Done::Whole)
 }

@@ -1,19 +1,15 @@
 //! `holdfast init`: a new store, its keys, its vaults, and the page that can bring all of it back.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
-
-use holdfast_store::seal::sheet::words_of;
 
 use super::Context;
-use crate::create::{Made, NewStore, make_store};
+use crate::create::{NewStore, hand_out, make_store};
 use crate::outcome::{Done, Failure, Outcome};
-use crate::terminal::Terminal;
 
 /// Make a new store and its recovery sheet
 ///
@@ -38,23 +34,10 @@ pub struct InitArgs {
     no_machine_key: bool,
 }
 
-/// What `init --json` prints, with restic's names.
-#[derive(Serialize)]
-struct Initialized<'a> {
-    message_type: &'static str,
-    id: String,
-    repository: String,
-    vaults: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    machine_key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recovery_key: Option<String>,
-}
-
 /// Makes it. The file of the sheet is opened first: a store whose sheet cannot be written would be worth less.
 pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
     let path = context.settings.store()?;
-    let mut sheet_file = args.sheet.as_deref().map(create_sheet_file).transpose()?;
+    let file = args.sheet.as_deref().map(SheetFile::create).transpose()?;
     let passphrase = context.settings.secrets.new_passphrase(context.terminal)?;
     let new = NewStore {
         dir: path,
@@ -63,41 +46,45 @@ pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
         vaults: &args.vaults,
     };
     let made = make_store(context, &new)?;
-    if let (Some(file), Some(path)) = (&mut sheet_file, &args.sheet) {
-        let page = made.sheet.render();
-        let written = file.write_all(page.as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(|error| Failure::io("write the recovery sheet to", path, &error))?;
+    match file.map(|file| file.write(&made.sheet.render())) {
+        None => hand_out(context.terminal, &made, path, None)?,
+        Some(Ok(())) => hand_out(context.terminal, &made, path, args.sheet.as_deref())?,
+        Some(Err(failure)) => {
+            // The store is there and its sheet is in no file: the terminal is what is left.
+            hand_out(context.terminal, &made, path, None)?;
+            return Err(failure);
+        }
     }
-    show(context.terminal, &made, path, args)?;
     made.vault_failure.map_or(Ok(Done::Whole), Err)
 }
 
-fn create_sheet_file(path: &Path) -> Result<std::fs::File, Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| Failure::io("create the recovery sheet", path, &error))
+/// A new file for the recovery sheet, which goes again unless the sheet was written to it.
+struct SheetFile<'a> {
+    path: &'a Path,
+    file: File,
+    written: bool,
 }
 
-fn show(terminal: &Terminal, made: &Made, path: &Path, args: &InitArgs) -> Result<(), Failure> {
-    let on_paper = args.sheet.as_ref();
-    if terminal.json() {
-        return terminal.json_line(&Initialized {
-            message_type: "initialized",
-            id: made.id.hex(),
-            repository: path.display().to_string(),
-            vaults: &made.vaults,
-            machine_key: made.machine_key.as_ref().map(|file| file.display().to_string()),
-            recovery_key: on_paper.is_none().then(|| words_of(&made.sheet.key).join(" ")),
-        });
+impl<'a> SheetFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| Failure::io("create the recovery sheet", path, &error))?;
+        Ok(Self { path, file, written: false })
     }
-    match on_paper {
-        Some(file) => terminal
-            .say(&format!("recovery sheet written to {}: print it, then delete it", file.display()))?,
-        None => terminal.line(&made.sheet.render())?,
+
+    fn write(mut self, page: &str) -> Result<(), Failure> {
+        let written = self.file.write_all(page.as_bytes()).and_then(|()| self.file.sync_all());
+        self.written = written.is_ok();
+        written.map_err(|error| Failure::io("write the recovery sheet to", self.path, &error))
     }
-    terminal.say(&format!("store {} made in {}", made.id, path.display()))?;
-    match &made.machine_key {
-        Some(file) => terminal.say(&format!("this machine's key is {}", file.display())),
-        None => terminal.say("this machine has no key of its own: every command needs the passphrase"),
+}
+
+impl Drop for SheetFile<'_> {
+    fn drop(&mut self) {
+        if !self.written {
+            // An empty page is only in the way of the next try; that it stays is no reason to say more.
+            let _ = std::fs::remove_file(self.path);
+        }
     }
 }
 
@@ -112,9 +99,19 @@ mod tests {
     fn a_sheet_is_for_its_owner_and_never_replaces_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sheet.txt");
-        let file = create_sheet_file(&path).unwrap();
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        let failure = create_sheet_file(&path).unwrap_err();
+        let file = SheetFile::create(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let failure = SheetFile::create(&path).err().unwrap();
         assert!(failure.message.contains("exists"), "{failure:?}");
+        file.write("words").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"words");
+    }
+
+    #[test]
+    fn a_sheet_that_was_never_written_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sheet.txt");
+        drop(SheetFile::create(&path).unwrap());
+        assert!(!path.exists());
     }
 }

@@ -1,7 +1,8 @@
 //! `holdfast mount`: all recovery points as directories.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -58,8 +59,10 @@ pub struct MountArgs {
 const READY: &str = "mounted";
 /// Between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// A log longer than this is put aside when the next mount begins.
+const LOG_LEN: u64 = 1 << 20;
 /// Decoded frames in memory: the kernel's page cache is the real cache.
-const FRAMES: usize = 48 << 20;
+const FRAMES: usize = 24 << 20;
 
 impl MountArgs {
     /// The usual way to mount at a place.
@@ -129,7 +132,8 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     let typed = passphrase_to_hand_on(context, &head)?;
     make_private_dir(&context.settings.cache_dir)?;
     let log_path = context.settings.cache_dir.join(format!("mount-{}.log", &head.vault.hex()[..8]));
-    let log = File::create(&log_path).map_err(|error| Failure::io("create the log", &log_path, &error))?;
+    let log = open_log(&log_path).map_err(|error| Failure::io("open the log", &log_path, &error))?;
+    let log_began = log.metadata().map_or(0, |meta| meta.len());
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
     let mut command = Command::new(program);
@@ -161,7 +165,26 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         // If it has ended already, the log says why.
         let _ = writeln!(input, "{}", typed.reveal());
     }
-    wait_until_ready(context, child, args, &log_path)
+    wait_until_ready(context, child, args, || text_after(&log_path, log_began))
+}
+
+/// The log that all mounts of a store write to, one after the other or at once. A long one is put aside, where mounts that have it
+/// open go on writing.
+fn open_log(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_LEN) {
+        std::fs::rename(path, path.with_extension("log.old"))?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// What a log has gained since it had `len` bytes; nothing where it cannot be read.
+fn text_after(path: &Path, len: u64) -> String {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(len))?;
+        file.read_to_end(&mut text)
+    });
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// A secret that a person must type is asked for here, where there is a terminal; one that the command line names is read.
@@ -175,7 +198,12 @@ fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Opti
     Ok(Some(typed))
 }
 
-fn wait_until_ready(context: &Context<'_>, mut child: Child, args: &MountArgs, log: &Path) -> Outcome {
+fn wait_until_ready(
+    context: &Context<'_>,
+    mut child: Child,
+    args: &MountArgs,
+    log: impl FnOnce() -> String,
+) -> Outcome {
     let mut said = String::new();
     if let Some(out) = child.stdout.take() {
         // Whatever goes wrong here shows as a line that is missing.
@@ -189,12 +217,30 @@ fn wait_until_ready(context: &Context<'_>, mut child: Child, args: &MountArgs, l
     }
     let status =
         child.wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let failure = Failure::failed(format!("the mount did not come up: {}", text.trim()));
+    let failure = Failure::failed(format!("the mount did not come up: {}", log().trim()));
     let kind = match status.code() {
         Some(10) => Kind::NoStore,
         Some(12) => Kind::WrongKey,
         _ => failure.kind,
     };
     Err(Failure { kind, ..failure })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_mount_adds_to_the_log_of_the_one_before_and_puts_a_long_one_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mount-01234567.log");
+        open_log(&path).unwrap().write_all(b"first\n").unwrap();
+        open_log(&path).unwrap().write_all(b"second\n").unwrap();
+        assert_eq!(text_after(&path, 0), "first\nsecond\n");
+        assert_eq!(text_after(&path, 6), "second\n");
+        std::fs::write(&path, vec![b'x'; 2 << 20]).unwrap();
+        assert_eq!(open_log(&path).unwrap().metadata().unwrap().len(), 0);
+        assert_eq!(dir.path().join("mount-01234567.log.old").metadata().unwrap().len(), 2 << 20);
+    }
 }

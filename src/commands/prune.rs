@@ -42,6 +42,8 @@ pub struct Pruned {
     pub packs_removed: u64,
     /// Packs that are written anew.
     pub packs_rewritten: u64,
+    /// Packs that were to be written anew and stay, because something in them that points need cannot be read.
+    pub packs_unreadable: u64,
     /// Bytes that become free.
     pub bytes_freed: u64,
     /// Bytes that stay.
@@ -76,6 +78,7 @@ pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
 pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run, ..Pruned::default() };
     let vaults = store.vaults().iter().map(|(no, address, _)| (Place::Vault(*no), address.as_str()));
+    let mut plans = Vec::new();
     for (place, name) in std::iter::once((Place::Staging, "staging")).chain(vaults) {
         let monitor = context.terminal.monitor();
         learn(store, place, lock, &*monitor)?;
@@ -86,10 +89,14 @@ pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bo
             show_plan(context.terminal, name, &plan)?;
         } else {
             carry_out(store, &plan, &mut sum, &*monitor)?;
+            plans.push(plan);
         }
     }
+    if !dry_run {
+        reclaim::forget_missed(store, &plans)?;
+    }
     show(context.terminal, &sum)?;
-    Ok(Done::Whole)
+    Ok(if sum.packs_unreadable > 0 { Done::Partial } else { Done::Whole })
 }
 
 /// Makes the catalog know all that a place holds before anything there is judged: a point that it does not know of, because
@@ -157,10 +164,12 @@ fn carry_out(
     monitor: &dyn Monitor,
 ) -> Result<(), Failure> {
     let done = reclaim::execute(store, plan, monitor)?;
-    sum.packs_removed += plan.with(Verdict::Delete).count() as u64;
-    sum.packs_rewritten += plan.with(Verdict::Rewrite).count() as u64;
+    sum.packs_removed += done.packs - done.packs_rewritten;
+    sum.packs_rewritten += done.packs_rewritten;
+    sum.packs_unreadable += done.packs_unreadable;
     sum.bytes_freed += done.bytes.saturating_sub(done.bytes_rewritten);
-    sum.bytes_kept += plan.bytes(Verdict::Keep) + done.bytes_rewritten;
+    let all: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
+    sum.bytes_kept += all - done.bytes + done.bytes_rewritten;
     Ok(())
 }
 
@@ -189,7 +198,11 @@ fn show_plan(terminal: &Terminal, place: &str, plan: &ReclaimPlan) -> Result<(),
 fn pack_line<'a>(place: &'a str, judged: &Judged) -> Option<PackLine<'a>> {
     let (action, reason) = match judged.verdict {
         Verdict::Keep => return None,
+        Verdict::Delete if judged.bad && judged.live > 0 => {
+            ("remove", "it is damaged, and other packs have what is needed".to_owned())
+        }
         Verdict::Delete => ("remove", "no recovery point needs it".to_owned()),
+        Verdict::Rewrite if judged.bad => ("rewrite", "it is damaged".to_owned()),
         Verdict::Rewrite => {
             let percent = u128::from(judged.live) * 100 / u128::from(judged.total.max(1));
             ("rewrite", format!("recovery points need {percent} % of it"))
@@ -208,8 +221,12 @@ fn sentence(pruned: &Pruned) -> String {
         true => ("would remove", "rewrite", "free"),
         false => ("removed", "rewrote", "freed"),
     };
+    let damaged = match pruned.packs_unreadable {
+        0 => String::new(),
+        n => format!(", with {} of which something that is needed cannot be read", text::count(n, "pack")),
+    };
     format!(
-        "{remove} {}, {rewrite} {}, {free} {}; {} stay",
+        "{remove} {}, {rewrite} {}, {free} {}; {} stay{damaged}",
         text::count(pruned.packs_removed, "pack"),
         pruned.packs_rewritten,
         text::size(pruned.bytes_freed),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::mount::{MountArgs, in_background};
 use super::{Context, backup};
-use crate::create::{NewStore, make_private_dir, make_store};
+use crate::create::{NewStore, hand_out, make_private_dir, make_store};
 use crate::open::open_store;
 use crate::outcome::{Failure, Outcome};
 
@@ -68,7 +68,7 @@ pub fn run(context: &Context<'_>, args: &QuickstartArgs) -> Outcome {
         make(&here, &places)?;
     }
     let store = open_store(&here)?;
-    let done = backup::take_and_push(&here, &store, &args.dir)?;
+    let done = backup::usual(&here, &store, &args.dir)?;
     mount_if_not_mounted(&here, &places)?;
     if new {
         next_steps(&here, &places)?;
@@ -82,12 +82,11 @@ fn make(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
     let vaults = [places.vault.clone()];
     let new = NewStore { dir: &places.store, passphrase: None, machine_key: true, vaults: &vaults };
     let made = make_store(context, &new)?;
-    context.terminal.say(&made.sheet.render())?;
-    context.terminal.say(&format!("store  {}", places.store.display()))?;
-    context.terminal.say(&format!("vault  {}", made.vaults.join(", ")))?;
+    hand_out(context.terminal, &made, &places.store, None)?;
+    context.terminal.say(&format!("vault {}", made.vaults.join(", ")))?;
     if places.vault.starts_with('/') {
         let note =
-            "       a vault on the same disk is lost with it: `holdfast vault add` takes one elsewhere\n";
+            "      a vault on the same disk is lost with it: `holdfast vault add` takes one elsewhere\n";
         context.terminal.say(note)?;
     }
     made.vault_failure.map_or(Ok(()), Err)

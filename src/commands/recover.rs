@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_store::catalog::Mark;
-use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting, unlock};
+use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, VaultSetting, unlock};
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::terminal::text;
 ///
 /// Needs the vault's address and a passphrase or the recovery sheet's 24 words. Makes a store that knows all recovery
 /// points within seconds and fetches their data on first touch; with --mount the tree is there to copy from. Nothing in
-/// the vault is changed.
+/// the vault is changed. A run that was cut off is finished by the same command.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -48,20 +48,19 @@ struct Recovered {
 /// Recovers.
 pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let dir = context.settings.store()?;
-    let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied {
-        let failure = Failure::failed(format!("{} is not empty", dir.display()));
-        return Err(failure.hint("name a new directory with --store"));
-    }
+    let begun = begun_in(dir)?;
     let (address, transfer) = connect(context, &args.url)?;
     let head = copy::vault_head(&transfer).map_err(|error| no_store_there(error, &address))?;
     let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
     let ring = open_slots(&head, &secret_of(typed.reveal()))?;
     // A wrong key or a damaged config ends it before anything is made.
     unlock(&head, &ring)?;
-    Store::adopt(dir, &head)?;
-    let settings = StoreSettings { vaults: vec![VaultSetting { url: address.clone() }] };
-    settings.save(dir)?;
+    match begun {
+        None => Store::adopt(dir, &head)?,
+        Some(begun) if begun.vault == head.vault => {}
+        Some(_) => return Err(occupied(dir, "holds another store than the vault")),
+    }
+    remember(dir, &address)?;
     let monitor = context.terminal.monitor();
     let store = open_watched(context, dir, &head.vault, &ring, Bounds::default(), &*monitor)?;
     for (no, _, transfer) in store.vaults() {
@@ -70,17 +69,40 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
             copy::load_catalog(&store, *no, transfer, &*monitor)?;
         }
     }
-    let troubles = monitor.problems();
     drop(monitor);
     if args.machine_key {
         add_machine_key(context, &store, &ring)?;
     }
     show(context, &store, &address)?;
-    let done = if troubles > 0 { Done::Partial } else { Done::Whole };
     match &args.mount {
-        None => Ok(done),
+        None => Ok(Done::Whole),
         Some(place) => mount_here(context, store, place),
     }
+}
+
+/// The store that an earlier run which was cut off made, if there is one; a failure if something else is there.
+fn begun_in(dir: &Path) -> Result<Option<StoreHead>, Failure> {
+    match Store::head(dir) {
+        Ok(head) => Ok(Some(head)),
+        Err(_) if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) => {
+            Err(occupied(dir, "is not empty"))
+        }
+        Err(StoreError::NoStore { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn occupied(dir: &Path, how: &str) -> Failure {
+    Failure::failed(format!("{} {how}", dir.display())).hint("name a new directory with --store")
+}
+
+fn remember(dir: &Path, address: &str) -> Result<(), Failure> {
+    let mut settings = StoreSettings::load(dir)?;
+    if !settings.vaults.iter().any(|vault| vault.url == address) {
+        settings.vaults.push(VaultSetting { url: address.to_owned() });
+        settings.save(dir)?;
+    }
+    Ok(())
 }
 
 /// A vault that answers and holds no store is most likely another one than was meant.

@@ -1,7 +1,11 @@
 //! `holdfast snapshots` (also `points`): the recovery points, and where each one's bytes are.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
 use clap::Args;
-use holdfast_store::point::PointState;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::{PointState, RecoveryPoint, SourceName};
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
@@ -50,16 +54,24 @@ fn select(points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
     let mut points = args.scope.select(points);
     points.retain(|stored| args.tag.as_ref().is_none_or(|tag| stored.point.tags.contains(tag)));
     if let Some(latest) = args.latest {
-        let mut seen = std::collections::HashMap::new();
-        points.reverse();
-        points.retain(|stored| {
-            let n = seen.entry(stored.point.source.clone()).or_insert(0usize);
-            *n += 1;
-            *n <= latest
-        });
-        points.reverse();
+        let newest = newest(&points, latest);
+        points.retain(|stored| newest.contains(&stored.point.id));
     }
     points
+}
+
+/// The newest `n` points of each source, by sequence as `latest` everywhere: a clock may have gone back.
+fn newest(points: &[StoredPoint], n: usize) -> HashSet<RecoveryPointId> {
+    let mut sources: HashMap<&SourceName, Vec<&RecoveryPoint>> = HashMap::new();
+    for stored in points {
+        sources.entry(&stored.point.source).or_default().push(&stored.point);
+    }
+    let mut newest = HashSet::new();
+    for mut of_one in sources.into_values() {
+        of_one.sort_by_key(|point| Reverse((point.sequence, point.started, point.id)));
+        newest.extend(of_one.into_iter().take(n).map(|point| point.id));
+    }
+    newest
 }
 
 fn render(points: &[StoredPoint], zone: &TimeZone) -> String {
@@ -146,5 +158,12 @@ mod tests {
         let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
         assert_eq!(ids(&select(points(), &SnapshotsArgs { scope, ..args() })), [1, 3, 4]);
         assert_eq!(ids(&select(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), [0u8; 0]);
+    }
+
+    #[test]
+    fn the_newest_is_the_last_in_sequence_also_where_the_clock_went_back() {
+        let mut points = vec![stored_point(2, "a", 1), stored_point(1, "a", 9)];
+        Arc::make_mut(&mut points[0].point).sequence = 2;
+        assert_eq!(ids(&select(points, &SnapshotsArgs { latest: Some(1), ..args() })), [2]);
     }
 }

@@ -3,8 +3,12 @@
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
-use holdfast_store::store::Store;
-use holdfast_store::{copy, names};
+use holdfast_store::catalog::VaultNo;
+use holdfast_store::error::ErrorClass;
+use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::transfer::Transfer;
+use holdfast_store::vault::VaultError;
+use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
 
 use super::Context;
@@ -13,8 +17,10 @@ use crate::create::add_vaults;
 use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::point_spec::PointSpec;
-use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
+use crate::terminal::{Terminal, WorkMonitor};
+
+mod remove;
 
 /// Manage the vaults that keep copies far away
 ///
@@ -27,10 +33,18 @@ Examples:
   holdfast vault add azure://ACCOUNT/NAME
   holdfast vault list
   holdfast vault push                       every point that a vault does not have yet
-  holdfast vault push latest docs@2026-11-20")]
+  holdfast vault push latest docs@2026-11-20
+  holdfast vault remove azure://ACCOUNT/NAME")]
 pub struct VaultArgs {
     #[command(subcommand)]
     action: VaultAction,
+}
+
+impl VaultArgs {
+    /// Whether a vault is written to.
+    pub fn writes(&self) -> bool {
+        !matches!(self.action, VaultAction::List)
+    }
 }
 
 /// What to do with vaults.
@@ -43,6 +57,17 @@ enum VaultAction {
     },
     /// Show the vaults and what each holds
     List,
+    /// Keep no more copies in a vault, and forget what it holds
+    ///
+    /// The vault itself is left as it is: `vault add` brings back what it holds. Where it alone holds recovery points or
+    /// data that others need, this is refused without --force.
+    Remove {
+        /// Its address
+        url: String,
+        /// Also if it alone holds something: those recovery points are then in this vault only, and not listed any more
+        #[arg(long)]
+        force: bool,
+    },
     /// Put recovery points into the vaults and wait until they are there
     Push {
         /// Which; all that are missing if none is named
@@ -72,10 +97,17 @@ pub struct VaultLine {
 /// What a push did.
 #[derive(Debug, Serialize)]
 struct Pushed {
+    /// Always `summary`.
     message_type: &'static str,
     points: u64,
     packs: u64,
     bytes: u64,
+}
+
+impl Default for Pushed {
+    fn default() -> Self {
+        Self { message_type: "summary", points: 0, packs: 0, bytes: 0 }
+    }
 }
 
 /// Does it.
@@ -83,6 +115,7 @@ pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
     match &args.action {
         VaultAction::Add { url } => add(context, url),
         VaultAction::List => list(context),
+        VaultAction::Remove { url, force } => remove::remove(context, url, *force),
         VaultAction::Push { points, scope } => {
             let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
             if specs.iter().any(|spec| !spec.path.is_empty()) {
@@ -124,6 +157,7 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
         let local = points.iter().filter(|point| point.staged && !point.vaults.contains(no)).count() as u64;
         let (bytes, trouble) = match transfer.list_all(names::PACKS) {
             Ok(packs) => (packs.iter().map(|pack| pack.len).sum(), None),
+            Err(error @ VaultError::Cancelled) => return Err(error.into()),
             Err(error) => (0, Some(error.to_string())),
         };
         lines.push(VaultLine {
@@ -138,32 +172,75 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
 }
 
 fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {
-    let pushed = upload(context, specs, scope)?;
-    show_pushed(context.terminal, &pushed)?;
-    Ok(Done::Whole)
-}
-
-fn upload(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Result<Pushed, Failure> {
     let store = open_store(context)?;
     if store.vaults().is_empty() {
         return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
     }
-    let chosen = match specs {
+    let chosen: Vec<StoredPoint> = match specs {
         [] => scope.select(store.points()?),
         _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
     };
     let monitor = context.terminal.monitor();
-    let mut pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
-    for (no, address, transfer) in store.vaults() {
-        copy::refresh_vault(&store, *no, transfer, &*monitor)?;
-        for stored in chosen.iter().filter(|stored| !stored.vaults.contains(address)) {
-            let done = copy::push_point(&store, *no, transfer, &stored.point.id, &*monitor)?;
-            pushed.points += 1;
-            pushed.packs += done.packs;
-            pushed.bytes += done.bytes;
-        }
+    let mut upload =
+        Upload { store: &store, monitor: &monitor, pushed: Pushed::default(), failures: Vec::new() };
+    for (no, _, transfer) in store.vaults() {
+        upload.push_to(*no, transfer, &chosen)?;
     }
-    Ok(pushed)
+    let Upload { pushed, failures, .. } = upload;
+    drop(monitor);
+    show_pushed(context.terminal, &pushed)?;
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(Done::Whole) };
+    failures.for_each(|failure| context.terminal.warn(&failure.message));
+    Err(first)
+}
+
+/// A push to all vaults: what fails in one keeps nothing from the others.
+struct Upload<'a> {
+    store: &'a Store,
+    monitor: &'a WorkMonitor,
+    pushed: Pushed,
+    failures: Vec<Failure>,
+}
+
+impl Upload<'_> {
+    /// Stops only when it is asked to.
+    fn push_to(&mut self, no: VaultNo, transfer: &Transfer, chosen: &[StoredPoint]) -> Result<(), Failure> {
+        if let Err(e) = copy::refresh_vault(self.store, no, transfer, self.monitor) {
+            return self.failed(e);
+        }
+        for stored in chosen {
+            let id = &stored.point.id;
+            // What the vault is believed to hold may be less than before it was asked.
+            if self.store.catalog().point(id)?.is_none_or(|row| row.vaults.contains(&no)) {
+                continue;
+            }
+            match copy::push_point(self.store, no, transfer, id, self.monitor) {
+                Ok(done) => {
+                    self.pushed.points += 1;
+                    self.pushed.packs += done.packs;
+                    self.pushed.bytes += done.bytes;
+                }
+                // The point is damaged here; others are not.
+                Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
+                    self.failed(StoreError::corrupt(
+                        format!("recovery point {}", id.short()),
+                        e.to_string(),
+                    ))?;
+                }
+                Err(e) => return self.failed(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, e: StoreError) -> Result<(), Failure> {
+        if e.class() == ErrorClass::Cancelled {
+            return Err(e.into());
+        }
+        self.failures.push(e.into());
+        Ok(())
+    }
 }
 
 fn show_pushed(terminal: &Terminal, pushed: &Pushed) -> Result<(), Failure> {

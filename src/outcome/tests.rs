@@ -1,5 +1,7 @@
 //! Every class of engine error has its exit code and, where there is one, a way out.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -97,4 +99,24 @@ fn a_cause_that_the_message_already_says_is_not_said_twice() {
 fn partial_work_is_told_from_whole_work_by_its_exit_code() {
     assert_eq!(Done::Whole.exit_code(), 0);
     assert_eq!(Done::Partial.exit_code(), 3);
+}
+
+#[test]
+fn of_several_failures_each_is_named_once_and_one_alone_stays_as_it_is() {
+    let away = |vault: &str| Failure::failed(format!("vault {vault}: not found")).hint("look");
+    let mut one = Failures::default();
+    assert_eq!(one.note(Ok(7)).unwrap(), Some(7));
+    assert_eq!(one.note::<()>(Err(away("a"))).unwrap(), None);
+    assert_eq!(one.note::<()>(Err(away("a"))).unwrap(), None);
+    assert_eq!(one.or(Done::Whole).unwrap_err(), away("a"));
+    let mut two = Failures::default();
+    for vault in ["a", "b"] {
+        two.note::<()>(Err(away(vault))).unwrap();
+    }
+    let failure = two.or(Done::Partial).unwrap_err();
+    assert_eq!((failure.exit_code(), failure.hint.as_deref()), (1, Some("look")));
+    assert_eq!(failure.causes, ["vault a: not found", "vault b: not found"]);
+    assert_eq!(Failures::default().or(Done::Partial), Ok(Done::Partial));
+    let stop = Failure::new(Kind::Interrupted, "stop");
+    assert_eq!(Failures::default().note::<()>(Err(stop.clone())).unwrap_err(), stop);
 }

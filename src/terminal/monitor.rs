@@ -1,7 +1,7 @@
 //! The monitor of the program: counts what the engine tells, and shows it with one of the faces.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use super::progress::Progress;
 pub struct WorkMonitor {
     clock: Arc<dyn Clock>,
     cancelled: Arc<AtomicBool>,
+    /// Troubles of all monitors together.
+    told: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -26,11 +28,16 @@ struct State {
 }
 
 impl WorkMonitor {
-    /// A monitor that shows itself with `face` and tells the engine to stop once `cancelled` is true.
-    pub fn new(face: Box<dyn Face>, clock: Arc<dyn Clock>, cancelled: Arc<AtomicBool>) -> Self {
+    /// A monitor that shows itself with `face`, tells the engine to stop once `cancelled` is true, and counts troubles in `told`.
+    pub fn new(
+        face: Box<dyn Face>,
+        clock: Arc<dyn Clock>,
+        cancelled: Arc<AtomicBool>,
+        told: Arc<AtomicU64>,
+    ) -> Self {
         let stage_began = clock.monotonic();
         let state = State { progress: Progress::default(), stage_began, shown: None, face };
-        Self { clock, cancelled, state: Mutex::new(state) }
+        Self { clock, cancelled, told, state: Mutex::new(state) }
     }
 
     /// How many troubles were told so far.
@@ -78,6 +85,7 @@ impl Monitor for WorkMonitor {
             }
             Event::Problem { path, reason } => {
                 state.progress.problems += 1;
+                self.told.fetch_add(1, Ordering::SeqCst);
                 state.face.problem(&state.progress, &path, &reason);
             }
             Event::Note(note) => state.face.note(&note),
@@ -134,13 +142,16 @@ mod tests {
     fn work(face: Box<dyn Face>) -> (WorkMonitor, Arc<AtomicBool>) {
         let clock = ManualClock::at(Timestamp::default());
         let cancelled = Arc::new(AtomicBool::new(false));
-        let monitor = WorkMonitor::new(face, Arc::new(clock.clone()), Arc::clone(&cancelled));
+        let told = Arc::default();
+        let monitor =
+            WorkMonitor::new(face, Arc::new(clock.clone()), Arc::clone(&cancelled), Arc::clone(&told));
         monitor.event(Event::Stage { name: "backup", files_total: 4, bytes_total: 4096 });
         monitor.event(Event::Done { files: 1, bytes: 1024 });
         monitor.event(Event::Problem { path: b"a\x1b\xff".to_vec(), reason: "no".into() });
         monitor.event(Event::Note("a note".into()));
         clock.advance(Duration::from_secs(64));
         monitor.event(Event::Done { files: 1, bytes: 1024 });
+        assert_eq!(told.load(Ordering::SeqCst), 1);
         (monitor, cancelled)
     }
 

@@ -5,6 +5,7 @@
 //! because staged packs may be evicted on the word of a commit.
 
 mod marks;
+mod places;
 mod points;
 mod schema;
 
@@ -12,6 +13,7 @@ mod schema;
 mod tests;
 
 pub use marks::Mark;
+use places::SOMEWHERE;
 pub use points::PointRow;
 
 use std::fs::OpenOptions;
@@ -174,10 +176,10 @@ impl Catalog {
     /// Where a chunk lies: in a staged pack if there is one, else in one of a vault.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
         self.read("locate a chunk", |c| {
-            c.prepare_cached(
-                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack p ON p.no = c.pack
-                 WHERE c.id = ?1 AND p.bad = 0 ORDER BY p.staged DESC LIMIT 1",
-            )?
+            c.prepare_cached(&format!(
+                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack ON no = c.pack
+                 WHERE c.id = ?1 AND bad = 0 AND {SOMEWHERE} ORDER BY staged DESC LIMIT 1",
+            ))?
             .query_row([&id.0[..]], |row| location(id, row))
             .optional()
         })
@@ -205,10 +207,10 @@ impl Catalog {
     /// All places of a chunk, bad packs last: for a reader whose first choice fails.
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>, StoreError> {
         self.read("locate a chunk", |c| {
-            c.prepare_cached(
-                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack p ON p.no = c.pack
-                 WHERE c.id = ?1 ORDER BY p.bad, p.staged DESC",
-            )?
+            c.prepare_cached(&format!(
+                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack ON no = c.pack
+                 WHERE c.id = ?1 AND {SOMEWHERE} ORDER BY bad, staged DESC",
+            ))?
             .query_map([&id.0[..]], |row| location(id, row))?
             .collect()
         })
@@ -249,11 +251,11 @@ impl Catalog {
         })
     }
 
-    /// All packs, ascending by number.
+    /// All packs that are in staging or in some vault, ascending by number.
     pub fn packs(&self) -> Result<Vec<PackRow>, StoreError> {
         self.read("list packs", |c| {
             let rows: Vec<PackRow> = c
-                .prepare_cached(&select_packs("ORDER BY no"))?
+                .prepare_cached(&select_packs(&format!("WHERE {SOMEWHERE} ORDER BY no")))?
                 .query_map([], pack_row)?
                 .collect::<Result<_, _>>()?;
             rows.into_iter().map(|row| with_vaults(c, row)).collect()
@@ -307,7 +309,7 @@ impl Catalog {
         })
     }
 
-    /// Says whether staging holds a pack. One that is nowhere any more is forgotten with its chunks.
+    /// Says whether staging holds a pack, by who put or removed it. One that is nowhere any more is forgotten with its chunks.
     pub fn set_staged(&self, no: PackNo, staged: bool) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
             t.execute("UPDATE pack SET staged = ?2 WHERE no = ?1", params![no.0, staged])?;
@@ -315,7 +317,7 @@ impl Catalog {
         })
     }
 
-    /// Says whether a vault holds a pack. One that is nowhere any more is forgotten with its chunks.
+    /// Says whether a vault holds a pack, by who put or removed it. One that is nowhere any more is forgotten with its chunks.
     pub fn set_confirmed(&self, no: PackNo, vault: VaultNo, confirmed: bool) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
             let sql = if confirmed {
@@ -335,7 +337,7 @@ impl Catalog {
         })
     }
 
-    /// Whether any pack is marked as damaged, or something that points need may be missing.
+    /// Whether any pack is marked as damaged, or something that points need may be missing: each chunk must be looked up.
     pub fn has_bad_packs(&self) -> Result<bool, StoreError> {
         let bad = self.read("look for damaged packs", |c| {
             c.query_row("SELECT EXISTS (SELECT 1 FROM pack WHERE bad = 1)", [], |row| row.get(0))

@@ -1,20 +1,20 @@
 //! Is everything there that the recovery points need, and is it whole? Names the damaged packs and the files they touch.
+//!
+//! It takes no lock, and others work meanwhile: what the catalog says is read before the places are listed, and whatever seems
+//! wrong then is looked up again before it is told. A vault that does not answer is told once and left out from then on.
 
 mod objects;
+mod packs;
+mod points;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
-use crate::clock::Deadline;
+use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
 use crate::error::StoreError;
-use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
-use crate::names;
-use crate::pack::{self, PACK_LIMIT};
 use crate::store::Store;
-use crate::tree::Node;
-use crate::tree::reach::reachable;
-use crate::tree::walk::{Visit, visit};
+use crate::vault::ObjectInfo;
 
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +63,25 @@ pub const FILES_LISTED: usize = 10_000;
 
 /// Checks the whole store, all tiers that can be reached.
 pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Report, StoreError> {
-    let mut check = Check { store, monitor, report: Report::default(), bad_chunks: HashSet::new() };
-    let packs = store.catalog().packs()?;
+    let catalog = store.catalog();
+    let (points, packs) = (catalog.points()?, catalog.packs()?);
+    let mut check = Check {
+        store,
+        monitor,
+        report: Report::default(),
+        bad: catalog.bad_packs()?,
+        bad_chunks: HashSet::new(),
+        away: HashSet::new(),
+        listings: HashMap::new(),
+    };
+    check.ways()?;
     check.existence(&packs, depth)?;
     if depth == Depth::ReadData {
         check.read_data(&packs)?;
     }
     check.points()?;
-    check.point_objects(depth)?;
+    check.vaulted_points()?;
+    check.point_objects(&points, depth)?;
     check.slots()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
@@ -83,8 +94,28 @@ struct Check<'a> {
     store: &'a Store,
     monitor: &'a dyn Monitor,
     report: Report,
+    /// Packs that were found damaged in staging before.
+    bad: HashSet<PackNo>,
     /// Chunks that no tier can give.
     bad_chunks: HashSet<ChunkId>,
+    /// Vaults that cannot be looked at: what they hold is not known to be lost.
+    away: HashSet<VaultNo>,
+    /// What the vaults that answer show.
+    listings: HashMap<VaultNo, Listing>,
+}
+
+/// What a vault showed when it was listed, its points before its packs: all that these points need was there by then.
+struct Listing {
+    points: Vec<ObjectInfo>,
+    /// Packs with the right length.
+    packs: HashSet<PackNo>,
+}
+
+/// Where something is or should be.
+#[derive(Clone, Copy)]
+enum Place {
+    Staging,
+    Vault(VaultNo),
 }
 
 impl Check<'_> {
@@ -94,196 +125,47 @@ impl Check<'_> {
         self.report.findings.push(Finding { object, detail });
     }
 
-    /// Compares the catalog with listings of all tiers.
-    fn existence(&mut self, packs: &[PackRow], depth: Depth) -> Result<(), StoreError> {
-        self.report.packs = packs.len() as u64;
-        let staged: BTreeMap<PackId, u64> = self
-            .store
-            .staging()
-            .list("pack")?
-            .iter()
-            .filter_map(|o| Some((names::pack_of(&o.name)?, o.len)))
-            .collect();
-        let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
-        for row in packs.iter().filter(|row| row.staged) {
-            if let Some(wrong) = wrong_length(&staged, row) {
-                self.find(names::pack(&row.entry.id).as_str(), format!("staging: {wrong}"));
-                *nowhere.entry(row.no).or_default() += 1;
+    /// Vaults that alone hold something and that nobody can ask.
+    fn ways(&mut self) -> Result<(), StoreError> {
+        for no in self.store.catalog().vaults_that_alone_hold()? {
+            if !self.store.vaults().iter().any(|vault| vault.0 == no) {
+                self.find(
+                    self.store.catalog().vault_address(no),
+                    "there is no way to it, and it holds what nobody else has",
+                );
+                self.away.insert(no);
             }
         }
-        for (no, address, transfer) in self.store.vaults() {
-            let listed = match transfer.list_all(names::PACKS) {
-                Ok(listed) => listed,
-                Err(e) => {
-                    // What it holds is not known; the other tiers are looked at all the same.
-                    self.find(address.as_str(), format!("it cannot be looked at: {e}"));
-                    continue;
-                }
+        Ok(())
+    }
+
+    /// A vault that does not answer is told once, and is not asked again.
+    fn leave_out(&mut self, no: VaultNo, e: &StoreError) {
+        if self.away.insert(no) {
+            // The address is the finding's object.
+            let why = match e {
+                StoreError::Vault { source, .. } => source.to_string(),
+                e => e.to_string(),
             };
-            let listed = listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
-            for row in packs.iter().filter(|row| row.vaults.contains(no)) {
-                if let Some(wrong) = wrong_length(&listed, row) {
-                    self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));
-                    *nowhere.entry(row.no).or_default() += 1;
-                }
-            }
-        }
-        // Reading tells more: of a pack that is too short, the beginning is there.
-        if depth == Depth::Structure {
-            let tiers = |row: &PackRow| usize::from(row.staged) + row.vaults.len();
-            let gone = packs.iter().filter(|row| nowhere.get(&row.no).copied().unwrap_or(0) >= tiers(row));
-            let gone: BTreeSet<PackNo> = gone.map(|row| row.no).collect();
-            gone.iter().try_for_each(|no| self.lose(*no, &gone))?;
-        }
-        Ok(())
-    }
-
-    /// A pack that no tier can give: its chunks count as lost unless a pack that is not `gone` has them.
-    fn lose(&mut self, no: PackNo, gone: &BTreeSet<PackNo>) -> Result<(), StoreError> {
-        for chunk in self.store.catalog().chunks_of(no)? {
-            let elsewhere =
-                self.store.catalog().locate_all(&chunk.id)?.iter().any(|l| !gone.contains(&l.pack));
-            if !elsewhere {
-                self.bad_chunks.insert(chunk.id);
-            }
-        }
-        Ok(())
-    }
-
-    fn read_data(&mut self, packs: &[PackRow]) -> Result<(), StoreError> {
-        let bytes_total = packs.iter().map(|p| p.entry.len).sum();
-        self.monitor.event(Event::Stage { name: "read packs", files_total: packs.len() as u64, bytes_total });
-        for row in packs {
-            if self.monitor.cancelled() {
-                return Err(StoreError::Cancelled);
-            }
-            self.read_pack(row)?;
-            self.monitor.event(Event::Done { files: 1, bytes: row.entry.len });
-        }
-        Ok(())
-    }
-
-    /// Proves a pack in staging and in each vault; it is lost only when no tier gives it whole.
-    fn read_pack(&mut self, row: &PackRow) -> Result<(), StoreError> {
-        let name = names::pack(&row.entry.id);
-        let mut whole = false;
-        if row.staged && self.store.staging().len(&name)? == Some(row.entry.len) {
-            let bytes = self.store.staging().read_all(&name, PACK_LIMIT);
-            let proof = bytes.map(Option::unwrap_or_default).map_err(|e| e.to_string()).and_then(|bytes| {
-                pack::verify(self.store.sealer(), row.entry.id, &bytes).map(drop).map_err(|e| e.to_string())
-            });
-            whole = proof.is_ok();
-            match proof {
-                Ok(()) => self.report.bytes_read += row.entry.len,
-                Err(detail) => {
-                    self.store.catalog().set_bad(row.no, true)?;
-                    self.find(name.as_str(), format!("staging: {detail}"));
-                }
-            }
-        }
-        for no in &row.vaults {
-            let Some((_, address, _)) = self.store.vaults().iter().find(|vault| vault.0 == *no) else {
-                continue;
-            };
-            match self.prove_in_vault(row, *no) {
-                Ok(()) => {
-                    whole = true;
-                    self.report.bytes_read += row.entry.len;
-                }
-                Err(detail) => self.find(name.as_str(), format!("{address}: {detail}")),
-            }
-        }
-        if whole { Ok(()) } else { self.lose_unreadable(row) }
-    }
-
-    /// Of a damaged pack, the chunks that are not in the damaged part can still be read.
-    fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
-        for chunk in self.store.catalog().chunks_of(row.no)? {
-            if self.store.reader().whole_chunk(row.entry.kind, &chunk.id).is_err() {
-                self.bad_chunks.insert(chunk.id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Twice if need be: the way from the vault may have flipped a bit.
-    fn prove_in_vault(&self, row: &PackRow, no: VaultNo) -> Result<(), String> {
-        let here = PackRow { vaults: vec![no], ..row.clone() };
-        let prove = || {
-            let bytes = self.store.fetch_pack(&here).map_err(|e| e.to_string())?;
-            pack::verify(self.store.sealer(), row.entry.id, &bytes).map(drop).map_err(|e| e.to_string())
-        };
-        prove().or_else(|_| prove())
-    }
-
-    fn points(&mut self) -> Result<(), StoreError> {
-        let points = self.store.points()?;
-        self.monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
-        let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
-        for stored in &points {
-            self.report.points += 1;
-            let name = names::point(&stored.point.source_tag, &stored.point.id);
-            let catalog = self.store.catalog();
-            let bad = &self.bad_chunks;
-            let reader = self.store.reader().as_ref();
-            let walked = reachable(reader, &stored.point.root, &mut seen, &mut |_, id| {
-                if bad.contains(id) || catalog.locate_all(id)?.is_empty() {
-                    missing.insert(*id);
-                }
-                Ok(())
-            });
-            if let Err(e) = walked {
-                self.find(name.as_str(), format!("its directories cannot be read: {e}"));
-                // What was walked of it must be walked again for the next point that shares it.
-                seen.clear();
-            }
-            self.monitor.event(Event::Done { files: 1, bytes: 0 });
-        }
-        self.bad_chunks.extend(missing.iter().copied());
-        if !self.bad_chunks.is_empty() {
-            let lost = self.bad_chunks.len();
-            self.find("recovery points", format!("{lost} chunks that they need are lost"));
-            self.name_files();
-        }
-        Ok(())
-    }
-
-    fn name_files(&mut self) {
-        let Ok(points) = self.store.points() else { return };
-        for stored in points {
-            let (point, mut files) = (stored.point.id, Vec::new());
-            let Some(root) = stored.point.root.subtree else { continue };
-            let room = FILES_LISTED.saturating_sub(self.report.files.len());
-            // A directory that cannot be read ends the naming for its point; that was found above.
-            let _ = visit(self.store.pages(), &root.tree, u64::MAX, Deadline::NEVER, &mut |path, node| {
-                if files.len() >= room {
-                    return Ok(Visit::Stop);
-                }
-                if self.touches(node) {
-                    files.push(AffectedFile { point, path: path.to_vec() });
-                }
-                Ok(Visit::Continue)
-            });
-            self.report.files.append(&mut files);
+            self.find(self.store.catalog().vault_address(no), format!("it cannot be looked at: {why}"));
         }
     }
 
-    fn touches(&self, node: &Node) -> bool {
-        let Some(content) = &node.content else { return false };
-        let file = Node { subtree: None, content: Some(content.clone()), ..node.clone() };
-        let mut bad = false;
-        let walked = reachable(self.store.reader().as_ref(), &file, &mut HashSet::new(), &mut |_, id| {
-            bad |= self.bad_chunks.contains(id);
-            Ok(())
-        });
-        bad || walked.is_err()
+    /// Whether a pack is still said to be in a place: others may have removed it since the check began.
+    fn pack_still_in(&self, row: &PackRow, place: Place) -> Result<bool, StoreError> {
+        let now = self.store.catalog().pack(row.no)?;
+        Ok(now.is_some_and(|now| match place {
+            Place::Staging => now.staged,
+            Place::Vault(no) => now.vaults.contains(&no),
+        }))
     }
-}
 
-fn wrong_length(listed: &BTreeMap<PackId, u64>, row: &PackRow) -> Option<String> {
-    match listed.get(&row.entry.id) {
-        None => Some("the pack is missing".into()),
-        Some(len) if *len != row.entry.len => Some(format!("{len} bytes instead of {}", row.entry.len)),
-        Some(_) => None,
+    /// The same of a point.
+    fn point_still_in(&self, id: &RecoveryPointId, place: Place) -> Result<bool, StoreError> {
+        let now: Option<PointRow> = self.store.catalog().point(id)?;
+        Ok(now.is_some_and(|now| match place {
+            Place::Staging => now.staged,
+            Place::Vault(no) => now.vaults.contains(&no),
+        }))
     }
 }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::catalog::{Catalog, PackRow, VaultNo};
+use crate::catalog::{Catalog, PackNo, PackRow, VaultNo};
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::index::Index;
@@ -148,7 +148,7 @@ impl Ingest {
 
     fn failed(&self) -> StoreError {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        StoreError::invalid(failure.unwrap_or_else(|| "the session has ended".into()))
+        StoreError::Ended { detail: failure.unwrap_or_else(|| "it was finished".into()) }
     }
 
     fn lock_claimed(&self) -> std::sync::MutexGuard<'_, HashSet<ChunkId>> {
@@ -200,7 +200,7 @@ fn pack_groups(
     let send = |builder: PackBuilder| {
         finished
             .send(builder.finish(&parts.sealer))
-            .map_err(|_| StoreError::invalid("the pack writer has ended"))
+            .map_err(|_| StoreError::Ended { detail: "the pack writer has ended".into() })
     };
     // Data packs are filled: room for one at once instead of doubling beyond it. Tree packs are often small.
     let room = |kind| if kind == PackKind::Data { parts.pack_len + GROUP_LEN as usize } else { 0 };
@@ -271,30 +271,73 @@ pub fn write_index_to(
     catalog.add_index(&id, &packs, vault)
 }
 
-/// Copies the live chunks of thin packs into new ones, which are durable when this returns; how many bytes those take.
+/// What came of packs that were to be written anew.
+#[derive(Debug, Default)]
+pub struct Rewritten {
+    /// Bytes of the new packs.
+    pub bytes: u64,
+    /// Packs of which something that is needed cannot be read anywhere, with the first reason.
+    pub unreadable: Vec<(PackNo, PackId, StoreError)>,
+}
+
+/// Copies the live chunks of thin packs into new ones, which are durable when this returns. What another pack that stays in
+/// staging has whole, which is proven by reading it, is not copied.
 pub fn rewrite_packs(
     parts: &IngestParts,
     reader: &Reader,
     kind: PackKind,
     thin: &[&PackRow],
     live: &HashSet<ChunkId>,
-) -> Result<u64, StoreError> {
+) -> Result<Rewritten, StoreError> {
     let ingest = Ingest::begin(parts.clone());
     let mut frames = ingest.frames();
-    let mut moved = HashSet::new();
+    let (mut moved, mut unreadable) = (HashSet::new(), Vec::new());
+    let stay = Stay { catalog: &parts.catalog, bad: parts.catalog.bad_packs()?, thin };
     for row in thin {
+        let mut failure = None;
         for chunk in parts.catalog.chunks_of(row.no)? {
-            if !live.contains(&chunk.id) || !moved.insert(chunk.id) {
+            if !live.contains(&chunk.id) || moved.contains(&chunk.id) || stay.has(reader, kind, &chunk.id)? {
                 continue;
             }
-            frames.push(chunk.id, &reader.whole_chunk(kind, &chunk.id)?);
+            match reader.whole_chunk(kind, &chunk.id) {
+                Ok(plain) => frames.push(chunk.id, &plain),
+                Err(e @ (StoreError::Cancelled | StoreError::Catalog { .. })) => return Err(e),
+                Err(e) => {
+                    // It stays as it is, with whatever else is in it.
+                    failure = Some(e);
+                    break;
+                }
+            }
+            moved.insert(chunk.id);
             if frames.raw_len() >= GROUP_LEN {
                 ingest.deliver(kind, frames.take())?;
             }
         }
+        unreadable.extend(failure.map(|e| (row.no, row.entry.id, e)));
     }
     ingest.deliver(kind, frames.take())?;
-    Ok(ingest.finish()?.bytes_stored)
+    Ok(Rewritten { bytes: ingest.finish()?.bytes_stored, unreadable })
+}
+
+/// Packs in staging that are not written anew.
+struct Stay<'a> {
+    catalog: &'a Catalog,
+    bad: HashSet<PackNo>,
+    thin: &'a [&'a PackRow],
+}
+
+impl Stay<'_> {
+    fn has(&self, reader: &Reader, kind: PackKind, id: &ChunkId) -> Result<bool, StoreError> {
+        for location in self.catalog.locate_all(id)? {
+            let no = location.pack;
+            let goes = self.bad.contains(&no) || self.thin.iter().any(|row| row.no == no);
+            let stays = !goes && self.catalog.pack(no)?.is_some_and(|row| row.staged);
+            if stays && reader.is_whole_in(kind, id, &location)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// Puts tree pages and content lists into an ingest.

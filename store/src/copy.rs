@@ -15,8 +15,8 @@ use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PACK_LIMIT;
-use crate::point::{self, Session as VaultSession};
-use crate::store::{SMALL_OBJECT, Store, StoreHead, of_vault};
+use crate::point::{self, VaultSession};
+use crate::store::{SMALL_OBJECT, Store, StoreHead, of_vault, replace_in_vault};
 use crate::transfer::Transfer;
 use crate::tree::reach::reachable;
 use crate::vault::{ObjectName, VaultError};
@@ -102,7 +102,9 @@ pub fn push_point(
     }
     let _lock = store.lock_uploads()?;
     let needed = packs_needed(store, no, &row)?;
-    let (there, missing): (Vec<_>, Vec<_>) = needed.into_iter().partition(|pack| pack.vaults.contains(&no));
+    let bad = store.catalog().bad_in(no)?;
+    let is_there = |pack: &PackRow| pack.vaults.contains(&no) && !bad.contains(&pack.entry.id);
+    let (there, missing): (Vec<_>, Vec<_>) = needed.into_iter().partition(is_there);
     let failed = of_vault(transfer);
     let session = VaultSession {
         id: row.id,
@@ -174,15 +176,20 @@ fn send_packs(
                     let sent = if monitor.cancelled() {
                         Err(StoreError::Cancelled)
                     } else {
-                        send_pack(store, no, transfer, pack)
+                        send_pack(store, no, transfer, pack, monitor)
                     };
-                    if let Err(e) = sent {
-                        failed().get_or_insert(e);
-                        return;
+                    match sent {
+                        Ok(true) => {
+                            let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            done.packs += 1;
+                            done.bytes += pack.entry.len;
+                        }
+                        Ok(false) => {}
+                        Err(e) => {
+                            failed().get_or_insert(e);
+                            return;
+                        }
                     }
-                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    done.packs += 1;
-                    done.bytes += pack.entry.len;
                     monitor.event(Event::Done { files: 1, bytes: pack.entry.len });
                 }
             });
@@ -194,27 +201,65 @@ fn send_packs(
     }
 }
 
-/// Sends a pack as the bytes it is, checked against its name first: what the local disk damaged must not go out.
-fn send_pack(store: &Store, no: VaultNo, transfer: &Transfer, pack: &PackRow) -> Result<(), StoreError> {
+/// Sends a pack as the bytes it is, checked against its name first: what the local disk damaged must not go out. Other bytes
+/// under its name in the vault are replaced. `false` if the vault's copy is damaged and there is no better one.
+fn send_pack(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    pack: &PackRow,
+    monitor: &dyn Monitor,
+) -> Result<bool, StoreError> {
     let name = names::pack(&pack.entry.id);
-    let right = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() == pack.entry.id.0;
-    let staged = store.staging().read_all(&name, PACK_LIMIT)?.map(Bytes::from);
-    if staged.as_ref().is_some_and(|bytes| !right(bytes)) {
-        store.catalog().set_bad(pack.no, true)?;
-        if pack.vaults.is_empty() {
-            let detail = "its bytes in the staging directory do not have its name";
-            return Err(StoreError::corrupt(name.as_str(), detail));
+    // It was read and found damaged; a missing one is not confirmed.
+    let damaged = pack.vaults.contains(&no);
+    let bytes = match right_bytes(store, no, pack) {
+        Err(StoreError::Corrupt { .. } | StoreError::NotFound { .. }) if damaged => {
+            let reason = format!("vault {}: it is damaged there, and nowhere else whole", transfer.address());
+            monitor.event(Event::Problem { path: name.as_str().into(), reason });
+            return Ok(false);
+        }
+        bytes => bytes?,
+    };
+    let put = if damaged { None } else { Some(transfer.put_new(&name, bytes.clone())) };
+    match put {
+        None | Some(Err(VaultError::Conflict { .. })) => {
+            replace_in_vault(store, no, transfer, pack, bytes, monitor)?;
+        }
+        Some(put) => {
+            put.map_err(of_vault(transfer))?;
+            store.catalog().set_confirmed(pack.no, no, true)?;
         }
     }
-    let bytes = match staged.filter(right) {
-        Some(bytes) => bytes,
-        None => store.fetch_pack(pack)?,
-    };
-    if !right(&bytes) {
-        return Err(StoreError::corrupt(name.as_str(), "its bytes in another vault do not have its name"));
+    Ok(true)
+}
+
+/// The bytes of a pack that have its name, from staging or from another vault than `not_from`.
+fn right_bytes(store: &Store, not_from: VaultNo, pack: &PackRow) -> Result<Bytes, StoreError> {
+    let name = names::pack(&pack.entry.id);
+    let right = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() == pack.entry.id.0;
+    let mut wrong = None;
+    match store.staging().read_all(&name, PACK_LIMIT).map(|read| read.map(Bytes::from)) {
+        Ok(Some(bytes)) if right(&bytes) => return Ok(bytes),
+        Ok(Some(_)) => {
+            store.catalog().set_bad(pack.no, true)?;
+            let detail = "its bytes in the staging directory do not have its name";
+            wrong = Some(StoreError::corrupt(name.as_str(), detail));
+        }
+        Ok(None) => {}
+        Err(e) => wrong = Some(e),
     }
-    transfer.put_new(&name, bytes).map_err(of_vault(transfer))?;
-    store.catalog().set_confirmed(pack.no, no, true)
+    for vault in pack.vaults.iter().filter(|vault| **vault != not_from) {
+        match store.fetch_pack(&PackRow { vaults: vec![*vault], ..pack.clone() }) {
+            Ok(bytes) if right(&bytes) => return Ok(bytes),
+            Ok(_) => {
+                let detail = "its bytes in another vault do not have its name";
+                wrong.get_or_insert(StoreError::corrupt(name.as_str(), detail));
+            }
+            Err(e) => drop(wrong.get_or_insert(e)),
+        }
+    }
+    Err(wrong.unwrap_or_else(|| StoreError::NotFound { what: format!("a whole {name}") }))
 }
 
 /// Covers the vault's packs that no index object there covers by a new one.

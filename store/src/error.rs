@@ -120,11 +120,23 @@ pub enum StoreError {
         /// Why.
         source: VaultError,
     },
+    /// Something is needed that only a vault has which the settings do not name, or which cannot be addressed.
+    #[error("there is no way to vault {address}")]
+    NoWay {
+        /// The vault's address, without secrets.
+        address: String,
+    },
     /// Time is up.
     #[error("no answer in time for {what}")]
     Timeout {
         /// What was waited for.
         what: String,
+    },
+    /// A session that adds chunks has ended and takes no more; whoever ends it is told why.
+    #[error("the session has ended: {detail}")]
+    Ended {
+        /// Why, as far as it is known.
+        detail: String,
     },
     /// The caller asked to stop.
     #[error("cancelled")]
@@ -173,7 +185,7 @@ impl StoreError {
             },
             Self::Catalog { class, .. } => *class,
             Self::Vault { source, .. } => source.class(),
-            Self::Timeout { .. } => ErrorClass::Unavailable,
+            Self::Timeout { .. } | Self::Ended { .. } | Self::NoWay { .. } => ErrorClass::Unavailable,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Invalid { .. } => ErrorClass::Invalid,
         }

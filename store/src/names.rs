@@ -17,6 +17,9 @@ pub const POINTS: &str = "rp/";
 /// All key slots begin with this.
 pub const SLOTS: &str = "keys/";
 
+/// What is under a name whose bytes are others is moved here: it may still be good for something, and stands in nobody's way.
+pub const BAD: &str = "bad/";
+
 /// What an object is, by its name alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Named {
@@ -139,6 +142,12 @@ pub fn point_of(name: &ObjectName) -> Option<(SourceTag, RecoveryPointId)> {
     }
 }
 
+/// Where an object with wrong bytes is moved. Two with the same name and other bytes are kept apart by a hash of theirs.
+pub fn bad(name: &ObjectName, bytes_hash: &[u8; 32]) -> ObjectName {
+    let sum = crate::id::to_hex(&bytes_hash[..8]);
+    ObjectName::new(format!("{BAD}{name}.{sum}")).expect("a name, and hexadecimal digits, are always a name")
+}
+
 /// What the names of all recovery points of one source begin with.
 pub fn points_of(tag: &SourceTag) -> String {
     format!("{POINTS}{tag}/")
@@ -166,6 +175,9 @@ mod tests {
         assert_eq!(pack(&PackId([0xfe; 32])).as_str(), format!("pack/fe/{}", "fe".repeat(32)));
         assert_eq!(point(&tag, &id).as_str(), format!("rp/{}/{}", "01".repeat(16), "ab".repeat(16)));
         assert!(point(&tag, &id).as_str().starts_with(&points_of(&tag)));
+        let aside = bad(&pack(&PackId([0xfe; 32])), &[7; 32]);
+        assert_eq!(aside.as_str(), format!("bad/pack/fe/{}.{}", "fe".repeat(32), "07".repeat(8)));
+        assert_eq!(Named::parse(aside.as_str()), None);
         assert!(slot(&SlotId([2; 16])).is_control() && config().is_control() && !session(&id).is_control());
     }
 

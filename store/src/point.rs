@@ -112,11 +112,11 @@ pub struct RecoveryPoint {
     pub counts: Counts,
     /// Where the topmost pages lie; the root's first.
     pub summary: Vec<PagePlace>,
-    /// Packs first used by this point.
+    /// Packs first used by this point, as far as they are listed.
     pub packs: Vec<PackId>,
     /// Number of all errors, listed or not.
     pub errors_total: u64,
-    /// The first 10,000 errors.
+    /// The first errors, at most 10,000.
     pub errors: Vec<PointError>,
     /// Newest points of other sources.
     pub witness: Vec<Witness>,
@@ -134,7 +134,7 @@ pub struct RecoveryPoint {
 
 /// The beginning of a recovery point, told to a vault before the first pack of the point.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct VaultSession {
     /// Identity; the point that ends the session has the same.
     pub id: RecoveryPointId,
     /// Keyed name of the source.

@@ -25,7 +25,7 @@ use lru::LruCache;
 use crate::cache::BlockCache;
 use crate::catalog::{Catalog, Location, PackNo, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::format::HEADER_LEN;
 use crate::id::ChunkId;
 use crate::pack::{PackKind, PagePlace, units_to_len};
@@ -151,7 +151,7 @@ impl Reader {
         Arc::new_cyclic(|reader| Self {
             ahead: Ahead::new(reader.clone(), parts.cache.limit() / 4),
             places: Places::new(),
-            fetcher: Fetcher::new(parts.vaults, parts.cache, parts.clock.clone()),
+            fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
             packs: Mutex::new(LruCache::new(PACK_MAPS)),
             sealer: parts.sealer,
@@ -197,6 +197,20 @@ impl Reader {
             }
         }
         Err(last.unwrap_or_else(|| missing(id)))
+    }
+
+    /// The same, read from this pack in staging alone: whether it is whole there.
+    pub fn is_whole_in(&self, kind: PackKind, id: &ChunkId, location: &Location) -> Result<bool, StoreError> {
+        let map = self.pack_map(location.pack)?;
+        let (start, end) = (u64::from(location.start), u64::from(location.start) + u64::from(location.len));
+        let mut raw = Vec::new();
+        for n in map.frames_of(start, end) {
+            let Ok(frame) = self.load_staged(&map, n) else { return Ok(false) };
+            let at = map.raw[n];
+            let (from, to) = (start.saturating_sub(at) as usize, (end - at).min(frame.len() as u64) as usize);
+            raw.extend_from_slice(frame.get(from..to).unwrap_or_default());
+        }
+        Ok(kind.chunk_types().iter().any(|of| self.sealer.chunk_id(*of, &raw) == *id))
     }
 
     /// All bytes of a pack from the first vault that gives them, past the cache, unverified.
@@ -324,7 +338,7 @@ impl Reader {
     /// Fetches bytes of a pack that only vaults have.
     fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
-        match map.row.vaults.first() {
+        match self.fetcher.best_first(&map.row.vaults).first() {
             Some(vault) if !map.row.staged => {
                 self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes)
             }
@@ -405,22 +419,42 @@ impl Reader {
                 Err(e) => first_error = Some(e),
             }
         }
-        for vault in &map.row.vaults {
-            match self.load_from_vault(map, n, *vault, deadline) {
-                Ok(frame) => {
-                    if let Some(e) = first_error {
-                        tracing::warn!("{}: {e}; read from another tier instead", map.name);
-                        self.counters.failovers.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return Ok(frame);
-                }
+        let frame = self.load_from_vaults(map, n, deadline, &mut first_error);
+        let Some(frame) = frame else {
+            let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
+            return Err(first_error.unwrap_or_else(missing));
+        };
+        if let Some(e) = first_error {
+            tracing::warn!("{}: {e}; read from another tier instead", map.name);
+            self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(frame)
+    }
+
+    /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
+    /// failed is it waited for.
+    fn load_from_vaults(
+        &self,
+        map: &PackMap,
+        n: usize,
+        deadline: Deadline,
+        first_error: &mut Option<StoreError>,
+    ) -> Option<Bytes> {
+        let vaults = self.fetcher.best_first(&map.row.vaults);
+        let mut left = Vec::new();
+        for (i, vault) in vaults.iter().enumerate() {
+            let share = self.fetcher.share(vaults.len() - i, deadline);
+            match self.load_from_vault(map, n, *vault, share) {
+                Ok(frame) => return Some(frame),
                 Err(e) => {
+                    if e.class() == ErrorClass::Unavailable && i + 1 < vaults.len() {
+                        left.push(*vault);
+                    }
                     first_error.get_or_insert(e);
                 }
             }
         }
-        Err(first_error
-            .unwrap_or_else(|| StoreError::NotFound { what: format!("pack {}", map.row.entry.id) }))
+        left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok())
     }
 
     fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {

@@ -6,16 +6,17 @@
 
 use std::collections::HashSet;
 
-use crate::catalog::{PackRow, VaultNo};
+use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::chunk_store::{IngestParts, rewrite_packs};
 use crate::copy;
 use crate::error::StoreError;
-use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::PackKind;
+use crate::pack::{PackKind, PackedChunk};
 use crate::store::Store;
 use crate::tree::reach::reachable;
+use crate::vault::ObjectName;
 
 /// Packs with less than this part of their bytes alive are written anew.
 const THIN_PERCENT: u64 = 60;
@@ -34,9 +35,9 @@ pub enum Place {
 pub enum Verdict {
     /// Points need most of it.
     Keep,
-    /// No point needs any of it.
+    /// No point needs any of it; or it is damaged in a vault that has what points need of it in other packs.
     Delete,
-    /// Points need less than 60 % of it: what they need moves into new packs.
+    /// Points need less than 60 % of it, or it is damaged: what they need moves into new packs.
     Rewrite,
 }
 
@@ -49,6 +50,8 @@ pub struct Judged {
     pub live: u64,
     /// Bytes of its raw stream.
     pub total: u64,
+    /// Whether its bytes in this place were found damaged.
+    pub bad: bool,
     /// What is to be done.
     pub verdict: Verdict,
 }
@@ -71,8 +74,12 @@ pub struct Reclaimed {
     pub packs: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Bytes of packs written anew.
+    /// Those among them of which something was written anew.
+    pub packs_rewritten: u64,
+    /// Bytes that were written anew.
     pub bytes_rewritten: u64,
+    /// Packs that stay because something in them that points need cannot be read.
+    pub packs_unreadable: u64,
 }
 
 impl ReclaimPlan {
@@ -84,6 +91,11 @@ impl ReclaimPlan {
     /// Bytes of packs with a verdict.
     pub fn bytes(&self, verdict: Verdict) -> u64 {
         self.with(verdict).map(|p| p.pack.entry.len).sum()
+    }
+
+    /// Whether a point of this place needs a chunk.
+    fn needs(&self, id: &ChunkId) -> bool {
+        self.live.contains(id)
     }
 }
 
@@ -97,19 +109,46 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
         Place::Staging => row.staged,
         Place::Vault(no) => row.vaults.contains(&no),
     };
+    let rows: Vec<PackRow> = store.catalog().packs()?.into_iter().filter(here).collect();
+    let damaged = damaged(store, place, &rows)?;
+    let whole: HashSet<PackNo> = rows.iter().map(|row| row.no).filter(|no| !damaged.contains(no)).collect();
     let mut packs = Vec::new();
-    for pack in store.catalog().packs()?.into_iter().filter(here) {
-        let chunks = store.catalog().chunks_of(pack.no)?;
-        let alive = chunks.iter().filter(|c| live.contains(&c.id)).map(|c| u64::from(c.len)).sum();
+    for pack in rows {
+        let mut needed = store.catalog().chunks_of(pack.no)?;
+        needed.retain(|chunk| live.contains(&chunk.id));
+        let alive = needed.iter().map(|chunk| u64::from(chunk.len)).sum();
         let total = pack.entry.raw_len();
+        let bad = damaged.contains(&pack.no);
         let verdict = match (alive, place) {
             (0, _) => Verdict::Delete,
-            (_, Place::Staging) if alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
+            (_, Place::Staging) if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
+            (_, Place::Vault(_)) if bad && are_in(store, &needed, &whole)? => Verdict::Delete,
             _ => Verdict::Keep,
         };
-        packs.push(Judged { pack, live: alive, total, verdict });
+        packs.push(Judged { pack, live: alive, total, bad, verdict });
     }
     Ok(ReclaimPlan { place, packs, live, points: points.into_iter().collect() })
+}
+
+/// Packs whose bytes in a place were read and found damaged.
+fn damaged(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<PackNo>, StoreError> {
+    match place {
+        Place::Staging => store.catalog().bad_packs(),
+        Place::Vault(no) => {
+            let bad = store.catalog().bad_in(no)?;
+            Ok(rows.iter().filter(|row| bad.contains(&row.entry.id)).map(|row| row.no).collect())
+        }
+    }
+}
+
+/// Whether each of these chunks lies in one of these packs.
+fn are_in(store: &Store, chunks: &[PackedChunk], packs: &HashSet<PackNo>) -> Result<bool, StoreError> {
+    for chunk in chunks {
+        if !store.catalog().locate_all(&chunk.id)?.iter().any(|location| packs.contains(&location.pack)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a point needs that the catalog does not know would be taken for garbage: the place itself says which points it has.
@@ -160,50 +199,106 @@ pub fn execute(store: &Store, plan: &ReclaimPlan, monitor: &dyn Monitor) -> Resu
     if points_of(store, plan.place)?.iter().any(|id| !plan.points.contains(id)) {
         return Err(StoreError::invalid("recovery points came there since the plan was made; plan again"));
     }
-    let mut done = Reclaimed { bytes_rewritten: rewrite(store, plan)?, ..Reclaimed::default() };
-    let going: Vec<&Judged> = plan.packs.iter().filter(|p| p.verdict != Verdict::Keep).collect();
+    let mut done = Reclaimed::default();
+    // Nobody needs anything of these, so they wait for nothing; and what is written anew needs room.
+    let dead: Vec<&Judged> = plan.with(Verdict::Delete).collect();
+    remove(store, plan.place, &dead, &mut done, monitor)?;
+    let thin: Vec<&Judged> = plan.with(Verdict::Rewrite).collect();
+    let kept = rewrite(store, plan, &thin, &mut done, monitor)?;
+    let moved: Vec<&Judged> = thin.into_iter().filter(|judged| !kept.contains(&judged.pack.no)).collect();
+    remove(store, plan.place, &moved, &mut done, monitor)?;
+    (done.packs_rewritten, done.packs_unreadable) = (moved.len() as u64, kept.len() as u64);
+    match plan.place {
+        Place::Staging => drop_empty_indexes(store)?,
+        Place::Vault(vault) => drop_empty_indexes_of(store, vault)?,
+    }
+    store.reader().forget_places();
+    Ok(done)
+}
+
+fn remove(
+    store: &Store,
+    place: Place,
+    going: &[&Judged],
+    done: &mut Reclaimed,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
     monitor.event(Event::Stage { name: "delete", files_total: going.len() as u64, bytes_total: 0 });
     for judged in going {
         let (no, id) = (judged.pack.no, &judged.pack.entry.id);
         // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
-        match plan.place {
+        match place {
             Place::Staging => {
                 store.catalog().set_staged(no, false)?;
                 store.staging().remove(&names::pack(id))?;
             }
             Place::Vault(vault) => {
                 store.catalog().set_confirmed(no, vault, false)?;
-                delete_from_vault(store, vault, id)?;
+                delete_from_vault(store, vault, &names::pack(id))?;
+                if judged.bad {
+                    store.catalog().set_mark(Mark::BadIn(vault, *id), false)?;
+                }
             }
         }
         done.packs += 1;
         done.bytes += judged.pack.entry.len;
         monitor.event(Event::Done { files: 1, bytes: judged.pack.entry.len });
     }
-    if plan.place == Place::Staging {
-        drop_empty_indexes(store)?;
-    }
-    store.reader().forget_places();
-    Ok(done)
+    Ok(())
 }
 
-fn rewrite(store: &Store, plan: &ReclaimPlan) -> Result<u64, StoreError> {
-    let thin: Vec<&PackRow> = plan.with(Verdict::Rewrite).map(|p| &p.pack).collect();
-    if thin.is_empty() {
-        return Ok(0);
-    }
+/// Moves what points need of thin packs into new ones. Packs of which something cannot be read stay, and are told.
+fn rewrite(
+    store: &Store,
+    plan: &ReclaimPlan,
+    thin: &[&Judged],
+    done: &mut Reclaimed,
+    monitor: &dyn Monitor,
+) -> Result<HashSet<PackNo>, StoreError> {
+    let mut kept = HashSet::new();
     let parts: IngestParts = store.ingest_parts(crate::seal::Compression::Zstd(3));
-    let mut written = 0;
     for kind in [PackKind::Data, PackKind::Tree] {
-        let of_kind: Vec<_> = thin.iter().copied().filter(|row| row.entry.kind == kind).collect();
-        written += rewrite_packs(&parts, store.reader(), kind, &of_kind, &plan.live)?;
+        let of_kind: Vec<_> =
+            thin.iter().map(|judged| &judged.pack).filter(|row| row.entry.kind == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        let written = rewrite_packs(&parts, store.reader(), kind, &of_kind, &plan.live)?;
+        done.bytes_rewritten += written.bytes;
+        for (no, id, e) in written.unreadable {
+            let reason =
+                format!("recovery points need something of it that cannot be read, so it stays: {e}");
+            monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
+            kept.insert(no);
+        }
     }
-    Ok(written)
+    Ok(kept)
 }
 
-fn delete_from_vault(store: &Store, vault: VaultNo, id: &PackId) -> Result<(), StoreError> {
+/// Forgets packs that listings missed and that nobody waits for: all that the points of these plans need of them lies in another
+/// pack. Nothing is forgotten while points are in a vault for which there is no plan.
+pub fn forget_missed(store: &Store, plans: &[ReclaimPlan]) -> Result<(), StoreError> {
+    let planned: HashSet<RecoveryPointId> =
+        plans.iter().flat_map(|plan| plan.points.iter().copied()).collect();
+    if store.catalog().points()?.iter().any(|row| !planned.contains(&row.id)) {
+        return Ok(());
+    }
+    for row in store.catalog().packs_ever_seen()?.iter().filter(|row| !row.staged && row.vaults.is_empty()) {
+        let mut awaited = false;
+        for chunk in store.catalog().chunks_of(row.no)? {
+            let needed = plans.iter().any(|plan| plan.needs(&chunk.id));
+            awaited |= needed && store.catalog().locate(&chunk.id)?.is_none();
+        }
+        if !awaited {
+            store.catalog().forget_missed(row.no)?;
+        }
+    }
+    Ok(())
+}
+
+fn delete_from_vault(store: &Store, vault: VaultNo, name: &ObjectName) -> Result<(), StoreError> {
     let transfer = store.vault(vault)?;
-    let gone = transfer.delete(&names::pack(id));
+    let gone = transfer.delete(name);
     gone.map(drop).map_err(|source| StoreError::Vault { vault: transfer.address(), source })
 }
 
@@ -212,6 +307,15 @@ fn drop_empty_indexes(store: &Store) -> Result<(), StoreError> {
     for id in store.catalog().empty_indexes()? {
         store.staging().remove(&names::index(&id))?;
         store.catalog().remove_index(&id)?;
+    }
+    Ok(())
+}
+
+/// The same in a vault, where whoever recovers a store reads all of them. One that a crash leaves is found again.
+fn drop_empty_indexes_of(store: &Store, vault: VaultNo) -> Result<(), StoreError> {
+    for id in store.catalog().empty_indexes_of(vault)? {
+        delete_from_vault(store, vault, &names::index(&id))?;
+        store.catalog().remove_index_from(&id, vault)?;
     }
     Ok(())
 }

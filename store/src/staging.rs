@@ -14,10 +14,11 @@ pub use disk::DiskFiles;
 pub use files::Files;
 pub use testing::{Fault, FaultyFiles, MemoryFiles};
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::StoreError;
-use crate::id::{ObjectId, to_hex};
+use crate::error::{ErrorClass, StoreError};
+use crate::id::{self, ObjectId, to_hex};
 use crate::vault::{ObjectInfo, ObjectName};
 
 #[cfg(test)]
@@ -25,7 +26,8 @@ mod tests;
 
 /// Where temporary files live.
 pub const TEMP_DIR: &str = "tmp";
-/// A file that is given up when the disk is full, so that the catalog can still record what happened.
+/// A file that is given up when the disk is full, so that the catalog can still record what happened. Of random bytes: a file
+/// system that compresses would give back next to nothing for anything else.
 const BALLAST: &str = "ballast";
 const BALLAST_LEN: usize = 4 << 20;
 
@@ -33,12 +35,14 @@ const BALLAST_LEN: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Staging {
     files: Arc<dyn Files>,
+    /// Directories whose entries, as far as they are directories, this process made sure of.
+    synced: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Staging {
     /// Objects in `files`.
     pub fn new(files: Arc<dyn Files>) -> Self {
-        Self { files }
+        Self { files, synced: Arc::default() }
     }
 
     /// Makes the directories that a staging area needs.
@@ -54,10 +58,12 @@ impl Staging {
     /// Writes an object durably. Its bytes replace nothing: an object that is already there has the same bytes (content-addressed)
     /// or is an error of the caller's.
     pub fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        match self.try_put(name, bytes) {
-            Err(e) if e.class() == crate::ErrorClass::Full && self.files.remove(BALLAST).is_ok() => Err(e),
-            other => other,
+        let put = self.try_put(name, bytes);
+        if put.as_ref().is_err_and(|e| e.class() == ErrorClass::Full) {
+            // One that is gone already was given up before.
+            let _ = self.files.remove(BALLAST);
         }
+        put
     }
 
     fn try_put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
@@ -76,12 +82,27 @@ impl Staging {
         self.files.sync_dir(parent).map_err(self.error("sync", parent))
     }
 
+    /// Makes a directory that outlives a crash. One that is there may be from a run that died, or whose sync failed, before it
+    /// was durable: the directory above is synced once per process, and again after something was made in it.
     fn ensure_dir(&self, dir: &str) -> Result<(), StoreError> {
-        if !dir.is_empty() && self.files.make_dir(dir).map_err(self.error("make directory", dir))? {
-            let above = parent_of(dir);
-            self.ensure_dir(above)?;
-            self.files.sync_dir(above).map_err(self.error("sync", above))?;
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ensure_dir_in(dir, &mut synced)
+    }
+
+    fn ensure_dir_in(&self, dir: &str, synced: &mut HashSet<String>) -> Result<(), StoreError> {
+        if dir.is_empty() {
+            return Ok(());
         }
+        let above = parent_of(dir);
+        if self.files.make_dir(dir).map_err(self.error("make directory", dir))? {
+            synced.remove(above);
+        }
+        if synced.contains(above) {
+            return Ok(());
+        }
+        self.ensure_dir_in(above, synced)?;
+        self.files.sync_dir(above).map_err(self.error("sync", above))?;
+        synced.insert(above.to_owned());
         Ok(())
     }
 
@@ -128,6 +149,17 @@ impl Staging {
         Ok(())
     }
 
+    /// Gives an object another name, durably. After a crash it has one of the two.
+    pub fn move_to(&self, from: &ObjectName, to: &ObjectName) -> Result<(), StoreError> {
+        let (old, new) = (from.as_str(), to.as_str());
+        self.ensure_dir(parent_of(new))?;
+        self.files.rename(old, new).map_err(self.error("rename", old))?;
+        for dir in [parent_of(new), parent_of(old)] {
+            self.files.sync_dir(dir).map_err(self.error("sync", dir))?;
+        }
+        Ok(())
+    }
+
     /// Removes an object, durably; `false` if there was none.
     pub fn remove(&self, name: &ObjectName) -> Result<bool, StoreError> {
         let path = name.as_str();
@@ -154,7 +186,7 @@ impl Staging {
     /// Room kept for the catalog is made again when there is room; lacking it is no error.
     fn refill_ballast(&self) {
         if matches!(self.files.len(BALLAST), Ok(None))
-            && self.files.write_synced(BALLAST, &vec![0; BALLAST_LEN]).is_err()
+            && self.files.write_synced(BALLAST, &id::random_vec(BALLAST_LEN)).is_err()
         {
             let _ = self.files.remove(BALLAST);
         }

@@ -1,5 +1,7 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
+mod bad;
+mod learn;
 mod lock;
 mod reconcile;
 mod settings;
@@ -8,11 +10,13 @@ mod vaults;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bad::replace_in_vault;
+pub use learn::{learn_points, load_catalog};
 pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use settings::{Settings, VaultSetting};
-pub(crate) use vaults::of_vault;
-pub use vaults::{learn_points, load_catalog, refresh_vault};
+pub use vaults::refresh_vault;
+pub(crate) use vaults::{of_vault, prove_ours};
 
 use std::collections::HashMap;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -99,6 +103,7 @@ pub struct Store {
     vaults: Vec<(VaultNo, String, Arc<Transfer>)>,
     clock: Arc<dyn Clock>,
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
+    read_only: bool,
 }
 
 /// Bound of parsed pages in memory.
@@ -163,7 +168,9 @@ impl Store {
         Ok(StoreHead { vault, config, slots })
     }
 
-    /// Opens the store in `dir`. A missing or damaged catalog is made again from what staging holds.
+    /// Opens the store in `dir`. A missing or damaged catalog is made again from what staging holds. On a file system where
+    /// nothing can be written the catalog is made in memory, for as long as the store is open: reading goes on, and all that
+    /// writes ends with `Io` (read-only).
     pub fn open(
         dir: &Path,
         ring: &KeyRing,
@@ -184,9 +191,14 @@ impl Store {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
         let staging = Staging::new(files);
-        let catalog = Catalog::open(&dir.join("catalog.db"), &head.vault.0)?;
-        let store =
-            Self::assemble(dir, head.config, config, Arc::new(sealer), staging, Arc::new(catalog), options)?;
+        let read_only = is_read_only(dir);
+        let catalog = match read_only {
+            true => Catalog::in_memory(&head.vault.0)?,
+            false => Catalog::open(&dir.join("catalog.db"), &head.vault.0)?,
+        };
+        let (sealer, catalog) = (Arc::new(sealer), Arc::new(catalog));
+        let mut store = Self::assemble(dir, head.config, config, sealer, staging, catalog, options)?;
+        store.read_only = read_only;
         store.fill_catalog(monitor)?;
         Ok(store)
     }
@@ -236,6 +248,7 @@ impl Store {
             vaults,
             clock,
             decoded,
+            read_only: false,
         })
     }
 
@@ -338,8 +351,11 @@ impl Store {
             }
         };
         let address = |no: &VaultNo| self.vaults.iter().find(|v| v.0 == *no).map(|v| v.1.clone());
-        let vaults =
-            row.vaults.iter().map(|no| address(no).unwrap_or_else(|| format!("vault {}", no.0))).collect();
+        let vaults = row
+            .vaults
+            .iter()
+            .map(|no| address(no).unwrap_or_else(|| self.catalog.vault_address(*no)))
+            .collect();
         Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults })
     }
 
@@ -398,7 +414,7 @@ impl Store {
     /// A vault by number.
     pub fn vault(&self, no: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
         let found = self.vaults.iter().find(|v| v.0 == no).map(|v| &v.2);
-        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", no.0) })
+        found.ok_or_else(|| StoreError::NoWay { address: self.catalog.vault_address(no) })
     }
 
     /// All bytes of a pack from a vault, unverified.
@@ -425,6 +441,12 @@ pub fn unlock(head: &StoreHead, ring: &KeyRing) -> Result<(StoreConfig, Sealer),
         Ok((StoreConfig::decode(&head.config, &sealer)?, sealer))
     };
     open().map_err(|e: FormatError| e.of("config"))
+}
+
+/// Whether the file system refuses every write, whoever asks.
+fn is_read_only(dir: &Path) -> bool {
+    use nix::unistd::{AccessFlags, access};
+    access(dir, AccessFlags::W_OK) == Err(nix::errno::Errno::EROFS)
 }
 
 fn not_a_directory(action: &'static str, dir: &Path) -> StoreError {
@@ -477,7 +499,7 @@ impl<'a> Session<'a> {
     pub fn commit(self, make: impl FnOnce(&Ingested) -> RecoveryPoint) -> Result<StoredPoint, StoreError> {
         let done = self.ingest.finish()?;
         let mut point = make(&done);
-        point.packs.clone_from(&done.packs);
+        point.list_packs(&done.packs);
         let object = point::object::seal_point(&point, &self.store.sealer)?;
         let hash = *blake3::hash(&object).as_bytes();
         self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;

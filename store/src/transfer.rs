@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,9 @@ const WORKERS: usize = 2;
 const BLOCKING_THREADS_MAX: usize = 2 * TransferPolicy::CONCURRENCY_MAX;
 /// Pages of a listing after which a vault that always promises another one is not believed.
 const PAGES_MAX: usize = 1 << 20;
+
+/// Between two looks at whether somebody asked to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How hard a transfer tries. Measured against Azurite behind a 60 ms round trip: reads scale to 16 at once,
 /// saturate at 32 and get slower at 64.
@@ -176,7 +179,12 @@ impl Transfer {
     /// # Errors
     /// `NotFound`; `Invalid` if it is longer; else what the vault said last.
     pub fn get(&self, name: &ObjectName, max_len: u64) -> Result<Bytes, VaultError> {
-        self.runtime.block_on(self.inner.get(name, max_len))
+        self.get_by(name, max_len, Deadline::NEVER)
+    }
+
+    /// The same, or `Timeout` when the deadline has passed.
+    pub fn get_by(&self, name: &ObjectName, max_len: u64, deadline: Deadline) -> Result<Bytes, VaultError> {
+        self.runtime.block_on(self.inner.get(name, max_len, deadline))
     }
 
     /// Exactly the bytes `range` of an object.
@@ -253,6 +261,22 @@ impl Transfer {
         self.inner.cancelled.send_replace(true);
     }
 
+    /// Cancels, within a tenth of a second, once `asked` is true: a flag is all that a signal can raise.
+    pub fn cancel_when(&self, asked: Arc<AtomicBool>) {
+        let (inner, clock) = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.clock));
+        self.runtime.spawn(async move {
+            // Whoever gives the transfer up needs no watching any more.
+            while let Some(inner) = inner.upgrade() {
+                if asked.load(Ordering::SeqCst) {
+                    inner.cancelled.send_replace(true);
+                    return;
+                }
+                drop(inner);
+                clock.sleep(LOOK_EVERY).await;
+            }
+        });
+    }
+
     /// What was done so far.
     pub fn stats(&self) -> TransferStats {
         let c = &self.inner.counters;
@@ -272,8 +296,10 @@ impl Transfer {
 }
 
 impl Inner {
-    async fn get(&self, name: &ObjectName, max_len: u64) -> Result<Bytes, VaultError> {
-        let len = self.stat(name).await?.ok_or_else(|| VaultError::NotFound { what: name.to_string() })?;
+    async fn get(&self, name: &ObjectName, max_len: u64, deadline: Deadline) -> Result<Bytes, VaultError> {
+        let of = Try { verb: Verb::Stat, bytes: 0, deadline };
+        let len = self.retry(of, || self.vault.stat(name)).await?.answer;
+        let len = len.ok_or_else(|| VaultError::NotFound { what: name.to_string() })?;
         if len > max_len {
             return Err(VaultError::invalid(format!(
                 "{name} has {len} bytes, more than the {max_len} it may have"
@@ -282,7 +308,7 @@ impl Inner {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        self.get_range(name, 0..len, Deadline::NEVER).await
+        self.get_range(name, 0..len, deadline).await
     }
 
     async fn get_range(

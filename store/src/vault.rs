@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod directory;
 pub mod memory;
 pub mod testing;
+pub mod unaddressable;
 
 /// Objects in one page of a listing of the vaults that are made here: what the large services give, too.
 const PAGE_LEN: usize = 5000;

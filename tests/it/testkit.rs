@@ -255,7 +255,12 @@ pub struct Mounted<'a> {
     path: PathBuf,
 }
 
-impl Mounted<'_> {
+impl<'a> Mounted<'a> {
+    /// One that was made by hand.
+    pub fn at(machine: &'a Machine, path: PathBuf) -> Self {
+        Self { machine, path }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -4,6 +4,8 @@
 //! A vault is a directory where damage is made by hand, and the emulator of Azure where requests are counted.
 #![allow(clippy::unwrap_used)]
 
+mod loss;
+
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -107,7 +109,7 @@ fn a_point_goes_to_azure_a_second_one_sends_what_changed_and_a_bare_machine_gets
         (cloud.proxy.count(Verb::Put) - before, ran.out() + &ran.err())
     };
     let (_, said) = put(&[]);
-    assert!(said.contains("saved and vaulted"), "{said}");
+    assert!(said.contains(" saved\n") && said.ends_with(" vaulted\n"), "{said}");
     std::fs::write(source.join("sizes/new"), "new").unwrap();
     let (puts, _) = put(&[]);
     // Session, a data pack, a tree pack, the index and the point.

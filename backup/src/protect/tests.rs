@@ -386,3 +386,14 @@ fn a_full_staging_disk_is_an_error_of_the_store_and_never_of_a_file() {
     drop(store);
     assert!(home.open().points().unwrap().is_empty());
 }
+
+#[test]
+fn troubles_are_all_counted_and_listed_as_far_as_a_point_has_room() {
+    let mut many = Troubles::default();
+    (0..ERRORS_LISTED + 5).for_each(|n| many.add(n.to_string().into_bytes(), "no"));
+    assert_eq!((many.total, many.listed.len()), (ERRORS_LISTED as u64 + 5, ERRORS_LISTED));
+    let mut long = Troubles::default();
+    (0..100).for_each(|_| long.add(vec![b'x'; 1 << 20], &"y".repeat(5000)));
+    assert_eq!((long.total, long.listed.len()), (100, 7));
+    assert!(long.listed.iter().all(|error| error.reason.len() == 1000));
+}

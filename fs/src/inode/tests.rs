@@ -11,7 +11,8 @@ fn root(sequence: u64) -> Arc<Root> {
 }
 
 fn place(root: &Arc<Root>, ordinal: u64) -> Place {
-    Place { root: root.clone(), parent: 7, tree: ChunkId([1; 32]), ordinal }
+    let folder = Arc::new(Folder { root: root.clone(), parent: 7, tree: ChunkId([1; 32]) });
+    Place { folder, ordinal }
 }
 
 fn linked(name: &str, bytes: &[u8]) -> Node {

@@ -17,7 +17,7 @@ impl Reply for Probe {
 }
 
 fn options(timeout: Duration) -> PoolOptions {
-    PoolOptions { local_threads: 1, vault_threads: 1, timeout }
+    PoolOptions { in_place: 0, local_threads: 1, vault_threads: 1, timeout }
 }
 
 fn ask(
@@ -76,6 +76,48 @@ fn a_hanging_vault_does_not_hold_up_what_is_local() {
     assert_eq!(ask(&pool, Reach::Local, 2, || Ok(2)).recv().unwrap().unwrap(), 2);
     drop(release);
     assert_eq!(slow.recv().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn a_caller_works_in_place_while_another_stays_free_and_is_answered_for_when_late() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    let options = PoolOptions { in_place: 1, ..options(Duration::from_secs(30)) };
+    let pool = Pool::start(options, Arc::new(clock)).unwrap();
+    let thread =
+        || Ok(u32::from(thread::current().name().is_some_and(|name| name.contains("holdfast-local"))));
+    assert_eq!(ask(&pool, Reach::Local, 1, thread).recv().unwrap().unwrap(), 0, "on this thread");
+    let (release, hang) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel();
+    thread::scope(|scope| {
+        let pool = &pool;
+        let stuck = scope.spawn(move || {
+            let answer = ask(pool, Reach::Local, 2, move || {
+                begun.send(()).unwrap();
+                let _ = hang.recv();
+                Ok(1)
+            });
+            answer.recv().unwrap()
+        });
+        begins.recv().unwrap();
+        let (sender, other) = mpsc::channel();
+        pool.submit(
+            Reach::Local,
+            3,
+            Probe(sender),
+            move |_| thread(),
+            |probe, n| {
+                let _ = probe.0.send(Ok(n));
+            },
+        );
+        // The clock is nobody's but the watchman's, who may come first here too.
+        assert!(matches!(other.recv().unwrap(), Ok(1) | Err(FsError::Late)), "not on the caller's thread");
+        while pool.pending() > 0 {
+            thread::yield_now();
+        }
+        drop(release);
+        assert!(matches!(stuck.join().unwrap(), Err(FsError::Late)));
+    });
+    assert!(pool.in_place.take().is_some(), "the permit came back");
 }
 
 #[test]

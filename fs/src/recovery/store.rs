@@ -24,8 +24,8 @@ use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek};
 
-/// Parsed pages of directories: about 100,000 entries.
-const PAGE_CACHE_BYTES: usize = 64 << 20;
+/// Parsed pages of directories: about 25,000 entries.
+const PAGE_CACHE_BYTES: usize = 16 << 20;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
 const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();

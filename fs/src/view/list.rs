@@ -1,9 +1,12 @@
 //! Listings, by position.
 
+use std::sync::Arc;
+
 use holdfast_store::tree::NodeKind;
 
 use super::{Attr, Claim, Entry, Lifetime, View, tree_of};
 use crate::error::FsError;
+use crate::inode::{self, Place};
 use crate::layout::{Folder, Layout, Stands};
 use crate::recovery::Patience;
 
@@ -60,9 +63,11 @@ impl View {
         let Some(tree) = tree else { return Ok(listed) };
         let from = position.max(DOTS) - DOTS;
         let nodes = self.recovery.list(&tree, from, most.max(1), patience)?;
+        let folder = Arc::new(inode::Folder { root: inside.root, parent: ino, tree });
         for (ordinal, node) in (from..).zip(nodes) {
             let name = node.name.clone();
-            let entry = self.found(&inside.root, ino, (tree, ordinal), node, (detail, patience))?;
+            let place = Place { folder: folder.clone(), ordinal };
+            let entry = self.found(place, node, (detail, patience))?;
             listed.push(Listed { name, position: ordinal + DOTS + 1, entry });
         }
         Ok(listed)

@@ -2,18 +2,20 @@
 //! back; one that is removed is removed in all of them. A vault that cannot be reached stops either before anything is
 //! done: a passphrase that was thought to be gone and still opens a vault would be worse than a second attempt.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use holdfast_store::StoreError;
 use holdfast_store::id::SlotId;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
-use holdfast_store::store::{SMALL_OBJECT, Settings as StoreSettings, Store, StoreHead, StoreLock};
+use holdfast_store::store::{SMALL_OBJECT, Store, StoreHead, StoreLock};
 use holdfast_store::transfer::Transfer;
 use holdfast_store::{copy, names};
 
 use super::ring;
 use crate::commands::Context;
-use crate::open::{Bounds, open_unlocked};
+use crate::open::{Bounds, connect_to_the_end, open_unlocked};
 use crate::outcome::Failure;
 
 /// The store, and what each vault showed when it was asked at the beginning.
@@ -21,6 +23,8 @@ use crate::outcome::Failure;
 pub struct Places {
     store: Store,
     heads: Vec<StoreHead>,
+    /// To each vault a way that being asked to stop does not close: a slot is in all places or in none.
+    ways_back: Vec<Arc<Transfer>>,
 }
 
 impl Places {
@@ -28,21 +32,17 @@ impl Places {
     pub fn open(context: &Context<'_>, head: &StoreHead, ring: &KeyRing) -> Result<Self, Failure> {
         let dir = context.settings.store()?;
         let store = open_unlocked(context, dir, &head.vault, ring, Bounds::default())?;
-        if store.vaults().len() < StoreSettings::load(dir)?.vaults.len() {
-            let failure =
-                Failure::failed("not every vault of the store can be addressed; nothing was changed");
-            return Err(failure.hint("keys are changed in all vaults together: see the warning above"));
-        }
-        let mut heads = Vec::new();
+        let (mut heads, mut ways_back) = (Vec::new(), Vec::new());
         for (_, address, transfer) in store.vaults() {
             let theirs = copy::vault_head(transfer)?;
+            ways_back.push(connect_to_the_end(context, address)?.1);
             if theirs.vault != head.vault {
                 let detail = format!("the vault holds store {}, this is {}", theirs.vault, head.vault);
                 return Err(StoreError::NotOurs { object: address.clone(), detail }.into());
             }
             heads.push(theirs);
         }
-        Ok(Self { store, heads })
+        Ok(Self { store, heads, ways_back })
     }
 
     /// The store.
@@ -79,7 +79,7 @@ impl Places {
     pub fn take_back(&self, id: &SlotId) {
         let name = names::slot(id);
         let _ = self.store.staging().remove(&name);
-        for (_, _, transfer) in self.store.vaults() {
+        for transfer in &self.ways_back {
             let _ = transfer.delete(&name);
         }
     }

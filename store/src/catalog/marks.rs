@@ -1,10 +1,12 @@
 //! Short notes in the catalog: what was filled, what is in doubt, which point of a vault was proven whole.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{Catalog, VaultNo};
 use crate::error::StoreError;
-use crate::id::{RecoveryPointId, SourceTag};
+use crate::id::{PackId, RecoveryPointId, SourceTag};
 
 /// A note that is there or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Mark {
     FilledFrom(VaultNo),
     /// Something that points need may be missing: each chunk that a new point relies on must be looked up.
     Doubtful,
+    /// A vault's copy of a pack has its length and was read, and its bytes are others.
+    BadIn(VaultNo, PackId),
 }
 
 impl Mark {
@@ -23,6 +27,7 @@ impl Mark {
             Self::Filled => "filled".into(),
             Self::FilledFrom(no) => format!("filled {}", no.0),
             Self::Doubtful => "doubtful".into(),
+            Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
         }
     }
 }
@@ -42,6 +47,18 @@ impl Catalog {
             false => "DELETE FROM meta WHERE key = ?1",
         };
         self.write("make a note", |t| t.execute(sql, [mark.key()]).map(drop))
+    }
+
+    /// Packs of which a vault's copy was read and is damaged.
+    pub fn bad_in(&self, no: VaultNo) -> Result<HashSet<PackId>, StoreError> {
+        let keys = format!("bad {} *", no.0);
+        self.read("read notes", |c| {
+            let found = c
+                .prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
+                .query_map([keys], |row| row.get(0))?
+                .collect::<Result<Vec<String>, _>>()?;
+            Ok(found.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
+        })
     }
 
     /// The point of a source all of whose packs were found in a vault one by one, if no pack was missed there since.

@@ -1,49 +1,74 @@
 //! The small objects: recovery points and key slots. A damaged pack costs files, a damaged point or slot costs everything
 //! behind it on the day when there is no catalog, so they are looked at in every tier as packs are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Check, Depth};
+use super::{Check, Depth, Place};
+use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::names;
 use crate::point::object::open_point;
 use crate::seal::slots::{KeySlot, SlotKind};
-use crate::store::{POINT_LIMIT, SMALL_OBJECT};
+use crate::store::{POINT_LIMIT, SMALL_OBJECT, of_vault};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 impl Check<'_> {
     /// Every point is where the catalog says and, when data is read, is what it was.
-    pub(super) fn point_objects(&mut self, depth: Depth) -> Result<(), StoreError> {
-        let rows = self.store.catalog().points()?;
+    pub(super) fn point_objects(&mut self, rows: &[PointRow], depth: Depth) -> Result<(), StoreError> {
         let hashes: HashMap<ObjectName, [u8; 32]> =
             rows.iter().map(|row| (names::point(&row.tag, &row.id), row.hash)).collect();
         let staging = self.store.staging();
         let listed = staging.list("rp")?;
-        let here = rows.iter().filter(|row| row.staged).map(|row| names::point(&row.tag, &row.id));
-        self.missing("staging", here, &listed);
+        self.missing("staging", Place::Staging, rows.iter().filter(|row| row.staged), &listed)?;
         for object in listed.iter().filter(|_| depth == Depth::ReadData) {
             let bytes = staging.read_all(&object.name, POINT_LIMIT).map_err(|e| e.to_string());
-            self.prove_point("staging", &object.name, bytes.map(Option::unwrap_or_default), &hashes);
+            // None: it was forgotten meanwhile, or told above.
+            if !matches!(bytes, Ok(None)) {
+                self.prove_point("staging", &object.name, bytes.map(Option::unwrap_or_default), &hashes);
+            }
         }
         for (no, address, transfer) in self.store.vaults() {
-            let listed = transfer.list_all(names::POINTS).map_err(|source| self.of_vault(address, source))?;
-            let there =
-                rows.iter().filter(|row| row.vaults.contains(no)).map(|row| names::point(&row.tag, &row.id));
-            self.missing(address, there, &listed);
-            for object in listed.iter().filter(|_| depth == Depth::ReadData) {
-                let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(|e| e.to_string());
-                self.prove_point(address, &object.name, bytes.map(|b| b.to_vec()), &hashes);
+            let Some(listing) = self.listings.remove(no).filter(|_| !self.away.contains(no)) else {
+                continue;
+            };
+            let there = rows.iter().filter(|row| row.vaults.contains(no));
+            self.missing(address, Place::Vault(*no), there, &listing.points)?;
+            for object in listing.points.iter().filter(|_| depth == Depth::ReadData) {
+                match transfer.get(&object.name, POINT_LIMIT) {
+                    Err(e) if e.is_transient() => {
+                        self.leave_out(*no, &of_vault(transfer)(e));
+                        break;
+                    }
+                    Err(VaultError::NotFound { .. }) if !self.is_in(*no, &object.name)? => {}
+                    bytes => {
+                        let bytes = bytes.map(|bytes| bytes.to_vec()).map_err(|e| e.to_string());
+                        self.prove_point(address, &object.name, bytes, &hashes);
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    fn missing(&mut self, place: &str, expected: impl Iterator<Item = ObjectName>, listed: &[ObjectInfo]) {
-        for name in expected {
-            if !listed.iter().any(|object| object.name == name) {
-                self.find(name.as_str(), format!("{place}: the recovery point is missing"));
+    fn is_in(&self, no: VaultNo, name: &ObjectName) -> Result<bool, StoreError> {
+        names::point_of(name).map_or(Ok(false), |(_, id)| self.point_still_in(&id, Place::Vault(no)))
+    }
+
+    fn missing<'a>(
+        &mut self,
+        place_name: &str,
+        place: Place,
+        expected: impl Iterator<Item = &'a PointRow>,
+        listed: &[ObjectInfo],
+    ) -> Result<(), StoreError> {
+        let listed: HashSet<&ObjectName> = listed.iter().map(|object| &object.name).collect();
+        for row in expected {
+            let name = names::point(&row.tag, &row.id);
+            if !listed.contains(&name) && self.point_still_in(&row.id, place)? {
+                self.find(name.as_str(), format!("{place_name}: the recovery point is missing"));
             }
         }
+        Ok(())
     }
 
     fn prove_point(
@@ -83,8 +108,18 @@ impl Check<'_> {
         if !first.values().any(|(_, bytes)| of_sheet(bytes)) {
             self.find(names::SLOTS, "staging: there is no slot that a recovery sheet opens");
         }
-        for (_, address, transfer) in self.store.vaults() {
-            for object in transfer.list_all(names::SLOTS).map_err(|source| self.of_vault(address, source))? {
+        for (no, address, transfer) in self.store.vaults() {
+            if self.away.contains(no) {
+                continue;
+            }
+            let listed = match transfer.list_all(names::SLOTS) {
+                Ok(listed) => listed,
+                Err(e) => {
+                    self.leave_out(*no, &of_vault(transfer)(e));
+                    continue;
+                }
+            };
+            for object in listed {
                 match transfer.get(&object.name, SMALL_OBJECT) {
                     Ok(bytes) => self.look_at_slot(address, object.name, bytes.to_vec(), &mut first),
                     Err(e) => self.find(object.name.as_str(), format!("{address}: {e}")),
@@ -115,9 +150,5 @@ impl Check<'_> {
                 self.find(name.as_str(), detail);
             }
         }
-    }
-
-    pub(super) fn of_vault(&self, address: &str, source: VaultError) -> StoreError {
-        StoreError::Vault { vault: address.to_owned(), source }
     }
 }

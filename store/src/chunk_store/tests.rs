@@ -108,6 +108,8 @@ fn the_first_error_ends_the_session_and_is_told_by_finish_with_its_class() {
     let ingest = Ingest::begin(parts);
     let refused = (0..10_000).find_map(|n| add(&ingest, n).err());
     let refused = refused.expect("a session that failed takes nothing more");
+    // Not what a request that makes no sense gives: nobody may take it for a fault of what was delivered.
+    assert!(matches!(refused, StoreError::Ended { .. }), "{refused}");
     assert!(refused.to_string().contains("no storage space"), "{refused}");
     assert_eq!(ingest.finish().unwrap_err().class(), crate::ErrorClass::Full);
 }

@@ -4,7 +4,7 @@ use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
 use crate::id::{ChunkId, ObjectId, PackId, RecoveryPointId, SourceTag};
 use crate::point::{
-    Consistency, Counts, PagePlace, PointError, PointState, RecoveryPoint, Session, SourceName, Witness,
+    Consistency, Counts, PagePlace, PointError, PointState, RecoveryPoint, SourceName, VaultSession, Witness,
 };
 use crate::tree::node::{
     OwnerTable, ParsedOwners, check_extensions, parse_extensions, parse_node, put_extensions, put_node,
@@ -18,6 +18,8 @@ const SESSION_VERSION: u16 = 1;
 pub(super) const MAX_CONTENT: usize = 64 * 1024 * 1024;
 /// Most places of pages.
 pub const MAX_SUMMARY: usize = 64;
+/// Most packs that a new point lists: those of 1 TiB. Nothing depends on the list, and no point may become too big by it.
+pub const MAX_PACKS_LISTED: usize = 1 << 16;
 /// Most errors that are listed; all are counted.
 pub const MAX_ERRORS: usize = 10_000;
 const PLACE_LEN: usize = 32 + 32 + 16 + 4 + 8 + 4 + 4 + 4;
@@ -54,6 +56,11 @@ fn check_lengths(point: &RecoveryPoint) -> Parsed<()> {
 }
 
 impl RecoveryPoint {
+    /// Lists the packs that were made for the point, the first [`MAX_PACKS_LISTED`] of them.
+    pub fn list_packs(&mut self, made: &[PackId]) {
+        self.packs = made.iter().take(MAX_PACKS_LISTED).copied().collect();
+    }
+
     /// The content of the point's block. `Invalid` if the point breaks a rule of the format or is above 64 MiB.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         let mut out = self.encode_unsigned()?;
@@ -278,7 +285,7 @@ fn take_extensions(p: &mut Parser<'_>) -> Parsed<Vec<(u16, Vec<u8>)>> {
     parse_extensions(p, usize::from(n))
 }
 
-impl Session {
+impl VaultSession {
     /// The content of the session's block; `Invalid` if writer or signature are above 65,535 bytes.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         if self.writer.len().max(self.signature.len()) > usize::from(u16::MAX) {

@@ -7,7 +7,7 @@ use crate::error::StoreError;
 use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind};
 use crate::id::{ObjectId, RecoveryPointId, SourceTag};
 use crate::point::codec::MAX_CONTENT;
-use crate::point::{RecoveryPoint, Session};
+use crate::point::{RecoveryPoint, VaultSession};
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
 /// Compression of points: small, read often, written once.
@@ -38,13 +38,17 @@ pub fn open_point(
 }
 
 /// The bytes of a session's object, to be stored as [`crate::names::session`].
-pub fn seal_session(session: &Session, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+pub fn seal_session(session: &VaultSession, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
     Ok(seal(ObjectKind::Session, ObjectId(session.id.0), &session.encode()?, sealer))
 }
 
 /// Opens the object found under the name of session `id`; `Damaged` also if it is another.
-pub fn open_session(bytes: &[u8], sealer: &Sealer, id: &RecoveryPointId) -> Result<Session, FormatError> {
-    let session = Session::decode(&open(ObjectKind::Session, bytes, id, sealer)?)?;
+pub fn open_session(
+    bytes: &[u8],
+    sealer: &Sealer,
+    id: &RecoveryPointId,
+) -> Result<VaultSession, FormatError> {
+    let session = VaultSession::decode(&open(ObjectKind::Session, bytes, id, sealer)?)?;
     if session.id != *id {
         return Err(FormatError::damaged(format!("it is session {}, not what its name says", session.id)));
     }

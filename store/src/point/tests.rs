@@ -85,8 +85,8 @@ fn sample() -> RecoveryPoint {
     }
 }
 
-fn session() -> Session {
-    Session {
+fn session() -> VaultSession {
+    VaultSession {
         id: RecoveryPointId([1; 16]),
         source_tag: SourceTag([2; 16]),
         started: -5,
@@ -157,7 +157,7 @@ fn a_newer_body_or_extension_is_told_apart_from_damage() {
     assert!(matches!(RecoveryPoint::decode(&bytes), Err(FormatError::TooNew(m)) if m.contains("0xfffe")));
     let mut bytes = session().encode().unwrap();
     bytes[0] = 9;
-    assert!(matches!(Session::decode(&bytes), Err(FormatError::TooNew(_))));
+    assert!(matches!(VaultSession::decode(&bytes), Err(FormatError::TooNew(_))));
 }
 
 #[test]
@@ -188,11 +188,11 @@ fn a_point_that_breaks_a_rule_is_not_written() {
 #[test]
 fn a_session_survives_a_round_trip_and_no_truncation_parses() {
     let bytes = session().encode().unwrap();
-    assert_eq!(Session::decode(&bytes).unwrap(), session());
+    assert_eq!(VaultSession::decode(&bytes).unwrap(), session());
     for len in 0..bytes.len() {
-        assert!(Session::decode(&bytes[..len]).is_err(), "length {len}");
+        assert!(VaultSession::decode(&bytes[..len]).is_err(), "length {len}");
     }
-    assert!(Session::decode(&[&bytes[..], &[0]].concat()).is_err());
+    assert!(VaultSession::decode(&[&bytes[..], &[0]].concat()).is_err());
 }
 
 fn sealer(vault: u8) -> Sealer {
@@ -250,4 +250,12 @@ fn a_point_sealed_with_the_words_of_another_does_not_open() {
     let (a, b) = (seal_point(&one, &ours).unwrap(), seal_point(&other, &ours).unwrap());
     let mixed = [&a[..64], &b[64..]].concat();
     assert!(open_point(&mixed, &ours, &one.source_tag, &one.id).is_err());
+}
+
+#[test]
+fn a_point_of_any_size_has_room_for_its_packs() {
+    let mut point = sample();
+    point.list_packs(&vec![PackId([7; 32]); 3 << 20]);
+    assert_eq!(point.packs.len(), super::codec::MAX_PACKS_LISTED);
+    assert_eq!(RecoveryPoint::decode(&point.encode().unwrap()).unwrap(), point);
 }

@@ -1,7 +1,7 @@
 //! Ranges of packs from vaults, by way of the local cache: on a grid, joined where they touch, each fetched by one
 //! thread while the others that want it wait.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ReaderParts;
 use crate::cache::{BlockCache, GRID};
-use crate::catalog::{PackRow, VaultNo};
+use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
 use crate::id::PackId;
@@ -20,14 +21,23 @@ use crate::vault::ObjectName;
 
 /// A waiting reader looks at its deadline this often.
 const LOOK: Duration = Duration::from_millis(200);
+/// A vault that did not answer is asked after the others for so long.
+const AWAY_FOR: Duration = Duration::from_secs(60);
+/// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
+const SHARE_MAX: Duration = Duration::from_secs(30);
+
+/// A block on its way.
+type Flying = (VaultNo, PackId, u32);
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
     vaults: Vec<(VaultNo, Arc<Transfer>)>,
+    catalog: Arc<Catalog>,
     cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
-    /// Blocks on their way.
-    flying: Mutex<HashSet<(PackId, u32)>>,
+    /// Vaults that did not answer, and until when they are asked last.
+    away: Mutex<HashMap<VaultNo, Deadline>>,
+    flying: Mutex<HashSet<Flying>>,
     landed: Condvar,
     requests: AtomicU64,
     bytes: AtomicU64,
@@ -36,6 +46,7 @@ pub(super) struct Fetcher {
 /// Blocks that this thread fetches; nobody else does until it is dropped.
 pub(super) struct Flight<'a> {
     fetcher: &'a Fetcher,
+    vault: VaultNo,
     pack: PackId,
     blocks: Range<u32>,
 }
@@ -43,7 +54,9 @@ pub(super) struct Flight<'a> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         let mut flying = self.fetcher.flying();
-        flying.retain(|(pack, n)| *pack != self.pack || !self.blocks.contains(n));
+        flying.retain(|(vault, pack, n)| {
+            (*vault, *pack) != (self.vault, self.pack) || !self.blocks.contains(n)
+        });
         self.fetcher.landed.notify_all();
     }
 }
@@ -53,17 +66,21 @@ fn blocks_of(range: &Range<u64>) -> Range<u32> {
 }
 
 impl Fetcher {
-    pub(super) fn new(
-        vaults: Vec<(VaultNo, Arc<Transfer>)>,
-        cache: Arc<BlockCache>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let (flying, landed) = (Mutex::default(), Condvar::new());
-        let (requests, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { vaults, cache, clock, flying, landed, requests, bytes }
+    pub(super) fn new(parts: &ReaderParts) -> Self {
+        Self {
+            vaults: parts.vaults.clone(),
+            catalog: parts.catalog.clone(),
+            cache: parts.cache.clone(),
+            clock: parts.clock.clone(),
+            away: Mutex::default(),
+            flying: Mutex::default(),
+            landed: Condvar::new(),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
     }
 
-    fn flying(&self) -> MutexGuard<'_, HashSet<(PackId, u32)>> {
+    fn flying(&self) -> MutexGuard<'_, HashSet<Flying>> {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -102,7 +119,7 @@ impl Fetcher {
         let mut waited = false;
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
-            let Some(flight) = self.claim(pack, first..wanted.end, deadline)? else { continue };
+            let Some(flight) = self.claim(vault, pack, first..wanted.end, deadline)? else { continue };
             let run = flight.blocks.clone();
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)
@@ -135,7 +152,7 @@ impl Fetcher {
     ) -> Result<(), StoreError> {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
-            let flight = self.claim_free(pack, first..wanted.end);
+            let flight = self.claim_free(vault, pack, first..wanted.end);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
                 self.fetch_blocks(vault, name, pack, flight.blocks.clone(), Deadline::NEVER)?;
@@ -145,9 +162,9 @@ impl Fetcher {
     }
 
     /// Waits until none of these bytes are on their way by another thread's doing.
-    pub(super) fn settle(&self, pack: &PackEntry, bytes: &Range<u64>) {
+    pub(super) fn settle(&self, vault: VaultNo, pack: &PackEntry, bytes: &Range<u64>) {
         let mut flying = self.flying();
-        while blocks_of(bytes).any(|n| flying.contains(&(pack.id, n))) {
+        while blocks_of(bytes).any(|n| flying.contains(&(vault, pack.id, n))) {
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -168,19 +185,22 @@ impl Fetcher {
     /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done.
     fn claim(
         &self,
+        vault: VaultNo,
         pack: &PackEntry,
         must: Range<u32>,
         deadline: Deadline,
     ) -> Result<Option<Flight<'_>>, StoreError> {
-        let first = (pack.id, must.start);
+        let first = (vault, pack.id, must.start);
         let mut flying = self.flying();
         if !flying.contains(&first) {
             drop(flying);
-            return Ok(self.claim_free(pack, self.widen(pack, must)));
+            return Ok(self.claim_free(vault, pack, self.widen(pack, must)));
         }
         while flying.contains(&first) {
             if deadline.passed(&*self.clock) {
-                return Err(StoreError::Timeout { what: format!("block {} of pack {}", first.1, pack.id) });
+                return Err(StoreError::Timeout {
+                    what: format!("block {} of pack {}", must.start, pack.id),
+                });
             }
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -188,16 +208,16 @@ impl Fetcher {
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.
-    pub(super) fn claim_free(&self, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
+    pub(super) fn claim_free(&self, vault: VaultNo, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
         let mut flying = self.flying();
-        let taken = |n: &u32| flying.contains(&(pack.id, *n)) || self.cache.has(&pack.id, *n);
+        let taken = |n: &u32| flying.contains(&(vault, pack.id, *n)) || self.cache.has(&pack.id, *n);
         let end = run.clone().find(taken).unwrap_or(run.end);
         let blocks = run.start..end;
         if blocks.is_empty() {
             return None;
         }
-        flying.extend(blocks.clone().map(|n| (pack.id, n)));
-        Some(Flight { fetcher: self, pack: pack.id, blocks })
+        flying.extend(blocks.clone().map(|n| (vault, pack.id, n)));
+        Some(Flight { fetcher: self, vault, pack: pack.id, blocks })
     }
 
     /// A pack of which more than a quarter is wanted is fetched to its end.
@@ -210,17 +230,10 @@ impl Fetcher {
     pub(super) fn fetch_whole(&self, row: &PackRow) -> Result<Bytes, StoreError> {
         let name = crate::names::pack(&row.entry.id);
         let mut first_error = None;
-        for no in &row.vaults {
-            let transfer = self.transfer(*no)?;
-            match transfer.get_range(&name, 0..row.entry.len, Deadline::NEVER) {
-                Ok(bytes) => {
-                    self.requests.fetch_add(1, Ordering::Relaxed);
-                    self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                    return Ok(bytes);
-                }
-                Err(source) => {
-                    first_error.get_or_insert(StoreError::Vault { vault: transfer.address(), source });
-                }
+        for no in self.best_first(&row.vaults) {
+            match self.get_range(no, &name, 0..row.entry.len, Deadline::NEVER) {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => drop(first_error.get_or_insert(e)),
             }
         }
         Err(first_error.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))
@@ -228,7 +241,53 @@ impl Fetcher {
 
     fn transfer(&self, vault: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
         let found = self.vaults.iter().find(|(no, _)| *no == vault).map(|(_, transfer)| transfer);
-        found.ok_or_else(|| StoreError::NotFound { what: format!("a way to vault number {}", vault.0) })
+        found.ok_or_else(|| StoreError::NoWay { address: self.catalog.vault_address(vault) })
+    }
+
+    /// These vaults in the order in which they are to be asked: those to which there is no way, and those that did not answer
+    /// a short while ago, last.
+    pub(super) fn best_first(&self, vaults: &[VaultNo]) -> Vec<VaultNo> {
+        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_away = |no: &VaultNo| away.get(no).is_some_and(|until| !until.passed(&*self.clock));
+        let mut vaults = vaults.to_vec();
+        vaults.sort_by_key(|no| (!self.vaults.iter().any(|known| known.0 == *no), is_away(no)));
+        vaults
+    }
+
+    /// How long the first of several vaults that have the same bytes is waited for: the others are not to be left without time.
+    pub(super) fn share(&self, vaults_left: usize, deadline: Deadline) -> Deadline {
+        if vaults_left < 2 {
+            return deadline;
+        }
+        let share = deadline.left(&*self.clock).map_or(SHARE_MAX, |left| left / vaults_left as u32);
+        Deadline::after(&*self.clock, share.min(SHARE_MAX))
+    }
+
+    /// Bytes of an object in a vault, noting whether the vault answers.
+    fn get_range(
+        &self,
+        vault: VaultNo,
+        name: &ObjectName,
+        range: Range<u64>,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
+        let transfer = self.transfer(vault)?;
+        let got = transfer.get_range(name, range, deadline);
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        match got {
+            Ok(bytes) => {
+                away.remove(&vault);
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Ok(bytes)
+            }
+            Err(source) => {
+                if source.is_transient() {
+                    away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
+                }
+                Err(StoreError::Vault { vault: transfer.address(), source })
+            }
+        }
     }
 
     fn fetch_blocks(
@@ -239,13 +298,8 @@ impl Fetcher {
         run: Range<u32>,
         deadline: Deadline,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let transfer = self.transfer(vault)?;
         let range = u64::from(run.start) * GRID..(u64::from(run.end) * GRID).min(pack.len);
-        let whole = transfer
-            .get_range(name, range.clone(), deadline)
-            .map_err(|source| StoreError::Vault { vault: transfer.address(), source })?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(whole.len() as u64, Ordering::Relaxed);
+        let whole = self.get_range(vault, name, range, deadline)?;
         let mut blocks = Vec::with_capacity(run.len());
         for (i, n) in run.enumerate() {
             let from = i * GRID as usize;

@@ -380,7 +380,7 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_di
     std::thread::scope(|scope| {
         let entry = world.row().entry;
         // Somebody is about to fetch the first block, and then does not get it.
-        let other = reader.fetcher.claim_free(&entry, 0..1).unwrap();
+        let other = reader.fetcher.claim_free(world.vault_no, &entry, 0..1).unwrap();
         let fetching = scope.spawn(|| {
             requests.iter().for_each(|request| reader.fetch(request).unwrap());
             requests.iter().all(|request| reader.is_fetched(request).unwrap())
@@ -390,4 +390,59 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_di
         assert!(fetching.join().unwrap());
     });
     assert_eq!(reader.stats().vault_bytes, bytes);
+}
+
+/// A reader of a pack that is in the world's vault and in another, which is asked after it; and that other one.
+fn with_second_vault(world: &World) -> (Arc<Reader>, Arc<FaultyVault>) {
+    let no = world.parts.catalog.vault_no("w").unwrap();
+    world.only_in_vault();
+    world.parts.catalog.set_confirmed(world.row().no, no, true).unwrap();
+    let second = Arc::new(FaultyVault::new(world.memory.clone(), world.clock.clone()));
+    let way = |vault: &Arc<FaultyVault>| {
+        Transfer::new(vault.clone(), world.clock.clone(), TransferPolicy::default()).unwrap()
+    };
+    let reader = Reader::new(ReaderParts {
+        sealer: world.parts.sealer.clone(),
+        catalog: world.parts.catalog.clone(),
+        staging: world.parts.staging.clone(),
+        vaults: vec![(world.vault_no, way(&world.vault)), (no, way(&second))],
+        cache: Arc::new(BlockCache::in_memory(64 << 20)),
+        clock: world.clock.clone(),
+        memory: 1 << 20,
+    });
+    (reader, second)
+}
+
+#[test]
+fn a_vault_that_hangs_leaves_the_next_one_its_time_and_is_then_asked_last() {
+    let world = World::new();
+    let (reader, second) = with_second_vault(&world);
+    world.vault.fail_any_from(1, Fault::Hang(Duration::from_secs(31)));
+    let (id, plain) = &world.chunks[3];
+    let minute = Deadline::after(&*world.clock, Duration::from_secs(60));
+    assert!(reader.chunk_range(id, 0..10, minute).unwrap() == plain[..10]);
+    let asked = world.vault.requests().len();
+    assert_eq!(asked, 1);
+    // Other chunks come from the second at once, also for those who would wait for ever.
+    for n in [50, 97] {
+        world.assert_reads(&reader, n);
+    }
+    assert_eq!(world.vault.requests().len(), asked);
+    assert!(second.requests().len() >= 2);
+    // After a while it is asked first again.
+    world.vault.heal();
+    world.clock.advance(Duration::from_secs(3600));
+    let before = second.requests().len();
+    world.assert_reads(&reader, 20);
+    assert_eq!(second.requests().len(), before);
+}
+
+#[test]
+fn when_every_vault_is_slow_the_first_is_waited_for_after_all() {
+    let world = World::new();
+    let (reader, second) = with_second_vault(&world);
+    world.vault.fail(Verb::Get, 1, Fault::Hang(Duration::from_secs(31)));
+    second.fail_any_from(1, Fault::Deny);
+    world.assert_reads(&reader, 8);
+    assert_eq!(world.vault.requests().len(), 2);
 }

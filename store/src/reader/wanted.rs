@@ -146,8 +146,8 @@ impl Reader {
     pub fn fetch(&self, request: &Request) -> Result<(), StoreError> {
         let map = self.pack_map(request.pack)?;
         let mut first_error = None;
-        for vault in &map.row.vaults {
-            match self.fetch_from(*vault, &map, &request.bytes) {
+        for vault in self.fetcher.best_first(&map.row.vaults) {
+            match self.fetch_from(vault, &map, &request.bytes) {
                 Ok(()) => return Ok(()),
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
@@ -160,7 +160,7 @@ impl Reader {
         let entry = &map.row.entry;
         self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone())?;
         // What was on its way already may have failed.
-        self.fetcher.settle(entry, bytes);
+        self.fetcher.settle(vault, entry, bytes);
         self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone())
     }
 

@@ -55,8 +55,11 @@ impl Files for DiskFiles {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let done = fs::rename(self.path(from), self.path(to));
+        // Neither name means the file that was opened under it before.
+        self.forget(from);
         self.forget(to);
-        fs::rename(self.path(from), self.path(to))
+        done
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {

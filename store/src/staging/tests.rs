@@ -1,8 +1,10 @@
 //! Tests of staging: nothing half written is ever seen under an object's name.
 #![allow(clippy::unwrap_used)]
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
+use super::files::FileEntry;
 use super::*;
 
 fn name(n: u8) -> ObjectName {
@@ -77,4 +79,99 @@ fn a_full_disk_gives_up_its_ballast_and_is_called_full() {
     assert_eq!(memory.len(BALLAST).unwrap(), None);
     staging.clear_temp().unwrap();
     assert!(memory.len(BALLAST).unwrap().is_some(), "it is made again when there is room");
+}
+
+#[test]
+fn the_ballast_gives_back_its_length_whatever_the_file_system_compresses() {
+    let memory = Arc::new(MemoryFiles::default());
+    Staging::new(memory.clone()).prepare().unwrap();
+    let mut ballast = vec![0; BALLAST_LEN];
+    memory.read_exact_at(BALLAST, 0, &mut ballast).unwrap();
+    assert!(zstd::bulk::compress(&ballast, 3).unwrap().len() >= BALLAST_LEN);
+}
+
+/// Files in memory whose directories are durable only once the one above was synced after they were made.
+#[derive(Debug, Default)]
+struct LazyDirs {
+    files: MemoryFiles,
+    unsynced: Mutex<HashSet<String>>,
+    broken: Mutex<bool>,
+}
+
+impl LazyDirs {
+    fn unsynced(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.unsynced.lock().unwrap()
+    }
+
+    fn break_syncs(&self, broken: bool) {
+        *self.broken.lock().unwrap() = broken;
+    }
+}
+
+impl Files for LazyDirs {
+    fn write_synced(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.files.write_synced(path, bytes)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.files.rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        if *self.broken.lock().unwrap() {
+            return Err(ErrorKind::Other.into());
+        }
+        self.unsynced().retain(|made| parent_of(made) != dir);
+        Ok(())
+    }
+
+    fn make_dir(&self, dir: &str) -> io::Result<bool> {
+        let made = self.files.make_dir(dir)?;
+        if made {
+            self.unsynced().insert(dir.to_owned());
+        }
+        Ok(made)
+    }
+
+    fn read_exact_at(&self, path: &str, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.files.read_exact_at(path, offset, out)
+    }
+
+    fn len(&self, path: &str) -> io::Result<Option<u64>> {
+        self.files.len(path)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<FileEntry>> {
+        self.files.list(dir)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.files.remove(path)
+    }
+
+    fn describe(&self, path: &str) -> PathBuf {
+        self.files.describe(path)
+    }
+}
+
+#[test]
+fn a_directory_that_an_earlier_run_left_unsynced_is_durable_before_anything_in_it_counts() {
+    let files = Arc::new(LazyDirs::default());
+    let staging = Staging::new(files.clone());
+    staging.prepare().unwrap();
+    assert!(files.unsynced().is_empty());
+    // A sync that fails: the directory is there, and nobody may rely on it.
+    files.break_syncs(true);
+    assert!(staging.put(&name(1), b"x").is_err());
+    assert!(!files.unsynced().is_empty());
+    files.break_syncs(false);
+    staging.put(&name(1), b"x").unwrap();
+    assert!(files.unsynced().is_empty(), "the same process tries again");
+    // A run that died between making and syncing.
+    files.make_dir("pack/02").unwrap();
+    Staging::new(files.clone()).put(&name(2), b"x").unwrap();
+    assert!(files.unsynced().is_empty(), "the next process makes sure");
+    // Whoever has made sure once, and makes one more.
+    staging.put(&name(3), b"x").unwrap();
+    assert!(files.unsynced().is_empty());
 }

@@ -13,7 +13,7 @@ use crate::id::{IndexId, PackId, RecoveryPointId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::pack::{self, PackEntry, PackedChunk};
 use crate::point;
 use crate::vault::ObjectName;
 
@@ -42,6 +42,31 @@ impl Store {
         Ok(done)
     }
 
+    /// Tells an empty catalog what staging shows, and writes nothing there.
+    pub(super) fn read_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let (listed, mut done) = (self.listed_packs()?, Reconciled::default());
+        self.adopt_indexes(&listed, &mut done, monitor)?;
+        self.adopt_packs(&listed, &mut done, monitor)?;
+        self.adopt_points(monitor)
+    }
+
+    /// An object of staging; nothing if there is none. A store that cannot be written lies on a disk that may be dying: what it
+    /// does not give is told, and the rest is read.
+    pub(super) fn read_object(
+        &self,
+        name: &ObjectName,
+        limit: u64,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.staging().read_all(name, limit) {
+            Err(e @ StoreError::Io { .. }) if self.read_only => {
+                monitor.event(Event::Problem { path: name.as_str().into(), reason: e.to_string() });
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
     fn listed_packs(&self) -> Result<BTreeMap<PackId, u64>, StoreError> {
         let listed = self.staging().list("pack")?;
         Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
@@ -61,7 +86,7 @@ impl Store {
                 };
                 monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
                 self.catalog().set_mark(Mark::Doubtful, true)?;
-                self.catalog().set_staged(no, false)?;
+                self.catalog().miss_staged(no)?;
                 done.lost.push(id);
             }
         }
@@ -78,7 +103,7 @@ impl Store {
         let known: BTreeSet<IndexId> = self.catalog().index_objects(None)?.into_iter().collect();
         for object in self.staging().list("idx")? {
             let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
-            let Some(bytes) = self.staging().read_all(&object.name, PACK_LIMIT)? else { continue };
+            let Some(bytes) = self.read_named_by_hash(&object.name, &id.0, monitor)? else { continue };
             match Index::open(self.sealer(), id, &bytes) {
                 Ok(index) => done.adopted += self.adopt_index(id, &index, listed)?,
                 Err(e) => monitor.event(problem(object.name.as_str(), &e)),
@@ -116,7 +141,7 @@ impl Store {
             self.catalog().pack_list()?.into_iter().filter(|p| p.3).map(|(_, id, _, _)| id).collect();
         for id in listed.keys().filter(|id| !staged.contains(id)) {
             let name = names::pack(id);
-            let Some(bytes) = self.staging().read_all(&name, PACK_LIMIT)? else { continue };
+            let Some(bytes) = self.read_named_by_hash(&name, &id.0, monitor)? else { continue };
             match pack::verify(self.sealer(), *id, &bytes) {
                 Ok((entry, chunks)) => {
                     self.catalog().add_packs(&[(&entry, &chunks)], true, None)?;
@@ -152,7 +177,7 @@ impl Store {
             if known.remove(&id) {
                 continue;
             }
-            let Some(bytes) = self.staging().read_all(&object.name, POINT_LIMIT)? else { continue };
+            let Some(bytes) = self.read_object(&object.name, POINT_LIMIT, monitor)? else { continue };
             match point::object::open_point(&bytes, self.sealer(), &tag, &id) {
                 Ok(point) => self.catalog().add_point(&PointRow {
                     id,

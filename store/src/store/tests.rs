@@ -1,7 +1,9 @@
 //! Tests of a whole store: what was acknowledged is there, whatever failed in between.
 #![allow(clippy::unwrap_used)]
 
+mod heal;
 mod hostile;
+mod losses;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -37,7 +37,7 @@ pub(super) async fn probe(inner: &Inner) -> Result<Probed, VaultError> {
 async fn check(inner: &Inner, name: &ObjectName) -> Result<(), VaultError> {
     let of = Try { verb: Verb::Put, bytes: SECOND.len() as u64, deadline: Deadline::NEVER };
     let second = inner.retry(of, || inner.vault.put_new(name, Bytes::from_static(SECOND))).await?;
-    let there = inner.get(name, SECOND.len() as u64).await?;
+    let there = inner.get(name, SECOND.len() as u64, Deadline::NEVER).await?;
     if second.answer != PutNew::AlreadyThere || there != FIRST {
         return Err(broken("a put of an object that exists changes nothing"));
     }

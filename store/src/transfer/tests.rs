@@ -362,3 +362,19 @@ fn a_directory_is_used_as_any_vault() {
     assert_eq!(transfer.list_all("").unwrap().len(), 5);
     assert_eq!(transfer.stats().retries, 0);
 }
+
+#[test]
+fn a_flag_that_is_raised_cancels_what_waits_for_a_vault() {
+    let clock = Arc::new(crate::clock::SystemClock);
+    let faulty = Arc::new(FaultyVault::new(Arc::new(MemoryVault::default()), clock.clone()));
+    faulty.fail_from(Verb::Stat, 1, Fault::Hang(Duration::from_secs(1000)));
+    let transfer = Transfer::new(faulty, clock, TransferPolicy::default()).unwrap();
+    let asked = Arc::new(AtomicBool::new(false));
+    transfer.cancel_when(asked.clone());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| transfer.stat(&name("a")));
+        asked.store(true, Ordering::SeqCst);
+        assert!(matches!(waiting.join().unwrap(), Err(VaultError::Cancelled)));
+    });
+    assert!(matches!(transfer.list_all(""), Err(VaultError::Cancelled)), "and what comes later");
+}

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
-use holdfast_store::point::Session;
+use holdfast_store::point::VaultSession;
 use holdfast_store::point::object::seal_session;
 use holdfast_store::seal::Compression;
 use holdfast_store::tree::{NodeKind, Xattr};
@@ -219,7 +219,8 @@ fn every_kind_of_secret_opens_the_store_and_no_other_does() {
 fn a_session_of_the_engine_is_read_under_its_own_id_only() {
     let store = SAMPLE.made.open();
     let (id, source_tag) = (RecoveryPointId([7; 16]), store.sealer().source_tag("host", "group", "source"));
-    let session = Session { id, source_tag, started: -1, writer: b"writer".to_vec(), signature: Vec::new() };
+    let session =
+        VaultSession { id, source_tag, started: -1, writer: b"writer".to_vec(), signature: Vec::new() };
     let bytes = seal_session(&session, store.sealer()).unwrap();
     let ring = SAMPLE.decode().ring;
     check_session(id.0, &bytes, &ring).unwrap();

@@ -24,14 +24,14 @@ fn restore_by_ranges(store: &Store, point: &StoredPoint) -> Result<Tree, StoreEr
     Ok(files)
 }
 
-fn delete_catalog(dir: &Path) {
+pub(super) fn delete_catalog(dir: &Path) {
     for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
         let _ = std::fs::remove_file(dir.join(name));
     }
 }
 
 /// Forgets a point in staging and frees its packs there.
-fn forget_and_free(store: &Store, point: &StoredPoint) {
+pub(super) fn forget_and_free(store: &Store, point: &StoredPoint) {
     let _lock = store.lock().unwrap();
     let p = &point.point;
     store.staging().remove(&names::point(&p.source_tag, &p.id)).unwrap();
@@ -40,13 +40,17 @@ fn forget_and_free(store: &Store, point: &StoredPoint) {
     reclaim::execute(store, &plan, &VoidMonitor).unwrap();
 }
 
-fn push(store: &Store, point: &StoredPoint, monitor: &RecordingMonitor) -> Result<copy::Pushed, StoreError> {
+pub(super) fn push(
+    store: &Store,
+    point: &StoredPoint,
+    monitor: &RecordingMonitor,
+) -> Result<copy::Pushed, StoreError> {
     let (no, _, transfer) = store.vaults()[0].clone();
     copy::refresh_vault(store, no, &transfer, monitor)?;
     copy::push_point(store, no, &transfer, &point.point.id, monitor)
 }
 
-fn prepared(home: &Home) -> (Arc<MemoryVault>, Store) {
+pub(super) fn prepared(home: &Home) -> (Arc<MemoryVault>, Store) {
     let vault = Arc::new(MemoryVault::new());
     let store = home.open_with(&vault);
     let slots = Store::head(&home.path()).unwrap().slots;
@@ -55,19 +59,19 @@ fn prepared(home: &Home) -> (Arc<MemoryVault>, Store) {
 }
 
 /// A store on a machine that had nothing, from the vault alone.
-fn recovered(home: &Home, vault: &Arc<MemoryVault>) -> (tempfile::TempDir, Store) {
+pub(super) fn recovered(home: &Home, vault: &Arc<MemoryVault>) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new");
     Store::adopt(&path, &copy::vault_head(&transfer(vault)).unwrap()).unwrap();
     (dir, reopened(home, vault, &path))
 }
 
-fn reopened(home: &Home, vault: &Arc<MemoryVault>, path: &Path) -> Store {
+pub(super) fn reopened(home: &Home, vault: &Arc<MemoryVault>, path: &Path) -> Store {
     let options = Home::options(vec![("memory:v".into(), transfer(vault))]);
     Store::open(path, &home.ring, options, &VoidMonitor).unwrap()
 }
 
-fn data_packs(store: &Store) -> Vec<PackRow> {
+pub(super) fn data_packs(store: &Store) -> Vec<PackRow> {
     let packs = store.catalog().packs().unwrap();
     packs.into_iter().filter(|pack| pack.entry.kind == PackKind::Data).collect()
 }

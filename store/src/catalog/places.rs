@@ -1,0 +1,121 @@
+//! Where packs and index objects lie: what a listing may take away from the catalog, and what is known of each vault.
+//!
+//! A listing only takes away the belief that a pack is in that place. What the pack holds stays known, though nothing
+//! relies on it and nobody reads from it, until it shows up again: a disk that was not mounted comes back. Only who
+//! removes a pack on purpose has it forgotten.
+
+use std::collections::HashSet;
+
+use rusqlite::params;
+
+use super::{Catalog, PackNo, PackRow, VaultNo, forget_if_nowhere, pack_row, select_packs, with_vaults};
+use crate::error::StoreError;
+use crate::id::IndexId;
+
+/// Of a row of `pack`: it is in staging or in some vault.
+pub(super) const SOMEWHERE: &str =
+    "(pack.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE place.pack = pack.no))";
+
+impl Catalog {
+    /// A listing of staging does not show a pack, or not with its length.
+    pub fn miss_staged(&self, no: PackNo) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| {
+            t.execute("UPDATE pack SET staged = 0, bad = 0 WHERE no = ?1", [no.0]).map(drop)
+        })
+    }
+
+    /// A listing of a vault does not show a pack, or not with its length.
+    pub fn miss_confirmed(&self, no: PackNo, vault: VaultNo) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| {
+            t.execute("DELETE FROM place WHERE pack = ?1 AND vault = ?2", params![no.0, vault.0]).map(drop)
+        })
+    }
+
+    /// All packs of which anything is known, also those that are nowhere now, ascending by number.
+    pub fn packs_ever_seen(&self) -> Result<Vec<PackRow>, StoreError> {
+        self.read("list packs", |c| {
+            let rows: Vec<PackRow> = c
+                .prepare_cached(&select_packs("ORDER BY no"))?
+                .query_map([], pack_row)?
+                .collect::<Result<_, _>>()?;
+            rows.into_iter().map(|row| with_vaults(c, row)).collect()
+        })
+    }
+
+    /// Whether a pack is known that is nowhere now.
+    pub fn misses_packs(&self) -> Result<bool, StoreError> {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM pack WHERE NOT {SOMEWHERE})");
+        self.read("look for packs", |c| c.prepare_cached(&sql)?.query_row([], |row| row.get(0)))
+    }
+
+    /// Forgets a pack that is nowhere now, with its chunks. If it shows up again it is read anew.
+    pub fn forget_missed(&self, no: PackNo) -> Result<(), StoreError> {
+        self.write("forget a pack", |t| forget_if_nowhere(t, no))
+    }
+
+    /// Packs that are marked as damaged.
+    pub fn bad_packs(&self) -> Result<HashSet<PackNo>, StoreError> {
+        self.read("look for damaged packs", |c| {
+            let sql = "SELECT no FROM pack WHERE bad = 1";
+            c.prepare_cached(sql)?.query_map([], |row| Ok(PackNo(row.get(0)?)))?.collect()
+        })
+    }
+
+    /// Addresses of all vaults that hold something, or that there was a way to; ascending by number.
+    pub fn vaults(&self) -> Result<Vec<(VaultNo, String)>, StoreError> {
+        self.read("list vaults", |c| {
+            let sql = "SELECT no, address FROM vault ORDER BY no";
+            c.prepare_cached(sql)?.query_map([], |row| Ok((VaultNo(row.get(0)?), row.get(1)?)))?.collect()
+        })
+    }
+
+    /// Address of a vault; its number where even that is unknown.
+    pub fn vault_address(&self, no: VaultNo) -> String {
+        let known = self.vaults().unwrap_or_default();
+        let found = known.into_iter().find(|vault| vault.0 == no).map(|vault| vault.1);
+        found.unwrap_or_else(|| format!("number {}", no.0))
+    }
+
+    /// Forgets what a vault holds. Points and packs that are nowhere else are not known any more; the vault keeps them.
+    pub fn forget_vault(&self, vault: VaultNo) -> Result<(), StoreError> {
+        self.write("forget a vault", |t| {
+            for table in ["place", "index_place", "point_place"] {
+                t.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [vault.0])?;
+            }
+            for keys in ["filled ?", "proven ? *", "bad ? *"] {
+                let keys = keys.replacen('?', &vault.0.to_string(), 1);
+                t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
+            }
+            let nowhere = "staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = id)";
+            t.execute(&format!("DELETE FROM point WHERE {nowhere}"), []).map(drop)
+        })
+    }
+
+    /// Index objects of a vault of whose packs it has none any more, nor may have again what is only missed.
+    pub fn empty_indexes_of(&self, vault: VaultNo) -> Result<Vec<IndexId>, StoreError> {
+        self.read("list index objects", |c| {
+            c.prepare_cached(&format!(
+                "SELECT i.id FROM index_object i JOIN index_place ip ON ip.idx = i.no WHERE ip.vault = ?1
+                 AND NOT EXISTS (SELECT 1 FROM index_pack x JOIN pack ON pack.no = x.pack WHERE x.idx = i.no
+                   AND (EXISTS (SELECT 1 FROM place WHERE place.pack = x.pack AND vault = ?1) OR NOT {SOMEWHERE}))",
+            ))?
+            .query_map([vault.0], |row| Ok(IndexId(row.get(0)?)))?
+            .collect()
+        })
+    }
+
+    /// An index object is not in a vault any more.
+    pub fn remove_index_from(&self, id: &IndexId, vault: VaultNo) -> Result<(), StoreError> {
+        self.write("forget an index object", |t| {
+            let sql = "DELETE FROM index_place WHERE vault = ?2 AND idx = (SELECT no FROM index_object WHERE id = ?1)";
+            t.execute(sql, params![&id.0[..], vault.0])?;
+            // One that is also in staging covers packs there.
+            t.execute(
+                "DELETE FROM index_object WHERE id = ?1 AND no NOT IN (SELECT idx FROM index_place)
+                 AND no NOT IN (SELECT idx FROM index_pack)",
+                [&id.0[..]],
+            )
+            .map(drop)
+        })
+    }
+}

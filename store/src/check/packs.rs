@@ -1,0 +1,211 @@
+//! Are the packs there, with their lengths, and are their bytes right?
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::{Check, Depth, Listing, Place};
+use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
+use crate::clock::Deadline;
+use crate::error::{ErrorClass, StoreError};
+use crate::id::PackId;
+use crate::monitor::Event;
+use crate::names;
+use crate::pack::{self, PACK_LIMIT};
+use crate::store::{Store, of_vault, prove_ours};
+use crate::transfer::Transfer;
+use crate::vault::ObjectInfo;
+
+impl Check<'_> {
+    /// Compares the catalog with listings of all tiers.
+    pub(super) fn existence(&mut self, packs: &[PackRow], depth: Depth) -> Result<(), StoreError> {
+        self.report.packs = packs.len() as u64;
+        let staged = lengths(&self.store.staging().list("pack")?);
+        let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
+        for row in packs.iter().filter(|row| row.staged) {
+            let wrong = wrong_length(&staged, row);
+            if let Some(wrong) = wrong.filter(|_| self.pack_still_in(row, Place::Staging).unwrap_or(true)) {
+                self.find(names::pack(&row.entry.id).as_str(), format!("staging: {wrong}"));
+                *nowhere.entry(row.no).or_default() += 1;
+            }
+        }
+        for (no, address, transfer) in self.store.vaults() {
+            match list(self.store, transfer) {
+                Ok((points, listed)) => {
+                    let there = self.in_vault(*no, address, packs, &listed, &mut nowhere)?;
+                    self.listings.insert(*no, Listing { points, packs: there });
+                }
+                // What it holds is not known; the other tiers are looked at all the same.
+                Err(e) => self.leave_out(*no, &e),
+            }
+        }
+        // Reading tells more: of a pack that is too short, the beginning is there.
+        if depth == Depth::Structure {
+            let tiers = |row: &PackRow| usize::from(row.staged) + row.vaults.len();
+            let gone = packs.iter().filter(|row| nowhere.get(&row.no).is_some_and(|n| *n >= tiers(row)));
+            let gone: BTreeSet<PackNo> = gone.map(|row| row.no).collect();
+            gone.iter().try_for_each(|no| self.lose(*no, &gone))?;
+        }
+        Ok(())
+    }
+
+    /// The packs that a vault has with their lengths.
+    fn in_vault(
+        &mut self,
+        no: VaultNo,
+        address: &str,
+        packs: &[PackRow],
+        listed: &BTreeMap<PackId, u64>,
+        nowhere: &mut BTreeMap<PackNo, usize>,
+    ) -> Result<HashSet<PackNo>, StoreError> {
+        let mut there = HashSet::new();
+        for row in packs.iter().filter(|row| row.vaults.contains(&no)) {
+            let Some(wrong) = wrong_length(listed, row) else {
+                there.insert(row.no);
+                continue;
+            };
+            if self.pack_still_in(row, Place::Vault(no))? {
+                self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));
+                *nowhere.entry(row.no).or_default() += 1;
+            }
+        }
+        Ok(there)
+    }
+
+    /// A pack that no tier can give: its chunks count as lost unless a pack that is not `gone` has them.
+    fn lose(&mut self, no: PackNo, gone: &BTreeSet<PackNo>) -> Result<(), StoreError> {
+        for chunk in self.store.catalog().chunks_of(no)? {
+            let elsewhere =
+                self.store.catalog().locate_all(&chunk.id)?.iter().any(|l| !gone.contains(&l.pack));
+            if !elsewhere {
+                self.bad_chunks.insert(chunk.id);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_data(&mut self, packs: &[PackRow]) -> Result<(), StoreError> {
+        let bytes_total = packs.iter().map(|p| p.entry.len).sum();
+        self.monitor.event(Event::Stage { name: "read packs", files_total: packs.len() as u64, bytes_total });
+        for row in packs {
+            if self.monitor.cancelled() {
+                return Err(StoreError::Cancelled);
+            }
+            self.read_pack(row)?;
+            self.monitor.event(Event::Done { files: 1, bytes: row.entry.len });
+        }
+        Ok(())
+    }
+
+    /// Proves a pack in staging and in each vault; it is lost only when no tier gives it whole.
+    fn read_pack(&mut self, row: &PackRow) -> Result<(), StoreError> {
+        let mut whole = row.staged && self.read_staged(row)?;
+        for no in &row.vaults {
+            if !self.away.contains(no) {
+                whole |= self.read_vaulted(row, *no)?;
+            }
+        }
+        // What a vault has that cannot be looked at is not lost.
+        if whole || row.vaults.iter().any(|no| self.away.contains(no)) {
+            return Ok(());
+        }
+        self.lose_unreadable(row)
+    }
+
+    fn read_staged(&mut self, row: &PackRow) -> Result<bool, StoreError> {
+        let name = names::pack(&row.entry.id);
+        if self.store.staging().len(&name)? != Some(row.entry.len) {
+            return Ok(false);
+        }
+        let bytes = self.store.staging().read_all(&name, PACK_LIMIT);
+        let proof = bytes.map(Option::unwrap_or_default).map_err(|e| e.to_string()).and_then(|bytes| {
+            pack::verify(self.store.sealer(), row.entry.id, &bytes).map(drop).map_err(|e| e.to_string())
+        });
+        match proof {
+            Ok(()) => {
+                self.report.bytes_read += row.entry.len;
+                if self.bad.contains(&row.no) {
+                    self.store.catalog().set_bad(row.no, false)?;
+                }
+                Ok(true)
+            }
+            Err(detail) if self.pack_still_in(row, Place::Staging)? => {
+                self.store.catalog().set_bad(row.no, true)?;
+                self.find(name.as_str(), format!("staging: {detail}"));
+                Ok(false)
+            }
+            // It was removed meanwhile, so nobody needs it.
+            Err(_) => Ok(true),
+        }
+    }
+
+    fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
+        let mark = Mark::BadIn(no, row.entry.id);
+        match self.prove_in_vault(row, no) {
+            Err(e) => {
+                self.leave_out(no, &e);
+                Ok(false)
+            }
+            Ok(Ok(())) => {
+                self.report.bytes_read += row.entry.len;
+                if self.store.catalog().has_mark(mark)? {
+                    self.store.catalog().set_mark(mark, false)?;
+                }
+                Ok(true)
+            }
+            Ok(Err(detail)) if self.pack_still_in(row, Place::Vault(no))? => {
+                // The next push replaces it, if there is a whole one.
+                self.store.catalog().set_mark(mark, true)?;
+                let address = self.store.catalog().vault_address(no);
+                self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {detail}"));
+                Ok(false)
+            }
+            Ok(Err(_)) => Ok(true),
+        }
+    }
+
+    /// Of a damaged pack, the chunks that are not in the damaged part can still be read.
+    fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
+        for chunk in self.store.catalog().chunks_of(row.no)? {
+            if self.store.reader().whole_chunk(row.entry.kind, &chunk.id).is_err() {
+                self.bad_chunks.insert(chunk.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a vault's copy; an error if the vault does not answer. Twice if need be: the way from the vault may
+    /// have flipped a bit.
+    fn prove_in_vault(&self, row: &PackRow, no: VaultNo) -> Result<Result<(), String>, StoreError> {
+        let here = PackRow { vaults: vec![no], ..row.clone() };
+        let prove = || match self.store.fetch_pack(&here) {
+            Ok(bytes) => {
+                let proof = pack::verify(self.store.sealer(), row.entry.id, &bytes);
+                Ok(proof.map(drop).map_err(|e| e.to_string()))
+            }
+            Err(e) if matches!(e.class(), ErrorClass::Unavailable | ErrorClass::Cancelled) => Err(e),
+            Err(e) => Ok(Err(e.to_string())),
+        };
+        match prove()? {
+            Ok(()) => Ok(Ok(())),
+            Err(_) => prove(),
+        }
+    }
+}
+
+/// The points of a vault, then the lengths of its packs.
+fn list(store: &Store, transfer: &Transfer) -> Result<(Vec<ObjectInfo>, BTreeMap<PackId, u64>), StoreError> {
+    prove_ours(store, transfer, Deadline::NEVER)?;
+    let points = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    Ok((points, lengths(&transfer.list_all(names::PACKS).map_err(of_vault(transfer))?)))
+}
+
+fn lengths(listed: &[ObjectInfo]) -> BTreeMap<PackId, u64> {
+    listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect()
+}
+
+fn wrong_length(listed: &BTreeMap<PackId, u64>, row: &PackRow) -> Option<String> {
+    match listed.get(&row.entry.id) {
+        None => Some("the pack is missing".into()),
+        Some(len) if *len != row.entry.len => Some(format!("{len} bytes instead of {}", row.entry.len)),
+        Some(_) => None,
+    }
+}

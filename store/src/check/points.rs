@@ -1,0 +1,172 @@
+//! Can each recovery point be walked, is each chunk that it needs somewhere, and, for those in a vault, in that vault?
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::{AffectedFile, Check, FILES_LISTED};
+use crate::catalog::PackNo;
+use crate::clock::Deadline;
+use crate::error::{ErrorClass, StoreError};
+use crate::id::ChunkId;
+use crate::monitor::Event;
+use crate::names;
+use crate::point::object::open_point;
+use crate::store::POINT_LIMIT;
+use crate::transfer::Transfer;
+use crate::tree::Node;
+use crate::tree::reach::reachable;
+use crate::tree::walk::{Visit, visit};
+use crate::vault::{ObjectInfo, VaultError};
+
+impl Check<'_> {
+    pub(super) fn points(&mut self) -> Result<(), StoreError> {
+        let points = self.store.points()?;
+        self.monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
+        let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
+        let mut waited = false;
+        for stored in &points {
+            self.report.points += 1;
+            let name = names::point(&stored.point.source_tag, &stored.point.id);
+            if waited && !stored.local {
+                self.find(
+                    name.as_str(),
+                    "it is not looked at: a vault that holds its directories does not answer",
+                );
+                continue;
+            }
+            let mut lost = BTreeSet::new();
+            let walked = self.walk(&stored.point.root, &mut seen, &mut |check, id| {
+                if check.bad_chunks.contains(id) || check.store.catalog().locate_all(id)?.is_empty() {
+                    lost.insert(*id);
+                }
+                Ok(())
+            });
+            // One that was forgotten meanwhile needs nothing any more.
+            let forgotten = (walked.is_err() || !lost.is_empty())
+                && self.store.catalog().point(&stored.point.id)?.is_none();
+            if !forgotten {
+                missing.append(&mut lost);
+            }
+            if let Err(e) = walked {
+                if !forgotten {
+                    self.find(name.as_str(), format!("its directories cannot be read: {e}"));
+                }
+                waited |= e.class() == ErrorClass::Unavailable;
+                // What was walked of it must be walked again for the next point that shares it.
+                seen.clear();
+            }
+            self.monitor.event(Event::Done { files: 1, bytes: 0 });
+        }
+        self.bad_chunks.extend(missing.iter().copied());
+        if !self.bad_chunks.is_empty() {
+            let lost = self.bad_chunks.len();
+            self.find("recovery points", format!("{lost} chunks that they need are lost"));
+            self.name_files();
+        }
+        Ok(())
+    }
+
+    fn walk(
+        &self,
+        root: &Node,
+        seen: &mut HashSet<ChunkId>,
+        look: &mut dyn FnMut(&Self, &ChunkId) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        reachable(self.store.reader().as_ref(), root, seen, &mut |_, id| look(self, id))
+    }
+
+    /// Whoever recovers from a vault sees the points that it lists: each needs all its chunks there, whatever other tiers have.
+    pub(super) fn vaulted_points(&mut self) -> Result<(), StoreError> {
+        for (no, address, transfer) in self.store.vaults() {
+            let Some(listing) = self.listings.remove(no) else { continue };
+            let mut seen = HashSet::new();
+            for object in &listing.points {
+                match self.not_in(&listing.packs, transfer, object, &mut seen) {
+                    Ok(0) => {}
+                    wrong => {
+                        seen.clear();
+                        let detail = match wrong {
+                            Ok(lost) => format!("{lost} chunks that it needs are not whole in this vault"),
+                            // Of one that the catalog knows this was told above.
+                            Err(_) if self.is_known(object)? => continue,
+                            Err(e) => e.to_string(),
+                        };
+                        // Another process may have forgotten it since it was listed.
+                        if transfer.stat(&object.name).is_ok_and(|there| there.is_some()) {
+                            self.find(object.name.as_str(), format!("{address}: {detail}"));
+                        }
+                    }
+                }
+            }
+            self.listings.insert(*no, listing);
+        }
+        Ok(())
+    }
+
+    /// How many chunks of a point that a vault lists are in none of these packs, without those that are lost everywhere.
+    fn not_in(
+        &self,
+        packs: &HashSet<PackNo>,
+        transfer: &Transfer,
+        object: &ObjectInfo,
+        seen: &mut HashSet<ChunkId>,
+    ) -> Result<usize, StoreError> {
+        let Some((tag, id)) = names::point_of(&object.name) else { return Ok(0) };
+        let row = self.store.catalog().point(&id)?;
+        let bytes = match row {
+            Some(row) => row.object,
+            None => self.fetch_point(transfer, object)?,
+        };
+        let point =
+            open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;
+        let mut lost = HashSet::new();
+        self.walk(&point.root, seen, &mut |check, id| {
+            let places = check.store.catalog().locate_all(id)?;
+            if !places.iter().any(|l| packs.contains(&l.pack)) && !check.bad_chunks.contains(id) {
+                lost.insert(*id);
+            }
+            Ok(())
+        })?;
+        Ok(lost.len())
+    }
+
+    fn is_known(&self, object: &ObjectInfo) -> Result<bool, StoreError> {
+        let Some((_, id)) = names::point_of(&object.name) else { return Ok(true) };
+        Ok(self.store.catalog().point(&id)?.is_some())
+    }
+
+    fn fetch_point(&self, transfer: &Transfer, object: &ObjectInfo) -> Result<Vec<u8>, StoreError> {
+        let failed = |source: VaultError| StoreError::Vault { vault: transfer.address(), source };
+        transfer.get(&object.name, POINT_LIMIT).map(|bytes| bytes.to_vec()).map_err(failed)
+    }
+
+    fn name_files(&mut self) {
+        let Ok(points) = self.store.points() else { return };
+        for stored in points {
+            let (point, mut files) = (stored.point.id, Vec::new());
+            let Some(root) = stored.point.root.subtree else { continue };
+            let room = FILES_LISTED.saturating_sub(self.report.files.len());
+            // A directory that cannot be read ends the naming for its point; that was found above.
+            let _ = visit(self.store.pages(), &root.tree, u64::MAX, Deadline::NEVER, &mut |path, node| {
+                if files.len() >= room {
+                    return Ok(Visit::Stop);
+                }
+                if self.touches(node) {
+                    files.push(AffectedFile { point, path: path.to_vec() });
+                }
+                Ok(Visit::Continue)
+            });
+            self.report.files.append(&mut files);
+        }
+    }
+
+    fn touches(&self, node: &Node) -> bool {
+        let Some(content) = &node.content else { return false };
+        let file = Node { subtree: None, content: Some(content.clone()), ..node.clone() };
+        let mut bad = false;
+        let walked = reachable(self.store.reader().as_ref(), &file, &mut HashSet::new(), &mut |_, id| {
+            bad |= self.bad_chunks.contains(id);
+            Ok(())
+        });
+        bad || walked.is_err()
+    }
+}

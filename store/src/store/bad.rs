@@ -1,0 +1,93 @@
+//! Objects whose bytes are not those of their names. They are moved to `bad/` in the same place, where nobody takes them for
+//! what they were; parts of them may still be of use to somebody. Nothing here removes the only bytes there are: what is
+//! moved in staging keeps its bytes, and a vault's copy is replaced only by bytes that were just compared with the name.
+
+use bytes::Bytes;
+
+use super::{Store, of_vault};
+use crate::catalog::{Mark, PackRow, VaultNo};
+use crate::error::StoreError;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::PACK_LIMIT;
+use crate::transfer::Transfer;
+use crate::vault::{ObjectName, VaultError};
+
+impl Store {
+    /// All bytes of an object in staging whose name is their hash. One that is another is told and moved to `bad/`.
+    pub(super) fn read_named_by_hash(
+        &self,
+        name: &ObjectName,
+        hash: &[u8; 32],
+        monitor: &dyn Monitor,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || match self.read_object(name, PACK_LIMIT, monitor) {
+            // Longer than any pack or index object is.
+            Err(StoreError::Corrupt { .. }) => Ok(Some(Vec::new())),
+            read => read,
+        };
+        let right = |bytes: &[u8]| blake3::hash(bytes).as_bytes() == hash;
+        let Some(mut bytes) = read()? else { return Ok(None) };
+        if !right(&bytes) {
+            // Once more: memory or the way from the disk may have flipped a bit.
+            bytes = read()?.unwrap_or_default();
+        }
+        if right(&bytes) {
+            return Ok(Some(bytes));
+        }
+        if self.read_only {
+            let reason = "its bytes do not have its name".into();
+            monitor.event(Event::Problem { path: name.as_str().into(), reason });
+            return Ok(None);
+        }
+        let aside = names::bad(name, blake3::hash(&bytes).as_bytes());
+        let reason = format!("its bytes do not have its name; it is moved to {aside}");
+        monitor.event(Event::Problem { path: name.as_str().into(), reason });
+        self.staging().move_to(name, &aside)?;
+        Ok(None)
+    }
+}
+
+/// Puts a pack where a vault has other bytes under its name. What was there is copied to `bad/` first, and the catalog
+/// relies on nothing there until the right bytes are confirmed: wherever this is cut off, the next push sends the pack.
+pub(crate) fn replace_in_vault(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    pack: &PackRow,
+    good: Bytes,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let (name, failed) = (names::pack(&pack.entry.id), of_vault(transfer));
+    store.catalog().miss_confirmed(pack.no, no)?;
+    let there = match transfer.get(&name, PACK_LIMIT) {
+        Err(VaultError::NotFound { .. }) => None,
+        Err(VaultError::Invalid { detail }) => {
+            let what = name.to_string();
+            return Err(failed(VaultError::Conflict { what, detail }));
+        }
+        there => Some(there.map_err(&failed)?),
+    };
+    // Another process may have done it meanwhile.
+    if let Some(bad) = there.filter(|bytes| *bytes != good) {
+        let aside = names::bad(&name, blake3::hash(&bad).as_bytes());
+        let reason = format!(
+            "vault {}: its bytes do not have its name; moved to {aside}, sent again",
+            transfer.address()
+        );
+        monitor.event(Event::Problem { path: name.as_str().into(), reason });
+        if !bad.is_empty() {
+            transfer.put_new(&aside, bad).map_err(&failed)?;
+        }
+        transfer.delete(&name).map_err(|e| match e {
+            VaultError::Denied { detail } => {
+                let detail = format!("its bytes are damaged, and it may not be removed: {detail}");
+                failed(VaultError::Conflict { what: name.to_string(), detail })
+            }
+            e => failed(e),
+        })?;
+    }
+    transfer.put_new(&name, good).map_err(&failed)?;
+    store.catalog().set_mark(Mark::BadIn(no, pack.entry.id), false)?;
+    store.catalog().set_confirmed(pack.no, no, true)
+}

@@ -1,0 +1,231 @@
+//! Reading into the catalog what a vault holds and nobody here knows: all of it when the vault is first met, later what
+//! came there in other ways or was away.
+
+use std::collections::HashSet;
+
+use super::vaults::{Listed, listed_packs, of_vault, prove_ours};
+use super::{POINT_LIMIT, Store};
+use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::clock::Deadline;
+use crate::error::StoreError;
+use crate::id::{IndexId, PackId, RecoveryPointId};
+use crate::index::Index;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::point;
+use crate::transfer::Transfer;
+use crate::vault::{ObjectName, VaultError};
+
+/// Fills the catalog with what a vault holds: index objects first, packs that none covers by their own
+/// directories, then the points. What does not open is told and left out.
+pub fn load_catalog(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    prove_ours(store, transfer, Deadline::NEVER)?;
+    let listed = listed_packs(transfer, Deadline::NEVER)?;
+    learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
+    let new = load_points(store, no, transfer, monitor)?;
+    let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
+    // Whether all that these points need was found, nobody has looked.
+    if new > 0 || !filled && !store.catalog().point_ids()?.is_empty() {
+        store.catalog().set_mark(Mark::Doubtful, true)?;
+    }
+    store.catalog().set_mark(Mark::FilledFrom(no), true)
+}
+
+/// Makes the catalog know the packs that a vault lists: by its index objects, and those that none covers by their own
+/// directories. Asks the vault nothing if all are known.
+pub(super) fn learn_packs(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    listed: &Listed,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let confirmed: HashSet<PackId> = store
+        .catalog()
+        .packs()?
+        .into_iter()
+        .filter(|row| row.vaults.contains(&no))
+        .map(|row| row.entry.id)
+        .collect();
+    if listed.keys().all(|id| confirmed.contains(id)) {
+        return Ok(());
+    }
+    let known: HashSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
+    let objects = transfer.list_all_by(names::INDEXES, deadline).map_err(of_vault(transfer))?;
+    monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
+    for object in objects {
+        let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
+        match open_index(store, transfer, &object.name, id, deadline)? {
+            Ok(index) => adopt_index(store, no, &id, &index, listed)?,
+            Err(e) => monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e }),
+        }
+        monitor.event(Event::Done { files: 1, bytes: object.len });
+    }
+    load_uncovered_packs(store, no, transfer, listed, deadline, monitor)
+}
+
+/// Twice if need be: the way from the vault may have flipped a bit. One that cannot be had is as good as damaged: packs tell
+/// the same.
+fn open_index(
+    store: &Store,
+    transfer: &Transfer,
+    name: &ObjectName,
+    id: IndexId,
+    deadline: Deadline,
+) -> Result<Result<Index, String>, StoreError> {
+    let open = || match transfer.get_by(name, PACK_LIMIT, deadline) {
+        Ok(bytes) => Ok(Index::open(store.sealer(), id, &bytes).map_err(|e| e.to_string())),
+        Err(e @ (VaultError::NotFound { .. } | VaultError::TooShort { .. } | VaultError::Invalid { .. })) => {
+            Ok(Err(e.to_string()))
+        }
+        Err(e) => Err(of_vault(transfer)(e)),
+    };
+    match open()? {
+        Err(_) => open(),
+        opened => Ok(opened),
+    }
+}
+
+fn adopt_index(
+    store: &Store,
+    no: VaultNo,
+    id: &IndexId,
+    index: &Index,
+    listed: &Listed,
+) -> Result<(), StoreError> {
+    let packs = index.packs_with_chunks();
+    let there: Vec<(&PackEntry, &[PackedChunk])> = packs
+        .iter()
+        .filter(|(entry, _)| listed.get(&entry.id) == Some(&entry.len))
+        .map(|(entry, chunks)| (*entry, chunks.as_slice()))
+        .collect();
+    store.catalog().add_packs(&there, false, Some(no))?;
+    let ids: Vec<PackId> = there.iter().map(|(entry, _)| entry.id).collect();
+    store.catalog().add_index(id, &ids, Some(no))
+}
+
+fn load_uncovered_packs(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    listed: &Listed,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    for (id, len) in listed {
+        if store.catalog().pack_by_id(id)?.is_some_and(|row| row.vaults.contains(&no)) {
+            continue;
+        }
+        let name = names::pack(id);
+        let read = |offset: u64, n: usize| {
+            transfer
+                .get_range(&name, offset..offset + n as u64, deadline)
+                .map(|bytes| bytes.to_vec())
+                .map_err(|e| PackError::Store(of_vault(transfer)(e)))
+        };
+        let opened = match pack::read_entry(store.sealer(), *id, *len, read) {
+            Err(PackError::Format(_)) => pack::read_entry(store.sealer(), *id, *len, read),
+            opened => opened,
+        };
+        match opened {
+            Ok((entry, chunks)) => store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?,
+            Err(PackError::Store(e)) => return Err(e),
+            Err(PackError::Format(e)) => {
+                monitor.event(Event::Problem { path: name.as_str().into(), reason: e.to_string() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A damaged pack is told and left out; a vault that fails ends the loading.
+enum PackError {
+    Format(crate::format::FormatError),
+    Store(StoreError),
+}
+
+impl From<crate::format::FormatError> for PackError {
+    fn from(e: crate::format::FormatError) -> Self {
+        Self::Format(e)
+    }
+}
+
+/// Makes sure that the catalog knows every point that a vault shows, also those that came there in other ways. One that
+/// cannot be opened is an error: what it needs is unknown.
+pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
+    prove_ours(store, transfer, Deadline::NEVER)?;
+    let known = known_points(store, no)?;
+    for object in transfer.list_all(names::POINTS).map_err(of_vault(transfer))? {
+        let Some((tag, id)) = names::point_of(&object.name).filter(|(_, id)| !known.contains(id)) else {
+            continue;
+        };
+        let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
+        let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
+        let point = point.map_err(|e| e.of(object.name.as_str()))?;
+        store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+    }
+    Ok(())
+}
+
+fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
+    let known = store.catalog().points()?.into_iter().filter(|row| row.vaults.contains(&no));
+    Ok(known.map(|row| row.id).collect())
+}
+
+fn vaulted_row(no: VaultNo, point: &point::RecoveryPoint, object: Vec<u8>) -> PointRow {
+    PointRow {
+        id: point.id,
+        tag: point.source_tag,
+        sequence: point.sequence,
+        started: point.started.seconds,
+        hash: *blake3::hash(&object).as_bytes(),
+        object,
+        staged: false,
+        vaults: vec![no],
+    }
+}
+
+/// The points that the catalog did not know to be in this vault; how many they are.
+fn load_points(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<usize, StoreError> {
+    let known = known_points(store, no)?;
+    let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
+    let points: Vec<_> = points.into_iter().filter(|((_, id), _)| !known.contains(id)).collect();
+    monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
+    let mut new = 0;
+    for some in points.chunks(64) {
+        let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
+        let answers = transfer.get_many(wanted, Deadline::NEVER);
+        for (((tag, id), object), bytes) in some.iter().zip(answers) {
+            let bytes = bytes.map_err(of_vault(transfer))?;
+            let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, id);
+            let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {
+                let again = transfer.get(&object.name, POINT_LIMIT).unwrap_or(bytes);
+                open(&again).map(|point| (point, again))
+            });
+            match opened {
+                Ok((point, bytes)) => {
+                    store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+                    new += 1;
+                }
+                Err(e) => {
+                    monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
+                }
+            }
+            monitor.event(Event::Done { files: 1, bytes: object.len });
+        }
+    }
+    Ok(new)
+}

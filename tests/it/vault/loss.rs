@@ -1,0 +1,139 @@
+//! Vaults that are not mounted, that lost something or hold what is damaged, that are one of several, or that are given up:
+//! what the program says, and what comes back.
+
+use std::path::{Path, PathBuf};
+
+use super::{build, flip, latest_id, name_of, packs, recovered, with_directory_vault};
+use crate::compare::compare;
+use crate::testkit::{Machine, Ran};
+
+/// Puts an empty directory in the place of a vault, as a mount point without its disk is.
+fn unmount(vault: &Path) -> PathBuf {
+    let away = vault.with_extension("away");
+    std::fs::rename(vault, &away).unwrap();
+    std::fs::create_dir(vault).unwrap();
+    away
+}
+
+fn mount_again(vault: &Path, away: &Path) {
+    std::fs::remove_dir(vault).unwrap();
+    std::fs::rename(away, vault).unwrap();
+}
+
+#[test]
+fn a_backup_while_the_vault_is_not_mounted_forgets_nothing_of_it() {
+    let (_machine, source, vault) = with_directory_vault();
+    let stranger = recovered(vault.to_str().unwrap());
+    let point = latest_id(&stranger);
+    let away = unmount(&vault);
+    let mine = stranger.path("mine");
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::write(mine.join("file"), "mine").unwrap();
+    stranger.back_up(&mine, &[]);
+    for verb in [&["vault", "push"][..], &["prune"]] {
+        stranger.run(verb).expect_code(1).expect_err(&["the store's config not found", "mounted"]);
+    }
+    stranger.run(["check"]).expect_code(1).expect_err(&["cannot be looked at", "the store is damaged"]);
+    mount_again(&vault, &away);
+    compare(&source, &stranger.restore(&point, "back")).assert_none();
+    stranger.run(["check"]).expect_code(0);
+}
+
+#[test]
+fn a_push_repairs_what_the_vault_lost_at_once() {
+    let (machine, source, vault) = with_directory_vault();
+    std::fs::remove_file(&packs(&vault)[0].1).unwrap();
+    let pushed = machine.run(["vault", "push", "--json"]).expect_code(3).json();
+    assert_eq!((&pushed["points"], &pushed["packs"]), (&1.into(), &1.into()), "{pushed}");
+    let stranger = recovered(vault.to_str().unwrap());
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+}
+
+#[test]
+fn a_pack_that_is_damaged_in_the_vault_is_found_and_sent_again() {
+    let (machine, source, vault) = with_directory_vault();
+    let damaged = packs(&vault);
+    let (len, cut) = &damaged[0];
+    std::fs::File::options().write(true).open(cut).unwrap().set_len(1000).unwrap();
+    let said = format!("1000 bytes instead of {len}");
+    machine.run(["check"]).expect_code(1).expect_err(&[name_of(cut), &said]);
+    machine.run(["vault", "push"]).expect_code(3).expect_err(&[name_of(cut), &said, "bad/"]);
+    assert_eq!(cut.metadata().unwrap().len(), *len);
+    machine.run(["check"]).expect_code(0);
+    // Of the right length, only reading tells.
+    let (len, flipped) = &damaged[1];
+    flip(flipped, len / 2);
+    machine.run(["check", "--read-data"]).expect_code(1).expect_err(&[name_of(flipped)]);
+    machine.run(["vault", "push"]).expect_code(3).expect_err(&[name_of(flipped), "bad/"]);
+    machine.run(["check", "--read-data"]).expect_code(0);
+    let stranger = recovered(vault.to_str().unwrap());
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+}
+
+#[test]
+fn a_vault_that_is_away_keeps_nothing_from_the_others() {
+    let machine = Machine::with_store();
+    let source = machine.path("source");
+    build(&source);
+    machine.back_up(&source, &[]);
+    let [one, two] = ["one", "two"].map(|name| machine.path(name));
+    for vault in [&one, &two] {
+        Ran::of(machine.command(["vault", "add"]).arg(vault)).expect_code(0);
+    }
+    std::fs::rename(&one, machine.path("elsewhere")).unwrap();
+    let ran = machine.run(["vault", "push"]).expect_code(1).expect_err(&[one.to_str().unwrap(), "mounted"]);
+    assert!(ran.out().contains("1 recovery point vaulted"), "{}", ran.out());
+    let stranger = recovered(two.to_str().unwrap());
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+    // A check tells of it and of nothing else.
+    let ran = machine.run(["check", "--read-data", "--json"]).expect_code(1);
+    assert_eq!((&ran.json()["num_errors"], &ran.json()["points"]), (&1.into(), &1.into()), "{}", ran.out());
+}
+
+#[test]
+fn a_vault_that_is_not_in_the_settings_is_named_with_the_way_out_and_can_be_given_up() {
+    let (machine, source, vault) = with_directory_vault();
+    let stranger = recovered(vault.to_str().unwrap());
+    let (point, address) = (latest_id(&stranger), vault.to_str().unwrap());
+    stranger
+        .run(["vault", "remove", "file:///nowhere/at/all"])
+        .expect_code(1)
+        .expect_err(&["no vault", "vault list"]);
+    stranger
+        .run(["vault", "remove", address])
+        .expect_code(1)
+        .expect_err(&["alone holds 1 recovery point", "--force"]);
+    // Settings that were lost, or edited.
+    std::fs::write(stranger.store().join("settings.json"), "{}").unwrap();
+    let mut restore = stranger.command(["restore", &point, "--target"]);
+    Ran::of(restore.arg(stranger.path("none"))).expect_err(&["no way to vault", address]);
+    let out = ["no way to vault", address, "vault add", "vault remove"];
+    stranger.run(["forget", &point, "--allow-newest"]).expect_code(1).expect_err(&out);
+    stranger.run(["vault", "remove", address, "--force"]).expect_code(0);
+    let list = stranger.run(["snapshots", "--json"]).expect_code(0).json();
+    assert_eq!(list.as_array().unwrap().len(), 0, "{list}");
+    stranger.run(["check"]).expect_code(0);
+    // Nothing in the vault was touched, and it can be met again.
+    stranger.run(["vault", "add", address]).expect_code(0);
+    compare(&source, &stranger.restore(&point, "back")).assert_none();
+    // Where all is here as well, nothing needs to be forced.
+    machine.run(["vault", "remove", address]).expect_code(0);
+    compare(&source, &machine.restore(&point, "back")).assert_none();
+    machine.run(["prune"]).expect_code(0);
+    machine.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn damage_in_the_local_store_is_moved_aside_and_keeps_prune_from_nothing() {
+    let machine = Machine::with_store();
+    let source = machine.path("source");
+    build(&source);
+    machine.back_up(&source, &[]);
+    let cut = packs(&machine.store())[0].1.clone();
+    std::fs::File::options().write(true).open(&cut).unwrap().set_len(1000).unwrap();
+    machine.run(["backup", source.to_str().unwrap()]).expect_err(&[name_of(&cut), "bad/pack/"]);
+    let again = machine.run(["backup", source.to_str().unwrap()]).expect_code(0);
+    assert!(!again.err().contains(name_of(&cut)), "{}", again.err());
+    compare(&source, &machine.restore("latest", "back")).assert_none();
+    machine.run(["check", "--read-data"]).expect_code(0);
+}
