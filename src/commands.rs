@@ -8,13 +8,17 @@ pub mod check;
 pub mod completions;
 pub mod diff;
 pub mod dump;
+pub mod estimate;
+pub mod fetch;
 pub mod find;
 pub mod forget;
+pub mod history;
 pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
 pub mod mount;
+pub mod place;
 pub mod prune;
 pub mod quickstart;
 pub mod recover;
@@ -100,10 +104,13 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Find(args) => find::run(context, &args),
+        Verb::History(args) => history::run(context, &args),
         Verb::Diff(args) => diff::run(context, &args),
         Verb::Dump(args) => dump::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Mount(args) => mount::run(context, &args),
+        Verb::Estimate(args) => estimate::run(context, &args),
+        Verb::Fetch(args) => fetch::run(context, &args),
         Verb::Umount(args) => umount::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
         Verb::Check(args) => check::run(context, &args),

@@ -7,6 +7,7 @@ mod commands;
 mod create;
 mod credentials;
 mod json;
+mod mount_helper;
 mod open;
 mod outcome;
 mod places;
@@ -32,7 +33,11 @@ use terminal::{Terminal, signals};
 fn main() -> ExitCode {
     // A core file would hold keys. Where even this is refused nothing better can be done.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(outcome) = mount_helper::run(&args) {
+        return outcome.map_or_else(|failure| end(&failure), |()| ExitCode::SUCCESS);
+    }
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -54,6 +59,12 @@ fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
     }
     let settings = Settings::gather(&cli.global, &settings::process_environment())?;
     commands::run(&Context { settings, terminal }, cli.verb)
+}
+
+/// Tells a failure that comes before there is a terminal.
+fn end(failure: &Failure) -> ExitCode {
+    terminal::print_failure(failure, false);
+    ExitCode::from(failure.exit_code())
 }
 
 /// Answers a command line that clap did not take. `--help` and `--version` come this way too and are no failures.

@@ -18,25 +18,28 @@ use holdfast_store::vault::{Vault, VaultError};
 use holdfast_store::{StoreError, names};
 
 use crate::commands::Context;
+use crate::create::make_private_dir;
 use crate::outcome::{Failure, Kind};
 
-/// Bound of the cache of vault ranges unless a verb is told another.
-pub const CACHE_LIMIT: u64 = 10 << 30;
+/// Bound of the cache of vault ranges until somebody says another.
+const CACHE_LIMIT: u64 = 10 << 30;
+/// Where the bound that was said last is written, in the cache's directory.
+const CACHE_LIMIT_FILE: &str = "limit";
 /// Decoded frames that verbs keep in memory.
 const FRAMES: usize = 24 << 20;
 
 /// How much a verb may keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Bytes of the cache of vault ranges on disk.
-    pub cache: u64,
+    /// Bytes of the cache of vault ranges on disk, if somebody said so; else as was said last.
+    pub cache: Option<u64>,
     /// Bytes of decoded frames in memory.
     pub memory: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { cache: CACHE_LIMIT, memory: FRAMES }
+        Self { cache: None, memory: FRAMES }
     }
 }
 
@@ -76,8 +79,8 @@ pub fn open_watched(
     let vaults = vaults_of(context, dir)?;
     let cache_dir = (!vaults.is_empty()).then(|| cache_dir(context, id));
     let options = StoreOptions {
+        cache_limit: cache_limit(cache_dir.as_deref(), bounds.cache),
         cache_dir,
-        cache_limit: bounds.cache,
         memory: bounds.memory,
         vaults,
         clock: Arc::clone(context.terminal.clock()),
@@ -88,6 +91,19 @@ pub fn open_watched(
 /// Where a store's vault ranges are cached.
 pub fn cache_dir(context: &Context<'_>, id: &VaultId) -> PathBuf {
     context.settings.cache_dir.join(id.hex())
+}
+
+/// The bound of the cache: what is said now, which is kept for whoever says nothing, or what was said last. Otherwise a look
+/// at a list of files would let go of all that somebody fetched with a greater bound.
+fn cache_limit(dir: Option<&Path>, said: Option<u64>) -> u64 {
+    let file = dir.map(|dir| dir.join(CACHE_LIMIT_FILE));
+    if let (Some(file), Some(limit)) = (&file, said) {
+        // If it cannot be written, the cache cannot be either.
+        let _ = file.parent().map_or(Ok(()), make_private_dir);
+        let _ = std::fs::write(file, limit.to_string());
+    }
+    let before = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
+    said.or_else(before).unwrap_or(CACHE_LIMIT)
 }
 
 /// The vaults in a store's settings. One that cannot even be addressed is a warning and stays among them: local work goes on
@@ -202,5 +218,23 @@ pub fn open_slots(head: &StoreHead, secret: &Secret) -> Result<KeyRing, Failure>
             };
             Err(StoreError::WrongKey { detail }.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_bound_of_the_cache_is_what_was_said_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache/store");
+        assert_eq!(cache_limit(Some(&cache), None), CACHE_LIMIT);
+        assert_eq!(cache_limit(Some(&cache), Some(5 << 30)), 5 << 30);
+        assert_eq!(cache_limit(Some(&cache), None), 5 << 30);
+        std::fs::write(cache.join(CACHE_LIMIT_FILE), "much").unwrap();
+        assert_eq!(cache_limit(Some(&cache), None), CACHE_LIMIT);
+        assert_eq!(cache_limit(None, Some(7)), 7);
     }
 }

@@ -69,6 +69,8 @@ pub enum SecretSource {
 pub struct SecretSources {
     /// To the passphrase.
     pub passphrase: Option<SecretSource>,
+    /// Whether the command line named it, which another process does not see.
+    pub is_typed: bool,
     /// To the recovery key's words.
     pub recovery_key: Option<SecretSource>,
     /// To the passphrase of a slot that is added to an existing store, which another passphrase may open.
@@ -84,12 +86,14 @@ impl SecretSources {
             (None, Some(command)) => Some(SecretSource::Command(command.clone())),
             (None, None) => None,
         };
+        let is_typed = from_args.is_some();
         let passphrase = match from_args {
             Some(source) => Some(source),
             None => from_environment("HOLDFAST_PASSWORD", env)?,
         };
         Ok(Self {
             passphrase,
+            is_typed,
             recovery_key: from_environment("HOLDFAST_RECOVERY_KEY", env)?,
             added_passphrase: from_environment("HOLDFAST_NEW_PASSWORD", env)?,
         })
@@ -149,9 +153,9 @@ impl Secrets {
         &self.key_dir
     }
 
-    /// Whether the command line or the environment names a secret, so that nobody need be asked.
-    pub fn are_named(&self) -> bool {
-        self.sources.passphrase.is_some() || self.sources.recovery_key.is_some()
+    /// Whether the environment names a secret, so that a process started from here finds it, too.
+    pub fn are_inherited(&self) -> bool {
+        self.sources.passphrase.is_some() && !self.sources.is_typed || self.sources.recovery_key.is_some()
     }
 
     /// Where this machine's key to a store is kept, whether or not there is one.

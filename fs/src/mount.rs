@@ -16,6 +16,7 @@
 mod device;
 mod error;
 mod table;
+mod within;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use crate::recovery::Recovery;
 use crate::view::View;
 
 pub use error::MountError;
+pub use within::place_of;
 
 /// How every mount of ours begins its name in the table of mounts.
 pub const NAME_PREFIX: &str = "holdfast:";
@@ -55,6 +57,8 @@ pub struct MountOptions {
     pub name: String,
     /// Let all users in, as modes and ACLs of the source allow.
     pub allow_other: bool,
+    /// Let nobody execute a program on it.
+    pub no_exec: bool,
     /// Mount over a directory that is not empty.
     pub over_nonempty: bool,
     /// Directories that must not be covered: those of the store.
@@ -77,6 +81,7 @@ impl MountOptions {
             mountpoint: mountpoint.into(),
             name: name.into(),
             allow_other: false,
+            no_exec: false,
             over_nonempty: false,
             keep_clear: Vec::new(),
             read_timeout: Duration::from_secs(60),

@@ -16,7 +16,7 @@ use holdfast_store::store::{Store, StoreHead};
 use super::Context;
 use crate::args::values;
 use crate::create::make_private_dir;
-use crate::open::{Bounds, CACHE_LIMIT, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
+use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::secrets::{PLAIN_SECRETS, Secret};
 
@@ -47,9 +47,12 @@ pub struct MountArgs {
     /// How long a reader waits for the vault before it gets an error
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::seconds)]
     read_timeout: Duration,
-    /// Most that the cache of vault data may take on disk
-    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = values::size)]
-    cache_size: u64,
+    /// Most that the cache of vault data may take on disk [default: as said last, at first 10G]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    cache_size: Option<u64>,
+    /// Let nobody execute a program on it
+    #[arg(long)]
+    no_exec: bool,
 }
 
 /// What a mount in the background says when it is there.
@@ -71,7 +74,8 @@ impl MountArgs {
             allow_other: false,
             detached: false,
             read_timeout,
-            cache_size: CACHE_LIMIT,
+            cache_size: None,
+            no_exec: false,
         }
     }
 }
@@ -101,6 +105,7 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
     let name = store.id().hex().chars().take(8).collect::<String>();
     let mut options = MountOptions::new(&args.mountpoint, name);
     options.allow_other = args.allow_other;
+    options.no_exec = args.no_exec;
     options.read_timeout = args.read_timeout;
     options.keep_clear = vec![store.dir().to_path_buf(), cache_dir(context, store.id())];
     let recovery = Arc::new(StoreRecovery::new(Arc::new(store)));
@@ -133,10 +138,11 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
     let mut command = Command::new(program);
     command.arg("--store").arg(store).args(["mount", "--detached", "--read-timeout"]);
-    command.arg(args.read_timeout.as_secs().to_string()).arg("--cache-size").arg(args.cache_size.to_string());
-    if args.allow_other {
-        command.arg("--allow-other");
+    command.arg(args.read_timeout.as_secs().to_string());
+    if let Some(size) = args.cache_size {
+        command.arg("--cache-size").arg(size.to_string());
     }
+    command.args(args.allow_other.then_some("--allow-other")).args(args.no_exec.then_some("--no-exec"));
     command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped()).stderr(log);
     if by_machine_key(context, &head)?.is_some() {
         // The mount may run for months; what it does not need it should not carry in its environment.
@@ -145,7 +151,12 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         }
     }
     match &typed {
-        Some(_) => command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped()),
+        Some(_) => {
+            for other in ["HOLDFAST_PASSWORD", "HOLDFAST_PASSWORD_COMMAND"] {
+                command.env_remove(other);
+            }
+            command.env("HOLDFAST_PASSWORD_FILE", "/dev/stdin").stdin(Stdio::piped())
+        }
         None => command.stdin(Stdio::null()),
     };
     let mut child =
@@ -176,10 +187,10 @@ fn text_after(path: &Path, len: u64) -> String {
     read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// A secret that a person must type is asked for here, where there is a terminal.
+/// A secret that a person must type is asked for here, where there is a terminal; one that the command line names is read.
 fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Option<Secret>, Failure> {
     let secrets = &context.settings.secrets;
-    if secrets.machine_key_file(&head.vault).exists() || secrets.are_named() {
+    if secrets.machine_key_file(&head.vault).exists() || secrets.are_inherited() {
         return Ok(None);
     }
     let typed = secrets.passphrase(context.terminal)?;

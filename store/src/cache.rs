@@ -2,7 +2,8 @@
 //!
 //! A block is a file of its own with a checksum behind it, verified when read and dropped when wrong, so that a torn or
 //! damaged cache only costs a fetch. Nothing is synced: losing a block loses nothing. The least recently used go first,
-//! across restarts by the files' times.
+//! across restarts by the files' times. Processes share a directory: what one fetched the others find when they miss it, and
+//! what one let go the others fetch again. Each keeps its own bound over what it knows of.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -94,6 +95,9 @@ impl BlockCache {
     /// The bytes of a block, if they are here and whole.
     pub fn get(&self, pack: &PackId, block: u32) -> Option<Bytes> {
         let key = (*pack, block);
+        if !self.has(pack, block) {
+            return None;
+        }
         let path = {
             let mut state = self.lock();
             match state.blocks.get(&key)? {
@@ -110,7 +114,17 @@ impl BlockCache {
 
     /// Whether a block is here, without reading it.
     pub fn has(&self, pack: &PackId, block: u32) -> bool {
-        self.lock().blocks.contains(&(*pack, block))
+        let key = (*pack, block);
+        let known = self.lock().blocks.contains(&key);
+        known || self.notice(key)
+    }
+
+    /// Takes over a block that another process put here. A miss leads to a vault, so that a look at the disk costs nothing.
+    fn notice(&self, key: Key) -> bool {
+        let found = self.path(&key).and_then(|path| fs::metadata(path).ok());
+        let Some(len) = found.map(|meta| meta.len()).filter(|len| *len <= self.limit) else { return false };
+        self.admit(key, Block::OnDisk(len));
+        true
     }
 
     /// Keeps a block. Failing to write it is no error: it is then simply not kept.
@@ -236,6 +250,21 @@ mod tests {
         assert_eq!(again.get(&pack, 0), Some(block(0)));
         let smaller = BlockCache::open(dir.path(), 1100).unwrap();
         assert!(smaller.bytes() <= 1100, "a smaller bound holds at once");
+    }
+
+    #[test]
+    fn what_one_process_fetched_another_finds_and_what_it_let_go_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = PackId([5; 32]);
+        let [one, other] = [(); 2].map(|()| BlockCache::open(dir.path(), 3100).unwrap());
+        one.put(&pack, 1, &block(1));
+        assert!(other.has(&pack, 1) && !other.has(&pack, 2));
+        assert_eq!(other.get(&pack, 1), Some(block(1)));
+        assert_eq!(other.bytes(), one.bytes());
+        (2..5).for_each(|n| one.put(&pack, n, &block(n as u8)));
+        assert_eq!(other.get(&pack, 1), None, "the oldest of four went");
+        assert_eq!(other.bytes(), 0);
+        assert_eq!(other.get(&pack, 4), Some(block(4)));
     }
 
     #[test]

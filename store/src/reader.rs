@@ -9,6 +9,7 @@ mod ahead;
 mod fetch;
 mod frames;
 mod places;
+mod wanted;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use ahead::Ahead;
 use fetch::Fetcher;
 use frames::FrameCache;
 use places::Places;
+pub use wanted::{BlockNo, Request, Wanted};
 
 /// Packs whose frame tables are kept: some 4 KB each.
 const PACK_MAPS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");

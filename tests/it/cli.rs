@@ -3,17 +3,20 @@
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 23] = [
     "quickstart",
     "init",
     "backup",
     "snapshots",
     "ls",
     "find",
+    "history",
     "diff",
     "dump",
     "restore",
     "mount",
+    "estimate",
+    "fetch",
     "umount",
     "recover",
     "check",

@@ -10,6 +10,7 @@ mod damage;
 mod decoder;
 mod dependencies;
 mod faults;
+mod fstab;
 mod hostile;
 mod house;
 mod messages;

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::testkit::{Machine, Ran, can_mount, mounts, processes_with, wait_for};
+use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, mounts, processes_with, wait_for};
 
 /// A machine with a source and one point of it, which is `one`.
 fn with_point() -> (Machine, PathBuf) {
@@ -105,6 +105,38 @@ fn attributes_of_ours_are_answered_and_never_listed() {
     let mut names = vec![0; 1024];
     assert_eq!(rustix::fs::llistxattr(&file, &mut names[..]), Ok(0));
     assert_eq!(xattr(&file, "user.holdfast.nothing"), None);
+    assert_eq!(xattr(&file, "user.holdfast.source").as_deref(), Some("docs"));
+    assert_eq!(xattr(&file, "user.holdfast.content").map(|name| name.len()), Some(64));
+    assert_eq!(xattr(&mount.path().join("by-id"), "user.holdfast.source"), None);
+    // Tools that list see none of them, and a copy of everything has none.
+    let tool = |name: &str, options: &[&str], last: &[&Path]| {
+        let output = std::process::Command::new(name).args(options).args(last).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(tool("getfattr", &["-d", "-m-"], &[&file]), "");
+    let by_name = tool("getfattr", &["--only-values", "-n", "user.holdfast.source"], &[&file]);
+    assert_eq!(by_name, "docs");
+    let copy = machine.path("copy");
+    tool("cp", &["-a"], &[&file, &copy]);
+    assert_eq!(tool("getfattr", &["-d", "-m-"], &[&copy]), "");
+    assert_eq!(xattr(&copy, "user.holdfast.point"), None);
+}
+
+#[test]
+fn a_mount_in_the_background_gets_the_passphrase_that_the_command_line_names() {
+    if !can_mount("a_mount_in_the_background_gets_the_passphrase_that_the_command_line_names") {
+        return;
+    }
+    let (machine, _) = with_point();
+    machine.forget_keys();
+    std::fs::write(machine.path("passphrase"), PASSPHRASE).unwrap();
+    for way in [["--password-file", "passphrase"], ["--password-command", "cat passphrase"]] {
+        let wrong = [("HOLDFAST_PASSWORD", "a wrong passphrase")];
+        let mount = machine.mount_with("recovery", &way, &wrong);
+        assert!(mount.path().join("by-id").is_dir(), "{way:?}");
+        mount.umount();
+    }
 }
 
 #[test]

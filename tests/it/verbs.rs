@@ -3,7 +3,9 @@
 //! Making a store costs a second of key derivation, so each test makes one and asks it many things.
 #![allow(clippy::unwrap_used)]
 
+mod fetch;
 mod forget;
+mod history;
 mod key;
 mod look;
 mod restore;

@@ -34,7 +34,8 @@ pub fn open(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountE
 
 fn open_directly(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     let device = File::options().read(true).write(true).open(DEVICE).map_err(no_device)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    flags.set(MsFlags::MS_NOEXEC, options.no_exec);
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let fd = device.as_raw_fd();
     let mut data = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions");
@@ -69,6 +70,9 @@ fn open_by_helper(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, 
     let mut words = format!("{OPTIONS},fsname={}", source_name(options));
     if options.allow_other {
         words.push_str(",allow_other");
+    }
+    if options.no_exec {
+        words.push_str(",noexec");
     }
     if options.over_nonempty {
         tracing::debug!("the helper mounts over what is there without being told");

@@ -282,7 +282,7 @@ impl ChunkSource for Attempt {
 fn list_key(content: &Content) -> Option<ListKey> {
     match content {
         Content::Inline(_) => None,
-        Content::Paged { .. } => Some(*blake3::hash(&content.encode()).as_bytes()),
+        Content::Paged { .. } => Some(content.fingerprint()),
     }
 }
 

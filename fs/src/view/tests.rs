@@ -247,9 +247,15 @@ fn attributes_of_ours_answer_by_name_and_are_not_listed() {
     let f = fixture(|r| {
         let xattrs = [("security.x", "1"), ("user.y", "")];
         let xattrs = xattrs.map(|(n, v)| Xattr { name: n.into(), value: v.into() }).to_vec();
-        vec![Node { xattrs, ..r.file("f", &[Part::Data(vec![1])]) }, r.file("empty", &[])]
+        vec![
+            r.file("empty", &[]),
+            Node { xattrs, ..r.file("f", &[Part::Data(vec![1])]) },
+            node("lost", NodeKind::File),
+            r.file("twin", &[Part::Data(vec![1])]),
+        ]
     });
-    let [ino, empty] = ["f", "empty"].map(|name| find(&f.view, f.root, name).unwrap());
+    let [ino, empty, lost, twin] =
+        ["f", "empty", "lost", "twin"].map(|name| find(&f.view, f.root, name).unwrap());
     let get = |ino, name: &str| f.view.xattr(ino, name.as_bytes(), NOW);
     assert_eq!(f.view.xattr_names(ino, NOW).unwrap(), b"security.x\0user.y\0");
     assert_eq!(get(ino, "security.x").unwrap(), b"1");
@@ -258,7 +264,22 @@ fn attributes_of_ours_answer_by_name_and_are_not_listed() {
     assert_eq!(get(ino, "user.holdfast.point").unwrap(), id.as_bytes());
     assert_eq!(get(f.root, "user.holdfast.point").unwrap(), id.as_bytes());
     assert_eq!(get(ino, "user.holdfast.tier").unwrap(), b"memory");
-    for (ino, name) in [(ino, "user.none"), (empty, "user.holdfast.tier"), (ROOT, "user.holdfast.point")] {
+    assert_eq!(get(ino, "user.holdfast.source").unwrap(), b"s");
+    let content = get(ino, "user.holdfast.content").unwrap();
+    assert_eq!(content, get(twin, "user.holdfast.content").unwrap(), "the same bytes");
+    assert_ne!(content, get(empty, "user.holdfast.content").unwrap());
+    assert!(content.len() == 64 && content.iter().all(u8::is_ascii_hexdigit));
+    let missing = [
+        (ino, "user.none"),
+        (ino, "user.holdfast."),
+        (empty, "user.holdfast.tier"),
+        (lost, "user.holdfast.tier"),
+        (lost, "user.holdfast.content"),
+        (f.root, "user.holdfast.content"),
+        (ROOT, "user.holdfast.point"),
+        (ROOT, "user.holdfast.source"),
+    ];
+    for (ino, name) in missing {
         assert!(matches!(get(ino, name), Err(FsError::NoAttribute)), "{name}");
     }
     assert!(f.view.xattr_names(ROOT, NOW).unwrap().is_empty());

@@ -2,6 +2,7 @@
 //!
 //! Ours are answered when asked for and never listed, so that a copy of a tree is a copy of the source and not of them.
 
+use holdfast_store::id::to_hex;
 use holdfast_store::reader::Tier;
 use holdfast_store::tree::Node;
 
@@ -12,6 +13,12 @@ use crate::recovery::Patience;
 
 /// The recovery point a node belongs to, as 32 digits.
 const POINT: &[u8] = b"user.holdfast.point";
+
+/// The name of its data source, in UTF-8.
+const SOURCE: &[u8] = b"user.holdfast.source";
+
+/// A name of a file's content, as 64 digits: equal within a store where bytes and holes are, and known without reading.
+const CONTENT: &[u8] = b"user.holdfast.content";
 
 /// Where the bytes of a file are: `memory`, `staging`, `cache` or `vault`, the farthest of them.
 const TIER: &[u8] = b"user.holdfast.tier";
@@ -69,6 +76,8 @@ impl View {
     fn own_xattr(&self, inside: &Inside, name: &[u8], patience: Patience) -> Result<Vec<u8>, FsError> {
         match name {
             POINT => Ok(inside.root.stored.point.id.hex().into_bytes()),
+            SOURCE => Ok(inside.root.stored.point.source.source.clone().into_bytes()),
+            CONTENT => content_of(&inside.node),
             TIER => self.tier_of(&inside.node, patience),
             _ => Err(FsError::NoAttribute),
         }
@@ -85,4 +94,9 @@ impl View {
         };
         Ok(word.to_vec())
     }
+}
+
+fn content_of(node: &Node) -> Result<Vec<u8>, FsError> {
+    let content = node.content.as_ref().ok_or(FsError::NoAttribute)?;
+    Ok(to_hex(&content.fingerprint()).into_bytes())
 }

@@ -44,7 +44,7 @@ pub(super) struct Fetcher {
 }
 
 /// Blocks that this thread fetches; nobody else does until it is dropped.
-struct Flight<'a> {
+pub(super) struct Flight<'a> {
     fetcher: &'a Fetcher,
     vault: VaultNo,
     pack: PackId,
@@ -87,6 +87,11 @@ impl Fetcher {
     /// Requests and bytes so far.
     pub(super) fn stats(&self) -> (u64, u64) {
         (self.requests.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Most bytes that the cache may hold, and how many it does.
+    pub(super) fn cache_room(&self) -> (u64, u64) {
+        (self.cache.limit(), self.cache.bytes())
     }
 
     pub(super) fn is_cached(&self, pack: &PackEntry, range: &Range<u64>) -> bool {
@@ -156,6 +161,14 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Waits until none of these bytes are on their way by another thread's doing.
+    pub(super) fn settle(&self, vault: VaultNo, pack: &PackEntry, bytes: &Range<u64>) {
+        let mut flying = self.flying();
+        while blocks_of(bytes).any(|n| flying.contains(&(vault, pack.id, n))) {
+            flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Fills in what the cache has, and names the first block that is missing.
     fn take_cached(
         &self,
@@ -195,7 +208,7 @@ impl Fetcher {
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.
-    fn claim_free(&self, vault: VaultNo, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
+    pub(super) fn claim_free(&self, vault: VaultNo, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
         let mut flying = self.flying();
         let taken = |n: &u32| flying.contains(&(vault, pack.id, *n)) || self.cache.has(&pack.id, *n);
         let end = run.clone().find(taken).unwrap_or(run.end);

@@ -317,6 +317,81 @@ fn a_vault_that_is_gone_is_an_error_in_time_and_works_again_when_it_is_back() {
     world.assert_reads(&reader, 3);
 }
 
+#[test]
+fn what_a_read_would_take_is_known_before_and_is_what_a_fetch_takes() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let mut wanted = reader.wanted();
+    // Chunks 20 to 79 lie together, 95 apart from them; the same chunk twice costs nothing.
+    for n in (20..80).chain([95, 30]) {
+        let (tier, last) = wanted.add(&world.chunks[n].0).unwrap();
+        assert_eq!(tier, Tier::Vault);
+        assert!(last.is_some());
+    }
+    let requests = wanted.requests();
+    let bytes: u64 = requests.iter().map(Request::len).sum();
+    assert_eq!(requests.len(), 3, "6 MB in requests of 4 MiB, and one more: {requests:?}");
+    assert!((6_000_000..6_000_000 + 5 * GRID).contains(&bytes), "{bytes}");
+    assert_eq!(reader.stats().vault_requests, 0);
+    assert!(requests.iter().is_sorted_by_key(Request::end));
+    requests.iter().for_each(|request| reader.fetch(request).unwrap());
+    let stats = reader.stats();
+    assert_eq!((stats.vault_requests, stats.vault_bytes), (3, bytes));
+    assert_eq!(reader.cache_room().1, bytes);
+    assert!(requests.iter().all(|request| reader.is_fetched(request).unwrap()));
+    let mut again = reader.wanted();
+    for n in (20..80).chain([95]) {
+        assert_eq!(again.add(&world.chunks[n].0).unwrap(), (Tier::Cache, None));
+    }
+    assert_eq!(again.requests(), []);
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    (20..80).for_each(|n| world.assert_reads(&reader, n));
+}
+
+#[test]
+fn what_staging_has_needs_no_request_and_what_is_nowhere_is_an_error() {
+    let world = World::new();
+    let reader = world.reader();
+    let mut wanted = reader.wanted();
+    assert_eq!(wanted.add(&world.chunks[0].0).unwrap(), (Tier::Staging, None));
+    assert_eq!(wanted.requests(), []);
+    assert!(matches!(wanted.add(&ChunkId([9; 32])), Err(StoreError::NotFound { .. })));
+    world.only_in_vault();
+    let reader = world.reader();
+    let mut wanted = reader.wanted();
+    wanted.add(&world.chunks[0].0).unwrap();
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    let error = reader.fetch(&wanted.requests()[0]).unwrap_err();
+    assert_eq!(error.class(), crate::ErrorClass::Unavailable, "{error}");
+}
+
+#[test]
+fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_did_not_get() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let mut wanted = reader.wanted();
+    for (id, _) in &world.chunks {
+        wanted.add(id).unwrap();
+    }
+    let requests = wanted.requests();
+    let bytes = requests.iter().map(Request::len).sum::<u64>();
+    std::thread::scope(|scope| {
+        let entry = world.row().entry;
+        // Somebody is about to fetch the first block, and then does not get it.
+        let other = reader.fetcher.claim_free(world.vault_no, &entry, 0..1).unwrap();
+        let fetching = scope.spawn(|| {
+            requests.iter().for_each(|request| reader.fetch(request).unwrap());
+            requests.iter().all(|request| reader.is_fetched(request).unwrap())
+        });
+        until(|| reader.stats().vault_requests > 0);
+        drop(other);
+        assert!(fetching.join().unwrap());
+    });
+    assert_eq!(reader.stats().vault_bytes, bytes);
+}
+
 /// A reader of a pack that is in the world's vault and in another, which is asked after it; and that other one.
 fn with_second_vault(world: &World) -> (Arc<Reader>, Arc<FaultyVault>) {
     let no = world.parts.catalog.vault_no("w").unwrap();

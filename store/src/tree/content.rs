@@ -63,6 +63,12 @@ impl Content {
         }
     }
 
+    /// A name of the content, made from the list alone: files with equal names hold the same bytes. Within a store, files
+    /// with the same bytes and the same holes have equal names; those of other stores do not, since chunk ids are keyed.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        *blake3::hash(&self.encode()).as_bytes()
+    }
+
     /// The bytes of a list page.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(5 + self.items() * (PAGE_ITEM + 1));
