@@ -472,7 +472,8 @@ impl Reader {
     ) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let entry = &map.row.entry;
-        let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), deadline)?;
+        let more = self.ahead.request_len(map.row.no);
+        let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
         if waited {
             self.ahead.waited(map.row.no);
         }
@@ -480,7 +481,7 @@ impl Reader {
             Err(StoreError::Corrupt { .. }) => {
                 // The cache or the way from the vault may have flipped a bit: once more, past the cache.
                 self.fetcher.forget(entry, &block);
-                let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, deadline)?;
+                let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
                 self.open_frame(map, n, &sealed)
             }
             other => other,

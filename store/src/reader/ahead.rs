@@ -32,9 +32,10 @@ const DECODE_BATCH: u32 = 4;
 /// Steps after which decoding ahead begins.
 const DECODE_FROM: u32 = 2;
 /// Bytes fetched ahead at first, and at most.
-const WINDOW_MIN: u64 = 1 << 20;
+const WINDOW_MIN: u64 = 2 << 20;
 const WINDOW_MAX: u64 = 32 << 20;
-/// Bytes of one request at most.
+/// Bytes of one request.
+const REQUEST_MIN: u64 = 1 << 20;
 const REQUEST_MAX: u64 = 4 << 20;
 /// Requests to vaults at once.
 const FETCHING: usize = 16;
@@ -168,6 +169,11 @@ impl Ahead {
         }
     }
 
+    /// Bytes of one request for this pack, beside what somebody waits for: none if its reader jumps about.
+    pub(super) fn request_len(&self, no: PackNo) -> u64 {
+        self.trails().get(&no).filter(|trail| trail.run > 0).map_or(0, |trail| request_len(trail.window))
+    }
+
     /// Somebody had to wait for bytes of this pack.
     pub(super) fn waited(&self, no: PackNo) {
         if let Some(trail) = self.trails().get_mut(&no).filter(|trail| trail.run > 0) {
@@ -273,9 +279,13 @@ impl Ahead {
 
 /// A window in requests: several at once, and few.
 fn requests(bytes: Range<u64>, window: u64) -> impl Iterator<Item = Range<u64>> {
-    let len = (window / 4).next_multiple_of(GRID).clamp(GRID, REQUEST_MAX);
+    let len = request_len(window);
     let starts = (bytes.start..bytes.end).step_by(len as usize);
     starts.map(move |start| start..(start + len).min(bytes.end))
+}
+
+fn request_len(window: u64) -> u64 {
+    (window / 4).next_multiple_of(GRID).clamp(REQUEST_MIN, REQUEST_MAX)
 }
 
 fn batches(frames: Range<u32>) -> impl Iterator<Item = Range<u32>> {
@@ -318,8 +328,8 @@ mod tests {
     #[test]
     fn a_window_is_a_few_requests_on_the_grid() {
         let all: Vec<_> = requests(0..WINDOW_MIN, WINDOW_MIN).collect();
-        assert_eq!(all.len(), 4);
-        assert!(all.iter().all(|r| r.start % GRID == 0 && r.end - r.start == GRID));
+        assert_eq!(all.len(), 2);
+        assert!(all.iter().all(|r| r.start % GRID == 0 && r.end - r.start == REQUEST_MIN));
         let long: Vec<_> = requests(0..WINDOW_MAX, WINDOW_MAX).collect();
         assert_eq!((long.len(), long[0].end), (8, REQUEST_MAX));
         assert_eq!(batches(3..10).collect::<Vec<_>>(), [3..7, 7..10]);

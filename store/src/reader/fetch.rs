@@ -106,12 +106,15 @@ impl Fetcher {
     }
 
     /// Bytes `range` of a pack, and whether they had to be waited for.
+    ///
+    /// A request goes on for `more` bytes after the range: what somebody who reads in order wants next.
     pub(super) fn fetch(
         &self,
         vault: VaultNo,
         name: &ObjectName,
         pack: &PackEntry,
         range: Range<u64>,
+        more: u64,
         deadline: Deadline,
     ) -> Result<(Vec<u8>, bool), StoreError> {
         let wanted = blocks_of(&range);
@@ -119,7 +122,8 @@ impl Fetcher {
         let mut waited = false;
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
-            let Some(flight) = self.claim(vault, pack, first..wanted.end, deadline)? else { continue };
+            let run = first..wanted.end + (more / GRID) as u32;
+            let Some(flight) = self.claim(vault, pack, run, deadline)? else { continue };
             let run = flight.blocks.clone();
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)
@@ -223,7 +227,7 @@ impl Fetcher {
     /// A pack of which more than a quarter is wanted is fetched to its end.
     fn widen(&self, pack: &PackEntry, must: Range<u32>) -> Range<u32> {
         let all = pack.len.div_ceil(GRID) as u32;
-        if (must.end - must.start) * 4 > all { must.start..all } else { must }
+        if (must.end - must.start) * 4 > all { must.start..all } else { must.start..must.end.min(all) }
     }
 
     /// A whole pack, past the cache.
