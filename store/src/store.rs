@@ -20,7 +20,7 @@ pub use settings::{Settings, VaultSetting};
 pub(crate) use vaults::of_vault;
 pub use vaults::{prove_ours, refresh_vault};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -299,9 +299,11 @@ impl Store {
         Chunker::new(&self.config.chunker, self.sealer.gear_table())
     }
 
-    /// All points, ascending by start. Cheap enough to be asked each second: decoded points are kept.
+    /// All points, ascending by start. Decoded points are kept as long as the catalog knows them.
     pub fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
         let ids = self.catalog.point_ids()?;
+        let known: HashSet<_> = ids.iter().map(|(id, _, _)| *id).collect();
+        self.decoded.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
         let mut points = Vec::with_capacity(ids.len());
         for (id, _, _) in ids {
             if let Some(row) = self.catalog.point(&id)? {

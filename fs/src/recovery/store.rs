@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::StoreError;
-use holdfast_store::id::ChunkId;
+use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::reader::{Reader, Tier};
 use holdfast_store::seal::ChunkType;
 use holdfast_store::store::{Store, StoredPoint};
@@ -38,10 +38,14 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 
 type ListKey = [u8; 32];
 
+/// A point, whether it is in staging, and in how many vaults.
+type PointId = (RecoveryPointId, bool, u32);
+
 /// Answers from a store.
 #[derive(Debug)]
 pub struct StoreRecovery {
     store: Arc<Store>,
+    points: Mutex<(Vec<PointId>, Vec<StoredPoint>)>,
     pages: Arc<PageCache>,
     lists: Mutex<LruCache<ListKey, ContentReader>>,
     sizes: Mutex<LruCache<ListKey, u64>>,
@@ -52,6 +56,7 @@ impl StoreRecovery {
     pub fn new(store: Arc<Store>) -> Self {
         Self {
             store,
+            points: Mutex::default(),
             pages: Arc::new(PageCache::new(PAGE_CACHE_BYTES)),
             lists: Mutex::new(LruCache::new(LISTS_KEPT)),
             sizes: Mutex::new(LruCache::new(SIZES_KEPT)),
@@ -145,8 +150,14 @@ impl StoreRecovery {
 }
 
 impl Recovery for StoreRecovery {
+    /// As long as there are the same points, nothing but their ids is read.
     fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
-        self.store.points()
+        let ids = self.store.catalog().point_ids()?;
+        let mut known = lock(&self.points);
+        if known.0 != ids {
+            *known = (ids, self.store.points()?);
+        }
+        Ok(known.1.clone())
     }
 
     fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal> {
