@@ -339,8 +339,9 @@ impl Reader {
     fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
         match self.fetcher.best_first(&map.row.vaults).first() {
-            Some(vault) if !map.row.staged => {
-                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes)
+            Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {
+                let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
+                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes, deadline)
             }
             _ => Ok(()),
         }

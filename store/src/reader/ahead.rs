@@ -13,6 +13,7 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use lru::LruCache;
@@ -39,6 +40,8 @@ const REQUEST_MIN: u64 = 1 << 20;
 const REQUEST_MAX: u64 = 4 << 20;
 /// Requests to vaults at once.
 const FETCHING: usize = 16;
+/// A vault that takes longer is not read ahead from: whoever needs the bytes shall not wait for a request that hangs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Jobs that may wait; what does not fit is not done.
 const WAITING: usize = 256;
 

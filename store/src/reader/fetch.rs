@@ -153,13 +153,14 @@ impl Fetcher {
         name: &ObjectName,
         pack: &PackEntry,
         bytes: Range<u64>,
+        deadline: Deadline,
     ) -> Result<(), StoreError> {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
             let flight = self.claim_free(vault, pack, first..wanted.end);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
-                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), Deadline::NEVER)?;
+                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), deadline)?;
             }
         }
         Ok(())
@@ -248,13 +249,17 @@ impl Fetcher {
         found.ok_or_else(|| StoreError::NoWay { address: self.catalog.vault_address(vault) })
     }
 
+    /// Whether a vault did not answer a short while ago.
+    pub(super) fn is_away(&self, no: VaultNo) -> bool {
+        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.get(&no).is_some_and(|until| !until.passed(&*self.clock))
+    }
+
     /// These vaults in the order in which they are to be asked: those to which there is no way, and those that did not answer
     /// a short while ago, last.
     pub(super) fn best_first(&self, vaults: &[VaultNo]) -> Vec<VaultNo> {
-        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_away = |no: &VaultNo| away.get(no).is_some_and(|until| !until.passed(&*self.clock));
         let mut vaults = vaults.to_vec();
-        vaults.sort_by_key(|no| (!self.vaults.iter().any(|known| known.0 == *no), is_away(no)));
+        vaults.sort_by_key(|no| (!self.vaults.iter().any(|known| known.0 == *no), self.is_away(*no)));
         vaults
     }
 

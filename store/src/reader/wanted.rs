@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::{PackMap, Reader, Tier};
 use crate::cache::GRID;
 use crate::catalog::{PackNo, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::ChunkId;
 
@@ -158,10 +159,10 @@ impl Reader {
 
     fn fetch_from(&self, vault: VaultNo, map: &PackMap, bytes: &Range<u64>) -> Result<(), StoreError> {
         let entry = &map.row.entry;
-        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone())?;
+        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Deadline::NEVER)?;
         // What was on its way already may have failed.
         self.fetcher.settle(vault, entry, bytes);
-        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone())
+        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Deadline::NEVER)
     }
 
     /// Whether all bytes of a request are in the cache.

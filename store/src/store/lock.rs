@@ -10,7 +10,14 @@ use crate::error::StoreError;
 /// Holds a store for writing until dropped, or until the process ends in whatever way.
 #[derive(Debug)]
 pub struct StoreLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for StoreLock {
+    /// Closing is not enough: a child that another thread is just starting has the file, too, until it becomes another program.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl StoreLock {
@@ -33,6 +40,23 @@ impl StoreLock {
         // Who holds it is for people only; failing to say so is no reason to stop.
         let _ =
             file.set_len(0).and_then(|()| (&file).write_all(format!("{}\n", std::process::id()).as_bytes()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_when_it_is_dropped_although_a_child_still_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = StoreLock::take(dir.path(), "lock", true).unwrap();
+        let inherited = lock.file.try_clone().unwrap();
+        assert!(matches!(StoreLock::take(dir.path(), "lock", true), Err(StoreError::Locked { .. })));
+        drop(lock);
+        StoreLock::take(dir.path(), "lock", true).unwrap();
+        drop(inherited);
     }
 }
