@@ -42,8 +42,8 @@ pub use wanted::{BlockNo, Request, Wanted};
 /// Packs whose frame tables are kept: some 4 KB each.
 const PACK_MAPS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
-/// Which tier would answer for a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which tier would answer for a chunk, the nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Decoded, in memory.
     Memory,
@@ -140,6 +140,14 @@ impl PackMap {
         first..last.min(self.row.entry.frames.len())
     }
 
+    /// What frame `n` has of the raw bytes `start..end`.
+    fn cut(&self, n: usize, frame: &Bytes, start: u64, end: u64) -> Bytes {
+        let at = self.raw[n];
+        let from = start.saturating_sub(at) as usize;
+        let to = (end - at).min(frame.len() as u64) as usize;
+        frame.slice(from.min(to)..to)
+    }
+
     fn block_of(&self, frame: usize) -> Range<u64> {
         self.blocks[frame]..self.blocks[frame + 1]
     }
@@ -206,9 +214,7 @@ impl Reader {
         let mut raw = Vec::new();
         for n in map.frames_of(start, end) {
             let Ok(frame) = self.load_staged(&map, n) else { return Ok(false) };
-            let at = map.raw[n];
-            let (from, to) = (start.saturating_sub(at) as usize, (end - at).min(frame.len() as u64) as usize);
-            raw.extend_from_slice(frame.get(from..to).unwrap_or_default());
+            raw.extend_from_slice(&map.cut(n, &frame, start, end));
         }
         Ok(kind.chunk_types().iter().any(|of| self.sealer.chunk_id(*of, &raw) == *id))
     }
@@ -375,19 +381,13 @@ impl Reader {
         }
         let frames = map.frames_of(start, end);
         self.ahead.touched(&map, &frames);
-        let part = |n: usize, frame: &Bytes| {
-            let at = map.raw[n];
-            let from = start.saturating_sub(at) as usize;
-            let to = (end - at).min(frame.len() as u64) as usize;
-            frame.slice(from..to)
-        };
         if frames.len() == 1 {
             let n = frames.start;
-            return Ok(part(n, &self.frame(&map, n, deadline)?));
+            return Ok(map.cut(n, &self.frame(&map, n, deadline)?, start, end));
         }
         let mut out = Vec::with_capacity((end - start) as usize);
         for n in frames {
-            out.extend_from_slice(&part(n, &self.frame(&map, n, deadline)?));
+            out.extend_from_slice(&map.cut(n, &self.frame(&map, n, deadline)?, start, end));
         }
         Ok(out.into())
     }

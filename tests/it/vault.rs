@@ -152,6 +152,17 @@ fn the_recovery_words_bring_a_store_back_and_a_wrong_secret_makes_nothing() {
     compare(&source, &stranger.path("back")).assert_none();
 }
 
+/// A machine that recovered from a vault in `cloud` what another, which is gone, had put there.
+fn stranger_to(cloud: &Cloud) -> Machine {
+    let machine = Machine::with_store();
+    let source = machine.path("source");
+    build(&source);
+    let url = cloud.url();
+    Ran::of(&mut online(&machine, &["vault", "add", &url])).expect_code(0);
+    Ran::of(online(&machine, &["backup", "--online"]).arg(&source)).expect_code(0);
+    recovered(&url)
+}
+
 #[test]
 fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothing() {
     let test = "a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothing";
@@ -159,13 +170,7 @@ fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothin
         return;
     }
     let Some(cloud) = Cloud::start("ranges") else { return };
-    let machine = Machine::with_store();
-    let source = machine.path("source");
-    build(&source);
-    let url = cloud.url();
-    Ran::of(&mut online(&machine, &["vault", "add", &url])).expect_code(0);
-    Ran::of(online(&machine, &["backup", "--online"]).arg(&source)).expect_code(0);
-    let stranger = recovered(&url);
+    let stranger = stranger_to(&cloud);
     let id = latest_id(&stranger);
     let cost = || {
         let requests = [Verb::Get, Verb::List, Verb::Stat].map(|verb| cloud.proxy.count(verb));
@@ -207,13 +212,7 @@ fn without_its_vault_a_store_reads_what_is_local_and_asks_again_when_the_vault_i
         return;
     }
     let Some(cloud) = Cloud::start("outage") else { return };
-    let machine = Machine::with_store();
-    let source = machine.path("source");
-    build(&source);
-    let url = cloud.url();
-    Ran::of(&mut online(&machine, &["vault", "add", &url])).expect_code(0);
-    Ran::of(online(&machine, &["backup", "--online"]).arg(&source)).expect_code(0);
-    let stranger = recovered(&url);
+    let stranger = stranger_to(&cloud);
     let far = latest_id(&stranger);
     let mine = stranger.path("mine");
     std::fs::create_dir(&mine).unwrap();

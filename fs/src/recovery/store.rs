@@ -136,9 +136,7 @@ impl StoreRecovery {
             let mut farthest = None;
             for item in list.extents(attempt, 0, attempt.deadline) {
                 if let Extent::Data { id, .. } = item?.1 {
-                    let tier = attempt.reader.tier(&id)?;
-                    farthest =
-                        Some(farthest.map_or(tier, |far| if rank(tier) > rank(far) { tier } else { far }));
+                    farthest = farthest.max(Some(attempt.reader.tier(&id)?));
                 }
                 if farthest == Some(Tier::Vault) {
                     break;
@@ -294,15 +292,6 @@ fn list_key(content: &Content) -> Option<ListKey> {
     match content {
         Content::Inline(_) => None,
         Content::Paged { .. } => Some(content.fingerprint()),
-    }
-}
-
-fn rank(tier: Tier) -> u8 {
-    match tier {
-        Tier::Memory => 0,
-        Tier::Staging => 1,
-        Tier::Cache => 2,
-        Tier::Vault => 3,
     }
 }
 

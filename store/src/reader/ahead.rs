@@ -37,7 +37,7 @@ const WINDOW_MIN: u64 = 2 << 20;
 const WINDOW_MAX: u64 = 32 << 20;
 /// Bytes of one request.
 const REQUEST_MIN: u64 = 1 << 20;
-const REQUEST_MAX: u64 = 4 << 20;
+pub(super) const REQUEST_MAX: u64 = 4 << 20;
 /// Requests to vaults at once.
 const FETCHING: usize = 16;
 /// A vault that takes longer is not read ahead from: whoever needs the bytes shall not wait for a request that hangs.
@@ -164,9 +164,7 @@ impl Ahead {
             return;
         };
         if trail.step(&frames) {
-            let mut ahead = *trail;
-            let jobs = self.jobs(map, &mut ahead);
-            *trail = ahead;
+            let jobs = self.jobs(map, trail);
             drop(trails);
             jobs.into_iter().for_each(|job| self.submit(job));
         }
@@ -195,15 +193,14 @@ impl Ahead {
             jobs.push(Job::Learn(no));
         }
         let all = map.row.entry.frames.len() as u32;
-        let (mut frames, mut bytes) = (0, 0);
+        let mut bytes = 0;
         if !map.row.staged && self.window_max > 0 {
             let at = map.block_of(trail.next.min(all).saturating_sub(1) as usize).end;
             let (fetch, more) = trail.fetch(at, map.row.entry.len);
             jobs.extend(requests(fetch, trail.window).map(|bytes| Job::Fetch(no, bytes)));
             bytes = more;
         }
-        let (decode, more) = trail.decode(all);
-        frames = frames.max(more);
+        let (decode, frames) = trail.decode(all);
         jobs.extend(batches(decode).map(|frames| Job::Decode(no, frames)));
         if (frames > 0 || bytes > 0) && !std::mem::replace(&mut trail.passed_on, true) {
             jobs.push(Job::Next { after: no, frames, bytes, window: trail.window });

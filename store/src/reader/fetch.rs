@@ -61,7 +61,8 @@ impl Drop for Flight<'_> {
     }
 }
 
-fn blocks_of(range: &Range<u64>) -> Range<u32> {
+/// Blocks of the grid that bytes of a pack touch.
+pub(super) fn blocks_of(range: &Range<u64>) -> Range<u32> {
     (range.start / GRID) as u32..range.end.div_ceil(GRID) as u32
 }
 

@@ -7,15 +7,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::ahead::REQUEST_MAX;
+use super::fetch::blocks_of;
 use super::{PackMap, Reader, Tier};
 use crate::cache::GRID;
 use crate::catalog::{PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::ChunkId;
-
-/// Bytes of one request at most.
-const REQUEST_MAX: u64 = 4 << 20;
 
 /// A block of a pack, by number on the grid.
 pub type BlockNo = (PackNo, u32);
@@ -112,10 +111,6 @@ impl PackWanted {
         let len = map.row.entry.len;
         Self { len, blocks: vec![false; len.div_ceil(GRID) as usize] }
     }
-}
-
-fn blocks_of(bytes: &Range<u64>) -> Range<u32> {
-    (bytes.start / GRID) as u32..bytes.end.div_ceil(GRID) as u32
 }
 
 fn range_of(block: u32, len: u64) -> Range<u64> {

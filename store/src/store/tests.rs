@@ -167,6 +167,15 @@ fn ingest_tree(session: &Session<'_>, files: &Tree) -> Result<Node, StoreError> 
 }
 
 fn restore(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
+    restore_by(store, point, |id, _| store.reader().chunk(ChunkType::Data, id, Deadline::NEVER))
+}
+
+/// All files of a point, their chunks read by `read`, from id and length.
+fn restore_by(
+    store: &Store,
+    point: &StoredPoint,
+    read: impl Fn(&ChunkId, u32) -> Result<Bytes, StoreError>,
+) -> Result<Tree, StoreError> {
     let tree = point.point.root.subtree.unwrap().tree;
     let mut files = Tree::new();
     for node in Directory::open(store.pages(), &tree, Deadline::NEVER)?.entries_at(0, Deadline::NEVER)? {
@@ -174,8 +183,8 @@ fn restore(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
         let Some(Content::Inline(extents)) = &node.content else { panic!("small files") };
         let mut bytes = Vec::new();
         for extent in extents {
-            let Extent::Data { id, .. } = extent else { panic!("no holes") };
-            bytes.extend_from_slice(&store.reader().chunk(ChunkType::Data, id, Deadline::NEVER)?);
+            let Extent::Data { id, len } = extent else { panic!("no holes") };
+            bytes.extend_from_slice(&read(id, *len)?);
         }
         files.insert(String::from_utf8(node.name.clone()).unwrap(), bytes);
     }

@@ -104,11 +104,6 @@ impl Entries {
     pub fn position(&self) -> u64 {
         self.position
     }
-
-    /// For a listing that is kept from one request to the next.
-    pub fn set_deadline(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
-    }
 }
 
 impl Iterator for Entries {

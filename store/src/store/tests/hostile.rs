@@ -9,19 +9,7 @@ use crate::reclaim::{self, Place};
 
 /// As a mount reads: ranges of chunks, vouched for by seals alone.
 fn restore_by_ranges(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
-    let tree = point.point.root.subtree.unwrap().tree;
-    let mut files = Tree::new();
-    for node in Directory::open(store.pages(), &tree, Deadline::NEVER)?.entries_at(0, Deadline::NEVER)? {
-        let node = node?;
-        let Some(Content::Inline(extents)) = &node.content else { panic!("small files") };
-        let mut bytes = Vec::new();
-        for extent in extents {
-            let Extent::Data { id, len } = extent else { panic!("no holes") };
-            bytes.extend_from_slice(&store.reader().chunk_range(id, 0..*len, Deadline::NEVER)?);
-        }
-        files.insert(String::from_utf8(node.name.clone()).unwrap(), bytes);
-    }
-    Ok(files)
+    restore_by(store, point, |id, len| store.reader().chunk_range(id, 0..len, Deadline::NEVER))
 }
 
 pub(super) fn delete_catalog(dir: &Path) {
