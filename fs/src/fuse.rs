@@ -30,6 +30,7 @@ use fuser::{
 
 use crate::error::FsError;
 use crate::layout::Change;
+use crate::offer::Offers;
 use crate::pool::{Pool, Reply, guarded, log_trouble};
 use crate::recovery::{Patience, Seek};
 use crate::view::{Detail, View, sized};
@@ -66,16 +67,17 @@ const LIST_ENTRIES_MAX: usize = 1024;
 pub struct Fuse {
     view: Arc<View>,
     pool: Arc<Pool>,
+    offers: Arc<Offers>,
     no_open: bool,
     no_opendir: bool,
     fitted: Arc<AtomicUsize>,
 }
 
 impl Fuse {
-    /// Answers for `view`, slow things through `pool`.
-    pub fn new(view: Arc<View>, pool: Arc<Pool>) -> Self {
+    /// Answers for `view`, slow things through `pool`; what is read tells `offers` what may be read next.
+    pub fn new(view: Arc<View>, pool: Arc<Pool>, offers: Arc<Offers>) -> Self {
         let fitted = Arc::new(AtomicUsize::new(LIST_ENTRIES_MIN));
-        Self { view, pool, no_open: false, no_opendir: false, fitted }
+        Self { view, pool, offers, no_open: false, no_opendir: false, fitted }
     }
 
     /// Tries with what is in memory, else moves to the pool.
@@ -195,8 +197,13 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
+        self.offers.asked(&self.view, ino.0, offset);
+        let offers = self.offers.clone();
         let work = move |view: &View, patience| view.read(ino.0, offset, size, patience);
-        self.answer(ino, reply, work, |_, reply, bytes| reply.data(&bytes));
+        self.answer(ino, reply, work, move |_, reply, bytes| {
+            reply.data(&bytes);
+            offers.answered(ino.0, offset, bytes.len() as u64);
+        });
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectory) {

@@ -29,6 +29,7 @@ use holdfast_store::clock::Clock;
 use nix::errno::Errno;
 
 use crate::fuse::{Fuse, invalidate};
+use crate::offer::Offers;
 use crate::pool::{Pool, PoolOptions};
 use crate::recovery::Recovery;
 use crate::view::View;
@@ -133,11 +134,13 @@ impl Mount {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let view = Arc::new(View::new(recovery, uid, gid).map_err(MountError::Store)?);
         let pool = Arc::new(Pool::start(pool_options(options), clock.clone()).map_err(MountError::Threads)?);
-        let fuse = Fuse::new(view.clone(), pool.clone());
+        let offers = Arc::new(Offers::default());
+        let fuse = Fuse::new(view.clone(), pool.clone(), offers.clone());
         let session = begin(&mountpoint, fuse, options)?;
         let ended = Arc::new(Ended::default());
         let id = table::top(&mountpoint)?.map(|entry| entry.id);
         let notifier = session.notifier();
+        offers.serve(view.clone(), notifier.clone()).map_err(MountError::Threads)?;
         let mount = Self { mountpoint, id, pool, view, ended, clock };
         mount.run(session)?;
         mount.follow_points(notifier)?;

@@ -23,6 +23,8 @@ pub use store::StoreRecovery;
 pub enum Patience {
     /// Only what is in memory.
     Now,
+    /// Only what lies on this machine, a second at most: for what nobody has asked for yet.
+    Here,
     /// Whatever it takes until then.
     Until(Deadline),
 }
@@ -39,7 +41,7 @@ pub enum Reach {
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Refusal {
-    /// It is not in memory; only with [`Patience::Now`].
+    /// It is farther away than asked for; never with [`Patience::Until`].
     Later(Reach),
     /// The store refused.
     Failed(StoreError),
@@ -74,6 +76,10 @@ pub trait Recovery: Send + Sync + 'static {
 
     /// Bytes `range` of a file, which lies within its size; holes are zeros.
     fn read(&self, content: &Content, range: Range<u64>, patience: Patience) -> Result<Bytes, Refusal>;
+
+    /// What is decoded together with the byte of a file at `at`, which lies within its size: a stretch that holds it. In a hole
+    /// that is nothing else.
+    fn stretch(&self, content: &Content, at: u64, patience: Patience) -> Result<Range<u64>, Refusal>;
 
     /// Where the next data or hole begins, from `offset` on, which lies within the file; `None` if there is none.
     fn seek(

@@ -51,6 +51,8 @@ struct State {
     directories: Behaviour,
     contents: Behaviour,
     reads: u64,
+    at_once: u64,
+    ahead: u64,
     asks: u64,
 }
 
@@ -86,6 +88,16 @@ impl MemoryRecovery {
     /// Patient requests for contents so far.
     pub fn reads(&self) -> u64 {
         self.state().reads
+    }
+
+    /// Attempts at contents with what is in memory so far: one for each request of the kernel.
+    pub fn attempts(&self) -> u64 {
+        self.state().at_once
+    }
+
+    /// Contents looked for that nobody had asked for, so far.
+    pub fn looked_ahead(&self) -> u64 {
+        self.state().ahead
     }
 
     /// Requests for directories and contents so far, patient or not.
@@ -143,7 +155,7 @@ impl MemoryRecovery {
         let mut state = self.state();
         state.asks += 1;
         loop {
-            let (behaviour, now) = (which(&state), patience == Patience::Now);
+            let (behaviour, now) = (which(&state), !matches!(patience, Patience::Until(_)));
             match behaviour {
                 Behaviour::Warm => return Ok(state),
                 Behaviour::Cold(_) if !now => return Ok(state),
@@ -192,8 +204,10 @@ impl Recovery for MemoryRecovery {
     }
 
     fn read(&self, content: &Content, range: Range<u64>, patience: Patience) -> Result<Bytes, Refusal> {
-        if patience != Patience::Now {
-            self.state().reads += 1;
+        match patience {
+            Patience::Now => self.state().at_once += 1,
+            Patience::Here => self.state().ahead += 1,
+            Patience::Until(_) => self.state().reads += 1,
         }
         let state = self.gate(|state| state.contents, patience)?;
         let mut out = BytesMut::new();
@@ -211,6 +225,12 @@ impl Recovery for MemoryRecovery {
             }
         }
         Ok(out.freeze())
+    }
+
+    fn stretch(&self, content: &Content, at: u64, patience: Patience) -> Result<Range<u64>, Refusal> {
+        let _state = self.gate(|state| state.contents, patience)?;
+        let found = extents(content).into_iter().rfind(|(start, _)| *start <= at);
+        Ok(found.map_or(at..at, |(start, extent)| start..start + extent.len()))
     }
 
     fn seek(

@@ -8,6 +8,7 @@
 //! goes on *after* a position. Inside a point the n-th entry (from 0) has position n + 3.
 
 mod attr;
+mod coming;
 mod list;
 mod xattr;
 
@@ -26,6 +27,7 @@ use crate::layout::{Change, Item, Layout, Root, Stands};
 use crate::recovery::{Patience, Recovery, Seek};
 
 pub use attr::{Attr, BLOCK_SIZE};
+pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
@@ -222,7 +224,7 @@ impl View {
         if bytes.len() as u64 == end - offset {
             return Ok(bytes);
         }
-        Err(FsError::Store(StoreError::corrupt("file", "its chunks do not add up to its size")))
+        Err(missing_content())
     }
 
     /// Where the next data or hole begins, from `offset` on.
@@ -371,6 +373,10 @@ fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
 fn missing(place: &Place) -> FsError {
     let detail = format!("it has no entry {} any more", place.ordinal);
     FsError::Store(StoreError::corrupt(format!("directory {}", place.folder.tree), detail))
+}
+
+fn missing_content() -> FsError {
+    FsError::Store(StoreError::corrupt("file", "its chunks do not add up to its size"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

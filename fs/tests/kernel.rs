@@ -192,6 +192,70 @@ fn a_second_walk_asks_nothing() {
     assert_eq!(bed.recovery.asks(), asked);
 }
 
+/// Waits for what the kernel is given unasked, which no answer tells of.
+fn given(bed: &Bed, contents: u64) {
+    eventually("contents that nobody asked for", || bed.recovery.looked_ahead() == contents);
+    SystemClock.pause(Duration::from_millis(100));
+}
+
+#[test]
+fn who_reads_a_directory_in_order_is_given_what_comes_next() {
+    let bytes = |n: usize| vec![n as u8; 1 + n * 977 % 9000];
+    let name = |n: usize| format!("d/{n:03}");
+    let Some(mut bed) = bed(|r| {
+        let files = (0..40).map(|n| r.file(&format!("{n:03}"), &[Part::Data(bytes(n))]));
+        vec![r.directory("d", files.collect())]
+    }) else {
+        return;
+    };
+    let read = |n: usize| assert_eq!(fs::read(bed.at(&name(n))).unwrap(), bytes(n), "{n}");
+    fs::read_dir(bed.at("d")).unwrap().for_each(|entry| drop(entry.unwrap()));
+    read(0);
+    read(1);
+    given(&bed, 7);
+    assert_eq!(bed.recovery.attempts(), 2);
+    (2..6).for_each(read);
+    assert_eq!(bed.recovery.attempts(), 2, "the kernel has them");
+    read(6);
+    given(&bed, 7 + 15);
+    assert_eq!(bed.recovery.attempts(), 3, "the one left out says how far the reader came");
+    (7..40).for_each(read);
+    given(&bed, 7 + 15 + 14);
+    let asked = bed.recovery.attempts();
+    assert!(asked <= 5, "{asked} requests for 40 files");
+    assert_eq!(bed.unmount(), Unmounted::Cleanly);
+}
+
+#[test]
+fn who_jumps_about_in_a_file_is_given_what_was_decoded_for_him() {
+    const CHUNK: usize = 70_001;
+    let bytes: Vec<u8> = (0..40 * CHUNK).map(|n| (n / 7) as u8).collect();
+    let Some(mut bed) = bed(|r| {
+        let parts: Vec<_> = bytes.chunks(CHUNK).map(|part| Part::Data(part.to_vec())).collect();
+        vec![r.file("image", &parts)]
+    }) else {
+        return;
+    };
+    let image = File::open(bed.at("image")).unwrap();
+    nix::fcntl::posix_fadvise(&image, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
+    let read = |at: usize, len: usize| {
+        let mut found = vec![0; len];
+        image.read_exact_at(&mut found, at as u64).unwrap();
+        assert!(found == bytes[at..at + len], "{at}");
+    };
+    let chunk = |n: usize| (n * CHUNK).next_multiple_of(4096)..(n + 1) * CHUNK / 4096 * 4096;
+    let before = bed.recovery.attempts();
+    read(chunk(30).start + 8192, 100);
+    eventually("the rest of the chunk", || bed.recovery.attempts() == before + 3);
+    SystemClock.pause(Duration::from_millis(100));
+    read(chunk(30).start, chunk(30).len());
+    assert_eq!(bed.recovery.attempts(), before + 3, "nothing is asked for twice");
+    read(39 * CHUNK, CHUNK);
+    read(0, bytes.len());
+    drop(image);
+    assert_eq!(bed.unmount(), Unmounted::Cleanly);
+}
+
 #[test]
 fn extended_attributes_are_read_by_name_and_ours_are_not_listed() {
     let Some(bed) = bed(|r| {

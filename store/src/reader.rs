@@ -271,6 +271,17 @@ impl Reader {
             .all(|n| self.frames.has(&(location.pack, n as u32)))
     }
 
+    /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.
+    pub fn decoded_with(&self, id: &ChunkId, at: u32) -> Result<Range<u32>, StoreError> {
+        let location = self.find(id)?;
+        let map = self.pack_map(location.pack)?;
+        let start = u64::from(location.start);
+        let frames = map.frames_of(start + u64::from(at), start + u64::from(at) + 1);
+        let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
+        let within = |raw: u64| raw.saturating_sub(start).min(u64::from(location.len)) as u32;
+        Ok(within(from)..within(to))
+    }
+
     /// What the reader did so far.
     pub fn stats(&self) -> ReaderStats {
         let (vault_requests, vault_bytes) = self.fetcher.stats();

@@ -36,6 +36,9 @@ const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// What is in memory is there at once, unless it was let go of a moment ago.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
+/// What lies on this machine is there soon.
+const SOON: Duration = Duration::from_secs(1);
+
 type ListKey = [u8; 32];
 
 /// A point, whether it is in staging, and in how many vaults.
@@ -64,17 +67,14 @@ impl StoreRecovery {
     }
 
     fn attempt(&self, patience: Patience) -> Arc<Attempt> {
-        let deadline = match patience {
-            Patience::Until(deadline) => deadline,
-            Patience::Now => Deadline::after(&**self.store.clock(), AT_ONCE),
+        let within = |time| Deadline::after(&**self.store.clock(), time);
+        let (farthest, deadline) = match patience {
+            Patience::Now => (Tier::Memory, within(AT_ONCE)),
+            Patience::Here => (Tier::Cache, within(SOON)),
+            Patience::Until(deadline) => (Tier::Vault, deadline),
         };
         let reader = self.store.reader().clone();
-        Arc::new(Attempt {
-            reader,
-            at_once: patience == Patience::Now,
-            deadline,
-            refused: AtomicU8::new(ALLOWED),
-        })
+        Arc::new(Attempt { reader, farthest, deadline, refused: AtomicU8::new(ALLOWED) })
     }
 
     fn directory<T>(
@@ -191,6 +191,20 @@ impl Recovery for StoreRecovery {
         attempt.end(read)
     }
 
+    fn stretch(&self, content: &Content, at: u64, patience: Patience) -> Result<Range<u64>, Refusal> {
+        let attempt = self.attempt(patience);
+        let parts = self.parts(content, &(at..at.saturating_add(1)), &attempt);
+        let stretch = parts.and_then(|parts| match parts.first() {
+            Some((Extent::Data { id, .. }, range)) => {
+                let within = attempt.reader.decoded_with(id, range.start as u32)?;
+                let begin = at - range.start;
+                Ok(begin + u64::from(within.start)..begin + u64::from(within.end))
+            }
+            _ => Ok(at..at.saturating_add(1)),
+        });
+        attempt.end(stretch)
+    }
+
     fn seek(
         &self,
         content: &Content,
@@ -233,7 +247,7 @@ impl Recovery for StoreRecovery {
 /// One request's way to the read engine.
 struct Attempt {
     reader: Arc<Reader>,
-    at_once: bool,
+    farthest: Tier,
     deadline: Deadline,
     refused: AtomicU8,
 }
@@ -243,12 +257,15 @@ const TOO_FAR: u8 = 1;
 const MUCH_TOO_FAR: u8 = 2;
 
 impl Attempt {
-    /// Refuses what is not in memory, if there is no patience for it, and notes how far it is.
+    /// Refuses what is farther away than there is patience for, and notes how far it is.
     fn allow(&self, id: &ChunkId, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
-        if !self.at_once || warm() {
+        if self.farthest == Tier::Vault || warm() {
             return Ok(());
         }
         let far = matches!(self.reader.tier(id), Ok(Tier::Vault));
+        if !far && self.farthest >= Tier::Cache {
+            return Ok(());
+        }
         self.refused.store(if far { MUCH_TOO_FAR } else { TOO_FAR }, Ordering::Relaxed);
         Err(StoreError::Timeout { what: "memory".to_owned() })
     }
@@ -274,7 +291,9 @@ impl Attempt {
             (Ok(value), _) => Ok(value),
             (Err(_), TOO_FAR) => Err(Refusal::Later(Reach::Local)),
             (Err(_), MUCH_TOO_FAR) => Err(Refusal::Later(Reach::Vault)),
-            (Err(StoreError::Timeout { .. }), _) if self.at_once => Err(Refusal::Later(Reach::Vault)),
+            (Err(StoreError::Timeout { .. }), _) if self.farthest < Tier::Vault => {
+                Err(Refusal::Later(Reach::Vault))
+            }
             (Err(error), _) => Err(Refusal::Failed(error)),
         }
     }
