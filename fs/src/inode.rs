@@ -43,15 +43,13 @@ const SEGMENT: u64 = 1 << 12;
 /// Forgotten nodes that can still be found by number: 65,536 records are about 6 MB.
 const TRAIL_RECORDS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
-/// Hashers for each kind of identity, made once: deriving the key is half of the work.
-static LAYOUT_NODE: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: layout node"));
-static LINKED_NODE: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: linked node"));
-static NODE: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: node"));
-static SEGMENT_BEGIN: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("holdfast mount: segment"));
+type Key = [u8; 32];
+
+/// A key for each kind of identity, derived once.
+static LAYOUT_NODE: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: layout node", &[]));
+static LINKED_NODE: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: linked node", &[]));
+static NODE: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: node", &[]));
+static SEGMENT_BEGIN: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: segment", &[]));
 
 /// Whether a number is one of the layout's (or of a point's root).
 pub fn is_layout(ino: u64) -> bool {
@@ -69,32 +67,32 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn finish(hasher: &blake3::Hasher, layout: u64) -> Self {
-        let seed = *hasher.finalize().as_bytes();
+    fn new(hash: blake3::Hash, layout: u64) -> Self {
+        let seed = *hash.as_bytes();
         Self { check: word(&seed, 0), seed, layout, first: word(&seed, 8) & LOW_BITS }
     }
 
     /// Of a directory or link above the points.
     pub fn of_layout(path: &[&[u8]]) -> Self {
-        let mut hasher = LAYOUT_NODE.clone();
+        let mut hasher = blake3::Hasher::new_keyed(&LAYOUT_NODE);
         path.iter().for_each(|part| put(&mut hasher, part));
-        Self::finish(&hasher, LAYOUT_BIT)
+        Self::new(hasher.finalize(), LAYOUT_BIT)
     }
 
     /// Of a node inside a point: the entry with `ordinal` before it in the directory with the number `parent`.
     pub fn of_node(root: &Root, (parent, ordinal): (u64, u64), node: &Node) -> Self {
         if node.links > 1 && node.kind != NodeKind::Directory && node.inode != 0 {
-            let mut hasher = LINKED_NODE.clone();
+            let mut hasher = blake3::Hasher::new_keyed(&LINKED_NODE);
             put_linked(&mut hasher, root, node);
-            return Self::finish(&hasher, 0);
+            return Self::new(hasher.finalize(), 0);
         }
-        let mut hasher = NODE.clone();
-        hasher.update(&parent.to_le_bytes());
-        put(&mut hasher, &node.name);
-        let mut segment = SEGMENT_BEGIN.clone();
-        segment.update(&parent.to_le_bytes()).update(&(ordinal / SEGMENT).to_le_bytes());
-        let begin = word(segment.finalize().as_bytes(), 0) & LOW_BITS & !(SEGMENT - 1);
-        Self { first: begin + ordinal % SEGMENT, ..Self::finish(&hasher, 0) }
+        // All at once: a listing does this for each entry, and a hasher is 2 KB to set up.
+        let parent = parent.to_le_bytes();
+        let segment = [parent, (ordinal / SEGMENT).to_le_bytes()].concat();
+        let begin = word(blake3::keyed_hash(&SEGMENT_BEGIN, &segment).as_bytes(), 0);
+        let begin = begin & LOW_BITS & !(SEGMENT - 1);
+        let hash = blake3::keyed_hash(&NODE, &[parent.as_slice(), node.name.as_slice()].concat());
+        Self { first: begin + ordinal % SEGMENT, ..Self::new(hash, 0) }
     }
 
     /// The `n`-th number this identity would like to have; 0 and [`ROOT`] never.
@@ -189,13 +187,13 @@ struct Record {
 /// Which numbers the kernel knows, and where their nodes lie.
 #[derive(Debug)]
 pub struct Table {
-    live: HashMap<u64, Record>,
+    live: HashMap<u64, Record, lru::DefaultHasher>,
     trail: LruCache<u64, Record>,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { live: HashMap::new(), trail: LruCache::new(TRAIL_RECORDS) }
+        Self { live: HashMap::default(), trail: LruCache::new(TRAIL_RECORDS) }
     }
 }
 

@@ -31,7 +31,7 @@ pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
-/// Nodes kept by number between the listing that met them and the reading that follows.
+/// Nodes kept by number between the requests about them.
 const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Nodes with more bytes of attributes than this are not kept: 4,096 of them stay below 40 MB.
@@ -183,7 +183,9 @@ impl View {
         let Some(tree) = tree_of(&inside.node)? else { return Err(FsError::NotFound) };
         let (ordinal, node) = self.recovery.find(&tree, name, patience)?.ok_or(FsError::NotFound)?;
         let folder = Arc::new(Folder { root: inside.root, parent, tree });
-        self.found(Place { folder, ordinal }, node, (Detail::All, patience))
+        let entry = self.found(Place { folder, ordinal }, &node, (Detail::All, patience))?;
+        self.keep(entry.attr.ino, &Arc::new(node));
+        Ok(entry)
     }
 
     /// Notes that the kernel was told this entry.
@@ -339,15 +341,12 @@ impl View {
     fn found(
         &self,
         place: Place,
-        node: Node,
+        node: &Node,
         (detail, patience): (Detail, Patience),
     ) -> Result<Entry, FsError> {
-        let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), &node);
+        let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), node);
         let ino = lock(&self.table).number(&identity);
-        let attr = Attr::of_node(ino, &node, self.stored(&node, detail, patience)?);
-        if detail == Detail::All {
-            self.keep(ino, &Arc::new(node));
-        }
+        let attr = Attr::of_node(ino, node, self.stored(node, detail, patience)?);
         let claim = Claim::Found(Box::new((identity, place)));
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
     }

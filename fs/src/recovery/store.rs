@@ -223,8 +223,10 @@ impl Recovery for StoreRecovery {
     /// Exact for files whose list is at most one level deep, which is up to some 30 GB. For longer ones the whole size
     /// is told: their lists take seconds to read from a vault, and `stat` must not.
     fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal> {
-        if content.depth() > 1 {
-            return Ok(size);
+        match content {
+            Content::Inline(extents) => return Ok(stored_of(extents)),
+            Content::Paged { depth, .. } if *depth > 1 => return Ok(size),
+            Content::Paged { .. } => {}
         }
         let key = list_key(content);
         if let Some(known) = key.and_then(|key| lock(&self.sizes).get(&key).copied()) {
@@ -242,6 +244,12 @@ impl Recovery for StoreRecovery {
         let attempt = self.attempt(patience);
         attempt.end(self.farthest(content, &attempt))
     }
+}
+
+/// Bytes of these extents that are not holes.
+fn stored_of(extents: &[Extent]) -> u64 {
+    let data = extents.iter().filter(|extent| matches!(extent, Extent::Data { .. }));
+    data.fold(0, |sum, extent| sum.saturating_add(extent.len()))
 }
 
 /// One request's way to the read engine.

@@ -65,10 +65,9 @@ impl View {
         let nodes = self.recovery.list(&tree, from, most.max(1), patience)?;
         let folder = Arc::new(inode::Folder { root: inside.root, parent: ino, tree });
         for (ordinal, node) in (from..).zip(nodes) {
-            let name = node.name.clone();
             let place = Place { folder: folder.clone(), ordinal };
-            let entry = self.found(place, node, (detail, patience))?;
-            listed.push(Listed { name, position: ordinal + DOTS + 1, entry });
+            let entry = self.found(place, &node, (detail, patience))?;
+            listed.push(Listed { name: node.name, position: ordinal + DOTS + 1, entry });
         }
         Ok(listed)
     }

@@ -21,6 +21,7 @@ use lru::LruCache;
 use super::{PackMap, Reader};
 use crate::cache::GRID;
 use crate::catalog::PackNo;
+use crate::pack::PackKind;
 
 /// Packs whose readers are remembered.
 const TRAILS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
@@ -163,11 +164,16 @@ impl Ahead {
             trails.put(map.row.no, Trail::beginning_at(frames.end));
             return;
         };
-        if trail.step(&frames) {
-            let jobs = self.jobs(map, trail);
-            drop(trails);
-            jobs.into_iter().for_each(|job| self.submit(job));
+        let mut jobs = Vec::new();
+        // Who walks a tree jumps about in its packs, and yet comes to all of their pages.
+        if map.row.entry.kind == PackKind::Tree && !std::mem::replace(&mut trail.learned, true) {
+            jobs.push(Job::Learn(map.row.no));
         }
+        if trail.step(&frames) {
+            jobs.extend(self.jobs(map, trail));
+        }
+        drop(trails);
+        jobs.into_iter().for_each(|job| self.submit(job));
     }
 
     /// Bytes of one request for this pack, beside what somebody waits for: none if its reader jumps about.
