@@ -237,6 +237,12 @@ impl Table {
         }
     }
 
+    /// The number of an identity that the kernel knows by it.
+    pub fn known(&self, identity: &Identity) -> Option<u64> {
+        let ino = self.number(identity);
+        self.live.contains_key(&ino).then_some(ino)
+    }
+
     /// Where the node with this number lies, if it is or was lately known.
     pub fn place(&self, ino: u64) -> Option<Place> {
         self.record(ino).map(|record| record.place.clone())

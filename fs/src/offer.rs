@@ -36,6 +36,9 @@ const OFFER_FILES_MIN: usize = 8;
 const OFFER_FILES_MAX: usize = 64;
 const OFFER_BYTES: u64 = 2 << 20;
 
+/// Entries looked at for one.
+const OFFER_ENTRIES: u64 = 1024;
+
 /// Larger files are not given: the kernel reads ahead in them by itself.
 const FILE_BYTES_MAX: u64 = 256 << 10;
 
@@ -241,15 +244,14 @@ impl Maker {
         let left_out = chosen.left_out(lock(&self.readers).trust);
         let mut front = chosen.front;
         for file in &chosen.files {
-            if Some(file.ordinal) == left_out || self.walk(directory).is_none_or(|w| file.ordinal <= w.last) {
-                continue;
-            }
+            let passed = self.walk(directory).is_none_or(|walk| file.ordinal <= walk.last);
+            let (Some(ino), false) = (file.ino, passed || Some(file.ordinal) == left_out) else { continue };
             let Ok(bytes) = self.view.content_here(file) else {
                 // The reader will ask for it himself.
                 front = file.ordinal;
                 break;
             };
-            self.give(file.ino, 0, &bytes);
+            self.give(ino, 0, &bytes);
         }
         let stage = match (front == chosen.front && chosen.all, left_out) {
             (true, left_out) => Stage::Done(left_out),
@@ -263,7 +265,7 @@ impl Maker {
     fn choose(&self, directory: u64, from: u64, files: usize) -> Result<Chosen, FsError> {
         let mut chosen = Chosen { files: Vec::new(), front: from, all: false };
         let mut bytes = 0;
-        while chosen.files.len() < files && bytes < OFFER_BYTES {
+        while chosen.files.len() < files && bytes < OFFER_BYTES && chosen.front - from < OFFER_ENTRIES {
             let listed = self.view.coming(directory, chosen.front, files)?;
             let Some(last) = listed.last() else {
                 chosen.all = true;
@@ -275,8 +277,8 @@ impl Maker {
                     chosen.front = file.ordinal;
                     break;
                 }
-                if (1..=FILE_BYTES_MAX).contains(&file.len()) {
-                    bytes += file.len();
+                if (1..=FILE_BYTES_MAX).contains(&file.room()) {
+                    bytes += file.room();
                     chosen.files.push(file);
                 }
             }

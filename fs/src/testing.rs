@@ -230,7 +230,10 @@ impl Recovery for MemoryRecovery {
     fn stretch(&self, content: &Content, at: u64, patience: Patience) -> Result<Range<u64>, Refusal> {
         let _state = self.gate(|state| state.contents, patience)?;
         let found = extents(content).into_iter().rfind(|(start, _)| *start <= at);
-        Ok(found.map_or(at..at, |(start, extent)| start..start + extent.len()))
+        Ok(match found {
+            Some((start, Extent::Data { len, .. })) => start..start + u64::from(len),
+            _ => at..at + 1,
+        })
     }
 
     fn seek(

@@ -11,25 +11,20 @@ use crate::recovery::Patience;
 /// Unit in which the kernel keeps bytes.
 const PAGE: u64 = 4096;
 
-/// A file in a directory that somebody reads through.
+/// An entry of a directory that somebody reads through.
 #[derive(Debug)]
 pub struct Coming {
-    /// Its number.
-    pub ino: u64,
+    /// Its number, if the kernel knows it.
+    pub ino: Option<u64>,
     /// Position among the entries of its directory, from 0.
     pub ordinal: u64,
     node: Node,
 }
 
 impl Coming {
-    /// Bytes of it; 0 for what is not a file.
-    pub fn len(&self) -> u64 {
-        if self.node.kind == NodeKind::File { self.node.size } else { 0 }
-    }
-
-    /// Whether there is nothing to read in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Bytes that the kernel may be given of it: none of what is not a file, or what it has not heard of.
+    pub fn room(&self) -> u64 {
+        if self.node.kind == NodeKind::File && self.ino.is_some() { self.node.size } else { 0 }
     }
 }
 
@@ -37,7 +32,7 @@ impl Coming {
 impl Coming {
     /// A file of so many bytes, for tests.
     pub fn sample(ordinal: u64, size: u64) -> Self {
-        Self { ino: ordinal, ordinal, node: Node { size, ..crate::testing::node("f", NodeKind::File) } }
+        Self { ino: Some(ordinal), ordinal, node: Node { size, ..crate::testing::node("f", NodeKind::File) } }
     }
 }
 
@@ -54,7 +49,7 @@ impl View {
         let nodes = self.recovery.list(&tree, from, most, Patience::Here)?;
         let table = lock(&self.table);
         let numbered = (from..).zip(nodes).map(|(ordinal, node)| {
-            let ino = table.number(&Identity::of_node(&inside.root, (directory, ordinal), &node));
+            let ino = table.known(&Identity::of_node(&inside.root, (directory, ordinal), &node));
             Coming { ino, ordinal, node }
         });
         Ok(numbered.collect())

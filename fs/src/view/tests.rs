@@ -379,3 +379,50 @@ fn absence_inside_a_point_lasts_and_above_it_does_not() {
         [Lifetime::Brief, Lifetime::Forever, Lifetime::Forever]
     );
 }
+
+#[test]
+fn files_that_come_next_can_be_given_only_if_the_kernel_has_heard_of_them() {
+    let f = fixture(|r| {
+        let file = |name: &str| r.file(name, &[Part::Data(name.as_bytes().repeat(9))]);
+        vec![file("a"), r.directory("b", vec![]), file("c"), file("d"), link("e", "a")]
+    });
+    let (a, d) = (find(&f.view, f.root, "a").unwrap(), find(&f.view, f.root, "d").unwrap());
+    assert_eq!((f.view.standing(a), f.view.standing(d)), (Some((f.root, 0)), Some((f.root, 3))));
+    let coming = f.view.coming(f.root, 1, 9).unwrap();
+    assert_eq!(
+        coming.iter().map(|c| (c.ordinal, c.ino)).collect::<Vec<_>>(),
+        [(1, None), (2, None), (3, Some(d)), (4, None)]
+    );
+    assert_eq!(coming.iter().map(Coming::room).collect::<Vec<_>>(), [0, 0, 9, 0]);
+    assert_eq!(f.view.content_here(&coming[2]).unwrap(), "ddddddddd");
+    f.view.forget(d, 1);
+    assert_eq!(f.view.coming(f.root, 3, 1).unwrap()[0].room(), 0, "it has forgotten");
+    assert!(f.view.coming(f.root, 5, 9).unwrap().is_empty());
+    f.recovery.contents(Behaviour::Cold(Reach::Vault));
+    assert!(f.view.content_here(&coming[2]).is_err(), "nobody waits for what nobody asked for");
+}
+
+#[test]
+fn beside_a_read_lie_whole_pages_of_what_was_decoded_for_it() {
+    // Chunks begin at 0, 10,000, 20,000 and 30,000; the last one ends at 33,000.
+    let bytes: Vec<u8> = (0..33_000).map(|n| (n / 3) as u8).collect();
+    let f = fixture(|r| {
+        let parts: Vec<_> = bytes.chunks(10_000).map(|part| Part::Data(part.to_vec())).collect();
+        vec![r.file("f", &parts), r.file("hole", &[Part::Hole(50_000)])]
+    });
+    let ino = find(&f.view, f.root, "f").unwrap();
+    let beside = |offset: u64, len: u64| -> Vec<(u64, u64)> {
+        let pieces = f.view.decoded_beside(ino, offset, len).unwrap();
+        pieces.iter().for_each(|(at, piece)| assert!(piece == &bytes[*at as usize..][..piece.len()]));
+        pieces.iter().map(|(at, piece)| (*at, piece.len() as u64)).collect()
+    };
+    assert_eq!(beside(12_288, 4096), [], "one page of the chunk is whole, and it was read");
+    assert_eq!(beside(0, 4096), [(4096, 4096)]);
+    assert_eq!(beside(4096, 4096), [(0, 4096)]);
+    assert_eq!(beside(30_000, 100), [(32_768, 232)], "the end of the file counts as a page");
+    assert_eq!(beside(24_576, 4096), [(20_480, 4096)]);
+    assert_eq!(beside(8192, 20_480), [(0, 8192)], "several chunks: what is left of the first and the last");
+    assert_eq!((beside(33_000, 5), beside(99_000, 5)), (vec![], vec![]));
+    let hole = find(&f.view, f.root, "hole").unwrap();
+    assert!(f.view.decoded_beside(hole, 8192, 4096).unwrap().is_empty());
+}
