@@ -231,7 +231,7 @@ impl Filesystem for Fuse {
     ) {
         let most = self.list_most();
         let work = move |view: &View, patience| view.list(ino.0, offset, most, Detail::All, patience);
-        let fitted = self.fitted.clone();
+        let (fitted, offers) = (self.fitted.clone(), self.offers.clone());
         self.answer(ino, reply, work, move |view, mut reply, listed| {
             let mut count = 0;
             for item in &listed {
@@ -247,6 +247,9 @@ impl Filesystem for Fuse {
                 fitted.store(count, Ordering::Relaxed);
             }
             reply.ok();
+            if listed.is_empty() {
+                offers.listed(ino.0);
+            }
         });
     }
 

@@ -6,7 +6,7 @@
 //!
 //! - Who reads the files of a directory in order (`cp`, `tar`, `rsync`, `grep -r`) is given the next ones. One of them is
 //!   left out: the request for it says that the reader came so far, and what it should be given next. Trust grows with each of these
-//!   requests, and with some of it the first read in a new directory is enough.
+//!   requests; with some of it the first read in a new directory is enough, and with more that it was listed.
 //! - Who jumps about in a file (a database, a disk image) is given the rest of what had to be decoded for him anyway.
 //!
 //! Only what lies on this machine is given, by a thread of its own: the kernel makes it wait while it asks for
@@ -76,8 +76,8 @@ enum Offer {
 /// Somebody who reads the files of a directory in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Walk {
-    /// Position of the file that was asked for last.
-    last: u64,
+    /// Position after the file that was asked for last.
+    next: u64,
     /// All before this position have been offered, or were passed over.
     front: u64,
     /// Files of the next offer.
@@ -114,9 +114,9 @@ impl Readers {
     fn began(&mut self, directory: u64, ordinal: u64) -> bool {
         let known = self.walks.get(&directory).copied();
         let Some(mut walk) = known.filter(|walk| walk.goes_on_at(ordinal)) else {
-            return self.begin(directory, ordinal);
+            return self.begin(directory, ordinal + 1);
         };
-        walk.last = ordinal;
+        walk.next = ordinal + 1;
         let more = match walk.stage {
             Stage::New => true,
             Stage::Awaiting(awaited) => ordinal >= awaited,
@@ -136,19 +136,24 @@ impl Readers {
         more
     }
 
-    fn begin(&mut self, directory: u64, ordinal: u64) -> bool {
+    /// A directory was listed to its end; whether an offer is to be made of what is in it.
+    fn listed(&mut self, directory: u64) -> bool {
+        self.trust >= TRUST_ENOUGH && self.begin(directory, 0)
+    }
+
+    fn begin(&mut self, directory: u64, next: u64) -> bool {
         let trusted = self.trust > 0;
         let files = if self.trust >= TRUST_ENOUGH { OFFER_FILES_MAX / 2 } else { OFFER_FILES_MIN };
         let stage = if trusted { Stage::Making } else { Stage::New };
         self.trust = self.trust.saturating_sub(1);
-        self.walks.put(directory, Walk { last: ordinal, front: ordinal + 1, files, stage });
+        self.walks.put(directory, Walk { next, front: next, files, stage });
         trusted
     }
 
     /// An offer was made; whether the next one is to be made at once.
     fn offered(&mut self, directory: u64, front: u64, stage: Stage) -> bool {
         let Some(walk) = self.walks.get_mut(&directory) else { return false };
-        let more = matches!(stage, Stage::Awaiting(awaited) if awaited <= walk.last && walk.last < front);
+        let more = matches!(stage, Stage::Awaiting(awaited) if awaited < walk.next && walk.next <= front);
         walk.front = front;
         walk.files = (walk.files * 2).min(OFFER_FILES_MAX);
         walk.stage = if more { Stage::Making } else { stage };
@@ -165,7 +170,7 @@ impl Readers {
 impl Walk {
     /// Whether a read of the file at this position may be the next one in order.
     fn goes_on_at(&self, ordinal: u64) -> bool {
-        self.stage == Stage::Making || (ordinal > self.last && ordinal <= self.front.saturating_add(GAP))
+        self.stage == Stage::Making || (ordinal >= self.next && ordinal <= self.front.saturating_add(GAP))
     }
 }
 
@@ -193,6 +198,13 @@ impl Offers {
             && let Some((directory, ordinal)) = view.standing(ino)
             && lock(&self.readers).began(directory, ordinal)
         {
+            self.submit(Offer::Next { directory });
+        }
+    }
+
+    /// A listing was answered with its end.
+    pub fn listed(&self, directory: u64) {
+        if lock(&self.readers).listed(directory) {
             self.submit(Offer::Next { directory });
         }
     }
@@ -239,12 +251,12 @@ impl Maker {
     /// Gives the next files of a directory; whether the reader is already where he should be given more.
     fn next(&self, directory: u64) -> Result<bool, FsError> {
         let Some(walk) = self.walk(directory) else { return Ok(false) };
-        let from = walk.front.max(walk.last + 1);
+        let from = walk.front.max(walk.next);
         let chosen = self.choose(directory, from, walk.files)?;
         let left_out = chosen.left_out(lock(&self.readers).trust);
         let mut front = chosen.front;
         for file in &chosen.files {
-            let passed = self.walk(directory).is_none_or(|walk| file.ordinal <= walk.last);
+            let passed = self.walk(directory).is_none_or(|walk| file.ordinal < walk.next);
             let (Some(ino), false) = (file.ino, passed || Some(file.ordinal) == left_out) else { continue };
             let Ok(bytes) = self.view.content_here(file) else {
                 // The reader will ask for it himself.

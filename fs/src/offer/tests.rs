@@ -15,7 +15,7 @@ fn read_on(readers: &mut Readers, positions: std::ops::Range<u64>, all: u64) -> 
         requests += 1;
         if readers.began(D, at) {
             let walk = *readers.walks.peek(&D).unwrap();
-            let from = walk.front.max(walk.last + 1);
+            let from = walk.front.max(walk.next);
             given_to = (from + walk.files as u64).min(all);
             left_out = (given_to < all).then_some(from + walk.files as u64 / 2);
             let stage = left_out.map_or(Stage::Done(None), Stage::Awaiting);
@@ -86,4 +86,18 @@ fn reads_far_from_where_the_last_one_ended_are_jumps() {
     assert!(readers.jumped(1, 9_000_000, 4096) && readers.jumped(1, 4_000_000, 4096));
     assert!(readers.jumped(2, 4096, 4096), "a file never read before");
     assert!(!readers.jumped(1, 4_004_096, 4096));
+}
+
+#[test]
+fn a_listing_is_enough_where_there_is_much_trust() {
+    let mut readers = Readers::new();
+    assert!(!readers.listed(1), "none yet");
+    readers.trust = TRUST_MAX;
+    let lists_only = (100..200).filter(|directory| readers.listed(*directory)).count();
+    assert_eq!(lists_only, (TRUST_MAX - TRUST_ENOUGH + 1) as usize, "who only lists is found out");
+    readers.trust = TRUST_MAX;
+    assert!(readers.listed(1));
+    readers.offered(1, 9, Stage::Done(Some(8)));
+    assert!(!readers.began(1, 8), "all of it was offered");
+    assert_eq!(readers.trust, TRUST_MAX, "the reader of what was left out is there");
 }
