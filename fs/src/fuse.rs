@@ -58,6 +58,9 @@ const BACKGROUND_READS: u16 = 64;
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
+/// `FS_IOC_GETFLAGS`, as programs of 64 and of 32 bits ask for it. The kernel asks for 4 bytes in either case.
+const GET_FLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
+
 /// Entries prepared for one answer of a listing; the number that fitted last time is the best guess.
 const LIST_ENTRIES_MIN: usize = 16;
 const LIST_ENTRIES_MAX: usize = 1024;
@@ -265,8 +268,9 @@ impl Filesystem for Fuse {
         self.answer(ino, reply, work, |_, reply, answer| reply::xattr(reply, answer));
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
-        let work = move |view: &View, patience| sized(view.xattr_names(ino.0, patience)?, size);
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
+        let root = request.uid() == 0;
+        let work = move |view: &View, patience| sized(view.xattr_names(ino.0, root, patience)?, size);
         self.answer(ino, reply, work, |_, reply, answer| reply::xattr(reply, answer));
     }
 
@@ -291,19 +295,24 @@ impl Filesystem for Fuse {
         self.answer(ino, reply, work, |_, reply, at| reply.offset(i64::try_from(at).unwrap_or(i64::MAX)));
     }
 
-    /// `ENOTTY`, as for a file without any; `ENOSYS` breaks the copying-up of overlays on older kernels.
+    /// Nothing but the flags that `lsattr` shows. The rest is `ENOTTY`, as for a file that has none; `ENOSYS` breaks the copying-up of
+    /// overlays on older kernels.
     fn ioctl(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         _: FileHandle,
         _: IoctlFlags,
-        _: u32,
+        command: u32,
         _: &[u8],
-        _: u32,
+        size: u32,
         reply: fuser::ReplyIoctl,
     ) {
-        reply.error(fuser::Errno::ENOTTY);
+        if !GET_FLAGS.contains(&command) || size as usize != size_of::<u32>() {
+            return reply.error(fuser::Errno::ENOTTY);
+        }
+        let work = move |view: &View, patience| view.flags(ino.0, patience);
+        self.answer(ino, reply, work, |_, reply, flags| reply.ioctl(0, &flags.to_ne_bytes()));
     }
 
     /// There is nothing to flush; the kernel need not ask again.

@@ -90,7 +90,8 @@ pub trait Recovery: Send + Sync + 'static {
         patience: Patience,
     ) -> Result<Option<u64>, Refusal>;
 
-    /// Bytes of a file of `size` bytes that do not lie in holes.
+    /// Bytes of a file of `size` bytes that do not lie in holes. Where that takes too long to find out, somewhat fewer than
+    /// `size`, as of a file with a hole.
     fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal>;
 
     /// The farthest tier that a whole read of the file would reach for; `None` if it has no bytes.

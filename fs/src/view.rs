@@ -166,10 +166,11 @@ impl View {
         Ok((entry.attr, entry.attr_lifetime))
     }
 
-    /// The entry `name` of the directory `parent`; of any node, `.` is itself, and `..` is the directory it is in.
+    /// The entry `name` of the directory `parent`; of any node, `.` is itself, and `..` is the directory it is in. `/` is itself as
+    /// well: so the kernel calls what it found by a handle and has no name of, when it asks whether that still holds.
     pub fn lookup(&self, parent: u64, name: &[u8], patience: Patience) -> Result<Entry, FsError> {
         match name {
-            b"." => return self.entry(parent, patience),
+            b"." | b"/" => return self.entry(parent, patience),
             b".." => return self.entry(self.parent(parent)?, patience),
             _ if name.len() > NAME_BYTES_MAX => return Err(FsError::NameTooLong),
             _ => {}
@@ -210,6 +211,18 @@ impl View {
         let node = self.node(ino, patience)?;
         match (&node.target, node.kind) {
             (Some(target), NodeKind::Symlink) => Ok(Bytes::copy_from_slice(target)),
+            _ => Err(FsError::WrongKind),
+        }
+    }
+
+    /// Flags of a file or directory inside a point, in the bits of `FS_IOC_GETFLAGS`, as far as a point keeps them.
+    pub fn flags(&self, ino: u64, patience: Patience) -> Result<u32, FsError> {
+        if self.is_folder(ino) {
+            return Ok(0);
+        }
+        let node = self.node(ino, patience)?;
+        match node.kind {
+            NodeKind::File | NodeKind::Directory => Ok(node.flags),
             _ => Err(FsError::WrongKind),
         }
     }

@@ -151,7 +151,7 @@ fn a_view_of_a_store_gives_back_what_was_put_in() {
         let odd = view.read(ino, 65_000, 1_000, LATER).unwrap();
         assert_eq!(odd, plain.get(65_000..66_000.min(plain.len())).unwrap_or_default());
         let stored: usize = stretches.iter().flatten().map(Vec::len).sum();
-        assert_eq!(view.attr(ino, LATER).unwrap().0.blocks, (stored as u64).div_ceil(512), "{name}");
+        assert_eq!(view.attr(ino, LATER).unwrap().0.blocks, (stored as u64).div_ceil(4096) * 8, "{name}");
     }
 }
 

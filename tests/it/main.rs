@@ -19,5 +19,6 @@ mod nasty;
 mod roundtrip;
 mod testkit;
 mod trouble;
+mod truth;
 mod vault;
 mod verbs;

@@ -37,6 +37,7 @@ replies!(
     ReplyDirectoryPlus,
     ReplyXattr,
     ReplyLseek,
+    ReplyIoctl,
     ReplyEmpty
 );
 

@@ -4,6 +4,8 @@
 //! refuses what is not in memory when there is no patience for it: so the same code answers both kinds of request.
 //! Pages of directories are parsed once and shared by all points; of long files the list page that was used last is kept.
 
+mod near;
+
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -23,6 +25,7 @@ use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek};
+use near::NearPages;
 
 /// Parsed pages of directories: about 25,000 entries.
 const PAGE_CACHE_BYTES: usize = 16 << 20;
@@ -32,6 +35,9 @@ const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Long files whose bytes outside holes are known.
 const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+
+/// The least that is missing from a file's size for it to be taken for one with holes.
+const HOLE_SOMEWHERE: u64 = 4096;
 
 /// What is in memory is there at once, unless it was let go of a moment ago.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -121,9 +127,14 @@ impl StoreRecovery {
         })
     }
 
-    fn sum_stored(&self, content: &Content, attempt: &Attempt) -> Result<u64, StoreError> {
+    fn sum_stored(
+        &self,
+        content: &Content,
+        pages: &dyn ChunkSource,
+        until: Deadline,
+    ) -> Result<u64, StoreError> {
         self.list_of(content, |list| {
-            let mut extents = list.extents(attempt, 0, attempt.deadline);
+            let mut extents = list.extents(pages, 0, until);
             extents.try_fold(0u64, |sum, item| match item?.1 {
                 Extent::Data { len, .. } => Ok(sum.saturating_add(u64::from(len))),
                 Extent::Hole { .. } => Ok(sum),
@@ -220,20 +231,25 @@ impl Recovery for StoreRecovery {
         attempt.end(found)
     }
 
-    /// Exact for files whose list is at most one level deep, which is up to some 30 GB. For longer ones the whole size
-    /// is told: their lists take seconds to read from a vault, and `stat` must not.
+    /// Exact for lists of one level, and for longer ones that are on this machine. Others take seconds to read from a vault, which
+    /// `stat` must not: such a file is told to have a hole *somewhere*, so that `cp` and `tar` look for where.
     fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal> {
-        match content {
-            Content::Inline(extents) => return Ok(stored_of(extents)),
-            Content::Paged { depth, .. } if *depth > 1 => return Ok(size),
-            Content::Paged { .. } => {}
+        if let Content::Inline(extents) = content {
+            return Ok(stored_of(extents));
         }
         let key = list_key(content);
         if let Some(known) = key.and_then(|key| lock(&self.sizes).get(&key).copied()) {
             return Ok(known);
         }
         let attempt = self.attempt(patience);
-        let sum = attempt.end(self.sum_stored(content, &attempt))?;
+        let must_be_near = content.depth() > 1;
+        let is_far = |id: &ChunkId| must_be_near && matches!(attempt.reader.tier(id), Ok(Tier::Vault));
+        let pages = NearPages::new(&*attempt, is_far);
+        let sum = self.sum_stored(content, &pages, attempt.deadline);
+        if pages.gave_up() {
+            return Ok(size.saturating_sub(HOLE_SOMEWHERE));
+        }
+        let sum = attempt.end(sum)?;
         if let Some(key) = key {
             lock(&self.sizes).put(key, sum);
         }

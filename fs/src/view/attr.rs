@@ -8,6 +8,9 @@ use crate::layout::{Folder, Link};
 /// What programs are told to read at once: a frame of a chunk, about.
 pub const BLOCK_SIZE: u32 = 128 * 1024;
 
+/// Bytes in which file systems give room to files, nearly all of them: `du` says of a point what it said of the source.
+const ROOM_UNIT: u64 = 4096;
+
 /// Attributes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
@@ -27,7 +30,7 @@ pub struct Attr {
     pub device: (u32, u32),
     /// Length in bytes.
     pub size: u64,
-    /// Bytes outside holes in units of 512, rounded up.
+    /// Bytes outside holes, rounded up to whole 4,096, in units of 512.
     pub blocks: u64,
     /// Last change of content; also shown as the time of last access, which is not kept.
     pub mtime: Timestamp,
@@ -47,7 +50,7 @@ impl Attr {
             gid: node.gid,
             device: node.device.unwrap_or_default(),
             size: node.size,
-            blocks: stored.div_ceil(512),
+            blocks: stored.div_ceil(ROOM_UNIT).saturating_mul(ROOM_UNIT / 512),
             mtime: node.mtime,
             ctime: node.ctime,
         }

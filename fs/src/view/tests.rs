@@ -183,7 +183,7 @@ fn hard_links_share_a_number_and_say_how_many_they_are() {
 
 #[test]
 fn dots_lead_to_the_directory_and_the_one_above() {
-    let f = fixture(|r| vec![r.directory("d", vec![])]);
+    let f = fixture(|r| vec![r.directory("d", vec![]), r.file("f", &[])]);
     let d = find(&f.view, f.root, "d").unwrap();
     let dots =
         |ino: u64| list(&f.view, ino, 9).iter().map(|item| item.entry.attr.ino).take(2).collect::<Vec<_>>();
@@ -192,6 +192,12 @@ fn dots_lead_to_the_directory_and_the_one_above() {
     assert_eq!(dots(f.root), [f.root, source]);
     assert_eq!(dots(ROOT), [ROOT, ROOT]);
     assert_eq!(f.view.lookup(f.root, b"..", NOW).unwrap().attr.ino, source);
+    // Of any node, and by the name that the kernel gives to what it found by a handle.
+    let file = find(&f.view, f.root, "f").unwrap();
+    for (ino, name) in [(file, &b"."[..]), (file, b"/"), (d, b"."), (d, b"/"), (ROOT, b"/")] {
+        assert_eq!(f.view.lookup(ino, name, NOW).unwrap().attr.ino, ino);
+    }
+    assert_eq!(f.view.lookup(file, b"..", NOW).unwrap().attr.ino, f.root);
     assert_eq!(f.view.lookup(ROOT, b"..", NOW).unwrap().attr.ino, ROOT);
 }
 
@@ -208,11 +214,23 @@ fn attributes_are_those_of_the_source() {
     let device = attr("dev");
     assert_eq!((device.mode, device.uid, device.device), (0o6755, 70_000, (8, 300)));
     assert_eq!((device.mtime, device.ctime), times);
-    assert_eq!((attr("sparse").size, attr("sparse").blocks), ((1 << 40) + 513, 2));
+    assert_eq!((attr("sparse").size, attr("sparse").blocks), ((1 << 40) + 513, 8));
     assert_eq!((attr("link").kind, attr("link").size), (NodeKind::Symlink, 8));
     let folder = f.view.attr(ROOT, NOW).unwrap();
     assert_eq!((folder.0.uid, folder.0.gid, folder.0.mode, folder.0.links), (5, 6, 0o555, 5));
     assert_eq!(folder.1, Lifetime::Brief);
+}
+
+#[test]
+fn flags_are_those_of_files_and_directories() {
+    let f = fixture(|r| {
+        let immutable = Node { flags: 0x10, ..r.file("f", &[]) };
+        let append_only = Node { flags: 0x20, ..r.directory("d", vec![]) };
+        vec![append_only, immutable, link("l", "f")]
+    });
+    let flags = |name| f.view.flags(find(&f.view, f.root, name).unwrap(), NOW);
+    assert_eq!((flags("f").unwrap(), flags("d").unwrap(), f.view.flags(ROOT, NOW).unwrap()), (0x10, 0x20, 0));
+    assert!(matches!(flags("l"), Err(FsError::WrongKind)));
 }
 
 #[test]
@@ -245,7 +263,7 @@ fn data_and_holes_are_found_by_seeking() {
 #[test]
 fn attributes_of_ours_answer_by_name_and_are_not_listed() {
     let f = fixture(|r| {
-        let xattrs = [("security.x", "1"), ("user.y", "")];
+        let xattrs = [("security.x", "1"), ("trusted.z", "2"), ("user.y", "")];
         let xattrs = xattrs.map(|(n, v)| Xattr { name: n.into(), value: v.into() }).to_vec();
         vec![
             r.file("empty", &[]),
@@ -257,7 +275,8 @@ fn attributes_of_ours_answer_by_name_and_are_not_listed() {
     let [ino, empty, lost, twin] =
         ["f", "empty", "lost", "twin"].map(|name| find(&f.view, f.root, name).unwrap());
     let get = |ino, name: &str| f.view.xattr(ino, name.as_bytes(), NOW);
-    assert_eq!(f.view.xattr_names(ino, NOW).unwrap(), b"security.x\0user.y\0");
+    assert_eq!(f.view.xattr_names(ino, true, NOW).unwrap(), b"security.x\0trusted.z\0user.y\0");
+    assert_eq!(f.view.xattr_names(ino, false, NOW).unwrap(), b"security.x\0user.y\0");
     assert_eq!(get(ino, "security.x").unwrap(), b"1");
     assert_eq!(get(ino, "user.y").unwrap(), b"");
     let id = point("h", "g", "s", NOON, 1).point.id.hex();
@@ -282,7 +301,7 @@ fn attributes_of_ours_answer_by_name_and_are_not_listed() {
     for (ino, name) in missing {
         assert!(matches!(get(ino, name), Err(FsError::NoAttribute)), "{name}");
     }
-    assert!(f.view.xattr_names(ROOT, NOW).unwrap().is_empty());
+    assert!(f.view.xattr_names(ROOT, true, NOW).unwrap().is_empty());
 }
 
 #[test]

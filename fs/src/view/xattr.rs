@@ -23,6 +23,9 @@ const CONTENT: &[u8] = b"user.holdfast.content";
 /// Where the bytes of a file are: `memory`, `staging`, `cache` or `vault`, the farthest of them.
 const TIER: &[u8] = b"user.holdfast.tier";
 
+/// Attributes that the kernel lets only the administrator read, and each file system has to hide from others.
+const TRUSTED: &[u8] = b"trusted.";
+
 /// Answer to a question about attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum XattrAnswer {
@@ -55,18 +58,16 @@ impl View {
         self.own_xattr(&inside, name, patience)
     }
 
-    /// Names of the source's extended attributes, each ended by a NUL.
-    pub fn xattr_names(&self, ino: u64, patience: Patience) -> Result<Vec<u8>, FsError> {
+    /// Names of the source's extended attributes, each ended by a NUL; `trusted.*` only for the `privileged`, who alone
+    /// can read them.
+    pub fn xattr_names(&self, ino: u64, privileged: bool, patience: Patience) -> Result<Vec<u8>, FsError> {
         if self.has_no_xattrs(ino) {
             return Ok(Vec::new());
         }
-        Ok(self
-            .inside(ino, patience)?
-            .node
-            .xattrs
-            .iter()
-            .flat_map(|x| x.name.iter().copied().chain([0]))
-            .collect())
+        let node = self.inside(ino, patience)?.node;
+        let names = node.xattrs.iter().map(|xattr| &xattr.name);
+        let shown = names.filter(|name| privileged || !name.starts_with(TRUSTED));
+        Ok(shown.flat_map(|name| name.iter().copied().chain([0])).collect())
     }
 
     fn has_no_xattrs(&self, ino: u64) -> bool {
