@@ -36,6 +36,9 @@ const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// What is in memory is there at once, unless it was let go of a moment ago.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
+/// Extents between two looks at the clock.
+const LOOK_EVERY: usize = 1024;
+
 type ListKey = [u8; 32];
 
 /// A point, whether it is in staging, and in how many vaults.
@@ -134,7 +137,11 @@ impl StoreRecovery {
     fn farthest(&self, content: &Content, attempt: &Attempt) -> Result<Option<Tier>, StoreError> {
         self.list_of(content, |list| {
             let mut farthest = None;
-            for item in list.extents(attempt, 0, attempt.deadline) {
+            for (n, item) in list.extents(attempt, 0, attempt.deadline).enumerate() {
+                // A list whose pages repeat each other has more extents than anybody could look at.
+                if n % LOOK_EVERY == 0 && attempt.deadline.passed(&**self.store.clock()) {
+                    return Err(StoreError::Timeout { what: "a long list of chunks".to_owned() });
+                }
                 if let Extent::Data { id, .. } = item?.1 {
                     farthest = farthest.max(Some(attempt.reader.tier(&id)?));
                 }
