@@ -23,6 +23,9 @@ use crate::vault::ObjectName;
 const LOOK: Duration = Duration::from_millis(200);
 /// A vault that did not answer is asked after the others for so long.
 const AWAY_FOR: Duration = Duration::from_secs(60);
+/// And so long is it waited for by whoever does not wait for ever: one file that cannot be had shall not cost as much as the one
+/// before. A vault that came back answers sooner.
+const AWAY_PATIENCE: Duration = Duration::from_secs(5);
 /// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
 const SHARE_MAX: Duration = Duration::from_secs(30);
 
@@ -273,6 +276,16 @@ impl Fetcher {
         Deadline::after(&*self.clock, share.min(SHARE_MAX))
     }
 
+    /// How long a vault is waited for: briefly, if it did not answer a short while ago.
+    fn patience_with(&self, vault: VaultNo, deadline: Deadline) -> Deadline {
+        match deadline.left(&*self.clock) {
+            Some(left) if left > AWAY_PATIENCE && self.is_away(vault) => {
+                Deadline::after(&*self.clock, AWAY_PATIENCE)
+            }
+            _ => deadline,
+        }
+    }
+
     /// Bytes of an object in a vault, noting whether the vault answers.
     fn get_range(
         &self,
@@ -282,7 +295,8 @@ impl Fetcher {
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
         let transfer = self.transfer(vault)?;
-        let got = transfer.get_range(name, range, deadline);
+        let patience = self.patience_with(vault, deadline);
+        let got = transfer.get_range(name, range, patience);
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match got {
             Ok(bytes) => {
@@ -292,7 +306,8 @@ impl Fetcher {
                 Ok(bytes)
             }
             Err(source) => {
-                if source.is_transient() {
+                // Who was in a hurry because it is away does not make it so for longer.
+                if source.is_transient() && patience == deadline {
                     away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
                 }
                 Err(StoreError::Vault { vault: transfer.address(), source })
