@@ -127,7 +127,7 @@ impl Fetcher {
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
             let run = first..wanted.end + (more / GRID) as u32;
-            let Some(flight) = self.claim(vault, pack, run, deadline)? else { continue };
+            let Some(flight) = self.claim(vault, pack, run, deadline) else { continue };
             let run = flight.blocks.clone();
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)
@@ -191,29 +191,30 @@ impl Fetcher {
         blocks.iter().position(Option::is_none).map(|i| wanted.start + i as u32)
     }
 
-    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done.
+    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done. Whoever has a
+    /// deadline waits for another for half of his time and then asks himself: the other one's connection may be dead.
     fn claim(
         &self,
         vault: VaultNo,
         pack: &PackEntry,
         must: Range<u32>,
         deadline: Deadline,
-    ) -> Result<Option<Flight<'_>>, StoreError> {
+    ) -> Option<Flight<'_>> {
         let first = (vault, pack.id, must.start);
+        let half = deadline.left(&*self.clock).map(|left| Deadline::after(&*self.clock, left / 2));
         let mut flying = self.flying();
         if !flying.contains(&first) {
             drop(flying);
-            return Ok(self.claim_free(vault, pack, self.widen(pack, must)));
+            return self.claim_free(vault, pack, self.widen(pack, must));
         }
         while flying.contains(&first) {
-            if deadline.passed(&*self.clock) {
-                return Err(StoreError::Timeout {
-                    what: format!("block {} of pack {}", must.start, pack.id),
-                });
+            if half.is_some_and(|half| half.passed(&*self.clock)) {
+                let blocks = must.start..must.start + 1;
+                return Some(Flight { fetcher: self, vault, pack: pack.id, blocks });
             }
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(None)
+        None
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.

@@ -419,6 +419,29 @@ fn a_vault_that_is_away_costs_the_next_one_little_and_is_believed_as_soon_as_it_
     assert_eq!(read(50, 900), (false, 900));
 }
 
+#[test]
+fn a_reader_does_not_hang_on_what_another_one_fetches_by_a_way_that_is_dead() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let row = world.row();
+    let dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..4).unwrap();
+    let minute = Deadline::after(&*world.clock, Duration::from_secs(60));
+    let begin = world.clock.monotonic();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk(ChunkType::Data, &world.chunks[0].0, minute));
+        while !reading.is_finished() {
+            world.clock.advance(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(reading.join().unwrap().unwrap() == world.chunks[0].1);
+    });
+    let took = (world.clock.monotonic() - begin).as_secs();
+    assert!((30..60).contains(&took), "half of its time is for another: {took}");
+    drop(dead);
+    world.assert_reads(&reader, 1);
+}
+
 fn with_second_vault(world: &World) -> (Arc<Reader>, Arc<FaultyVault>) {
     let no = world.parts.catalog.vault_no("w").unwrap();
     world.only_in_vault();
