@@ -36,6 +36,9 @@ const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// What is in memory is there at once, unless it was let go of a moment ago.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
+/// Extents that are looked at to say where a file is: those of a terabyte. What comes after is taken to be no farther.
+const LOOKED_AT_MAX: usize = 1 << 20;
+
 /// Extents between two looks at the clock.
 const LOOK_EVERY: usize = 1024;
 
@@ -137,8 +140,8 @@ impl StoreRecovery {
     fn farthest(&self, content: &Content, attempt: &Attempt) -> Result<Option<Tier>, StoreError> {
         self.list_of(content, |list| {
             let mut farthest = None;
-            for (n, item) in list.extents(attempt, 0, attempt.deadline).enumerate() {
-                // A list whose pages repeat each other has more extents than anybody could look at.
+            // A list whose pages repeat each other has more extents than anybody could look at.
+            for (n, item) in list.extents(attempt, 0, attempt.deadline).take(LOOKED_AT_MAX).enumerate() {
                 if n % LOOK_EVERY == 0 && attempt.deadline.passed(&**self.store.clock()) {
                     return Err(StoreError::Timeout { what: "a long list of chunks".to_owned() });
                 }
