@@ -5,6 +5,7 @@
 //! A minute by default; `HOLDFAST_SOAK=3600` for an hour. `HOLDFAST_SEED` repeats a run's choices, as far as clocks let it.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -310,6 +311,11 @@ fn two_tiers(url: &str) -> Machine {
     machine
 }
 
+/// Says how it goes, also when the test succeeds.
+fn tell(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
@@ -319,7 +325,7 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     let test = "a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does";
     let Some(cloud) = Cloud::start("soak").filter(|_| can_mount(test)) else { return };
     let (seconds, seed) = (number("HOLDFAST_SOAK", SECONDS), number("HOLDFAST_SEED", 20_261_121));
-    eprintln!("soak of {seconds} s, seed {seed}");
+    tell(&format!("soak of {seconds} s, seed {seed}"));
     let machine = two_tiers(&cloud.url());
     // A cache that holds half of it, so that the vault is asked again and again.
     let options = ["--read-timeout", &BOUND.to_string(), "--cache-size", "6M"];
@@ -336,10 +342,10 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     let warm = samples.len() / 2;
     let (first, second) = (most(&samples[..warm]), most(&samples[warm..]));
     let (reads, errors) = (bed.reads.load(Ordering::SeqCst), bed.errors.load(Ordering::SeqCst));
-    eprintln!("soak: {reads} reads, {errors} errors, (points, prunes) {churned:?}");
-    eprintln!(
+    tell(&format!("soak: {reads} reads, {errors} errors, (points, prunes) {churned:?}"));
+    tell(&format!(
         "soak: [KiB, threads, descriptors] at most {first:?} in the first half, {second:?} in the second"
-    );
+    ));
     assert!(reads > 10 * seconds, "{reads} reads prove little");
     assert!(second[0] < first[0] * 5 / 4 + (16 << 10), "memory grows");
     assert!(second[1] <= first[1] + 4, "threads grow");
