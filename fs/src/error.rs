@@ -51,6 +51,9 @@ pub enum FsError {
     /// The mount is ending.
     #[error("the mount is ending")]
     Ending,
+    /// The caller is to end and does not wait any longer.
+    #[error("the caller is to end")]
+    Interrupted,
     /// The file failed to answer in time a moment ago.
     #[error("not asked again: it gave no answer a moment ago")]
     Tripped,
@@ -91,6 +94,7 @@ impl FsError {
             Self::NothingThere => Errno::ENXIO,
             Self::ReadOnly => Errno::EROFS,
             Self::NameTooLong => Errno::ENAMETOOLONG,
+            Self::Interrupted => Errno::EINTR,
             Self::NotCaptured | Self::Ending | Self::Tripped | Self::Late | Self::Bug | Self::Later(_) => {
                 Errno::EIO
             }
@@ -131,6 +135,7 @@ mod tests {
             (FsError::NothingThere, Errno::ENXIO),
             (FsError::ReadOnly, Errno::EROFS),
             (FsError::NameTooLong, Errno::ENAMETOOLONG),
+            (FsError::Interrupted, Errno::EINTR),
             (FsError::NotCaptured, Errno::EIO),
             (FsError::Ending, Errno::EIO),
             (FsError::Tripped, Errno::EIO),

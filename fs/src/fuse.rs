@@ -31,7 +31,7 @@ use fuser::{
 use crate::error::FsError;
 use crate::layout::Change;
 use crate::offer::Offers;
-use crate::pool::{Pool, Reply, guarded, log_trouble};
+use crate::pool::{Caller, Pool, Reply, guarded};
 use crate::recovery::{Patience, Seek};
 use crate::view::{Detail, View, sized};
 
@@ -86,7 +86,7 @@ impl Fuse {
     /// Tries with what is in memory, else moves to the pool.
     fn answer<R: Reply, T>(
         &self,
-        ino: INodeNo,
+        (request, ino): (&Request, INodeNo),
         reply: R,
         work: impl Fn(&View, Patience) -> Result<T, FsError> + Send + 'static,
         answer: impl FnOnce(&View, R, T) + Send + 'static,
@@ -96,10 +96,11 @@ impl Fuse {
             Err(FsError::Later(reach)) => {
                 let (view, own) = (self.view.clone(), self.view.clone());
                 let slow = move |patience| work(&view, patience);
-                self.pool.submit(reach, ino.0, reply, slow, move |reply, value| answer(&own, reply, value));
+                let caller = Caller { pid: request.pid(), ino: ino.0 };
+                self.pool.submit(reach, caller, reply, slow, move |reply, value| answer(&own, reply, value));
             }
             Err(error) => {
-                log_trouble(ino.0, &error);
+                self.pool.tell(ino.0, &error);
                 reply.refuse(error);
             }
         }
@@ -143,14 +144,14 @@ impl Filesystem for Fuse {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
         let name = name.as_bytes().to_vec();
         let work = move |view: &View, patience| match view.lookup(parent.0, &name, patience) {
             Ok(entry) => Ok(Some(entry)),
             Err(FsError::NotFound) => Ok(None),
             Err(error) => Err(error),
         };
-        self.answer(parent, reply, work, move |view, reply, found| match found {
+        self.answer((request, parent), reply, work, move |view, reply, found| match found {
             Some(entry) => {
                 view.accept(&entry);
                 reply::entry(reply, &entry);
@@ -163,16 +164,16 @@ impl Filesystem for Fuse {
         self.view.forget(ino.0, lookups);
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let work = move |view: &View, patience| view.attr(ino.0, patience);
-        self.answer(ino, reply, work, |_, reply, (attr, lifetime)| {
+        self.answer((request, ino), reply, work, |_, reply, (attr, lifetime)| {
             reply.attr(&reply::seconds(lifetime), &reply::attr(&attr));
         });
     }
 
-    fn readlink(&self, _: &Request, ino: INodeNo, reply: fuser::ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: fuser::ReplyData) {
         let work = move |view: &View, patience| view.readlink(ino.0, patience);
-        self.answer(ino, reply, work, |_, reply, target| reply.data(&target));
+        self.answer((request, ino), reply, work, |_, reply, target| reply.data(&target));
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
@@ -191,7 +192,7 @@ impl Filesystem for Fuse {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -203,16 +204,23 @@ impl Filesystem for Fuse {
         self.offers.asked(&self.view, ino.0, offset);
         let offers = self.offers.clone();
         let work = move |view: &View, patience| view.read(ino.0, offset, size, patience);
-        self.answer(ino, reply, work, move |_, reply, bytes| {
+        self.answer((request, ino), reply, work, move |_, reply, bytes| {
             reply.data(&bytes);
             offers.answered(ino.0, offset, bytes.len() as u64);
         });
     }
 
-    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectory) {
+    fn readdir(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: fuser::ReplyDirectory,
+    ) {
         let most = self.list_most();
         let work = move |view: &View, patience| view.list(ino.0, offset, most, Detail::Names, patience);
-        self.answer(ino, reply, work, |_, mut reply, listed| {
+        self.answer((request, ino), reply, work, |_, mut reply, listed| {
             for item in &listed {
                 let attr = &item.entry.attr;
                 let name = OsStr::from_bytes(&item.name);
@@ -226,7 +234,7 @@ impl Filesystem for Fuse {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -235,7 +243,7 @@ impl Filesystem for Fuse {
         let most = self.list_most();
         let work = move |view: &View, patience| view.list(ino.0, offset, most, Detail::All, patience);
         let (fitted, offers) = (self.fitted.clone(), self.offers.clone());
-        self.answer(ino, reply, work, move |view, mut reply, listed| {
+        self.answer((request, ino), reply, work, move |view, mut reply, listed| {
             let mut count = 0;
             for item in &listed {
                 if reply::add_plus(&mut reply, item) {
@@ -262,21 +270,21 @@ impl Filesystem for Fuse {
         reply.statfs(blocks, 0, 0, totals.entries, 0, reply::STATFS_BLOCK, 255, reply::STATFS_BLOCK);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: fuser::ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: fuser::ReplyXattr) {
         let name = name.as_bytes().to_vec();
         let work = move |view: &View, patience| sized(view.xattr(ino.0, &name, patience)?, size);
-        self.answer(ino, reply, work, |_, reply, answer| reply::xattr(reply, answer));
+        self.answer((request, ino), reply, work, |_, reply, answer| reply::xattr(reply, answer));
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
         let root = request.uid() == 0;
         let work = move |view: &View, patience| sized(view.xattr_names(ino.0, root, patience)?, size);
-        self.answer(ino, reply, work, |_, reply, answer| reply::xattr(reply, answer));
+        self.answer((request, ino), reply, work, |_, reply, answer| reply::xattr(reply, answer));
     }
 
     fn lseek(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: i64,
@@ -292,14 +300,16 @@ impl Filesystem for Fuse {
             let offset = u64::try_from(offset).map_err(|_| FsError::NothingThere)?;
             view.seek(ino.0, offset, seek, patience)
         };
-        self.answer(ino, reply, work, |_, reply, at| reply.offset(i64::try_from(at).unwrap_or(i64::MAX)));
+        self.answer((request, ino), reply, work, |_, reply, at| {
+            reply.offset(i64::try_from(at).unwrap_or(i64::MAX))
+        });
     }
 
     /// Nothing but the flags that `lsattr` shows. The rest is `ENOTTY`, as for a file that has none; `ENOSYS` breaks the copying-up of
     /// overlays on older kernels.
     fn ioctl(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         _: IoctlFlags,
@@ -312,7 +322,7 @@ impl Filesystem for Fuse {
             return reply.error(fuser::Errno::ENOTTY);
         }
         let work = move |view: &View, patience| view.flags(ino.0, patience);
-        self.answer(ino, reply, work, |_, reply, flags| reply.ioctl(0, &flags.to_ne_bytes()));
+        self.answer((request, ino), reply, work, |_, reply, flags| reply.ioctl(0, &flags.to_ne_bytes()));
     }
 
     /// There is nothing to flush; the kernel need not ask again.

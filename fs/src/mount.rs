@@ -28,9 +28,10 @@ use fuser::{Config, Notifier, Session, SessionACL};
 use holdfast_store::clock::Clock;
 use nix::errno::Errno;
 
+use crate::error::FsError;
 use crate::fuse::{Fuse, invalidate};
 use crate::offer::Offers;
-use crate::pool::{Pool, PoolOptions};
+use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;
 
@@ -211,10 +212,19 @@ impl Mount {
     fn follow_points(&self, notifier: Notifier) -> Result<(), MountError> {
         let (view, clock, ended) = (self.view.clone(), self.clock.clone(), self.ended.clone());
         let follow = move || {
+            let mut told = String::new();
             while !pause_unless_ended(&*clock, &ended) {
-                match view.refresh() {
-                    Ok(changes) => invalidate(&notifier, &changes),
-                    Err(error) => tracing::warn!(%error, "cannot look for new recovery points"),
+                match guarded(|| view.refresh().map_err(FsError::Store)) {
+                    Ok(changes) => {
+                        invalidate(&notifier, &changes);
+                        told.clear();
+                    }
+                    // Once, and not each second.
+                    Err(error) if told == error.to_string() => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot look for new recovery points");
+                        told = error.to_string();
+                    }
                 }
             }
         };

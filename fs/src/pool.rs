@@ -6,7 +6,12 @@
 //! takes the reply; so every request ends in time, even if the thread below it never comes back.
 //!
 //! The kernel repeats a failed read-ahead page by page. A node that was late is therefore refused at once
-//! for a moment ([`TRIPPED_FOR`]), or each of its pages would wait for a deadline of its own.
+//! for a moment ([`TRIPPED_FOR`]), or each of its pages would wait for a deadline of its own. What lies on this machine is still
+//! answered when it was a vault that was late.
+//!
+//! A caller that is killed while it waits cannot end before it has an answer (`leaving`): the watchman gives it one.
+
+mod leaving;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -29,8 +34,17 @@ pub const TRIPPED_FOR: Duration = Duration::from_secs(1);
 /// How often the watchman looks, as long as there is anything to watch: late replies are late by at most this.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 
-/// Nodes that were late, at most.
-const TRIPPED_NODES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// How often he looks whether a caller is to end.
+const LEAVING_EVERY: Duration = Duration::from_millis(500);
+
+/// Work gives up so much before the watchman does, or a tenth of its time: it knows the cause, and he does not.
+const MARGIN_MAX: Duration = Duration::from_millis(500);
+
+/// How long the same trouble with the same node is not told again.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+
+/// Nodes that were late, and troubles that were told, at most.
+const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// A reply that is given once, by whoever comes first.
 pub trait Reply: Send + 'static {
@@ -55,9 +69,19 @@ pub struct PoolOptions {
 type Work = Box<dyn FnOnce() + Send>;
 type Refuse = Box<dyn FnOnce(FsError) + Send>;
 
+/// Who asks for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The thread that waits, as the kernel numbers it for this process; 0 if it is not known here.
+    pub pid: u32,
+    /// The node it asks about.
+    pub ino: u64,
+}
+
 struct Pending {
     deadline: Deadline,
-    ino: u64,
+    caller: Caller,
+    reach: Reach,
     refuse: Refuse,
 }
 
@@ -73,7 +97,10 @@ struct Shared {
     timeout: Duration,
     watched: Mutex<Watched>,
     wake: Condvar,
-    tripped: Mutex<LruCache<u64, Duration>>,
+    /// What was late, the nearest place that was, and until when it is refused.
+    tripped: Mutex<LruCache<u64, (Reach, Duration)>>,
+    /// What the log was told of a node, and until when it is not told again.
+    told: Mutex<LruCache<(u64, String), Duration>>,
     ended: AtomicBool,
 }
 
@@ -117,7 +144,8 @@ impl Pool {
             timeout: options.timeout,
             watched: Mutex::default(),
             wake: Condvar::new(),
-            tripped: Mutex::new(LruCache::new(TRIPPED_NODES)),
+            tripped: Mutex::new(LruCache::new(NODES_KEPT)),
+            told: Mutex::new(LruCache::new(NODES_KEPT)),
             ended: AtomicBool::new(false),
         });
         let local = lane("holdfast-local", options.local_threads)?;
@@ -127,23 +155,23 @@ impl Pool {
         Ok(Self { shared, in_place: Permits(AtomicUsize::new(options.in_place)), local, vault })
     }
 
-    /// Has `work` about the node `ino` done where `reach` asks for; `answer` gets its result unless the deadline came first.
+    /// Has `work` done where `reach` asks for; `answer` gets its result unless the deadline came first.
     pub fn submit<R: Reply, T>(
         &self,
         reach: Reach,
-        ino: u64,
+        caller: Caller,
         reply: R,
         work: impl FnOnce(Patience) -> Result<T, FsError> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
-        if self.shared.is_tripped(ino) {
+        if self.shared.is_tripped(caller.ino, reach) {
             return reply.refuse(FsError::Tripped);
         }
         let slot = Arc::new(Mutex::new(Some(reply)));
-        let deadline = Deadline::after(&*self.shared.clock, self.shared.timeout);
-        let Some(number) = self.shared.register(ino, deadline, &slot) else {
+        let Some(number) = self.shared.register(caller, reach, &slot) else {
             return refuse(&slot, FsError::Ending);
         };
+        let deadline = Deadline::after(&*self.shared.clock, self.shared.patience());
         let shared = self.shared.clone();
         let run = move || {
             // Whoever has been refused already is not worked for.
@@ -151,7 +179,7 @@ impl Pool {
                 let result = guarded(|| work(Patience::Until(deadline)));
                 shared.done(number);
                 if let Err(error) = &result {
-                    shared.note(ino, error);
+                    shared.note(caller.ino, reach, error);
                 }
                 match (take(&slot), result) {
                     (Some(reply), Ok(value)) => answer(reply, value),
@@ -168,6 +196,11 @@ impl Pool {
         let lane = if reach == Reach::Vault { &self.vault } else { &self.local };
         // A send fails only when every thread of the lane is gone; then the watchman answers.
         let _ = lane.send(Box::new(run));
+    }
+
+    /// Tells the log of trouble with a node.
+    pub fn tell(&self, ino: u64, error: &FsError) {
+        self.shared.tell(ino, error);
     }
 
     /// Refuses everything that waits and everything that comes.
@@ -197,15 +230,6 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsErro
     })
 }
 
-/// The kernel has room for a number only; the cause goes to the log. Repetitions are not told again.
-pub fn log_trouble(ino: u64, error: &FsError) {
-    match error {
-        FsError::Tripped | FsError::Ending => tracing::debug!(ino, %error, "a request was refused"),
-        _ if error.is_trouble() => tracing::warn!(ino, %error, "a request was answered with an I/O error"),
-        _ => {}
-    }
-}
-
 fn lane(name: &str, threads: usize) -> std::io::Result<Sender<Work>> {
     let (sender, receiver) = unbounded::<Work>();
     for n in 0..threads.max(1) {
@@ -227,7 +251,13 @@ fn refuse<R: Reply>(slot: &Mutex<Option<R>>, error: FsError) {
 }
 
 impl Shared {
-    fn register<R: Reply>(&self, ino: u64, deadline: Deadline, slot: &Arc<Mutex<Option<R>>>) -> Option<u64> {
+    /// How long work may take.
+    fn patience(&self) -> Duration {
+        self.timeout - MARGIN_MAX.min(self.timeout / 10)
+    }
+
+    fn register<R: Reply>(&self, caller: Caller, reach: Reach, slot: &Arc<Mutex<Option<R>>>) -> Option<u64> {
+        let deadline = Deadline::after(&*self.clock, self.timeout);
         let mut watched = lock(&self.watched);
         if watched.ending {
             return None;
@@ -236,7 +266,7 @@ impl Shared {
         let refuse: Refuse = Box::new(move |error| refuse(&slot, error));
         let number = watched.next;
         watched.next += 1;
-        watched.pending.insert(number, Pending { deadline, ino, refuse });
+        watched.pending.insert(number, Pending { deadline, caller, reach, refuse });
         self.wake.notify_all();
         Some(number)
     }
@@ -258,38 +288,78 @@ impl Shared {
 
     /// The watchman's round, without end: he sleeps as long as nothing is pending.
     fn watch(&self) {
+        let mut looked = Duration::ZERO;
         while !self.ended.load(Ordering::SeqCst) {
             let watched = lock(&self.watched);
             let idle = |watched: &mut Watched| watched.pending.is_empty() && !watched.ending;
             drop(self.wake.wait_while(watched, idle).unwrap_or_else(PoisonError::into_inner));
             self.clock.pause(WATCH_EVERY);
             self.refuse_late();
+            if self.clock.monotonic().saturating_sub(looked) >= LEAVING_EVERY {
+                self.refuse_leaving();
+                looked = self.clock.monotonic();
+            }
         }
     }
 
     fn refuse_late(&self) {
-        let late: Vec<_> = {
-            let mut watched = lock(&self.watched);
-            watched.pending.extract_if(|_, pending| pending.deadline.passed(&*self.clock)).collect()
-        };
-        for (_, pending) in late {
-            self.note(pending.ino, &FsError::Late);
-            (pending.refuse)(FsError::Late);
+        for late in self.take_if(|pending| pending.deadline.passed(&*self.clock)) {
+            self.note(late.caller.ino, late.reach, &FsError::Late);
+            (late.refuse)(FsError::Late);
         }
+    }
+
+    /// Those that only just came are left alone: most are answered before anybody could look.
+    fn refuse_leaving(&self) {
+        let young = self.timeout.saturating_sub(LEAVING_EVERY);
+        let waits = |pending: &Pending| pending.deadline.left(&*self.clock).is_some_and(|left| left < young);
+        for gone in self.take_if(|pending| waits(pending) && leaving::is_leaving(pending.caller.pid)) {
+            (gone.refuse)(FsError::Interrupted);
+        }
+    }
+
+    fn take_if(&self, is_meant: impl Fn(&Pending) -> bool) -> Vec<Pending> {
+        let mut watched = lock(&self.watched);
+        watched.pending.extract_if(|_, pending| is_meant(pending)).map(|(_, pending)| pending).collect()
     }
 
     /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
-    fn note(&self, ino: u64, error: &FsError) {
-        log_trouble(ino, error);
+    fn note(&self, ino: u64, reach: Reach, error: &FsError) {
+        self.tell(ino, error);
         if error.is_unavailable() {
             let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
-            lock(&self.tripped).put(ino, until);
+            lock(&self.tripped).put(ino, (reach, until));
         }
     }
 
-    fn is_tripped(&self, ino: u64) -> bool {
+    fn is_tripped(&self, ino: u64, reach: Reach) -> bool {
         let now = self.clock.monotonic();
-        lock(&self.tripped).peek(&ino).is_some_and(|until| now < *until)
+        lock(&self.tripped).peek(&ino).is_some_and(|(late, until)| *late <= reach && now < *until)
+    }
+
+    /// The kernel has room for a number only, so the cause goes to the log: once, and not for each page that it asks for again.
+    fn tell(&self, ino: u64, error: &FsError) {
+        if !error.is_trouble() {
+            return;
+        }
+        let repeats = matches!(error, FsError::Tripped | FsError::Ending) || !self.is_news(ino, error);
+        if repeats {
+            tracing::debug!(ino, %error, "a request was refused");
+        } else {
+            tracing::warn!(ino, %error, "a request was answered with an I/O error");
+        }
+    }
+
+    /// Whether the log does not know this of a node. What could not be had has a cause, whatever words it has for each page.
+    fn is_news(&self, ino: u64, error: &FsError) -> bool {
+        let words = if error.is_unavailable() { String::new() } else { error.to_string() };
+        let now = self.clock.monotonic();
+        let mut told = lock(&self.told);
+        let is_news = told.get(&(ino, words.clone())).is_none_or(|until| *until <= now);
+        if is_news {
+            told.put((ino, words), now.saturating_add(TOLD_FOR));
+        }
+        is_news
     }
 }
 

@@ -128,7 +128,9 @@ impl View {
         }
         let totals = points.iter().map(|p| &p.point.counts).fold(Totals::default(), |sum, counts| Totals {
             bytes: sum.bytes.saturating_add(counts.bytes),
-            entries: sum.entries.saturating_add(counts.files + counts.directories + counts.others),
+            entries: [counts.files, counts.directories, counts.others]
+                .iter()
+                .fold(sum.entries, |sum, count| sum.saturating_add(*count)),
         });
         let next = Arc::new(Layout::new(&points));
         let changes = self.layout().changes(&next);

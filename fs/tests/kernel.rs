@@ -7,8 +7,9 @@ use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use holdfast_fs::{Mount, MountError, MountOptions, Unmounted};
 use holdfast_store::clock::{Clock, SystemClock, Timestamp};
 use holdfast_store::tree::{Node, NodeKind, Xattr};
 use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, Whence, lseek};
 
 /// 2026-11-20T12:00:00Z
 const NOON: i64 = 1_795_176_000;
@@ -393,6 +395,54 @@ fn a_killed_reader_is_gone_in_time() {
     child.kill().unwrap();
     eventually("its end", || child.try_wait().unwrap().is_some());
     bed.recovery.contents(Behaviour::Warm);
+}
+
+/// Whoever waits in the kernel for an answer of ours, in whichever way, ends when it is told to, and not when the answer is due.
+#[test]
+fn a_killed_process_does_not_wait_for_an_answer() {
+    if !can_mount() {
+        return;
+    }
+    let recovery = MemoryRecovery::new();
+    // What was answered once the kernel keeps: so each has a directory and a file of its own.
+    let own = |n: u8| {
+        let file = recovery.file("slow", &[Part::Data(vec![n; 300_000])]);
+        recovery.directory(&n.to_string(), vec![file, recovery.directory("d", vec![recovery.file("f", &[])])])
+    };
+    let root = recovery.directory("root", (0..12).map(own).collect());
+    recovery.add(point("h", "g", "s", NOON, 1), root);
+    let dir = tempfile::tempdir().unwrap();
+    let minutes = MountOptions { read_timeout: Duration::from_secs(600), ..options(dir.path()) };
+    let mount = Mount::spawn(recovery.clone(), &minutes, clock()).unwrap();
+    let at = dir.path().join("by-group/g/s/latest");
+    let ways = [
+        "exec cat slow",
+        "exec cp slow /dev/null",
+        "exec dd if=slow of=/dev/null iflag=direct bs=64k",
+        "exec ls d",
+        "exec stat none",
+        "while true; do cat slow; done",
+    ];
+    let ends = ways.iter().flat_map(|way| [(way, Signal::SIGINT), (way, Signal::SIGKILL)]);
+    for (n, (script, signal)) in ends.enumerate() {
+        let at = at.join(n.to_string());
+        fs::metadata(at.join("slow")).unwrap();
+        fs::metadata(at.join("d")).unwrap();
+        recovery.contents(Behaviour::Hanging);
+        recovery.directories(Behaviour::Hanging);
+        let asked = recovery.asks();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(&at).process_group(0);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("the question", || recovery.asks() > asked);
+        let group = Pid::from_raw(child.id().cast_signed());
+        killpg(group, signal).unwrap();
+        eventually(&format!("the end of {script:?} by {signal}"), || child.try_wait().unwrap().is_some());
+        eventually("the end of all that it began", || killpg(group, None).is_err());
+        recovery.contents(Behaviour::Cold(Reach::Vault));
+        recovery.directories(Behaviour::Cold(Reach::Vault));
+    }
+    assert_eq!(mount.unmount().unwrap(), Unmounted::Cleanly);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind, Parser, Put};
 use crate::id::{ChunkId, IndexId, ObjectId, PackId};
-use crate::pack::{BLOCK_LIMIT, FOOTER_LEN, FRAMES_LIMIT, Frame, PackEntry, PackKind, PackedChunk};
+use crate::pack::{
+    BLOCK_LIMIT, FOOTER_LEN, FRAMES_LIMIT, Frame, PACK_LIMIT, PackEntry, PackKind, PackedChunk,
+};
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
 #[cfg(test)]
@@ -417,11 +419,18 @@ fn decode_pack(p: &mut Parser<'_>) -> Result<PackEntry, FormatError> {
     let n = p.count("frames", 8, FRAMES_LIMIT)?;
     let mut frames = Vec::with_capacity(n);
     for _ in 0..n {
-        frames.push(Frame { units: p.u32()?, raw_len: p.u32()? });
+        let frame = Frame { units: p.u32()?, raw_len: p.u32()? };
+        if !frame.is_bounded() {
+            return damaged("a frame's length");
+        }
+        frames.push(frame);
     }
     let entry = PackEntry { id, object_id, generation, kind, len, frames };
     let blocks: u64 = entry.frames.iter().map(|f| crate::pack::units_to_len(f.units)).sum();
-    if HEADER_LEN as u64 + blocks + FOOTER_LEN > entry.len || entry.raw_len() >= 1 << 32 {
+    if entry.len > PACK_LIMIT
+        || HEADER_LEN as u64 + blocks + FOOTER_LEN > entry.len
+        || entry.raw_len() >= 1 << 32
+    {
         return damaged("frames of a pack do not fit in it");
     }
     Ok(entry)

@@ -23,6 +23,8 @@ use crate::seal::{BlockKind, BlockPlace, ChunkType};
 pub const FOOTER_LEN: u64 = 128;
 /// Limit of a frame's content.
 pub const FRAME_LIMIT: usize = 4 << 20;
+/// Most that a frame's block is longer than its content may be.
+const BLOCK_SLACK: usize = 64 << 10;
 /// Limit of the content of every other block.
 pub const BLOCK_LIMIT: usize = 64 << 20;
 /// Limit of a chunk.
@@ -79,6 +81,15 @@ pub struct Frame {
     pub units: u32,
     /// Length of its content.
     pub raw_len: u32,
+}
+
+impl Frame {
+    /// Whether a reader can hold it: no more content than a frame may have, and a block that is not much longer.
+    /// Padding, which has no content, is never read.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let block_is = units_to_len(self.units) <= (FRAME_LIMIT + BLOCK_SLACK) as u64;
+        self.units > 0 && self.raw_len as usize <= FRAME_LIMIT && (block_is || self.raw_len == 0)
+    }
 }
 
 /// What one must know of a pack to read from it.

@@ -16,7 +16,7 @@ mod tests;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -117,6 +117,8 @@ struct PackMap {
     raw: Vec<u64>,
     /// Byte offset of the block of frame `i`; one more for the end.
     blocks: Vec<u64>,
+    /// Whether the log knows that a tier cannot give it.
+    told: AtomicBool,
 }
 
 impl PackMap {
@@ -130,7 +132,7 @@ impl PackMap {
             blocks.push(b);
         }
         let name = crate::names::pack(&row.entry.id);
-        Self { row, name, raw, blocks }
+        Self { row, name, raw, blocks, told: AtomicBool::new(false) }
     }
 
     /// Frames that hold the raw bytes from `start` to before `end`.
@@ -347,7 +349,8 @@ impl Reader {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
             }
-            self.frame(&map, n, Deadline::NEVER)?;
+            // It may have gone from the cache since; whoever needs it shall not wait for that.
+            self.frame(&map, n, Deadline::after(&*self.clock, ahead::PATIENCE))?;
         }
         Ok(())
     }
@@ -437,7 +440,9 @@ impl Reader {
             return Err(first_error.unwrap_or_else(missing));
         };
         if let Some(e) = first_error {
-            tracing::warn!("{}: {e}; read from another tier instead", map.name);
+            if !map.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{}: {e}; read from another tier instead", map.name);
+            }
             self.counters.failovers.fetch_add(1, Ordering::Relaxed);
         }
         Ok(frame)

@@ -335,6 +335,18 @@ fn silence_is_bounded_by_the_limit_and_by_the_deadline() {
 }
 
 #[test]
+fn a_read_that_stalls_is_tried_again_on_a_new_connection() {
+    let Some(spoilt) = spoilt_quickly() else { return };
+    let (name, bytes) = (name("pack/aa/stalls"), body(1000));
+    spoilt.transfer.put_new(&name, bytes.clone()).unwrap();
+    spoilt.proxy.spoil(Verb::Get, 1, HttpFault::Hang);
+    let begin = SystemClock.monotonic();
+    let deadline = Deadline::after(&SystemClock, Duration::from_secs(50));
+    assert_eq!(spoilt.transfer.get_range(&name, 0..1000, deadline).unwrap(), bytes);
+    assert!(SystemClock.monotonic() - begin < Duration::from_secs(30), "not the limit of a request");
+}
+
+#[test]
 fn a_slow_uplink_that_moves_finishes() {
     let policy = TransferPolicy { request_limit: Duration::from_millis(500), ..quick() };
     let Some(s) = spoilt(policy, Arc::new(SystemClock)) else { return };

@@ -4,8 +4,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use holdfast_store::vault::testing::{Azurite, HttpProxy};
 
@@ -39,48 +40,82 @@ impl Cloud {
     }
 }
 
-/// Passes bytes on to a port of this machine, counts those that come back, and can be shut and opened.
+/// What happens to bytes on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// They pass.
+    Open,
+    /// Connections end, and new ones end as soon as they are made.
+    Shut,
+    /// They vanish. A connection on which some did is dead for ever, as behind a router that forgot it.
+    Silent,
+    /// They pass after so long a wait for each piece that comes back.
+    Slow(Duration),
+}
+
+/// Passes bytes on to a port of this machine, counts those that come back, and does to them what it is told.
 pub struct Gate {
     port: u16,
-    shut: Arc<AtomicBool>,
-    bytes: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    way: Mutex<Way>,
+    bytes: AtomicU64,
 }
 
 impl Gate {
     fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let gate =
-            Self { port: listener.local_addr().unwrap().port(), shut: Arc::default(), bytes: Arc::default() };
-        let (shut, bytes) = (gate.shut.clone(), gate.bytes.clone());
+        let shared = Arc::new(Shared { way: Mutex::new(Way::Open), bytes: AtomicU64::new(0) });
+        let gate = Self { port: listener.local_addr().unwrap().port(), shared: shared.clone() };
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else { continue };
-                pass(client.try_clone().unwrap(), server.try_clone().unwrap(), shut.clone(), Arc::default());
-                pass(server, client, shut.clone(), bytes.clone());
+                let up = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                pass(up, shared.clone(), false);
+                pass((server, client), shared.clone(), true);
             }
         });
         gate
     }
 
+    /// Has bytes go another way from now on.
+    pub fn set(&self, way: Way) {
+        *self.shared.way.lock().unwrap() = way;
+    }
+
     /// Ends all connections and refuses new ones, or lets them pass again.
     pub fn shut(&self, shut: bool) {
-        self.shut.store(shut, Ordering::SeqCst);
+        self.set(if shut { Way::Shut } else { Way::Open });
     }
 
     /// Bytes that came back so far.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::SeqCst)
+        self.shared.bytes.load(Ordering::SeqCst)
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, shut: Arc<AtomicBool>, bytes: Arc<AtomicU64>) {
+fn pass((mut from, mut to): (TcpStream, TcpStream), shared: Arc<Shared>, is_back: bool) {
     std::thread::spawn(move || {
-        let mut buffer = vec![0; 65_536];
+        let (mut buffer, mut dead) = (vec![0; 65_536], false);
         while let Ok(n @ 1..) = from.read(&mut buffer) {
-            if shut.load(Ordering::SeqCst) || to.write_all(&buffer[..n]).is_err() {
+            let way = *shared.way.lock().unwrap();
+            match way {
+                Way::Shut => break,
+                Way::Silent => dead = true,
+                Way::Slow(wait) if is_back => std::thread::sleep(wait),
+                Way::Slow(_) | Way::Open => {}
+            }
+            if dead {
+                continue;
+            }
+            if to.write_all(&buffer[..n]).is_err() {
                 break;
             }
-            bytes.fetch_add(n as u64, Ordering::SeqCst);
+            if is_back {
+                shared.bytes.fetch_add(n as u64, Ordering::SeqCst);
+            }
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     });

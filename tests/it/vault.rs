@@ -252,6 +252,10 @@ fn a_pack_that_staging_lost_is_read_from_the_vault_and_named_by_check() {
     if can_mount("the mount of a damaged store") {
         let mount = machine.mount("recovery", &[]);
         compare(&source, &mount.point(&latest_id(&machine))).without(&[Class::Flags]).assert_none();
+        let files = machine.root().join("cache").read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let logs = files.filter(|path| path.extension().is_some_and(|end| end == "log"));
+        let log: String = logs.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(log.matches("read from another tier").count(), 2, "once for each pack: {log}");
     }
     let ran = machine.run(["check", "--read-data"]).expect_code(1);
     let ran = ran.expect_err(&[name_of(damaged), name_of(lost), "the store is damaged"]);

@@ -27,7 +27,13 @@ fn ask(
     work: impl FnOnce() -> Result<u32, FsError> + Send + 'static,
 ) -> mpsc::Receiver<Result<u32, FsError>> {
     let (sender, receiver) = mpsc::channel();
-    pool.submit(reach, ino, Probe(sender), move |_| work(), |probe, value| probe.0.send(Ok(value)).unwrap());
+    pool.submit(
+        reach,
+        Caller { pid: 0, ino },
+        Probe(sender),
+        move |_| work(),
+        |probe, value| probe.0.send(Ok(value)).unwrap(),
+    );
     receiver
 }
 
@@ -102,7 +108,7 @@ fn a_caller_works_in_place_while_another_stays_free_and_is_answered_for_when_lat
         let (sender, other) = mpsc::channel();
         pool.submit(
             Reach::Local,
-            3,
+            Caller { pid: 0, ino: 3 },
             Probe(sender),
             move |_| thread(),
             |probe, n| {
@@ -130,11 +136,35 @@ fn a_node_that_was_late_is_refused_at_once_for_a_moment() {
         Ok(1)
     });
     assert!(late.recv().unwrap().is_err());
-    assert!(matches!(ask(&pool, Reach::Local, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
+    assert!(matches!(ask(&pool, Reach::Vault, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
+    assert!(!pool.shared.is_tripped(1, Reach::Local), "what lies on this machine is answered");
     drop(release);
-    assert!(!pool.shared.is_tripped(2));
+    assert!(!pool.shared.is_tripped(2, Reach::Vault));
     clock.advance(TRIPPED_FOR);
-    assert!(!pool.shared.is_tripped(1));
+    assert!(!pool.shared.is_tripped(1, Reach::Vault));
+}
+
+#[test]
+fn a_node_is_troubled_for_the_log_once_however_often_its_pages_are_asked_for() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
+    let away = |n: u32| FsError::Store(StoreError::Timeout { what: format!("block {n}") });
+    let damage = |n: u32| FsError::Store(StoreError::corrupt(format!("frame {n}"), "seal"));
+    let news = |ino, error: &FsError| pool.shared.is_news(ino, error);
+    assert!(news(1, &away(1)) && !news(1, &away(2)) && !news(1, &FsError::Late), "one outage");
+    assert!(news(2, &away(1)), "of another node");
+    assert!(news(1, &damage(1)) && news(1, &damage(2)) && !news(1, &damage(1)), "each damage");
+    clock.advance(TOLD_FOR);
+    assert!(news(1, &away(3)));
+}
+
+#[test]
+fn work_gives_up_before_the_watchman_does() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    for timeout in [Duration::from_secs(60), Duration::from_millis(100)] {
+        let pool = Pool::start(options(timeout), Arc::new(clock.clone())).unwrap();
+        assert!(pool.shared.patience() < timeout && pool.shared.patience() >= timeout * 9 / 10);
+    }
 }
 
 #[test]

@@ -45,6 +45,12 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// What lies on this machine is there soon.
 const SOON: Duration = Duration::from_secs(1);
 
+/// Extents that are looked at to say where a file is: those of a terabyte. What comes after is taken to be no farther.
+const LOOKED_AT_MAX: usize = 1 << 20;
+
+/// Extents between two looks at the clock.
+const LOOK_EVERY: usize = 1024;
+
 type ListKey = [u8; 32];
 
 /// A point, whether it is in staging, and in how many vaults.
@@ -145,7 +151,11 @@ impl StoreRecovery {
     fn farthest(&self, content: &Content, attempt: &Attempt) -> Result<Option<Tier>, StoreError> {
         self.list_of(content, |list| {
             let mut farthest = None;
-            for item in list.extents(attempt, 0, attempt.deadline) {
+            // A list whose pages repeat each other has more extents than anybody could look at.
+            for (n, item) in list.extents(attempt, 0, attempt.deadline).take(LOOKED_AT_MAX).enumerate() {
+                if n % LOOK_EVERY == 0 && attempt.deadline.passed(&**self.store.clock()) {
+                    return Err(StoreError::Timeout { what: "a long list of chunks".to_owned() });
+                }
                 if let Extent::Data { id, .. } = item?.1 {
                     farthest = farthest.max(Some(attempt.reader.tier(&id)?));
                 }

@@ -100,6 +100,25 @@ fn chunks_outside_of_their_packs_are_refused() {
 }
 
 #[test]
+fn frames_and_packs_that_no_reader_could_hold_are_refused() {
+    let sealer = sealer();
+    let opens = |frame: Frame, len: u64| {
+        let mut index = sample(1, 1);
+        index.packs[0].frames.push(frame);
+        index.packs[0].len = len;
+        let (id, bytes) = index.seal(&sealer);
+        Index::open(&sealer, id, &bytes).is_ok()
+    };
+    let (mebibyte, most) = (1 << 20, 4 << 20);
+    assert!(opens(Frame { units: most / 64, raw_len: most }, 1 << 30));
+    assert!(opens(Frame { units: 16 * mebibyte / 64, raw_len: 0 }, 1 << 30), "padding");
+    assert!(!opens(Frame { units: 10, raw_len: most + 1 }, 1 << 30), "what four gigabytes are decoded from");
+    assert!(!opens(Frame { units: 16 * mebibyte / 64, raw_len: 100 }, 1 << 30));
+    assert!(!opens(Frame { units: 0, raw_len: 100 }, 1 << 30));
+    assert!(!opens(Frame { units: 10, raw_len: 100 }, (1 << 30) + 1), "a pack that is too long");
+}
+
+#[test]
 fn an_empty_index_is_an_index() {
     let sealer = sealer();
     let (id, bytes) = Index::default().seal(&sealer);

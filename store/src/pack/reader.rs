@@ -5,8 +5,8 @@ use crate::id::{ChunkId, PackId};
 use crate::seal::{BlockKind, BlockPlace, Sealer};
 
 use super::{
-    BLOCK_LIMIT, CHUNK_LIMIT, CHUNKS_LIMIT, FOOTER_LEN, FRAME_LIMIT, FRAMES_LIMIT, Frame, PACK_LIMIT,
-    PackEntry, PackKind, PackedChunk, units_to_len,
+    BLOCK_LIMIT, CHUNK_LIMIT, CHUNKS_LIMIT, FOOTER_LEN, FRAMES_LIMIT, Frame, PACK_LIMIT, PackEntry, PackKind,
+    PackedChunk, units_to_len,
 };
 
 struct Footer {
@@ -46,7 +46,7 @@ pub fn decode_directory(content: &[u8]) -> Result<(Vec<Frame>, Vec<PackedChunk>)
     let mut frames = Vec::with_capacity(n);
     for _ in 0..n {
         let frame = Frame { units: p.u32()?, raw_len: p.u32()? };
-        if frame.units == 0 || frame.raw_len as usize > FRAME_LIMIT {
+        if !frame.is_bounded() {
             return damaged("a frame's length");
         }
         frames.push(frame);

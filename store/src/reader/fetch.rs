@@ -23,6 +23,9 @@ use crate::vault::ObjectName;
 const LOOK: Duration = Duration::from_millis(200);
 /// A vault that did not answer is asked after the others for so long.
 const AWAY_FOR: Duration = Duration::from_secs(60);
+/// And so long is it waited for by whoever does not wait for ever: one file that cannot be had shall not cost as much as the one
+/// before. A vault that came back answers sooner.
+const AWAY_PATIENCE: Duration = Duration::from_secs(5);
 /// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
 const SHARE_MAX: Duration = Duration::from_secs(30);
 
@@ -124,7 +127,7 @@ impl Fetcher {
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
             let run = first..wanted.end + (more / GRID) as u32;
-            let Some(flight) = self.claim(vault, pack, run, deadline)? else { continue };
+            let Some(flight) = self.claim(vault, pack, run, deadline) else { continue };
             let run = flight.blocks.clone();
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)
@@ -188,29 +191,30 @@ impl Fetcher {
         blocks.iter().position(Option::is_none).map(|i| wanted.start + i as u32)
     }
 
-    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done.
+    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done. Whoever has a
+    /// deadline waits for another for half of his time and then asks himself: the other one's connection may be dead.
     fn claim(
         &self,
         vault: VaultNo,
         pack: &PackEntry,
         must: Range<u32>,
         deadline: Deadline,
-    ) -> Result<Option<Flight<'_>>, StoreError> {
+    ) -> Option<Flight<'_>> {
         let first = (vault, pack.id, must.start);
+        let half = deadline.left(&*self.clock).map(|left| Deadline::after(&*self.clock, left / 2));
         let mut flying = self.flying();
         if !flying.contains(&first) {
             drop(flying);
-            return Ok(self.claim_free(vault, pack, self.widen(pack, must)));
+            return self.claim_free(vault, pack, self.widen(pack, must));
         }
         while flying.contains(&first) {
-            if deadline.passed(&*self.clock) {
-                return Err(StoreError::Timeout {
-                    what: format!("block {} of pack {}", must.start, pack.id),
-                });
+            if half.is_some_and(|half| half.passed(&*self.clock)) {
+                let blocks = must.start..must.start + 1;
+                return Some(Flight { fetcher: self, vault, pack: pack.id, blocks });
             }
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(None)
+        None
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.
@@ -273,6 +277,16 @@ impl Fetcher {
         Deadline::after(&*self.clock, share.min(SHARE_MAX))
     }
 
+    /// How long a vault is waited for: briefly, if it did not answer a short while ago.
+    fn patience_with(&self, vault: VaultNo, deadline: Deadline) -> Deadline {
+        match deadline.left(&*self.clock) {
+            Some(left) if left > AWAY_PATIENCE && self.is_away(vault) => {
+                Deadline::after(&*self.clock, AWAY_PATIENCE)
+            }
+            _ => deadline,
+        }
+    }
+
     /// Bytes of an object in a vault, noting whether the vault answers.
     fn get_range(
         &self,
@@ -282,7 +296,8 @@ impl Fetcher {
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
         let transfer = self.transfer(vault)?;
-        let got = transfer.get_range(name, range, deadline);
+        let patience = self.patience_with(vault, deadline);
+        let got = transfer.get_range(name, range, patience);
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match got {
             Ok(bytes) => {
@@ -292,7 +307,8 @@ impl Fetcher {
                 Ok(bytes)
             }
             Err(source) => {
-                if source.is_transient() {
+                // Who was in a hurry because it is away does not make it so for longer.
+                if source.is_transient() && patience == deadline {
                     away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
                 }
                 Err(StoreError::Vault { vault: transfer.address(), source })

@@ -393,6 +393,55 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_di
 }
 
 /// A reader of a pack that is in the world's vault and in another, which is asked after it; and that other one.
+#[test]
+fn a_vault_that_is_away_costs_the_next_one_little_and_is_believed_as_soon_as_it_answers() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let read = |n: usize, hangs: u64| {
+        world.vault.heal();
+        world.vault.fail_from(Verb::Get, 1, Fault::Hang(Duration::from_secs(hangs)));
+        let (begin, deadline) =
+            (world.clock.monotonic(), Deadline::after(&*world.clock, Duration::from_secs(600)));
+        let result = reader.chunk(ChunkType::Data, &world.chunks[n].0, deadline);
+        (result.is_ok(), (world.clock.monotonic() - begin).as_secs())
+    };
+    // Retries go on as long as somebody waits.
+    assert_eq!((read(0, 900).0, read(1, 6)), (false, (false, 6)), "not 600");
+    // Whoever waits for ever is not hurried.
+    world.vault.heal();
+    world.assert_reads(&reader, 2);
+    let (ok, took) = read(50, 900);
+    assert!(!ok && took >= 600, "it had answered: {took}");
+    // And haste does not make it away for longer.
+    assert_eq!(read(50, 6), (false, 6));
+    world.clock.advance(Duration::from_secs(55));
+    assert_eq!(read(50, 900), (false, 900));
+}
+
+#[test]
+fn a_reader_does_not_hang_on_what_another_one_fetches_by_a_way_that_is_dead() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let row = world.row();
+    let dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..4).unwrap();
+    let minute = Deadline::after(&*world.clock, Duration::from_secs(60));
+    let begin = world.clock.monotonic();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk(ChunkType::Data, &world.chunks[0].0, minute));
+        while !reading.is_finished() {
+            world.clock.advance(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(reading.join().unwrap().unwrap() == world.chunks[0].1);
+    });
+    let took = (world.clock.monotonic() - begin).as_secs();
+    assert!((30..60).contains(&took), "half of its time is for another: {took}");
+    drop(dead);
+    world.assert_reads(&reader, 1);
+}
+
 fn with_second_vault(world: &World) -> (Arc<Reader>, Arc<FaultyVault>) {
     let no = world.parts.catalog.vault_no("w").unwrap();
     world.only_in_vault();

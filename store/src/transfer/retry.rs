@@ -14,6 +14,9 @@ use crate::vault::{VaultError, Verb};
 /// What fails so often is no hiccup any more: by then some two seconds were waited.
 const TOLD_FROM: u32 = 4;
 
+/// Longest wait between tries of a request whose caller has a deadline: somebody sits before a mount, and the vault may be back.
+const WATCHED_MAX: Duration = Duration::from_secs(2);
+
 /// Whom to tell why a request is tried again.
 pub(super) struct Teller(pub(super) Box<dyn Fn(&VaultError) + Send + Sync>);
 
@@ -64,7 +67,7 @@ impl Inner {
             };
             // From the first failure on: a call may have waited long for its turn.
             let give_up = *first_failure.get_or_insert_with(|| Deadline::after(self.clock.as_ref(), budget));
-            let wait = self.backoff(tries, &error);
+            let wait = self.backoff(tries, &error, of.deadline);
             let enough = |d: Deadline| d.left(self.clock.as_ref()).is_none_or(|left| left > wait);
             if !enough(give_up) || !enough(of.deadline) {
                 return Err(error);
@@ -113,9 +116,12 @@ impl Inner {
     }
 
     /// Doubles with each try, of which the upper half is chance, so that many readers do not come back in step.
-    fn backoff(&self, tries: u32, error: &VaultError) -> Duration {
+    fn backoff(&self, tries: u32, error: &VaultError, deadline: Deadline) -> Duration {
+        let is_watched = deadline.left(self.clock.as_ref()).is_some();
+        let longest =
+            if is_watched { WATCHED_MAX.min(self.policy.backoff_max) } else { self.policy.backoff_max };
         let doubled = self.policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
-        let half = doubled.min(self.policy.backoff_max) / 2;
+        let half = doubled.min(longest) / 2;
         let chance = f64::from(u32::from_le_bytes(id::random_bytes())) / f64::from(u32::MAX);
         let asked_for = match error {
             VaultError::Unavailable { retry_after, .. } => retry_after.unwrap_or_default(),

@@ -168,6 +168,18 @@ fn the_wait_a_service_asks_for_is_kept_unless_it_is_too_long() {
 }
 
 #[test]
+fn whoever_has_a_deadline_is_not_kept_waiting_when_the_vault_is_back() {
+    let b = bench();
+    b.faulty.fail_any_from(1, Fault::FailBefore);
+    let (begin, minute) = (b.clock.monotonic(), Duration::from_secs(60));
+    let deadline = Deadline::after(b.clock.as_ref(), minute);
+    assert!(b.transfer.get_range(&name("a"), 0..1, deadline).is_err());
+    let (took, tries) = (b.clock.monotonic() - begin, b.transfer.stats().gets);
+    assert!(took > minute - Duration::from_secs(3), "given up after {took:?}");
+    assert!((30..80).contains(&tries), "{tries} tries in {took:?}");
+}
+
+#[test]
 fn a_deadline_ends_a_read_that_would_be_tried_again() {
     let b = bench();
     b.transfer.put_new(&name("a"), body()).unwrap();

@@ -43,6 +43,9 @@ use error::{Refusal, error};
 const SERVICE_VERSION: &str = "2025-11-05";
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// How long nothing may come of an answer to a read. A way that was cut for a while often leaves its connections dead: the
+/// next try, on a new one, finds out whether it is back.
+const STALLED_MAX: Duration = Duration::from_secs(10);
 /// How long the other side may leave sent bytes unacknowledged: a dead way is noticed in the middle of a body that may take an hour.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 /// Ranges above this are read only after the object's length was asked for, so that memory is not taken on anybody's word.
@@ -56,6 +59,8 @@ pub struct AzureVault {
     address: AzureAddress,
     data: BlobContainerClient,
     control: BlobContainerClient,
+    /// The first container, by the way that is given up when it stalls. What is sent may take long before it is answered.
+    reading: BlobContainerClient,
     page_len: Option<i32>,
 }
 
@@ -66,10 +71,12 @@ impl AzureVault {
     /// `Invalid` or `Denied` if the credential makes no sense.
     pub fn new(address: &AzureAddress, credential: &AzureCredential) -> Result<Self, VaultError> {
         let access = Access::new(address, credential)?;
-        let http = http_client(&access.endpoint)?;
+        let http = http_client(&access.endpoint, None)?;
         let data = container(address, &access, &http, false)?;
         let control = container(address, &access, &http, true)?;
-        Ok(Self { address: address.clone(), data, control, page_len: None })
+        let http = http_client(&access.endpoint, Some(STALLED_MAX))?;
+        let reading = container(address, &access, &http, false)?;
+        Ok(Self { address: address.clone(), data, control, reading, page_len: None })
     }
 
     /// The same, listing at most `page_len` objects at a time instead of as many as the service gives.
@@ -144,7 +151,8 @@ impl AzureVault {
             partition_size: NonZero::new(len),
             ..Default::default()
         };
-        let read = self.blob(name).download_into(&mut bytes, Some(options)).await;
+        let container = if name.is_control() { &self.control } else { &self.reading };
+        let read = container.blob_client(name.as_str()).download_into(&mut bytes, Some(options)).await;
         let read = read.map_err(|e| error(&e, name.as_str()))?;
         if read.len == len {
             return Ok(bytes.into());
@@ -286,7 +294,7 @@ fn container(
         .map_err(|_| VaultError::invalid(format!("no client can be made for {address}")))
 }
 
-fn http_client(endpoint: &Url) -> Result<reqwest::Client, VaultError> {
+fn http_client(endpoint: &Url, stalled_max: Option<Duration>) -> Result<reqwest::Client, VaultError> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_LIMIT)
         .tcp_user_timeout(UNACKNOWLEDGED_MAX)
@@ -295,6 +303,9 @@ fn http_client(endpoint: &Url) -> Result<reqwest::Client, VaultError> {
         .no_brotli()
         .no_deflate()
         .no_zstd();
+    if let Some(stalled_max) = stalled_max {
+        builder = builder.read_timeout(stalled_max);
+    }
     if is_this_machine(endpoint) {
         builder = builder.no_proxy();
     }

@@ -94,6 +94,11 @@ impl HttpProxy {
         self.shared.script().faults.extend(std::iter::repeat_n((verb, fault), times));
     }
 
+    /// Nothing goes wrong any more.
+    pub fn forgive(&self) {
+        self.shared.script().faults.clear();
+    }
+
     /// How many requests of a kind came.
     pub fn count(&self, verb: Verb) -> usize {
         self.shared.script().seen.iter().filter(|seen| **seen == verb).count()
