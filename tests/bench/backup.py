@@ -23,7 +23,7 @@ def run(settings, places, _parts, sheet):
 
 def one_life(sheet, dataset, turn, repository):
     def put(figure, took):
-        sheet.put(repository.tool, dataset, figure, took.seconds, "s", turn=turn, cpu=took.cpu, memory=took.rss_mb, **took.noise())
+        sheet.put(repository.tool, dataset, figure, took.seconds, "s", turn=turn, cpu=took.cpu, memory=took.rss_mib, **took.noise())
 
     repository.create()
     put("backup, initial", repository.timed("backup"))

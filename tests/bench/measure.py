@@ -66,11 +66,11 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def memory_mb(pid):
-    """Peak and present resident memory of a process, in MB of 10^6 bytes."""
+def memory_mib(pid):
+    """Peak and present resident memory of a process."""
     said = Path(f"/proc/{pid}/status").read_text()
     sizes = [re.search(rf"{key}:\s+(\d+) kB", said) for key in ("VmHWM", "VmRSS")]
-    return tuple(int(size.group(1)) * 1024 / 1e6 for size in sizes)
+    return tuple(int(size.group(1)) / 1024 for size in sizes)
 
 
 class Others:
@@ -90,7 +90,7 @@ class Timing:
 
     seconds: float
     cpu: float
-    rss_mb: float
+    rss_mib: float
     foreign: float
     code: int | None
 
@@ -116,7 +116,7 @@ def timed(command, env=None, cwd=None, servers=(), cold=True, may_end_with=(0,),
     foreign = others.since(cpu)
     if code is not None and code not in may_end_with:
         raise BenchError(f"{shlex.join(command)} ended with {code}:\n{said[-2000:]}")
-    return Timing(seconds, cpu, usage.ru_maxrss * 1024 / 1e6, foreign, code)
+    return Timing(seconds, cpu, usage.ru_maxrss / 1024, foreign, code)
 
 
 def ended(child, patience):

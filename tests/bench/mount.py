@@ -63,8 +63,8 @@ class Round:
 
     def end(self, mount, after):
         if mount.pid is not None:
-            peak, resident = mount.memory_mb()
-            self.put(f"daemon memory after {after}", peak, "MB", resident=resident, cpu=mount.cpu())
+            peak, resident = mount.memory_mib()
+            self.put(f"daemon memory after {after}", peak, "MiB", resident=resident, cpu=mount.cpu())
 
 
 def first_ls(at):
@@ -105,7 +105,7 @@ def restore(at):
         return
     at.subject.clear_out()
     took = at.subject.timed("restore")
-    at.put("restore cold", took.seconds, "s", cpu=took.cpu, memory=took.rss_mb, **took.noise())
+    at.put("restore cold", took.seconds, "s", cpu=took.cpu, memory=took.rss_mib, **took.noise())
     at.subject.clear_out()
 
 

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from measure import BenchError, Others, Timing, cpu_seconds, drop_caches, memory_mb, timed
+from measure import BenchError, Others, Timing, cpu_seconds, drop_caches, memory_mib, timed
 
 PASSWORD = "bench correct horse"
 LIMIT = "ext4"
@@ -65,9 +65,9 @@ class Mounted:
     def servers(self):
         return (() if self.pid is None else (self.pid,)) + self.behind
 
-    def memory_mb(self):
+    def memory_mib(self):
         """Peak and present memory of who serves it, or nothing for the limit."""
-        return None if self.pid is None else memory_mb(self.pid)
+        return None if self.pid is None else memory_mib(self.pid)
 
     def cpu(self):
         return 0.0 if self.pid is None else cpu_seconds(self.pid)

@@ -207,8 +207,8 @@ def copy(at, below, figure):
 
 
 def end(at, mount, after):
-    peak, resident = mount.memory_mb()
-    at.put(f"daemon memory after {after}", peak, "MB", resident=resident, cpu=mount.cpu())
+    peak, resident = mount.memory_mib()
+    at.put(f"daemon memory after {after}", peak, "MiB", resident=resident, cpu=mount.cpu())
 
 
 def files_below(place):

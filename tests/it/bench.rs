@@ -11,7 +11,7 @@ const LOCAL: [&str; 6] = [
     "| kernel | cp -r cold, s |",
     "| many | grep -r again, s |",
     "| big | dd cold, MB/s |",
-    "| many | daemon memory after all of it, MB |",
+    "| many | daemon memory after all of it, MiB |",
     "| kernel | backup, unchanged, s |",
 ];
 const VAULT: [&str; 3] = [
