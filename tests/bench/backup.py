@@ -1,0 +1,36 @@
+"""The figures of backup, restore and check, of each tool with each dataset in new repositories."""
+from datasets import count
+from measure import BenchError
+from tools import Repository, in_turn
+
+
+def run(settings, places, _parts, sheet):
+    for dataset, src in places.items():
+        base = settings.work / "run"
+        who = [Repository(name, settings.programs[name], src, base / f"{name}-{dataset}") for name in settings.tools()]
+        failed = set()
+        for turn, repository in in_turn(settings, who):
+            if repository.tool in failed:
+                continue
+            try:
+                one_life(sheet, dataset, turn, repository)
+            except BenchError as error:
+                print(f"skipped: {dataset} by {repository.tool}: {error}", flush=True)
+                failed.add(repository.tool)
+                if repository.tool == "holdfast":
+                    raise
+
+
+def one_life(sheet, dataset, turn, repository):
+    def put(figure, took):
+        sheet.put(repository.tool, dataset, figure, took.seconds, "s", turn=turn, cpu=took.cpu, memory=took.rss_mib, **took.noise())
+
+    repository.create()
+    put("backup, initial", repository.timed("backup"))
+    sheet.put(repository.tool, dataset, "repository", count(repository.repo)[1] / 1e6, "MB", turn=turn)
+    repository.names["name"] = "1"
+    put("backup, unchanged", repository.timed("backup"))
+    put("restore", repository.timed("restore"))
+    repository.clear_out()
+    put("check, all data", repository.timed("check"))
+    repository.remember()
