@@ -23,7 +23,7 @@ use lru::LruCache;
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
 use crate::layout::{Change, Item, Layout, Root, Stands};
-use crate::recovery::{Patience, Recovery, Seek};
+use crate::recovery::{Patience, Recovery, Seek, Totals};
 
 pub use attr::{Attr, BLOCK_SIZE};
 pub use list::{Detail, Listed};
@@ -31,6 +31,9 @@ pub use xattr::{XattrAnswer, sized};
 
 /// Nodes kept by number between the listing that met them and the reading that follows.
 const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Root directories of points kept: about 5 MB.
+const ROOTS_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
 /// Nodes with more bytes of attributes than this are not kept: 4,096 of them stay below 40 MB.
 const KEPT_XATTR_BYTES_MAX: usize = 4096;
@@ -68,20 +71,12 @@ pub struct Entry {
     claim: Claim,
 }
 
-/// Size of everything in all points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Bytes of all files in all points.
-    pub bytes: u64,
-    /// Entries in all points.
-    pub entries: u64,
-}
-
 /// The file system.
 pub struct View {
     recovery: Arc<dyn Recovery>,
     layout: RwLock<Arc<Layout>>,
-    known: Mutex<(Vec<RecoveryPointId>, Totals)>,
+    known: Mutex<Known>,
+    roots: Mutex<LruCache<RecoveryPointId, Arc<Node>>>,
     table: Mutex<Table>,
     nodes: Mutex<LruCache<u64, Arc<Node>>>,
     owner: (u32, u32),
@@ -91,6 +86,14 @@ impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("View").field("owner", &self.owner).finish_non_exhaustive()
     }
+}
+
+/// The points as they were when the recovery's stamp was this.
+#[derive(Default)]
+struct Known {
+    stamp: Option<i64>,
+    ids: Vec<RecoveryPointId>,
+    totals: Option<(i64, Totals)>,
 }
 
 /// A node inside a point and how it was reached.
@@ -107,6 +110,7 @@ impl View {
             recovery,
             layout: RwLock::new(Arc::new(Layout::new(&[]))),
             known: Mutex::default(),
+            roots: Mutex::new(LruCache::new(ROOTS_KEPT)),
             table: Mutex::default(),
             nodes: Mutex::new(LruCache::new(NODES_KEPT)),
             owner: (uid, gid),
@@ -117,21 +121,22 @@ impl View {
 
     /// Looks for new and vanished points, and says what the kernel must be told.
     pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
-        let points = self.recovery.points()?;
-        let mut ids: Vec<_> = points.iter().map(|p| p.point.id).collect();
-        ids.sort();
+        let stamp = self.recovery.stamp()?;
         let mut known = lock(&self.known);
-        if known.0 == ids {
+        if known.stamp == Some(stamp) {
             return Ok(Vec::new());
         }
-        let totals = points.iter().map(|p| &p.point.counts).fold(Totals::default(), |sum, counts| Totals {
-            bytes: sum.bytes.saturating_add(counts.bytes),
-            entries: sum.entries.saturating_add(counts.files + counts.directories + counts.others),
-        });
+        let points = self.recovery.points()?;
+        let mut ids: Vec<_> = points.iter().map(|p| p.id).collect();
+        ids.sort_unstable();
+        known.stamp = Some(stamp);
+        if known.ids == ids {
+            return Ok(Vec::new());
+        }
+        known.ids = ids;
         let next = Arc::new(Layout::new(&points));
         let changes = self.layout().changes(&next);
         *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
-        *known = (ids, totals);
         Ok(changes)
     }
 
@@ -142,7 +147,12 @@ impl View {
 
     /// What all points hold.
     pub fn totals(&self) -> Totals {
-        lock(&self.known).1
+        let mut known = lock(&self.known);
+        if known.totals.is_none_or(|(stamp, _)| Some(stamp) != known.stamp) {
+            let totals = self.recovery.totals().unwrap_or_default();
+            known.totals = known.stamp.map(|stamp| (stamp, totals));
+        }
+        known.totals.map(|(_, totals)| totals).unwrap_or_default()
     }
 
     /// Nodes inside points that the kernel holds.
@@ -275,7 +285,7 @@ impl View {
     fn inside(&self, ino: u64, patience: Patience) -> Result<Inside, FsError> {
         match self.layout().get(ino) {
             Some(Stands::Root(root)) => {
-                return Ok(Inside { root: root.clone(), parent: root.parent, node: root.node.clone() });
+                return Ok(Inside { root: root.clone(), parent: root.parent, node: self.root(root)? });
             }
             Some(_) => return Err(FsError::WrongKind),
             None if is_layout(ino) => return Err(FsError::Stale),
@@ -307,7 +317,7 @@ impl View {
     fn entry(&self, ino: u64, patience: Patience) -> Result<Entry, FsError> {
         let layout = self.layout();
         match layout.get(ino) {
-            Some(stands) => return Ok(self.layout_entry(ino, &stands)),
+            Some(stands) => return self.layout_entry(ino, &stands),
             None if is_layout(ino) => return Err(FsError::Stale),
             None => {}
         }
@@ -321,16 +331,31 @@ impl View {
 
     fn item_entry(&self, layout: &Layout, item: &Item) -> Result<Entry, FsError> {
         let stands = layout.get(item.ino).ok_or(FsError::Stale)?;
-        Ok(self.layout_entry(item.ino, &stands))
+        self.layout_entry(item.ino, &stands)
     }
 
-    fn layout_entry(&self, ino: u64, stands: &Stands<'_>) -> Entry {
+    fn layout_entry(&self, ino: u64, stands: &Stands<'_>) -> Result<Entry, FsError> {
         let (attr, attr_lifetime) = match stands {
             Stands::Folder(folder) => (Attr::of_folder(ino, folder, self.owner), Lifetime::Brief),
             Stands::Link(link) => (Attr::of_link(ino, link, self.owner), Lifetime::Forever),
-            Stands::Root(root) => (Attr::of_node(ino, &root.node, 0), Lifetime::Forever),
+            Stands::Root(root) => (Attr::of_node(ino, &*self.root(root)?, 0), Lifetime::Forever),
         };
-        Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout }
+        Ok(Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout })
+    }
+
+    /// The root directory of a point.
+    fn root(&self, root: &Root) -> Result<Arc<Node>, FsError> {
+        if let Some(node) = lock(&self.roots).get(&root.point) {
+            return Ok(node.clone());
+        }
+        let node = self.recovery.root(&root.point).map_err(|e| match e {
+            // It expired a moment ago.
+            StoreError::NotFound { .. } => FsError::NotFound,
+            e => FsError::Store(e),
+        })?;
+        let node = Arc::new(node);
+        lock(&self.roots).put(root.point, node.clone());
+        Ok(node)
     }
 
     /// An entry just found at `place`.

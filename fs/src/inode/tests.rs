@@ -6,7 +6,7 @@ use crate::testing::{file, point};
 
 fn root(sequence: u64) -> Arc<Root> {
     let stored = point("h", "g", "s", 0, sequence);
-    let layout = crate::layout::Layout::new(&[stored]);
+    let layout = crate::layout::Layout::new(&[crate::testing::brief(&stored)]);
     layout.roots().find(|root| root.door == crate::layout::Door::Group).unwrap().clone()
 }
 
