@@ -134,7 +134,7 @@ pub struct Change {
     /// Its number.
     pub folder: u64,
     /// Names that came, went, or stand for something else.
-    pub names: Vec<String>,
+    pub names: Vec<Vec<u8>>,
 }
 
 /// All directories above the points.
@@ -198,14 +198,14 @@ impl Layout {
     }
 }
 
-fn changed_names(old: &Folder, new: &Folder) -> Vec<String> {
+fn changed_names(old: &Folder, new: &Folder) -> Vec<Vec<u8>> {
     let all =
         |folder: &Folder| folder.listed.values().chain(folder.hidden.values()).cloned().collect::<Vec<_>>();
     let mut names: Vec<_> = all(old)
         .into_iter()
         .filter(|item| new.get(&item.name) != Some(item))
         .chain(all(new).into_iter().filter(|item| old.get(&item.name).is_none()))
-        .map(|item| item.name)
+        .map(|item| item.name.into_bytes())
         .collect();
     names.sort();
     names.dedup();

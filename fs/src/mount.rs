@@ -25,10 +25,10 @@ use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, Notifier, Session, SessionACL};
-use holdfast_store::clock::Clock;
+use holdfast_store::clock::{Clock, Deadline};
 use nix::errno::Errno;
 
-use crate::fuse::{Fuse, invalidate};
+use crate::fuse::{Fuse, invalidate, let_go};
 use crate::pool::{Pool, PoolOptions};
 use crate::recovery::Recovery;
 use crate::view::View;
@@ -65,6 +65,8 @@ pub struct MountOptions {
     pub keep_clear: Vec<PathBuf>,
     /// Longest time to an answer; then `EIO`.
     pub read_timeout: Duration,
+    /// Records of nodes that the kernel has in use, of some 160 bytes each, before it is asked to forget what it was told first.
+    pub records_max: usize,
     /// Threads that talk to the kernel and answer what is in memory.
     pub session_threads: usize,
     /// Threads that read and decode what lies on this machine.
@@ -85,6 +87,7 @@ impl MountOptions {
             over_nonempty: false,
             keep_clear: Vec::new(),
             read_timeout: Duration::from_secs(60),
+            records_max: 150_000,
             session_threads: cores.clamp(2, 8) + 1,
             local_threads: cores.max(2),
             vault_threads: 16,
@@ -119,6 +122,7 @@ pub struct Mount {
     view: Arc<View>,
     ended: Arc<Ended>,
     clock: Arc<dyn Clock>,
+    records_max: usize,
 }
 
 impl Mount {
@@ -138,7 +142,8 @@ impl Mount {
         let ended = Arc::new(Ended::default());
         let id = table::top(&mountpoint)?.map(|entry| entry.id);
         let notifier = session.notifier();
-        let mount = Self { mountpoint, id, pool, view, ended, clock };
+        let records_max = options.records_max;
+        let mount = Self { mountpoint, id, pool, view, ended, clock, records_max };
         mount.run(session)?;
         mount.follow_points(notifier)?;
         Ok(mount)
@@ -207,8 +212,14 @@ impl Mount {
     /// for an answer, which must then come from another thread.
     fn follow_points(&self, notifier: Notifier) -> Result<(), MountError> {
         let (view, clock, ended) = (self.view.clone(), self.clock.clone(), self.ended.clone());
+        let records_max = self.records_max;
         let follow = move || {
             while !pause_unless_ended(&*clock, &ended) {
+                for _ in records_max..view.held() {
+                    let oldest = view.oldest(Deadline::after(&*clock, POINTS_EVERY));
+                    let Some(names) = oldest else { break };
+                    let_go(&notifier, &names);
+                }
                 match view.refresh() {
                     Ok(changes) => invalidate(&notifier, &changes),
                     Err(error) => tracing::warn!(%error, "cannot look for new recovery points"),

@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
+use holdfast_store::clock::Deadline;
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::tree::{Node, NodeKind};
@@ -155,9 +156,19 @@ impl View {
         known.totals.map(|(_, totals)| totals).unwrap_or_default()
     }
 
-    /// Nodes inside points that the kernel holds.
+    /// Records of nodes inside points that the kernel holds.
     pub fn held(&self) -> usize {
         lock(&self.table).len()
+    }
+
+    /// What the kernel might forget first: a directory, and names in it of what is no directory. Where somebody stands is left to
+    /// the kernel. None if there is nothing to name, or if that cannot be had until then.
+    pub fn oldest(&self, until: Deadline) -> Option<Change> {
+        let (place, most) = lock(&self.table).pop_oldest()?;
+        let nodes =
+            self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Until(until)).ok()?;
+        let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
+        Some(Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() })
     }
 
     /// How long an entry of this directory, or its absence, is to be believed.
@@ -301,7 +312,8 @@ impl View {
             return Ok(node.clone());
         }
         let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
-        let node = Arc::new(node.ok_or_else(|| missing(place))?);
+        // The number of an entry that the directory never had: nobody was told it.
+        let node = Arc::new(node.ok_or(FsError::Stale)?);
         self.keep(ino, &node);
         Ok(node)
     }
@@ -324,6 +336,10 @@ impl View {
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
         let node = self.node_at(ino, &place, patience)?;
         let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), &node);
+        if lock(&self.table).number(&identity) != ino {
+            // It lies in a segment, but goes by the number that all its names have.
+            return Err(FsError::Stale);
+        }
         let attr = Attr::of_node(ino, &node, self.stored(&node, Detail::All, patience)?);
         let claim = Claim::Found(Box::new((identity, place)));
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
@@ -391,11 +407,6 @@ fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
         NodeKind::Directory => Ok(node.subtree.map(|subtree| subtree.tree)),
         _ => Err(FsError::NotDirectory),
     }
-}
-
-fn missing(place: &Place) -> FsError {
-    let detail = format!("it has no entry {} any more", place.ordinal);
-    FsError::Store(StoreError::corrupt(format!("directory {}", place.folder.tree), detail))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

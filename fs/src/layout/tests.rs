@@ -176,7 +176,7 @@ fn a_new_point_changes_its_directories_and_no_others() {
     let changes = old.changes(&new);
     let folder = ino(&old, "by-group/g/s").unwrap();
     let change = changes.iter().find(|c| c.folder == folder).unwrap();
-    assert_eq!(change.names, ["2026-11-20T12.00.01Z", "@GMT-2026.11.20-12.00.01", "latest"]);
+    assert_eq!(change.names, [&b"2026-11-20T12.00.01Z"[..], b"@GMT-2026.11.20-12.00.01", b"latest"]);
     let folders: Vec<_> =
         ["by-group/g/s", "by-id", "by-time/2026-11-20"].map(|p| ino(&old, p).unwrap()).into();
     assert_eq!(changes.len(), folders.len());

@@ -25,9 +25,6 @@ use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek, Totals};
 
-/// Parsed pages of directories: about 25,000 entries.
-const PAGE_CACHE_BYTES: usize = 16 << 20;
-
 /// Long files whose last used list pages are kept: up to 200 KB each.
 const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
@@ -51,11 +48,13 @@ pub struct StoreRecovery {
 
 impl StoreRecovery {
     /// Answers from this store.
-    pub fn new(store: Arc<Store>) -> Self {
+    ///
+    /// Parsed pages of directories are kept up to `pages` bytes: about 1,500 entries a megabyte.
+    pub fn new(store: Arc<Store>, pages: usize) -> Self {
         Self {
             store,
             counted: Mutex::default(),
-            pages: Arc::new(PageCache::new(PAGE_CACHE_BYTES)),
+            pages: Arc::new(PageCache::new(pages)),
             lists: Mutex::new(LruCache::new(LISTS_KEPT)),
             sizes: Mutex::new(LruCache::new(SIZES_KEPT)),
         }
