@@ -17,6 +17,7 @@ mod messages;
 mod mount;
 mod nasty;
 mod roundtrip;
+mod size;
 mod testkit;
 mod trouble;
 mod vault;
