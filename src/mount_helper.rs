@@ -64,7 +64,8 @@ const VARIABLES: [(&str, &str); 3] = [
     ("key_dir=", "HOLDFAST_KEY_DIR"),
 ];
 /// Options whose value goes on in an argument.
-const ARGUMENTS: [(&str, &str); 2] = [("cache_size=", "--cache-size"), ("read_timeout=", "--read-timeout")];
+const ARGUMENTS: [(&str, &str); 3] =
+    [("cache_size=", "--cache-size"), ("memory=", "--memory"), ("read_timeout=", "--read-timeout")];
 /// Options that are one.
 const FLAGS: [(&str, &str); 2] = [("allow_other", "--allow-other"), ("noexec", "--no-exec")];
 
@@ -220,7 +221,7 @@ fn split(list: &OsStr) -> Vec<OsString> {
 
 fn refuse(what: &str) -> Failure {
     Failure::usage(format!("as a helper of mount(8): {what}")).hint(
-        "STORE MNT -o store=DIR,password_file=FILE,cache_dir=DIR,key_dir=DIR,cache_size=SIZE,read_timeout=SECONDS,\
+        "STORE MNT -o store=DIR,password_file=FILE,cache_dir=DIR,key_dir=DIR,cache_size=SIZE,memory=SIZE,read_timeout=SECONDS,\
          allow_other,noexec; ro, nosuid, nodev and what is for mount(8) alone may stand there, too",
     )
 }
@@ -253,8 +254,8 @@ mod tests {
                 "--store /s mount --background --allow-other --no-exec -- /mnt",
             ),
             (
-                "holdfast none /mnt -o ro,store=/s,nofail,_netdev,cache_size=5G,read_timeout=2m",
-                "--store /s mount --background --cache-size 5G --read-timeout 2m --quiet -- /mnt",
+                "holdfast none /mnt -o ro,store=/s,nofail,_netdev,cache_size=5G,memory=1G,read_timeout=2m",
+                "--store /s mount --background --cache-size 5G --memory 1G --read-timeout 2m --quiet -- /mnt",
             ),
             ("mount.holdfast /s /mnt -s -o nonsense", "--store /s mount --background --quiet -- /mnt"),
         ];

@@ -117,9 +117,18 @@ pub fn invalidate(notifier: &Notifier, changes: &[Change]) {
     for change in changes {
         let folder = INodeNo(change.folder);
         for name in &change.names {
-            report(notifier.inval_entry(folder, OsStr::new(name)));
+            report(notifier.inval_entry(folder, OsStr::from_bytes(name)));
         }
         report(notifier.inval_inode(folder, 0, 0));
+    }
+}
+
+/// Asks the kernel to forget names, and with them the nodes that nobody uses. Never called by a thread that answers requests, as
+/// [`invalidate`].
+pub fn let_go(notifier: &Notifier, names: &Change) {
+    for name in &names.names {
+        // Most of them it has not, or not any more.
+        let _ = notifier.inval_entry(INodeNo(names.folder), OsStr::from_bytes(name));
     }
 }
 

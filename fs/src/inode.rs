@@ -10,18 +10,22 @@
 //! - a node with several links (not a directory): point, source file system and source inode, **and all that its
 //!   attributes and content say**. A file that changed between the readings of two of its names is then two
 //!   files, each with its own bytes, whichever name is asked for first;
-//! - any other: the number of its directory and its name. Inode numbers that the source reused while it was read do no harm.
+//! - any other: the number of its directory and its position there. Inode numbers that the source reused while it was read do no harm.
 //!
-//! Numbers of these ascend with the names, [`SEGMENT`] of a directory at a time: `cp`, `du` and others sort a directory by number before they read it,
-//! and so read it in the order in which its contents lie in the store.
+//! Numbers of these ascend with the names, a *segment* of [`SEGMENT`] entries of a directory at a time: `cp`, `du` and others sort a directory by
+//! number before they read it, and so read it in the order in which its contents lie in the store.
 //!
-//! Two segments can still have the same 49 bits by chance (about 10^-3 for a million directories in use). The table
+//! A record says where nodes lie, not what they are: one for each segment of which the kernel has any node, some 160 bytes with the directory, and
+//! one for each node with several links. So a directory of a million entries takes 250 records. What the kernel counts is added up for a
+//! segment. Records that the kernel has forgotten move to a bounded trail, since a file handle held by NFS or an overlay outlives the kernel's inode.
+//!
+//! Two segments can have the same 48 bits by chance (about 2 * 10^-3 for a million directories in use). The table
 //! keeps 64 more bits of each identity and gives the second one its next candidate.
 //!
-//! A record says where a node lies, not what it is: (directory, position), some 50 bytes. Records that the
-//! kernel has forgotten move to a bounded trail, since a file handle held by NFS or an overlay outlives the kernel's inode.
+//! The kernel keeps nodes as long as it has memory for them, which may be for ever. What it was told first it can be asked to forget
+//! ([`Table::pop_oldest`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 
@@ -35,20 +39,21 @@ use crate::layout::Root;
 pub const ROOT: u64 = 1;
 
 const LAYOUT_BIT: u64 = 1 << 61;
-const LOW_BITS: u64 = LAYOUT_BIT - 1;
+/// Of the number of a node with several links.
+const LINKED_BIT: u64 = 1 << 60;
+const LOW_BITS: u64 = LINKED_BIT - 1;
 
 /// Entries of a directory with numbers in a row.
 const SEGMENT: u64 = 1 << 12;
 
-/// Forgotten nodes that can still be found by number: 65,536 records are about 6 MB.
-const TRAIL_RECORDS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// Forgotten records whose nodes can still be found by number: about 5 MB.
+const TRAIL_RECORDS: NonZeroUsize = NonZeroUsize::new(32_768).unwrap();
 
 type Key = [u8; 32];
 
 /// A key for each kind of identity, derived once.
 static LAYOUT_NODE: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: layout node", &[]));
 static LINKED_NODE: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: linked node", &[]));
-static NODE: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: node", &[]));
 static SEGMENT_BEGIN: LazyLock<Key> = LazyLock::new(|| blake3::derive_key("holdfast mount: segment", &[]));
 
 /// Whether a number is one of the layout's (or of a point's root).
@@ -61,22 +66,23 @@ pub fn is_layout(ino: u64) -> bool {
 pub struct Identity {
     check: u64,
     seed: [u8; 32],
-    layout: u64,
-    /// The number it would like to have.
-    first: u64,
+    /// Bit of its kind of number.
+    space: u64,
+    /// Position in its segment, for those that are numbered by segments.
+    offset: Option<u64>,
 }
 
 impl Identity {
-    fn new(hash: blake3::Hash, layout: u64) -> Self {
+    fn new(hash: blake3::Hash, space: u64, offset: Option<u64>) -> Self {
         let seed = *hash.as_bytes();
-        Self { check: word(&seed, 0), seed, layout, first: word(&seed, 8) & LOW_BITS }
+        Self { check: word(&seed, 8), seed, space, offset }
     }
 
     /// Of a directory or link above the points.
     pub fn of_layout(path: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(&LAYOUT_NODE);
         path.iter().for_each(|part| put(&mut hasher, part));
-        Self::new(hasher.finalize(), LAYOUT_BIT)
+        Self::new(hasher.finalize(), LAYOUT_BIT, None)
     }
 
     /// Of a node inside a point: the entry with `ordinal` before it in the directory with the number `parent`.
@@ -84,21 +90,19 @@ impl Identity {
         if node.links > 1 && node.kind != NodeKind::Directory && node.inode != 0 {
             let mut hasher = blake3::Hasher::new_keyed(&LINKED_NODE);
             put_linked(&mut hasher, root, node);
-            return Self::new(hasher.finalize(), 0);
+            return Self::new(hasher.finalize(), LINKED_BIT, None);
         }
         // All at once: a listing does this for each entry, and a hasher is 2 KB to set up.
-        let parent = parent.to_le_bytes();
-        let segment = [parent, (ordinal / SEGMENT).to_le_bytes()].concat();
-        let begin = word(blake3::keyed_hash(&SEGMENT_BEGIN, &segment).as_bytes(), 0);
-        let begin = begin & LOW_BITS & !(SEGMENT - 1);
-        let hash = blake3::keyed_hash(&NODE, &[parent.as_slice(), node.name.as_slice()].concat());
-        Self { first: begin + ordinal % SEGMENT, ..Self::new(hash, 0) }
+        let segment = [parent.to_le_bytes(), (ordinal / SEGMENT).to_le_bytes()].concat();
+        Self::new(blake3::keyed_hash(&SEGMENT_BEGIN, &segment), 0, Some(ordinal % SEGMENT))
     }
 
     /// The `n`-th number this identity would like to have; 0 and [`ROOT`] never.
     pub fn candidate(&self, n: u32) -> u64 {
-        let low = if n == 0 { self.first } else { self.rehashed(n) & LOW_BITS };
-        if low <= ROOT { self.candidate(n.wrapping_add(1)) } else { low | self.layout }
+        let low = if n == 0 { word(&self.seed, 0) } else { self.rehashed(n) } & LOW_BITS;
+        let low = self.offset.map_or(low, |offset| low & !(SEGMENT - 1) | offset);
+        // Nobody's first segment: it would hold the root of the mount.
+        if low < SEGMENT { self.candidate(n.wrapping_add(1)) } else { low | self.space }
     }
 
     fn rehashed(&self, n: u32) -> u64 {
@@ -176,12 +180,18 @@ pub struct Place {
     pub ordinal: u64,
 }
 
-/// 32 bytes: the kernel may hold a million.
+/// A segment, or a node with several links: the place of the first number, and what the kernel counts of all.
 #[derive(Debug)]
 struct Record {
     place: Place,
     check: u64,
     lookups: u64,
+    queued: bool,
+}
+
+/// Under which number a node's record is kept.
+fn key(ino: u64) -> u64 {
+    if ino & LINKED_BIT == 0 { ino & !(SEGMENT - 1) } else { ino }
 }
 
 /// Which numbers the kernel knows, and where their nodes lie.
@@ -189,11 +199,13 @@ struct Record {
 pub struct Table {
     live: HashMap<u64, Record, lru::DefaultHasher>,
     trail: LruCache<u64, Record>,
+    /// Keys in the order in which the kernel was told of them; those of records that are gone are among them.
+    queue: VecDeque<u64>,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { live: HashMap::default(), trail: LruCache::new(TRAIL_RECORDS) }
+        Self { live: HashMap::default(), trail: LruCache::new(TRAIL_RECORDS), queue: VecDeque::new() }
     }
 }
 
@@ -208,47 +220,79 @@ impl Table {
     }
 
     fn record(&self, ino: u64) -> Option<&Record> {
-        self.live.get(&ino).or_else(|| self.trail.peek(&ino))
+        let key = key(ino);
+        self.live.get(&key).or_else(|| self.trail.peek(&key))
     }
 
     /// Notes that the kernel was told this node once more, and returns its number.
     pub fn remember(&mut self, identity: &Identity, place: &Place) -> u64 {
         let ino = self.number(identity);
+        let key = key(ino);
         let trail = &mut self.trail;
-        let record = self.live.entry(ino).or_insert_with(|| {
-            trail.pop(&ino).unwrap_or_else(|| Record {
-                place: place.clone(),
+        let record = self.live.entry(key).or_insert_with(|| {
+            trail.pop(&key).unwrap_or_else(|| Record {
+                place: Place { folder: place.folder.clone(), ordinal: place.ordinal - (ino - key) },
                 check: identity.check,
                 lookups: 0,
+                queued: false,
             })
         });
         record.lookups = record.lookups.saturating_add(1);
+        if !record.queued {
+            record.queued = true;
+            self.queue.push_back(key);
+            self.tidy_queue();
+        }
         ino
     }
 
     /// Takes back `lookups` of what [`remember`](Self::remember) counted.
     pub fn forget(&mut self, ino: u64, lookups: u64) {
-        let Some(record) = self.live.get_mut(&ino) else { return };
+        let key = key(ino);
+        let Some(record) = self.live.get_mut(&key) else { return };
         record.lookups = record.lookups.saturating_sub(lookups);
         if record.lookups == 0
-            && let Some(record) = self.live.remove(&ino)
+            && let Some(mut record) = self.live.remove(&key)
         {
-            self.trail.put(ino, record);
+            record.queued = false;
+            self.trail.put(key, record);
         }
     }
 
-    /// The number of an identity that the kernel knows by it.
+    /// The number of an identity, if nobody but it and its neighbours can have it in the kernel.
     pub fn known(&self, identity: &Identity) -> Option<u64> {
         let ino = self.number(identity);
-        self.live.contains_key(&ino).then_some(ino)
+        self.live.contains_key(&key(ino)).then_some(ino)
     }
 
     /// Where the node with this number lies, if it is or was lately known.
     pub fn place(&self, ino: u64) -> Option<Place> {
-        self.record(ino).map(|record| record.place.clone())
+        let ordinal = |record: &Record| record.place.ordinal + (ino - key(ino));
+        self.record(ino).map(|r| Place { folder: r.place.folder.clone(), ordinal: ordinal(r) })
     }
 
-    /// Nodes that the kernel knows.
+    /// Of the records that were not named since the kernel was told of one of their nodes, the one that was told first: where
+    /// its nodes begin, and how many they may be.
+    pub fn pop_oldest(&mut self) -> Option<(Place, usize)> {
+        while let Some(key) = self.queue.pop_front() {
+            if let Some(record) = self.live.get_mut(&key).filter(|record| record.queued) {
+                record.queued = false;
+                let most = if key & LINKED_BIT == 0 { SEGMENT as usize } else { 1 };
+                return Some((record.place.clone(), most));
+            }
+        }
+        None
+    }
+
+    /// The queue does not grow with what came and went.
+    fn tidy_queue(&mut self) {
+        if self.queue.len() > 2 * self.live.len() + 64 {
+            let live = &self.live;
+            self.queue.retain(|key| live.get(key).is_some_and(|record| record.queued));
+        }
+    }
+
+    /// Records of what the kernel knows.
     pub fn len(&self) -> usize {
         self.live.len()
     }

@@ -23,8 +23,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use holdfast_store::clock::Timestamp;
-use holdfast_store::store::StoredPoint;
-use holdfast_store::tree::Node;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::SourceName;
+use holdfast_store::store::PointBrief;
 
 pub use names::{clean_name, day_name, gmt_name, time_name};
 
@@ -52,9 +53,9 @@ pub struct Root {
     /// The door.
     pub door: Door,
     /// The point.
-    pub stored: StoredPoint,
-    /// Its root directory.
-    pub node: Arc<Node>,
+    pub point: RecoveryPointId,
+    /// Its source.
+    pub source: Arc<SourceName>,
 }
 
 /// What an entry of the layout is.
@@ -87,17 +88,17 @@ pub struct Folder {
     /// Listed entries by position (3 and above).
     pub listed: BTreeMap<u64, Item>,
     /// Entries that are found by name only.
-    pub hidden: Vec<Item>,
+    pub hidden: HashMap<String, Item>,
     /// Time of the newest point below; the nanoseconds are a hash of the listing.
     pub changed: Timestamp,
-    positions: HashMap<String, u64>,
 }
 
 impl Folder {
     /// The entry of that name, listed or not.
     pub fn get(&self, name: &str) -> Option<&Item> {
-        let listed = self.positions.get(name).and_then(|at| self.listed.get(at));
-        listed.or_else(|| self.hidden.iter().find(|item| item.name == name))
+        let first = build::first_position(name);
+        let mut there = (first..).map_while(|at| self.listed.get(&at));
+        there.find(|item| item.name == name).or_else(|| self.hidden.get(name))
     }
 
     /// Link count: two and one for each directory in it.
@@ -112,7 +113,7 @@ impl Folder {
 pub struct Link {
     /// Where it leads, relative.
     pub target: String,
-    /// When the point it leads to was finished.
+    /// When the point it leads to was begun.
     pub changed: Timestamp,
 }
 
@@ -133,7 +134,7 @@ pub struct Change {
     /// Its number.
     pub folder: u64,
     /// Names that came, went, or stand for something else.
-    pub names: Vec<String>,
+    pub names: Vec<Vec<u8>>,
 }
 
 /// All directories above the points.
@@ -148,7 +149,7 @@ pub struct Layout {
 
 impl Layout {
     /// The layout of these points, whatever their order.
-    pub fn new(points: &[StoredPoint]) -> Self {
+    pub fn new(points: &[PointBrief]) -> Self {
         build::layout(points)
     }
 
@@ -197,13 +198,14 @@ impl Layout {
     }
 }
 
-fn changed_names(old: &Folder, new: &Folder) -> Vec<String> {
-    let all = |folder: &Folder| folder.listed.values().chain(&folder.hidden).cloned().collect::<Vec<_>>();
+fn changed_names(old: &Folder, new: &Folder) -> Vec<Vec<u8>> {
+    let all =
+        |folder: &Folder| folder.listed.values().chain(folder.hidden.values()).cloned().collect::<Vec<_>>();
     let mut names: Vec<_> = all(old)
         .into_iter()
         .filter(|item| new.get(&item.name) != Some(item))
         .chain(all(new).into_iter().filter(|item| old.get(&item.name).is_none()))
-        .map(|item| item.name)
+        .map(|item| item.name.into_bytes())
         .collect();
     names.sort();
     names.dedup();

@@ -25,11 +25,11 @@ use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, Notifier, Session, SessionACL};
-use holdfast_store::clock::Clock;
+use holdfast_store::clock::{Clock, Deadline};
 use nix::errno::Errno;
 
 use crate::error::FsError;
-use crate::fuse::{Fuse, invalidate};
+use crate::fuse::{Fuse, invalidate, let_go};
 use crate::offer::Offers;
 use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
@@ -67,6 +67,8 @@ pub struct MountOptions {
     pub keep_clear: Vec<PathBuf>,
     /// Longest time to an answer; then `EIO`.
     pub read_timeout: Duration,
+    /// Records of nodes that the kernel has in use, of some 160 bytes each, before it is asked to forget what it was told first.
+    pub records_max: usize,
     /// Threads that talk to the kernel and answer what is in memory.
     pub session_threads: usize,
     /// Threads that read and decode what lies on this machine.
@@ -87,6 +89,7 @@ impl MountOptions {
             over_nonempty: false,
             keep_clear: Vec::new(),
             read_timeout: Duration::from_secs(60),
+            records_max: 150_000,
             session_threads: cores.clamp(2, 8) + 1,
             local_threads: cores.max(2),
             vault_threads: 16,
@@ -121,6 +124,7 @@ pub struct Mount {
     view: Arc<View>,
     ended: Arc<Ended>,
     clock: Arc<dyn Clock>,
+    records_max: usize,
 }
 
 impl Mount {
@@ -142,7 +146,8 @@ impl Mount {
         let id = table::top(&mountpoint)?.map(|entry| entry.id);
         let notifier = session.notifier();
         offers.serve(view.clone(), notifier.clone()).map_err(MountError::Threads)?;
-        let mount = Self { mountpoint, id, pool, view, ended, clock };
+        let records_max = options.records_max;
+        let mount = Self { mountpoint, id, pool, view, ended, clock, records_max };
         mount.run(session)?;
         mount.follow_points(notifier)?;
         Ok(mount)
@@ -211,9 +216,15 @@ impl Mount {
     /// for an answer, which must then come from another thread.
     fn follow_points(&self, notifier: Notifier) -> Result<(), MountError> {
         let (view, clock, ended) = (self.view.clone(), self.clock.clone(), self.ended.clone());
+        let records_max = self.records_max;
         let follow = move || {
             let mut told = String::new();
             while !pause_unless_ended(&*clock, &ended) {
+                for _ in records_max..view.held() {
+                    let oldest = view.oldest(Deadline::after(&*clock, POINTS_EVERY));
+                    let Some(names) = oldest else { break };
+                    let_go(&notifier, &names);
+                }
                 match guarded(|| view.refresh().map_err(FsError::Store)) {
                     Ok(changes) => {
                         invalidate(&notifier, &changes);

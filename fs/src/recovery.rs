@@ -11,9 +11,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::StoreError;
-use holdfast_store::id::ChunkId;
+use holdfast_store::id::{ChunkId, RecoveryPointId};
+use holdfast_store::point::Counts;
 use holdfast_store::reader::Tier;
-use holdfast_store::store::StoredPoint;
+use holdfast_store::store::PointBrief;
 use holdfast_store::tree::{Content, Node};
 
 pub use store::StoreRecovery;
@@ -27,6 +28,28 @@ pub enum Patience {
     Here,
     /// Whatever it takes until then.
     Until(Deadline),
+}
+
+/// Size of everything in all points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of all files in all points.
+    pub bytes: u64,
+    /// Entries in all points.
+    pub entries: u64,
+}
+
+impl Totals {
+    /// With one point more.
+    #[must_use]
+    pub fn with(self, counts: &Counts) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(counts.bytes),
+            entries: [counts.files, counts.directories, counts.others]
+                .iter()
+                .fold(self.entries, |sum, count| sum.saturating_add(*count)),
+        }
+    }
 }
 
 /// Where the nearest answer lies that is not in memory.
@@ -64,8 +87,17 @@ pub enum Seek {
 
 /// Everything a view asks of a store. Called from many threads at once; promises to give up at the deadline.
 pub trait Recovery: Send + Sync + 'static {
-    /// All recovery points, in any order. Called about once a second.
-    fn points(&self) -> Result<Vec<StoredPoint>, StoreError>;
+    /// A number that moves when a point comes or goes. Asked about once a second, so it must cost next to nothing.
+    fn stamp(&self) -> Result<i64, StoreError>;
+
+    /// All recovery points, in any order.
+    fn points(&self) -> Result<Vec<PointBrief>, StoreError>;
+
+    /// The root directory of a point. It lies on this machine.
+    fn root(&self, point: &RecoveryPointId) -> Result<Node, StoreError>;
+
+    /// What all points hold.
+    fn totals(&self) -> Result<Totals, StoreError>;
 
     /// The entry called `name` of the directory `tree`, with its position among all entries (from 0).
     fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal>;

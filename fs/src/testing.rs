@@ -13,10 +13,10 @@ use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId, SourceTag};
 use holdfast_store::point::{Consistency, Counts, PointState, RecoveryPoint, SourceName};
 use holdfast_store::reader::Tier;
-use holdfast_store::store::StoredPoint;
+use holdfast_store::store::{PointBrief, StoredPoint};
 use holdfast_store::tree::{Content, Extent, Node, NodeKind, Subtree};
 
-use crate::recovery::{Patience, Reach, Recovery, Refusal, Seek};
+use crate::recovery::{Patience, Reach, Recovery, Refusal, Seek, Totals};
 
 /// How a kind of request is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub enum Part {
 #[derive(Default)]
 struct State {
     points: Vec<StoredPoint>,
+    stamp: i64,
     trees: HashMap<ChunkId, Vec<Node>>,
     chunks: HashMap<ChunkId, Bytes>,
     directories: Behaviour,
@@ -138,12 +139,16 @@ impl MemoryRecovery {
     /// Adds a point with this root directory.
     pub fn add(&self, mut stored: StoredPoint, root: Node) {
         Arc::make_mut(&mut stored.point).root = root;
-        self.state().points.push(stored);
+        let mut state = self.state();
+        state.points.push(stored);
+        state.stamp += 1;
     }
 
     /// Removes a point.
     pub fn remove(&self, id: &RecoveryPointId) {
-        self.state().points.retain(|p| p.point.id != *id);
+        let mut state = self.state();
+        state.points.retain(|p| p.point.id != *id);
+        state.stamp += 1;
     }
 
     /// Waits or refuses as the behaviour says.
@@ -186,8 +191,24 @@ impl MemoryRecovery {
 }
 
 impl Recovery for MemoryRecovery {
-    fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
-        Ok(self.state().points.clone())
+    fn stamp(&self) -> Result<i64, StoreError> {
+        Ok(self.state().stamp)
+    }
+
+    fn points(&self) -> Result<Vec<PointBrief>, StoreError> {
+        Ok(self.state().points.iter().map(brief).collect())
+    }
+
+    fn root(&self, point: &RecoveryPointId) -> Result<Node, StoreError> {
+        let state = self.state();
+        let found = state.points.iter().find(|stored| stored.point.id == *point);
+        let missing = || StoreError::NotFound { what: format!("recovery point {point}") };
+        Ok(found.ok_or_else(missing)?.point.root.clone())
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        let state = self.state();
+        Ok(state.points.iter().fold(Totals::default(), |sum, stored| sum.with(&stored.point.counts)))
     }
 
     fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal> {
@@ -313,6 +334,18 @@ pub fn file(name: &str, bytes: &[u8]) -> Node {
 pub fn link(name: &str, target: &str) -> Node {
     let size = target.len() as u64;
     Node { size, mode: 0o777, target: Some(target.as_bytes().to_vec()), ..node(name, NodeKind::Symlink) }
+}
+
+/// Of a point what a layout needs.
+pub fn brief(stored: &StoredPoint) -> PointBrief {
+    let point = &stored.point;
+    PointBrief {
+        id: point.id,
+        source: Arc::new(point.source.clone()),
+        tag: point.source_tag,
+        sequence: point.sequence,
+        started: point.started.seconds,
+    }
 }
 
 /// A complete point that began at `started` (seconds since 1970), with an empty root. Its id follows from its name.

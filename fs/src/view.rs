@@ -16,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
+use holdfast_store::clock::Deadline;
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::tree::{Node, NodeKind};
@@ -24,7 +25,7 @@ use lru::LruCache;
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
 use crate::layout::{Change, Item, Layout, Root, Stands};
-use crate::recovery::{Patience, Recovery, Seek};
+use crate::recovery::{Patience, Recovery, Seek, Totals};
 
 pub use attr::{Attr, BLOCK_SIZE};
 pub use coming::Coming;
@@ -33,6 +34,9 @@ pub use xattr::{XattrAnswer, sized};
 
 /// Nodes kept by number between the requests about them.
 const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Root directories of points kept: about 5 MB.
+const ROOTS_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
 /// Nodes with more bytes of attributes than this are not kept: 4,096 of them stay below 40 MB.
 const KEPT_XATTR_BYTES_MAX: usize = 4096;
@@ -70,20 +74,12 @@ pub struct Entry {
     claim: Claim,
 }
 
-/// Size of everything in all points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Bytes of all files in all points.
-    pub bytes: u64,
-    /// Entries in all points.
-    pub entries: u64,
-}
-
 /// The file system.
 pub struct View {
     recovery: Arc<dyn Recovery>,
     layout: RwLock<Arc<Layout>>,
-    known: Mutex<(Vec<RecoveryPointId>, Totals)>,
+    known: Mutex<Known>,
+    roots: Mutex<LruCache<RecoveryPointId, Arc<Node>>>,
     table: Mutex<Table>,
     nodes: Mutex<LruCache<u64, Arc<Node>>>,
     owner: (u32, u32),
@@ -93,6 +89,14 @@ impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("View").field("owner", &self.owner).finish_non_exhaustive()
     }
+}
+
+/// The points as they were when the recovery's stamp was this.
+#[derive(Default)]
+struct Known {
+    stamp: Option<i64>,
+    ids: Vec<RecoveryPointId>,
+    totals: Option<(i64, Totals)>,
 }
 
 /// A node inside a point and how it was reached.
@@ -109,6 +113,7 @@ impl View {
             recovery,
             layout: RwLock::new(Arc::new(Layout::new(&[]))),
             known: Mutex::default(),
+            roots: Mutex::new(LruCache::new(ROOTS_KEPT)),
             table: Mutex::default(),
             nodes: Mutex::new(LruCache::new(NODES_KEPT)),
             owner: (uid, gid),
@@ -119,23 +124,22 @@ impl View {
 
     /// Looks for new and vanished points, and says what the kernel must be told.
     pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
-        let points = self.recovery.points()?;
-        let mut ids: Vec<_> = points.iter().map(|p| p.point.id).collect();
-        ids.sort();
+        let stamp = self.recovery.stamp()?;
         let mut known = lock(&self.known);
-        if known.0 == ids {
+        if known.stamp == Some(stamp) {
             return Ok(Vec::new());
         }
-        let totals = points.iter().map(|p| &p.point.counts).fold(Totals::default(), |sum, counts| Totals {
-            bytes: sum.bytes.saturating_add(counts.bytes),
-            entries: [counts.files, counts.directories, counts.others]
-                .iter()
-                .fold(sum.entries, |sum, count| sum.saturating_add(*count)),
-        });
+        let points = self.recovery.points()?;
+        let mut ids: Vec<_> = points.iter().map(|p| p.id).collect();
+        ids.sort_unstable();
+        known.stamp = Some(stamp);
+        if known.ids == ids {
+            return Ok(Vec::new());
+        }
+        known.ids = ids;
         let next = Arc::new(Layout::new(&points));
         let changes = self.layout().changes(&next);
         *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
-        *known = (ids, totals);
         Ok(changes)
     }
 
@@ -146,12 +150,27 @@ impl View {
 
     /// What all points hold.
     pub fn totals(&self) -> Totals {
-        lock(&self.known).1
+        let mut known = lock(&self.known);
+        if known.totals.is_none_or(|(stamp, _)| Some(stamp) != known.stamp) {
+            let totals = self.recovery.totals().unwrap_or_default();
+            known.totals = known.stamp.map(|stamp| (stamp, totals));
+        }
+        known.totals.map(|(_, totals)| totals).unwrap_or_default()
     }
 
-    /// Nodes inside points that the kernel holds.
+    /// Records of nodes inside points that the kernel holds.
     pub fn held(&self) -> usize {
         lock(&self.table).len()
+    }
+
+    /// What the kernel might forget first: a directory, and names in it of what is no directory. Where somebody stands is left to
+    /// the kernel. None if there is nothing to name, or if that cannot be had until then.
+    pub fn oldest(&self, until: Deadline) -> Option<Change> {
+        let (place, most) = lock(&self.table).pop_oldest()?;
+        let nodes =
+            self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Until(until)).ok()?;
+        let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
+        Some(Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() })
     }
 
     /// How long an entry of this directory, or its absence, is to be believed.
@@ -294,7 +313,7 @@ impl View {
     fn inside(&self, ino: u64, patience: Patience) -> Result<Inside, FsError> {
         match self.layout().get(ino) {
             Some(Stands::Root(root)) => {
-                return Ok(Inside { root: root.clone(), parent: root.parent, node: root.node.clone() });
+                return Ok(Inside { root: root.clone(), parent: root.parent, node: self.root(root)? });
             }
             Some(_) => return Err(FsError::WrongKind),
             None if is_layout(ino) => return Err(FsError::Stale),
@@ -310,7 +329,8 @@ impl View {
             return Ok(node.clone());
         }
         let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
-        let node = Arc::new(node.ok_or_else(|| missing(place))?);
+        // The number of an entry that the directory never had: nobody was told it.
+        let node = Arc::new(node.ok_or(FsError::Stale)?);
         self.keep(ino, &node);
         Ok(node)
     }
@@ -326,13 +346,17 @@ impl View {
     fn entry(&self, ino: u64, patience: Patience) -> Result<Entry, FsError> {
         let layout = self.layout();
         match layout.get(ino) {
-            Some(stands) => return Ok(self.layout_entry(ino, &stands)),
+            Some(stands) => return self.layout_entry(ino, &stands),
             None if is_layout(ino) => return Err(FsError::Stale),
             None => {}
         }
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
         let node = self.node_at(ino, &place, patience)?;
         let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), &node);
+        if lock(&self.table).number(&identity) != ino {
+            // It lies in a segment, but goes by the number that all its names have.
+            return Err(FsError::Stale);
+        }
         let attr = Attr::of_node(ino, &node, self.stored(&node, Detail::All, patience)?);
         let claim = Claim::Found(Box::new((identity, place)));
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
@@ -340,16 +364,31 @@ impl View {
 
     fn item_entry(&self, layout: &Layout, item: &Item) -> Result<Entry, FsError> {
         let stands = layout.get(item.ino).ok_or(FsError::Stale)?;
-        Ok(self.layout_entry(item.ino, &stands))
+        self.layout_entry(item.ino, &stands)
     }
 
-    fn layout_entry(&self, ino: u64, stands: &Stands<'_>) -> Entry {
+    fn layout_entry(&self, ino: u64, stands: &Stands<'_>) -> Result<Entry, FsError> {
         let (attr, attr_lifetime) = match stands {
             Stands::Folder(folder) => (Attr::of_folder(ino, folder, self.owner), Lifetime::Brief),
             Stands::Link(link) => (Attr::of_link(ino, link, self.owner), Lifetime::Forever),
-            Stands::Root(root) => (Attr::of_node(ino, &root.node, 0), Lifetime::Forever),
+            Stands::Root(root) => (Attr::of_node(ino, &*self.root(root)?, 0), Lifetime::Forever),
         };
-        Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout }
+        Ok(Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout })
+    }
+
+    /// The root directory of a point.
+    fn root(&self, root: &Root) -> Result<Arc<Node>, FsError> {
+        if let Some(node) = lock(&self.roots).get(&root.point) {
+            return Ok(node.clone());
+        }
+        let node = self.recovery.root(&root.point).map_err(|e| match e {
+            // It expired a moment ago.
+            StoreError::NotFound { .. } => FsError::NotFound,
+            e => FsError::Store(e),
+        })?;
+        let node = Arc::new(node);
+        lock(&self.roots).put(root.point, node.clone());
+        Ok(node)
     }
 
     /// An entry just found at `place`.
@@ -382,11 +421,6 @@ fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
         NodeKind::Directory => Ok(node.subtree.map(|subtree| subtree.tree)),
         _ => Err(FsError::NotDirectory),
     }
-}
-
-fn missing(place: &Place) -> FsError {
-    let detail = format!("it has no entry {} any more", place.ordinal);
-    FsError::Store(StoreError::corrupt(format!("directory {}", place.folder.tree), detail))
 }
 
 fn missing_content() -> FsError {

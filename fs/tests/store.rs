@@ -123,7 +123,7 @@ fn walk(view: &View, path: &str) -> u64 {
 #[test]
 fn a_view_of_a_store_gives_back_what_was_put_in() {
     let dir = tempfile::tempdir().unwrap();
-    let recovery = Arc::new(StoreRecovery::new(store(dir.path())));
+    let recovery = Arc::new(StoreRecovery::new(store(dir.path()), 16 << 20));
     let view = View::new(recovery.clone(), 0, 0).unwrap();
     let root = walk(&view, "by-group/g/s/2026-11-20T12.00.00Z");
     assert!(matches!(
@@ -158,8 +158,8 @@ fn a_view_of_a_store_gives_back_what_was_put_in() {
 #[test]
 fn long_files_that_begin_alike_are_not_taken_for_each_other() {
     let dir = tempfile::tempdir().unwrap();
-    let recovery = StoreRecovery::new(store(dir.path()));
-    let root = recovery.points().unwrap()[0].point.root.subtree.unwrap().tree;
+    let recovery = StoreRecovery::new(store(dir.path()), 16 << 20);
+    let root = recovery.root(&recovery.points().unwrap()[0].id).unwrap().subtree.unwrap().tree;
     let long = |name: &str| recovery.find(&root, name.as_bytes(), LATER).unwrap().unwrap().1;
     let (one, two) = (long("long1"), long("long2"));
     assert!(matches!(one.content, Some(Content::Paged { .. })), "the sample must need list pages");
@@ -191,7 +191,7 @@ fn a_mounted_store_is_copied_with_its_holes() {
     }
     let (dir, at, copy) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let recovery = Arc::new(StoreRecovery::new(store(dir.path())));
+    let recovery = Arc::new(StoreRecovery::new(store(dir.path()), 16 << 20));
     let options =
         MountOptions { read_timeout: Duration::from_secs(60), ..MountOptions::new(at.path(), "test") };
     let mount = Mount::spawn(recovery, &options, Arc::new(SystemClock)).unwrap();

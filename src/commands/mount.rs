@@ -1,5 +1,7 @@
 //! `holdfast mount`: all recovery points as directories.
 
+mod memory;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +21,7 @@ use crate::create::make_private_dir;
 use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::secrets::{PLAIN_SECRETS, Secret};
+use memory::Shares;
 
 /// Show all recovery points as directories
 ///
@@ -30,7 +33,8 @@ use crate::secrets::{PLAIN_SECRETS, Secret};
 Examples:
   holdfast mount /mnt/recovery
   holdfast mount /mnt/recovery --background
-  holdfast mount ~/recovery --cache-size 50G --read-timeout 2m")]
+  holdfast mount ~/recovery --cache-size 50G --read-timeout 2m
+  holdfast mount ~/recovery --memory 1G")]
 pub struct MountArgs {
     /// An empty directory
     #[arg(value_name = "MNT")]
@@ -50,6 +54,9 @@ pub struct MountArgs {
     /// Most that the cache of vault data may take on disk [default: as said last, at first 10G]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     cache_size: Option<u64>,
+    /// Most memory that the mount may take [default: 128M]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    memory: Option<u64>,
     /// Let nobody execute a program on it
     #[arg(long)]
     no_exec: bool,
@@ -61,8 +68,6 @@ const READY: &str = "mounted";
 const LOOK: Duration = Duration::from_millis(100);
 /// A log longer than this is put aside when the next mount begins.
 const LOG_LEN: u64 = 1 << 20;
-/// Decoded frames in memory: the kernel's page cache is the real cache.
-const FRAMES: usize = 24 << 20;
 
 impl MountArgs {
     /// The usual way to mount at a place.
@@ -75,13 +80,19 @@ impl MountArgs {
             detached: false,
             read_timeout,
             cache_size: None,
+            memory: None,
             no_exec: false,
         }
+    }
+
+    fn shares(&self) -> Result<Shares, Failure> {
+        memory::shares(self.memory.unwrap_or(memory::DEFAULT))
     }
 }
 
 /// Mounts.
 pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
+    let shares = args.shares()?;
     if args.background {
         return in_background(context, args);
     }
@@ -89,7 +100,7 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
     if args.detached {
         nix::unistd::setsid().map_err(|e| Failure::failed(format!("cannot leave the terminal: {e}")))?;
     }
-    let bounds = Bounds { cache: args.cache_size, memory: FRAMES };
+    let bounds = Bounds { cache: args.cache_size, memory: shares.frames };
     let store = open_store_with(context, bounds)?;
     let mount = mount_store(context, store, args)?;
     if args.detached {
@@ -102,13 +113,15 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
 
 /// Mounts an open store.
 pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Result<Mount, Failure> {
+    let shares = args.shares()?;
     let name = store.id().hex().chars().take(8).collect::<String>();
     let mut options = MountOptions::new(&args.mountpoint, name);
     options.allow_other = args.allow_other;
     options.no_exec = args.no_exec;
     options.read_timeout = args.read_timeout;
+    options.records_max = shares.records;
     options.keep_clear = vec![store.dir().to_path_buf(), cache_dir(context, store.id())];
-    let recovery = Arc::new(StoreRecovery::new(Arc::new(store)));
+    let recovery = Arc::new(StoreRecovery::new(Arc::new(store), shares.pages));
     Ok(Mount::spawn(recovery, &options, Arc::clone(context.terminal.clock()))?)
 }
 
@@ -141,6 +154,9 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     command.arg(args.read_timeout.as_secs().to_string());
     if let Some(size) = args.cache_size {
         command.arg("--cache-size").arg(size.to_string());
+    }
+    if let Some(size) = args.memory {
+        command.arg("--memory").arg(size.to_string());
     }
     command.args(args.allow_other.then_some("--allow-other")).args(args.no_exec.then_some("--no-exec"));
     command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped()).stderr(log);

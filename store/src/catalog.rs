@@ -14,7 +14,7 @@ mod tests;
 
 pub use marks::Mark;
 use places::SOMEWHERE;
-pub use points::PointRow;
+pub use points::{PointLine, PointRow};
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,6 +1,7 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
 mod bad;
+mod brief;
 mod learn;
 mod lock;
 mod place;
@@ -37,7 +38,7 @@ use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::monitor::Monitor;
 use crate::names;
-use crate::point::{self, PagePlace, RecoveryPoint};
+use crate::point::{self, PagePlace, RecoveryPoint, SourceName};
 use crate::reader::{Reader, ReaderParts};
 use crate::seal::keys::KeyRing;
 use crate::seal::{Compression, Sealer};
@@ -62,6 +63,21 @@ pub struct StoredPoint {
     pub local: bool,
     /// Addresses of the vaults that hold it.
     pub vaults: Vec<String>,
+}
+
+/// Of a recovery point what a listing needs, and nothing whose size depends on what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointBrief {
+    /// Identity.
+    pub id: RecoveryPointId,
+    /// The source.
+    pub source: Arc<SourceName>,
+    /// Keyed name of the source.
+    pub tag: SourceTag,
+    /// Sequence number within the source.
+    pub sequence: u64,
+    /// Seconds, source machine's clock.
+    pub started: i64,
 }
 
 /// What a store shows without a key.
@@ -104,6 +120,7 @@ pub struct Store {
     vaults: Vec<(VaultNo, String, Arc<Transfer>)>,
     clock: Arc<dyn Clock>,
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
+    sources: Mutex<HashMap<SourceTag, Arc<SourceName>>>,
     read_only: bool,
 }
 
@@ -235,6 +252,7 @@ impl Store {
             vaults,
             clock,
             decoded,
+            sources: Mutex::default(),
             read_only: false,
         })
     }
@@ -331,10 +349,7 @@ impl Store {
         let point = match decoded.get(&row.id) {
             Some(point) => point.clone(),
             None => {
-                let name = names::point(&row.tag, &row.id);
-                let point = point::object::open_point(&row.object, &self.sealer, &row.tag, &row.id)
-                    .map_err(|e| e.of(name.as_str()))?;
-                let point = Arc::new(point);
+                let point = Arc::new(self.open_row(&row)?);
                 decoded.insert(row.id, point.clone());
                 point
             }

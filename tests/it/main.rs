@@ -21,6 +21,7 @@ mod mount;
 mod nasty;
 mod outage;
 mod roundtrip;
+mod size;
 mod soak;
 mod testkit;
 mod trouble;

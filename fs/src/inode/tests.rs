@@ -6,7 +6,7 @@ use crate::testing::{file, point};
 
 fn root(sequence: u64) -> Arc<Root> {
     let stored = point("h", "g", "s", 0, sequence);
-    let layout = crate::layout::Layout::new(&[stored]);
+    let layout = crate::layout::Layout::new(&[crate::testing::brief(&stored)]);
     layout.roots().find(|root| root.door == crate::layout::Door::Group).unwrap().clone()
 }
 
@@ -74,8 +74,8 @@ fn a_linked_file_that_changed_between_its_names_is_two_files() {
 fn single_names_with_a_reused_inode_are_different_files() {
     let root = root(1);
     let a = Identity::of_node(&root, (7, 0), &Node { inode: 5, ..file("a", b"x") });
-    let b = Identity::of_node(&root, (7, 0), &Node { inode: 5, ..file("b", b"x") });
-    assert_ne!(a, b);
+    let b = Identity::of_node(&root, (7, 1), &Node { inode: 5, ..file("b", b"x") });
+    assert_ne!(a.candidate(0), b.candidate(0));
 }
 
 #[test]
@@ -85,18 +85,18 @@ fn who_comes_second_to_a_number_gets_the_next_one() {
     let second = Identity { check: first.check + 1, ..first.clone() };
     let mut table = Table::default();
     let a = table.remember(&first, &place(&root, 0));
-    let b = table.remember(&second, &place(&root, 1));
+    let b = table.remember(&second, &place(&root, SEGMENT));
     assert_eq!(a, first.candidate(0));
     assert_eq!(b, second.candidate(1));
     assert_eq!((table.number(&first), table.number(&second)), (a, b));
-    assert_eq!(table.place(b).unwrap().ordinal, 1);
+    assert_eq!(table.place(b).unwrap().ordinal, SEGMENT);
 }
 
 #[test]
 fn records_live_as_long_as_the_kernel_counts_and_are_found_afterwards() {
     let root = root(1);
     let mut table = Table::default();
-    let identity = Identity::of_node(&root, (7, 0), &file("a", b""));
+    let identity = Identity::of_node(&root, (7, 3), &file("a", b""));
     let ino = table.remember(&identity, &place(&root, 3));
     table.remember(&identity, &place(&root, 3));
     table.forget(ino, 1);
@@ -110,12 +110,56 @@ fn records_live_as_long_as_the_kernel_counts_and_are_found_afterwards() {
 }
 
 #[test]
+fn a_segment_is_one_record_for_all_its_nodes_and_a_file_of_several_names_has_its_own() {
+    let root = root(1);
+    let mut table = Table::default();
+    let mut tell =
+        |n: u64| table.remember(&Identity::of_node(&root, (7, n), &file("f", b"")), &place(&root, n));
+    let inos: Vec<u64> = (0..SEGMENT).rev().map(&mut tell).collect();
+    let other = tell(SEGMENT + 5);
+    assert_eq!(table.len(), 2);
+    let node = linked("a", b"x");
+    let linked = table.remember(&Identity::of_node(&root, (7, 9), &node), &place(&root, 9));
+    assert_eq!(table.len(), 3);
+    assert_eq!(table.place(inos[0]).unwrap().ordinal, SEGMENT - 1);
+    assert_eq!(table.place(other).unwrap().ordinal, SEGMENT + 5);
+    assert_eq!(table.place(linked).unwrap().ordinal, 9);
+    inos.iter().skip(1).for_each(|ino| table.forget(*ino, 1));
+    assert_eq!(table.len(), 3);
+    table.forget(inos[0], 1);
+    assert_eq!(table.len(), 2);
+    assert_eq!(table.place(inos[3]).unwrap().ordinal, SEGMENT - 4);
+}
+
+#[test]
+fn the_oldest_record_is_named_once_until_the_kernel_is_told_of_it_again() {
+    let root = root(1);
+    let mut table = Table::default();
+    let identity = |n: u64| Identity::of_node(&root, (7, n), &file("f", b""));
+    let inos: Vec<u64> =
+        (0..4).map(|n| n * SEGMENT).map(|n| table.remember(&identity(n), &place(&root, n))).collect();
+    table.forget(inos[1], 1);
+    let oldest = |table: &mut Table| table.pop_oldest().map(|(place, _)| place.ordinal / SEGMENT);
+    assert_eq!(oldest(&mut table), Some(0));
+    table.remember(&identity(1), &place(&root, 1));
+    assert_eq!(oldest(&mut table), Some(2));
+    assert_eq!(oldest(&mut table), Some(3));
+    assert_eq!(oldest(&mut table), Some(0));
+    assert_eq!(oldest(&mut table), None);
+    for n in (0..10_000).map(|n| n * SEGMENT) {
+        let ino = table.remember(&identity(n), &place(&root, n));
+        table.forget(ino, 2);
+    }
+    assert!(table.queue.len() < 100, "{}", table.queue.len());
+}
+
+#[test]
 fn memory_of_forgotten_nodes_is_bounded() {
     let root = root(1);
     let mut table = Table::default();
     for n in 0..TRAIL_RECORDS.get() as u64 + 10 {
-        let identity = Identity::of_node(&root, (7, n), &file(&n.to_string(), b""));
-        let ino = table.remember(&identity, &place(&root, n));
+        let identity = Identity::of_node(&root, (n, 0), &file("f", b""));
+        let ino = table.remember(&identity, &place(&root, 0));
         table.forget(ino, 1);
     }
     assert!(table.is_empty());

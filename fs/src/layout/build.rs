@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::to_hex;
-use holdfast_store::point::{RecoveryPoint, SourceName};
-use holdfast_store::store::StoredPoint;
+use holdfast_store::point::SourceName;
+use holdfast_store::store::PointBrief;
 
 use super::names::clock_name;
 use super::{Door, Folder, Item, ItemKind, Layout, Link, Root, clean_name, day_name, gmt_name, time_name};
@@ -17,34 +17,34 @@ type SourcePath = (String, String);
 
 /// A point with the names it has below `by-group`.
 struct Placed<'a> {
-    stored: &'a StoredPoint,
+    point: &'a PointBrief,
     path: SourcePath,
     time: String,
 }
 
 /// The layout of these points, whatever their order.
-pub fn layout(points: &[StoredPoint]) -> Layout {
+pub fn layout(points: &[PointBrief]) -> Layout {
     let placed = place(points);
     let mut builder = Builder::default();
     let [group, id, time] = ["by-group", "by-id", "by-time"].map(|name| builder.folder(ROOT, &[name]));
     builder.layout.by_id_folder = id;
     builder.add_groups(group, &placed);
-    placed.iter().for_each(|p| builder.add_id(id, p.stored));
+    placed.iter().for_each(|p| builder.add_id(id, p.point));
     builder.add_times(time, &placed);
     builder.finish()
 }
 
 /// Points in order of time, with their names.
-fn place(points: &[StoredPoint]) -> Vec<Placed<'_>> {
+fn place(points: &[PointBrief]) -> Vec<Placed<'_>> {
     let paths = source_paths(points);
     let mut sorted: Vec<_> = points.iter().collect();
-    sorted.sort_by_key(|p| (p.point.started, p.point.source.clone(), p.point.id));
-    sorted.dedup_by_key(|p| p.point.id);
+    sorted.sort_by_key(|p| (p.started, p.source.clone(), p.id));
+    sorted.dedup_by_key(|p| p.id);
     let mut names = Numbered::default();
-    let placed = sorted.into_iter().filter_map(|stored| {
-        let path = paths.get(&stored.point.source)?.clone();
-        let time = names.next((path.clone(), time_name(stored.point.started)));
-        Some(Placed { stored, path, time })
+    let placed = sorted.into_iter().filter_map(|point| {
+        let path = paths.get(&*point.source)?.clone();
+        let time = names.next((path.clone(), time_name(began(point))));
+        Some(Placed { point, path, time })
     });
     placed.collect()
 }
@@ -64,21 +64,20 @@ impl Numbered {
 
 /// Directories of every source. When two hosts have a source of the same name, both get `@<host>`: a path that meant
 /// one machine must never quietly come to mean another.
-fn source_paths(points: &[StoredPoint]) -> HashMap<SourceName, SourcePath> {
-    let sources: BTreeMap<_, _> =
-        points.iter().map(|p| (p.point.source.clone(), p.point.source_tag)).collect();
+fn source_paths(points: &[PointBrief]) -> HashMap<SourceName, SourcePath> {
+    let sources: BTreeMap<_, _> = points.iter().map(|p| (&*p.source, p.tag)).collect();
     let plain = |s: &SourceName| (clean_name(&s.group), clean_name(&s.source));
     let hosted =
         |s: &SourceName| (clean_name(&s.group), format!("{}@{}", clean_name(&s.source), clean_name(&s.host)));
-    let plain_uses = count(sources.keys().map(plain));
+    let plain_uses = count(sources.keys().copied().map(plain));
     let first = |s: &SourceName| if plain_uses.get(&plain(s)) == Some(&1) { plain(s) } else { hosted(s) };
-    let first_uses = count(sources.keys().map(first));
+    let first_uses = count(sources.keys().copied().map(first));
     let named = sources.iter().map(|(source, tag)| {
         let (group, mut name) = first(source);
         if first_uses.get(&(group.clone(), name.clone())) != Some(&1) {
             name = format!("{name}~{}", to_hex(&tag.0));
         }
-        (source.clone(), (group, name))
+        ((*source).clone(), (group, name))
     });
     named.collect()
 }
@@ -130,72 +129,72 @@ impl Builder {
         Item { name, ino, kind: ItemKind::Link }
     }
 
-    fn root(&mut self, parent: u64, name: String, door: Door, stored: &StoredPoint) -> Item {
-        let ino = self.number(&[b"point", &[door as u8], &stored.point.id.0]);
-        let node = Arc::new(stored.point.root.clone());
-        self.layout.roots.insert(ino, Arc::new(Root { ino, parent, door, stored: stored.clone(), node }));
+    fn root(&mut self, parent: u64, name: String, door: Door, point: &PointBrief) -> Item {
+        let ino = self.number(&[b"point", &[door as u8], &point.id.0]);
+        let root = Root { ino, parent, door, point: point.id, source: point.source.clone() };
+        self.layout.roots.insert(ino, Arc::new(root));
         Item { name, ino, kind: ItemKind::Point }
     }
 
     fn add_groups(&mut self, top: u64, placed: &[Placed<'_>]) {
         let mut newest: BTreeMap<u64, &Placed<'_>> = BTreeMap::new();
         for p in placed {
-            let point = &p.stored.point;
+            let point = p.point;
             let group = self.folder(top, &["by-group", &p.path.0]);
             let source = self.folder(group, &["by-group", &p.path.0, &p.path.1]);
-            let item = self.root(source, p.time.clone(), Door::Group, p.stored);
+            let item = self.root(source, p.time.clone(), Door::Group, point);
             self.list(source, item);
-            self.hide_gmt(source, p.stored);
+            self.hide_gmt(source, point);
             [top, group, source].into_iter().for_each(|folder| self.touch(folder, point));
             let best = newest.entry(source).or_insert(p);
-            if best.stored.point.sequence <= point.sequence {
+            if best.point.sequence <= point.sequence {
                 *best = p;
             }
         }
         for (source, p) in newest {
             let what = source.to_le_bytes();
-            let item = self.link(&what, "latest".to_owned(), p.time.clone(), p.stored.point.ended);
+            let item = self.link(&what, "latest".to_owned(), p.time.clone(), began(p.point));
             self.list(source, item);
         }
     }
 
     /// Of two points in one second the first has the alias.
-    fn hide_gmt(&mut self, source: u64, stored: &StoredPoint) {
-        let name = gmt_name(stored.point.started);
+    fn hide_gmt(&mut self, source: u64, point: &PointBrief) {
+        let name = gmt_name(began(point));
         if self.entry(source).get(&name).is_none() {
-            let item = self.root(source, name, Door::Gmt, stored);
-            self.entry(source).hidden.push(item);
+            let item = self.root(source, name.clone(), Door::Gmt, point);
+            self.entry(source).hidden.insert(name, item);
         }
     }
 
-    fn add_id(&mut self, top: u64, stored: &StoredPoint) {
-        let id = stored.point.id.hex();
-        let item = self.root(top, id.clone(), Door::Id, stored);
+    fn add_id(&mut self, top: u64, point: &PointBrief) {
+        let id = point.id.hex();
+        let item = self.root(top, id.clone(), Door::Id, point);
         self.list(top, item);
-        self.touch(top, &stored.point);
-        let link = self.link(b"prefix", id.clone(), id.clone(), stored.point.ended);
+        self.touch(top, point);
+        let link = self.link(b"prefix", id.clone(), id.clone(), began(point));
         self.layout.by_id.insert(id, link);
     }
 
     fn add_times(&mut self, top: u64, placed: &[Placed<'_>]) {
         let mut names = Numbered::default();
         for p in placed {
-            let point = &p.stored.point;
-            let day = day_name(point.started);
+            let point = p.point;
+            let day = day_name(began(point));
             let folder = self.folder(top, &["by-time", &day]);
-            let name = format!("{}@{}", p.path.1, clock_name(point.started));
+            let name = format!("{}@{}", p.path.1, clock_name(began(point)));
             let name = names.next(((day, String::new()), name));
             let target = format!("../../by-group/{}/{}/{}", p.path.0, p.path.1, p.time);
-            let item = self.link(&folder.to_le_bytes(), name, target, point.ended);
+            let item = self.link(&folder.to_le_bytes(), name, target, began(point));
             self.list(folder, item);
             [top, folder].into_iter().for_each(|folder| self.touch(folder, point));
         }
     }
 
-    fn touch(&mut self, folder: u64, point: &RecoveryPoint) {
+    fn touch(&mut self, folder: u64, point: &PointBrief) {
         for ino in BTreeSet::from([folder, ROOT]) {
             let folder = self.entry(ino);
-            folder.changed.seconds = folder.changed.seconds.max(point.ended.seconds);
+            folder.changed.seconds = folder.changed.seconds.max(point.started);
         }
     }
 
@@ -217,19 +216,26 @@ fn listing_hash(folder: &Folder) -> u32 {
     u32::from_le_bytes([a, b, c, d]) % 1_000_000_000
 }
 
+/// Where an entry of this name is listed, or after it, next to others that would lie there as well.
+pub(super) fn first_position(name: &str) -> u64 {
+    let [a, b, c, d, e, f, g, _, ..] = *blake3::hash(name.as_bytes()).as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, 0]) + 3
+}
+
+fn began(point: &PointBrief) -> Timestamp {
+    Timestamp::from_seconds(point.started)
+}
+
 impl Folder {
     fn empty(parent: u64) -> Self {
-        let (listed, positions) = (BTreeMap::new(), HashMap::new());
-        Self { parent, listed, hidden: Vec::new(), changed: Timestamp::default(), positions }
+        Self { parent, listed: BTreeMap::new(), hidden: HashMap::new(), changed: Timestamp::default() }
     }
 
     fn list(&mut self, item: Item) {
-        let [a, b, c, d, e, f, g, _, ..] = *blake3::hash(item.name.as_bytes()).as_bytes();
-        let mut position = u64::from_le_bytes([a, b, c, d, e, f, g, 0]) + 3;
+        let mut position = first_position(&item.name);
         while self.listed.contains_key(&position) {
             position += 1;
         }
-        self.positions.insert(item.name.clone(), position);
         self.listed.insert(position, item);
     }
 }

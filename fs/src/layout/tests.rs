@@ -5,10 +5,14 @@ use holdfast_store::id::RecoveryPointId;
 
 use super::*;
 use crate::inode::ROOT;
-use crate::testing::point;
+use crate::testing::{brief, point as stored_point};
 
 /// 2026-11-20T12:00:00Z
 const NOON: i64 = 1_795_176_000;
+
+fn point(host: &str, group: &str, source: &str, started: i64, sequence: u64) -> PointBrief {
+    brief(&stored_point(host, group, source, started, sequence))
+}
 
 fn ino(layout: &Layout, path: &str) -> Option<u64> {
     path.split('/')
@@ -36,7 +40,7 @@ fn id_at(layout: &Layout, path: &str) -> RecoveryPointId {
     let Some(Stands::Root(root)) = layout.get(ino(layout, path).unwrap()) else {
         panic!("{path} is no point")
     };
-    root.stored.point.id
+    root.point
 }
 
 #[test]
@@ -51,7 +55,7 @@ fn a_store_without_points_has_three_empty_directories() {
 #[test]
 fn a_point_is_found_by_group_by_id_and_by_time() {
     let p = point("web", "sites", "www", NOON, 1);
-    let id = p.point.id;
+    let id = p.id;
     let layout = Layout::new(&[p]);
     assert_eq!(names(&layout, "by-group/sites/www"), ["2026-11-20T12.00.00Z", "latest"]);
     assert_eq!(names(&layout, "by-id"), [id.hex()]);
@@ -70,7 +74,7 @@ fn each_door_of_a_point_has_a_number_of_its_own() {
     let layout = Layout::new(std::slice::from_ref(&p));
     let group = ino(&layout, "by-group/sites/www/2026-11-20T12.00.00Z").unwrap();
     let gmt = ino(&layout, "by-group/sites/www/@GMT-2026.11.20-12.00.00").unwrap();
-    let id = ino(&layout, &format!("by-id/{}", p.point.id)).unwrap();
+    let id = ino(&layout, &format!("by-id/{}", p.id)).unwrap();
     assert!(group != gmt && gmt != id && id != group);
     for number in [group, gmt, id] {
         assert!(number < 1 << 62 && crate::inode::is_layout(number));
@@ -84,10 +88,10 @@ fn an_id_is_found_by_eight_digits_as_long_as_only_one_begins_so() {
     for (p, last) in [(&mut a, 1), (&mut b, 2)] {
         let mut id = [0xab; 16];
         id[15] = last;
-        std::sync::Arc::make_mut(&mut p.point).id = RecoveryPointId(id);
+        p.id = RecoveryPointId(id);
     }
     let one = Layout::new(std::slice::from_ref(&a));
-    assert_eq!(target(&one, "by-id/abababab"), a.point.id.hex());
+    assert_eq!(target(&one, "by-id/abababab"), a.id.hex());
     assert_eq!(ino(&one, "by-id/ababab"), None);
     assert_eq!(ino(&one, "by-id/ABABABAB"), None);
     let two = Layout::new(&[a, b]);
@@ -172,7 +176,7 @@ fn a_new_point_changes_its_directories_and_no_others() {
     let changes = old.changes(&new);
     let folder = ino(&old, "by-group/g/s").unwrap();
     let change = changes.iter().find(|c| c.folder == folder).unwrap();
-    assert_eq!(change.names, ["2026-11-20T12.00.01Z", "@GMT-2026.11.20-12.00.01", "latest"]);
+    assert_eq!(change.names, [&b"2026-11-20T12.00.01Z"[..], b"@GMT-2026.11.20-12.00.01", b"latest"]);
     let folders: Vec<_> =
         ["by-group/g/s", "by-id", "by-time/2026-11-20"].map(|p| ino(&old, p).unwrap()).into();
     assert_eq!(changes.len(), folders.len());
@@ -182,7 +186,7 @@ fn a_new_point_changes_its_directories_and_no_others() {
 #[test]
 fn a_changed_listing_shows_in_the_time_of_the_directory() {
     let (a, b) = (point("h", "g", "s", NOON, 1), point("h", "g", "s", NOON, 2));
-    let changed = |points: &[&StoredPoint]| {
+    let changed = |points: &[&PointBrief]| {
         let points: Vec<_> = points.iter().map(|p| (*p).clone()).collect();
         let layout = Layout::new(&points);
         match layout.get(ino(&layout, "by-group/g/s").unwrap()) {

@@ -6,6 +6,7 @@
 
 mod near;
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,17 +19,14 @@ use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::reader::{Reader, Tier};
 use holdfast_store::seal::ChunkType;
-use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::store::{PointBrief, Store};
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::{Directory, PageCache, Pages};
 use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
-use super::{Patience, Reach, Recovery, Refusal, Seek};
+use super::{Patience, Reach, Recovery, Refusal, Seek, Totals};
 use near::NearPages;
-
-/// Parsed pages of directories: about 25,000 entries.
-const PAGE_CACHE_BYTES: usize = 16 << 20;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
 const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -53,14 +51,11 @@ const LOOK_EVERY: usize = 1024;
 
 type ListKey = [u8; 32];
 
-/// A point, whether it is in staging, and in how many vaults.
-type PointId = (RecoveryPointId, bool, u32);
-
 /// Answers from a store.
 #[derive(Debug)]
 pub struct StoreRecovery {
     store: Arc<Store>,
-    points: Mutex<(Vec<PointId>, Vec<StoredPoint>)>,
+    counted: Mutex<HashMap<RecoveryPointId, Totals>>,
     pages: Arc<PageCache>,
     lists: Mutex<LruCache<ListKey, ContentReader>>,
     sizes: Mutex<LruCache<ListKey, u64>>,
@@ -68,11 +63,13 @@ pub struct StoreRecovery {
 
 impl StoreRecovery {
     /// Answers from this store.
-    pub fn new(store: Arc<Store>) -> Self {
+    ///
+    /// Parsed pages of directories are kept up to `pages` bytes: about 1,500 entries a megabyte.
+    pub fn new(store: Arc<Store>, pages: usize) -> Self {
         Self {
             store,
-            points: Mutex::default(),
-            pages: Arc::new(PageCache::new(PAGE_CACHE_BYTES)),
+            counted: Mutex::default(),
+            pages: Arc::new(PageCache::new(pages)),
             lists: Mutex::new(LruCache::new(LISTS_KEPT)),
             sizes: Mutex::new(LruCache::new(SIZES_KEPT)),
         }
@@ -169,14 +166,39 @@ impl StoreRecovery {
 }
 
 impl Recovery for StoreRecovery {
-    /// As long as there are the same points, nothing but their ids is read.
-    fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
-        let ids = self.store.catalog().point_ids()?;
-        let mut known = lock(&self.points);
-        if known.0 != ids {
-            *known = (ids, self.store.points()?);
+    fn stamp(&self) -> Result<i64, StoreError> {
+        self.store.catalog().points_stamp()
+    }
+
+    fn points(&self) -> Result<Vec<PointBrief>, StoreError> {
+        self.store.point_briefs()
+    }
+
+    fn root(&self, point: &RecoveryPointId) -> Result<Node, StoreError> {
+        Ok(self.store.decode_point(point)?.root)
+    }
+
+    /// Each point is decoded once, when somebody first asks for the sum of all.
+    fn totals(&self) -> Result<Totals, StoreError> {
+        let (mut known, mut sum) = (lock(&self.counted), Totals::default());
+        let mut next = HashMap::new();
+        for line in self.store.catalog().point_lines()? {
+            let one = match known.get(&line.id) {
+                Some(one) => *one,
+                // What cannot be decoded counts nothing.
+                None => self
+                    .store
+                    .decode_point(&line.id)
+                    .map_or_else(|_| Totals::default(), |p| Totals::default().with(&p.counts)),
+            };
+            sum = Totals {
+                bytes: sum.bytes.saturating_add(one.bytes),
+                entries: sum.entries.saturating_add(one.entries),
+            };
+            next.insert(line.id, one);
         }
-        Ok(known.1.clone())
+        *known = next;
+        Ok(sum)
     }
 
     fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal> {

@@ -81,7 +81,12 @@ impl View {
     ) -> Result<Vec<Listed>, FsError> {
         let mut listed = dots(ino, folder.parent, position);
         for (at, item) in folder.listed.range(position.saturating_add(1)..).take(most.max(1)) {
-            let entry = self.item_entry(layout, item)?;
+            let entry = match self.item_entry(layout, item) {
+                Err(FsError::NotFound) => continue,
+                // A damaged point is refused when it is entered; the others are listed with it.
+                Err(FsError::Store(_)) => dot(item.ino),
+                entry => entry?,
+            };
             listed.push(Listed { name: item.name.clone().into_bytes(), position: *at, entry });
         }
         Ok(listed)

@@ -163,9 +163,23 @@ fn memory_follows_what_the_kernel_holds() {
     let listed = list(&f.view, f.root, 10);
     assert_eq!(f.view.held(), 0, "a listing alone holds nothing");
     listed.iter().for_each(|item| f.view.accept(&item.entry));
-    assert_eq!(f.view.held(), 100);
+    assert_eq!(f.view.held(), 1, "one record for them all");
     listed.iter().for_each(|item| f.view.forget(item.entry.attr.ino, 1));
     assert_eq!(f.view.held(), 0);
+}
+
+#[test]
+fn what_the_kernel_might_forget_first_is_files_and_not_where_somebody_may_stand() {
+    let f = fixture(|r| vec![r.file("a", &[]), r.directory("d", vec![r.file("f", &[])]), r.file("z", &[])]);
+    find(&f.view, f.root, "a").unwrap();
+    let d = find(&f.view, f.root, "d").unwrap();
+    find(&f.view, d, "f").unwrap();
+    let later = Deadline::NEVER;
+    let first = f.view.oldest(later).unwrap();
+    assert_eq!((first.folder, first.names), (f.root, vec![b"a".to_vec(), b"z".to_vec()]));
+    let second = f.view.oldest(later).unwrap();
+    assert_eq!((second.folder, second.names), (d, vec![b"f".to_vec()]));
+    assert_eq!(f.view.oldest(later), None);
 }
 
 #[test]
@@ -354,8 +368,8 @@ fn new_points_appear_and_vanished_ones_go_while_open_files_stay() {
     let source = walk(&f.view, "by-group/g/s").unwrap();
     let change = changes.iter().find(|change| change.folder == source).unwrap();
     assert!(
-        change.names.contains(&"2026-11-20T12.01.00Z".to_owned())
-            && change.names.contains(&"latest".to_owned())
+        change.names.contains(&b"2026-11-20T12.01.00Z".to_vec())
+            && change.names.contains(&b"latest".to_vec())
     );
     assert!(walk(&f.view, "by-group/g/s/2026-11-20T12.01.00Z").is_ok());
     f.recovery.remove(&point("h", "g", "s", NOON, 1).point.id);

@@ -76,8 +76,8 @@ impl View {
 
     fn own_xattr(&self, inside: &Inside, name: &[u8], patience: Patience) -> Result<Vec<u8>, FsError> {
         match name {
-            POINT => Ok(inside.root.stored.point.id.hex().into_bytes()),
-            SOURCE => Ok(inside.root.stored.point.source.source.clone().into_bytes()),
+            POINT => Ok(inside.root.point.hex().into_bytes()),
+            SOURCE => Ok(inside.root.source.source.clone().into_bytes()),
             CONTENT => content_of(&inside.node),
             TIER => self.tier_of(&inside.node, patience),
             _ => Err(FsError::NoAttribute),

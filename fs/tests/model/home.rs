@@ -24,7 +24,7 @@ pub struct Home {
     pub store: Arc<Store>,
     pub point: RecoveryPointId,
     /// Of all points.
-    pub totals: holdfast_fs::view::Totals,
+    pub totals: holdfast_fs::recovery::Totals,
 }
 
 impl Home {
@@ -50,7 +50,7 @@ impl Home {
 
     /// Answers from the store with nothing parsed yet.
     pub fn recovery(&self) -> Arc<StoreRecovery> {
-        Arc::new(StoreRecovery::new(self.store.clone()))
+        Arc::new(StoreRecovery::new(self.store.clone(), 1 << 20))
     }
 }
 

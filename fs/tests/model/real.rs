@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_fs::recovery::Seek;
-use holdfast_fs::view::{Attr, Totals};
+use holdfast_fs::recovery::Totals;
+use holdfast_fs::view::Attr;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::tree::NodeKind;
 use rustix::fs::{AtFlags, CWD, FileType, SeekFrom};

@@ -8,7 +8,9 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::{Catalog, PackNo, PackRow, VaultNo, forget_if_nowhere, pack_row, select_packs, with_vaults};
+use super::{
+    Catalog, PackNo, PackRow, VaultNo, forget_if_nowhere, pack_row, points, select_packs, with_vaults,
+};
 use crate::error::StoreError;
 use crate::id::IndexId;
 
@@ -87,7 +89,8 @@ impl Catalog {
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
             }
             let nowhere = "staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = id)";
-            t.execute(&format!("DELETE FROM point WHERE {nowhere}"), []).map(drop)
+            t.execute(&format!("DELETE FROM point WHERE {nowhere}"), [])?;
+            points::touch(t)
         })
     }
 

@@ -27,6 +27,19 @@ pub struct PointRow {
     pub vaults: Vec<VaultNo>,
 }
 
+/// Of a point what the catalog knows without opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointLine {
+    /// Identity.
+    pub id: RecoveryPointId,
+    /// Source.
+    pub tag: SourceTag,
+    /// Sequence number within the source.
+    pub sequence: u64,
+    /// Seconds, source machine's clock.
+    pub started: i64,
+}
+
 const COLUMNS: &str = "SELECT id, tag, sequence, started, hash, object, staged FROM point";
 
 fn point_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PointRow> {
@@ -45,25 +58,24 @@ fn point_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PointRow> {
 impl Catalog {
     /// Adds a point, or marks a known one as staged or held by a vault.
     pub fn add_point(&self, point: &PointRow) -> Result<(), StoreError> {
-        self.write("add a recovery point", |t| {
-            t.prepare_cached(
-                "INSERT INTO point(id, tag, sequence, started, hash, object, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT(id) DO UPDATE SET staged = max(staged, excluded.staged)",
-            )?
-            .execute(params![
-                &point.id.0[..],
-                &point.tag.0[..],
-                point.sequence.cast_signed(),
-                point.started,
-                &point.hash[..],
-                &point.object,
-                point.staged,
-            ])?;
-            for vault in &point.vaults {
-                t.prepare_cached("INSERT OR IGNORE INTO point_place(point, vault) VALUES (?1, ?2)")?
-                    .execute(params![&point.id.0[..], vault.0])?;
-            }
-            Ok(())
+        self.add_points(std::slice::from_ref(point))
+    }
+
+    /// The same for many, all or none.
+    pub fn add_points(&self, points: &[PointRow]) -> Result<(), StoreError> {
+        self.write("add recovery points", |t| {
+            points.iter().try_for_each(|point| add_point(t, point))?;
+            touch(t)
+        })
+    }
+
+    /// A number that moves whenever a point comes, goes or changes place: whoever follows the points reads this and no more.
+    pub fn points_stamp(&self) -> Result<i64, StoreError> {
+        self.read("look for recovery points", |c| {
+            c.prepare_cached("SELECT value FROM meta WHERE key = 'points'")?
+                .query_row([], |row| row.get(0))
+                .optional()
+                .map(Option::unwrap_or_default)
         })
     }
 
@@ -86,6 +98,19 @@ impl Catalog {
             )?
             .query_map([], |row| Ok((RecoveryPointId(row.get(0)?), row.get(1)?, row.get(2)?)))?
             .collect()
+        })
+    }
+
+    /// All points without their objects, in no order.
+    pub fn point_lines(&self) -> Result<Vec<PointLine>, StoreError> {
+        self.read("list recovery points", |c| {
+            c.prepare_cached("SELECT id, tag, sequence, started FROM point")?
+                .query_map([], |row| {
+                    let sequence = row.get::<_, i64>(2)?.cast_unsigned();
+                    let (id, tag) = (RecoveryPointId(row.get(0)?), SourceTag(row.get(1)?));
+                    Ok(PointLine { id, tag, sequence, started: row.get(3)? })
+                })?
+                .collect()
         })
     }
 
@@ -138,10 +163,40 @@ impl Catalog {
                 "DELETE FROM point WHERE id = ?1 AND staged = 0
                  AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = ?1)",
                 [&id.0[..]],
-            )
-            .map(drop)
+            )?;
+            touch(t)
         })
     }
+}
+
+/// Moves [`Catalog::points_stamp`].
+pub(super) fn touch(t: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    t.prepare_cached(
+        "INSERT INTO meta(key, value) VALUES ('points', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1",
+    )?
+    .execute([])
+    .map(drop)
+}
+
+fn add_point(t: &rusqlite::Transaction<'_>, point: &PointRow) -> rusqlite::Result<()> {
+    t.prepare_cached(
+        "INSERT INTO point(id, tag, sequence, started, hash, object, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT(id) DO UPDATE SET staged = max(staged, excluded.staged)",
+    )?
+    .execute(params![
+        &point.id.0[..],
+        &point.tag.0[..],
+        point.sequence.cast_signed(),
+        point.started,
+        &point.hash[..],
+        &point.object,
+        point.staged,
+    ])?;
+    for vault in &point.vaults {
+        t.prepare_cached("INSERT OR IGNORE INTO point_place(point, vault) VALUES (?1, ?2)")?
+            .execute(params![&point.id.0[..], vault.0])?;
+    }
+    Ok(())
 }
 
 fn with_places(c: &rusqlite::Connection, mut row: PointRow) -> rusqlite::Result<PointRow> {

@@ -119,6 +119,31 @@ fn points_are_listed_by_start_and_found_by_source() {
 }
 
 #[test]
+fn the_stamp_moves_with_every_point_that_comes_goes_or_changes_place_and_with_nothing_else() {
+    let c = Catalog::in_memory(&[7; 16]).unwrap();
+    let vault = c.vault_no("somewhere").unwrap();
+    let mut seen = vec![c.points_stamp().unwrap()];
+    let mut moved = |c: &Catalog| {
+        seen.push(c.points_stamp().unwrap());
+        seen[seen.len() - 1] != seen[seen.len() - 2]
+    };
+    c.add_points(&[point(1, 1), point(2, 2)]).unwrap();
+    assert!(moved(&c));
+    add(&c, 1, true, None);
+    assert!(!moved(&c));
+    c.add_point(&PointRow { staged: false, vaults: vec![vault], ..point(1, 1) }).unwrap();
+    assert!(moved(&c));
+    c.remove_point(&point(2, 2).id, None).unwrap();
+    assert!(moved(&c));
+    c.forget_vault(vault).unwrap();
+    assert!(moved(&c));
+    let mut lines = c.point_lines().unwrap();
+    lines.sort_by_key(|line| line.sequence);
+    let of = |p: PointRow| PointLine { id: p.id, tag: p.tag, sequence: p.sequence, started: p.started };
+    assert_eq!(lines, [of(point(1, 1))]);
+}
+
+#[test]
 fn a_damaged_foreign_or_torn_catalog_is_set_aside_and_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.db");

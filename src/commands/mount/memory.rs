@@ -1,0 +1,59 @@
+//! What a mount may keep in memory, and how that is shared out.
+
+use crate::outcome::Failure;
+
+/// What `--memory` says unless somebody says otherwise.
+pub const DEFAULT: u64 = 128 << 20;
+/// Below this too little would be left to keep anything.
+const LEAST: u64 = 64 << 20;
+/// The program itself, its threads, what is being answered, the catalog's connections, and the small tables that
+/// `docs/architecture.md` lists.
+const FIXED: u64 = 48 << 20;
+/// A record of nodes that the kernel has in use, with its directory and its share of the tables.
+const RECORD: u64 = 160;
+
+/// Bounds of what grows with use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Bytes of decoded frames.
+    pub frames: usize,
+    /// Bytes of parsed pages of directories.
+    pub pages: usize,
+    /// Records of nodes that the kernel has in use.
+    pub records: usize,
+}
+
+/// Shares `memory` bytes out: of what is above the fixed part three tenths each for frames and records, and two for pages. The
+/// rest is for what an allocator cannot give back.
+pub fn shares(memory: u64) -> Result<Shares, Failure> {
+    if memory < LEAST {
+        let message = format!("--memory {memory}: a mount needs {} MiB", LEAST >> 20);
+        return Err(Failure::usage(message).hint("most of that is the program itself; the default is 128M"));
+    }
+    let tenths = |n: u64| (memory - FIXED) / 10 * n;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Ok(Shares { frames: size(tenths(3)), pages: size(tenths(2)), records: size(tenths(3) / RECORD) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_shares_stay_within_the_whole_at_any_size() {
+        for memory in [LEAST, DEFAULT, 1 << 30, 1 << 40] {
+            let shares = shares(memory).unwrap();
+            let sum = shares.frames + shares.pages + shares.records * RECORD as usize;
+            assert!(sum as u64 + FIXED <= memory && sum as u64 >= (memory - FIXED) / 10 * 7, "{memory}");
+        }
+        let usual = shares(DEFAULT).unwrap();
+        assert_eq!((usual.frames >> 20, usual.pages >> 20, usual.records / 1000), (23, 15, 157));
+    }
+
+    #[test]
+    fn too_little_is_refused_with_what_it_takes() {
+        let failure = shares(LEAST - 1).unwrap_err();
+        assert!(failure.message.contains("64 MiB"), "{}", failure.message);
+    }
+}
