@@ -48,7 +48,7 @@ mod tests {
             assert!(sum as u64 + FIXED <= memory && sum as u64 >= (memory - FIXED) / 10 * 7, "{memory}");
         }
         let usual = shares(DEFAULT).unwrap();
-        assert_eq!((usual.frames >> 20, usual.pages >> 20, usual.records / 1000), (23, 15, 157));
+        assert_eq!((usual.frames >> 20, usual.pages >> 20, usual.records / 1000), (24, 16, 157));
     }
 
     #[test]
