@@ -15,6 +15,7 @@
 //! Nothing but `lookup`, `getattr` and `readdir` is required of a file system, but each `ENOSYS` silently
 //! changes the connection for good: so all requests that can come have an answer here that is meant.
 
+pub mod offer;
 pub mod reply;
 
 use std::ffi::OsStr;
@@ -30,10 +31,10 @@ use fuser::{
 
 use crate::error::FsError;
 use crate::layout::Change;
-use crate::offer::Offers;
 use crate::pool::{Caller, Pool, Reply, guarded};
 use crate::recovery::{Patience, Seek};
 use crate::view::{Detail, View, sized};
+use offer::Offers;
 
 /// What `init` asks for, one after the other: a kernel that does not know one still gives the others.
 const WANTED: [InitFlags; 9] = [

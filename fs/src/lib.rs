@@ -7,8 +7,7 @@
 //!
 //! - [`view`] is the whole file system with no kernel in sight; [`layout`] and [`inode`] are its names and numbers.
 //! - [`recovery`] is the door to the store: what a view asks for and nothing more.
-//! - [`fuse`] translates between the kernel and a view, and [`pool`] keeps slow answers from holding up quick ones.
-//! - [`offer`] gives the kernel bytes before it asks.
+//! - [`fuse`] translates between the kernel and a view, and gives the kernel bytes before it asks; [`pool`] keeps slow answers from holding up quick ones.
 //! - [`mount`] is the life of a mount: begin, dead predecessors, end.
 
 pub mod error;
@@ -16,7 +15,6 @@ pub mod fuse;
 pub mod inode;
 pub mod layout;
 pub mod mount;
-pub mod offer;
 pub mod pool;
 pub mod recovery;
 pub mod testing;

@@ -29,8 +29,8 @@ use holdfast_store::clock::{Clock, Deadline};
 use nix::errno::Errno;
 
 use crate::error::FsError;
+use crate::fuse::offer::Offers;
 use crate::fuse::{Fuse, invalidate, let_go};
-use crate::offer::Offers;
 use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;

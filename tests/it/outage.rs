@@ -18,7 +18,7 @@ use crate::testkit::{Machine, Mounted, PASSPHRASE, Ran, can_mount, mounts, wait_
 /// Longest time to an answer on these mounts.
 const BOUND: u64 = 6;
 /// Files of a point, so that each trouble has some that nobody has read.
-const FILES: usize = 40;
+const FILES: usize = 96;
 const LEN: usize = 300_000;
 
 fn noise(seed: &str, len: usize) -> Vec<u8> {
@@ -131,10 +131,10 @@ fn whatever_a_vault_does_readers_are_told_in_time_and_what_is_here_reads_on() {
     read(&mount.point(&tiers.far), "far", 8).unwrap();
     cloud.gate.set(Way::Open);
     let open = || cloud.gate.set(Way::Open);
-    suffer(&tiers, &mount, 16, &|| cloud.gate.set(Way::Silent), &open);
-    suffer(&tiers, &mount, 24, &|| cloud.gate.set(Way::Shut), &open);
+    suffer(&tiers, &mount, 24, &|| cloud.gate.set(Way::Silent), &open);
+    suffer(&tiers, &mount, 48, &|| cloud.gate.set(Way::Shut), &open);
     let refuse = || cloud.proxy.spoil(Verb::Get, 40, HttpFault::Refuse(503, "ServerBusy", 0));
-    suffer(&tiers, &mount, 32, &refuse, &|| cloud.proxy.forgive());
+    suffer(&tiers, &mount, 72, &refuse, &|| cloud.proxy.forgive());
     mount.umount();
 }
 
@@ -150,7 +150,7 @@ fn a_directory_vault_that_is_not_mounted_is_missed_once_and_found_again() {
     let (far, near) = (mount.point(&tiers.far), mount.point(&tiers.near));
     read(&far, "far", 0).unwrap();
     for mountpoint_stays in [false, true] {
-        let n = if mountpoint_stays { 30 } else { 20 };
+        let n = if mountpoint_stays { 72 } else { 36 };
         std::fs::rename(&vault, &away).unwrap();
         if mountpoint_stays {
             std::fs::create_dir(&vault).unwrap();
