@@ -349,7 +349,8 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     assert!(reads > 10 * seconds, "{reads} reads prove little");
     assert!(second[0] < first[0] * 5 / 4 + (16 << 10), "memory grows");
     assert!(second[1] <= first[1] + 4, "threads grow");
-    assert!(second[2] <= first[2] + 16, "descriptors grow");
+    // 64 packs in staging are kept open, and some connections.
+    assert!(second[2] <= first[2].max(112) + 16, "descriptors grow");
     mount.umount();
     Ran::of(&mut online(&machine, &["check"])).expect_code(0);
 }
