@@ -35,7 +35,7 @@ use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
 use ahead::Ahead;
 use fetch::Fetcher;
-use frames::FrameCache;
+use frames::{FrameCache, Spares};
 use places::Places;
 pub use wanted::{BlockNo, Request, Wanted};
 
@@ -101,6 +101,7 @@ pub struct Reader {
     staging: Staging,
     fetcher: Fetcher,
     frames: FrameCache,
+    spares: Arc<Spares>,
     packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
     places: Places,
     ahead: Ahead,
@@ -163,6 +164,7 @@ impl Reader {
             places: Places::new(),
             fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
+            spares: Arc::default(),
             packs: Mutex::new(LruCache::new(PACK_MAPS)),
             sealer: parts.sealer,
             catalog: parts.catalog,
@@ -508,9 +510,9 @@ impl Reader {
     fn open_frame(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
         let entry = &map.row.entry;
         let expected = entry.frames[n].raw_len as usize;
-        let content = self
-            .sealer
-            .open(&entry.place(map.blocks[n]), sealed, expected)
+        let mut content = self.spares.take();
+        self.sealer
+            .open_into(&entry.place(map.blocks[n]), sealed, expected, &mut content)
             .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
         if content.len() != expected {
             return Err(StoreError::corrupt(
@@ -519,7 +521,7 @@ impl Reader {
             ));
         }
         self.counters.frames_decoded.fetch_add(1, Ordering::Relaxed);
-        Ok(content.into())
+        Ok(self.spares.lend(content))
     }
 }
 

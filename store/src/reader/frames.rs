@@ -20,6 +20,55 @@ const SHARDS: usize = 8;
 /// A waiting reader looks at its deadline this often.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Buffers that wait to be used again, at most, and the largest.
+const SPARES: usize = 16;
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
+/// Buffers of frames that nobody uses any more. An allocator that gets them back from many threads, in another order than it gave them,
+/// ends up with twice the memory that frames take.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Mutex<Vec<Vec<u8>>>);
+
+impl Spares {
+    /// A buffer, with anything in it.
+    pub(super) fn take(&self) -> Vec<u8> {
+        self.lock().pop().unwrap_or_default()
+    }
+
+    /// The bytes in a buffer, which comes back when the last who has them lets go.
+    pub(super) fn lend(self: &Arc<Self>, buffer: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent { buffer, spares: self.clone() })
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut spares = self.lock();
+        if spares.len() < SPARES && buffer.capacity() <= SPARE_BYTES_MAX {
+            spares.push(buffer);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Lent {
+    buffer: Vec<u8>,
+    spares: Arc<Spares>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.spares.give_back(std::mem::take(&mut self.buffer));
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct FrameCache {
     shards: Vec<Shard>,
@@ -164,6 +213,26 @@ mod tests {
             }
         });
         assert_eq!(decoded.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_when_the_last_part_of_its_frame_is_dropped() {
+        let spares = Arc::new(Spares::default());
+        let buffer = Vec::with_capacity(1000);
+        let at = buffer.as_ptr();
+        let frame = spares.lend([&b"frame"[..]].into_iter().fold(buffer, |mut buffer, bytes| {
+            buffer.extend_from_slice(bytes);
+            buffer
+        }));
+        let part = frame.slice(2..4);
+        drop(frame);
+        assert_eq!((part.as_ref(), spares.take().capacity()), (&b"am"[..], 0), "somebody reads in it");
+        drop(part);
+        assert_eq!(spares.take().as_ptr(), at);
+        drop(spares.lend(Vec::with_capacity(SPARE_BYTES_MAX + 1)));
+        assert_eq!(spares.take().capacity(), 0, "too big to be kept");
+        (0..SPARES + 9).for_each(|_| spares.give_back(Vec::with_capacity(10)));
+        assert_eq!(spares.lock().len(), SPARES);
     }
 
     #[test]
