@@ -93,12 +93,14 @@ impl Fuse {
         answer: impl FnOnce(&View, R, T) + Send + 'static,
     ) {
         match guarded(|| work(&self.view, Patience::Now)) {
-            Ok(value) => answer(&self.view, reply, value),
+            Ok(value) => safely(|| answer(&self.view, reply, value)),
             Err(FsError::Later(reach)) => {
                 let (view, own) = (self.view.clone(), self.view.clone());
                 let slow = move |patience| work(&view, patience);
                 let caller = Caller { pid: request.pid(), ino: ino.0 };
-                self.pool.submit(reach, caller, reply, slow, move |reply, value| answer(&own, reply, value));
+                self.pool.submit(reach, caller, reply, slow, move |reply, value| {
+                    safely(|| answer(&own, reply, value));
+                });
             }
             Err(error) => {
                 self.pool.tell(ino.0, &error);
@@ -110,6 +112,14 @@ impl Fuse {
     fn list_most(&self) -> usize {
         (self.fitted.load(Ordering::Relaxed) + 8).clamp(LIST_ENTRIES_MIN, LIST_ENTRIES_MAX)
     }
+}
+
+/// Does what has no answer to give. A panic is told and has no other consequence: the session would end with its thread.
+fn safely(work: impl FnOnce()) {
+    let _ = guarded(|| {
+        work();
+        Ok(())
+    });
 }
 
 /// Tells the kernel which directories changed. Never called by a thread that answers requests: the
@@ -171,7 +181,7 @@ impl Filesystem for Fuse {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        self.view.forget(ino.0, lookups);
+        safely(|| self.view.forget(ino.0, lookups));
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
@@ -211,7 +221,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
-        self.offers.asked(&self.view, ino.0, offset);
+        safely(|| self.offers.asked(&self.view, ino.0, offset));
         let offers = self.offers.clone();
         let work = move |view: &View, patience| view.read(ino.0, offset, size, patience);
         self.answer((request, ino), reply, work, move |_, reply, bytes| {
@@ -274,10 +284,11 @@ impl Filesystem for Fuse {
         });
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: fuser::ReplyStatfs) {
-        let totals = self.view.totals();
-        let blocks = totals.bytes.div_ceil(u64::from(reply::STATFS_BLOCK));
-        reply.statfs(blocks, 0, 0, totals.entries, 0, reply::STATFS_BLOCK, 255, reply::STATFS_BLOCK);
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: fuser::ReplyStatfs) {
+        self.answer((request, ino), reply, View::totals, |_, reply, totals| {
+            let blocks = totals.bytes.div_ceil(u64::from(reply::STATFS_BLOCK));
+            reply.statfs(blocks, 0, 0, totals.entries, 0, reply::STATFS_BLOCK, 255, reply::STATFS_BLOCK);
+        });
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: fuser::ReplyXattr) {

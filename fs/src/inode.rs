@@ -25,7 +25,7 @@
 //! The kernel keeps nodes as long as it has memory for them, which may be for ever. What it was told first it can be asked to forget
 //! ([`Table::pop_oldest`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 
@@ -252,9 +252,8 @@ impl Table {
         let Some(record) = self.live.get_mut(&key) else { return };
         record.lookups = record.lookups.saturating_sub(lookups);
         if record.lookups == 0
-            && let Some(mut record) = self.live.remove(&key)
+            && let Some(record) = self.live.remove(&key)
         {
-            record.queued = false;
             self.trail.put(key, record);
         }
     }
@@ -271,25 +270,43 @@ impl Table {
         self.record(ino).map(|r| Place { folder: r.place.folder.clone(), ordinal: ordinal(r) })
     }
 
-    /// Of the records that were not named since the kernel was told of one of their nodes, the one that was told first: where
+    /// Of the records that were not named since the kernel was told of one of their nodes, the one that was told first: its key, where
     /// its nodes begin, and how many they may be.
-    pub fn pop_oldest(&mut self) -> Option<(Place, usize)> {
+    pub fn pop_oldest(&mut self) -> Option<(u64, Place, usize)> {
         while let Some(key) = self.queue.pop_front() {
+            if let Some(record) = self.trail.peek_mut(&key) {
+                record.queued = false;
+            }
             if let Some(record) = self.live.get_mut(&key).filter(|record| record.queued) {
                 record.queued = false;
                 let most = if key & LINKED_BIT == 0 { SEGMENT as usize } else { 1 };
-                return Some((record.place.clone(), most));
+                return Some((key, record.place.clone(), most));
             }
         }
         None
     }
 
-    /// The queue does not grow with what came and went.
-    fn tidy_queue(&mut self) {
-        if self.queue.len() > 2 * self.live.len() + 64 {
-            let live = &self.live;
-            self.queue.retain(|key| live.get(key).is_some_and(|record| record.queued));
+    /// What [`pop_oldest`](Self::pop_oldest) named could not be let go.
+    pub fn put_back(&mut self, key: u64) {
+        if let Some(record) = self.live.get_mut(&key).filter(|record| !record.queued) {
+            record.queued = true;
+            self.queue.push_back(key);
         }
+    }
+
+    /// The queue does not grow with what came and went: it is gone through when half of it may be that, and then it is not.
+    fn tidy_queue(&mut self) {
+        if self.queue.len() <= 2 * self.live.len() + 64 {
+            return;
+        }
+        let mut seen = HashSet::new();
+        let (live, trail) = (&self.live, &mut self.trail);
+        self.queue.retain(|key| {
+            if let Some(record) = trail.peek_mut(key) {
+                record.queued = false;
+            }
+            live.get(key).is_some_and(|record| record.queued) && seen.insert(*key)
+        });
     }
 
     /// Records of what the kernel knows.

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, Notifier, Session, SessionACL};
-use holdfast_store::clock::{Clock, Deadline};
+use holdfast_store::clock::Clock;
 use nix::errno::Errno;
 
 use crate::error::FsError;
@@ -221,8 +221,7 @@ impl Mount {
             let mut told = String::new();
             while !pause_unless_ended(&*clock, &ended) {
                 for _ in records_max..view.held() {
-                    let oldest = view.oldest(Deadline::after(&*clock, POINTS_EVERY));
-                    let Some(names) = oldest else { break };
+                    let Ok(Some(names)) = guarded(|| Ok(view.oldest())) else { break };
                     let_go(&notifier, &names);
                 }
                 match guarded(|| view.refresh().map_err(FsError::Store)) {

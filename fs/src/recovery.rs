@@ -94,7 +94,7 @@ pub trait Recovery: Send + Sync + 'static {
     fn points(&self) -> Result<Vec<PointBrief>, StoreError>;
 
     /// The root directory of a point. It lies on this machine.
-    fn root(&self, point: &RecoveryPointId) -> Result<Node, StoreError>;
+    fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal>;
 
     /// What all points hold.
     fn totals(&self) -> Result<Totals, StoreError>;

@@ -199,7 +199,7 @@ impl Recovery for MemoryRecovery {
         Ok(self.state().points.iter().map(brief).collect())
     }
 
-    fn root(&self, point: &RecoveryPointId) -> Result<Node, StoreError> {
+    fn root(&self, point: &RecoveryPointId, _: Patience) -> Result<Node, Refusal> {
         let state = self.state();
         let found = state.points.iter().find(|stored| stored.point.id == *point);
         let missing = || StoreError::NotFound { what: format!("recovery point {point}") };

@@ -16,7 +16,6 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
-use holdfast_store::clock::Deadline;
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::tree::{Node, NodeKind};
@@ -25,14 +24,14 @@ use lru::LruCache;
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
 use crate::layout::{Change, Item, Layout, Root, Stands};
-use crate::recovery::{Patience, Recovery, Seek, Totals};
+use crate::recovery::{Patience, Reach, Recovery, Seek, Totals};
 
 pub use attr::{Attr, BLOCK_SIZE};
 pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
-/// Nodes kept by number between the requests about them.
+/// Nodes kept by their places between the requests about them.
 const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Root directories of points kept: about 5 MB.
@@ -81,7 +80,7 @@ pub struct View {
     known: Mutex<Known>,
     roots: Mutex<LruCache<RecoveryPointId, Arc<Node>>>,
     table: Mutex<Table>,
-    nodes: Mutex<LruCache<u64, Arc<Node>>>,
+    nodes: Mutex<LruCache<(ChunkId, u64), Arc<Node>>>,
     owner: (u32, u32),
 }
 
@@ -149,13 +148,19 @@ impl View {
     }
 
     /// What all points hold.
-    pub fn totals(&self) -> Totals {
-        let mut known = lock(&self.known);
-        if known.totals.is_none_or(|(stamp, _)| Some(stamp) != known.stamp) {
-            let totals = self.recovery.totals().unwrap_or_default();
-            known.totals = known.stamp.map(|stamp| (stamp, totals));
+    pub fn totals(&self, patience: Patience) -> Result<Totals, FsError> {
+        let (stamp, known) = {
+            let known = lock(&self.known);
+            (known.stamp, known.totals)
+        };
+        match known {
+            Some((of, totals)) if Some(of) == stamp => return Ok(totals),
+            _ if patience == Patience::Now => return Err(FsError::Later(Reach::Local)),
+            _ => {}
         }
-        known.totals.map(|(_, totals)| totals).unwrap_or_default()
+        let totals = self.recovery.totals().map_err(FsError::Store)?;
+        lock(&self.known).totals = stamp.map(|stamp| (stamp, totals));
+        Ok(totals)
     }
 
     /// Records of nodes inside points that the kernel holds.
@@ -164,11 +169,14 @@ impl View {
     }
 
     /// What the kernel might forget first: a directory, and names in it of what is no directory. Where somebody stands is left to
-    /// the kernel. None if there is nothing to name, or if that cannot be had until then.
-    pub fn oldest(&self, until: Deadline) -> Option<Change> {
-        let (place, most) = lock(&self.table).pop_oldest()?;
-        let nodes =
-            self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Until(until)).ok()?;
+    /// the kernel. None if there is nothing to name; no names if they do not lie on this machine.
+    pub fn oldest(&self) -> Option<Change> {
+        let (key, place, most) = lock(&self.table).pop_oldest()?;
+        let listed = self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Here);
+        let nodes = listed.unwrap_or_else(|_| {
+            lock(&self.table).put_back(key);
+            Vec::new()
+        });
         let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
         Some(Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() })
     }
@@ -199,14 +207,14 @@ impl View {
         let layout = self.layout();
         if let Some(Stands::Folder(_)) = layout.get(parent) {
             let item = layout.find(parent, name).ok_or(FsError::NotFound)?;
-            return self.item_entry(&layout, item);
+            return self.item_entry(&layout, item, patience);
         }
         let inside = self.inside(parent, patience)?;
         let Some(tree) = tree_of(&inside.node)? else { return Err(FsError::NotFound) };
         let (ordinal, node) = self.recovery.find(&tree, name, patience)?.ok_or(FsError::NotFound)?;
         let folder = Arc::new(Folder { root: inside.root, parent, tree });
         let entry = self.found(Place { folder, ordinal }, &node, (Detail::All, patience))?;
-        self.keep(entry.attr.ino, &Arc::new(node));
+        self.keep((tree, ordinal), &Arc::new(node));
         Ok(entry)
     }
 
@@ -313,32 +321,37 @@ impl View {
     fn inside(&self, ino: u64, patience: Patience) -> Result<Inside, FsError> {
         match self.layout().get(ino) {
             Some(Stands::Root(root)) => {
-                return Ok(Inside { root: root.clone(), parent: root.parent, node: self.root(root)? });
+                return Ok(Inside {
+                    root: root.clone(),
+                    parent: root.parent,
+                    node: self.root(root, patience)?,
+                });
             }
             Some(_) => return Err(FsError::WrongKind),
             None if is_layout(ino) => return Err(FsError::Stale),
             None => {}
         }
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
-        let node = self.node_at(ino, &place, patience)?;
+        let node = self.node_at(&place, patience)?;
         Ok(Inside { root: place.folder.root.clone(), parent: place.folder.parent, node })
     }
 
-    fn node_at(&self, ino: u64, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
-        if let Some(node) = lock(&self.nodes).get(&ino) {
+    fn node_at(&self, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
+        let at = (place.folder.tree, place.ordinal);
+        if let Some(node) = lock(&self.nodes).get(&at) {
             return Ok(node.clone());
         }
         let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
         // The number of an entry that the directory never had: nobody was told it.
         let node = Arc::new(node.ok_or(FsError::Stale)?);
-        self.keep(ino, &node);
+        self.keep(at, &node);
         Ok(node)
     }
 
-    fn keep(&self, ino: u64, node: &Arc<Node>) {
-        let bytes: usize = node.xattrs.iter().map(|xattr| xattr.value.len()).sum();
+    fn keep(&self, at: (ChunkId, u64), node: &Arc<Node>) {
+        let bytes: usize = node.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
         if bytes <= KEPT_XATTR_BYTES_MAX {
-            lock(&self.nodes).put(ino, node.clone());
+            lock(&self.nodes).put(at, node.clone());
         }
     }
 
@@ -346,12 +359,12 @@ impl View {
     fn entry(&self, ino: u64, patience: Patience) -> Result<Entry, FsError> {
         let layout = self.layout();
         match layout.get(ino) {
-            Some(stands) => return self.layout_entry(ino, &stands),
+            Some(stands) => return self.layout_entry(ino, &stands, patience),
             None if is_layout(ino) => return Err(FsError::Stale),
             None => {}
         }
         let place = lock(&self.table).place(ino).ok_or(FsError::Stale)?;
-        let node = self.node_at(ino, &place, patience)?;
+        let node = self.node_at(&place, patience)?;
         let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), &node);
         if lock(&self.table).number(&identity) != ino {
             // It lies in a segment, but goes by the number that all its names have.
@@ -362,29 +375,29 @@ impl View {
         Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
     }
 
-    fn item_entry(&self, layout: &Layout, item: &Item) -> Result<Entry, FsError> {
+    fn item_entry(&self, layout: &Layout, item: &Item, patience: Patience) -> Result<Entry, FsError> {
         let stands = layout.get(item.ino).ok_or(FsError::Stale)?;
-        self.layout_entry(item.ino, &stands)
+        self.layout_entry(item.ino, &stands, patience)
     }
 
-    fn layout_entry(&self, ino: u64, stands: &Stands<'_>) -> Result<Entry, FsError> {
+    fn layout_entry(&self, ino: u64, stands: &Stands<'_>, patience: Patience) -> Result<Entry, FsError> {
         let (attr, attr_lifetime) = match stands {
             Stands::Folder(folder) => (Attr::of_folder(ino, folder, self.owner), Lifetime::Brief),
             Stands::Link(link) => (Attr::of_link(ino, link, self.owner), Lifetime::Forever),
-            Stands::Root(root) => (Attr::of_node(ino, &*self.root(root)?, 0), Lifetime::Forever),
+            Stands::Root(root) => (Attr::of_node(ino, &*self.root(root, patience)?, 0), Lifetime::Forever),
         };
         Ok(Entry { attr, name_lifetime: Lifetime::Brief, attr_lifetime, claim: Claim::Layout })
     }
 
     /// The root directory of a point.
-    fn root(&self, root: &Root) -> Result<Arc<Node>, FsError> {
+    fn root(&self, root: &Root, patience: Patience) -> Result<Arc<Node>, FsError> {
         if let Some(node) = lock(&self.roots).get(&root.point) {
             return Ok(node.clone());
         }
-        let node = self.recovery.root(&root.point).map_err(|e| match e {
+        let node = self.recovery.root(&root.point, patience).map_err(|e| match FsError::from(e) {
             // It expired a moment ago.
-            StoreError::NotFound { .. } => FsError::NotFound,
-            e => FsError::Store(e),
+            FsError::Store(StoreError::NotFound { .. }) => FsError::NotFound,
+            e => e,
         })?;
         let node = Arc::new(node);
         lock(&self.roots).put(root.point, node.clone());

@@ -159,7 +159,7 @@ fn a_view_of_a_store_gives_back_what_was_put_in() {
 fn long_files_that_begin_alike_are_not_taken_for_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let recovery = StoreRecovery::new(store(dir.path()), 16 << 20);
-    let root = recovery.root(&recovery.points().unwrap()[0].id).unwrap().subtree.unwrap().tree;
+    let root = recovery.root(&recovery.points().unwrap()[0].id, LATER).unwrap().subtree.unwrap().tree;
     let long = |name: &str| recovery.find(&root, name.as_bytes(), LATER).unwrap().unwrap().1;
     let (one, two) = (long("long1"), long("long2"));
     assert!(matches!(one.content, Some(Content::Paged { .. })), "the sample must need list pages");

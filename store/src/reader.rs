@@ -491,7 +491,8 @@ impl Reader {
     ) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let entry = &map.row.entry;
-        let more = self.ahead.request_len(map.row.no);
+        // A vault that is given little time is asked for no more than is needed.
+        let more = if self.fetcher.is_away(vault) { 0 } else { self.ahead.request_len(map.row.no) };
         let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
         if waited {
             self.ahead.waited(map.row.no);

@@ -9,6 +9,8 @@
 //!   requests; with some of it the first read in a new directory is enough, and with more that it was listed.
 //! - Who jumps about in a file (a database, a disk image) is given the rest of what had to be decoded for him anyway.
 //!
+//! Who reads is not told apart: one walk earns trust, and one that only lists spends it, whosever they are.
+//!
 //! Only what lies on this machine is given, by a thread of its own: the kernel makes it wait while it asks for
 //! the same page itself, and no answer may wait for that.
 
@@ -245,6 +247,9 @@ impl Maker {
         });
         if let Err(error) = made {
             tracing::debug!(?offer, %error, "not offered");
+            if let Offer::Next { directory } = offer {
+                lock(&self.readers).walks.pop(&directory);
+            }
         }
     }
 

@@ -38,6 +38,7 @@ replies!(
     ReplyXattr,
     ReplyLseek,
     ReplyIoctl,
+    ReplyStatfs,
     ReplyEmpty
 );
 

@@ -139,7 +139,7 @@ fn the_oldest_record_is_named_once_until_the_kernel_is_told_of_it_again() {
     let inos: Vec<u64> =
         (0..4).map(|n| n * SEGMENT).map(|n| table.remember(&identity(n), &place(&root, n))).collect();
     table.forget(inos[1], 1);
-    let oldest = |table: &mut Table| table.pop_oldest().map(|(place, _)| place.ordinal / SEGMENT);
+    let oldest = |table: &mut Table| table.pop_oldest().map(|(_, place, _)| place.ordinal / SEGMENT);
     assert_eq!(oldest(&mut table), Some(0));
     table.remember(&identity(1), &place(&root, 1));
     assert_eq!(oldest(&mut table), Some(2));
@@ -151,6 +151,33 @@ fn the_oldest_record_is_named_once_until_the_kernel_is_told_of_it_again() {
         table.forget(ino, 2);
     }
     assert!(table.queue.len() < 100, "{}", table.queue.len());
+}
+
+#[test]
+fn a_record_that_comes_and_goes_is_queued_once() {
+    let root = root(1);
+    let mut table = Table::default();
+    let identity = |n: u64| Identity::of_node(&root, (7, n), &file("f", b""));
+    let tell = |table: &mut Table, n: u64| table.remember(&identity(n * SEGMENT), &place(&root, n * SEGMENT));
+    for n in 0..100 {
+        tell(&mut table, n);
+    }
+    for _ in 0..1000 {
+        let ino = tell(&mut table, 100);
+        table.forget(ino, 1);
+    }
+    assert!(table.queue.len() <= 102, "{}", table.queue.len());
+    tell(&mut table, 100);
+    let named = std::iter::from_fn(|| table.pop_oldest().map(|(_, place, _)| place.ordinal / SEGMENT));
+    assert_eq!(named.collect::<Vec<_>>(), (0..=100).collect::<Vec<_>>());
+    let ino = tell(&mut table, 100);
+    table.forget(ino, 2);
+    assert_eq!(table.pop_oldest().map(|(key, ..)| key), None, "the kernel has forgotten it");
+    tell(&mut table, 100);
+    let (key, ..) = table.pop_oldest().unwrap();
+    table.put_back(key);
+    table.put_back(key);
+    assert_eq!((table.pop_oldest().map(|(key, ..)| key), table.pop_oldest().is_none()), (Some(key), true));
 }
 
 #[test]

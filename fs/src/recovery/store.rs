@@ -174,8 +174,12 @@ impl Recovery for StoreRecovery {
         self.store.point_briefs()
     }
 
-    fn root(&self, point: &RecoveryPointId) -> Result<Node, StoreError> {
-        Ok(self.store.decode_point(point)?.root)
+    /// Never at once: a point may be a megabyte to decode.
+    fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal> {
+        match patience {
+            Patience::Now => Err(Refusal::Later(Reach::Local)),
+            Patience::Here | Patience::Until(_) => Ok(self.store.decode_point(point)?.root),
+        }
     }
 
     /// Each point is decoded once, when somebody first asks for the sum of all.

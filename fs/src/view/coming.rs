@@ -14,7 +14,7 @@ const PAGE: u64 = 4096;
 /// An entry of a directory that somebody reads through.
 #[derive(Debug)]
 pub struct Coming {
-    /// Its number, if the kernel knows it.
+    /// Its number, if the kernel knows it or one of its neighbours. It refuses what is offered of those it does not know.
     pub ino: Option<u64>,
     /// Position among the entries of its directory, from 0.
     pub ordinal: u64,
@@ -22,7 +22,7 @@ pub struct Coming {
 }
 
 impl Coming {
-    /// Bytes that the kernel may be given of it: none of what is not a file, or what it has not heard of.
+    /// Bytes that the kernel may be given of it: none of what is not a file, or what it cannot have heard of.
     pub fn room(&self) -> u64 {
         if self.node.kind == NodeKind::File && self.ino.is_some() { self.node.size } else { 0 }
     }

@@ -52,7 +52,7 @@ impl View {
     ) -> Result<Vec<Listed>, FsError> {
         let layout = self.layout();
         if let Some(Stands::Folder(folder)) = layout.get(ino) {
-            return self.list_folder(&layout, (ino, folder), position, most);
+            return self.list_folder(&layout, (ino, folder), (position, most), patience);
         }
         let inside = match self.inside(ino, patience) {
             Err(FsError::WrongKind) => return Err(FsError::NotDirectory),
@@ -76,12 +76,12 @@ impl View {
         &self,
         layout: &Layout,
         (ino, folder): (u64, &Folder),
-        position: u64,
-        most: usize,
+        (position, most): (u64, usize),
+        patience: Patience,
     ) -> Result<Vec<Listed>, FsError> {
         let mut listed = dots(ino, folder.parent, position);
         for (at, item) in folder.listed.range(position.saturating_add(1)..).take(most.max(1)) {
-            let entry = match self.item_entry(layout, item) {
+            let entry = match self.item_entry(layout, item, patience) {
                 Err(FsError::NotFound) => continue,
                 // A damaged point is refused when it is entered; the others are listed with it.
                 Err(FsError::Store(_)) => dot(item.ino),

@@ -65,7 +65,7 @@ impl Real {
             gid: stat.st_gid,
             device: if special { device } else { (0, 0) },
             size: if kind == NodeKind::Directory { 0 } else { stat.st_size as u64 },
-            blocks: stored.div_ceil(512),
+            blocks: stored.div_ceil(4096) * 8,
             mtime: time(stat.st_mtime, stat.st_mtime_nsec as u64),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec as u64),
         })

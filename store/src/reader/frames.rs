@@ -228,7 +228,8 @@ mod tests {
         drop(frame);
         assert_eq!((part.as_ref(), spares.take().capacity()), (&b"am"[..], 0), "somebody reads in it");
         drop(part);
-        assert_eq!(spares.take().as_ptr(), at);
+        let again = spares.take();
+        assert_eq!(again.as_ptr(), at);
         drop(spares.lend(Vec::with_capacity(SPARE_BYTES_MAX + 1)));
         assert_eq!(spares.take().capacity(), 0, "too big to be kept");
         (0..SPARES + 9).for_each(|_| spares.give_back(Vec::with_capacity(10)));
