@@ -34,6 +34,9 @@ fn main() -> ExitCode {
     // A core file would hold keys. Where even this is refused nothing better can be done.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let args: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = commands::mount::guard::run(&args) {
+        return code;
+    }
     if let Some(outcome) = mount_helper::run(&args) {
         return outcome.map_or_else(|failure| end(&failure), |()| ExitCode::SUCCESS);
     }

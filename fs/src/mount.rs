@@ -15,11 +15,14 @@
 
 mod device;
 mod error;
+mod guard;
 mod table;
 mod within;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -36,6 +39,7 @@ use crate::recovery::Recovery;
 use crate::view::View;
 
 pub use error::MountError;
+pub use guard::stand as stand_guard;
 pub use within::place_of;
 
 /// How every mount of ours begins its name in the table of mounts.
@@ -65,6 +69,9 @@ pub struct MountOptions {
     pub over_nonempty: bool,
     /// Directories that must not be covered: those of the store.
     pub keep_clear: Vec<PathBuf>,
+    /// The beginning of a command line that ends in [`stand_guard`], called with its three arguments behind; none if empty, and then readers may be
+    /// stuck for ever when this process is killed. The thread that mounts must live as long as the mount.
+    pub guard: Vec<OsString>,
     /// Longest time to an answer; then `EIO`.
     pub read_timeout: Duration,
     /// Records of nodes that the kernel has in use, of some 160 bytes each, before it is asked to forget what it was told first.
@@ -88,6 +95,7 @@ impl MountOptions {
             no_exec: false,
             over_nonempty: false,
             keep_clear: Vec::new(),
+            guard: Vec::new(),
             read_timeout: Duration::from_secs(60),
             records_max: 150_000,
             session_threads: cores.clamp(2, 8) + 1,
@@ -124,6 +132,7 @@ pub struct Mount {
     view: Arc<View>,
     ended: Arc<Ended>,
     clock: Arc<dyn Clock>,
+    guard: Option<Child>,
     records_max: usize,
 }
 
@@ -147,9 +156,13 @@ impl Mount {
         let notifier = session.notifier();
         offers.serve(view.clone(), notifier.clone()).map_err(MountError::Threads)?;
         let records_max = options.records_max;
-        let mount = Self { mountpoint, id, pool, view, ended, clock, records_max };
+        let mut mount = Self { mountpoint, id, pool, view, ended, clock, guard: None, records_max };
         mount.run(session)?;
         mount.follow_points(notifier)?;
+        if let (Some(id), false) = (mount.id, options.guard.is_empty()) {
+            let guard = guard::start(&options.guard, &mount.mountpoint, id);
+            mount.guard = Some(guard.map_err(MountError::Guard)?);
+        }
         Ok(mount)
     }
 
@@ -249,6 +262,10 @@ impl Drop for Mount {
             && let Err(error) = self.unmount()
         {
             tracing::warn!(%error, "cannot unmount");
+        }
+        if let Some(guard) = &mut self.guard {
+            let _ = guard.kill();
+            let _ = guard.wait();
         }
     }
 }

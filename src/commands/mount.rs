@@ -1,5 +1,6 @@
 //! `holdfast mount`: all recovery points as directories.
 
+pub mod guard;
 mod memory;
 
 use std::fs::{File, OpenOptions};
@@ -120,6 +121,7 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
     options.no_exec = args.no_exec;
     options.read_timeout = args.read_timeout;
     options.records_max = shares.records;
+    options.guard = guard::command();
     options.keep_clear = vec![store.dir().to_path_buf(), cache_dir(context, store.id())];
     let recovery = Arc::new(StoreRecovery::new(Arc::new(store), shares.pages));
     Ok(Mount::spawn(recovery, &options, Arc::clone(context.terminal.clock()))?)

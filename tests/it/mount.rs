@@ -332,3 +332,38 @@ fn words_on(sheet: &str) -> String {
     let numbered = |n: usize| parts[parts.iter().position(|part| **part == n.to_string()).unwrap() + 1];
     (1..=24).map(numbered).collect::<Vec<_>>().join(" ")
 }
+
+/// Descriptors of the kernel's end of a mount, taken over from the process that serves it: as a thread of it would keep them that stands
+/// in the kernel and cannot be killed.
+fn kernel_ends(child: &Child) -> Vec<std::os::fd::OwnedFd> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().map(|entry| entry.unwrap());
+    let ends = open.filter(|fd| fd.path().read_link().is_ok_and(|to| to == Path::new("/dev/fuse")));
+    let numbers = ends.map(|fd| fd.file_name().to_str().unwrap().parse().unwrap());
+    numbers.map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).unwrap()).collect()
+}
+
+#[test]
+fn a_killed_mount_is_dead_at_once_even_if_something_keeps_its_descriptors() {
+    if !can_mount("a_killed_mount_is_dead_at_once_even_if_something_keeps_its_descriptors") {
+        return;
+    }
+    let (machine, _) = with_point();
+    let path = machine.path("recovery");
+    let mut child = in_foreground(&machine, &path);
+    let kept = kernel_ends(&child);
+    assert!(kept.len() > 1, "{} descriptors", kept.len());
+    signal(&child, Signal::SIGKILL);
+    child.wait().unwrap();
+    let list =
+        std::process::Command::new("timeout").arg("10").arg("ls").arg(path.join("by-id")).output().unwrap();
+    let said = String::from_utf8_lossy(&list.stderr);
+    assert!(said.contains("Transport endpoint is not connected"), "{:?}: {said}", list.status);
+    assert!(mounts().contains(&path), "an empty directory in its place would be mirrored");
+    let mount = machine.mount("recovery", &[]);
+    assert!(mount.path().join("by-id").is_dir());
+    mount.umount();
+    drop(kept);
+}

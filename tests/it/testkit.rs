@@ -300,12 +300,13 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// Processes of the program that have `path` among their arguments.
+/// Processes of the program that have `path` among their arguments, without the guards of mounts.
 pub fn processes_with(path: &Path) -> Vec<i32> {
     use std::os::unix::ffi::OsStrExt;
     let is_meant = |pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|argument| argument == path.as_os_str().as_bytes())
+        let has = |wanted: &[u8]| line.split(|byte| *byte == 0).any(|argument| argument == wanted);
+        has(path.as_os_str().as_bytes()) && !has(b"guard-mount")
     };
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_meant).collect()

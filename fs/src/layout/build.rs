@@ -38,7 +38,7 @@ pub fn layout(points: &[PointBrief]) -> Layout {
 fn place(points: &[PointBrief]) -> Vec<Placed<'_>> {
     let paths = source_paths(points);
     let mut sorted: Vec<_> = points.iter().collect();
-    sorted.sort_by_key(|p| (p.started, p.source.clone(), p.id));
+    sorted.sort_by_key(|p| (p.started, p.source.clone(), p.sequence, p.id));
     sorted.dedup_by_key(|p| p.id);
     let mut names = Numbered::default();
     let placed = sorted.into_iter().filter_map(|point| {

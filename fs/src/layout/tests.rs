@@ -113,6 +113,17 @@ fn points_of_one_second_are_numbered() {
 }
 
 #[test]
+fn a_point_keeps_its_name_when_another_of_the_same_second_comes() {
+    for second in 0..20 {
+        let (first, next) = (point("h", "g", "s", NOON + second, 1), point("h", "g", "s", NOON + second, 2));
+        let alone = Layout::new(std::slice::from_ref(&first));
+        let both = Layout::new(&[next, first.clone()]);
+        let name = names(&alone, "by-group/g/s").into_iter().find(|name| name != "latest").unwrap();
+        assert_eq!(id_at(&both, &format!("by-group/g/s/{name}")), first.id);
+    }
+}
+
+#[test]
 fn two_hosts_with_one_source_name_are_told_apart() {
     let layout = Layout::new(&[point("a", "g", "s", NOON, 1), point("b", "g", "s", NOON, 1)]);
     assert_eq!(names(&layout, "by-group/g"), ["s@a", "s@b"]);

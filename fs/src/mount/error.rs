@@ -81,6 +81,9 @@ pub enum MountError {
     /// No threads.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
+    /// No process beside this one.
+    #[error("cannot start the process that guards the mount: {0}")]
+    Guard(io::Error),
     /// The kernel and the program did not understand each other.
     #[error("the session with the kernel failed: {0}")]
     Session(String),

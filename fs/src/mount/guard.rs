@@ -1,0 +1,65 @@
+//! A process beside a mount's, which ends the mount's connection when that process is killed.
+//!
+//! The kernel ends a connection by itself when its last descriptor is closed. A thread that stands in the kernel with bytes to give (`FUSE_NOTIFY_STORE`)
+//! or a notice of change waits there for a page or a directory until a request about it is answered, by threads that have been killed, and cannot be killed
+//! itself: its descriptor stays, and with it everybody who reads. Only an abort from outside frees them all.
+//!
+//! The guard has none of the mount's descriptors. It is told of the death of the thread that started it by a signal (`PR_SET_PDEATHSIG`), which must
+//! therefore live as long as the mount. It forces the unmounting while it holds the mount busy itself: that aborts the connection, and leaves the dead mount in its place.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::{Mode, OFlags};
+
+use super::table;
+
+/// Tells the guard that its parent died.
+const PARENT_DIED: Signal = Signal::SIGUSR1;
+
+/// Starts a guard for the mount with this number in the kernel's table: `program` is called with what [`stand`] takes.
+pub fn start(program: &[OsString], mountpoint: &Path, id: u64) -> io::Result<Child> {
+    let (first, rest) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(first);
+    command.args(rest).arg(mountpoint).arg(id.to_string()).arg(std::process::id().to_string());
+    // It needs no secrets.
+    command.env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+/// Stands guard: returns after the thread that started this process has died.
+pub fn stand(mountpoint: &Path, id: u64, parent: u32) -> io::Result<()> {
+    let mut died = SigSet::empty();
+    died.add(PARENT_DIED);
+    died.thread_block()?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::USR1))?;
+    // An interrupt from a terminal is for its parent.
+    let _ = nix::unistd::setsid();
+    let is_there = nix::unistd::getppid().as_raw().unsigned_abs() == parent;
+    if is_there {
+        died.wait()?;
+    }
+    abort(mountpoint, id)
+}
+
+/// Ends the connection of a mount that is still there, and leaves the mount.
+fn abort(mountpoint: &Path, id: u64) -> io::Result<()> {
+    let is_it = |entry: table::Entry| entry.id == id;
+    if !table::top(mountpoint).map_err(io::Error::other)?.is_some_and(is_it) {
+        return Ok(());
+    }
+    // No request is needed for this, and as long as it is held the mount is busy.
+    let held =
+        rustix::fs::open(mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let forced = umount2(mountpoint, MntFlags::MNT_FORCE);
+    drop(held);
+    match forced {
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
