@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::compare::{Class, compare};
+use crate::compare::{Class, Differences, compare};
 use crate::nasty::{self, HUGE_PATH};
 use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody, can_mount, wait_for};
 
@@ -126,7 +126,13 @@ fn copy_with(tool: &Tool) {
     let lost_of_mount = compare(&nasty.source, &of_mount).without(&[Class::Flags]);
     let unexpected: Vec<_> = lost.classes().into_iter().filter(|class| !tool.loses.contains(class)).collect();
     assert!(unexpected.is_empty(), "{} of the source itself: {lost:?}", tool.name);
-    assert_eq!(lost.places(), lost_of_mount.places(), "{}: {lost:?} {lost_of_mount:?}", tool.name);
+    // Which times of directories a tool loses after an error of its own is a matter of chance.
+    let lasting = |lost: Differences| match tool.loses.contains(&Class::DirectoryMtime) {
+        true => lost.without(&[Class::DirectoryMtime]).places(),
+        false => lost.places(),
+    };
+    let told = format!("{}: {lost:?} {lost_of_mount:?}", tool.name);
+    assert_eq!(lasting(lost), lasting(lost_of_mount), "{told}");
     if let Some(path) = tool.left_out {
         assert!(!of_mount.join(path).exists(), "{path} was copied");
     }
