@@ -119,18 +119,14 @@ impl Readers {
             return self.begin(directory, ordinal + 1);
         };
         walk.next = ordinal + 1;
-        let more = match walk.stage {
-            Stage::New => true,
-            Stage::Awaiting(awaited) => ordinal >= awaited,
-            Stage::Making | Stage::Done(_) => false,
+        let (more, trust) = match walk.stage {
+            Stage::New => (true, TRUST_BEGUN),
+            Stage::Awaiting(awaited) if ordinal == awaited => (true, TRUST_MAX),
+            Stage::Awaiting(awaited) => (ordinal > awaited, 0),
+            Stage::Done(Some(awaited)) if ordinal == awaited => (false, TRUST_MAX),
+            Stage::Making | Stage::Done(_) => (false, 0),
         };
-        match walk.stage {
-            Stage::New => self.trust = self.trust.max(TRUST_BEGUN),
-            Stage::Awaiting(awaited) | Stage::Done(Some(awaited)) if awaited == ordinal => {
-                self.trust = TRUST_MAX
-            }
-            _ => {}
-        }
+        self.trust = self.trust.max(trust);
         if more {
             walk.stage = Stage::Making;
         }
