@@ -303,7 +303,11 @@ impl Shared {
     }
 
     fn refuse_late(&self) {
-        for late in self.take_if(|pending| pending.deadline.passed(&*self.clock)) {
+        let late: Vec<_> = {
+            let mut watched = lock(&self.watched);
+            watched.pending.extract_if(|_, pending| pending.deadline.passed(&*self.clock)).collect()
+        };
+        for (_, late) in late {
             self.note(late.caller.ino, late.reach, &FsError::Late);
             (late.refuse)(FsError::Late);
         }
@@ -313,14 +317,18 @@ impl Shared {
     fn refuse_leaving(&self) {
         let young = self.timeout.saturating_sub(LEAVING_EVERY);
         let waits = |pending: &Pending| pending.deadline.left(&*self.clock).is_some_and(|left| left < young);
-        for gone in self.take_if(|pending| waits(pending) && leaving::is_leaving(pending.caller.pid)) {
-            (gone.refuse)(FsError::Interrupted);
+        let waiting: Vec<_> = {
+            let watched = lock(&self.watched);
+            let waiting = watched.pending.iter().filter(|(_, pending)| waits(pending));
+            waiting.map(|(number, pending)| (*number, pending.caller.pid)).collect()
+        };
+        // Without the lock, which every request takes: each look reads a file.
+        for (number, _) in waiting.into_iter().filter(|(_, pid)| leaving::is_leaving(*pid)) {
+            let gone = lock(&self.watched).pending.remove(&number);
+            if let Some(gone) = gone {
+                (gone.refuse)(FsError::Interrupted);
+            }
         }
-    }
-
-    fn take_if(&self, is_meant: impl Fn(&Pending) -> bool) -> Vec<Pending> {
-        let mut watched = lock(&self.watched);
-        watched.pending.extract_if(|_, pending| is_meant(pending)).map(|(_, pending)| pending).collect()
     }
 
     /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
