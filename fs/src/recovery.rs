@@ -40,14 +40,18 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// With one point more.
+    /// Of one point.
+    pub fn of(counts: &Counts) -> Self {
+        let entries = counts.files.saturating_add(counts.directories).saturating_add(counts.others);
+        Self { bytes: counts.bytes, entries }
+    }
+
+    /// Both together.
     #[must_use]
-    pub fn with(self, counts: &Counts) -> Self {
+    pub fn and(self, other: Self) -> Self {
         Self {
-            bytes: self.bytes.saturating_add(counts.bytes),
-            entries: [counts.files, counts.directories, counts.others]
-                .iter()
-                .fold(self.entries, |sum, count| sum.saturating_add(*count)),
+            bytes: self.bytes.saturating_add(other.bytes),
+            entries: self.entries.saturating_add(other.entries),
         }
     }
 }

@@ -208,7 +208,7 @@ impl Recovery for MemoryRecovery {
 
     fn totals(&self) -> Result<Totals, StoreError> {
         let state = self.state();
-        Ok(state.points.iter().fold(Totals::default(), |sum, stored| sum.with(&stored.point.counts)))
+        Ok(state.points.iter().fold(Totals::default(), |sum, p| sum.and(Totals::of(&p.point.counts))))
     }
 
     fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal> {

@@ -193,12 +193,9 @@ impl Recovery for StoreRecovery {
                 None => self
                     .store
                     .decode_point(&line.id)
-                    .map_or_else(|_| Totals::default(), |p| Totals::default().with(&p.counts)),
+                    .map_or_else(|_| Totals::default(), |p| Totals::of(&p.counts)),
             };
-            sum = Totals {
-                bytes: sum.bytes.saturating_add(one.bytes),
-                entries: sum.entries.saturating_add(one.entries),
-            };
+            sum = sum.and(one);
             next.insert(line.id, one);
         }
         *known = next;
