@@ -169,14 +169,11 @@ impl View {
     }
 
     /// What the kernel might forget first: a directory, and names in it of what is no directory. Where somebody stands is left to
-    /// the kernel. None if there is nothing to name; no names if they do not lie on this machine.
+    /// the kernel. None if there is nothing to name, or if what is next does not lie on this machine: it comes last then.
     pub fn oldest(&self) -> Option<Change> {
         let (key, place, most) = lock(&self.table).pop_oldest()?;
         let listed = self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Here);
-        let nodes = listed.unwrap_or_else(|_| {
-            lock(&self.table).put_back(key);
-            Vec::new()
-        });
+        let nodes = listed.inspect_err(|_| lock(&self.table).put_back(key)).ok()?;
         let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
         Some(Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() })
     }

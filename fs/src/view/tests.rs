@@ -180,6 +180,11 @@ fn what_the_kernel_might_forget_first_is_files_and_not_where_somebody_may_stand(
     let second = f.view.oldest().unwrap();
     assert_eq!((second.folder, second.names), (d, vec![b"f".to_vec()]));
     assert_eq!(f.view.oldest(), None);
+    find(&f.view, f.root, "z").unwrap();
+    f.recovery.directories(Behaviour::Cold(Reach::Vault));
+    assert_eq!(f.view.oldest(), None, "nobody waits for a vault to forget");
+    f.recovery.directories(Behaviour::Warm);
+    assert_eq!(f.view.oldest().unwrap().folder, f.root, "it comes again");
 }
 
 #[test]
