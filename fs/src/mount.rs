@@ -133,7 +133,6 @@ pub struct Mount {
     ended: Arc<Ended>,
     clock: Arc<dyn Clock>,
     guard: Option<Child>,
-    records_max: usize,
 }
 
 impl Mount {
@@ -155,10 +154,9 @@ impl Mount {
         let id = table::top(&mountpoint)?.map(|entry| entry.id);
         let notifier = session.notifier();
         offers.serve(view.clone(), notifier.clone()).map_err(MountError::Threads)?;
-        let records_max = options.records_max;
-        let mut mount = Self { mountpoint, id, pool, view, ended, clock, guard: None, records_max };
+        let mut mount = Self { mountpoint, id, pool, view, ended, clock, guard: None };
         mount.run(session)?;
-        mount.follow_points(notifier)?;
+        mount.follow_points(notifier, options.records_max)?;
         if let (Some(id), false) = (mount.id, options.guard.is_empty()) {
             let guard = guard::start(&options.guard, &mount.mountpoint, id);
             mount.guard = Some(guard.map_err(MountError::Guard)?);
@@ -227,9 +225,8 @@ impl Mount {
 
     /// Lets new points appear and vanished ones go. A thread of its own: the kernel may make a notice of change wait
     /// for an answer, which must then come from another thread.
-    fn follow_points(&self, notifier: Notifier) -> Result<(), MountError> {
+    fn follow_points(&self, notifier: Notifier, records_max: usize) -> Result<(), MountError> {
         let (view, clock, ended) = (self.view.clone(), self.clock.clone(), self.ended.clone());
-        let records_max = self.records_max;
         let follow = move || {
             let mut told = String::new();
             while !pause_unless_ended(&*clock, &ended) {
