@@ -1,24 +1,13 @@
 """The figures of backup, restore and check, of each tool with each dataset in new repositories."""
 from datasets import count
-from measure import BenchError
-from tools import Repository, in_turn
+from tools import Repository, take_turns
 
 
 def run(settings, places, _parts, sheet):
     for dataset, src in places.items():
         base = settings.work / "run"
         who = [Repository(name, settings.programs[name], src, base / f"{name}-{dataset}") for name in settings.tools()]
-        failed = set()
-        for turn, repository in in_turn(settings, who):
-            if repository.tool in failed:
-                continue
-            try:
-                one_life(sheet, dataset, turn, repository)
-            except BenchError as error:
-                print(f"skipped: {dataset} by {repository.tool}: {error}", flush=True)
-                failed.add(repository.tool)
-                if repository.tool == "holdfast":
-                    raise
+        take_turns(settings, dataset, who, lambda turn, repository: one_life(sheet, dataset, turn, repository))
 
 
 def one_life(sheet, dataset, turn, repository):

@@ -9,7 +9,7 @@ import subprocess
 
 from measure import BenchError, timed
 from settings import DATASET_NAMES
-from tools import LIMIT, Repository, in_turn, subjects
+from tools import LIMIT, Repository, subjects, take_turns
 
 ABSENT = "nosuchwordanywhere"
 
@@ -22,19 +22,11 @@ def run(settings, places, parts, sheet):
 
 
 def run_part(settings, sheet, part, dataset, src):
-    who, failed = subjects(settings, dataset, src), set()
-    for turn, subject in in_turn(settings, who):
-        if subject.tool in failed:
-            continue
-        try:
-            subject.ensure()
-            PARTS[part][0](Round(settings, sheet, dataset, turn, subject))
-        except BenchError as error:
-            # One tool that fails is no reason to have no figures of the others.
-            print(f"skipped: {part} of {dataset} by {subject.tool}: {error}", flush=True)
-            failed.add(subject.tool)
-            if subject.tool == "holdfast":
-                raise
+    def take(turn, subject):
+        subject.ensure()
+        PARTS[part][0](Round(settings, sheet, dataset, turn, subject))
+
+    take_turns(settings, f"{part} of {dataset}", subjects(settings, dataset, src), take)
 
 
 class Round:

@@ -203,9 +203,19 @@ def subjects(settings, dataset, src):
     return [*found, Plain(src, base / f"{LIMIT}-{dataset}")]
 
 
-def in_turn(settings, subjects):
-    """Each subject in each turn, each turn another one first: what else the machine does then hits all of them."""
+def take_turns(settings, what, subjects, take):
+    """`take(turn, subject)` for each subject in each turn, each turn another one first: what else the machine does then hits
+    all of them. One tool that fails is no reason to have no figures of the others, but for holdfast."""
+    failed = set()
     for turn in range(settings.turns):
-        at = turn % len(subjects)
+        at = turn % max(1, len(subjects))
         for subject in subjects[at:] + subjects[:at]:
-            yield turn, subject
+            if subject.tool in failed:
+                continue
+            try:
+                take(turn, subject)
+            except BenchError as error:
+                print(f"skipped: {what} by {subject.tool}: {error}", flush=True)
+                failed.add(subject.tool)
+                if subject.tool == "holdfast":
+                    raise

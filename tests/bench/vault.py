@@ -11,7 +11,7 @@ import azurite
 from measure import BenchError, timed
 from proxy import Proxy
 from rest import RestServer
-from tools import PASSWORD, Repository, in_turn
+from tools import PASSWORD, Repository, take_turns
 
 FIRST_FILE = "Documentation/admin-guide/README.rst"
 DD_BYTES = 256_000_000
@@ -57,17 +57,10 @@ def begin(settings, name, dataset, src, emulator, until_end):
 
 
 def run_part(settings, sheet, part, dataset, rigs):
-    failed = set()
-    for turn, rig in in_turn(settings, rigs):
-        if rig.tool in failed:
-            continue
-        try:
-            PARTS[part][0](Round(settings, sheet, dataset, turn, rig))
-        except BenchError as error:
-            print(f"skipped: {part} of {dataset} by {rig.tool}: {error}", flush=True)
-            failed.add(rig.tool)
-            if rig.tool == "holdfast":
-                raise
+    def take(turn, rig):
+        PARTS[part][0](Round(settings, sheet, dataset, turn, rig))
+
+    take_turns(settings, f"{part} of {dataset}", rigs, take)
 
 
 # --- vaults ----------------------------------------------------------------------------------------------------------
