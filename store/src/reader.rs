@@ -102,6 +102,8 @@ pub struct Reader {
     fetcher: Fetcher,
     frames: FrameCache,
     spares: Arc<Spares>,
+    /// For sealed frames, which are smaller.
+    sealed: Spares,
     packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
     places: Places,
     ahead: Ahead,
@@ -165,6 +167,7 @@ impl Reader {
             fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
             spares: Arc::default(),
+            sealed: Spares::default(),
             packs: Mutex::new(LruCache::new(PACK_MAPS)),
             sealer: parts.sealer,
             catalog: parts.catalog,
@@ -401,11 +404,13 @@ impl Reader {
             let n = frames.start;
             return Ok(map.cut(n, &self.frame(&map, n, deadline)?, start, end));
         }
-        let mut out = Vec::with_capacity((end - start) as usize);
+        let mut out = self.spares.take();
+        out.clear();
+        out.reserve_exact((end - start) as usize);
         for n in frames {
             out.extend_from_slice(&map.cut(n, &self.frame(&map, n, deadline)?, start, end));
         }
-        Ok(out.into())
+        Ok(self.spares.lend(out))
     }
 
     fn frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
@@ -478,8 +483,13 @@ impl Reader {
 
     fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
-        let sealed = self.staging.read(&map.name, block.start, (block.end - block.start) as usize)?;
-        self.open_frame(map, n, &sealed)
+        let mut sealed = self.sealed.take();
+        let opened = self
+            .staging
+            .read_into(&map.name, block.start, (block.end - block.start) as usize, &mut sealed)
+            .and_then(|()| self.open_frame(map, n, &mut sealed));
+        self.sealed.give_back(sealed);
+        opened
     }
 
     fn load_from_vault(
@@ -497,23 +507,33 @@ impl Reader {
         if waited {
             self.ahead.waited(map.row.no);
         }
-        match self.open_frame(map, n, &sealed) {
+        match self.open_copy(map, n, &sealed) {
             Err(StoreError::Corrupt { .. }) => {
                 // The cache or the way from the vault may have flipped a bit: once more, past the cache.
                 self.fetcher.forget(entry, &block);
                 let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
-                self.open_frame(map, n, &sealed)
+                self.open_copy(map, n, &sealed)
             }
             other => other,
         }
     }
 
-    fn open_frame(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
+    fn open_copy(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
+        let mut copy = self.sealed.take();
+        copy.clear();
+        copy.extend_from_slice(sealed);
+        let opened = self.open_frame(map, n, &mut copy);
+        self.sealed.give_back(copy);
+        opened
+    }
+
+    /// The content of a sealed frame, which is decrypted where it stands.
+    fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
         let entry = &map.row.entry;
         let expected = entry.frames[n].raw_len as usize;
         let mut content = self.spares.take();
         self.sealer
-            .open_into(&entry.place(map.blocks[n]), sealed, expected, &mut content)
+            .open_in_place(&entry.place(map.blocks[n]), sealed, expected, &mut content)
             .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
         if content.len() != expected {
             return Err(StoreError::corrupt(

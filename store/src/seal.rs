@@ -243,28 +243,28 @@ impl Sealer {
     /// hold, `TooNew` if its key generation is not in the ring.
     pub fn open(&self, place: &BlockPlace, sealed: &[u8], limit: usize) -> Result<Vec<u8>, FormatError> {
         let mut content = Vec::new();
-        self.open_into(place, sealed, limit, &mut content)?;
-        Ok(content)
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        scratch.extend_from_slice(sealed);
+        let opened = self.open_in_place(place, &mut scratch, limit, &mut content);
+        if scratch.capacity() <= SCRATCH_KEPT {
+            SCRATCH.set(scratch);
+        }
+        opened.map(|()| content)
     }
 
-    /// As [`Self::open`], into a buffer that is used again: what is in `out` is replaced by the content. After an error
-    /// `out` is empty.
-    pub fn open_into(
+    /// As [`Self::open`], into a buffer that is used again: what is in `out` is replaced by the content, or by nothing after
+    /// an error. What is in `block` is of no use afterwards.
+    pub fn open_in_place(
         &self,
         place: &BlockPlace,
-        sealed: &[u8],
+        block: &mut [u8],
         limit: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), FormatError> {
         out.clear();
         let keys = self.keys(place.generation)?;
-        let mut scratch = SCRATCH.take();
-        let opened =
-            block::open(keys.cipher(place.kind), &self.binding(place), sealed, limit, &mut scratch, out);
-        if scratch.capacity() <= SCRATCH_KEPT {
-            SCRATCH.set(scratch);
-        }
-        opened
+        block::open(keys.cipher(place.kind), &self.binding(place), block, limit, out)
     }
 
     fn keys(&self, generation: u32) -> Result<&GenerationKeys, FormatError> {

@@ -108,11 +108,21 @@ impl Staging {
 
     /// `len` bytes of an object from `offset`; exactly that many.
     pub fn read(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let mut out = vec![0; len];
-        self.files
-            .read_exact_at(name.as_str(), offset, &mut out)
-            .map_err(self.error("read", name.as_str()))?;
+        let mut out = Vec::new();
+        self.read_into(name, offset, len, &mut out)?;
         Ok(out)
+    }
+
+    /// As [`Self::read`], into a buffer that is used again.
+    pub fn read_into(
+        &self,
+        name: &ObjectName,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        out.resize(len, 0);
+        self.files.read_exact_at(name.as_str(), offset, out).map_err(self.error("read", name.as_str()))
     }
 
     /// A whole object of at most `limit` bytes; `None` if there is none.

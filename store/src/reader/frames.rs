@@ -40,7 +40,8 @@ impl Spares {
         Bytes::from_owner(Lent { buffer, spares: self.clone() })
     }
 
-    fn give_back(&self, buffer: Vec<u8>) {
+    /// Takes a buffer back that was not lent.
+    pub(super) fn give_back(&self, buffer: Vec<u8>) {
         let mut spares = self.lock();
         if spares.len() < SPARES && buffer.capacity() <= SPARE_BYTES_MAX {
             spares.push(buffer);

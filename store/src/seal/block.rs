@@ -155,19 +155,17 @@ fn len32(len: usize) -> u32 {
     u32::try_from(len).expect("a block is shorter than 4 GiB")
 }
 
-/// Opens a block and replaces what is in `out` by its content of at most `limit` bytes. `scratch` holds the
-/// decrypted block afterwards: whoever seals secrets passes one that is wiped.
+/// Opens a block where it stands and replaces what is in `out` by its content of at most `limit` bytes. `block` holds the
+/// plaintext afterwards: whoever seals secrets passes one that is wiped.
 pub(super) fn open(
     cipher: &Xaes256Gcm,
     binding: &Binding<'_>,
-    sealed: &[u8],
+    block: &mut [u8],
     limit: usize,
-    scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), FormatError> {
     out.clear();
-    decrypt(cipher, binding, sealed, scratch)?;
-    let mut inner = Parser::new(scratch);
+    let mut inner = Parser::new(decrypt(cipher, binding, block)?);
     let [encoding, ..] = inner.array::<4>()?;
     let (payload_len, raw_len) = (inner.u32()? as usize, inner.u32()? as usize);
     if raw_len > limit {
@@ -186,25 +184,24 @@ pub(super) fn open(
     Ok(())
 }
 
-/// Replaces what is in `scratch` by the plaintext of a block.
-fn decrypt(
+/// The plaintext of a block, decrypted where it stands.
+fn decrypt<'a>(
     cipher: &Xaes256Gcm,
     binding: &Binding<'_>,
-    sealed: &[u8],
-    scratch: &mut Vec<u8>,
-) -> Result<(), FormatError> {
-    let bad_len = || FormatError::damaged(format!("a sealed block of {} bytes", sealed.len()));
-    if sealed.is_empty() || !sealed.len().is_multiple_of(STEP) {
+    block: &'a mut [u8],
+) -> Result<&'a [u8], FormatError> {
+    let len = block.len();
+    let bad_len = || FormatError::damaged(format!("a sealed block of {len} bytes"));
+    if len == 0 || !len.is_multiple_of(STEP) {
         return Err(bad_len());
     }
-    let aad = binding.additional_data(u32::try_from(sealed.len()).map_err(|_| bad_len())?);
-    let (nonce, rest) = sealed.split_first_chunk().ok_or_else(bad_len)?;
-    let (body, tag) = rest.split_last_chunk().ok_or_else(bad_len)?;
-    scratch.clear();
-    scratch.raw(body);
+    let aad = binding.additional_data(u32::try_from(len).map_err(|_| bad_len())?);
+    let (nonce, rest) = block.split_first_chunk_mut().ok_or_else(bad_len)?;
+    let (body, tag) = rest.split_last_chunk_mut().ok_or_else(bad_len)?;
     cipher
-        .open_in_place(nonce, &aad, scratch, tag)
-        .map_err(|_| FormatError::damaged("the seal of a block does not hold"))
+        .open_in_place(nonce, &aad, body, tag)
+        .map_err(|_| FormatError::damaged("the seal of a block does not hold"))?;
+    Ok(body)
 }
 
 /// Seals hand-made plaintext, header and padding included, for tests of what a reader refuses.

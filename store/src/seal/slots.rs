@@ -245,16 +245,9 @@ impl KeySlot {
         if keys.commitment(&bytes[..COMMITTED_LEN]) != blake3::Hash::from_bytes(stored) {
             return Err(SlotError::WrongKey(slot.kind));
         }
-        let (mut scratch, mut content) =
-            (Zeroizing::new(Vec::new()), Zeroizing::new(Vec::with_capacity(bytes.len())));
-        block::open(
-            &keys.seal,
-            &slot.binding(vault),
-            &bytes[BLOCK_AT..],
-            SLOT_MAX,
-            &mut scratch,
-            &mut content,
-        )?;
+        let mut block = Zeroizing::new(bytes[BLOCK_AT..].to_vec());
+        let mut content = Zeroizing::new(Vec::with_capacity(bytes.len()));
+        block::open(&keys.seal, &slot.binding(vault), &mut block, SLOT_MAX, &mut content)?;
         Ok(decode_content(&content)?)
     }
 
