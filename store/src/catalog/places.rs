@@ -6,11 +6,10 @@
 
 use std::collections::HashSet;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::{
-    Catalog, PackNo, PackRow, VaultNo, forget_if_nowhere, pack_row, points, select_packs, with_vaults,
-};
+use super::packs::{forget_if_nowhere, pack_row, select_packs, with_vaults};
+use super::{Catalog, PackNo, PackRow, VaultNo, points};
 use crate::error::StoreError;
 use crate::id::IndexId;
 
@@ -19,6 +18,20 @@ pub(super) const SOMEWHERE: &str =
     "(pack.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE place.pack = pack.no))";
 
 impl Catalog {
+    /// Number of a vault by its address; made if it is new. A known one is not written: a full disk must not keep anybody from reading.
+    pub fn vault_no(&self, address: &str) -> Result<VaultNo, StoreError> {
+        const FIND: &str = "SELECT no FROM vault WHERE address = ?1";
+        let no = |row: &rusqlite::Row<'_>| Ok(VaultNo(row.get(0)?));
+        let known = self.read("find a vault", |c| c.query_row(FIND, [address], no).optional())?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        self.write("register a vault", |t| {
+            t.execute("INSERT OR IGNORE INTO vault(address) VALUES (?1)", [address])?;
+            t.query_row(FIND, [address], no)
+        })
+    }
+
     /// A listing of staging does not show a pack, or not with its length.
     pub fn miss_staged(&self, no: PackNo) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {

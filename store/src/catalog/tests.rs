@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::id::{RecoveryPointId, SourceTag};
+use crate::id::{ChunkId, IndexId, ObjectId, PackId, RecoveryPointId, SourceTag};
+use crate::pack::{Frame, PackKind, PackedChunk};
 
 const STORE: [u8; 16] = [5; 16];
 

@@ -1,0 +1,222 @@
+//! Packs in the catalog: what a reader must know of each, and whether staging holds it.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::places::SOMEWHERE;
+use super::{Catalog, Mark, PackNo, PackRow, VaultNo, chunks};
+use crate::error::StoreError;
+use crate::format::{FormatError, Parser, Put};
+use crate::id::{ObjectId, PackId};
+use crate::pack::{Frame, PackEntry, PackKind, PackedChunk};
+
+impl Catalog {
+    /// Adds packs with their chunks in one transaction; what is known already is only marked as staged or confirmed.
+    pub fn add_packs(
+        &self,
+        packs: &[(&PackEntry, &[PackedChunk])],
+        staged: bool,
+        confirmed: Option<VaultNo>,
+    ) -> Result<(), StoreError> {
+        self.write("add packs", |t| {
+            for (entry, chunks) in packs {
+                add_pack(t, entry, chunks, staged, confirmed)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A pack by number.
+    pub fn pack(&self, no: PackNo) -> Result<Option<PackRow>, StoreError> {
+        self.read("read a pack", |c| {
+            let row =
+                c.prepare_cached(&select_packs("WHERE no = ?1"))?.query_row([no.0], pack_row).optional()?;
+            row.map(|row| with_vaults(c, row)).transpose()
+        })
+    }
+
+    /// A pack by name.
+    pub fn pack_by_id(&self, id: &PackId) -> Result<Option<PackRow>, StoreError> {
+        self.read("read a pack", |c| {
+            let row = c
+                .prepare_cached(&select_packs("WHERE id = ?1"))?
+                .query_row([&id.0[..]], pack_row)
+                .optional()?;
+            row.map(|row| with_vaults(c, row)).transpose()
+        })
+    }
+
+    /// All packs that are in staging or in some vault, ascending by number.
+    pub fn packs(&self) -> Result<Vec<PackRow>, StoreError> {
+        self.read("list packs", |c| {
+            let rows: Vec<PackRow> = c
+                .prepare_cached(&select_packs(&format!("WHERE {SOMEWHERE} ORDER BY no")))?
+                .query_map([], pack_row)?
+                .collect::<Result<_, _>>()?;
+            rows.into_iter().map(|row| with_vaults(c, row)).collect()
+        })
+    }
+
+    /// Number, name, length and whether staged, of all packs: what a comparison with a listing needs.
+    pub fn pack_list(&self) -> Result<Vec<(PackNo, PackId, u64, bool)>, StoreError> {
+        self.read("list packs", |c| {
+            c.prepare_cached("SELECT no, id, len, staged FROM pack ORDER BY no")?
+                .query_map([], |row| {
+                    let len: i64 = row.get(2)?;
+                    Ok((PackNo(row.get(0)?), PackId(row.get(1)?), len.cast_unsigned(), row.get(3)?))
+                })?
+                .collect()
+        })
+    }
+
+    /// The pack of the same kind that was added next after this one.
+    pub fn next_pack(&self, after: PackNo) -> Result<Option<PackNo>, StoreError> {
+        self.read("find a pack", |c| {
+            c.prepare_cached(
+                "SELECT no FROM pack WHERE no > ?1 AND kind = (SELECT kind FROM pack WHERE no = ?1) ORDER BY no LIMIT 1",
+            )?
+            .query_row([after.0], |row| Ok(PackNo(row.get(0)?)))
+            .optional()
+        })
+    }
+
+    /// Says whether staging holds a pack, by who put or removed it. One that is nowhere any more is forgotten with its chunks.
+    pub fn set_staged(&self, no: PackNo, staged: bool) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| {
+            t.execute("UPDATE pack SET staged = ?2 WHERE no = ?1", params![no.0, staged])?;
+            forget_if_nowhere(t, no)
+        })
+    }
+
+    /// Says whether a vault holds a pack, by who put or removed it. One that is nowhere any more is forgotten with its chunks.
+    pub fn set_confirmed(&self, no: PackNo, vault: VaultNo, confirmed: bool) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| {
+            let sql = if confirmed {
+                "INSERT OR IGNORE INTO place(pack, vault) VALUES (?1, ?2)"
+            } else {
+                "DELETE FROM place WHERE pack = ?1 AND vault = ?2"
+            };
+            t.execute(sql, params![no.0, vault.0])?;
+            forget_if_nowhere(t, no)
+        })
+    }
+
+    /// Marks a pack as damaged: nothing new relies on it, reading tries its other places first.
+    pub fn set_bad(&self, no: PackNo, bad: bool) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| {
+            t.execute("UPDATE pack SET bad = ?2 WHERE no = ?1", params![no.0, bad]).map(drop)
+        })
+    }
+
+    /// Whether any pack is marked as damaged, or something that points need may be missing: each chunk must be looked up.
+    pub fn has_bad_packs(&self) -> Result<bool, StoreError> {
+        let bad = self.read("look for damaged packs", |c| {
+            c.query_row("SELECT EXISTS (SELECT 1 FROM pack WHERE bad = 1)", [], |row| row.get(0))
+        })?;
+        Ok(bad || self.has_mark(Mark::Doubtful)?)
+    }
+}
+
+fn add_pack(
+    t: &rusqlite::Transaction<'_>,
+    entry: &PackEntry,
+    chunks: &[PackedChunk],
+    staged: bool,
+    confirmed: Option<VaultNo>,
+) -> rusqlite::Result<()> {
+    let known: Option<i64> = t
+        .prepare_cached("SELECT no FROM pack WHERE id = ?1")?
+        .query_row([&entry.id.0[..]], |row| row.get(0))
+        .optional()?;
+    let no = match known {
+        Some(no) => no,
+        None => insert_pack(t, entry, chunks)?,
+    };
+    if staged {
+        t.prepare_cached("UPDATE pack SET staged = 1, bad = 0 WHERE no = ?1")?.execute([no])?;
+    }
+    if let Some(vault) = confirmed {
+        t.prepare_cached("INSERT OR IGNORE INTO place(pack, vault) VALUES (?1, ?2)")?
+            .execute([no, vault.0])?;
+    }
+    Ok(())
+}
+
+fn insert_pack(
+    t: &rusqlite::Transaction<'_>,
+    entry: &PackEntry,
+    chunks: &[PackedChunk],
+) -> rusqlite::Result<i64> {
+    t.prepare_cached(
+        "INSERT INTO pack(id, object_id, generation, kind, len, frames, staged, bad) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)",
+    )?
+    .execute(params![
+        &entry.id.0[..],
+        &entry.object_id.0[..],
+        entry.generation,
+        entry.kind as u32,
+        entry.len.cast_signed(),
+        encode_frames(&entry.frames),
+    ])?;
+    let no = t.last_insert_rowid();
+    chunks::insert(t, PackNo(no), chunks)?;
+    Ok(no)
+}
+
+pub(super) fn forget_if_nowhere(t: &rusqlite::Transaction<'_>, no: PackNo) -> rusqlite::Result<()> {
+    let gone = t.execute(
+        "DELETE FROM pack WHERE no = ?1 AND staged = 0 AND NOT EXISTS (SELECT 1 FROM place WHERE pack = ?1)",
+        [no.0],
+    )?;
+    if gone > 0 {
+        t.execute("DELETE FROM chunk WHERE pack = ?1", [no.0])?;
+        t.execute("DELETE FROM index_pack WHERE pack = ?1", [no.0])?;
+    }
+    Ok(())
+}
+
+pub(super) fn select_packs(rest: &str) -> String {
+    format!("SELECT no, id, object_id, generation, kind, len, frames, staged FROM pack {rest}")
+}
+
+pub(super) fn pack_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PackRow> {
+    let bad = |column: usize, e: FormatError| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(e))
+    };
+    let kind: u32 = row.get(4)?;
+    let frames: Vec<u8> = row.get(6)?;
+    let entry = PackEntry {
+        id: PackId(row.get(1)?),
+        object_id: ObjectId(row.get(2)?),
+        generation: row.get(3)?,
+        kind: PackKind::from_number(kind).ok_or_else(|| bad(4, FormatError::damaged("pack kind")))?,
+        len: row.get::<_, i64>(5)?.cast_unsigned(),
+        frames: decode_frames(&frames).map_err(|e| bad(6, e))?,
+    };
+    Ok(PackRow { no: PackNo(row.get(0)?), entry, staged: row.get(7)?, vaults: Vec::new() })
+}
+
+pub(super) fn with_vaults(c: &Connection, mut row: PackRow) -> rusqlite::Result<PackRow> {
+    row.vaults = c
+        .prepare_cached("SELECT vault FROM place WHERE pack = ?1 ORDER BY vault")?
+        .query_map([row.no.0], |r| Ok(VaultNo(r.get(0)?)))?
+        .collect::<Result<_, _>>()?;
+    Ok(row)
+}
+
+fn encode_frames(frames: &[Frame]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frames.len() * 8);
+    for frame in frames {
+        out.u32(frame.units);
+        out.u32(frame.raw_len);
+    }
+    out
+}
+
+fn decode_frames(bytes: &[u8]) -> Result<Vec<Frame>, FormatError> {
+    let mut p = Parser::new(bytes);
+    let mut frames = Vec::with_capacity(bytes.len() / 8);
+    while p.left() > 0 {
+        frames.push(Frame { units: p.u32()?, raw_len: p.u32()? });
+    }
+    Ok(frames)
+}
