@@ -5,7 +5,9 @@ mod brief;
 mod learn;
 mod lock;
 mod place;
+mod points;
 mod reconcile;
+mod session;
 mod settings;
 mod slots;
 mod vaults;
@@ -17,19 +19,19 @@ pub(crate) use bad::replace_in_vault;
 pub use learn::{learn_points, load_catalog};
 pub use lock::StoreLock;
 pub use reconcile::Reconciled;
+pub use session::Session;
 pub use settings::{Settings, VaultSetting};
 pub(crate) use vaults::of_vault;
 pub use vaults::{prove_ours, refresh_vault};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::cache::BlockCache;
 use bytes::Bytes;
 
-use crate::catalog::{Catalog, PackRow, PointRow, VaultNo};
-use crate::chunk_store::{Ingest, IngestParts, Ingested};
+use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::error::StoreError;
@@ -38,10 +40,10 @@ use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::monitor::Monitor;
 use crate::names;
-use crate::point::{self, PagePlace, RecoveryPoint, SourceName};
+use crate::point::{PagePlace, RecoveryPoint, SourceName};
 use crate::reader::{Reader, ReaderParts};
+use crate::seal::Sealer;
 use crate::seal::keys::KeyRing;
-use crate::seal::{Compression, Sealer};
 use crate::staging::{DiskFiles, Files, Staging};
 use crate::transfer::Transfer;
 use crate::tree::walk::{PageCache, Pages};
@@ -317,52 +319,6 @@ impl Store {
         Chunker::new(&self.config.chunker, self.sealer.gear_table())
     }
 
-    /// All points, ascending by start. Decoded points are kept as long as the catalog knows them.
-    pub fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
-        let ids = self.catalog.point_ids()?;
-        let known: HashSet<_> = ids.iter().map(|(id, _, _)| *id).collect();
-        self.decoded.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
-        let mut points = Vec::with_capacity(ids.len());
-        for (id, _, _) in ids {
-            if let Some(row) = self.catalog.point(&id)? {
-                points.push(self.stored(row)?);
-            }
-        }
-        // The catalog knows full seconds only.
-        points.sort_by_key(|stored| (stored.point.started, stored.point.id));
-        Ok(points)
-    }
-
-    /// One point.
-    pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
-        let row = self.catalog.point(id)?;
-        self.stored(row.ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?)
-    }
-
-    /// The newest point of a source.
-    pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<StoredPoint>, StoreError> {
-        self.catalog.newest_point(tag)?.map(|row| self.stored(row)).transpose()
-    }
-
-    fn stored(&self, row: PointRow) -> Result<StoredPoint, StoreError> {
-        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        let point = match decoded.get(&row.id) {
-            Some(point) => point.clone(),
-            None => {
-                let point = Arc::new(self.open_row(&row)?);
-                decoded.insert(row.id, point.clone());
-                point
-            }
-        };
-        let address = |no: &VaultNo| self.vaults.iter().find(|v| v.0 == *no).map(|v| v.1.clone());
-        let vaults = row
-            .vaults
-            .iter()
-            .map(|no| address(no).unwrap_or_else(|| self.catalog.vault_address(*no)))
-            .collect();
-        Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults })
-    }
-
     /// Takes the store for writing; `Locked` if another process has it.
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
         StoreLock::take(&self.dir, "lock", true)
@@ -378,21 +334,6 @@ impl Store {
         StoreLock::take(&self.dir, UPLOADS_LOCK, true)
     }
 
-    /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
-    /// really holds, so that nothing new relies on what is not there.
-    pub fn begin(&self, compression: Compression, monitor: &dyn Monitor) -> Result<Session<'_>, StoreError> {
-        let lock = self.lock()?;
-        self.refuse_unknown("write", self.config.write_features)?;
-        // Directories may be missing where a store was put together from copies of its objects.
-        self.staging.prepare()?;
-        self.staging.clear_temp()?;
-        self.reconcile(monitor)?;
-        let (seen_vaults, unseen) = self.see_vaults(monitor)?;
-        let suspicious = unseen || self.catalog.has_bad_packs()?;
-        let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
-        Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })
-    }
-
     /// Refuses an action that the store says needs more than this program knows.
     pub(crate) fn refuse_unknown(&self, action: &str, features: u32) -> Result<(), StoreError> {
         if features == 0 {
@@ -400,19 +341,6 @@ impl Store {
         }
         let detail = format!("to {action} needs feature bit {}", features.trailing_zeros());
         Err(StoreError::TooNew { object: "config".into(), detail })
-    }
-
-    /// What adding chunks needs.
-    pub fn ingest_parts(&self, compression: Compression) -> IngestParts {
-        IngestParts {
-            sealer: self.sealer.clone(),
-            catalog: self.catalog.clone(),
-            staging: self.staging.clone(),
-            pack_len: self.config.pack_len as usize,
-            frame_len: self.config.frame_len as usize,
-            compression,
-            seen_vaults: Vec::new(),
-        }
     }
 
     /// A vault by number.
@@ -455,58 +383,4 @@ fn is_read_only(dir: &Path) -> bool {
 
 fn not_a_directory(action: &'static str, dir: &Path) -> StoreError {
     StoreError::io(action, dir)(std::io::ErrorKind::NotADirectory.into())
-}
-
-/// A point in the making.
-#[derive(Debug)]
-pub struct Session<'a> {
-    store: &'a Store,
-    ingest: Ingest,
-    suspicious: bool,
-    _lock: StoreLock,
-}
-
-impl<'a> Session<'a> {
-    /// Where chunks go.
-    pub fn ingest(&self) -> &Ingest {
-        &self.ingest
-    }
-
-    /// The store.
-    pub fn store(&self) -> &'a Store {
-        self.store
-    }
-
-    /// Whether chunks of earlier points may be missing, so that each that a new point relies on must be looked up.
-    pub fn suspicious(&self) -> bool {
-        self.suspicious
-    }
-
-    /// Gives up. What was delivered is kept for the next session; the error that ended this one, if it was the store's.
-    pub fn abandon(self) -> Option<StoreError> {
-        self.ingest.finish().err()
-    }
-
-    /// Makes all chunks durable, lets `make` write the point with the knowledge of what became of them, and makes that
-    /// durable. Only when this returns does the point exist.
-    pub fn commit(self, make: impl FnOnce(&Ingested) -> RecoveryPoint) -> Result<StoredPoint, StoreError> {
-        let done = self.ingest.finish()?;
-        let mut point = make(&done);
-        point.list_packs(&done.packs);
-        let object = point::object::seal_point(&point, &self.store.sealer)?;
-        let hash = *blake3::hash(&object).as_bytes();
-        self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;
-        let row = PointRow {
-            id: point.id,
-            tag: point.source_tag,
-            sequence: point.sequence,
-            started: point.started.seconds,
-            hash,
-            object,
-            staged: true,
-            vaults: Vec::new(),
-        };
-        self.store.catalog.add_point(&row)?;
-        self.store.stored(row)
-    }
 }

@@ -17,7 +17,7 @@ use crate::format::config::ChunkerParams;
 use crate::monitor::{RecordingMonitor, VoidMonitor};
 use crate::pack::PackKind;
 use crate::point::{Consistency, Counts, PointState, SourceName};
-use crate::seal::ChunkType;
+use crate::seal::{ChunkType, Compression};
 use crate::staging::{Fault, FaultyFiles};
 use crate::transfer::TransferPolicy;
 use crate::tree::build::DirectoryBuilder;
