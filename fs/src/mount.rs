@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use nix::errno::Errno;
 use crate::error::FsError;
 use crate::fuse::offer::Offers;
 use crate::fuse::{Fuse, invalidate, let_go};
+use crate::lock::lock;
 use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;
@@ -366,8 +367,4 @@ fn unmount_if(
     }
     device::unmount(path, true).map_err(|e| MountError::io("unmount", path)(e.into()))?;
     Ok(Unmounted::Detached)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

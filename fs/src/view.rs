@@ -13,7 +13,7 @@ mod list;
 mod xattr;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use holdfast_store::error::StoreError;
@@ -24,6 +24,7 @@ use lru::LruCache;
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
 use crate::layout::{Change, Item, Layout, Root, Stands};
+use crate::lock::lock;
 use crate::recovery::{Patience, Reach, Recovery, Seek, Totals};
 
 pub use attr::{Attr, BLOCK_SIZE};
@@ -435,10 +436,6 @@ fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
 
 fn missing_content() -> FsError {
     FsError::Store(StoreError::corrupt("file", "its chunks do not add up to its size"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
