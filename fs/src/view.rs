@@ -10,10 +10,12 @@
 mod attr;
 mod coming;
 mod list;
+mod points;
+mod told;
 mod xattr;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use holdfast_store::error::StoreError;
@@ -23,14 +25,16 @@ use lru::LruCache;
 
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
-use crate::layout::{Change, Item, Layout, Root, Stands};
+use crate::layout::{Item, Layout, Root, Stands};
 use crate::lock::lock;
-use crate::recovery::{Patience, Reach, Recovery, Seek, Totals};
+use crate::recovery::{Patience, Recovery, Seek};
 
 pub use attr::{Attr, BLOCK_SIZE};
 pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
+
+use points::Known;
 
 /// Nodes kept by their places between the requests about them.
 const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -91,14 +95,6 @@ impl std::fmt::Debug for View {
     }
 }
 
-/// The points as they were when the recovery's stamp was this.
-#[derive(Default)]
-struct Known {
-    stamp: Option<i64>,
-    ids: Vec<RecoveryPointId>,
-    totals: Option<(i64, Totals)>,
-}
-
 /// A node inside a point and how it was reached.
 struct Inside {
     root: Arc<Root>,
@@ -120,63 +116,6 @@ impl View {
         };
         view.refresh()?;
         Ok(view)
-    }
-
-    /// Looks for new and vanished points, and says what the kernel must be told.
-    pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
-        let stamp = self.recovery.stamp()?;
-        let mut known = lock(&self.known);
-        if known.stamp == Some(stamp) {
-            return Ok(Vec::new());
-        }
-        let points = self.recovery.points()?;
-        let mut ids: Vec<_> = points.iter().map(|p| p.id).collect();
-        ids.sort_unstable();
-        known.stamp = Some(stamp);
-        if known.ids == ids {
-            return Ok(Vec::new());
-        }
-        known.ids = ids;
-        let next = Arc::new(Layout::new(&points));
-        let changes = self.layout().changes(&next);
-        *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(changes)
-    }
-
-    /// The directories above the points, as they are now.
-    pub fn layout(&self) -> Arc<Layout> {
-        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What all points hold.
-    pub fn totals(&self, patience: Patience) -> Result<Totals, FsError> {
-        let (stamp, known) = {
-            let known = lock(&self.known);
-            (known.stamp, known.totals)
-        };
-        match known {
-            Some((of, totals)) if Some(of) == stamp => return Ok(totals),
-            _ if patience == Patience::Now => return Err(FsError::Later(Reach::Local)),
-            _ => {}
-        }
-        let totals = self.recovery.totals().map_err(FsError::Store)?;
-        lock(&self.known).totals = stamp.map(|stamp| (stamp, totals));
-        Ok(totals)
-    }
-
-    /// Records of nodes inside points that the kernel holds.
-    pub fn held(&self) -> usize {
-        lock(&self.table).len()
-    }
-
-    /// What the kernel might forget first: a directory, and names in it of what is no directory. Where somebody stands is left to
-    /// the kernel. None if there is nothing to name, or if what is next does not lie on this machine: it comes last then.
-    pub fn oldest(&self) -> Option<Change> {
-        let (key, place, most) = lock(&self.table).pop_oldest()?;
-        let listed = self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Here);
-        let nodes = listed.inspect_err(|_| lock(&self.table).put_back(key)).ok()?;
-        let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
-        Some(Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() })
     }
 
     /// How long an entry of this directory, or its absence, is to be believed.
@@ -214,20 +153,6 @@ impl View {
         let entry = self.found(Place { folder, ordinal }, &node, (Detail::All, patience))?;
         self.keep((tree, ordinal), &Arc::new(node));
         Ok(entry)
-    }
-
-    /// Notes that the kernel was told this entry.
-    pub fn accept(&self, entry: &Entry) {
-        if let Claim::Found(found) = &entry.claim {
-            lock(&self.table).remember(&found.0, &found.1);
-        }
-    }
-
-    /// Takes back what [`accept`](Self::accept) noted `lookups` times.
-    pub fn forget(&self, ino: u64, lookups: u64) {
-        if !is_layout(ino) {
-            lock(&self.table).forget(ino, lookups);
-        }
     }
 
     /// Where a symbolic link leads.

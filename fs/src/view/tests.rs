@@ -8,7 +8,7 @@ use holdfast_store::tree::{Node, Xattr};
 
 use super::*;
 use crate::inode::ROOT;
-use crate::recovery::Reach;
+use crate::recovery::{Reach, Totals};
 use crate::testing::{Behaviour, MemoryRecovery, Part, link, node, point};
 
 const NOW: Patience = Patience::Now;
