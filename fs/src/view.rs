@@ -9,19 +9,18 @@
 
 mod attr;
 mod coming;
+mod kept;
 mod list;
 mod points;
 mod told;
 mod xattr;
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::tree::{Node, NodeKind};
-use lru::LruCache;
 
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
@@ -34,16 +33,14 @@ pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
+use kept::Kept;
 use points::Known;
 
-/// Nodes kept by their places between the requests about them.
-const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Bytes of nodes kept by their places between the requests about them: some 5,000.
+const NODES_KEPT: usize = 2 << 20;
 
-/// Root directories of points kept: about 5 MB.
-const ROOTS_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
-
-/// Nodes with more bytes of attributes than this are not kept: 4,096 of them stay below 40 MB.
-const KEPT_XATTR_BYTES_MAX: usize = 4096;
+/// Bytes of root directories of points kept: some 10,000. Each is a point to decode.
+const ROOTS_KEPT: usize = 4 << 20;
 
 /// Longest name of an entry, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -83,9 +80,9 @@ pub struct View {
     recovery: Arc<dyn Recovery>,
     layout: RwLock<Arc<Layout>>,
     known: Mutex<Known>,
-    roots: Mutex<LruCache<RecoveryPointId, Arc<Node>>>,
+    roots: Mutex<Kept<RecoveryPointId>>,
     table: Mutex<Table>,
-    nodes: Mutex<LruCache<(ChunkId, u64), Arc<Node>>>,
+    nodes: Mutex<Kept<(ChunkId, u64)>>,
     owner: (u32, u32),
 }
 
@@ -109,9 +106,9 @@ impl View {
             recovery,
             layout: RwLock::new(Arc::new(Layout::new(&[]))),
             known: Mutex::default(),
-            roots: Mutex::new(LruCache::new(ROOTS_KEPT)),
+            roots: Mutex::new(Kept::new(ROOTS_KEPT)),
             table: Mutex::default(),
-            nodes: Mutex::new(LruCache::new(NODES_KEPT)),
+            nodes: Mutex::new(Kept::new(NODES_KEPT)),
             owner: (uid, gid),
         };
         view.refresh()?;
@@ -151,7 +148,7 @@ impl View {
         let (ordinal, node) = self.recovery.find(&tree, name, patience)?.ok_or(FsError::NotFound)?;
         let folder = Arc::new(Folder { root: inside.root, parent, tree });
         let entry = self.found(Place { folder, ordinal }, &node, (Detail::All, patience))?;
-        self.keep((tree, ordinal), &Arc::new(node));
+        lock(&self.nodes).put((tree, ordinal), Arc::new(node));
         Ok(entry)
     }
 
@@ -262,20 +259,13 @@ impl View {
     fn node_at(&self, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
         let at = (place.folder.tree, place.ordinal);
         if let Some(node) = lock(&self.nodes).get(&at) {
-            return Ok(node.clone());
+            return Ok(node);
         }
         let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
         // The number of an entry that the directory never had: nobody was told it.
         let node = Arc::new(node.ok_or(FsError::Stale)?);
-        self.keep(at, &node);
+        lock(&self.nodes).put(at, node.clone());
         Ok(node)
-    }
-
-    fn keep(&self, at: (ChunkId, u64), node: &Arc<Node>) {
-        let bytes: usize = node.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-        if bytes <= KEPT_XATTR_BYTES_MAX {
-            lock(&self.nodes).put(at, node.clone());
-        }
     }
 
     /// Any node by its number, as an answer that counts as one lookup.
@@ -315,7 +305,7 @@ impl View {
     /// The root directory of a point.
     fn root(&self, root: &Root, patience: Patience) -> Result<Arc<Node>, FsError> {
         if let Some(node) = lock(&self.roots).get(&root.point) {
-            return Ok(node.clone());
+            return Ok(node);
         }
         let node = self.recovery.root(&root.point, patience).map_err(|e| match FsError::from(e) {
             // It expired a moment ago.

@@ -30,7 +30,7 @@ use crate::lock::lock;
 use near::NearPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
-const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// Long files whose bytes outside holes are known.
 const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
