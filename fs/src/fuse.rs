@@ -115,7 +115,7 @@ impl Fuse {
 }
 
 /// Does what has no answer to give. A panic is told and has no other consequence: the session would end with its thread.
-fn safely(work: impl FnOnce()) {
+pub(crate) fn safely(work: impl FnOnce()) {
     let _ = guarded(|| {
         work();
         Ok(())

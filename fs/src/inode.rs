@@ -15,7 +15,7 @@
 //! Numbers of these ascend with the names, a *segment* of [`SEGMENT`] entries of a directory at a time: `cp`, `du` and others sort a directory by
 //! number before they read it, and so read it in the order in which its contents lie in the store.
 //!
-//! A record says where nodes lie, not what they are: one for each segment of which the kernel has any node, some 160 bytes with the directory, and
+//! A record says where nodes lie, not what they are: one for each segment of which the kernel has any node, some 200 bytes with the directory, and
 //! one for each node with several links. So a directory of a million entries takes 250 records. What the kernel counts is added up for a
 //! segment. Records that the kernel has forgotten move to a bounded trail, since a file handle held by NFS or an overlay outlives the kernel's inode.
 //!
@@ -23,10 +23,11 @@
 //! keeps 64 more bits of each identity and gives the second one its next candidate.
 //!
 //! The kernel keeps nodes as long as it has memory for them, which may be for ever. What it was told first it can be asked to forget
-//! ([`Table::pop_oldest`]).
+//! ([`Table::take_turn`]), by the names that it was told, a segment at a time. It keeps a node with several links by any of its names, so the segments in
+//! which these lie have records, too, until their turn has come: nothing else says where a name was told.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, LazyLock};
 
 use holdfast_store::id::ChunkId;
@@ -92,6 +93,11 @@ impl Identity {
             put_linked(&mut hasher, root, node);
             return Self::new(hasher.finalize(), LINKED_BIT, None);
         }
+        Self::of_position(parent, ordinal)
+    }
+
+    /// Of whatever has this position in its directory, by that alone.
+    fn of_position(parent: u64, ordinal: u64) -> Self {
         // All at once: a listing does this for each entry, and a hasher is 2 KB to set up.
         let segment = [parent.to_le_bytes(), (ordinal / SEGMENT).to_le_bytes()].concat();
         Self::new(blake3::keyed_hash(&SEGMENT_BEGIN, &segment), 0, Some(ordinal % SEGMENT))
@@ -186,26 +192,38 @@ struct Record {
     place: Place,
     check: u64,
     lookups: u64,
-    queued: bool,
+    /// When the turn of a segment comes to be forgotten; none if nothing of it was told since its last turn.
+    turn: Option<NonZeroU64>,
+    /// Whether names of nodes with several links were told since then, which count elsewhere.
+    links: bool,
+}
+
+fn is_linked(ino: u64) -> bool {
+    ino & LINKED_BIT != 0
 }
 
 /// Under which number a node's record is kept.
 fn key(ino: u64) -> u64 {
-    if ino & LINKED_BIT == 0 { ino & !(SEGMENT - 1) } else { ino }
+    if is_linked(ino) { ino } else { ino & !(SEGMENT - 1) }
 }
 
 /// Which numbers the kernel knows, and where their nodes lie.
 #[derive(Debug)]
 pub struct Table {
-    live: HashMap<u64, Record, lru::DefaultHasher>,
+    /// Not by hash: a table that doubles and shrinks leaves an allocator with holes of megabytes.
+    live: BTreeMap<u64, Record>,
+    /// How many of these are nodes with several links.
+    linked: usize,
     trail: LruCache<u64, Record>,
-    /// Keys in the order in which the kernel was told of them; those of records that are gone are among them.
-    queue: VecDeque<u64>,
+    /// Keys of segments by their turns, all of them live.
+    turns: BTreeMap<NonZeroU64, u64>,
+    next: NonZeroU64,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { live: HashMap::default(), trail: LruCache::new(TRAIL_RECORDS), queue: VecDeque::new() }
+        let (trail, next) = (LruCache::new(TRAIL_RECORDS), NonZeroU64::MIN);
+        Self { live: BTreeMap::new(), linked: 0, trail, turns: BTreeMap::new(), next }
     }
 }
 
@@ -224,44 +242,60 @@ impl Table {
         self.live.get(&key).or_else(|| self.trail.peek(&key))
     }
 
-    /// Notes that the kernel was told this node once more, and returns its number.
+    /// Notes that the kernel was told this node once more, by the name at `place`, and returns its number.
     pub fn remember(&mut self, identity: &Identity, place: &Place) -> u64 {
+        let (ino, record) = self.record_of(identity, place);
+        record.lookups = record.lookups.saturating_add(1);
+        if !is_linked(ino) {
+            self.queue(key(ino));
+            return ino;
+        }
+        let position = Identity::of_position(place.folder.parent, place.ordinal);
+        let (neighbour, segment) = self.record_of(&position, place);
+        segment.links = true;
+        self.queue(key(neighbour));
+        ino
+    }
+
+    /// The live record of an identity, with its number.
+    fn record_of(&mut self, identity: &Identity, place: &Place) -> (u64, &mut Record) {
         let ino = self.number(identity);
         let key = key(ino);
-        let trail = &mut self.trail;
+        let (trail, linked) = (&mut self.trail, &mut self.linked);
         let record = self.live.entry(key).or_insert_with(|| {
-            trail.pop(&key).unwrap_or_else(|| Record {
-                place: Place { folder: place.folder.clone(), ordinal: place.ordinal - (ino - key) },
-                check: identity.check,
-                lookups: 0,
-                queued: false,
-            })
+            *linked += usize::from(is_linked(key));
+            let place = || Place { folder: place.folder.clone(), ordinal: place.ordinal - (ino - key) };
+            let (check, lookups, turn, links) = (identity.check, 0, None, false);
+            trail.pop(&key).unwrap_or_else(|| Record { place: place(), check, lookups, turn, links })
         });
-        record.lookups = record.lookups.saturating_add(1);
-        if !record.queued {
-            record.queued = true;
-            self.queue.push_back(key);
-            self.tidy_queue();
-        }
-        ino
+        (ino, record)
     }
 
     /// Takes back `lookups` of what [`remember`](Self::remember) counted.
     pub fn forget(&mut self, ino: u64, lookups: u64) {
         let key = key(ino);
-        let Some(record) = self.live.get_mut(&key) else { return };
-        record.lookups = record.lookups.saturating_sub(lookups);
-        if record.lookups == 0
-            && let Some(record) = self.live.remove(&key)
-        {
-            self.trail.put(key, record);
+        if let Some(record) = self.live.get_mut(&key) {
+            record.lookups = record.lookups.saturating_sub(lookups);
+            self.settle(key);
         }
+    }
+
+    /// A record that stands for nothing in the kernel moves to the trail.
+    fn settle(&mut self, key: u64) {
+        let stands = |record: &Record| record.lookups > 0 || record.links;
+        if self.live.get(&key).is_none_or(stands) {
+            return;
+        }
+        self.dequeue(key);
+        let Some(record) = self.live.remove(&key) else { return };
+        self.linked -= usize::from(is_linked(key));
+        self.trail.put(key, record);
     }
 
     /// The number of an identity, if nobody but it and its neighbours can have it in the kernel.
     pub fn known(&self, identity: &Identity) -> Option<u64> {
         let ino = self.number(identity);
-        self.live.contains_key(&key(ino)).then_some(ino)
+        self.live.get(&key(ino)).is_some_and(|record| record.lookups > 0).then_some(ino)
     }
 
     /// Where the node with this number lies, if it is or was lately known.
@@ -270,46 +304,53 @@ impl Table {
         self.record(ino).map(|r| Place { folder: r.place.folder.clone(), ordinal: ordinal(r) })
     }
 
-    /// Of the records that were not named since the kernel was told of one of their nodes, the one that was told first: its key, where
-    /// its nodes begin, and how many they may be.
-    pub fn pop_oldest(&mut self) -> Option<(u64, Place, usize)> {
-        while let Some(key) = self.queue.pop_front() {
-            if let Some(record) = self.trail.peek_mut(&key) {
-                record.queued = false;
-            }
-            if let Some(record) = self.live.get_mut(&key).filter(|record| record.queued) {
-                record.queued = false;
-                let most = if key & LINKED_BIT == 0 { SEGMENT as usize } else { 1 };
-                return Some((key, record.place.clone(), most));
-            }
-        }
-        None
+    /// A turn that comes after those of all that was told until now.
+    pub fn next_turn(&self) -> NonZeroU64 {
+        self.next
     }
 
-    /// What [`pop_oldest`](Self::pop_oldest) named could not be let go.
-    pub fn put_back(&mut self, key: u64) {
-        if let Some(record) = self.live.get_mut(&key).filter(|record| !record.queued) {
-            record.queued = true;
-            self.queue.push_back(key);
+    /// Of the segments with a turn before `end`, the one that was told first: its key, where its entries begin, and how many they may be. It comes
+    /// last from now on, unless [`had_turn`](Self::had_turn) says that it was done. None if no more than `most` records are live, or so few of them can be
+    /// forgotten that it does not help.
+    ///
+    /// A segment that had its turn and is still live has nodes in use, or directories, of which nobody can say when they go. What
+    /// can be forgotten has a quarter of `most` beside them: or it would have to go as soon as it came.
+    pub fn take_turn(&mut self, most: usize, end: NonZeroU64) -> Option<(u64, Place, usize)> {
+        if self.live.len() <= most || self.turns.len() + self.linked <= most / 4 {
+            return None;
+        }
+        let (_, key) = self.turns.range(..end).next()?;
+        let key = *key;
+        self.dequeue(key);
+        self.queue(key);
+        self.live.get(&key).map(|record| (key, record.place.clone(), SEGMENT as usize))
+    }
+
+    /// All names of this segment are about to be named to the kernel, those that it will be told from now on excepted.
+    pub fn had_turn(&mut self, key: u64) {
+        self.dequeue(key);
+        if let Some(record) = self.live.get_mut(&key) {
+            record.links = false;
+            self.settle(key);
         }
     }
 
-    /// The queue does not grow with what came and went: it is gone through when half of it may be that, and then it is not.
-    fn tidy_queue(&mut self) {
-        if self.queue.len() <= 2 * self.live.len() + 64 {
-            return;
+    /// Gives a segment a turn after all others, unless it has one.
+    fn queue(&mut self, key: u64) {
+        if let Some(record) = self.live.get_mut(&key).filter(|record| record.turn.is_none()) {
+            record.turn = Some(self.next);
+            self.turns.insert(self.next, key);
+            self.next = self.next.saturating_add(1);
         }
-        let mut seen = HashSet::new();
-        let (live, trail) = (&self.live, &mut self.trail);
-        self.queue.retain(|key| {
-            if let Some(record) = trail.peek_mut(key) {
-                record.queued = false;
-            }
-            live.get(key).is_some_and(|record| record.queued) && seen.insert(*key)
-        });
     }
 
-    /// Records of what the kernel knows.
+    fn dequeue(&mut self, key: u64) {
+        if let Some(turn) = self.live.get_mut(&key).and_then(|record| record.turn.take()) {
+            self.turns.remove(&turn);
+        }
+    }
+
+    /// Records of what the kernel knows, or may know.
     pub fn len(&self) -> usize {
         self.live.len()
     }

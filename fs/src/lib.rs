@@ -14,6 +14,7 @@ pub mod error;
 pub mod fuse;
 pub mod inode;
 pub mod layout;
+mod lock;
 pub mod mount;
 pub mod pool;
 pub mod recovery;

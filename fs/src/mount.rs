@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ use nix::errno::Errno;
 
 use crate::error::FsError;
 use crate::fuse::offer::Offers;
-use crate::fuse::{Fuse, invalidate, let_go};
+use crate::fuse::{Fuse, invalidate, let_go, safely};
+use crate::lock::lock;
 use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;
@@ -74,7 +75,7 @@ pub struct MountOptions {
     pub guard: Vec<OsString>,
     /// Longest time to an answer; then `EIO`.
     pub read_timeout: Duration,
-    /// Records of nodes that the kernel has in use, of some 160 bytes each, before it is asked to forget what it was told first.
+    /// Records of nodes that the kernel has in use, of some 200 bytes each, before it is asked to forget what it was told first.
     pub records_max: usize,
     /// Threads that talk to the kernel and answer what is in memory.
     pub session_threads: usize,
@@ -97,7 +98,7 @@ impl MountOptions {
             keep_clear: Vec::new(),
             guard: Vec::new(),
             read_timeout: Duration::from_secs(60),
-            records_max: 150_000,
+            records_max: 120_000,
             session_threads: cores.clamp(2, 8) + 1,
             local_threads: cores.max(2),
             vault_threads: 16,
@@ -230,10 +231,8 @@ impl Mount {
         let follow = move || {
             let mut told = String::new();
             while !pause_unless_ended(&*clock, &ended) {
-                for _ in records_max..view.held() {
-                    let Ok(Some(names)) = guarded(|| Ok(view.oldest())) else { break };
-                    let_go(&notifier, &names);
-                }
+                // What it panics at comes last.
+                safely(|| view.let_go_above(records_max, |names| let_go(&notifier, names)));
                 match guarded(|| view.refresh().map_err(FsError::Store)) {
                     Ok(changes) => {
                         invalidate(&notifier, &changes);
@@ -366,8 +365,4 @@ fn unmount_if(
     }
     device::unmount(path, true).map_err(|e| MountError::io("unmount", path)(e.into()))?;
     Ok(Unmounted::Detached)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

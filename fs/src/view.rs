@@ -9,36 +9,38 @@
 
 mod attr;
 mod coming;
+mod kept;
 mod list;
+mod points;
+mod told;
 mod xattr;
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::tree::{Node, NodeKind};
-use lru::LruCache;
 
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
-use crate::layout::{Change, Item, Layout, Root, Stands};
-use crate::recovery::{Patience, Reach, Recovery, Seek, Totals};
+use crate::layout::{Item, Layout, Root, Stands};
+use crate::lock::lock;
+use crate::recovery::{Patience, Recovery, Seek};
 
 pub use attr::{Attr, BLOCK_SIZE};
 pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
-/// Nodes kept by their places between the requests about them.
-const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+use kept::Kept;
+use points::Known;
 
-/// Root directories of points kept: about 5 MB.
-const ROOTS_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Bytes of nodes kept by their places between the requests about them: some 5,000.
+const NODES_KEPT: usize = 2 << 20;
 
-/// Nodes with more bytes of attributes than this are not kept: 4,096 of them stay below 40 MB.
-const KEPT_XATTR_BYTES_MAX: usize = 4096;
+/// Bytes of root directories of points kept: some 10,000. Each is a point to decode.
+const ROOTS_KEPT: usize = 4 << 20;
 
 /// Longest name of an entry, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -78,9 +80,9 @@ pub struct View {
     recovery: Arc<dyn Recovery>,
     layout: RwLock<Arc<Layout>>,
     known: Mutex<Known>,
-    roots: Mutex<LruCache<RecoveryPointId, Arc<Node>>>,
+    roots: Mutex<Kept<RecoveryPointId>>,
     table: Mutex<Table>,
-    nodes: Mutex<LruCache<(ChunkId, u64), Arc<Node>>>,
+    nodes: Mutex<Kept<(ChunkId, u64)>>,
     owner: (u32, u32),
 }
 
@@ -88,14 +90,6 @@ impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("View").field("owner", &self.owner).finish_non_exhaustive()
     }
-}
-
-/// The points as they were when the recovery's stamp was this.
-#[derive(Default)]
-struct Known {
-    stamp: Option<i64>,
-    ids: Vec<RecoveryPointId>,
-    totals: Option<(i64, Totals)>,
 }
 
 /// A node inside a point and how it was reached.
@@ -112,70 +106,13 @@ impl View {
             recovery,
             layout: RwLock::new(Arc::new(Layout::new(&[]))),
             known: Mutex::default(),
-            roots: Mutex::new(LruCache::new(ROOTS_KEPT)),
+            roots: Mutex::new(Kept::new(ROOTS_KEPT)),
             table: Mutex::default(),
-            nodes: Mutex::new(LruCache::new(NODES_KEPT)),
+            nodes: Mutex::new(Kept::new(NODES_KEPT)),
             owner: (uid, gid),
         };
         view.refresh()?;
         Ok(view)
-    }
-
-    /// Looks for new and vanished points, and says what the kernel must be told.
-    pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
-        let stamp = self.recovery.stamp()?;
-        let mut known = lock(&self.known);
-        if known.stamp == Some(stamp) {
-            return Ok(Vec::new());
-        }
-        let points = self.recovery.points()?;
-        let mut ids: Vec<_> = points.iter().map(|p| p.id).collect();
-        ids.sort_unstable();
-        known.stamp = Some(stamp);
-        if known.ids == ids {
-            return Ok(Vec::new());
-        }
-        known.ids = ids;
-        let next = Arc::new(Layout::new(&points));
-        let changes = self.layout().changes(&next);
-        *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(changes)
-    }
-
-    /// The directories above the points, as they are now.
-    pub fn layout(&self) -> Arc<Layout> {
-        self.layout.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What all points hold.
-    pub fn totals(&self, patience: Patience) -> Result<Totals, FsError> {
-        let (stamp, known) = {
-            let known = lock(&self.known);
-            (known.stamp, known.totals)
-        };
-        match known {
-            Some((of, totals)) if Some(of) == stamp => return Ok(totals),
-            _ if patience == Patience::Now => return Err(FsError::Later(Reach::Local)),
-            _ => {}
-        }
-        let totals = self.recovery.totals().map_err(FsError::Store)?;
-        lock(&self.known).totals = stamp.map(|stamp| (stamp, totals));
-        Ok(totals)
-    }
-
-    /// Records of nodes inside points that the kernel holds.
-    pub fn held(&self) -> usize {
-        lock(&self.table).len()
-    }
-
-    /// What the kernel might forget first: a directory, and names in it of what is no directory. Where somebody stands is left to
-    /// the kernel. None if there is nothing to name, or if what is next does not lie on this machine: it comes last then.
-    pub fn oldest(&self) -> Option<Change> {
-        let (key, place, most) = lock(&self.table).pop_oldest()?;
-        let listed = self.recovery.list(&place.folder.tree, place.ordinal, most, Patience::Here);
-        let nodes = listed.inspect_err(|_| lock(&self.table).put_back(key)).ok()?;
-        let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
-        Some(Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() })
     }
 
     /// How long an entry of this directory, or its absence, is to be believed.
@@ -211,22 +148,8 @@ impl View {
         let (ordinal, node) = self.recovery.find(&tree, name, patience)?.ok_or(FsError::NotFound)?;
         let folder = Arc::new(Folder { root: inside.root, parent, tree });
         let entry = self.found(Place { folder, ordinal }, &node, (Detail::All, patience))?;
-        self.keep((tree, ordinal), &Arc::new(node));
+        lock(&self.nodes).put((tree, ordinal), Arc::new(node));
         Ok(entry)
-    }
-
-    /// Notes that the kernel was told this entry.
-    pub fn accept(&self, entry: &Entry) {
-        if let Claim::Found(found) = &entry.claim {
-            lock(&self.table).remember(&found.0, &found.1);
-        }
-    }
-
-    /// Takes back what [`accept`](Self::accept) noted `lookups` times.
-    pub fn forget(&self, ino: u64, lookups: u64) {
-        if !is_layout(ino) {
-            lock(&self.table).forget(ino, lookups);
-        }
     }
 
     /// Where a symbolic link leads.
@@ -336,20 +259,13 @@ impl View {
     fn node_at(&self, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
         let at = (place.folder.tree, place.ordinal);
         if let Some(node) = lock(&self.nodes).get(&at) {
-            return Ok(node.clone());
+            return Ok(node);
         }
         let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
         // The number of an entry that the directory never had: nobody was told it.
         let node = Arc::new(node.ok_or(FsError::Stale)?);
-        self.keep(at, &node);
+        lock(&self.nodes).put(at, node.clone());
         Ok(node)
-    }
-
-    fn keep(&self, at: (ChunkId, u64), node: &Arc<Node>) {
-        let bytes: usize = node.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-        if bytes <= KEPT_XATTR_BYTES_MAX {
-            lock(&self.nodes).put(at, node.clone());
-        }
     }
 
     /// Any node by its number, as an answer that counts as one lookup.
@@ -389,7 +305,7 @@ impl View {
     /// The root directory of a point.
     fn root(&self, root: &Root, patience: Patience) -> Result<Arc<Node>, FsError> {
         if let Some(node) = lock(&self.roots).get(&root.point) {
-            return Ok(node.clone());
+            return Ok(node);
         }
         let node = self.recovery.root(&root.point, patience).map_err(|e| match FsError::from(e) {
             // It expired a moment ago.
@@ -435,10 +351,6 @@ fn tree_of(node: &Node) -> Result<Option<ChunkId>, FsError> {
 
 fn missing_content() -> FsError {
     FsError::Store(StoreError::corrupt("file", "its chunks do not add up to its size"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 //! the same page itself, and no answer may wait for that.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -23,6 +23,7 @@ use fuser::{INodeNo, Notifier};
 use lru::LruCache;
 
 use crate::error::FsError;
+use crate::lock::lock;
 use crate::pool::guarded;
 use crate::view::{Coming, View};
 
@@ -331,10 +332,6 @@ impl Chosen {
         };
         file.map(|file| file.ordinal)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -119,11 +119,11 @@ fn a_segment_is_one_record_for_all_its_nodes_and_a_file_of_several_names_has_its
     let other = tell(SEGMENT + 5);
     assert_eq!(table.len(), 2);
     let node = linked("a", b"x");
-    let linked = table.remember(&Identity::of_node(&root, (7, 9), &node), &place(&root, 9));
+    let linked = table.remember(&Identity::of_node(&root, (7, 9), &node), &place(&root, SEGMENT + 9));
     assert_eq!(table.len(), 3);
     assert_eq!(table.place(inos[0]).unwrap().ordinal, SEGMENT - 1);
     assert_eq!(table.place(other).unwrap().ordinal, SEGMENT + 5);
-    assert_eq!(table.place(linked).unwrap().ordinal, 9);
+    assert_eq!(table.place(linked).unwrap().ordinal, SEGMENT + 9);
     inos.iter().skip(1).for_each(|ino| table.forget(*ino, 1));
     assert_eq!(table.len(), 3);
     table.forget(inos[0], 1);
@@ -131,53 +131,101 @@ fn a_segment_is_one_record_for_all_its_nodes_and_a_file_of_several_names_has_its
     assert_eq!(table.place(inos[3]).unwrap().ordinal, SEGMENT - 4);
 }
 
-#[test]
-fn the_oldest_record_is_named_once_until_the_kernel_is_told_of_it_again() {
-    let root = root(1);
-    let mut table = Table::default();
-    let identity = |n: u64| Identity::of_node(&root, (7, n), &file("f", b""));
-    let inos: Vec<u64> =
-        (0..4).map(|n| n * SEGMENT).map(|n| table.remember(&identity(n), &place(&root, n))).collect();
-    table.forget(inos[1], 1);
-    let oldest = |table: &mut Table| table.pop_oldest().map(|(_, place, _)| place.ordinal / SEGMENT);
-    assert_eq!(oldest(&mut table), Some(0));
-    table.remember(&identity(1), &place(&root, 1));
-    assert_eq!(oldest(&mut table), Some(2));
-    assert_eq!(oldest(&mut table), Some(3));
-    assert_eq!(oldest(&mut table), Some(0));
-    assert_eq!(oldest(&mut table), None);
-    for n in (0..10_000).map(|n| n * SEGMENT) {
-        let ino = table.remember(&identity(n), &place(&root, n));
-        table.forget(ino, 2);
-    }
-    assert!(table.queue.len() < 100, "{}", table.queue.len());
+/// Where the segments begin whose turns come, as long as more than `most` records are live; each has its turn.
+fn turns(table: &mut Table, most: usize) -> Vec<(u64, u64)> {
+    let end = table.next_turn();
+    let next = || {
+        let (key, place, _) = table.take_turn(most, end)?;
+        table.had_turn(key);
+        Some((place.folder.parent, place.ordinal / SEGMENT))
+    };
+    std::iter::from_fn(next).collect()
+}
+
+/// Tells the entry at `ordinal` of a directory.
+fn tell(table: &mut Table, root: &Arc<Root>, (parent, ordinal): (u64, u64), node: &Node) -> u64 {
+    let folder = Arc::new(Folder { root: root.clone(), parent, tree: ChunkId([1; 32]) });
+    table.remember(&Identity::of_node(root, (parent, ordinal), node), &Place { folder, ordinal })
 }
 
 #[test]
-fn a_record_that_comes_and_goes_is_queued_once() {
+fn a_segment_has_one_turn_until_the_kernel_is_told_of_it_again() {
+    let (root, node) = (root(1), file("f", b""));
+    let mut table = Table::default();
+    let numbers = |table: &mut Table, ordinals: &[u64]| -> Vec<u64> {
+        ordinals.iter().map(|n| tell(table, &root, (7, n * SEGMENT + 3), &node)).collect()
+    };
+    let inos = numbers(&mut table, &[0, 1, 2, 3]);
+    table.forget(inos[1], 1);
+    assert_eq!(turns(&mut table, 3), [], "no more than that are live");
+    numbers(&mut table, &[2, 0]);
+    assert_eq!(turns(&mut table, 0), [(7, 0), (7, 2), (7, 3)]);
+    assert_eq!((turns(&mut table, 0), table.len()), (vec![], 3), "they are in use");
+    numbers(&mut table, &[3, 1]);
+    assert_eq!(turns(&mut table, 0), [(7, 3), (7, 1)]);
+}
+
+#[test]
+fn a_turn_that_was_not_had_comes_again_after_all_others_and_in_another_round() {
+    let (root, node) = (root(1), file("f", b""));
+    let mut table = Table::default();
+    (0..3).for_each(|n| _ = tell(&mut table, &root, (n, 0), &node));
+    let end = table.next_turn();
+    let taken = |table: &mut Table| table.take_turn(0, end).map(|(_, place, _)| place.folder.parent);
+    let three: Vec<_> = (0..4).map(|_| taken(&mut table)).collect();
+    assert_eq!(three, [Some(0), Some(1), Some(2), None]);
+    assert_eq!(turns(&mut table, 0), [(0, 0), (1, 0), (2, 0)]);
+}
+
+#[test]
+fn a_node_with_several_links_has_a_turn_in_each_segment_where_it_was_told() {
     let root = root(1);
     let mut table = Table::default();
-    let identity = |n: u64| Identity::of_node(&root, (7, n), &file("f", b""));
-    let tell = |table: &mut Table, n: u64| table.remember(&identity(n * SEGMENT), &place(&root, n * SEGMENT));
-    for n in 0..100 {
-        tell(&mut table, n);
-    }
-    for _ in 0..1000 {
-        let ino = tell(&mut table, 100);
-        table.forget(ino, 1);
-    }
-    assert!(table.queue.len() <= 102, "{}", table.queue.len());
-    tell(&mut table, 100);
-    let named = std::iter::from_fn(|| table.pop_oldest().map(|(_, place, _)| place.ordinal / SEGMENT));
-    assert_eq!(named.collect::<Vec<_>>(), (0..=100).collect::<Vec<_>>());
-    let ino = tell(&mut table, 100);
-    table.forget(ino, 2);
-    assert_eq!(table.pop_oldest().map(|(key, ..)| key), None, "the kernel has forgotten it");
-    tell(&mut table, 100);
-    let (key, ..) = table.pop_oldest().unwrap();
-    table.put_back(key);
-    table.put_back(key);
-    assert_eq!((table.pop_oldest().map(|(key, ..)| key), table.pop_oldest().is_none()), (Some(key), true));
+    let places = [(7, 3), (7, 5), (8, 1), (7, SEGMENT + 1), (8, 1)];
+    let told: Vec<u64> = places.iter().map(|at| tell(&mut table, &root, *at, &linked("a", b"x"))).collect();
+    assert!(told.iter().all(|ino| *ino == told[0]));
+    assert_eq!(table.len(), 4, "its own record, and those of three segments");
+    assert_eq!(
+        table.known(&Identity::of_node(&root, (7, 4), &file("b", b""))),
+        None,
+        "nobody was told a neighbour"
+    );
+    assert_eq!(turns(&mut table, 1), [(7, 0), (8, 0), (7, 1)]);
+    assert_eq!((table.len(), turns(&mut table, 0)), (1, vec![]), "it is in use");
+    tell(&mut table, &root, (8, 1), &linked("a", b"x"));
+    assert_eq!(turns(&mut table, 1), [(8, 0)]);
+    table.forget(told[0], 6);
+    assert!(table.is_empty() && table.linked == 0 && table.turns.is_empty());
+    assert_eq!(table.place(told[0]).unwrap().ordinal, 3);
+}
+
+#[test]
+fn a_segment_of_linked_names_and_others_is_kept_for_either() {
+    let root = root(1);
+    let mut table = Table::default();
+    let a = tell(&mut table, &root, (7, 0), &linked("a", b"x"));
+    let b = tell(&mut table, &root, (7, 1), &file("b", b""));
+    table.forget(b, 1);
+    table.forget(a, 1);
+    assert_eq!((table.len(), table.place(b).unwrap().ordinal), (1, 1), "a further name of it may be known");
+    tell(&mut table, &root, (7, 1), &file("b", b""));
+    assert_eq!((turns(&mut table, 0), table.len()), (vec![(7, 0)], 1));
+    table.forget(b, 1);
+    assert!(table.is_empty());
+}
+
+#[test]
+fn beside_records_that_stay_others_have_a_quarter_of_the_room() {
+    let (root, node) = (root(1), file("f", b""));
+    let mut table = Table::default();
+    let tell_all = |table: &mut Table, range: std::ops::Range<u64>| {
+        range.for_each(|n| _ = tell(table, &root, (n, 0), &node));
+    };
+    tell_all(&mut table, 0..100);
+    assert_eq!(turns(&mut table, 40).len(), 90, "nothing of them goes");
+    tell_all(&mut table, 0..10);
+    assert_eq!(turns(&mut table, 40).len(), 10);
+    assert_eq!(turns(&mut table, 40), []);
 }
 
 #[test]

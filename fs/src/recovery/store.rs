@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,10 +26,11 @@ use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek, Totals};
+use crate::lock::lock;
 use near::NearPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
-const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// Long files whose bytes outside holes are known.
 const SIZES_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
@@ -369,8 +370,4 @@ fn list_key(content: &Content) -> Option<ListKey> {
         Content::Inline(_) => None,
         Content::Paged { .. } => Some(content.fingerprint()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

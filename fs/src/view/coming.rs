@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use holdfast_store::tree::{Node, NodeKind};
 
-use super::{View, lock, missing_content, tree_of};
+use super::{View, missing_content, tree_of};
 use crate::error::FsError;
 use crate::inode::Identity;
+use crate::lock::lock;
 use crate::recovery::Patience;
 
 /// Unit in which the kernel keeps bytes.

@@ -8,7 +8,7 @@ use holdfast_store::tree::{Node, Xattr};
 
 use super::*;
 use crate::inode::ROOT;
-use crate::recovery::Reach;
+use crate::recovery::{Reach, Totals};
 use crate::testing::{Behaviour, MemoryRecovery, Part, link, node, point};
 
 const NOW: Patience = Patience::Now;
@@ -169,22 +169,57 @@ fn memory_follows_what_the_kernel_holds() {
     assert_eq!(f.view.held(), 0);
 }
 
+/// What is named to be let go of, as long as more than `most` records are held: directories with names in them.
+fn let_go(view: &View, most: usize) -> Vec<(u64, String)> {
+    let mut all = Vec::new();
+    view.let_go_above(most, |change| {
+        all.push((change.folder, String::from_utf8(change.names.join(&b' ')).unwrap()));
+    });
+    all
+}
+
 #[test]
 fn what_the_kernel_might_forget_first_is_files_and_not_where_somebody_may_stand() {
     let f = fixture(|r| vec![r.file("a", &[]), r.directory("d", vec![r.file("f", &[])]), r.file("z", &[])]);
     find(&f.view, f.root, "a").unwrap();
     let d = find(&f.view, f.root, "d").unwrap();
     find(&f.view, d, "f").unwrap();
-    let first = f.view.oldest().unwrap();
-    assert_eq!((first.folder, first.names), (f.root, vec![b"a".to_vec(), b"z".to_vec()]));
-    let second = f.view.oldest().unwrap();
-    assert_eq!((second.folder, second.names), (d, vec![b"f".to_vec()]));
-    assert_eq!(f.view.oldest(), None);
+    assert_eq!(let_go(&f.view, 2), [], "no more than that are held");
+    assert_eq!(let_go(&f.view, 0), [(f.root, "a z".into()), (d, "f".into())]);
+    assert_eq!(let_go(&f.view, 0), [], "it was named, and nothing was told since");
     find(&f.view, f.root, "z").unwrap();
     f.recovery.directories(Behaviour::Cold(Reach::Vault));
-    assert_eq!(f.view.oldest(), None, "nobody waits for a vault to forget");
+    assert_eq!(let_go(&f.view, 0), [], "nobody waits for a vault to forget");
     f.recovery.directories(Behaviour::Warm);
-    assert_eq!(f.view.oldest().unwrap().folder, f.root, "it comes again");
+    assert_eq!(let_go(&f.view, 0), [(f.root, "a z".into())], "it comes again");
+}
+
+#[test]
+fn a_file_of_two_names_can_be_forgotten_only_by_both() {
+    let f = fixture(|r| {
+        let file = |name: &str| Node { links: 2, inode: 77, ..r.file(name, &[]) };
+        vec![r.directory("d", vec![file("a"), file("b")]), r.directory("e", vec![file("c")]), file("f")]
+    });
+    let [d, e] = ["d", "e"].map(|name| find(&f.view, f.root, name).unwrap());
+    let told: Vec<u64> =
+        [(d, "b"), (e, "c"), (d, "a")].map(|(at, name)| find(&f.view, at, name).unwrap()).to_vec();
+    assert_eq!((f.view.held(), told[0], told[1]), (4, told[2], told[2]));
+    assert_eq!(let_go(&f.view, 0), [(f.root, "f".into()), (d, "a b".into()), (e, "c".into())]);
+    f.view.forget(told[0], 3);
+    assert_eq!(f.view.held(), 1, "the directories");
+}
+
+#[test]
+fn a_round_of_forgetting_ends_whatever_is_told_meanwhile() {
+    let f = fixture(|r| (0..9).map(|n| r.directory(&format!("d{n}"), vec![r.file("f", &[])])).collect());
+    let enter = |n: u64| find(&f.view, find(&f.view, f.root, &format!("d{n}")).unwrap(), "f").unwrap();
+    (0..9).for_each(|n| _ = enter(n));
+    let mut rounds = 0;
+    f.view.let_go_above(0, |_| {
+        rounds += 1;
+        (0..9).for_each(|n| _ = enter(n));
+    });
+    assert_eq!(rounds, 10, "one for each, and the root");
 }
 
 #[test]

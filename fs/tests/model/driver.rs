@@ -24,11 +24,23 @@ struct Held {
     lookups: u64,
 }
 
+/// Whether it is the number of a file with several names.
+fn is_linked(ino: u64) -> bool {
+    ino & (1 << 60) != 0
+}
+
+/// The directory that a path lies in.
+fn above(below: &[u8]) -> Below {
+    joined(below, b"..").unwrap_or_default()
+}
+
 pub struct Driver<'a> {
     home: &'a Home,
     recovery: Arc<StoreRecovery>,
     view: View,
     held: Vec<Held>,
+    /// Directories in which names of files with several names were told.
+    linked_in: HashSet<Below>,
     forgotten: Vec<(u64, Below)>,
     numbers: Numbers,
 }
@@ -42,6 +54,7 @@ impl<'a> Driver<'a> {
             recovery,
             view,
             held: Vec::new(),
+            linked_in: HashSet::new(),
             forgotten: Vec::new(),
             numbers: Numbers::default(),
         };
@@ -55,6 +68,7 @@ impl<'a> Driver<'a> {
         let mut roots = layout.roots();
         let root = roots.find(|root| root.door == Door::Group && root.point == self.home.point).unwrap();
         self.held = vec![Held { ino: root.ino, below: Below::new(), lookups: 0 }];
+        self.linked_in.clear();
         self.forgotten.clear();
     }
 
@@ -231,6 +245,9 @@ impl<'a> Driver<'a> {
         if taken && !below.is_empty() {
             self.view.accept(entry);
             self.forgotten.retain(|(gone, _)| *gone != ino);
+            if is_linked(ino) {
+                self.linked_in.insert(above(&below));
+            }
             match self.held.iter_mut().find(|held| held.ino == ino) {
                 Some(held) => held.lookups += 1,
                 None => self.held.push(Held { ino, below, lookups: 1 }),
@@ -349,10 +366,14 @@ impl<'a> Driver<'a> {
 
     /// What the view counts is what the kernel holds.
     fn counts(&self) -> Outcome {
-        // One record for 4,096 numbers of a directory, or one number of a file with several names.
-        let record = |ino: u64| if ino & (1 << 60) == 0 { ino & !4095 } else { ino };
-        let records: HashSet<u64> = self.held.iter().skip(1).map(|held| record(held.ino)).collect();
-        same("records of nodes that are held", self.view.held(), records.len())
+        // One record for a directory, which has fewer than 4,096 entries, and one for a file with several names: whose directories have theirs
+        // until they are named to the kernel, which here they never are.
+        let (linked, single): (Vec<_>, Vec<_>) =
+            self.held.iter().skip(1).partition(|held| is_linked(held.ino));
+        let directories =
+            single.into_iter().map(|held| above(&held.below)).chain(self.linked_in.iter().cloned());
+        let directories: HashSet<Below> = directories.collect();
+        same("records of nodes that are held", self.view.held(), linked.len() + directories.len())
     }
 
     fn remount(&mut self, anew: bool) -> Outcome {

@@ -1,0 +1,58 @@
+//! What the kernel was told, and what it may be asked to forget.
+
+use holdfast_store::tree::NodeKind;
+
+use super::{Claim, Entry, View};
+use crate::inode::is_layout;
+use crate::layout::Change;
+use crate::lock::lock;
+use crate::recovery::Patience;
+
+/// Names at one time, about: some tenths of a second.
+const WORK_MAX: usize = 1 << 18;
+
+/// What a listing costs, in names.
+const LISTING: usize = 16;
+
+impl View {
+    /// Notes that the kernel was told this entry.
+    pub fn accept(&self, entry: &Entry) {
+        if let Claim::Found(found) = &entry.claim {
+            lock(&self.table).remember(&found.0, &found.1);
+        }
+    }
+
+    /// Takes back what [`accept`](Self::accept) noted `lookups` times.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        if !is_layout(ino) {
+            lock(&self.table).forget(ino, lookups);
+        }
+    }
+
+    /// Records of nodes inside points that the kernel holds.
+    pub fn held(&self) -> usize {
+        lock(&self.table).len()
+    }
+
+    /// Names to `let_go` what the kernel was told first, as long as more than `most` records are held: a directory, and names in it of what is no
+    /// directory. Where somebody stands is left to the kernel. Each segment that was told before has its turn at most once, and after many names
+    /// the rest is left for another time. What does not lie on this machine comes last.
+    pub fn let_go_above(&self, most: usize, mut let_go: impl FnMut(&Change)) {
+        let end = lock(&self.table).next_turn();
+        let mut work = 0;
+        while work < WORK_MAX
+            && let Some((key, place, entries)) = { lock(&self.table).take_turn(most, end) }
+        {
+            let listed = self.recovery.list(&place.folder.tree, place.ordinal, entries, Patience::Here);
+            let nodes = listed.unwrap_or_default();
+            work += LISTING + nodes.len();
+            if nodes.is_empty() {
+                continue;
+            }
+            // Before they are named: what the kernel is told meanwhile has to be named again.
+            lock(&self.table).had_turn(key);
+            let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
+            let_go(&Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() });
+        }
+    }
+}
