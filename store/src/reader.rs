@@ -37,6 +37,7 @@ use crate::tree::ChunkSource;
 use ahead::Ahead;
 use fetch::Fetcher;
 use frames::{FrameCache, Spares};
+pub use load::Limits;
 use pack_map::PackMap;
 use places::Places;
 pub use wanted::{BlockNo, Request, Wanted};
@@ -134,8 +135,9 @@ impl Reader {
         &self,
         id: &ChunkId,
         range: Range<u32>,
-        deadline: Deadline,
+        limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
+        let limits = limits.into();
         self.in_any_place(id, |location| {
             if range.start > range.end || range.end > location.len {
                 return Err(StoreError::invalid(format!(
@@ -144,12 +146,29 @@ impl Reader {
                 )));
             }
             let start = u64::from(location.start);
-            self.read_raw(
-                location.pack,
-                start + u64::from(range.start),
-                start + u64::from(range.end),
-                deadline,
-            )
+            self.read_raw(location.pack, start + u64::from(range.start), start + u64::from(range.end), limits)
+        })
+    }
+
+    /// A whole chunk, verified against its id.
+    pub fn chunk_within(
+        &self,
+        of: ChunkType,
+        id: &ChunkId,
+        limits: impl Into<Limits>,
+    ) -> Result<Bytes, StoreError> {
+        let limits = limits.into();
+        self.in_any_place(id, |location| {
+            let start = u64::from(location.start);
+            let plain = self.read_raw(location.pack, start, start + u64::from(location.len), limits)?;
+            if self.sealer.chunk_id(of, &plain) != *id {
+                let pack = self.pack_map(location.pack)?.row.entry.id;
+                return Err(StoreError::corrupt(
+                    format!("pack {pack}"),
+                    format!("chunk {id} has other content"),
+                ));
+            }
+            Ok(plain)
         })
     }
 
@@ -302,12 +321,13 @@ impl Reader {
     /// Decodes frames that are here, and stops at one that is not.
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
+        let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
         for n in frames {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
             }
-            // It may have gone from the cache since; whoever needs it shall not wait for that.
-            self.frame(&map, n, Deadline::after(&*self.clock, ahead::PATIENCE))?;
+            // It may have gone since; whoever needs it shall not wait for that.
+            self.frame(&map, n, Limits { farthest: Tier::Cache, deadline })?;
         }
         Ok(())
     }
@@ -345,7 +365,7 @@ impl Reader {
     }
 
     /// Raw bytes `start..end` of a pack.
-    fn read_raw(&self, pack: PackNo, start: u64, end: u64, deadline: Deadline) -> Result<Bytes, StoreError> {
+    fn read_raw(&self, pack: PackNo, start: u64, end: u64, limits: Limits) -> Result<Bytes, StoreError> {
         let map = self.pack_map(pack)?;
         if start == end {
             return Ok(Bytes::new());
@@ -354,11 +374,11 @@ impl Reader {
         self.ahead.touched(&map, &frames);
         if frames.len() == 1 {
             let n = frames.start;
-            return Ok(map.cut(n, &self.frame(&map, n, deadline)?, start, end));
+            return Ok(map.cut(n, &self.frame(&map, n, limits)?, start, end));
         }
         let mut out = Vec::with_capacity((end - start) as usize);
         for n in frames {
-            out.extend_from_slice(&map.cut(n, &self.frame(&map, n, deadline)?, start, end));
+            out.extend_from_slice(&map.cut(n, &self.frame(&map, n, limits)?, start, end));
         }
         Ok(out.into())
     }
@@ -370,17 +390,6 @@ fn missing(id: &ChunkId) -> StoreError {
 
 impl ChunkSource for Reader {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.in_any_place(id, |location| {
-            let start = u64::from(location.start);
-            let plain = self.read_raw(location.pack, start, start + u64::from(location.len), deadline)?;
-            if self.sealer.chunk_id(of, &plain) != *id {
-                let pack = self.pack_map(location.pack)?.row.entry.id;
-                return Err(StoreError::corrupt(
-                    format!("pack {pack}"),
-                    format!("chunk {id} has other content"),
-                ));
-            }
-            Ok(plain)
-        })
+        self.chunk_within(of, id, deadline)
     }
 }

@@ -1,22 +1,47 @@
-//! How a frame comes into memory: from the first tier that gives it whole.
+//! How a frame comes into memory: from the first tier that gives it whole, of those that there is patience for.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::Reader;
 use super::pack_map::PackMap;
+use super::{Reader, Tier};
 use crate::catalog::VaultNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 
+/// How far a read may go, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// If this is nearer than [`Tier::Vault`], no vault is waited for: what only a vault has is refused with
+    /// [`StoreError::Timeout`].
+    pub farthest: Tier,
+    /// When the answer is no longer wanted.
+    pub deadline: Deadline,
+}
+
+impl From<Deadline> for Limits {
+    fn from(deadline: Deadline) -> Self {
+        Self { farthest: Tier::Vault, deadline }
+    }
+}
+
+impl Limits {
+    /// Whether a vault may be waited for.
+    pub(super) fn may_wait(&self) -> bool {
+        self.farthest == Tier::Vault
+    }
+}
+
 impl Reader {
-    pub(super) fn frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+    pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let key = (map.row.no, n as u32);
-        self.frames.get_or_load(key, deadline, &*self.clock, || {
-            let failed = match self.load_frame(map, n, deadline) {
-                Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) => return Err(e),
+        self.frames.get_or_load(key, limits, &*self.clock, || {
+            let failed = match self.load_frame(map, n, limits) {
+                Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) if limits.may_wait() => {
+                    return Err(e);
+                }
                 Err(e) => e,
                 frame => return frame,
             };
@@ -24,7 +49,7 @@ impl Reader {
             match self.catalog.pack(map.row.no)? {
                 Some(row) if (row.staged, &row.vaults) != (map.row.staged, &map.row.vaults) => {
                     self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
-                    self.load_frame(&PackMap::new(row), n, deadline)
+                    self.load_frame(&PackMap::new(row), n, limits)
                 }
                 _ => Err(failed),
             }
@@ -32,7 +57,7 @@ impl Reader {
     }
 
     /// Decodes a frame from the first tier that has it whole.
-    fn load_frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+    fn load_frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let mut first_error = None;
         if map.row.staged {
             match self.load_staged(map, n) {
@@ -40,8 +65,15 @@ impl Reader {
                 Err(e) => first_error = Some(e),
             }
         }
-        let frame = self.load_from_vaults(map, n, deadline, &mut first_error);
+        let frame = if limits.may_wait() {
+            self.load_from_vaults(map, n, limits.deadline, &mut first_error)
+        } else {
+            self.load_cached(map, n)
+        };
         let Some(frame) = frame else {
+            if !limits.may_wait() && !map.row.vaults.is_empty() {
+                return Err(StoreError::Timeout { what: format!("{}, which is not here", map.name) });
+            }
             let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
             return Err(first_error.unwrap_or_else(missing));
         };
@@ -80,6 +112,12 @@ impl Reader {
         left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok())
     }
 
+    /// From what was fetched before, if it opens.
+    fn load_cached(&self, map: &PackMap, n: usize) -> Option<Bytes> {
+        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n))?;
+        self.open_frame(map, n, &sealed).ok()
+    }
+
     pub(super) fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let sealed = self.staging.read(&map.name, block.start, (block.end - block.start) as usize)?;
@@ -95,8 +133,9 @@ impl Reader {
     ) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let entry = &map.row.entry;
-        // A vault that is given little time is asked for no more than is needed.
-        let more = if self.fetcher.is_away(vault) { 0 } else { self.ahead.request_len(map.row.no) };
+        // A vault that has little time is asked for no more than is needed.
+        let is_hurried = self.fetcher.is_away(vault) || deadline.half_passed(&*self.clock);
+        let more = if is_hurried { 0 } else { self.ahead.request_len(map.row.no) };
         let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
         if waited {
             self.ahead.waited(map.row.no);
