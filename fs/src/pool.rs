@@ -1,7 +1,8 @@
 //! Slow answers, given by threads that may wait, each within its deadline.
 //!
 //! A request whose answer is not in memory moves here together with its reply. There are two lanes, so that a vault that
-//! does not answer cannot hold up what lies on this machine; and that the first callers do themselves. The reply lies in a slot that two parties reach for: the
+//! does not answer cannot hold up what lies on this machine; and that the first callers do themselves. What turns out not to lie
+//! there moves on to the other lane. The reply lies in a slot that two parties reach for: the
 //! worker that found the answer, and the watchman, who answers for whoever is late with an error. Whoever comes first
 //! takes the reply; so every request ends in time, even if the thread below it never comes back.
 //!
@@ -9,25 +10,30 @@
 //! for a moment ([`TRIPPED_FOR`]), or each of its pages would wait for a deadline of its own. What lies on this machine is still
 //! answered when it was a vault that was late.
 //!
-//! A caller that is killed while it waits cannot end before it has an answer (`leaving`): the watchman gives it one.
+//! A caller that is killed while it waits cannot end before it has an answer (`leaving`): the watchman gives it one. Work for whoever
+//! has an answer hears of it by its deadline, and does not keep a thread from the next.
 
+mod job;
 mod leaving;
+mod trouble;
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use holdfast_store::clock::{Clock, Deadline};
-use lru::LruCache;
+use holdfast_store::clock::{Clock, Deadline, Waiting};
 
 use crate::error::FsError;
 use crate::lock::lock;
 use crate::recovery::{Patience, Reach};
+use job::Job;
+use leaving::Callers;
+use trouble::Trouble;
 
 /// How long a node that was late is refused without asking.
 pub const TRIPPED_FOR: Duration = Duration::from_secs(1);
@@ -40,12 +46,6 @@ const LEAVING_EVERY: Duration = Duration::from_millis(500);
 
 /// Work gives up so much before the watchman does, or a tenth of its time: it knows the cause, and he does not.
 const MARGIN_MAX: Duration = Duration::from_millis(500);
-
-/// How long the same trouble with the same node is not told again.
-const TOLD_FOR: Duration = Duration::from_secs(60);
-
-/// Nodes that were late, and troubles that were told, at most.
-const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// A reply that is given once, by whoever comes first.
 pub trait Reply: Send + 'static {
@@ -84,6 +84,8 @@ struct Pending {
     caller: Caller,
     reach: Reach,
     refuse: Refuse,
+    /// As long as it is here, somebody waits.
+    _waiting: Waiting,
 }
 
 #[derive(Default)]
@@ -98,10 +100,9 @@ struct Shared {
     timeout: Duration,
     watched: Mutex<Watched>,
     wake: Condvar,
-    /// What was late, the nearest place that was, and until when it is refused.
-    tripped: Mutex<LruCache<u64, (Reach, Duration)>>,
-    /// What the log was told of a node, and until when it is not told again.
-    told: Mutex<LruCache<(u64, String), Duration>>,
+    trouble: Trouble,
+    callers: Callers,
+    vault: Sender<Work>,
     ended: AtomicBool,
 }
 
@@ -110,7 +111,6 @@ pub struct Pool {
     shared: Arc<Shared>,
     in_place: Permits,
     local: Sender<Work>,
-    vault: Sender<Work>,
 }
 
 /// How many more callers may work in place.
@@ -140,68 +140,57 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// Starts the threads.
     pub fn start(options: PoolOptions, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        Self::start_for(options, clock, Callers::of(Path::new("/proc"), std::process::id()))
+    }
+
+    fn start_for(options: PoolOptions, clock: Arc<dyn Clock>, callers: Callers) -> std::io::Result<Self> {
+        let local = lane("holdfast-local", options.local_threads)?;
         let shared = Arc::new(Shared {
+            trouble: Trouble::new(clock.clone()),
             clock,
             timeout: options.timeout,
             watched: Mutex::default(),
             wake: Condvar::new(),
-            tripped: Mutex::new(LruCache::new(NODES_KEPT)),
-            told: Mutex::new(LruCache::new(NODES_KEPT)),
+            callers,
+            vault: lane("holdfast-vault", options.vault_threads)?,
             ended: AtomicBool::new(false),
         });
-        let local = lane("holdfast-local", options.local_threads)?;
-        let vault = lane("holdfast-vault", options.vault_threads)?;
         let watcher = shared.clone();
         thread::Builder::new().name("holdfast-watch".into()).spawn(move || watcher.watch())?;
-        Ok(Self { shared, in_place: Permits(AtomicUsize::new(options.in_place)), local, vault })
+        Ok(Self { shared, in_place: Permits(AtomicUsize::new(options.in_place)), local })
     }
 
-    /// Has `work` done where `reach` asks for; `answer` gets its result unless the deadline came first.
+    /// Has `work` done where `reach` asks for, and again farther away if that was too near; `answer` gets its result unless the
+    /// deadline came first.
     pub fn submit<R: Reply, T>(
         &self,
         reach: Reach,
         caller: Caller,
         reply: R,
-        work: impl FnOnce(Patience) -> Result<T, FsError> + Send + 'static,
+        work: impl Fn(Patience) -> Result<T, FsError> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
-        if self.shared.is_tripped(caller.ino, reach) {
+        if self.shared.trouble.is_tripped(caller.ino, reach) {
             return reply.refuse(FsError::Tripped);
         }
         let slot = Arc::new(Mutex::new(Some(reply)));
-        let Some(number) = self.shared.register(caller, reach, &slot) else {
+        let Some((number, deadline)) = self.shared.register(caller, reach, &slot) else {
             return refuse(&slot, FsError::Ending);
         };
-        let deadline = Deadline::after(&*self.shared.clock, self.shared.patience());
-        let shared = self.shared.clone();
-        let run = move || {
-            // Whoever has been refused already is not worked for.
-            if lock(&slot).is_some() {
-                let result = guarded(|| work(Patience::Until(deadline)));
-                shared.done(number);
-                if let Err(error) = &result {
-                    shared.note(caller.ino, reach, error);
-                }
-                match (take(&slot), result) {
-                    (Some(reply), Ok(value)) => answer(reply, value),
-                    (Some(reply), Err(error)) => reply.refuse(error),
-                    (None, _) => {}
-                }
-            }
-        };
-        if reach == Reach::Local
-            && let Some(_permit) = self.in_place.take()
-        {
-            return run();
+        let job = Job { shared: self.shared.clone(), number, ino: caller.ino, deadline, slot, work, answer };
+        if reach == Reach::Vault {
+            return job.wait_for_vault();
         }
-        let lane = if reach == Reach::Vault { &self.vault } else { &self.local };
-        // A send fails only when every thread of the lane is gone; then the watchman answers.
-        let _ = lane.send(Box::new(run));
+        match self.in_place.take() {
+            Some(_permit) => job.run(Reach::Local),
+            // A send fails only when every thread of the lane is gone; then the watchman answers.
+            None => drop(self.local.send(Box::new(move || job.run(Reach::Local)))),
+        }
     }
 
     /// Tells the log of trouble with a node.
     pub fn tell(&self, ino: u64, error: &FsError) {
-        self.shared.tell(ino, error);
+        self.shared.trouble.tell(ino, error);
     }
 
     /// Refuses everything that waits and everything that comes.
@@ -257,7 +246,15 @@ impl Shared {
         self.timeout - MARGIN_MAX.min(self.timeout / 10)
     }
 
-    fn register<R: Reply>(&self, caller: Caller, reach: Reach, slot: &Arc<Mutex<Option<R>>>) -> Option<u64> {
+    /// The number of a request, and when its work is to give up.
+    fn register<R: Reply>(
+        &self,
+        caller: Caller,
+        reach: Reach,
+        slot: &Arc<Mutex<Option<R>>>,
+    ) -> Option<(u64, Deadline)> {
+        let waiting = Waiting::begin();
+        let until = Deadline::after(&*self.clock, self.patience()).of(&waiting);
         let deadline = Deadline::after(&*self.clock, self.timeout);
         let mut watched = lock(&self.watched);
         if watched.ending {
@@ -267,13 +264,19 @@ impl Shared {
         let refuse: Refuse = Box::new(move |error| refuse(&slot, error));
         let number = watched.next;
         watched.next += 1;
-        watched.pending.insert(number, Pending { deadline, caller, reach, refuse });
+        watched.pending.insert(number, Pending { deadline, caller, reach, refuse, _waiting: waiting });
         self.wake.notify_all();
-        Some(number)
+        Some((number, until))
     }
 
     fn done(&self, number: u64) {
         lock(&self.watched).pending.remove(&number);
+    }
+
+    /// Notes that a request waits for a vault from now on; `false` if it has its answer.
+    fn moved(&self, number: u64) -> bool {
+        let mut watched = lock(&self.watched);
+        watched.pending.get_mut(&number).map(|pending| pending.reach = Reach::Vault).is_some()
     }
 
     fn end(&self) {
@@ -296,7 +299,7 @@ impl Shared {
             drop(self.wake.wait_while(watched, idle).unwrap_or_else(PoisonError::into_inner));
             self.clock.pause(WATCH_EVERY);
             self.refuse_late();
-            if self.clock.monotonic().saturating_sub(looked) >= LEAVING_EVERY {
+            if self.callers.are_known() && self.clock.monotonic().saturating_sub(looked) >= LEAVING_EVERY {
                 self.refuse_leaving();
                 looked = self.clock.monotonic();
             }
@@ -309,7 +312,7 @@ impl Shared {
             watched.pending.extract_if(|_, pending| pending.deadline.passed(&*self.clock)).collect()
         };
         for (_, late) in late {
-            self.note(late.caller.ino, late.reach, &FsError::Late);
+            self.trouble.note(late.caller.ino, late.reach, &FsError::Late);
             (late.refuse)(FsError::Late);
         }
     }
@@ -324,51 +327,12 @@ impl Shared {
             waiting.map(|(number, pending)| (*number, pending.caller.pid)).collect()
         };
         // Without the lock, which every request takes: each look reads a file.
-        for (number, _) in waiting.into_iter().filter(|(_, pid)| leaving::is_leaving(*pid)) {
+        for (number, _) in waiting.into_iter().filter(|(_, pid)| self.callers.is_leaving(*pid)) {
             let gone = lock(&self.watched).pending.remove(&number);
             if let Some(gone) = gone {
                 (gone.refuse)(FsError::Interrupted);
             }
         }
-    }
-
-    /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
-    fn note(&self, ino: u64, reach: Reach, error: &FsError) {
-        self.tell(ino, error);
-        if error.is_unavailable() {
-            let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
-            lock(&self.tripped).put(ino, (reach, until));
-        }
-    }
-
-    fn is_tripped(&self, ino: u64, reach: Reach) -> bool {
-        let now = self.clock.monotonic();
-        lock(&self.tripped).peek(&ino).is_some_and(|(late, until)| *late <= reach && now < *until)
-    }
-
-    /// The kernel has room for a number only, so the cause goes to the log: once, and not for each page that it asks for again.
-    fn tell(&self, ino: u64, error: &FsError) {
-        if !error.is_trouble() {
-            return;
-        }
-        let repeats = matches!(error, FsError::Tripped | FsError::Ending) || !self.is_news(ino, error);
-        if repeats {
-            tracing::debug!(ino, %error, "a request was refused");
-        } else {
-            tracing::warn!(ino, %error, "a request was answered with an I/O error");
-        }
-    }
-
-    /// Whether the log does not know this of a node. What could not be had has a cause, whatever words it has for each page.
-    fn is_news(&self, ino: u64, error: &FsError) -> bool {
-        let words = if error.is_unavailable() { String::new() } else { error.to_string() };
-        let now = self.clock.monotonic();
-        let mut told = lock(&self.told);
-        let is_news = told.get(&(ino, words.clone())).is_none_or(|until| *until <= now);
-        if is_news {
-            told.put((ino, words), now.saturating_add(TOLD_FOR));
-        }
-        is_news
     }
 }
 

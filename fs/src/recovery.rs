@@ -2,7 +2,7 @@
 //!
 //! The first attempt at an answer is made on the thread that talks to the kernel and may only use what is
 //! in memory ([`Patience::Now`]); what is not is refused with how far away it is, and asked again on a thread
-//! that can afford to wait ([`Patience::Until`]).
+//! that can afford to wait for a disk ([`Patience::Local`]) or for a vault ([`Patience::Until`]).
 
 mod store;
 
@@ -26,6 +26,8 @@ pub enum Patience {
     Now,
     /// Only what lies on this machine, a second at most: for what nobody has asked for yet.
     Here,
+    /// What lies on this machine, until then: no vault is waited for.
+    Local(Deadline),
     /// Whatever it takes until then.
     Until(Deadline),
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_store::clock::Timestamp;
@@ -17,6 +18,9 @@ use holdfast_store::store::{PointBrief, StoredPoint};
 use holdfast_store::tree::{Content, Extent, Node, NodeKind, Subtree};
 
 use crate::recovery::{Patience, Reach, Recovery, Refusal, Seek, Totals};
+
+/// How often what hangs looks whether anybody waits for it.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How a kind of request is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum Behaviour {
     Failing,
     /// A patient request hangs until the behaviour changes, deadline or not.
     Hanging,
+    /// A patient request hangs until nobody waits for it any more.
+    Away,
     /// The answer panics.
     Panicking,
 }
@@ -160,12 +166,19 @@ impl MemoryRecovery {
         let mut state = self.state();
         state.asks += 1;
         loop {
-            let (behaviour, now) = (which(&state), !matches!(patience, Patience::Until(_)));
+            let (behaviour, now) = (which(&state), !is_patient(which(&state), patience));
             match behaviour {
                 Behaviour::Warm => return Ok(state),
                 Behaviour::Cold(_) if !now => return Ok(state),
                 Behaviour::Cold(reach) => return Err(Refusal::Later(reach)),
-                Behaviour::Failing | Behaviour::Hanging if now => return Err(Refusal::Later(Reach::Vault)),
+                Behaviour::Failing | Behaviour::Hanging | Behaviour::Away if now => {
+                    return Err(Refusal::Later(Reach::Vault));
+                }
+                Behaviour::Away if is_given_up(patience) => return Err(StoreError::Cancelled.into()),
+                Behaviour::Away => {
+                    let waited = self.changed.wait_timeout(state, LOOK);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
                 Behaviour::Failing => return Err(StoreError::Timeout { what: "a test".into() }.into()),
                 Behaviour::Hanging => {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -228,7 +241,7 @@ impl Recovery for MemoryRecovery {
         match patience {
             Patience::Now => self.state().at_once += 1,
             Patience::Here => self.state().ahead += 1,
-            Patience::Until(_) => self.state().reads += 1,
+            Patience::Local(_) | Patience::Until(_) => self.state().reads += 1,
         }
         let state = self.gate(|state| state.contents, patience)?;
         let mut out = BytesMut::new();
@@ -279,6 +292,19 @@ impl Recovery for MemoryRecovery {
         let any = extents(content).iter().any(|(_, extent)| matches!(extent, Extent::Data { .. }));
         Ok(any.then_some(Tier::Memory))
     }
+}
+
+/// Whether there is patience for what is answered like that.
+fn is_patient(behaviour: Behaviour, patience: Patience) -> bool {
+    match patience {
+        Patience::Now | Patience::Here => false,
+        Patience::Local(_) => behaviour == Behaviour::Cold(Reach::Local),
+        Patience::Until(_) => true,
+    }
+}
+
+fn is_given_up(patience: Patience) -> bool {
+    matches!(patience, Patience::Until(deadline) if deadline.is_given_up())
 }
 
 /// Extents with the offsets at which they begin.

@@ -446,6 +446,38 @@ fn a_killed_process_does_not_wait_for_an_answer() {
 }
 
 #[test]
+fn a_listing_does_not_wait_behind_as_many_killed_readers_as_there_are_threads() {
+    if !can_mount() {
+        return;
+    }
+    let recovery = MemoryRecovery::new();
+    let files = (0..16).map(|n| recovery.file(&format!("slow{n}"), &[Part::Data(vec![n; 10_000])]));
+    let mut entries: Vec<_> = files.collect();
+    entries.push(recovery.directory("d", vec![recovery.file("f", &[])]));
+    recovery.add(point("h", "g", "s", NOON, 1), recovery.directory("root", entries));
+    let dir = tempfile::tempdir().unwrap();
+    let minutes = MountOptions { read_timeout: Duration::from_secs(600), ..options(dir.path()) };
+    assert_eq!(minutes.vault_threads, 16);
+    let mount = Mount::spawn(recovery.clone(), &minutes, clock()).unwrap();
+    let at = dir.path().join("by-group/g/s/latest");
+    recovery.contents(Behaviour::Away);
+    let read =
+        |n| Command::new("cat").arg(at.join(format!("slow{n}"))).stdout(Stdio::null()).spawn().unwrap();
+    let mut readers: Vec<_> = (0..16).map(read).collect();
+    eventually("all readers", || recovery.reads() >= 16);
+    readers.iter_mut().for_each(|reader| reader.kill().unwrap());
+    recovery.directories(Behaviour::Cold(Reach::Vault));
+    let listing = at.join("d");
+    let listing = std::thread::spawn(move || fs::read_dir(listing).unwrap().count());
+    eventually("the listing", || listing.is_finished());
+    assert_eq!(listing.join().unwrap(), 1);
+    for mut reader in readers {
+        reader.wait().unwrap();
+    }
+    assert_eq!(mount.unmount().unwrap(), Unmounted::Cleanly);
+}
+
+#[test]
 fn an_open_file_does_not_keep_the_mount_in_sight() {
     let Some(mut bed) = bed(|r| vec![r.file("f", &[Part::Data(b"open".to_vec())])]) else { return };
     let mut file = File::open(bed.at("f")).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_fs::recovery::{Patience, Reach, Seek, StoreRecovery};
+use holdfast_fs::recovery::{Patience, Reach, Refusal, Seek, StoreRecovery};
 use holdfast_fs::testing::node;
 use holdfast_fs::view::{Detail, View};
 use holdfast_fs::{FsError, Mount, MountOptions, Recovery, Unmounted};
@@ -181,6 +181,28 @@ fn long_files_that_begin_alike_are_not_taken_for_each_other() {
         (Some(4), Some(5), Some(999))
     );
     assert_eq!(seek(999, Seek::Data), None);
+}
+
+#[test]
+fn what_staging_lost_is_asked_of_a_vault_only_by_who_may_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let recovery = StoreRecovery::new(store.clone(), 16 << 20);
+    let root = recovery.root(&recovery.points().unwrap()[0].id, LATER).unwrap().subtree.unwrap().tree;
+    let file = recovery.find(&root, b"f19", LATER).unwrap().unwrap().1;
+    let here = Patience::Local(Deadline::NEVER);
+    let read = |patience| recovery.read(file.content.as_ref().unwrap(), 0..100, patience);
+    // A vault that has all packs, and to which there is no way; and no pack in staging, where the catalog says they are.
+    let vault = store.catalog().vault_no("elsewhere").unwrap();
+    for pack in store.catalog().packs().unwrap() {
+        store.catalog().set_confirmed(pack.no, vault, true).unwrap();
+        assert!(store.staging().remove(&holdfast_store::names::pack(&pack.entry.id)).unwrap());
+    }
+    store.reader().forget_places();
+    assert!(matches!(read(Patience::Now), Err(Refusal::Later(Reach::Local))), "it cannot know");
+    assert!(matches!(read(here), Err(Refusal::Later(Reach::Vault))));
+    assert!(matches!(recovery.find(&root, b"f18", here), Ok(Some(_))), "the page is in memory");
+    assert!(matches!(read(LATER), Err(Refusal::Failed(_))));
 }
 
 #[test]

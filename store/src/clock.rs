@@ -1,10 +1,14 @@
 //! The only place that asks the system for the time or sleeps, so that tests own both.
 
+mod deadline;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use deadline::{Deadline, Waiting};
 
 /// A moment of the wall clock: seconds since 1970 (negative before) and nanoseconds (below 10^9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,48 +143,5 @@ impl Clock for ManualClock {
             }
             Poll::Pending
         }))
-    }
-}
-
-/// When an answer is no longer wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deadline {
-    at: Option<Duration>,
-}
-
-impl Deadline {
-    /// Waits for ever.
-    pub const NEVER: Self = Self { at: None };
-
-    /// `allowance` from now.
-    pub fn after(clock: &dyn Clock, allowance: Duration) -> Self {
-        Self { at: Some(clock.monotonic().saturating_add(allowance)) }
-    }
-
-    /// Time left; `None` if it never ends, zero if it has passed.
-    pub fn left(&self, clock: &dyn Clock) -> Option<Duration> {
-        self.at.map(|at| at.saturating_sub(clock.monotonic()))
-    }
-
-    /// Whether it has passed.
-    pub fn passed(&self, clock: &dyn Clock) -> bool {
-        self.left(clock).is_some_and(|left| left.is_zero())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_deadline_passes_when_its_clock_says_so() {
-        let clock = ManualClock::at(Timestamp { seconds: 5, nanos: 999_999_999 });
-        let deadline = Deadline::after(&clock, Duration::from_millis(10));
-        clock.advance(Duration::from_millis(9));
-        assert!(!deadline.passed(&clock));
-        clock.advance(Duration::from_millis(1));
-        assert!(deadline.passed(&clock));
-        assert!(!Deadline::NEVER.passed(&clock));
-        assert_eq!(clock.now(), Timestamp { seconds: 6, nanos: 9_999_999 });
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! A chunk is found by the catalog; the frames it lies in are decoded once and served from memory to all who ask
 //! (`frames`); their sealed bytes come from staging, else from the local cache of vault ranges, else from a vault
-//! (`fetch`). A frame that does not open in one place is tried in the next: nothing wrong is ever returned. Whoever reads on in
-//! order finds what comes next decoded already (`ahead`).
+//! (`fetch`). A frame that does not open in one place is tried in the next (`load`): nothing wrong is ever returned. Whoever reads
+//! on in order finds what comes next decoded already (`ahead`).
 
 mod ahead;
 mod fetch;
 mod frames;
+mod load;
+mod pack_map;
 mod places;
 mod wanted;
 
@@ -16,7 +18,7 @@ mod tests;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -25,10 +27,9 @@ use lru::LruCache;
 use crate::cache::BlockCache;
 use crate::catalog::{Catalog, Location, PackNo, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
-use crate::error::{ErrorClass, StoreError};
-use crate::format::HEADER_LEN;
+use crate::error::StoreError;
 use crate::id::ChunkId;
-use crate::pack::{PackKind, PagePlace, units_to_len};
+use crate::pack::{PackKind, PagePlace};
 use crate::seal::{ChunkType, Sealer};
 use crate::staging::Staging;
 use crate::transfer::Transfer;
@@ -36,6 +37,8 @@ use crate::tree::ChunkSource;
 use ahead::Ahead;
 use fetch::Fetcher;
 use frames::{FrameCache, Spares};
+pub use load::Limits;
+use pack_map::PackMap;
 use places::Places;
 pub use wanted::{BlockNo, Request, Wanted};
 
@@ -111,53 +114,6 @@ pub struct Reader {
     counters: Counters,
 }
 
-/// A pack's frames by position in its raw stream and in the object.
-#[derive(Debug)]
-struct PackMap {
-    row: PackRow,
-    name: crate::vault::ObjectName,
-    /// Raw offset at which frame `i` begins; one more for the end.
-    raw: Vec<u64>,
-    /// Byte offset of the block of frame `i`; one more for the end.
-    blocks: Vec<u64>,
-    /// Whether the log knows that a tier cannot give it.
-    told: AtomicBool,
-}
-
-impl PackMap {
-    fn new(row: PackRow) -> Self {
-        let (mut raw, mut blocks) = (vec![0], vec![HEADER_LEN as u64]);
-        let (mut r, mut b) = (0, HEADER_LEN as u64);
-        for frame in &row.entry.frames {
-            r += u64::from(frame.raw_len);
-            b += units_to_len(frame.units);
-            raw.push(r);
-            blocks.push(b);
-        }
-        let name = crate::names::pack(&row.entry.id);
-        Self { row, name, raw, blocks, told: AtomicBool::new(false) }
-    }
-
-    /// Frames that hold the raw bytes from `start` to before `end`.
-    fn frames_of(&self, start: u64, end: u64) -> Range<usize> {
-        let first = self.raw.partition_point(|r| *r <= start).saturating_sub(1);
-        let last = self.raw.partition_point(|r| *r < end);
-        first..last.min(self.row.entry.frames.len())
-    }
-
-    /// What frame `n` has of the raw bytes `start..end`.
-    fn cut(&self, n: usize, frame: &Bytes, start: u64, end: u64) -> Bytes {
-        let at = self.raw[n];
-        let from = start.saturating_sub(at) as usize;
-        let to = (end - at).min(frame.len() as u64) as usize;
-        frame.slice(from.min(to)..to)
-    }
-
-    fn block_of(&self, frame: usize) -> Range<u64> {
-        self.blocks[frame]..self.blocks[frame + 1]
-    }
-}
-
 impl Reader {
     /// A reader over these parts.
     pub fn new(parts: ReaderParts) -> Arc<Self> {
@@ -182,8 +138,9 @@ impl Reader {
         &self,
         id: &ChunkId,
         range: Range<u32>,
-        deadline: Deadline,
+        limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
+        let limits = limits.into();
         self.in_any_place(id, |location| {
             if range.start > range.end || range.end > location.len {
                 return Err(StoreError::invalid(format!(
@@ -192,12 +149,29 @@ impl Reader {
                 )));
             }
             let start = u64::from(location.start);
-            self.read_raw(
-                location.pack,
-                start + u64::from(range.start),
-                start + u64::from(range.end),
-                deadline,
-            )
+            self.read_raw(location.pack, start + u64::from(range.start), start + u64::from(range.end), limits)
+        })
+    }
+
+    /// A whole chunk, verified against its id.
+    pub fn chunk_within(
+        &self,
+        of: ChunkType,
+        id: &ChunkId,
+        limits: impl Into<Limits>,
+    ) -> Result<Bytes, StoreError> {
+        let limits = limits.into();
+        self.in_any_place(id, |location| {
+            let start = u64::from(location.start);
+            let plain = self.read_raw(location.pack, start, start + u64::from(location.len), limits)?;
+            if self.sealer.chunk_id(of, &plain) != *id {
+                let pack = self.pack_map(location.pack)?.row.entry.id;
+                return Err(StoreError::corrupt(
+                    format!("pack {pack}"),
+                    format!("chunk {id} has other content"),
+                ));
+            }
+            Ok(plain)
         })
     }
 
@@ -350,12 +324,13 @@ impl Reader {
     /// Decodes frames that are here, and stops at one that is not.
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
+        let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
         for n in frames {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
             }
-            // It may have gone from the cache since; whoever needs it shall not wait for that.
-            self.frame(&map, n, Deadline::after(&*self.clock, ahead::PATIENCE))?;
+            // It may have gone since; whoever needs it shall not wait for that.
+            self.frame(&map, n, Limits { farthest: Tier::Cache, deadline })?;
         }
         Ok(())
     }
@@ -393,7 +368,7 @@ impl Reader {
     }
 
     /// Raw bytes `start..end` of a pack.
-    fn read_raw(&self, pack: PackNo, start: u64, end: u64, deadline: Deadline) -> Result<Bytes, StoreError> {
+    fn read_raw(&self, pack: PackNo, start: u64, end: u64, limits: Limits) -> Result<Bytes, StoreError> {
         let map = self.pack_map(pack)?;
         if start == end {
             return Ok(Bytes::new());
@@ -402,147 +377,15 @@ impl Reader {
         self.ahead.touched(&map, &frames);
         if frames.len() == 1 {
             let n = frames.start;
-            return Ok(map.cut(n, &self.frame(&map, n, deadline)?, start, end));
+            return Ok(map.cut(n, &self.frame(&map, n, limits)?, start, end));
         }
         let mut out = self.spares.take();
         out.clear();
         out.reserve_exact((end - start) as usize);
         for n in frames {
-            out.extend_from_slice(&map.cut(n, &self.frame(&map, n, deadline)?, start, end));
+            out.extend_from_slice(&map.cut(n, &self.frame(&map, n, limits)?, start, end));
         }
         Ok(self.spares.lend(out))
-    }
-
-    fn frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
-        let key = (map.row.no, n as u32);
-        self.frames.get_or_load(key, deadline, &*self.clock, || {
-            let failed = match self.load_frame(map, n, deadline) {
-                Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) => return Err(e),
-                Err(e) => e,
-                frame => return frame,
-            };
-            // It may have moved since it was looked up: another process puts packs into vaults and frees them in staging.
-            match self.catalog.pack(map.row.no)? {
-                Some(row) if (row.staged, &row.vaults) != (map.row.staged, &map.row.vaults) => {
-                    self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
-                    self.load_frame(&PackMap::new(row), n, deadline)
-                }
-                _ => Err(failed),
-            }
-        })
-    }
-
-    /// Decodes a frame from the first tier that has it whole.
-    fn load_frame(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
-        let mut first_error = None;
-        if map.row.staged {
-            match self.load_staged(map, n) {
-                Ok(frame) => return Ok(frame),
-                Err(e) => first_error = Some(e),
-            }
-        }
-        let frame = self.load_from_vaults(map, n, deadline, &mut first_error);
-        let Some(frame) = frame else {
-            let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
-            return Err(first_error.unwrap_or_else(missing));
-        };
-        if let Some(e) = first_error {
-            if !map.told.swap(true, Ordering::Relaxed) {
-                tracing::warn!("{}: {e}; read from another tier instead", map.name);
-            }
-            self.counters.failovers.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(frame)
-    }
-
-    /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
-    /// failed is it waited for.
-    fn load_from_vaults(
-        &self,
-        map: &PackMap,
-        n: usize,
-        deadline: Deadline,
-        first_error: &mut Option<StoreError>,
-    ) -> Option<Bytes> {
-        let vaults = self.fetcher.best_first(&map.row.vaults);
-        let mut left = Vec::new();
-        for (i, vault) in vaults.iter().enumerate() {
-            let share = self.fetcher.share(vaults.len() - i, deadline);
-            match self.load_from_vault(map, n, *vault, share) {
-                Ok(frame) => return Some(frame),
-                Err(e) => {
-                    if e.class() == ErrorClass::Unavailable && i + 1 < vaults.len() {
-                        left.push(*vault);
-                    }
-                    first_error.get_or_insert(e);
-                }
-            }
-        }
-        left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok())
-    }
-
-    fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
-        let block = map.block_of(n);
-        let mut sealed = self.sealed.take();
-        let opened = self
-            .staging
-            .read_into(&map.name, block.start, (block.end - block.start) as usize, &mut sealed)
-            .and_then(|()| self.open_frame(map, n, &mut sealed));
-        self.sealed.give_back(sealed);
-        opened
-    }
-
-    fn load_from_vault(
-        &self,
-        map: &PackMap,
-        n: usize,
-        vault: VaultNo,
-        deadline: Deadline,
-    ) -> Result<Bytes, StoreError> {
-        let block = map.block_of(n);
-        let entry = &map.row.entry;
-        // A vault that is given little time is asked for no more than is needed.
-        let more = if self.fetcher.is_away(vault) { 0 } else { self.ahead.request_len(map.row.no) };
-        let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
-        if waited {
-            self.ahead.waited(map.row.no);
-        }
-        match self.open_copy(map, n, &sealed) {
-            Err(StoreError::Corrupt { .. }) => {
-                // The cache or the way from the vault may have flipped a bit: once more, past the cache.
-                self.fetcher.forget(entry, &block);
-                let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
-                self.open_copy(map, n, &sealed)
-            }
-            other => other,
-        }
-    }
-
-    fn open_copy(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
-        let mut copy = self.sealed.take();
-        copy.clear();
-        copy.extend_from_slice(sealed);
-        let opened = self.open_frame(map, n, &mut copy);
-        self.sealed.give_back(copy);
-        opened
-    }
-
-    /// The content of a sealed frame, which is decrypted where it stands.
-    fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
-        let entry = &map.row.entry;
-        let expected = entry.frames[n].raw_len as usize;
-        let mut content = self.spares.take();
-        self.sealer
-            .open_in_place(&entry.place(map.blocks[n]), sealed, expected, &mut content)
-            .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
-        if content.len() != expected {
-            return Err(StoreError::corrupt(
-                format!("pack {}, frame {n}", entry.id),
-                "its content is too short",
-            ));
-        }
-        self.counters.frames_decoded.fetch_add(1, Ordering::Relaxed);
-        Ok(self.spares.lend(content))
     }
 }
 
@@ -552,17 +395,6 @@ fn missing(id: &ChunkId) -> StoreError {
 
 impl ChunkSource for Reader {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.in_any_place(id, |location| {
-            let start = u64::from(location.start);
-            let plain = self.read_raw(location.pack, start, start + u64::from(location.len), deadline)?;
-            if self.sealer.chunk_id(of, &plain) != *id {
-                let pack = self.pack_map(location.pack)?.row.entry.id;
-                return Err(StoreError::corrupt(
-                    format!("pack {pack}"),
-                    format!("chunk {id} has other content"),
-                ));
-            }
-            Ok(plain)
-        })
+        self.chunk_within(of, id, deadline)
     }
 }

@@ -5,17 +5,59 @@
 //! So the watchman looks by himself. Other signals do not count: after them a program goes on, and may not expect that
 //! a file answers with `EINTR`.
 
+//!
+//! The kernel numbers callers as the mount's process sees them, that is in its PID namespace. A `/proc` of another one tells
+//! of others under these numbers, so it is not believed.
+
+use std::path::{Path, PathBuf};
+
 /// The bit of `SIGKILL` in the kernel's masks. Every signal that ends a process becomes it on the way.
 const KILL: u64 = 1 << 8;
 
 /// The bits of `SIGHUP`, `SIGINT`, `SIGQUIT` and `SIGTERM`: requests to end that a program may handle.
 const REQUESTS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 14;
 
-/// Whether the thread `pid` is to end as soon as it can.
-pub(super) fn is_leaving(pid: u32) -> bool {
-    // Of 0, and of a thread that has ended, there is nothing to read.
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    status.is_ok_and(|status| is_to_end(&status))
+/// What can be known of callers.
+#[derive(Debug)]
+pub(super) struct Callers {
+    proc: Option<PathBuf>,
+}
+
+impl Callers {
+    /// What `proc` tells of them, if it numbers this process as the kernel does for itself, `own`. Else nothing.
+    pub(super) fn of(proc: &Path, own: u32) -> Self {
+        let itself = std::fs::read_link(proc.join("self"));
+        let is_ours = itself.is_ok_and(|itself| itself == Path::new(&own.to_string()));
+        if !is_ours {
+            let proc = proc.display();
+            tracing::debug!(%proc, "not of this PID namespace: nobody looks whether callers were killed");
+        }
+        Self { proc: is_ours.then(|| proc.to_owned()) }
+    }
+
+    /// Whether there is any use in asking.
+    pub(super) fn are_known(&self) -> bool {
+        self.proc.is_some()
+    }
+
+    /// Whether the thread `pid` is to end as soon as it can.
+    pub(super) fn is_leaving(&self, pid: u32) -> bool {
+        let Some(proc) = &self.proc else { return false };
+        // Of 0, and of a thread that has ended, there is nothing to read.
+        let status = std::fs::read_to_string(proc.join(format!("{pid}/status")));
+        status.is_ok_and(|status| is_to_end(&status))
+    }
+}
+
+#[cfg(test)]
+impl Callers {
+    /// A `/proc` made up in `dir`, in which this process is 1 and the thread `killed` is to end.
+    pub(super) fn sample(dir: &Path, killed: u32) -> std::io::Result<Self> {
+        std::os::unix::fs::symlink("1", dir.join("self"))?;
+        std::fs::create_dir(dir.join(killed.to_string()))?;
+        std::fs::write(dir.join(format!("{killed}/status")), format!("ShdPnd:\t{KILL:016x}\n"))?;
+        Ok(Self::of(dir, 1))
+    }
 }
 
 fn is_to_end(status: &str) -> bool {
@@ -30,6 +72,7 @@ fn is_to_end(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -47,6 +90,18 @@ mod tests {
         assert!(!is_to_end(&status(0, int, int, int)), "blocked");
         assert!(!is_to_end(&status(0, winch, 0, winch)) && !is_to_end(&status(0, 0, KILL, KILL)));
         assert!(!is_to_end("SigPnd:\tno number\n") && !is_to_end(""));
-        assert!(!is_leaving(0) && !is_leaving(std::process::id()));
+    }
+
+    #[test]
+    fn callers_are_looked_at_only_where_their_numbers_are_those_of_the_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let callers = Callers::sample(dir.path(), 5).unwrap();
+        assert!(callers.are_known() && callers.is_leaving(5) && !callers.is_leaving(6));
+        for elsewhere in [Callers::of(dir.path(), 11), Callers::of(&dir.path().join("none"), 1)] {
+            assert!(!elsewhere.are_known() && !elsewhere.is_leaving(5));
+        }
+        let own = std::process::id();
+        let here = Callers::of(Path::new("/proc"), own);
+        assert!(here.are_known() && !here.is_leaving(0) && !here.is_leaving(own));
     }
 }

@@ -24,17 +24,30 @@ fn ask(
     pool: &Pool,
     reach: Reach,
     ino: u64,
-    work: impl FnOnce() -> Result<u32, FsError> + Send + 'static,
+    work: impl Fn() -> Result<u32, FsError> + Send + 'static,
+) -> mpsc::Receiver<Result<u32, FsError>> {
+    ask_as(pool, reach, Caller { pid: 0, ino }, move |_| work())
+}
+
+fn ask_as(
+    pool: &Pool,
+    reach: Reach,
+    caller: Caller,
+    work: impl Fn(Patience) -> Result<u32, FsError> + Send + 'static,
 ) -> mpsc::Receiver<Result<u32, FsError>> {
     let (sender, receiver) = mpsc::channel();
-    pool.submit(
-        reach,
-        Caller { pid: 0, ino },
-        Probe(sender),
-        move |_| work(),
-        |probe, value| probe.0.send(Ok(value)).unwrap(),
-    );
+    pool.submit(reach, caller, Probe(sender), work, |probe, value| probe.0.send(Ok(value)).unwrap());
     receiver
+}
+
+/// What is taken to lie on this machine, and does not: the vault is asked for it by `vault`.
+fn lost(
+    vault: impl Fn() -> Result<u32, FsError> + Send + 'static,
+) -> impl Fn(Patience) -> Result<u32, FsError> + Send + 'static {
+    move |patience| match patience {
+        Patience::Until(_) => vault(),
+        _ => Err(FsError::Later(Reach::Vault)),
+    }
 }
 
 #[test]
@@ -137,25 +150,11 @@ fn a_node_that_was_late_is_refused_at_once_for_a_moment() {
     });
     assert!(late.recv().unwrap().is_err());
     assert!(matches!(ask(&pool, Reach::Vault, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
-    assert!(!pool.shared.is_tripped(1, Reach::Local), "what lies on this machine is answered");
+    assert!(!pool.shared.trouble.is_tripped(1, Reach::Local), "what lies on this machine is answered");
     drop(release);
-    assert!(!pool.shared.is_tripped(2, Reach::Vault));
+    assert!(!pool.shared.trouble.is_tripped(2, Reach::Vault));
     clock.advance(TRIPPED_FOR);
-    assert!(!pool.shared.is_tripped(1, Reach::Vault));
-}
-
-#[test]
-fn a_node_is_troubled_for_the_log_once_however_often_its_pages_are_asked_for() {
-    let clock = ManualClock::at(Timestamp::from_seconds(0));
-    let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
-    let away = |n: u32| FsError::Store(StoreError::Timeout { what: format!("block {n}") });
-    let damage = |n: u32| FsError::Store(StoreError::corrupt(format!("frame {n}"), "seal"));
-    let news = |ino, error: &FsError| pool.shared.is_news(ino, error);
-    assert!(news(1, &away(1)) && !news(1, &away(2)) && !news(1, &FsError::Late), "one outage");
-    assert!(news(2, &away(1)), "of another node");
-    assert!(news(1, &damage(1)) && news(1, &damage(2)) && !news(1, &damage(1)), "each damage");
-    clock.advance(TOLD_FOR);
-    assert!(news(1, &away(3)));
+    assert!(!pool.shared.trouble.is_tripped(1, Reach::Vault));
 }
 
 #[test]
@@ -190,4 +189,83 @@ fn the_end_refuses_what_waits_and_what_comes() {
     assert!(matches!(waiting.recv().unwrap(), Err(FsError::Ending)));
     assert!(matches!(ask(&pool, Reach::Local, 2, || Ok(1)).recv().unwrap(), Err(FsError::Ending)));
     drop(release);
+}
+
+#[test]
+fn what_is_not_here_after_all_moves_on_and_does_not_hold_up_what_is() {
+    for in_place in [0, 1] {
+        let options = PoolOptions { in_place, ..options(Duration::from_secs(3600)) };
+        let pool = Pool::start(options, Arc::new(SystemClock)).unwrap();
+        let (release, hang) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let work = lost(move || {
+            begun.send(()).unwrap();
+            let _ = hang.recv();
+            Ok(u32::from(thread::current().name().is_some_and(|name| name.contains("vault"))))
+        });
+        let moved = ask_as(&pool, Reach::Local, Caller { pid: 0, ino: 1 }, work);
+        assert_eq!(ask(&pool, Reach::Local, 2, || Ok(2)).recv().unwrap().unwrap(), 2);
+        begins.recv().unwrap();
+        let reaches =
+            |pool: &Pool| lock(&pool.shared.watched).pending.values().map(|p| p.reach).collect::<Vec<_>>();
+        assert_eq!(reaches(&pool), [Reach::Vault], "if it is late, then there");
+        drop(release);
+        assert_eq!(moved.recv().unwrap().unwrap(), 1, "answered by the other lane");
+    }
+}
+
+#[test]
+fn what_moves_on_is_refused_at_once_where_the_vault_was_late_a_moment_ago() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let caller = Caller { pid: 0, ino: 1 };
+    let away = || Err(FsError::Store(StoreError::Timeout { what: "vault".into() }));
+    let ask = || ask_as(&pool, Reach::Local, caller, lost(away)).recv().unwrap();
+    assert!(matches!(ask(), Err(FsError::Store(_))));
+    assert!(!pool.shared.trouble.is_tripped(1, Reach::Local));
+    assert!(matches!(ask(), Err(FsError::Tripped)));
+    assert_eq!(pool.pending(), 0);
+}
+
+/// Work that goes on as long as anybody waits for it.
+fn as_long_as_wanted(patience: Patience) -> Result<u32, FsError> {
+    let Patience::Until(deadline) = patience else { return Err(FsError::Bug) };
+    while !deadline.is_given_up() {
+        thread::yield_now();
+    }
+    Err(FsError::Store(StoreError::Cancelled))
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_reader_is_served_after_as_many_as_there_are_threads_were_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (years, clock) = (Duration::from_secs(1 << 32), Arc::new(ManualClock::default()));
+    let options = PoolOptions { vault_threads: 16, ..options(years) };
+    let pool = Pool::start_for(options, clock, Callers::sample(dir.path(), 5).unwrap()).unwrap();
+    let killed: Vec<_> =
+        (0..16).map(|ino| ask_as(&pool, Reach::Vault, Caller { pid: 5, ino }, as_long_as_wanted)).collect();
+    for killed in killed {
+        assert!(matches!(killed.recv_timeout(SOON).unwrap(), Err(FsError::Interrupted)));
+    }
+    for ino in [3, 99] {
+        let next = ask_as(&pool, Reach::Vault, Caller { pid: 6, ino }, |_| Ok(7));
+        assert_eq!(next.recv_timeout(SOON).unwrap().unwrap(), 7, "node {ino}, of which nothing was late");
+    }
+}
+
+#[test]
+fn work_for_whoever_was_refused_ends_with_the_pool() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let (ended, ends) = mpsc::channel();
+    let refused = ask_as(&pool, Reach::Vault, Caller { pid: 0, ino: 1 }, move |patience| {
+        ended.send(()).unwrap();
+        let result = as_long_as_wanted(patience);
+        ended.send(()).unwrap();
+        result
+    });
+    ends.recv_timeout(SOON).unwrap();
+    pool.end();
+    assert!(matches!(refused.recv().unwrap(), Err(FsError::Ending)));
+    ends.recv_timeout(SOON).unwrap();
 }

@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
-use holdfast_store::reader::{Reader, Tier};
+use holdfast_store::reader::{Limits, Reader, Tier};
 use holdfast_store::seal::ChunkType;
 use holdfast_store::store::{PointBrief, Store};
 use holdfast_store::tree::content::ContentReader;
@@ -81,6 +81,7 @@ impl StoreRecovery {
         let (farthest, deadline) = match patience {
             Patience::Now => (Tier::Memory, within(AT_ONCE)),
             Patience::Here => (Tier::Cache, within(SOON)),
+            Patience::Local(deadline) => (Tier::Cache, deadline),
             Patience::Until(deadline) => (Tier::Vault, deadline),
         };
         let reader = self.store.reader().clone();
@@ -179,7 +180,9 @@ impl Recovery for StoreRecovery {
     fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal> {
         match patience {
             Patience::Now => Err(Refusal::Later(Reach::Local)),
-            Patience::Here | Patience::Until(_) => Ok(self.store.decode_point(point)?.root),
+            Patience::Here | Patience::Local(_) | Patience::Until(_) => {
+                Ok(self.store.decode_point(point)?.root)
+            }
         }
     }
 
@@ -338,12 +341,17 @@ impl Attempt {
                 let start = u32::try_from(range.start).map_err(too_long)?;
                 let range = start..u32::try_from(range.end).map_err(too_long)?;
                 self.allow(id, || self.reader.is_warm(id, range.clone()))?;
-                self.reader.chunk_range(id, range, self.deadline)
+                self.reader.chunk_range(id, range, self.limits(self.deadline))
             }
         }
     }
 
-    /// An attempt at once that failed for lack of time is to be repeated with patience.
+    /// It may have gone since it was found to be near enough.
+    fn limits(&self, deadline: Deadline) -> Limits {
+        Limits { farthest: self.farthest, deadline }
+    }
+
+    /// An attempt at what is near that failed for lack of time is to be repeated with patience.
     fn end<T>(&self, result: Result<T, StoreError>) -> Result<T, Refusal> {
         match (result, self.refused.load(Ordering::Relaxed)) {
             (Ok(value), _) => Ok(value),
@@ -360,7 +368,7 @@ impl Attempt {
 impl ChunkSource for Attempt {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
         self.allow(id, || matches!(self.reader.tier(id), Ok(Tier::Memory)))?;
-        self.reader.chunk(of, id, deadline)
+        self.reader.chunk_within(of, id, self.limits(deadline))
     }
 }
 

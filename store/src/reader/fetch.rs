@@ -1,7 +1,11 @@
 //! Ranges of packs from vaults, by way of the local cache: on a grid, joined where they touch, each fetched by one
 //! thread while the others that want it wait.
+//!
+//! Whoever has a deadline waits for others for half of his time, however many blocks he wants. Then he takes what they had under
+//! way for lost, to all who come after him, and asks himself: their connection may be dead. Who waits for another's
+//! request joins those for whom it is made, so that it goes on when the other one is told to stop.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,8 +33,16 @@ const AWAY_PATIENCE: Duration = Duration::from_secs(5);
 /// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
 const SHARE_MAX: Duration = Duration::from_secs(30);
 
-/// A block on its way.
-type Flying = (VaultNo, PackId, u32);
+/// A block of a pack in a vault.
+type Block = (VaultNo, PackId, u32);
+
+/// With which flight a block is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Aboard {
+    flight: u64,
+    /// That of the flight's request.
+    deadline: Deadline,
+}
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
@@ -40,26 +52,23 @@ pub(super) struct Fetcher {
     clock: Arc<dyn Clock>,
     /// Vaults that did not answer, and until when they are asked last.
     away: Mutex<HashMap<VaultNo, Deadline>>,
-    flying: Mutex<HashSet<Flying>>,
+    flying: Mutex<HashMap<Block, Aboard>>,
+    flights: AtomicU64,
     landed: Condvar,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// Blocks that this thread fetches; nobody else does until it is dropped.
+/// Blocks that this thread fetches; nobody else does until it is dropped, or taken for lost.
 pub(super) struct Flight<'a> {
     fetcher: &'a Fetcher,
-    vault: VaultNo,
-    pack: PackId,
+    number: u64,
     blocks: Range<u32>,
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        let mut flying = self.fetcher.flying();
-        flying.retain(|(vault, pack, n)| {
-            (*vault, *pack) != (self.vault, self.pack) || !self.blocks.contains(n)
-        });
+        self.fetcher.flying().retain(|_, aboard| aboard.flight != self.number);
         self.fetcher.landed.notify_all();
     }
 }
@@ -67,6 +76,18 @@ impl Drop for Flight<'_> {
 /// Blocks of the grid that bytes of a pack touch.
 pub(super) fn blocks_of(range: &Range<u64>) -> Range<u32> {
     (range.start / GRID) as u32..range.end.div_ceil(GRID) as u32
+}
+
+/// Bytes `range` of a pack out of the blocks that it touches, in order.
+fn joined(range: &Range<u64>, blocks: impl Iterator<Item = Bytes>) -> Vec<u8> {
+    let mut out = Vec::with_capacity((range.end - range.start) as usize);
+    for (n, block) in blocks_of(range).zip(blocks) {
+        let at = u64::from(n) * GRID;
+        let from = range.start.saturating_sub(at) as usize;
+        let to = (range.end - at).min(block.len() as u64) as usize;
+        out.extend_from_slice(block.get(from..to).unwrap_or_default());
+    }
+    out
 }
 
 impl Fetcher {
@@ -78,13 +99,14 @@ impl Fetcher {
             clock: parts.clock.clone(),
             away: Mutex::default(),
             flying: Mutex::default(),
+            flights: AtomicU64::new(0),
             landed: Condvar::new(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
     }
 
-    fn flying(&self) -> MutexGuard<'_, HashSet<Flying>> {
+    fn flying(&self) -> MutexGuard<'_, HashMap<Block, Aboard>> {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +149,7 @@ impl Fetcher {
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
             let run = first..wanted.end + (more / GRID) as u32;
-            let Some(flight) = self.claim(vault, pack, run, deadline) else { continue };
+            let Some(flight) = self.claim(vault, pack, run, deadline)? else { continue };
             let run = flight.blocks.clone();
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)
@@ -137,17 +159,18 @@ impl Fetcher {
                 }
             }
         }
-        let mut out = Vec::with_capacity((range.end - range.start) as usize);
-        for (n, block) in wanted.zip(blocks.into_iter().flatten()) {
-            let at = u64::from(n) * GRID;
-            let from = range.start.saturating_sub(at) as usize;
-            let to = (range.end - at).min(block.len() as u64) as usize;
-            out.extend_from_slice(block.get(from..to).unwrap_or_default());
-        }
+        let out = joined(&range, blocks.into_iter().flatten());
         if out.len() as u64 != range.end - range.start {
             return Err(StoreError::corrupt(name.as_str(), "it is shorter than it should be"));
         }
         Ok((out, waited))
+    }
+
+    /// Bytes `range` of a pack, if the cache has them all.
+    pub(super) fn cached(&self, pack: &PackEntry, range: &Range<u64>) -> Option<Vec<u8>> {
+        let blocks: Option<Vec<_>> = blocks_of(range).map(|n| self.cache.get(&pack.id, n)).collect();
+        let out = joined(range, blocks?.into_iter());
+        (out.len() as u64 == range.end - range.start).then_some(out)
     }
 
     /// Brings blocks into the cache that are neither there nor on their way.
@@ -161,7 +184,7 @@ impl Fetcher {
     ) -> Result<(), StoreError> {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
-            let flight = self.claim_free(vault, pack, first..wanted.end);
+            let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
                 self.fetch_blocks(vault, name, pack, flight.blocks.clone(), deadline)?;
@@ -173,7 +196,7 @@ impl Fetcher {
     /// Waits until none of these bytes are on their way by another thread's doing.
     pub(super) fn settle(&self, vault: VaultNo, pack: &PackEntry, bytes: &Range<u64>) {
         let mut flying = self.flying();
-        while blocks_of(bytes).any(|n| flying.contains(&(vault, pack.id, n))) {
+        while blocks_of(bytes).any(|n| flying.contains_key(&(vault, pack.id, n))) {
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -191,43 +214,55 @@ impl Fetcher {
         blocks.iter().position(Option::is_none).map(|i| wanted.start + i as u32)
     }
 
-    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done. Whoever has a
-    /// deadline waits for another for half of his time and then asks himself: the other one's connection may be dead.
-    fn claim(
+    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done.
+    pub(super) fn claim(
         &self,
         vault: VaultNo,
         pack: &PackEntry,
         must: Range<u32>,
         deadline: Deadline,
-    ) -> Option<Flight<'_>> {
+    ) -> Result<Option<Flight<'_>>, StoreError> {
         let first = (vault, pack.id, must.start);
-        let half = deadline.left(&*self.clock).map(|left| Deadline::after(&*self.clock, left / 2));
         let mut flying = self.flying();
-        if !flying.contains(&first) {
+        let Some(ahead) = flying.get(&first).copied() else {
             drop(flying);
-            return self.claim_free(vault, pack, self.widen(pack, must));
-        }
-        while flying.contains(&first) {
-            if half.is_some_and(|half| half.passed(&*self.clock)) {
-                let blocks = must.start..must.start + 1;
-                return Some(Flight { fetcher: self, vault, pack: pack.id, blocks });
+            return Ok(self.claim_free(vault, pack, self.widen(pack, must), deadline));
+        };
+        let joined = ahead.deadline.join();
+        while flying.get(&first).is_some_and(|now| now.flight == ahead.flight) {
+            if deadline.passed(&*self.clock) {
+                return Err(StoreError::Timeout { what: crate::names::pack(&pack.id).to_string() });
+            }
+            if deadline.half_passed(&*self.clock) {
+                flying.retain(|_, aboard| aboard.flight != ahead.flight);
+                self.landed.notify_all();
+                break;
             }
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        None
+        drop((flying, joined));
+        Ok(None)
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.
-    pub(super) fn claim_free(&self, vault: VaultNo, pack: &PackEntry, run: Range<u32>) -> Option<Flight<'_>> {
+    pub(super) fn claim_free(
+        &self,
+        vault: VaultNo,
+        pack: &PackEntry,
+        run: Range<u32>,
+        deadline: Deadline,
+    ) -> Option<Flight<'_>> {
         let mut flying = self.flying();
-        let taken = |n: &u32| flying.contains(&(vault, pack.id, *n)) || self.cache.has(&pack.id, *n);
+        let taken = |n: &u32| flying.contains_key(&(vault, pack.id, *n)) || self.cache.has(&pack.id, *n);
         let end = run.clone().find(taken).unwrap_or(run.end);
         let blocks = run.start..end;
         if blocks.is_empty() {
             return None;
         }
-        flying.extend(blocks.clone().map(|n| (vault, pack.id, n)));
-        Some(Flight { fetcher: self, vault, pack: pack.id, blocks })
+        let number = self.flights.fetch_add(1, Ordering::Relaxed);
+        let aboard = Aboard { flight: number, deadline };
+        flying.extend(blocks.clone().map(|n| ((vault, pack.id, n), aboard)));
+        Some(Flight { fetcher: self, number, blocks })
     }
 
     /// A pack of which more than a quarter is wanted is fetched to its end.
@@ -274,14 +309,14 @@ impl Fetcher {
             return deadline;
         }
         let share = deadline.left(&*self.clock).map_or(SHARE_MAX, |left| left / vaults_left as u32);
-        Deadline::after(&*self.clock, share.min(SHARE_MAX))
+        deadline.within(&*self.clock, share.min(SHARE_MAX))
     }
 
     /// How long a vault is waited for: briefly, if it did not answer a short while ago.
     fn patience_with(&self, vault: VaultNo, deadline: Deadline) -> Deadline {
         match deadline.left(&*self.clock) {
             Some(left) if left > AWAY_PATIENCE && self.is_away(vault) => {
-                Deadline::after(&*self.clock, AWAY_PATIENCE)
+                deadline.within(&*self.clock, AWAY_PATIENCE)
             }
             _ => deadline,
         }
@@ -306,6 +341,8 @@ impl Fetcher {
                 self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 Ok(bytes)
             }
+            // That nobody waits any more says nothing of the vault.
+            Err(_) if deadline.is_given_up() => Err(StoreError::Cancelled),
             Err(source) => {
                 // Who was in a hurry because it is away does not make it so for longer.
                 if source.is_transient() && patience == deadline {

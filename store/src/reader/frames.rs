@@ -1,5 +1,5 @@
 //! Decoded frames in memory: bounded in bytes, least recently used out first, each decoded by one thread while the
-//! others that want it wait.
+//! others that want it wait. Whoever may not wait for a vault does not wait for those who may, either.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lru::LruCache;
 
+use super::Limits;
 use crate::catalog::PackNo;
 use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
@@ -86,13 +87,32 @@ struct Shard {
 struct State {
     frames: LruCache<FrameKey, Bytes>,
     bytes: usize,
-    loading: HashMap<FrameKey, Arc<Mutex<Option<Bytes>>>>,
+    loading: HashMap<LoadKey, Arc<Slot>>,
+}
+
+/// A frame, and whether who loads it may wait for a vault.
+type LoadKey = (FrameKey, bool);
+
+/// What comes of a loading.
+#[derive(Debug)]
+struct Slot {
+    frame: Mutex<Option<Bytes>>,
+    /// Of whoever loads.
+    deadline: Deadline,
+}
+
+impl State {
+    /// A loading of this frame that is worth waiting for.
+    fn loading(&self, key: FrameKey, may_wait: bool) -> Option<(LoadKey, Arc<Slot>)> {
+        let keys = [(key, false), (key, true)].into_iter().take(1 + usize::from(may_wait));
+        keys.filter_map(|key| Some((key, self.loading.get(&key)?.clone()))).next()
+    }
 }
 
 /// Ends a loading when dropped, also when the loader fails or panics.
 struct Loading<'a> {
     shard: &'a Shard,
-    key: FrameKey,
+    key: LoadKey,
     result: Option<Bytes>,
 }
 
@@ -100,8 +120,8 @@ impl Drop for Loading<'_> {
     fn drop(&mut self) {
         let mut state = self.shard.lock();
         if let (Some(slot), Some(frame)) = (state.loading.remove(&self.key), self.result.take()) {
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame.clone());
-            self.shard.admit(&mut state, self.key, frame);
+            *slot.frame.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame.clone());
+            self.shard.admit(&mut state, self.key.0, frame);
         }
         self.shard.loaded.notify_all();
     }
@@ -150,7 +170,7 @@ impl FrameCache {
     pub(super) fn get_or_load(
         &self,
         key: FrameKey,
-        deadline: Deadline,
+        limits: Limits,
         clock: &dyn Clock,
         load: impl FnOnce() -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
@@ -160,20 +180,23 @@ impl FrameCache {
             if let Some(frame) = state.frames.get(&key) {
                 return Ok(frame.clone());
             }
-            let Some(slot) = state.loading.get(&key).cloned() else { break };
-            while state.loading.get(&key).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
-                if deadline.passed(clock) {
+            let Some((other, slot)) = state.loading(key, limits.may_wait()) else { break };
+            let _joined = slot.deadline.join();
+            while state.loading.get(&other).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
+                if limits.deadline.passed(clock) {
                     return Err(StoreError::Timeout {
                         what: format!("frame {} of pack number {}", key.1, key.0.0),
                     });
                 }
                 state = shard.loaded.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
             }
-            if let Some(frame) = slot.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            if let Some(frame) = slot.frame.lock().unwrap_or_else(PoisonError::into_inner).clone() {
                 return Ok(frame);
             }
         }
-        state.loading.insert(key, Arc::default());
+        let key = (key, limits.may_wait());
+        let slot = Slot { frame: Mutex::default(), deadline: limits.deadline };
+        state.loading.insert(key, Arc::new(slot));
         drop(state);
         let mut loading = Loading { shard, key, result: None };
         let frame = load()?;
@@ -185,9 +208,12 @@ impl FrameCache {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::Tier;
     use super::*;
-    use crate::clock::{ManualClock, SystemClock};
+    use crate::clock::{ManualClock, SystemClock, Waiting};
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const NEVER: Limits = Limits { farthest: Tier::Vault, deadline: Deadline::NEVER };
 
     fn key(n: u32) -> FrameKey {
         (PackNo(1), n)
@@ -202,7 +228,7 @@ mod tests {
             for _ in 0..8 {
                 s.spawn(|| {
                     barrier.wait();
-                    let frame = cache.get_or_load(key(1), Deadline::NEVER, &SystemClock, || {
+                    let frame = cache.get_or_load(key(1), NEVER, &SystemClock, || {
                         decoded.fetch_add(1, Ordering::SeqCst);
                         for _ in 0..1000 {
                             std::thread::yield_now();
@@ -241,7 +267,7 @@ mod tests {
     fn memory_stays_within_the_bound() {
         let cache = FrameCache::new(SHARDS * 1000);
         for n in 0..1000 {
-            cache.get_or_load(key(n), Deadline::NEVER, &SystemClock, || Ok(vec![0; 400].into())).unwrap();
+            cache.get_or_load(key(n), NEVER, &SystemClock, || Ok(vec![0; 400].into())).unwrap();
         }
         let held: usize = cache.shards.iter().map(|s| s.lock().bytes).sum();
         assert!(held <= SHARDS * 1000, "{held}");
@@ -251,22 +277,67 @@ mod tests {
     fn a_failed_decoding_is_not_kept_and_the_next_one_tries_again() {
         let cache = FrameCache::new(1000);
         let fails = || Err(StoreError::Cancelled);
-        assert!(cache.get_or_load(key(5), Deadline::NEVER, &SystemClock, fails).is_err());
+        assert!(cache.get_or_load(key(5), NEVER, &SystemClock, fails).is_err());
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            cache.get_or_load(key(5), Deadline::NEVER, &SystemClock, || panic!("decoder"))
+            cache.get_or_load(key(5), NEVER, &SystemClock, || panic!("decoder"))
         }));
         assert!(panicked.is_err());
-        let frame = cache.get_or_load(key(5), Deadline::NEVER, &SystemClock, || Ok(Bytes::from_static(b"x")));
+        let frame = cache.get_or_load(key(5), NEVER, &SystemClock, || Ok(Bytes::from_static(b"x")));
         assert_eq!(frame.unwrap(), "x");
+    }
+
+    fn begin_loading(cache: &FrameCache, n: u32, limits: Limits) -> Loading<'_> {
+        let (shard, key) = (cache.shard(&key(n)), (key(n), limits.may_wait()));
+        let slot = Slot { frame: Mutex::default(), deadline: limits.deadline };
+        shard.lock().loading.insert(key, Arc::new(slot));
+        Loading { shard, key, result: None }
     }
 
     #[test]
     fn who_waits_for_a_hanging_decoding_gives_up_at_its_deadline() {
         let cache = FrameCache::new(1000);
         let clock = ManualClock::default();
-        cache.shard(&key(2)).lock().loading.insert(key(2), Arc::default());
-        let deadline = Deadline::after(&clock, Duration::ZERO);
-        let result = cache.get_or_load(key(2), deadline, &clock, || Ok(Bytes::new()));
+        let _hangs = begin_loading(&cache, 2, NEVER);
+        let limits = Deadline::after(&clock, Duration::ZERO).into();
+        let result = cache.get_or_load(key(2), limits, &clock, || Ok(Bytes::new()));
         assert!(matches!(result, Err(StoreError::Timeout { .. })));
+    }
+
+    #[test]
+    fn who_may_not_wait_for_a_vault_loads_himself_and_who_may_waits_for_both() {
+        let cache = FrameCache::new(1000);
+        let clock = ManualClock::default();
+        let at_once = |farthest| Limits { farthest, deadline: Deadline::after(&clock, Duration::ZERO) };
+        let load = |farthest| cache.get_or_load(key(2), at_once(farthest), &clock, || Ok(Bytes::new()));
+        let far = begin_loading(&cache, 2, NEVER);
+        assert!(load(Tier::Vault).is_err() && load(Tier::Cache).is_ok());
+        drop(far);
+        let cache = FrameCache::new(1000);
+        let load = |farthest| cache.get_or_load(key(2), at_once(farthest), &clock, || Ok(Bytes::new()));
+        let _near = begin_loading(&cache, 2, Limits { farthest: Tier::Cache, ..NEVER });
+        assert!(load(Tier::Vault).is_err() && load(Tier::Cache).is_err());
+    }
+
+    #[test]
+    fn a_decoding_that_another_one_waits_for_goes_on_when_the_first_leaves() {
+        let cache = FrameCache::new(1000);
+        let first = Waiting::begin();
+        let deadline = Deadline::NEVER.of(&first);
+        let mut loading = begin_loading(&cache, 2, deadline.into());
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let other = || Err(StoreError::Cancelled);
+                cache.get_or_load(key(2), NEVER, &SystemClock, other)
+            });
+            while deadline.waiters() < 2 {
+                std::thread::yield_now();
+            }
+            drop(first);
+            assert!(!deadline.is_given_up());
+            loading.result = Some(Bytes::from_static(b"frame"));
+            drop(loading);
+            assert_eq!(second.join().unwrap().unwrap(), "frame");
+        });
+        assert!(deadline.is_given_up(), "everybody has it");
     }
 }

@@ -1,6 +1,8 @@
 //! Tests of reading: which tier answers, what it costs, and that nothing wrong is ever returned.
 #![allow(clippy::unwrap_used)]
 
+mod waiting;
+
 use std::time::Duration;
 
 use super::*;
@@ -380,7 +382,7 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_di
     std::thread::scope(|scope| {
         let entry = world.row().entry;
         // Somebody is about to fetch the first block, and then does not get it.
-        let other = reader.fetcher.claim_free(world.vault_no, &entry, 0..1).unwrap();
+        let other = reader.fetcher.claim_free(world.vault_no, &entry, 0..1, Deadline::NEVER).unwrap();
         let fetching = scope.spawn(|| {
             requests.iter().for_each(|request| reader.fetch(request).unwrap());
             requests.iter().all(|request| reader.is_fetched(request).unwrap())
@@ -392,7 +394,6 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_di
     assert_eq!(reader.stats().vault_bytes, bytes);
 }
 
-/// A reader of a pack that is in the world's vault and in another, which is asked after it; and that other one.
 #[test]
 fn a_vault_that_is_away_costs_the_next_one_little_and_is_believed_as_soon_as_it_answers() {
     let world = World::new();
@@ -419,29 +420,7 @@ fn a_vault_that_is_away_costs_the_next_one_little_and_is_believed_as_soon_as_it_
     assert_eq!(read(50, 900), (false, 900));
 }
 
-#[test]
-fn a_reader_does_not_hang_on_what_another_one_fetches_by_a_way_that_is_dead() {
-    let world = World::new();
-    world.only_in_vault();
-    let reader = world.reader();
-    let row = world.row();
-    let dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..4).unwrap();
-    let minute = Deadline::after(&*world.clock, Duration::from_secs(60));
-    let begin = world.clock.monotonic();
-    std::thread::scope(|scope| {
-        let reading = scope.spawn(|| reader.chunk(ChunkType::Data, &world.chunks[0].0, minute));
-        while !reading.is_finished() {
-            world.clock.advance(Duration::from_secs(1));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(reading.join().unwrap().unwrap() == world.chunks[0].1);
-    });
-    let took = (world.clock.monotonic() - begin).as_secs();
-    assert!((30..60).contains(&took), "half of its time is for another: {took}");
-    drop(dead);
-    world.assert_reads(&reader, 1);
-}
-
+/// A reader of a pack that is in the world's vault and in another, which is asked after it; and that other one.
 fn with_second_vault(world: &World) -> (Arc<Reader>, Arc<FaultyVault>) {
     let no = world.parts.catalog.vault_no("w").unwrap();
     world.only_in_vault();

@@ -77,13 +77,13 @@ impl Inner {
             {
                 tell(&error);
             }
-            self.or_cancelled(self.clock.sleep(wait)).await?;
+            self.unless_cancelled(of.deadline, self.clock.sleep(wait)).await?;
         }
     }
 
     async fn turn<'a>(&self, of: Try, permits: &'a Semaphore) -> Result<SemaphorePermit<'a>, VaultError> {
         let left = of.deadline.left(self.clock.as_ref());
-        self.within(left, permits.acquire()).await?.map_err(|_| VaultError::Cancelled)
+        self.within(of.deadline, left, permits.acquire()).await?.map_err(|_| VaultError::Cancelled)
     }
 
     async fn once<T, F>(
@@ -107,7 +107,7 @@ impl Inner {
         }
         let limit = self.policy.request_limit.saturating_add(self.time_for(of.bytes));
         let left = of.deadline.left(self.clock.as_ref()).map_or(limit, |left| left.min(limit));
-        self.within(Some(left), request()).await?
+        self.within(of.deadline, Some(left), request()).await?
     }
 
     /// Time that `bytes` take on the slowest link that must do.
@@ -130,13 +130,15 @@ impl Inner {
         (half + half.mul_f64(chance)).max(asked_for)
     }
 
-    /// The outcome of `work`, unless `limit` passes or the transfer is cancelled before it is there.
+    /// The outcome of `work`, unless before it is there `limit` passes, nobody waits for it any more or the transfer is
+    /// cancelled.
     async fn within<T>(
         &self,
+        deadline: Deadline,
         limit: Option<Duration>,
         work: impl Future<Output = T>,
     ) -> Result<T, VaultError> {
-        let Some(limit) = limit else { return self.or_cancelled(work).await };
+        let Some(limit) = limit else { return self.unless_cancelled(deadline, work).await };
         if limit.is_zero() {
             return Err(VaultError::Timeout);
         }
@@ -147,15 +149,20 @@ impl Inner {
                 () = self.clock.limit(limit) => Err(VaultError::Timeout),
             }
         };
-        self.or_cancelled(timed).await?
+        self.unless_cancelled(deadline, timed).await?
     }
 
-    async fn or_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, VaultError> {
+    async fn unless_cancelled<T>(
+        &self,
+        deadline: Deadline,
+        work: impl Future<Output = T>,
+    ) -> Result<T, VaultError> {
         let mut cancelled = self.cancelled.subscribe();
         tokio::select! {
             biased;
             // The sender lives as long as `self`, so the only answer is that the flag is set.
             _ = cancelled.wait_for(|flag| *flag) => Err(VaultError::Cancelled),
+            () = deadline.given_up() => Err(VaultError::Cancelled),
             outcome = work => Ok(outcome),
         }
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::clock::{ManualClock, Timestamp};
+use crate::clock::{ManualClock, Timestamp, Waiting};
 use crate::vault::directory::DirectoryVault;
 use crate::vault::memory::MemoryVault;
 use crate::vault::testing::{Fault, FaultyVault, Verb};
@@ -261,6 +261,31 @@ fn cancelling_ends_what_is_under_way_and_what_comes_later() {
     });
     assert!(matches!(b.transfer.stat(&name("a")), Err(VaultError::Cancelled)));
     assert_eq!(b.faulty.count(Verb::Stat), 0);
+}
+
+#[test]
+fn a_read_that_nobody_waits_for_any_more_ends_and_so_does_its_turn() {
+    let b = bench_with(TransferPolicy { concurrency: 1, ..TransferPolicy::default() });
+    b.memory.replace(&name("a"), body());
+    b.faulty.fail(Verb::Get, 1, Fault::Hang(Duration::ZERO));
+    let (asks, queues) = (Waiting::begin(), Waiting::begin());
+    std::thread::scope(|scope| {
+        let read = |waiting: &Waiting| {
+            let (transfer, deadline) = (b.transfer.clone(), Deadline::NEVER.of(waiting));
+            scope.spawn(move || transfer.get_range(&name("a"), 0..9, deadline))
+        };
+        let hanging = read(&asks);
+        while b.faulty.count(Verb::Get) == 0 {
+            std::thread::yield_now();
+        }
+        let queued = read(&queues);
+        drop(queues);
+        assert!(matches!(queued.join().unwrap(), Err(VaultError::Cancelled | VaultError::Timeout)));
+        drop(asks);
+        assert!(matches!(hanging.join().unwrap(), Err(VaultError::Cancelled)));
+    });
+    assert_eq!(b.faulty.count(Verb::Get), 1);
+    assert!(b.transfer.get_range(&name("a"), 0..9, Deadline::NEVER).is_ok(), "the only turn is free");
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! What went wrong with which node: told to the log once, and not asked for again for a moment.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_store::clock::Clock;
+use lru::LruCache;
+
+use super::{TRIPPED_FOR, lock};
+use crate::error::FsError;
+use crate::recovery::Reach;
+
+/// How long the same trouble with the same node is not told again.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+
+/// Nodes that were late, and troubles that were told, at most.
+const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+pub(super) struct Trouble {
+    clock: Arc<dyn Clock>,
+    /// Until when what of a node lies in a place is refused, as it was late there: each place for itself.
+    tripped: Mutex<LruCache<(u64, Reach), Duration>>,
+    /// What the log was told of a node, and until when it is not told again.
+    told: Mutex<LruCache<(u64, String), Duration>>,
+}
+
+impl Trouble {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let (tripped, told) = (LruCache::new(NODES_KEPT), LruCache::new(NODES_KEPT));
+        Self { clock, tripped: Mutex::new(tripped), told: Mutex::new(told) }
+    }
+
+    /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
+    pub(super) fn note(&self, ino: u64, reach: Reach, error: &FsError) {
+        self.tell(ino, error);
+        if error.is_unavailable() {
+            let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
+            lock(&self.tripped).put((ino, reach), until);
+        }
+    }
+
+    /// Whether a node was late a moment ago, so far away or nearer.
+    pub(super) fn is_tripped(&self, ino: u64, reach: Reach) -> bool {
+        let now = self.clock.monotonic();
+        let tripped = lock(&self.tripped);
+        let mut nearer = [Reach::Local, Reach::Vault].into_iter().filter(|late| *late <= reach);
+        nearer.any(|late| tripped.peek(&(ino, late)).is_some_and(|until| now < *until))
+    }
+
+    /// The kernel has room for a number only, so the cause goes to the log: once, and not for each page that it asks for again.
+    pub(super) fn tell(&self, ino: u64, error: &FsError) {
+        if !error.is_trouble() {
+            return;
+        }
+        let repeats = matches!(error, FsError::Tripped | FsError::Ending) || !self.is_news(ino, error);
+        if repeats {
+            tracing::debug!(ino, %error, "a request was refused");
+        } else {
+            tracing::warn!(ino, %error, "a request was answered with an I/O error");
+        }
+    }
+
+    /// Whether the log does not know this of a node. What could not be had has a cause, whatever words it has for each page.
+    fn is_news(&self, ino: u64, error: &FsError) -> bool {
+        let words = if error.is_unavailable() { String::new() } else { error.to_string() };
+        let now = self.clock.monotonic();
+        let mut told = lock(&self.told);
+        let is_news = told.get(&(ino, words.clone())).is_none_or(|until| *until <= now);
+        if is_news {
+            told.put((ino, words), now.saturating_add(TOLD_FOR));
+        }
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_store::clock::ManualClock;
+    use holdfast_store::error::StoreError;
+
+    use super::*;
+
+    fn trouble() -> (ManualClock, Trouble) {
+        let clock = ManualClock::default();
+        (clock.clone(), Trouble::new(Arc::new(clock)))
+    }
+
+    #[test]
+    fn a_node_is_troubled_for_the_log_once_however_often_its_pages_are_asked_for() {
+        let (clock, trouble) = trouble();
+        let away = |n: u32| FsError::Store(StoreError::Timeout { what: format!("block {n}") });
+        let damage = |n: u32| FsError::Store(StoreError::corrupt(format!("frame {n}"), "seal"));
+        let news = |ino, error: &FsError| trouble.is_news(ino, error);
+        assert!(news(1, &away(1)) && !news(1, &away(2)) && !news(1, &FsError::Late), "one outage");
+        assert!(news(2, &away(1)), "of another node");
+        assert!(news(1, &damage(1)) && news(1, &damage(2)) && !news(1, &damage(1)), "each damage");
+        clock.advance(TOLD_FOR);
+        assert!(news(1, &away(3)));
+    }
+
+    #[test]
+    fn a_node_is_refused_from_the_nearest_place_on_where_it_was_late_whichever_was_late_last() {
+        for (first, second) in [(Reach::Local, Reach::Vault), (Reach::Vault, Reach::Local)] {
+            let (clock, trouble) = trouble();
+            trouble.note(1, first, &FsError::Late);
+            assert!(trouble.is_tripped(1, Reach::Vault) && !trouble.is_tripped(2, Reach::Vault));
+            assert_eq!(trouble.is_tripped(1, Reach::Local), first == Reach::Local);
+            clock.advance(TRIPPED_FOR / 2);
+            trouble.note(1, second, &FsError::Late);
+            assert!(trouble.is_tripped(1, Reach::Local) && trouble.is_tripped(1, Reach::Vault));
+            clock.advance(TRIPPED_FOR / 2);
+            assert_eq!(trouble.is_tripped(1, Reach::Local), second == Reach::Local, "each for its own time");
+            assert!(trouble.is_tripped(1, Reach::Vault));
+            clock.advance(TRIPPED_FOR / 2);
+            assert!(!trouble.is_tripped(1, Reach::Vault));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! How a frame comes into memory: from the first tier that gives it whole, of those that there is patience for.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::pack_map::PackMap;
+use super::{Reader, Tier};
+use crate::catalog::VaultNo;
+use crate::clock::Deadline;
+use crate::error::{ErrorClass, StoreError};
+
+/// How far a read may go, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// If this is nearer than [`Tier::Vault`], no vault is waited for: what only a vault has is refused with
+    /// [`StoreError::Timeout`].
+    pub farthest: Tier,
+    /// When the answer is no longer wanted.
+    pub deadline: Deadline,
+}
+
+impl From<Deadline> for Limits {
+    fn from(deadline: Deadline) -> Self {
+        Self { farthest: Tier::Vault, deadline }
+    }
+}
+
+impl Limits {
+    /// Whether a vault may be waited for.
+    pub(super) fn may_wait(&self) -> bool {
+        self.farthest == Tier::Vault
+    }
+}
+
+impl Reader {
+    pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
+        let key = (map.row.no, n as u32);
+        self.frames.get_or_load(key, limits, &*self.clock, || {
+            let failed = match self.load_frame(map, n, limits) {
+                Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) if limits.may_wait() => {
+                    return Err(e);
+                }
+                Err(e) => e,
+                frame => return frame,
+            };
+            // It may have moved since it was looked up: another process puts packs into vaults and frees them in staging.
+            match self.catalog.pack(map.row.no)? {
+                Some(row) if (row.staged, &row.vaults) != (map.row.staged, &map.row.vaults) => {
+                    self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
+                    self.load_frame(&PackMap::new(row), n, limits)
+                }
+                _ => Err(failed),
+            }
+        })
+    }
+
+    /// Decodes a frame from the first tier that has it whole.
+    fn load_frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
+        let mut first_error = None;
+        if map.row.staged {
+            match self.load_staged(map, n) {
+                Ok(frame) => return Ok(frame),
+                Err(e) => first_error = Some(e),
+            }
+        }
+        let frame = if limits.may_wait() {
+            self.load_from_vaults(map, n, limits.deadline, &mut first_error)
+        } else {
+            self.load_cached(map, n)
+        };
+        let Some(frame) = frame else {
+            if !limits.may_wait() && !map.row.vaults.is_empty() {
+                return Err(StoreError::Timeout { what: format!("{}, which is not here", map.name) });
+            }
+            let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
+            return Err(first_error.unwrap_or_else(missing));
+        };
+        if let Some(e) = first_error {
+            if !map.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{}: {e}; read from another tier instead", map.name);
+            }
+            self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(frame)
+    }
+
+    /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
+    /// failed is it waited for.
+    fn load_from_vaults(
+        &self,
+        map: &PackMap,
+        n: usize,
+        deadline: Deadline,
+        first_error: &mut Option<StoreError>,
+    ) -> Option<Bytes> {
+        let vaults = self.fetcher.best_first(&map.row.vaults);
+        let mut left = Vec::new();
+        for (i, vault) in vaults.iter().enumerate() {
+            let share = self.fetcher.share(vaults.len() - i, deadline);
+            match self.load_from_vault(map, n, *vault, share) {
+                Ok(frame) => return Some(frame),
+                Err(e) => {
+                    if e.class() == ErrorClass::Unavailable && i + 1 < vaults.len() {
+                        left.push(*vault);
+                    }
+                    first_error.get_or_insert(e);
+                }
+            }
+        }
+        left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok())
+    }
+
+    /// From what was fetched before, if it opens.
+    fn load_cached(&self, map: &PackMap, n: usize) -> Option<Bytes> {
+        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n))?;
+        self.open_copy(map, n, &sealed).ok()
+    }
+
+    pub(super) fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
+        let block = map.block_of(n);
+        let mut sealed = self.sealed.take();
+        let opened = self
+            .staging
+            .read_into(&map.name, block.start, (block.end - block.start) as usize, &mut sealed)
+            .and_then(|()| self.open_frame(map, n, &mut sealed));
+        self.sealed.give_back(sealed);
+        opened
+    }
+
+    fn load_from_vault(
+        &self,
+        map: &PackMap,
+        n: usize,
+        vault: VaultNo,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
+        let block = map.block_of(n);
+        let entry = &map.row.entry;
+        // A vault that has little time is asked for no more than is needed.
+        let is_hurried = self.fetcher.is_away(vault) || deadline.half_passed(&*self.clock);
+        let more = if is_hurried { 0 } else { self.ahead.request_len(map.row.no) };
+        let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
+        if waited {
+            self.ahead.waited(map.row.no);
+        }
+        match self.open_copy(map, n, &sealed) {
+            Err(StoreError::Corrupt { .. }) => {
+                // The cache or the way from the vault may have flipped a bit: once more, past the cache.
+                self.fetcher.forget(entry, &block);
+                let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
+                self.open_copy(map, n, &sealed)
+            }
+            other => other,
+        }
+    }
+
+    fn open_copy(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
+        let mut copy = self.sealed.take();
+        copy.clear();
+        copy.extend_from_slice(sealed);
+        let opened = self.open_frame(map, n, &mut copy);
+        self.sealed.give_back(copy);
+        opened
+    }
+
+    /// The content of a sealed frame, which is decrypted where it stands.
+    fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
+        let entry = &map.row.entry;
+        let expected = entry.frames[n].raw_len as usize;
+        let mut content = self.spares.take();
+        self.sealer
+            .open_in_place(&entry.place(map.blocks[n]), sealed, expected, &mut content)
+            .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
+        if content.len() != expected {
+            return Err(StoreError::corrupt(
+                format!("pack {}, frame {n}", entry.id),
+                "its content is too short",
+            ));
+        }
+        self.counters.frames_decoded.fetch_add(1, Ordering::Relaxed);
+        Ok(self.spares.lend(content))
+    }
+}

@@ -1,0 +1,147 @@
+//! Who waits for whom, and for how long: for what another one fetches, for a vault, and for nothing that nobody wants.
+
+use super::*;
+use crate::clock::Waiting;
+use crate::staging::Files;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl World {
+    fn hanging() -> Self {
+        let world = Self::new();
+        world.only_in_vault();
+        world.vault.fail_from(Verb::Get, 1, Fault::Hang(Duration::ZERO));
+        world
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(&*self.clock, MINUTE)
+    }
+}
+
+#[test]
+fn a_reader_does_not_hang_on_what_another_one_fetches_by_a_way_that_is_dead() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let row = world.row();
+    let dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..4, Deadline::NEVER).unwrap();
+    let minute = Deadline::after(&*world.clock, Duration::from_secs(60));
+    let begin = world.clock.monotonic();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk(ChunkType::Data, &world.chunks[0].0, minute));
+        while !reading.is_finished() {
+            world.clock.advance(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(reading.join().unwrap().unwrap() == world.chunks[0].1);
+    });
+    let took = (world.clock.monotonic() - begin).as_secs();
+    assert!((30..60).contains(&took), "half of its time is for another: {took}");
+    drop(dead);
+    world.assert_reads(&reader, 1);
+}
+
+#[test]
+fn half_of_the_time_is_for_others_however_many_of_them_are_dead() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let (row, name) = (world.row(), world.pack_name());
+    let claim = |n| reader.fetcher.claim_free(world.vault_no, &row.entry, n..n + 1, Deadline::NEVER).unwrap();
+    let dead: Vec<_> = (0..8).map(claim).collect();
+    let deadline = world.deadline();
+    world.clock.advance(MINUTE / 2);
+    // The clock stands still: none of the eight is waited for any longer.
+    let fetch =
+        |no, deadline| reader.fetcher.fetch(no, &name, &row.entry, 0..8 * GRID, 0, deadline).unwrap().0;
+    let bytes = fetch(world.vault_no, reader.fetcher.share(2, deadline));
+    assert!(bytes == world.memory.object(&name).unwrap()[..8 * GRID as usize]);
+    drop(dead);
+    assert_eq!(fetch(world.vault_no, Deadline::NEVER), bytes);
+}
+
+#[test]
+fn what_was_taken_for_lost_takes_nothing_away_when_it_lands() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    let entry = world.row().entry;
+    let claim = |blocks, deadline| reader.fetcher.claim(world.vault_no, &entry, blocks, deadline).unwrap();
+    let is_free = || reader.fetcher.claim_free(world.vault_no, &entry, 0..1, Deadline::NEVER).is_some();
+    let lost = claim(0..4, Deadline::NEVER).unwrap();
+    let deadline = world.deadline();
+    world.clock.advance(MINUTE / 2);
+    assert!(claim(0..1, deadline).is_none(), "that was waited for");
+    let second = claim(0..1, deadline).unwrap();
+    drop(lost);
+    assert!(!is_free(), "the second is on its way");
+    drop(second);
+    assert!(is_free());
+}
+
+#[test]
+fn a_read_that_nobody_waits_for_ends_and_is_not_held_against_the_vault() {
+    let world = World::hanging();
+    let reader = world.reader();
+    let waiting = Waiting::begin();
+    let deadline = world.deadline().of(&waiting);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk_range(&world.chunks[40].0, 0..100, deadline));
+        until(|| world.vault.count(Verb::Get) > 0);
+        drop(waiting);
+        assert!(matches!(reading.join().unwrap(), Err(StoreError::Cancelled)));
+    });
+    assert!(!reader.fetcher.is_away(world.vault_no));
+    world.vault.heal();
+    world.assert_reads(&reader, 40);
+}
+
+#[test]
+fn a_read_that_another_one_waits_for_goes_on_until_that_one_leaves_too() {
+    // The same frame, and another one in the same block.
+    for from in [0, 30_000] {
+        let world = World::hanging();
+        let reader = world.reader();
+        let (first, second) = (Waiting::begin(), Waiting::begin());
+        let of_first = world.deadline().of(&first);
+        let of_second = world.deadline().of(&second);
+        std::thread::scope(|scope| {
+            let read = |from: u32, deadline| {
+                let (id, reader) = (&world.chunks[40].0, &reader);
+                scope.spawn(move || reader.chunk_range(id, from..from + 100, deadline).is_err())
+            };
+            let asks = read(0, of_first);
+            until(|| world.vault.count(Verb::Get) > 0);
+            let joins = read(from, of_second);
+            until(|| of_first.waiters() == 2);
+            drop(first);
+            assert!(!of_first.is_given_up() && !asks.is_finished());
+            drop(second);
+            assert!(asks.join().unwrap() && joins.join().unwrap());
+        });
+        assert_eq!(world.vault.count(Verb::Get), 1);
+    }
+}
+
+#[test]
+fn who_may_not_wait_for_a_vault_is_told_so_when_staging_lost_a_pack() {
+    let world = World::new();
+    let name = world.pack_name();
+    world.files.remove(name.as_str()).unwrap();
+    let cache = Arc::new(BlockCache::in_memory(64 << 20));
+    let reader = world.reader_with(cache.clone());
+    let (id, plain) = &world.chunks[40];
+    let here = Limits { farthest: Tier::Cache, deadline: Deadline::NEVER };
+    assert_eq!(reader.tier(id).unwrap(), Tier::Staging, "it cannot know");
+    assert!(matches!(reader.chunk_range(id, 0..10, here), Err(StoreError::Timeout { .. })));
+    assert!(matches!(reader.chunk_within(ChunkType::Data, id, here), Err(StoreError::Timeout { .. })));
+    assert_eq!(world.vault.requests(), []);
+    world.assert_reads(&reader, 40);
+    let later = world.reader_with(cache);
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    assert!(later.chunk_within(ChunkType::Data, id, here).unwrap() == plain, "the cache has it");
+    world.parts.catalog.set_confirmed(world.row().no, world.vault_no, false).unwrap();
+    let error = world.reader().chunk_range(id, 0..10, here).unwrap_err();
+    assert!(!matches!(error, StoreError::Timeout { .. }), "nobody has it: {error}");
+}
