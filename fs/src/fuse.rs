@@ -221,7 +221,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
-        safely(|| self.offers.asked(&self.view, ino.0, offset));
+        safely(|| self.offers.asked(&self.view, request.pid(), ino.0, offset));
         let offers = self.offers.clone();
         let work = move |view: &View, patience| view.read(ino.0, offset, size, patience);
         self.answer((request, ino), reply, work, move |_, reply, bytes| {
@@ -262,7 +262,7 @@ impl Filesystem for Fuse {
     ) {
         let most = self.list_most();
         let work = move |view: &View, patience| view.list(ino.0, offset, most, Detail::All, patience);
-        let (fitted, offers) = (self.fitted.clone(), self.offers.clone());
+        let (fitted, offers, reader) = (self.fitted.clone(), self.offers.clone(), request.pid());
         self.answer((request, ino), reply, work, move |view, mut reply, listed| {
             let mut count = 0;
             for item in &listed {
@@ -279,7 +279,7 @@ impl Filesystem for Fuse {
             }
             reply.ok();
             if listed.is_empty() {
-                offers.listed(ino.0);
+                offers.listed(reader, ino.0);
             }
         });
     }

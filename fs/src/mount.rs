@@ -16,6 +16,7 @@
 mod device;
 mod error;
 mod guard;
+mod pulse;
 mod table;
 mod within;
 
@@ -38,6 +39,8 @@ use crate::lock::lock;
 use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;
+
+use pulse::Pulse;
 
 pub use error::MountError;
 pub use guard::stand as stand_guard;
@@ -144,7 +147,7 @@ impl Mount {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, MountError> {
         let mountpoint = table::resolve(&options.mountpoint)?;
-        make_way(&mountpoint, options)?;
+        make_way(&mountpoint, options, &*clock)?;
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let view = Arc::new(View::new(recovery, uid, gid).map_err(MountError::Store)?);
         let pool = Arc::new(Pool::start(pool_options(options), clock.clone()).map_err(MountError::Threads)?);
@@ -266,11 +269,18 @@ impl Drop for Mount {
     }
 }
 
-/// Takes away the mount at `path`, if it is one of ours, dead or alive.
+/// Takes away the mount at `path`, if it is one of ours, dead or alive. One that does not answer within 5 s is ended by force: all who wait for it
+/// get an error.
 pub fn unmount_path(path: &Path, clock: &dyn Clock) -> Result<Unmounted, MountError> {
     let path = table::resolve(path)?;
     match table::top(&path)? {
-        Some(entry) if entry.is_ours() => unmount_if(&path, |other| other.id == entry.id, clock),
+        Some(entry) if entry.is_ours() => {
+            if pulse::of(&path, clock)? == Pulse::Silent {
+                // Whoever waits for it would go on waiting after it went out of sight.
+                guard::abort(&path, entry.id).map_err(MountError::io("abort", &path))?;
+            }
+            unmount_if(&path, |other| other.id == entry.id, clock)
+        }
         Some(entry) => Err(MountError::NotOurs { path, source_name: entry.source }),
         None => Err(MountError::NotMounted { path }),
     }
@@ -308,7 +318,7 @@ fn begin(mountpoint: &Path, fuse: Fuse, options: &MountOptions) -> Result<Sessio
 }
 
 /// Whatever has to be out of the way, or else must not be mounted over.
-fn make_way(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError> {
+fn make_way(mountpoint: &Path, options: &MountOptions, clock: &dyn Clock) -> Result<(), MountError> {
     for dir in &options.keep_clear {
         let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
         if dir.starts_with(mountpoint) || mountpoint.starts_with(&dir) {
@@ -316,7 +326,7 @@ fn make_way(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError>
         }
     }
     if let Some(entry) = table::top(mountpoint)? {
-        replace_dead(mountpoint, &entry)?;
+        replace_dead(mountpoint, &entry, clock)?;
     }
     let metadata = fs::metadata(mountpoint).map_err(MountError::io("look at", mountpoint))?;
     if !metadata.is_dir() {
@@ -329,19 +339,18 @@ fn make_way(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError>
     Ok(())
 }
 
-/// A mount of ours whose process is gone gives way; one that lives does not.
-fn replace_dead(mountpoint: &Path, entry: &table::Entry) -> Result<(), MountError> {
+/// A mount of ours whose process is gone gives way; one that lives, or may live, does not.
+fn replace_dead(mountpoint: &Path, entry: &table::Entry, clock: &dyn Clock) -> Result<(), MountError> {
     let path = mountpoint.to_path_buf();
-    // Not `stat`, which the kernel may still answer for the dead from what it keeps.
-    let dead = rustix::fs::statfs(mountpoint).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN);
-    match (entry.is_ours(), dead) {
-        (true, true) => {
+    match (pulse::of(mountpoint, clock)?, entry.is_ours()) {
+        (Pulse::Dead, true) => {
             tracing::info!(path = %path.display(), "replacing a mount whose process has died");
             device::unmount(mountpoint, true).map_err(|e| MountError::io("unmount", &path)(e.into()))
         }
-        (true, false) => Err(MountError::AlreadyMounted { path }),
-        (false, true) => Err(MountError::DeadForeign { path, source_name: entry.source.clone() }),
-        (false, false) => Ok(()),
+        (Pulse::Dead, false) => Err(MountError::DeadForeign { path, source_name: entry.source.clone() }),
+        (Pulse::Silent, _) => Err(MountError::Silent { path, source_name: entry.source.clone() }),
+        (Pulse::Alive, true) => Err(MountError::AlreadyMounted { path }),
+        (Pulse::Alive, false) => Ok(()),
     }
 }
 
@@ -365,4 +374,34 @@ fn unmount_if(
     }
     device::unmount(path, true).map_err(|e| MountError::io("unmount", path)(e.into()))?;
     Ok(Unmounted::Detached)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stdout)]
+    use holdfast_store::clock::{ManualClock, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_mount_that_does_not_answer_holds_nobody_up_and_is_ended_by_force() {
+        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+            println!("SKIPPED: needs root and /dev/fuse");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (path, options) = (dir.path(), MountOptions::new(dir.path(), "silent"));
+        // Nobody reads from it.
+        let device = device::open(path, &options).unwrap();
+        let (place, clock) = (path.to_path_buf(), ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+        let reader = thread::spawn(move || fs::metadata(place.join("file")));
+        let refused = make_way(path, &options, &clock);
+        assert!(matches!(refused, Err(MountError::Silent { .. })), "{refused:?}");
+        assert!(!reader.is_finished());
+        assert_ne!(unmount_path(path, &clock).unwrap(), Unmounted::AlreadyGone);
+        assert!(reader.join().unwrap().is_err());
+        assert_eq!(table::top(path).unwrap(), None);
+        make_way(path, &options, &clock).unwrap();
+        drop(device);
+    }
 }

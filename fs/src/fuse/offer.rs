@@ -9,7 +9,9 @@
 //!   requests; with some of it the first read in a new directory is enough, and with more that it was listed.
 //! - Who jumps about in a file (a database, a disk image) is given the rest of what had to be decoded for him anyway.
 //!
-//! Who reads is not told apart: one walk earns trust, and one that only lists spends it, whosever they are.
+//! Readers are told apart by the thread that the kernel names in each request, its read-ahead included: each earns and spends trust of its own. A walk
+//! belongs to who began it, and whoever comes where it is takes it further: the threads of one program that share a directory, or
+//! programs that are called for one file each. In a file, a read near the end of one of the last few streams goes on with that one.
 //!
 //! Only what lies on this machine is given, by a thread of its own: the kernel makes it wait while it asks for
 //! the same page itself, and no answer may wait for that.
@@ -34,6 +36,14 @@ const WAITING: usize = 64;
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const FILES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
+/// Readers who are trusted, at once.
+const READERS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// Streams in one file that are told apart: two programs, or the threads of one.
+const STREAMS: usize = 4;
+/// Where a stream ended that never began.
+const NOWHERE: u64 = u64::MAX;
+
 /// Files of one offer: twice as many each time, and so many bytes of them.
 const OFFER_FILES_MIN: usize = 8;
 const OFFER_FILES_MAX: usize = 64;
@@ -55,7 +65,7 @@ const TRUST_ENOUGH: u32 = 8;
 /// After two reads in order.
 const TRUST_BEGUN: u32 = 2;
 
-/// Reads that lie farther than this, in bytes, from where the last one ended are jumps. The kernel's own read-ahead may
+/// Reads that lie farther than this, in bytes, from where each of the last streams ended are jumps. The kernel's own read-ahead may
 /// ask for a few stretches out of order.
 const NEAR: u64 = 1 << 20;
 
@@ -71,9 +81,16 @@ pub struct Offers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offer {
     /// The files that come next in this directory.
-    Next { directory: u64 },
+    Next(Way),
     /// What was decoded with these bytes of a file.
     Beside { ino: u64, offset: u64, len: u64 },
+}
+
+/// A directory that is read, and the thread that began to: zero if the kernel does not know it here, as of a reader in another container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Way {
+    directory: u64,
+    reader: u32,
 }
 
 /// Somebody who reads the files of a directory in order.
@@ -103,21 +120,22 @@ enum Stage {
 /// Who reads what.
 #[derive(Debug)]
 struct Readers {
-    walks: LruCache<u64, Walk>,
-    ends: LruCache<u64, u64>,
-    trust: u32,
+    walks: LruCache<Way, Walk>,
+    trust: LruCache<u32, u32>,
+    /// Where the last streams in a file ended, the newest first.
+    ends: LruCache<u64, [u64; STREAMS]>,
 }
 
 impl Readers {
     fn new() -> Self {
-        Self { walks: LruCache::new(DIRECTORIES), ends: LruCache::new(FILES), trust: 0 }
+        let (walks, trust) = (LruCache::new(DIRECTORIES), LruCache::new(READERS));
+        Self { walks, trust, ends: LruCache::new(FILES) }
     }
 
-    /// A file was asked for from its beginning; whether an offer is to be made of what comes after it.
-    fn began(&mut self, directory: u64, ordinal: u64) -> bool {
-        let known = self.walks.get(&directory).copied();
-        let Some(mut walk) = known.filter(|walk| walk.goes_on_at(ordinal)) else {
-            return self.begin(directory, ordinal + 1);
+    /// A file was asked for from its beginning; the walk of which an offer is to be made, if any.
+    fn began(&mut self, by: Way, ordinal: u64) -> Option<Way> {
+        let Some((way, mut walk)) = self.walk_at(by, ordinal) else {
+            return self.begin(by, ordinal + 1).then_some(by);
         };
         walk.next = ordinal + 1;
         let (more, trust) = match walk.stage {
@@ -127,31 +145,51 @@ impl Readers {
             Stage::Done(Some(awaited)) if ordinal == awaited => (false, TRUST_MAX),
             Stage::Making | Stage::Done(_) => (false, 0),
         };
-        self.trust = self.trust.max(trust);
+        self.earn(by.reader, trust);
         if more {
             walk.stage = Stage::Making;
         }
-        self.walks.put(directory, walk);
-        more
+        self.walks.put(way, walk);
+        more.then_some(way)
+    }
+
+    /// The walk that a read of the file at this position goes on with: the reader's own, or else anybody's.
+    fn walk_at(&self, by: Way, ordinal: u64) -> Option<(Way, Walk)> {
+        let own = self.walks.peek(&by).filter(|walk| walk.stage == Stage::Making || walk.comes_to(ordinal));
+        let shared = |(way, walk): &(&Way, &Walk)| way.directory == by.directory && walk.comes_to(ordinal);
+        let found = own.map(|walk| (&by, walk)).or_else(|| self.walks.iter().find(shared));
+        found.map(|(way, walk)| (*way, *walk))
     }
 
     /// A directory was listed to its end; whether an offer is to be made of what is in it.
-    fn listed(&mut self, directory: u64) -> bool {
-        self.trust >= TRUST_ENOUGH && self.begin(directory, 0)
+    fn listed(&mut self, by: Way) -> bool {
+        self.trust(by.reader) >= TRUST_ENOUGH && self.begin(by, 0)
     }
 
-    fn begin(&mut self, directory: u64, next: u64) -> bool {
-        let trusted = self.trust > 0;
-        let files = if self.trust >= TRUST_ENOUGH { OFFER_FILES_MAX / 2 } else { OFFER_FILES_MIN };
-        let stage = if trusted { Stage::Making } else { Stage::New };
-        self.trust = self.trust.saturating_sub(1);
-        self.walks.put(directory, Walk { next, front: next, files, stage });
-        trusted
+    fn begin(&mut self, by: Way, next: u64) -> bool {
+        let trust = self.trust(by.reader);
+        let files = if trust >= TRUST_ENOUGH { OFFER_FILES_MAX / 2 } else { OFFER_FILES_MIN };
+        let stage = if trust > 0 { Stage::Making } else { Stage::New };
+        if let Some(trust) = self.trust.get_mut(&by.reader) {
+            *trust = trust.saturating_sub(1);
+        }
+        self.walks.put(by, Walk { next, front: next, files, stage });
+        trust > 0
+    }
+
+    fn trust(&self, reader: u32) -> u32 {
+        self.trust.peek(&reader).copied().unwrap_or(0)
+    }
+
+    fn earn(&mut self, reader: u32, trust: u32) {
+        if trust > self.trust(reader) {
+            self.trust.put(reader, trust);
+        }
     }
 
     /// An offer was made; whether the next one is to be made at once.
-    fn offered(&mut self, directory: u64, front: u64, stage: Stage) -> bool {
-        let Some(walk) = self.walks.get_mut(&directory) else { return false };
+    fn offered(&mut self, way: Way, front: u64, stage: Stage) -> bool {
+        let Some(walk) = self.walks.get_mut(&way) else { return false };
         let more = matches!(stage, Stage::Awaiting(awaited) if awaited < walk.next && walk.next <= front);
         walk.front = front;
         walk.files = (walk.files * 2).min(OFFER_FILES_MAX);
@@ -159,17 +197,24 @@ impl Readers {
         more
     }
 
-    /// Whether this read jumps about in its file.
+    /// Whether this read goes on with none of the streams in its file.
     fn jumped(&mut self, ino: u64, offset: u64, len: u64) -> bool {
-        let before = self.ends.put(ino, offset.saturating_add(len));
-        offset > 0 && before.is_none_or(|end| offset.abs_diff(end) > NEAR)
+        let ends = self.ends.get_or_insert_mut(ino, || [NOWHERE; STREAMS]);
+        let stream = ends.iter().position(|end| offset.abs_diff(*end) <= NEAR);
+        // The one that goes on, or else the oldest, becomes the newest.
+        let (passed, _) = ends.split_at_mut(stream.map_or(STREAMS, |at| at + 1));
+        passed.rotate_right(1);
+        if let Some(newest) = passed.first_mut() {
+            *newest = offset.saturating_add(len);
+        }
+        offset > 0 && stream.is_none()
     }
 }
 
 impl Walk {
     /// Whether a read of the file at this position may be the next one in order.
-    fn goes_on_at(&self, ordinal: u64) -> bool {
-        self.stage == Stage::Making || (ordinal >= self.next && ordinal <= self.front.saturating_add(GAP))
+    fn comes_to(&self, ordinal: u64) -> bool {
+        ordinal >= self.next && ordinal <= self.front.saturating_add(GAP)
     }
 }
 
@@ -192,19 +237,20 @@ impl Offers {
     }
 
     /// A read is about to be answered.
-    pub fn asked(&self, view: &View, ino: u64, offset: u64) {
+    pub fn asked(&self, view: &View, reader: u32, ino: u64, offset: u64) {
         if offset == 0
             && let Some((directory, ordinal)) = view.standing(ino)
-            && lock(&self.readers).began(directory, ordinal)
+            && let Some(way) = lock(&self.readers).began(Way { directory, reader }, ordinal)
         {
-            self.submit(Offer::Next { directory });
+            self.submit(Offer::Next(way));
         }
     }
 
     /// A listing was answered with its end.
-    pub fn listed(&self, directory: u64) {
-        if lock(&self.readers).listed(directory) {
-            self.submit(Offer::Next { directory });
+    pub fn listed(&self, reader: u32, directory: u64) {
+        let way = Way { directory, reader };
+        if lock(&self.readers).listed(way) {
+            self.submit(Offer::Next(way));
         }
     }
 
@@ -216,8 +262,8 @@ impl Offers {
     }
 
     fn submit(&self, offer: Offer) {
-        if let (Err(_), Offer::Next { directory }) = (self.queue.try_send(offer), offer) {
-            lock(&self.readers).walks.pop(&directory);
+        if let (Err(_), Offer::Next(way)) = (self.queue.try_send(offer), offer) {
+            lock(&self.readers).walks.pop(&way);
         }
     }
 }
@@ -232,8 +278,8 @@ struct Maker {
 impl Maker {
     fn make(&self, offer: Offer) {
         let made = guarded(|| match offer {
-            Offer::Next { directory } => {
-                while self.next(directory)? {}
+            Offer::Next(way) => {
+                while self.next(way)? {}
                 Ok(())
             }
             Offer::Beside { ino, offset, len } => {
@@ -244,21 +290,21 @@ impl Maker {
         });
         if let Err(error) = made {
             tracing::debug!(?offer, %error, "not offered");
-            if let Offer::Next { directory } = offer {
-                lock(&self.readers).walks.pop(&directory);
+            if let Offer::Next(way) = offer {
+                lock(&self.readers).walks.pop(&way);
             }
         }
     }
 
     /// Gives the next files of a directory; whether the reader is already where he should be given more.
-    fn next(&self, directory: u64) -> Result<bool, FsError> {
-        let Some(walk) = self.walk(directory) else { return Ok(false) };
+    fn next(&self, way: Way) -> Result<bool, FsError> {
+        let Some(walk) = self.walk(way) else { return Ok(false) };
         let from = walk.front.max(walk.next);
-        let chosen = self.choose(directory, from, walk.files)?;
-        let left_out = chosen.left_out(lock(&self.readers).trust);
+        let chosen = self.choose(way.directory, from, walk.files)?;
+        let left_out = chosen.left_out(lock(&self.readers).trust(way.reader));
         let mut front = chosen.front;
         for file in &chosen.files {
-            let passed = self.walk(directory).is_none_or(|walk| file.ordinal < walk.next);
+            let passed = self.walk(way).is_none_or(|walk| file.ordinal < walk.next);
             let (Some(ino), false) = (file.ino, passed || Some(file.ordinal) == left_out) else { continue };
             let Ok(bytes) = self.view.content_here(file) else {
                 // The reader will ask for it himself.
@@ -272,7 +318,7 @@ impl Maker {
             (false, Some(left_out)) => Stage::Awaiting(left_out.min(front)),
             (false, None) => Stage::Awaiting(front),
         };
-        Ok(lock(&self.readers).offered(directory, front, stage))
+        Ok(lock(&self.readers).offered(way, front, stage))
     }
 
     /// The files of the next offer.
@@ -300,8 +346,8 @@ impl Maker {
         Ok(chosen)
     }
 
-    fn walk(&self, directory: u64) -> Option<Walk> {
-        lock(&self.readers).walks.peek(&directory).copied()
+    fn walk(&self, way: Way) -> Option<Walk> {
+        lock(&self.readers).walks.peek(&way).copied()
     }
 
     fn give(&self, ino: u64, offset: u64, bytes: &[u8]) {

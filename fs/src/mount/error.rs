@@ -54,6 +54,17 @@ pub enum MountError {
         /// What the table of mounts says.
         source_name: String,
     },
+    /// A mount is there and nobody answers for it.
+    #[error(
+        "{} holds a mount of `{source_name}` that does not answer; `holdfast umount` ends one of ours by force",
+        path.display()
+    )]
+    Silent {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What the table of mounts says.
+        source_name: String,
+    },
     /// Not a mount of ours.
     #[error("what is mounted on {} is `{source_name}` and not recovery points", path.display())]
     NotOurs {

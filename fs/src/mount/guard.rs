@@ -36,7 +36,10 @@ pub fn start(program: &[OsString], mountpoint: &Path, id: u64) -> io::Result<Chi
 pub fn stand(mountpoint: &Path, id: u64, parent: u32) -> io::Result<()> {
     let mut died = SigSet::empty();
     died.add(PARENT_DIED);
-    died.thread_block()?;
+    let mut blocked = died;
+    // Whoever ends all processes of a service means the mount, with which this one ends.
+    blocked.extend([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    blocked.thread_block()?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::USR1))?;
     // An interrupt from a terminal is for its parent.
     let _ = nix::unistd::setsid();
@@ -48,7 +51,7 @@ pub fn stand(mountpoint: &Path, id: u64, parent: u32) -> io::Result<()> {
 }
 
 /// Ends the connection of a mount that is still there, and leaves the mount.
-fn abort(mountpoint: &Path, id: u64) -> io::Result<()> {
+pub fn abort(mountpoint: &Path, id: u64) -> io::Result<()> {
     let is_it = |entry: table::Entry| entry.id == id;
     if !table::top(mountpoint).map_err(io::Error::other)?.is_some_and(is_it) {
         return Ok(());
