@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,16 +10,10 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, wait_for};
+use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, drop_pages, noise, wait_for};
 
 const FILES: usize = 24;
 const LEN: usize = 200_000;
-
-fn noise(seed: &str, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
-    out
-}
 
 /// Takes a point of these files, each of its own content, as `name`.
 fn back_up(machine: &Machine, name: &str, files: impl Iterator<Item = usize>, options: &[&str]) -> String {
@@ -28,7 +21,7 @@ fn back_up(machine: &Machine, name: &str, files: impl Iterator<Item = usize>, op
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir(&dir).unwrap();
     for n in files {
-        std::fs::write(dir.join(format!("{n:02}")), noise(&format!("file {n}"), LEN)).unwrap();
+        std::fs::write(dir.join(format!("{n:02}")), noise(format!("file {n}"), LEN)).unwrap();
     }
     let point = machine.back_up(&dir, &[&["--as", name], options].concat());
     point["snapshot_id"].as_str().unwrap().to_owned()
@@ -47,8 +40,8 @@ fn read(point: &Path, n: usize) -> std::io::Result<()> {
 }
 
 fn read_open(file: &std::fs::File, n: usize) -> std::io::Result<()> {
-    rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed)?;
-    let (mut bytes, whole) = (vec![0; LEN], noise(&format!("file {n}"), LEN));
+    drop_pages(file)?;
+    let (mut bytes, whole) = (vec![0; LEN], noise(format!("file {n}"), LEN));
     for at in (0..LEN).step_by(50_000) {
         file.read_exact_at(&mut bytes[at..at + 50_000], at as u64)?;
     }

@@ -22,7 +22,7 @@ use holdfast_store::store::{Session, Store, StoreOptions};
 use holdfast_store::tree::page::{InnerItem, Page};
 use holdfast_store::tree::{ChunkSink, Content, Extent, Node, NodeKind, Subtree, Xattr};
 
-use crate::testkit::{Machine, Ran, can_mount, wait_for};
+use crate::testkit::{Machine, Ran, can_mount, figure, wait_for};
 use crate::trouble::{SmallStore, command};
 
 /// What stands in a page where something else is put afterwards.
@@ -202,9 +202,7 @@ fn forged() -> (Machine, SmallStore, String) {
 
 /// Peak memory of a process, in KiB.
 fn peak(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    figure(pid, "status", "VmHWM:")
 }
 
 /// Runs a shell command in a directory, which must end in time.

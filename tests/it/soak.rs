@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,11 +14,13 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use holdfast_store::tree::testing::TestRandom;
-use holdfast_store::vault::testing::{Azurite, HttpFault, Verb};
+use holdfast_store::vault::testing::{HttpFault, Verb};
 use nix::errno::Errno;
 
 use crate::cloud::{Cloud, Way};
-use crate::testkit::{Machine, Mounted, PASSPHRASE, Ran, can_mount};
+use crate::testkit::{
+    Machine, Mounted, PASSPHRASE, Ran, can_mount, descriptors, drop_pages, figure, noise, number,
+};
 
 /// Seconds without a wish. Readers then pause between two reads, for other tests run beside them.
 const SECONDS: u64 = 45;
@@ -33,18 +34,11 @@ const FILES: u64 = 30;
 /// Samples of the mount's size are so far apart.
 const SAMPLE: Duration = Duration::from_millis(500);
 
-fn online(machine: &Machine, args: &[&str]) -> Command {
-    let mut command = machine.command(args);
-    command.env("AZURE_STORAGE_KEY", Azurite::KEY);
-    command
-}
-
 /// A file says in its first line what it holds, so that any version of it can be checked.
 fn content(name: &str, version: u64) -> Vec<u8> {
     let title = format!("{name} {version}\n");
     let len = 4000 + blake3::hash(title.as_bytes()).as_bytes()[0] as usize * 3000;
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new_derive_key(&title).finalize_xof().fill(&mut bytes);
+    let mut bytes = noise(&title, len);
     bytes[..title.len()].copy_from_slice(title.as_bytes());
     bytes
 }
@@ -70,7 +64,7 @@ fn back_up(machine: &Machine, source: &str, version: u64, changed: &[u64], optio
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content(&format!("{source}/{}", name_of(*n)), version)).unwrap();
     }
-    let mut command = online(machine, &["backup", "--as", source]);
+    let mut command = machine.online(["backup", "--as", source]);
     Ran::of(command.args(options).arg(&dir))
 }
 
@@ -112,18 +106,14 @@ struct Bed<'a> {
 /// One way to read a file; the bytes it saw and where they begin.
 type HowToRead = fn(&Path, &mut TestRandom) -> std::io::Result<(u64, Vec<u8>)>;
 
-fn drop_pages(file: &std::fs::File) {
-    let _ = rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed);
-}
-
 fn sequential(path: &Path, _: &mut TestRandom) -> std::io::Result<(u64, Vec<u8>)> {
-    drop_pages(&std::fs::File::open(path)?);
+    drop_pages(&std::fs::File::open(path)?)?;
     Ok((0, std::fs::read(path)?))
 }
 
 fn random(path: &Path, random: &mut TestRandom) -> std::io::Result<(u64, Vec<u8>)> {
     let file = std::fs::File::open(path)?;
-    drop_pages(&file);
+    drop_pages(&file)?;
     // Not at the beginning: what begins there must be whole.
     let at = 1 + random.below(file.metadata()?.len() - 1);
     let mut bytes = vec![0; 4096];
@@ -272,8 +262,8 @@ fn churn(machine: &Machine, seed: u64, until: Instant) -> (u64, u64) {
         points += u64::from(back_up(machine, "churn", version, &changed, &[]).code() == 0);
         if chance.below(3) == 0 {
             let forget = ["forget", "--source", "churn", "--keep-last", "3", "--yes"];
-            assert!([0, 1].contains(&Ran::of(&mut online(machine, &forget)).code()));
-            prunes += u64::from(Ran::of(&mut online(machine, &["prune"])).code() == 0);
+            assert!([0, 1].contains(&Ran::of(&mut machine.online(forget)).code()));
+            prunes += u64::from(Ran::of(&mut machine.online(["prune"])).code() == 0);
         }
         std::thread::sleep(Duration::from_millis(300));
     }
@@ -282,13 +272,8 @@ fn churn(machine: &Machine, seed: u64, until: Instant) -> (u64, u64) {
 
 /// Memory in KiB, threads, descriptors.
 fn size_of(pid: i32) -> [u64; 3] {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    [number("VmRSS:"), number("Threads:"), descriptors as u64]
+    let of = |name| figure(pid, "status", name);
+    [of("VmRSS:"), of("Threads:"), descriptors(pid) as u64]
 }
 
 /// The most of each size in some samples.
@@ -300,10 +285,10 @@ fn most(samples: &[[u64; 3]]) -> [u64; 3] {
 fn two_tiers(url: &str) -> Machine {
     let first = Machine::with_store();
     let all: Vec<u64> = (0..FILES).collect();
-    Ran::of(&mut online(&first, &["vault", "add", url])).expect_code(0);
+    Ran::of(&mut first.online(["vault", "add", url])).expect_code(0);
     back_up(&first, "far", 1, &all, &["--online"]).expect_code(0);
     let machine = Machine::recovering();
-    let mut command = online(&machine, &["recover", "--machine-key", url]);
+    let mut command = machine.online(["recover", "--machine-key", url]);
     Ran::of(command.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     for source in ["near", "churn"] {
         back_up(&machine, source, 1, &all, &[]).expect_code(0);
@@ -316,10 +301,6 @@ fn tell(what: &str) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-fn number(name: &str, usual: u64) -> u64 {
-    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
-}
-
 #[test]
 fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     let test = "a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does";
@@ -329,7 +310,7 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     let machine = two_tiers(&cloud.url());
     // A cache that holds half of it, so that the vault is asked again and again.
     let options = ["--read-timeout", &BOUND.to_string(), "--cache-size", "6M"];
-    let mount = machine.mount_with("recovery", &options, &[("AZURE_STORAGE_KEY", Azurite::KEY)]);
+    let mount = machine.mount_online("recovery", &options);
     let weather = Weather { trouble: Mutex::new((false, Instant::now())), over: AtomicBool::new(false) };
     let bed = Bed {
         root: mount.path(),
@@ -352,7 +333,7 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     // 64 packs in staging are kept open, and some connections.
     assert!(second[2] <= first[2].max(112) + 16, "descriptors grow");
     mount.umount();
-    Ran::of(&mut online(&machine, &["check"])).expect_code(0);
+    Ran::of(&mut machine.online(["check"])).expect_code(0);
 }
 
 type Samples = Vec<[u64; 3]>;
