@@ -1,0 +1,97 @@
+//! What the kernel keeps, and is given before anybody asks.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use holdfast_fs::Unmounted;
+use holdfast_fs::testing::Part;
+use holdfast_store::clock::{Clock, SystemClock};
+
+use crate::{Bed, bed, eventually, shell};
+
+#[test]
+fn a_second_walk_asks_nothing() {
+    let Some(bed) = bed(|r| {
+        let files =
+            |n: usize| (0..n).map(|n| r.file(&format!("f{n}"), &[Part::Data(vec![1; 5000])])).collect();
+        vec![r.directory("a", files(300)), r.directory("b", vec![r.directory("c", files(50))])]
+    }) else {
+        return;
+    };
+    let script = "find . -type f | sort | xargs cat | wc -c; ls -lR | wc -l; stat none 2>&1; cat a/none 2>&1";
+    let (_, first) = shell(script, &bed.at(""));
+    assert!(first.starts_with("1750000"), "{first}");
+    let asked = bed.recovery.asks();
+    // One read of each file, some listings, and the attributes that `ls -l` asks for.
+    assert!(asked < 350 * 4, "{asked}");
+    let script =
+        "find . -type f | sort | xargs cat | wc -c; find . -ls | wc -l; stat none 2>&1; cat a/none 2>&1";
+    assert!(shell(script, &bed.at("")).1.starts_with("1750000"));
+    assert_eq!(bed.recovery.asks(), asked);
+}
+
+/// Waits for what the kernel is given unasked, which no answer tells of.
+fn given(bed: &Bed, contents: u64) {
+    eventually("contents that nobody asked for", || bed.recovery.looked_ahead() == contents);
+    SystemClock.pause(Duration::from_millis(100));
+}
+
+#[test]
+fn who_reads_a_directory_in_order_is_given_what_comes_next() {
+    let bytes = |n: usize| vec![n as u8; 1 + n * 977 % 9000];
+    let name = |n: usize| format!("d/{n:03}");
+    let Some(mut bed) = bed(|r| {
+        let files = (0..40).map(|n| r.file(&format!("{n:03}"), &[Part::Data(bytes(n))]));
+        vec![r.directory("d", files.collect())]
+    }) else {
+        return;
+    };
+    let read = |n: usize| assert_eq!(fs::read(bed.at(&name(n))).unwrap(), bytes(n), "{n}");
+    fs::read_dir(bed.at("d")).unwrap().for_each(|entry| drop(entry.unwrap()));
+    read(0);
+    read(1);
+    given(&bed, 7);
+    assert_eq!(bed.recovery.attempts(), 2);
+    (2..6).for_each(read);
+    assert_eq!(bed.recovery.attempts(), 2, "the kernel has them");
+    read(6);
+    given(&bed, 7 + 15);
+    (7..19).for_each(read);
+    given(&bed, 7 + 15 + 14);
+    (19..40).for_each(read);
+    // Four, unless somebody empties this machine's caches meanwhile.
+    let asked = bed.recovery.attempts();
+    assert!(asked <= 10, "{asked} requests for 40 files");
+    assert_eq!(bed.unmount(), Unmounted::Cleanly);
+}
+
+#[test]
+fn who_jumps_about_in_a_file_is_given_what_was_decoded_for_him() {
+    const CHUNK: usize = 70_001;
+    let bytes: Vec<u8> = (0..40 * CHUNK).map(|n| (n / 7) as u8).collect();
+    let Some(mut bed) = bed(|r| {
+        let parts: Vec<_> = bytes.chunks(CHUNK).map(|part| Part::Data(part.to_vec())).collect();
+        vec![r.file("image", &parts)]
+    }) else {
+        return;
+    };
+    let image = File::open(bed.at("image")).unwrap();
+    nix::fcntl::posix_fadvise(&image, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
+    let read = |at: usize, len: usize| {
+        let mut found = vec![0; len];
+        image.read_exact_at(&mut found, at as u64).unwrap();
+        assert!(found == bytes[at..at + len], "{at}");
+    };
+    let chunk = |n: usize| (n * CHUNK).next_multiple_of(4096)..(n + 1) * CHUNK / 4096 * 4096;
+    let before = bed.recovery.attempts();
+    read(chunk(30).start + 8192, 100);
+    eventually("the rest of the chunk", || bed.recovery.attempts() == before + 3);
+    SystemClock.pause(Duration::from_millis(100));
+    read(chunk(30).start, chunk(30).len());
+    assert_eq!(bed.recovery.attempts(), before + 3, "nothing is asked for twice");
+    read(39 * CHUNK, CHUNK);
+    read(0, bytes.len());
+    drop(image);
+    assert_eq!(bed.unmount(), Unmounted::Cleanly);
+}
