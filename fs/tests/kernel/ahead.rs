@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
 use holdfast_fs::Unmounted;
 use holdfast_fs::testing::Part;
-use holdfast_store::clock::{Clock, SystemClock};
 
-use crate::{Bed, bed, eventually, shell};
+use crate::{bed, eventually, shell};
 
 #[test]
 fn a_second_walk_asks_nothing() {
@@ -31,10 +31,10 @@ fn a_second_walk_asks_nothing() {
     assert_eq!(bed.recovery.asks(), asked);
 }
 
-/// Waits for what the kernel is given unasked, which no answer tells of.
-fn given(bed: &Bed, contents: u64) {
-    eventually("contents that nobody asked for", || bed.recovery.looked_ahead() == contents);
-    SystemClock.pause(Duration::from_millis(100));
+/// How much of a file the kernel has, in pages.
+fn pages(path: &Path) -> usize {
+    let output = Command::new("fincore").args(["-n", "-o", "PAGES"]).arg(path).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
 }
 
 #[test]
@@ -48,17 +48,23 @@ fn who_reads_a_directory_in_order_is_given_what_comes_next() {
         return;
     };
     let read = |n: usize| assert_eq!(fs::read(bed.at(&name(n))).unwrap(), bytes(n), "{n}");
+    // What is given unasked no answer tells of: the kernel is asked whether it has the last file of it.
+    let given = |contents: u64, last: usize| {
+        eventually("contents that nobody asked for", || bed.recovery.looked_ahead() == contents);
+        let whole = bytes(last).len().div_ceil(4096);
+        eventually("the last of them", || pages(&bed.at(&name(last))) == whole);
+    };
     fs::read_dir(bed.at("d")).unwrap().for_each(|entry| drop(entry.unwrap()));
     read(0);
     read(1);
-    given(&bed, 7);
+    given(7, 8);
     assert_eq!(bed.recovery.attempts(), 2);
     (2..6).for_each(read);
     assert_eq!(bed.recovery.attempts(), 2, "the kernel has them");
     read(6);
-    given(&bed, 7 + 15);
+    given(7 + 15, 8 + 15);
     (7..19).for_each(read);
-    given(&bed, 7 + 15 + 14);
+    given(7 + 15 + 14, 8 + 15 + 14);
     (19..40).for_each(read);
     // Four, unless somebody empties this machine's caches meanwhile.
     let asked = bed.recovery.attempts();
@@ -87,7 +93,7 @@ fn who_jumps_about_in_a_file_is_given_what_was_decoded_for_him() {
     let before = bed.recovery.attempts();
     read(chunk(30).start + 8192, 100);
     eventually("the rest of the chunk", || bed.recovery.attempts() == before + 3);
-    SystemClock.pause(Duration::from_millis(100));
+    eventually("its pages", || pages(&bed.at("image")) == chunk(30).len() / 4096);
     read(chunk(30).start, chunk(30).len());
     assert_eq!(bed.recovery.attempts(), before + 3, "nothing is asked for twice");
     read(39 * CHUNK, CHUNK);
