@@ -43,7 +43,7 @@ fn latest_id(machine: &Machine) -> String {
 }
 
 /// Files of packs below a store or vault, with their lengths, the longest first.
-fn packs(dir: &Path) -> Vec<(u64, PathBuf)> {
+pub fn packs(dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut found = Vec::new();
     for folder in dir.join("pack").read_dir().unwrap() {
         for pack in folder.unwrap().path().read_dir().unwrap() {
@@ -56,7 +56,8 @@ fn packs(dir: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-fn flip(path: &Path, at: u64) {
+/// Changes a bit in a byte.
+pub fn flip(path: &Path, at: u64) {
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
