@@ -227,7 +227,7 @@ fn failure_as_json(failure: &Failure) -> String {
 }
 
 /// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`. What `serves` reads
-/// of programs has no other way to say why one failed, so its warnings are shown.
+/// of programs has no other way to say why one failed, so its warnings are shown. Colours are for terminals, and not for the files of logs.
 pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) {
     use tracing_subscriber::EnvFilter;
     let by_verbosity = match verbose {
@@ -238,7 +238,8 @@ pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) {
     };
     let filter = EnvFilter::new(filter.unwrap_or_else(|| by_verbosity.to_owned()));
     // Fails only if a subscriber is set already, as in tests.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal());
+    let _ = log.with_writer(io::stderr).try_init();
 }
 
 #[cfg(test)]

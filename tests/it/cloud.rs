@@ -90,6 +90,23 @@ impl Gate {
         self.set(if shut { Way::Shut } else { Way::Open });
     }
 
+    /// Whether a process has a connection to here.
+    pub fn has(&self, pid: u32) -> bool {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+        let port = format!(":{:04X}", self.port);
+        let of_port =
+            |line: &&str| line.split_whitespace().nth(2).is_some_and(|remote| remote.ends_with(&port));
+        let sockets: Vec<_> = table
+            .lines()
+            .filter(of_port)
+            .filter_map(|line| Some(format!("socket:[{}]", line.split_whitespace().nth(9)?)))
+            .collect();
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        descriptors
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok()?.into_os_string().into_string().ok())
+            .any(|target| sockets.contains(&target))
+    }
+
     /// Bytes that came back so far.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::SeqCst)

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,16 +10,10 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, wait_for};
+use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, drop_pages, noise, wait_for};
 
 const FILES: usize = 24;
 const LEN: usize = 200_000;
-
-fn noise(seed: &str, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
-    out
-}
 
 /// Takes a point of these files, each of its own content, as `name`.
 fn back_up(machine: &Machine, name: &str, files: impl Iterator<Item = usize>, options: &[&str]) -> String {
@@ -28,7 +21,7 @@ fn back_up(machine: &Machine, name: &str, files: impl Iterator<Item = usize>, op
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir(&dir).unwrap();
     for n in files {
-        std::fs::write(dir.join(format!("{n:02}")), noise(&format!("file {n}"), LEN)).unwrap();
+        std::fs::write(dir.join(format!("{n:02}")), noise(format!("file {n}"), LEN)).unwrap();
     }
     let point = machine.back_up(&dir, &[&["--as", name], options].concat());
     point["snapshot_id"].as_str().unwrap().to_owned()
@@ -40,6 +33,23 @@ fn expire(machine: &Machine, id: &str) -> serde_json::Value {
     machine.run(["prune", "--json"]).expect_code(0).json()
 }
 
+/// Fails unless a run freed something, and did this to packs.
+#[track_caller]
+fn assert_freed(pruned: &serde_json::Value, packs: &str) {
+    for figure in ["bytes_freed", packs] {
+        assert!(pruned[figure].as_u64().unwrap() > 0, "{figure} of {pruned}");
+    }
+}
+
+/// Raises a flag when dropped: readers end also when what they read beside has failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// One read of a file, past what the kernel keeps of it: right bytes, or the error.
 fn read(point: &Path, n: usize) -> std::io::Result<()> {
     let file = std::fs::File::open(point.join(format!("{n:02}")))?;
@@ -47,8 +57,8 @@ fn read(point: &Path, n: usize) -> std::io::Result<()> {
 }
 
 fn read_open(file: &std::fs::File, n: usize) -> std::io::Result<()> {
-    rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed)?;
-    let (mut bytes, whole) = (vec![0; LEN], noise(&format!("file {n}"), LEN));
+    drop_pages(file)?;
+    let (mut bytes, whole) = (vec![0; LEN], noise(format!("file {n}"), LEN));
     for at in (0..LEN).step_by(50_000) {
         file.read_exact_at(&mut bytes[at..at + 50_000], at as u64)?;
     }
@@ -67,6 +77,7 @@ fn numbers(point: &Path) -> BTreeMap<u64, PathBuf> {
 fn meanwhile(point: &Path, files: &[usize], work: impl FnOnce()) -> Result<u64, std::io::Error> {
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let stopper = Stop(&stop);
         let reader = scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 files.iter().try_for_each(|n| read(point, *n))?;
@@ -80,15 +91,15 @@ fn meanwhile(point: &Path, files: &[usize], work: impl FnOnce()) -> Result<u64, 
         wait_for("the reader after it", 20, || {
             rounds.load(Ordering::SeqCst) > so_far + 1 || reader.is_finished()
         });
-        stop.store(true, Ordering::SeqCst);
+        drop(stopper);
         reader.join().unwrap()
     })?;
     Ok(rounds.into_inner())
 }
 
 /// The point `gone` expires while it is read, and `stays`, which has every fourth of its files, is read on. Both lie in one store
-/// that `machine` mounts.
-fn expire_under_readers(machine: &Machine, gone: &str, stays: &str) {
+/// that `machine` mounts, and `packs` is what is done to its packs.
+fn expire_under_readers(machine: &Machine, gone: &str, stays: &str, packs: &str) {
     let mount = machine.mount("recovery", &[]);
     let (gone_at, stays_at) = (mount.point(gone), mount.point(stays));
     let some: Vec<usize> = (0..FILES).step_by(4).collect();
@@ -108,10 +119,11 @@ fn expire_under_readers(machine: &Machine, gone: &str, stays: &str) {
     };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopper = Stop(&stop);
         let victim = scope.spawn(|| read_gone(&stop));
         let rounds = meanwhile(&stays_at, &some, || {
             let pruned = expire(machine, gone);
-            assert!(pruned["bytes_freed"].as_u64().unwrap() > 0, "{pruned}");
+            assert_freed(&pruned, packs);
             wait_for("the end of the point's name", 5, || gone_at.metadata().is_err());
         });
         assert!(rounds.unwrap() > 1, "the other point is read without any error");
@@ -119,7 +131,7 @@ fn expire_under_readers(machine: &Machine, gone: &str, stays: &str) {
         let error = victim.join().unwrap().unwrap();
         let errno = error.raw_os_error().map(Errno::from_raw);
         assert!(matches!(errno, Some(Errno::ENOENT | Errno::EIO | Errno::ESTALE)), "{error}");
-        stop.store(true, Ordering::SeqCst);
+        drop(stopper);
     });
     // No listing has it, neither by its id nor among its source's.
     let listed = |dir: PathBuf| dir.read_dir().unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
@@ -150,7 +162,7 @@ fn a_local_point_expires_under_its_readers_and_its_packs_move_under_those_of_ano
     let machine = Machine::with_store();
     let gone = back_up(&machine, "gone", 0..FILES, &[]);
     let stays = back_up(&machine, "stays", (0..FILES).step_by(4), &[]);
-    expire_under_readers(&machine, &gone, &stays);
+    expire_under_readers(&machine, &gone, &stays, "packs_rewritten");
     machine.run(["check", "--read-data"]).expect_code(0);
 }
 
@@ -167,7 +179,7 @@ fn a_point_of_a_vault_expires_under_its_readers() {
     let stranger = Machine::recovering();
     let mut command = stranger.command(["recover", "--machine-key"]);
     Ran::of(command.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
-    expire_under_readers(&stranger, &gone, &stays);
+    expire_under_readers(&stranger, &gone, &stays, "packs_removed");
     stranger.run(["check", "--read-data"]).expect_code(0);
 }
 
@@ -177,17 +189,15 @@ fn packs_are_written_anew_many_times_under_a_reader_who_notices_nothing() {
         return;
     }
     let machine = Machine::with_store();
-    let first = back_up(&machine, "gone", 0..FILES, &[]);
-    let stays = back_up(&machine, "stays", (0..FILES).step_by(6), &[]);
+    // Each has a third of the one before: a pack of one of them is thin without that.
+    let parts = |step: usize| (0..FILES).step_by(step);
+    let [first, second, third, stays] =
+        [1, 3, 9, 24].map(|step| back_up(&machine, &format!("every-{step}"), parts(step), &[]));
     let mount = machine.mount("recovery", &[]);
-    let some: Vec<usize> = (0..FILES).step_by(6).collect();
     let begin = Instant::now();
-    let rounds = meanwhile(&mount.point(&stays), &some, || {
-        expire(&machine, &first);
-        for round in 0..3 {
-            // What is new shares a pack with nothing, and what is old moves again once it shares one.
-            let other = back_up(&machine, "gone", FILES..FILES + 8 + round, &[]);
-            expire(&machine, &other);
+    let rounds = meanwhile(&mount.point(&stays), &[0], || {
+        for gone in [first, second, third] {
+            assert_freed(&expire(&machine, &gone), "packs_rewritten");
         }
     });
     assert!(rounds.unwrap() > 2, "in {:?}", begin.elapsed());

@@ -148,9 +148,8 @@ fn why_a_read_in_a_mount_failed_is_in_its_log() {
     assert!(mount.point(&id).join("file").exists());
     std::fs::rename(machine.store().join("pack"), machine.path("away")).unwrap();
     assert!(std::fs::read(mount.point(&id).join("file")).is_err());
-    let logs = machine.root().join("cache").read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let log = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
-    let text: String = log.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let text = machine.log();
+    assert!(!text.contains('\x1b'), "colours in a file: {text:?}");
     assert!(text.contains("a request was answered with an I/O error"), "{text:?}");
     assert!(text.contains("pack/"), "the cause is not there: {text:?}");
 }

@@ -20,6 +20,7 @@ mod messages;
 mod mount;
 mod nasty;
 mod outage;
+mod rough;
 mod roundtrip;
 mod size;
 mod soak;

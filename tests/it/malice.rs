@@ -21,8 +21,9 @@ use holdfast_store::seal::{ChunkType, Compression};
 use holdfast_store::store::{Session, Store, StoreOptions};
 use holdfast_store::tree::page::{InnerItem, Page};
 use holdfast_store::tree::{ChunkSink, Content, Extent, Node, NodeKind, Subtree, Xattr};
+use nix::errno::Errno;
 
-use crate::testkit::{Machine, Ran, can_mount, wait_for};
+use crate::testkit::{Machine, Ran, can_mount, figure, wait_for};
 use crate::trouble::{SmallStore, command};
 
 /// What stands in a page where something else is put afterwards.
@@ -202,9 +203,7 @@ fn forged() -> (Machine, SmallStore, String) {
 
 /// Peak memory of a process, in KiB.
 fn peak(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    figure(pid, "status", "VmHWM:")
 }
 
 /// Runs a shell command in a directory, which must end in time.
@@ -232,7 +231,8 @@ fn a_mount_of_a_forged_store_refuses_what_is_forged_and_shows_the_rest() {
     let pid = serve.id().cast_signed();
     let at = place.join("by-id").join(&id);
     wait_for("the mount", 20, || at.is_dir());
-    let (_, tree) = shell("find by-group by-time -maxdepth 2", &place);
+    let (ok, tree) = shell("find by-group by-time -maxdepth 2", &place);
+    assert!(ok && tree.lines().count() == 6 && tree.contains("by-group/-.-../-GMT-"), "{tree}");
     assert!(tree.lines().all(|line| !line.contains("/../") && line.len() < 600), "{tree}");
     // What is forged is an error, and is named.
     let entries: Vec<_> = at.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -242,15 +242,36 @@ fn a_mount_of_a_forged_store_refuses_what_is_forged_and_shows_the_rest() {
         let begin = Instant::now();
         let listed = at.join(name).read_dir().and_then(|dir| dir.collect::<Result<Vec<_>, _>>());
         let error = listed.expect_err(&format!("{} was listed", name.display()));
-        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EIO as i32), "{}", name.display());
+        assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32), "{}", name.display());
         assert!(begin.elapsed() < BOUND);
     }
     // What is only strange is bounded.
     let sizes = at.join("sizes");
-    let (_, listed) = shell("ls -l; stat *; du -s .; getfattr -d -m- *; cat many-attributes", &sizes);
-    assert!(listed.contains("endless") && listed.contains("sparse"), "{listed}");
+    let (_, listed) = shell("stat -c '%n %s %h %U' * 2> /dev/null", &sizes);
+    assert_eq!(
+        listed.lines().collect::<Vec<_>>(),
+        [
+            "endless 288230376151711744 1 root",
+            "heavy-attribute 0 1 root",
+            "many-attributes 0 1 root",
+            "numbers 0 4294967295 nobody",
+            "sparse 4611686018427387904 1 root",
+        ]
+    );
+    shell("du -s .", &sizes);
+    let (_, heavy) = shell("getfattr --only-values -n user.heavy heavy-attribute | wc -c", &sizes);
+    assert_eq!(heavy, "65536\n");
+    for name in ["half", "most"] {
+        let error = sizes.join(name).metadata().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32), "{name} is longer than files can be");
+    }
+    let listed = rustix::fs::listxattr(sizes.join("many-attributes"), &mut [0u8; 1 << 16][..]);
+    assert_eq!(listed, Err(rustix::io::Errno::TOOBIG));
+    // All of its bytes are here, but a list without end is not looked through.
+    let begin = Instant::now();
     let (ok, tier) = shell("getfattr --only-values -n user.holdfast.tier endless", &sizes);
-    assert!(!ok || ["memory", "staging"].contains(&tier.as_str()), "{tier}");
+    assert!(ok && ["memory", "staging"].contains(&tier.as_str()), "{tier}");
+    assert!(begin.elapsed() < BOUND);
     for (name, offset) in
         [("endless", 1 << 40), ("endless", (1 << 45) + 12_345), ("sparse", (1 << 62) - 1000)]
     {
@@ -260,11 +281,13 @@ fn a_mount_of_a_forged_store_refuses_what_is_forged_and_shows_the_rest() {
         read.unwrap_or_else(|error| panic!("{name}: {error}\n{}", std::fs::read_to_string(&log).unwrap()));
         assert!(bytes.iter().all(|byte| *byte == b'A'), "{name}");
     }
-    shell("head -c 1000000 half most sparse endless | wc -c", &sizes);
-    let seek =
-        "import os; f = os.open('endless', 0); os.lseek(f, 0, os.SEEK_HOLE); os.lseek(f, 5, os.SEEK_DATA)";
-    shell(&format!("python3 -c \"{seek}\""), &sizes);
-    shell("find . -maxdepth 60 | tail -1; cd deep/d/d/d/d && ls", &at);
+    let (_, read) = shell("head -q -c 1000000 half most sparse endless 2> /dev/null | wc -c", &sizes);
+    assert_eq!(read, "2000000\n", "of the two that can be");
+    let seek = "import os; f = os.open('endless', 0); print(os.lseek(f, 0, os.SEEK_HOLE), os.lseek(f, 5, os.SEEK_DATA))";
+    assert_eq!(shell(&format!("python3 -c \"{seek}\""), &sizes).1, "288230376151711744 5\n");
+    let (_, depth) = shell("find deep -maxdepth 60 | wc -l", &at);
+    assert_eq!(depth, "61\n");
+    assert_eq!(shell("cd deep/d/d/d/d && ls", &at), (true, "d\n".to_owned()));
     // What is sound reads on, the process lives, and took little.
     let sound = std::fs::read(at.join("sound")).unwrap();
     assert!(sound.len() == 3 << 16 && sound.iter().all(|byte| *byte == b'A'));
@@ -292,16 +315,17 @@ fn verbs_that_meet_a_forged_store_end_with_an_error_and_write_nothing_elsewhere(
     let target = machine.path("target");
     let restore =
         ["restore", &id, "--target", target.to_str().unwrap(), "--exclude", "sizes", "--exclude", "deep"];
-    let table: [&[&str]; 7] = [
-        &["check"],
-        &["ls", &id],
-        &["find", "sound"],
-        &["stats"],
-        &["snapshots", "--json"],
-        &["prune"],
-        &restore,
+    let damaged = "is damaged";
+    let table: [(&[&str], i32, &str); 7] = [
+        (&["check"], 1, damaged),
+        (&["ls", &id], 1, damaged),
+        (&["find", "sound"], 1, damaged),
+        (&["stats"], 0, ""),
+        (&["snapshots", "--json"], 0, ""),
+        (&["prune"], 1, damaged),
+        (&restore, 3, damaged),
     ];
-    for args in table {
+    for (args, expected, said) in table {
         let verb = command(&machine, &made.dir, args);
         let mut bounded = Command::new("timeout");
         bounded.args(["-s", "KILL", "60"]).arg(verb.get_program()).args(verb.get_args());
@@ -309,15 +333,15 @@ fn verbs_that_meet_a_forged_store_end_with_an_error_and_write_nothing_elsewhere(
             bounded.env(name, value);
         }
         let ran = Ran::of(bounded.current_dir(machine.path("")));
-        let code = ran.code();
-        assert!([0, 1, 3].contains(&code), "{args:?} ended with {code}: {}", ran.err());
         assert!(!ran.err().contains("panicked"), "{args:?}: {}", ran.err());
+        ran.expect_code(expected).expect_err(&[said]);
     }
-    let restored: Vec<_> =
-        target.read_dir().map(|dir| dir.map(|e| e.unwrap().file_name()).collect()).unwrap_or_default();
-    assert!(
-        restored.is_empty() || std::fs::read(target.join("sound")).unwrap().len() == 3 << 16,
-        "{restored:?}"
-    );
+    // What is sound is there, and of what is refused the directory alone.
+    let mut restored: Vec<_> = target.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    restored.sort();
+    let sound = restored.pop().unwrap();
+    assert!(sound.ends_with("sound") && std::fs::read(sound).unwrap() == [b'A'; 3 << 16]);
+    assert_eq!(restored.len(), 14);
+    assert!(restored.iter().all(|path| path.read_dir().unwrap().next().is_none()), "{restored:?}");
     assert!(!machine.path("etc").exists() && !machine.root().join("etc").exists());
 }

@@ -2,36 +2,26 @@
 //! on, what is not fails within the bound, and reads again when the vault is back.
 #![allow(clippy::unwrap_used)]
 
-use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use holdfast_store::vault::testing::{Azurite, HttpFault, Verb};
+use holdfast_store::vault::testing::{HttpFault, Verb};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cloud::{Cloud, Way};
-use crate::testkit::{Machine, Mounted, PASSPHRASE, Ran, can_mount, mounts, wait_for};
+use crate::testkit::{
+    Machine, Mounted, PASSPHRASE, Ran, can_mount, drop_pages, mounts, noise, stands_in, wait_for,
+};
 
 /// Longest time to an answer on these mounts.
 const BOUND: u64 = 6;
 /// Files of a point, so that each trouble has some that nobody has read.
 const FILES: usize = 96;
 const LEN: usize = 300_000;
-
-fn noise(seed: &str, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
-    out
-}
-
-fn online(machine: &Machine, args: &[&str]) -> Command {
-    let mut command = machine.command(args);
-    command.env("AZURE_STORAGE_KEY", Azurite::KEY);
-    command
-}
 
 /// Two tiers: a point that only the vault has, and one that only this machine has.
 struct Tiers {
@@ -44,9 +34,9 @@ fn back_up(machine: &Machine, name: &str, options: &[&str]) -> String {
     let dir = machine.path(name);
     std::fs::create_dir_all(&dir).unwrap();
     for n in 0..FILES {
-        std::fs::write(dir.join(format!("{n:02}")), noise(&format!("{name} {n}"), LEN)).unwrap();
+        std::fs::write(dir.join(format!("{n:02}")), noise(format!("{name} {n}"), LEN)).unwrap();
     }
-    let mut command = online(machine, &["backup", "--json"]);
+    let mut command = machine.online(["backup", "--json"]);
     let ran = Ran::of(command.args(options).arg(&dir)).expect_code(0);
     ran.json()["snapshot_id"].as_str().unwrap().to_owned()
 }
@@ -54,10 +44,10 @@ fn back_up(machine: &Machine, name: &str, options: &[&str]) -> String {
 impl Tiers {
     fn make(vault: &str) -> Self {
         let first = Machine::with_store();
-        Ran::of(&mut online(&first, &["vault", "add", vault])).expect_code(0);
+        Ran::of(&mut first.online(["vault", "add", vault])).expect_code(0);
         let far = back_up(&first, "far", &["--online"]);
         let machine = Machine::recovering();
-        let mut command = online(&machine, &["recover", "--machine-key", vault]);
+        let mut command = machine.online(["recover", "--machine-key", vault]);
         Ran::of(command.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
         let near = back_up(&machine, "near", &[]);
         Self { machine, far, near }
@@ -66,14 +56,7 @@ impl Tiers {
     fn mount(&self, bound: u64) -> Mounted<'_> {
         // So small a cache that nobody reads far ahead, into what a later trouble is to find unread.
         let options = ["--read-timeout", &bound.to_string(), "--cache-size", "4M"];
-        self.machine.mount_with("recovery", &options, &[("AZURE_STORAGE_KEY", Azurite::KEY)])
-    }
-
-    fn log(&self) -> String {
-        let entries =
-            self.machine.root().join("cache").read_dir().unwrap().map(|entry| entry.unwrap().path());
-        let logs = entries.filter(|path| path.extension().is_some_and(|end| end == "log"));
-        logs.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+        self.machine.mount_online("recovery", &options)
     }
 }
 
@@ -81,9 +64,9 @@ impl Tiers {
 fn read(point: &Path, name: &str, n: usize) -> std::io::Result<()> {
     let path = point.join(format!("{n:02}"));
     let file = std::fs::File::open(&path)?;
-    rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed)?;
+    drop_pages(&file)?;
     let bytes = std::fs::read(&path)?;
-    assert!(bytes == noise(&format!("{name} {n}"), LEN), "other bytes in {name} {n}");
+    assert!(bytes == noise(format!("{name} {n}"), LEN), "other bytes in {name} {n}");
     Ok(())
 }
 
@@ -94,7 +77,7 @@ fn is_eio(result: std::io::Result<()>) -> bool {
 /// What one trouble must not cost. Files `n` to `n + 2` of the far point are read by nobody else.
 fn suffer(tiers: &Tiers, mount: &Mounted<'_>, n: usize, begin: &dyn Fn(), end: &dyn Fn()) {
     let (far, near) = (mount.point(&tiers.far), mount.point(&tiers.near));
-    let logged = tiers.log().len();
+    let logged = tiers.machine.log().len();
     begin();
     let asked = Instant::now();
     let waiting = {
@@ -111,7 +94,7 @@ fn suffer(tiers: &Tiers, mount: &Mounted<'_>, n: usize, begin: &dyn Fn(), end: &
     let (failed, took) = waiting.join().unwrap();
     assert!(failed, "an error, and that of a read that failed");
     assert!(took < Duration::from_secs(BOUND * 2), "the kernel's repetitions must not add up: {took:?}");
-    let log = tiers.log().split_off(logged);
+    let log = tiers.machine.log().split_off(logged);
     assert_eq!(log.matches("answered with an I/O error").count(), 1, "{log}");
     assert!(log.contains("devstoreaccount1"), "which vault it was is not in {log}");
     end();
@@ -155,11 +138,11 @@ fn a_directory_vault_that_is_not_mounted_is_missed_once_and_found_again() {
         if mountpoint_stays {
             std::fs::create_dir(&vault).unwrap();
         }
-        let logged = tiers.log().len();
+        let logged = tiers.machine.log().len();
         assert!(is_eio(read(&far, "far", n)) && is_eio(read(&far, "far", n)));
         read(&near, "near", n).unwrap();
         read(&far, "far", 0).unwrap();
-        let log = tiers.log().split_off(logged);
+        let log = tiers.machine.log().split_off(logged);
         assert_eq!(log.matches("answered with an I/O error").count(), 1, "{log}");
         assert!(log.contains("pack/") || log.contains("vault"), "{log}");
         let _ = std::fs::remove_dir(&vault);
@@ -169,14 +152,25 @@ fn a_directory_vault_that_is_not_mounted_is_missed_once_and_found_again() {
     mount.umount();
 }
 
-/// A program in a session of its own; its state as `/proc` has it.
-fn state(pid: u32) -> Option<char> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    status.rsplit_once(") ")?.1.chars().next()
+fn quietly(command: &mut Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn cat(path: &Path) -> Child {
-    Command::new("cat").arg(path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    quietly(Command::new("cat").arg(path))
+}
+
+/// Reads without the kernel's read-ahead.
+fn direct(path: &Path) -> Child {
+    let script = "exec dd of=/dev/null iflag=direct < \"$1\"";
+    quietly(Command::new("sh").args(["-c", script, "sh"]).arg(path))
+}
+
+/// How a reader ended that is to end at once: the mount looks every half second whether somebody is to.
+#[track_caller]
+fn end_of(reader: &mut Child) -> ExitStatus {
+    wait_for("the end of a reader", 3, || reader.try_wait().unwrap().is_some());
+    reader.wait().unwrap()
 }
 
 #[test]
@@ -192,23 +186,18 @@ fn nobody_is_held_by_a_vault_that_hangs() {
     cloud.gate.set(Way::Silent);
     // A reader, by Ctrl-C and by force, with the kernel's read-ahead and without.
     let file = |n: usize| far.join(format!("{n:02}"));
-    let direct = format!("if={}", file(11).display());
-    for (n, signal) in [(9, "INT"), (10, "KILL"), (11, "INT"), (12, "TERM")] {
-        let begin = Instant::now();
-        let mut command = Command::new("timeout");
-        command.args(["-s", signal, "1"]);
-        match n {
-            11 => command.args(["dd", "of=/dev/null", "iflag=direct", &direct]),
-            _ => command.arg("cat").arg(file(n)),
-        };
-        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(!status.success());
-        assert!(begin.elapsed() < Duration::from_secs(10), "{signal} took {:?}", begin.elapsed());
+    for (n, signal) in
+        [(9, Signal::SIGINT), (10, Signal::SIGKILL), (11, Signal::SIGINT), (12, Signal::SIGTERM)]
+    {
+        let mut reader = if n == 11 { direct(&file(n)) } else { cat(&file(n)) };
+        wait_for("a reader in the kernel", 10, || stands_in(reader.id(), &file(n)));
+        kill(Pid::from_raw(reader.id().cast_signed()), signal).unwrap();
+        assert_eq!(end_of(&mut reader).signal(), Some(signal as i32));
     }
     // Somebody who brings files beforehand.
-    let mut command = online(&tiers.machine, &["fetch", &tiers.far, "--cache-size", "1G"]);
+    let mut command = tiers.machine.online(["fetch", &tiers.far, "--cache-size", "1G"]);
     let mut fetch = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    wait_for("fetch to ask", 10, || cloud.gate.has(fetch.id()));
     kill(Pid::from_raw(fetch.id().cast_signed()), Signal::SIGINT).unwrap();
     wait_for("the end of fetch", 5, || fetch.try_wait().unwrap().is_some());
     assert_eq!(fetch.wait().unwrap().code(), Some(130));
@@ -217,12 +206,12 @@ fn nobody_is_held_by_a_vault_that_hangs() {
     let mut inside = Command::new("sleep").arg("600").current_dir(&far).spawn().unwrap();
     let path = mount.path().to_path_buf();
     let pid = mount.processes()[0];
-    wait_for("the readers", 5, || readers.iter().all(|child| state(child.id()) != Some('R')));
+    wait_for("the readers", 10, || (13..16).zip(&readers).all(|(n, child)| stands_in(child.id(), &file(n))));
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
-    wait_for("the end of the mount", 10, || mount.processes().is_empty() && !mounts().contains(&path));
+    mount.wait_for_the_end(10);
+    assert!(!mounts().contains(&path));
     for reader in &mut readers {
-        wait_for("the end of a reader", 5, || reader.try_wait().unwrap().is_some());
-        assert!(!reader.wait().unwrap().success());
+        assert_eq!(end_of(reader).code(), Some(1), "`cat` is told of an error");
     }
     inside.kill().unwrap();
     inside.wait().unwrap();
@@ -236,17 +225,17 @@ fn a_mount_that_is_killed_amid_reads_lets_its_readers_go_and_gives_way() {
     let mount = tiers.mount(300);
     let (far, near) = (mount.point(&tiers.far), mount.point(&tiers.near));
     assert!(far.join("00").metadata().is_ok());
+    let file = |n: usize| far.join(format!("{n:02}"));
     cloud.gate.set(Way::Silent);
-    let mut waiting: Vec<Child> = (9..12).map(|n| cat(&far.join(format!("{n:02}")))).collect();
+    let mut waiting: Vec<Child> = (9..12).map(|n| cat(&file(n))).collect();
     let path: PathBuf = near.clone();
     let reading =
         std::thread::spawn(move || (0..).find_map(|n| read(&path, "near", n % FILES).err()).unwrap());
-    wait_for("the readers", 5, || waiting.iter().all(|child| state(child.id()) != Some('R')));
+    wait_for("the readers", 10, || (9..12).zip(&waiting).all(|(n, child)| stands_in(child.id(), &file(n))));
     let pid = mount.processes()[0];
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     for reader in &mut waiting {
-        wait_for("the end of a reader", 5, || reader.try_wait().unwrap().is_some());
-        assert!(!reader.wait().unwrap().success());
+        assert_eq!(end_of(reader).code(), Some(1), "`cat` is told of an error");
     }
     wait_for("the end of the reader of what is here", 5, || reading.is_finished());
     let said = reading.join().unwrap().raw_os_error().map(Errno::from_raw);
@@ -254,7 +243,7 @@ fn a_mount_that_is_killed_amid_reads_lets_its_readers_go_and_gives_way() {
     assert!(said.is_some_and(|errno| expected.contains(&errno)), "{said:?}");
     // Not `stat`, which the kernel may still answer for the dead from what it keeps.
     assert_eq!(mount.path().read_dir().unwrap_err().raw_os_error(), Some(Errno::ENOTCONN as i32));
-    wait_for("the end of the process", 5, || mount.processes().is_empty());
+    mount.wait_for_the_end(5);
     cloud.gate.set(Way::Open);
     let again = tiers.mount(BOUND);
     read(&again.point(&tiers.near), "near", 3).unwrap();

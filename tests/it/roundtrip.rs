@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::compare::{Class, Differences, compare};
 use crate::nasty::{self, HUGE_PATH};
-use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody, can_mount, wait_for};
+use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody, can_mount, noise, wait_for};
 
 /// A machine with a point of the nasty tree, shared by the tests that run at the moment; the last one takes it away.
 pub struct Nasty {
@@ -391,8 +391,7 @@ fn what_is_already_there_is_treated_as_overwrite_says() {
 fn a_file_that_changes_in_its_middle_is_restored_as_it_was_at_each_point() {
     let machine = Machine::with_store();
     let source = machine.path("source");
-    let mut content = vec![0; 3_000_000];
-    blake3::Hasher::new_derive_key("changes").finalize_xof().fill(&mut content);
+    let mut content = noise("changes", 3_000_000);
     write(source.join("file"), &content);
     machine.back_up(&source, &[]);
     let file = std::fs::File::options().write(true).open(source.join("file")).unwrap();

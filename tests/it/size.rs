@@ -8,21 +8,15 @@ mod grow;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::testkit::{Machine, Mounted, can_mount};
+use crate::testkit::{Machine, Mounted, can_mount, number};
 
 /// Most that a mount may take, whatever was walked: what `--memory` promises.
 const MOUNT_KIB_MAX: u64 = 128 << 10;
 
-fn number(name: &str, usual: u64) -> u64 {
-    std::env::var(name).map_or(usual, |number| number.parse().unwrap())
-}
-
 /// A number out of a file of `/proc` about the only process of a mount.
 fn figure(mounted: &Mounted<'_>, file: &str, name: &str) -> u64 {
     let [pid] = mounted.processes()[..] else { panic!("more than one process, or none") };
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    crate::testkit::figure(pid, file, name)
 }
 
 /// Bytes that a new mount has read until its first listings are there.

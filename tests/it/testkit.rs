@@ -1,16 +1,26 @@
 //! What tests from outside need: a place of their own in which the program runs, away from the settings of whoever runs them.
 #![allow(clippy::unwrap_used)]
 
+mod mounted;
+mod process;
+mod ran;
+mod waiting;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
+use holdfast_store::vault::testing::Azurite;
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use mounted::{Mounted, mounts};
+pub use process::{descriptors, drop_pages, figure, processes_with, stands_in};
+pub use ran::Ran;
+pub use waiting::{noise, number, wait_for};
 
 /// The passphrase of every store that [`Machine::with_store`] makes.
 pub const PASSPHRASE: &str = "a passphrase for nobody";
@@ -74,16 +84,6 @@ pub fn can_be_nobody(test: &str) -> bool {
         skip(test, "only root can become another user");
     }
     is_root()
-}
-
-/// Waits until `done`; fails after `seconds`, saying what never came.
-#[track_caller]
-pub fn wait_for(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(seconds);
-    while !done() {
-        assert!(Instant::now() < until, "{what} did not come within {seconds} s");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A machine of its own, as far as the program can tell: home, configuration, cache, keys and a place for files.
@@ -185,7 +185,18 @@ impl Machine {
         }
         let mut command = self.command(["mount", "--background"]);
         Ran::of(command.args(options).arg(&path).envs(env.iter().copied())).expect_code(0);
-        Mounted { machine: self, path }
+        Mounted::at(self, path)
+    }
+
+    /// Mounts what may lie in vaults of the emulator.
+    #[track_caller]
+    pub fn mount_online(&self, name: &str, options: &[&str]) -> Mounted<'_> {
+        self.mount_with(name, options, &[("AZURE_STORAGE_KEY", Azurite::KEY)])
+    }
+
+    /// What its mounts in the background wrote into their logs.
+    pub fn log(&self) -> String {
+        process::logs(&self.dir.path().join("cache"))
     }
 
     /// Takes away every mount below this machine, whatever holds it.
@@ -229,6 +240,13 @@ impl Machine {
         command
     }
 
+    /// The program, with what opens vaults of the emulator.
+    pub fn online(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = self.command(args);
+        command.env("AZURE_STORAGE_KEY", Azurite::KEY);
+        command
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
         Ran::of(&mut self.command(args))
@@ -249,124 +267,6 @@ impl Drop for Machine {
 pub fn as_nobody(command: &mut Command) -> &mut Command {
     use std::os::unix::process::CommandExt;
     command.uid(65_534).gid(65_534)
-}
-
-/// Where something is mounted, in the order in which it was.
-pub fn mounts() -> Vec<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
-}
-
-/// A mount in the background, until dropped.
-pub struct Mounted<'a> {
-    machine: &'a Machine,
-    path: PathBuf,
-}
-
-impl<'a> Mounted<'a> {
-    /// One that was made by hand.
-    pub fn at(machine: &'a Machine, path: PathBuf) -> Self {
-        Self { machine, path }
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The content of a point of this id.
-    pub fn point(&self, id: &str) -> PathBuf {
-        self.path.join("by-id").join(id)
-    }
-
-    /// The processes that serve it.
-    pub fn processes(&self) -> Vec<i32> {
-        processes_with(&self.path)
-    }
-
-    /// Ends it by `holdfast umount` and waits until its process is gone, as far as others may open the store again.
-    #[track_caller]
-    pub fn umount(self) {
-        self.machine.run([OsStr::new("umount"), self.path.as_os_str()]).expect_code(0);
-        wait_for("the end of the mount's process", 10, || self.processes().is_empty());
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        if mounts().contains(&self.path) {
-            self.machine.run([OsStr::new("umount"), self.path.as_os_str()]);
-        }
-    }
-}
-
-/// Processes of the program that have `path` among their arguments, without the guards of mounts.
-pub fn processes_with(path: &Path) -> Vec<i32> {
-    use std::os::unix::ffi::OsStrExt;
-    let is_meant = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let has = |wanted: &[u8]| line.split(|byte| *byte == 0).any(|argument| argument == wanted);
-        has(path.as_os_str().as_bytes()) && !has(b"guard-mount")
-    };
-    let all = std::fs::read_dir("/proc").unwrap().flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_meant).collect()
-}
-
-/// A run that ended.
-pub struct Ran {
-    output: Output,
-}
-
-impl Ran {
-    /// Runs a command to its end.
-    pub fn of(command: &mut Command) -> Self {
-        Self { output: command.output().unwrap() }
-    }
-
-    /// Its exit code; a signal counts as a failure of the test.
-    pub fn code(&self) -> i32 {
-        self.output.status.code().unwrap_or_else(|| panic!("ended by a signal: {}", self.output.status))
-    }
-
-    /// Standard output.
-    pub fn out(&self) -> String {
-        String::from_utf8_lossy(&self.output.stdout).into_owned()
-    }
-
-    /// Standard output as the bytes it is.
-    pub fn stdout(&self) -> &[u8] {
-        &self.output.stdout
-    }
-
-    /// Standard error.
-    pub fn err(&self) -> String {
-        String::from_utf8_lossy(&self.output.stderr).into_owned()
-    }
-
-    /// The last line of standard output, as JSON.
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        let out = self.out();
-        let line = out.lines().last().unwrap_or_default();
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {out:?}"))
-    }
-
-    /// Fails unless standard error has all of `words`.
-    #[track_caller]
-    pub fn expect_err(self, words: &[&str]) -> Self {
-        let err = self.err();
-        for word in words {
-            assert!(err.contains(word), "{word:?} is not in:\n{err}");
-        }
-        self
-    }
-
-    /// The run itself, if it ended with `code`.
-    #[track_caller]
-    pub fn expect_code(self, code: i32) -> Self {
-        assert_eq!(self.code(), code, "standard output:\n{}\nstandard error:\n{}", self.out(), self.err());
-        self
-    }
 }
 
 /// The root of the repository.

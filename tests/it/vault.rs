@@ -6,46 +6,32 @@
 
 mod loss;
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use holdfast_store::vault::testing::{Azurite, Verb};
+use holdfast_store::vault::testing::Verb;
 
 use crate::cloud::Cloud;
 use crate::compare::{Class, compare};
 use crate::nasty;
-use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount};
-
-/// The program, with what opens vaults of the emulator.
-fn online(machine: &Machine, args: &[&str]) -> std::process::Command {
-    let mut command = machine.command(args);
-    command.env("AZURE_STORAGE_KEY", Azurite::KEY);
-    command
-}
-
-fn noise(seed: &str, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
-    out
-}
+use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, drop_pages, noise, wait_for};
 
 /// A tree of some 24 MB that cannot be compressed, with small files among it.
 fn build(source: &Path) {
     std::fs::create_dir_all(source.join("small")).unwrap();
     for n in 0..20 {
-        std::fs::write(source.join(format!("small/{n:02}")), noise(&format!("small {n}"), 2000 + n)).unwrap();
+        std::fs::write(source.join(format!("small/{n:02}")), noise(format!("small {n}"), 2000 + n)).unwrap();
     }
     for n in 0..3 {
-        std::fs::write(source.join(format!("big-{n}")), noise(&format!("big {n}"), 8 << 20)).unwrap();
+        std::fs::write(source.join(format!("big-{n}")), noise(format!("big {n}"), 8 << 20)).unwrap();
     }
 }
 
 /// A machine that recovered everything from a vault, by the passphrase.
 fn recovered(url: &str) -> Machine {
     let machine = Machine::recovering();
-    let mut command = online(&machine, &["recover", "--machine-key", "--json"]);
+    let mut command = machine.online(["recover", "--machine-key", "--json"]);
     let ran = Ran::of(command.arg(url).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     assert!(ran.json()["points"].as_u64().unwrap() > 0, "{}", ran.out());
     machine
@@ -57,7 +43,7 @@ fn latest_id(machine: &Machine) -> String {
 }
 
 /// Files of packs below a store or vault, with their lengths, the longest first.
-fn packs(dir: &Path) -> Vec<(u64, PathBuf)> {
+pub fn packs(dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut found = Vec::new();
     for folder in dir.join("pack").read_dir().unwrap() {
         for pack in folder.unwrap().path().read_dir().unwrap() {
@@ -70,7 +56,8 @@ fn packs(dir: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-fn flip(path: &Path, at: u64) {
+/// Changes a bit in a byte.
+pub fn flip(path: &Path, at: u64) {
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
@@ -102,9 +89,9 @@ fn a_point_goes_to_azure_a_second_one_sends_what_changed_and_a_bare_machine_gets
     let source = machine.path("source");
     nasty::build(&source);
     let url = cloud.url();
-    Ran::of(&mut online(&machine, &["vault", "add", &url])).expect_code(0);
+    Ran::of(&mut machine.online(["vault", "add", &url])).expect_code(0);
     let put = |options: &[&str]| {
-        let (before, mut command) = (cloud.proxy.count(Verb::Put), online(&machine, &["backup", "--online"]));
+        let (before, mut command) = (cloud.proxy.count(Verb::Put), machine.online(["backup", "--online"]));
         let ran = Ran::of(command.args(options).arg(&source)).expect_code(0);
         (cloud.proxy.count(Verb::Put) - before, ran.out() + &ran.err())
     };
@@ -116,24 +103,20 @@ fn a_point_goes_to_azure_a_second_one_sends_what_changed_and_a_bare_machine_gets
     assert!((4..=6).contains(&puts), "{puts} objects for one small file");
     let (puts, _) = put(&[]);
     assert!(puts <= 4, "{puts} objects for nothing");
-    let list = Ran::of(&mut online(&machine, &["vault", "list", "--json"])).expect_code(0).json();
+    let list = Ran::of(&mut machine.online(["vault", "list", "--json"])).expect_code(0).json();
     assert_eq!((&list[0]["points"], &list[0]["points_missing"]), (&3.into(), &0.into()), "{list}");
 
     let stranger = recovered(&url);
     if can_mount("the mount of a recovered store") {
-        let mount = mount_online(&stranger, "recovery", &[]);
+        let mount = stranger.mount_online("recovery", &[]);
         compare(&source, &mount.point(&latest_id(&stranger))).without(&[Class::Flags]).assert_none();
     }
     let back = stranger.path("back");
-    Ran::of(online(&stranger, &["restore", "latest", "--target"]).arg(&back)).expect_code(0);
+    Ran::of(stranger.online(["restore", "latest", "--target"]).arg(&back)).expect_code(0);
     compare(&source, &back).assert_none();
 }
 
 /// Mounts with what opens vaults of the emulator.
-fn mount_online<'a>(machine: &'a Machine, name: &str, options: &[&str]) -> crate::testkit::Mounted<'a> {
-    machine.mount_with(name, options, &[("AZURE_STORAGE_KEY", Azurite::KEY)])
-}
-
 #[test]
 fn the_recovery_words_bring_a_store_back_and_a_wrong_secret_makes_nothing() {
     let (machine, source, vault) = with_directory_vault();
@@ -158,8 +141,8 @@ fn stranger_to(cloud: &Cloud) -> Machine {
     let source = machine.path("source");
     build(&source);
     let url = cloud.url();
-    Ran::of(&mut online(&machine, &["vault", "add", &url])).expect_code(0);
-    Ran::of(online(&machine, &["backup", "--online"]).arg(&source)).expect_code(0);
+    Ran::of(&mut machine.online(["vault", "add", &url])).expect_code(0);
+    Ran::of(machine.online(["backup", "--online"]).arg(&source)).expect_code(0);
     recovered(&url)
 }
 
@@ -176,7 +159,7 @@ fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothin
         let requests = [Verb::Get, Verb::List, Verb::Stat].map(|verb| cloud.proxy.count(verb));
         (requests.iter().sum::<usize>(), cloud.gate.bytes())
     };
-    let mount = mount_online(&stranger, "recovery", &[]);
+    let mount = stranger.mount_online("recovery", &[]);
     let before = cost();
     let file = mount.point(&id).join("small/07");
     assert!(std::fs::read(&file).unwrap() == noise("small 7", 2007));
@@ -194,11 +177,11 @@ fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothin
     // Again, first past what the kernel keeps, then with another process.
     let before = cost();
     let again = std::fs::File::open(&file).unwrap();
-    rustix::fs::fadvise(again.as_fd(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    drop_pages(&again).unwrap();
     assert_eq!(std::fs::read(&file).unwrap().len(), 2007);
     drop((again, part));
     mount.umount();
-    let mount = mount_online(&stranger, "recovery", &[]);
+    let mount = stranger.mount_online("recovery", &[]);
     assert!(std::fs::read(mount.point(&id).join("small/07")).unwrap() == noise("small 7", 2007));
     let part = std::fs::File::open(mount.point(&id).join("big-1")).unwrap();
     part.read_exact_at(&mut middle, 4 << 20).unwrap();
@@ -217,9 +200,9 @@ fn without_its_vault_a_store_reads_what_is_local_and_asks_again_when_the_vault_i
     let mine = stranger.path("mine");
     std::fs::create_dir(&mine).unwrap();
     std::fs::write(mine.join("file"), noise("local", 300_000)).unwrap();
-    let ran = Ran::of(online(&stranger, &["backup", "--json"]).arg(&mine)).expect_code(0);
+    let ran = Ran::of(stranger.online(["backup", "--json"]).arg(&mine)).expect_code(0);
     let near = ran.json()["snapshot_id"].as_str().unwrap().to_owned();
-    let mount = mount_online(&stranger, "recovery", &["--read-timeout", "2"]);
+    let mount = stranger.mount_online("recovery", &["--read-timeout", "2"]);
     assert!(std::fs::read(mount.point(&far).join("small/03")).unwrap() == noise("small 3", 2003));
     cloud.gate.shut(true);
     assert!(std::fs::read(mount.point(&near).join("file")).unwrap() == noise("local", 300_000));
@@ -228,11 +211,11 @@ fn without_its_vault_a_store_reads_what_is_local_and_asks_again_when_the_vault_i
     assert!(before.elapsed().as_secs() < 6, "it took {:?} to say so", before.elapsed());
     // What was fetched is still there, and a list of points needs no vault.
     assert!(std::fs::read(mount.point(&far).join("small/03")).unwrap() == noise("small 3", 2003));
-    Ran::of(&mut online(&stranger, &["snapshots"])).expect_code(0);
-    let list = Ran::of(&mut online(&stranger, &["snapshots", "--json"])).expect_code(0).json();
+    Ran::of(&mut stranger.online(["snapshots"])).expect_code(0);
+    let list = Ran::of(&mut stranger.online(["snapshots", "--json"])).expect_code(0).json();
     assert_eq!(list.as_array().unwrap().len(), 2);
     cloud.gate.shut(false);
-    crate::testkit::wait_for("the vault to be asked again", 20, || {
+    wait_for("the vault to be asked again", 20, || {
         std::fs::read(mount.point(&far).join("big-2")).is_ok_and(|read| read == noise("big 2", 8 << 20))
     });
 }
@@ -252,9 +235,7 @@ fn a_pack_that_staging_lost_is_read_from_the_vault_and_named_by_check() {
     if can_mount("the mount of a damaged store") {
         let mount = machine.mount("recovery", &[]);
         compare(&source, &mount.point(&latest_id(&machine))).without(&[Class::Flags]).assert_none();
-        let files = machine.root().join("cache").read_dir().unwrap().map(|entry| entry.unwrap().path());
-        let logs = files.filter(|path| path.extension().is_some_and(|end| end == "log"));
-        let log: String = logs.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let log = machine.log();
         assert_eq!(log.matches("read from another tier").count(), 2, "once for each pack: {log}");
     }
     let ran = machine.run(["check", "--read-data"]).expect_code(1);

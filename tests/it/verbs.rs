@@ -90,12 +90,3 @@ impl Stored {
         sum
     }
 }
-
-/// Bytes that do not compress and are the same in every run.
-fn noise(seed: u8, len: usize) -> Vec<u8> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[seed]);
-    let mut bytes = vec![0; len];
-    hasher.finalize_xof().fill(&mut bytes);
-    bytes
-}

@@ -9,11 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::files::{FileEntry, Files};
 
-/// Files kept open: opening costs about as much as reading a frame.
-const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+/// Files kept open: opening costs about as much as reading a frame. Of what a process may have open they take a quarter at most, for
+/// the catalog, connections and whoever reads at the moment need some, too.
+const OPEN_FILES: usize = 64;
+
+fn open_files(limit: u64) -> NonZeroUsize {
+    let quarter = usize::try_from(limit / 4).unwrap_or(usize::MAX);
+    NonZeroUsize::new(quarter.min(OPEN_FILES)).unwrap_or(NonZeroUsize::MIN)
+}
 
 /// Files below a directory of a local file system.
 #[derive(Debug)]
@@ -33,10 +40,9 @@ struct Opened {
 impl DiskFiles {
     /// Files below `root`.
     pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_path_buf(),
-            open: Mutex::new(Opened { files: LruCache::new(OPEN_FILES), forgotten: 0 }),
-        }
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let files = LruCache::new(open_files(limit));
+        Self { root: root.to_path_buf(), open: Mutex::new(Opened { files, forgotten: 0 }) }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -151,5 +157,17 @@ impl Files for DiskFiles {
 
     fn describe(&self, path: &str) -> PathBuf {
         self.path(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_kept_open_leave_most_of_what_may_be_open_to_others() {
+        for (limit, kept) in [(u64::MAX, 64), (1024, 64), (256, 64), (64, 16), (4, 1), (0, 1)] {
+            assert_eq!(open_files(limit).get(), kept, "of {limit}");
+        }
     }
 }

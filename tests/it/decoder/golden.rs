@@ -15,11 +15,12 @@ use holdfast_store::tree::{NodeKind, Xattr};
 
 use super::fields::hex;
 use super::listing::text;
-use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, noise, open, take_point};
+use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, open, take_point};
 use super::point::Point;
 use super::slot::Secret;
 use super::store::Store;
 use super::writing::{Seen, border, check_store};
+use crate::testkit::noise;
 
 /// The folder of the golden store.
 pub fn golden() -> PathBuf {

@@ -132,13 +132,6 @@ impl Piece {
     }
 }
 
-/// Bytes that do not compress and are the same in every run.
-pub fn noise(seed: &str, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_derive_key(seed).finalize_xof().fill(&mut out);
-    out
-}
-
 fn join(above: &[u8], name: &[u8], is_root: bool) -> Vec<u8> {
     match above {
         _ if is_root => b".".to_vec(),

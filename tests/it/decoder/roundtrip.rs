@@ -11,11 +11,12 @@ use holdfast_store::tree::{NodeKind, Xattr};
 
 use super::fields::Read;
 use super::listing::{Line, text};
-use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, noise, take_point};
+use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, take_point};
 use super::point::check_session;
 use super::slot::Secret;
 use super::store::{Store, open_ring};
 use super::writing::{Seen, border, check_store};
+use crate::testkit::noise;
 
 /// A store with two points and what was put into them.
 struct Sample {
@@ -47,7 +48,7 @@ fn plan(version: u32) -> Planned {
         Planned::file("holes", holes()),
         Planned::file("long", vec![Piece::Bytes(noise("long", 1_500_000))]),
         Planned::file("text", vec![Piece::Bytes(b"holdfast ".repeat(20_000))]),
-        Planned::file("own", vec![Piece::Bytes(noise(&format!("own {version}"), 100_000))]),
+        Planned::file("own", vec![Piece::Bytes(noise(format!("own {version}"), 100_000))]),
         Planned::file("many extents and holes", many_holes()),
     ];
     Planned::directory(

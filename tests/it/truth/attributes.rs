@@ -201,7 +201,7 @@ fn inode_numbers_survive_remounts_and_a_killed_mount() {
     for process in mount.processes() {
         kill(Pid::from_raw(process), Signal::SIGKILL).unwrap();
     }
-    crate::testkit::wait_for("the end of the mount", 10, || mount.processes().is_empty());
+    mount.wait_for_the_end(10);
     // Met one by one, last ones first, instead of by listing.
     let again = nasty.machine.mount("mount-numbers", &[]);
     let by_name: Vec<_> = first.iter().rev().filter_map(|line| Some(line.split_once(' ')?.1)).collect();

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::{assert_same, evict_or_skip, overlay, probe, sh, sorted};
 use crate::roundtrip::nasty;
-use crate::testkit::{Machine, can_mount, wait_for};
+use crate::testkit::{Machine, can_mount};
 
 /// Every entry but those whose path is too long, by NUL.
 const ALL: &str = "find . -path ./deep -prune -o -path ./sparse/huge -o -print0";
@@ -74,7 +74,7 @@ fn an_overlay_goes_on_where_it_was_when_the_mount_below_was_killed_and_made_anew
         for process in mount.processes() {
             kill(Pid::from_raw(process), Signal::SIGKILL).unwrap();
         }
-        wait_for("the end of the mount", 10, || mount.processes().is_empty());
+        mount.wait_for_the_end(10);
     }
 }
 

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::{evict_or_skip, overlay, sh};
 use crate::compare::compare;
-use crate::testkit::{Machine, Ran, as_nobody, can_mount, skip, wait_for};
+use crate::testkit::{Machine, Ran, as_nobody, can_mount, skip};
 
 /// Length of the load, in seconds, unless this variable says another.
 const LOAD_SECONDS: u64 = 8;
@@ -233,7 +233,7 @@ fn postgresql_runs_on_an_overlay_over_a_point_while_the_kernel_forgets() {
     for process in mount.processes() {
         kill(Pid::from_raw(process), Signal::SIGKILL).unwrap();
     }
-    wait_for("the end of the mount", 10, || mount.processes().is_empty());
+    mount.wait_for_the_end(10);
     let mount = machine.mount("recovery", &[]);
     let merged = overlay(&mount.point(id), &scratch, "");
     let server = Server::start(&bin, &merged, &dir);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::{assert_same, probe, sh, shell, sorted};
 use crate::roundtrip::nasty;
-use crate::testkit::{Machine, can_mount, skip};
+use crate::testkit::{Machine, can_mount, noise, skip};
 
 /// Bytes of the file that is mapped.
 const MAPPED: usize = 24 << 20;
@@ -142,8 +142,7 @@ fn a_large_file_is_mapped_read_directly_and_read_by_many_at_once() {
     let machine = Machine::with_store();
     let source = machine.path("source");
     std::fs::create_dir(&source).unwrap();
-    let mut content = vec![0; MAPPED];
-    blake3::Hasher::new_derive_key("mapped").finalize_xof().fill(&mut content);
+    let mut content = noise("mapped", MAPPED);
     // Holes are mapped as well, and so is an end that fills no page.
     content[5 << 20..7 << 20].fill(0);
     content.truncate(MAPPED - 1234);

@@ -1,7 +1,6 @@
 //! `estimate` and `fetch`, on a store recovered from a vault: all it knows is far away.
 
-use super::noise;
-use crate::testkit::{Machine, Ran, can_mount};
+use crate::testkit::{Machine, Ran, can_mount, noise};
 
 /// A machine with a store that has nothing in staging, and the id of the one point in its vault.
 fn far_away() -> (Machine, String) {

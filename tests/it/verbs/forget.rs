@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 
-use super::{PASSPHRASE, Stored, noise};
-use crate::testkit::Ran;
+use super::{PASSPHRASE, Stored};
+use crate::testkit::{Ran, noise};
 
 /// Four points, each with a big file of its own and one that all share.
 fn four_points(stored: &Stored) -> Vec<String> {

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Stored, noise};
-use crate::testkit::{can_mount, mounts};
+use super::Stored;
+use crate::testkit::{can_mount, mounts, noise};
 
 /// Five points: a file is made, stays, is changed, is gone, and is as it was at first.
 fn five_points(stored: &Stored) -> Vec<String> {

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-use super::{Stored, noise};
+use super::Stored;
+use crate::testkit::noise;
 
 /// A name that is not UTF-8.
 const RAW: &[u8] = b"raw\xff\xfe name";

@@ -4,9 +4,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::{Stored, noise};
+use super::Stored;
 use crate::compare::compare;
-use crate::testkit::{Ran, is_root};
+use crate::testkit::{Ran, is_root, noise};
 
 fn write(path: std::path::PathBuf, content: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
