@@ -36,7 +36,7 @@ use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
 use ahead::Ahead;
 use fetch::Fetcher;
-use frames::{FrameCache, Spares};
+use frames::{AllSpares, FrameCache};
 pub use load::Limits;
 use pack_map::PackMap;
 use places::Places;
@@ -104,9 +104,7 @@ pub struct Reader {
     staging: Staging,
     fetcher: Fetcher,
     frames: FrameCache,
-    spares: Arc<Spares>,
-    /// For sealed frames, which are smaller.
-    sealed: Spares,
+    spares: AllSpares,
     packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
     places: Places,
     ahead: Ahead,
@@ -122,8 +120,7 @@ impl Reader {
             places: Places::new(),
             fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
-            spares: Arc::default(),
-            sealed: Spares::default(),
+            spares: AllSpares::default(),
             packs: Mutex::new(LruCache::new(PACK_MAPS)),
             sealer: parts.sealer,
             catalog: parts.catalog,
@@ -325,12 +322,16 @@ impl Reader {
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
         let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
-        for n in frames {
+        for n in frames.clone() {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
             }
             // It may have gone since; whoever needs it shall not wait for that.
             self.frame(&map, n, Limits { farthest: Tier::Cache, deadline })?;
+        }
+        // The kernel is about to have the content. Without a sealed copy beside it, it has memory at hand that is warm.
+        if map.row.staged && map.row.entry.kind == PackKind::Data {
+            self.staging.let_go(&map.name, map.blocks[frames.start]..map.blocks[frames.end]);
         }
         Ok(())
     }
@@ -379,13 +380,13 @@ impl Reader {
             let n = frames.start;
             return Ok(map.cut(n, &self.frame(&map, n, limits)?, start, end));
         }
-        let mut out = self.spares.take();
+        let mut out = self.spares.joined.take();
         out.clear();
         out.reserve_exact((end - start) as usize);
         for n in frames {
             out.extend_from_slice(&map.cut(n, &self.frame(&map, n, limits)?, start, end));
         }
-        Ok(self.spares.lend(out))
+        Ok(self.spares.joined.lend(out))
     }
 }
 

@@ -15,6 +15,7 @@ pub use files::Files;
 pub use testing::{Fault, FaultyFiles, MemoryFiles};
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{ErrorClass, StoreError};
@@ -123,6 +124,11 @@ impl Staging {
     ) -> Result<(), StoreError> {
         out.resize(len, 0);
         self.files.read_exact_at(name.as_str(), offset, out).map_err(self.error("read", name.as_str()))
+    }
+
+    /// Bytes of an object will not be read again soon.
+    pub fn let_go(&self, name: &ObjectName, bytes: Range<u64>) {
+        self.files.let_go(name.as_str(), bytes);
     }
 
     /// A whole object of at most `limit` bytes; `None` if there is none.

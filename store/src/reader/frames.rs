@@ -54,6 +54,15 @@ impl Spares {
     }
 }
 
+/// Buffers by what they are for: one that was made for something bigger would be more memory than its frame is counted with.
+#[derive(Debug, Default)]
+pub(super) struct AllSpares {
+    pub(super) frames: Arc<Spares>,
+    pub(super) sealed: Spares,
+    /// Of content out of several frames.
+    pub(super) joined: Arc<Spares>,
+}
+
 struct Lent {
     buffer: Vec<u8>,
     spares: Arc<Spares>,

@@ -120,12 +120,12 @@ impl Reader {
 
     pub(super) fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
-        let mut sealed = self.sealed.take();
+        let mut sealed = self.spares.sealed.take();
         let opened = self
             .staging
             .read_into(&map.name, block.start, (block.end - block.start) as usize, &mut sealed)
             .and_then(|()| self.open_frame(map, n, &mut sealed));
-        self.sealed.give_back(sealed);
+        self.spares.sealed.give_back(sealed);
         opened
     }
 
@@ -157,11 +157,11 @@ impl Reader {
     }
 
     fn open_copy(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
-        let mut copy = self.sealed.take();
+        let mut copy = self.spares.sealed.take();
         copy.clear();
         copy.extend_from_slice(sealed);
         let opened = self.open_frame(map, n, &mut copy);
-        self.sealed.give_back(copy);
+        self.spares.sealed.give_back(copy);
         opened
     }
 
@@ -169,7 +169,7 @@ impl Reader {
     fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
         let entry = &map.row.entry;
         let expected = entry.frames[n].raw_len as usize;
-        let mut content = self.spares.take();
+        let mut content = self.spares.frames.take();
         self.sealer
             .open_in_place(&entry.place(map.blocks[n]), sealed, expected, &mut content)
             .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
@@ -180,6 +180,6 @@ impl Reader {
             ));
         }
         self.counters.frames_decoded.fetch_add(1, Ordering::Relaxed);
-        Ok(self.spares.lend(content))
+        Ok(self.spares.frames.lend(content))
     }
 }

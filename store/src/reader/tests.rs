@@ -207,11 +207,17 @@ fn whoever_reads_on_finds_the_next_frames_decoded_and_whoever_jumps_does_not() {
     let reader = world.reader();
     (0..4).for_each(|n| world.assert_reads(&reader, n));
     until(|| reader.is_warm(&world.chunks[5].0, 0..100_000));
+    until(|| !world.files.what_was_let_go().is_empty());
+    let (pack, len) = (world.pack_name(), world.row().entry.len);
+    let gone = world.files.what_was_let_go();
+    assert!(gone.iter().all(|(name, bytes)| name == pack.as_str() && bytes.end < len), "{gone:?}");
+    let world = World::new();
     let reader = world.reader();
     for n in [90, 3, 60, 33, 71, 12] {
         world.assert_reads(&reader, n);
     }
     let decoded = reader.stats().frames_decoded;
+    assert_eq!(world.files.what_was_let_go(), [], "who jumps may come back");
     assert!(decoded <= 18, "{decoded} frames for 6 chunks of at most 3");
 }
 

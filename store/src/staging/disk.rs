@@ -3,12 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::files::{FileEntry, Files};
@@ -118,6 +119,15 @@ impl Files for DiskFiles {
 
     fn read_exact_at(&self, path: &str, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.opened(path)?.read_exact_at(out, offset)
+    }
+
+    fn let_go(&self, path: &str, bytes: Range<u64>) {
+        if let (Ok(file), Ok(start), Ok(len)) =
+            (self.opened(path), i64::try_from(bytes.start), i64::try_from(bytes.end - bytes.start))
+        {
+            // Advice: what comes of it changes no byte.
+            let _ = posix_fadvise(&*file, start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 
     fn len(&self, path: &str) -> io::Result<Option<u64>> {

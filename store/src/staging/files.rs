@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// One entry of a directory.
@@ -30,6 +31,9 @@ pub trait Files: Send + Sync + Debug {
 
     /// Fills `out` from `offset`; `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, path: &str, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// These bytes will not be read again soon: whoever keeps a copy of them in memory need not.
+    fn let_go(&self, _path: &str, _bytes: Range<u64>) {}
 
     /// Length of a file; `None` if there is none.
     fn len(&self, path: &str) -> io::Result<Option<u64>>;

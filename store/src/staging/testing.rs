@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +12,7 @@ use super::files::{FileEntry, Files};
 #[derive(Debug, Default)]
 pub struct MemoryFiles {
     state: Mutex<MemoryState>,
+    let_go: Mutex<Vec<(String, Range<u64>)>>,
 }
 
 /// Files with their bytes, and the directories that were made.
@@ -21,6 +23,11 @@ impl MemoryFiles {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (files, dirs) = &mut *state;
         f(files, dirs)
+    }
+
+    /// What was let go of, so far.
+    pub fn what_was_let_go(&self) -> Vec<(String, Range<u64>)> {
+        self.let_go.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes the bytes of a file behind everybody's back, as a bad disk does.
@@ -68,6 +75,10 @@ impl Files for MemoryFiles {
             out.copy_from_slice(bytes.get(range).ok_or(ErrorKind::UnexpectedEof)?);
             Ok(())
         })
+    }
+
+    fn let_go(&self, path: &str, bytes: Range<u64>) {
+        self.let_go.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), bytes));
     }
 
     fn len(&self, path: &str) -> io::Result<Option<u64>> {
