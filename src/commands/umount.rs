@@ -12,7 +12,8 @@ use crate::outcome::{Done, Outcome};
 /// End a mount
 ///
 /// Waits two seconds for programs that have files of it open; then it goes out of sight, and they keep what they have
-/// open. A mount whose process has died is taken away too.
+/// open. A mount whose process has died is taken away too. One that does not answer within five seconds is ended by
+/// force: whoever waits for it gets an error.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -32,8 +32,9 @@ const CALM: Duration = Duration::from_secs(AFTERMATH.as_secs() + 5);
 const FILES: u64 = 30;
 /// Samples of the mount's size are so far apart.
 const SAMPLE: Duration = Duration::from_millis(500);
-/// What the mount may take, in MiB, and by how much of it, in KiB, the last quarter of a run may be above the first.
+/// What the mount may take, in MiB.
 const MEMORY: u64 = 96;
+/// By how much of it, in KiB, the last quarter of a run may be above the first.
 ///
 /// 9.5 MiB were seen in 300 s, within what it may take; whether that is filling up or a leak a long run has to show.
 const GROWTH: u64 = 12 << 10;

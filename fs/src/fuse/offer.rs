@@ -238,10 +238,11 @@ impl Offers {
 
     /// A read is about to be answered.
     pub fn asked(&self, view: &View, reader: u32, ino: u64, offset: u64) {
-        if offset == 0
-            && let Some((directory, ordinal)) = view.standing(ino)
-            && let Some(way) = lock(&self.readers).began(Way { directory, reader }, ordinal)
-        {
+        let standing = if offset == 0 { view.standing(ino) } else { None };
+        let Some((directory, ordinal)) = standing else { return };
+        // Not in the condition, which would keep the lock: an offer that finds no room takes it.
+        let way = lock(&self.readers).began(Way { directory, reader }, ordinal);
+        if let Some(way) = way {
             self.submit(Offer::Next(way));
         }
     }

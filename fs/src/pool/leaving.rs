@@ -4,7 +4,6 @@
 //! hears of it then. The kernel asks for that answer by `FUSE_INTERRUPT`, which the `fuser` crate refuses without telling anybody.
 //! So the watchman looks by himself. Other signals do not count: after them a program goes on, and may not expect that
 //! a file answers with `EINTR`.
-
 //!
 //! The kernel numbers callers as the mount's process sees them, that is in its PID namespace. A `/proc` of another one tells
 //! of others under these numbers, so it is not believed.
