@@ -1,6 +1,12 @@
 //! Who is offered what, without a kernel.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
+use crate::inode::ROOT;
+use crate::recovery::Patience;
+use crate::testing::{MemoryRecovery, point};
+
 use super::*;
 
 /// Two readers.
@@ -176,4 +182,31 @@ fn a_listing_is_enough_where_there_is_much_trust() {
     readers.offered(mine(1), 9, Stage::Done(Some(8)));
     assert_eq!(readers.began(mine(1), 8), None, "all of it was offered");
     assert_eq!(readers.trust(ME), TRUST_MAX, "the reader of what was left out is there");
+}
+
+#[test]
+fn an_offer_for_which_there_is_no_room_is_dropped_and_holds_nobody_up() {
+    let recovery = MemoryRecovery::new();
+    let files = ["a", "b"].map(|name| recovery.file(name, &[])).to_vec();
+    recovery.add(point("h", "g", "s", 1_795_176_000, 1), recovery.directory("root", files));
+    let view = View::new(recovery, 0, 0).unwrap();
+    let inos = ["a", "b"].map(|name| {
+        let path = ["by-group", "g", "s", "2026-11-20T12.00.00Z", name];
+        path.iter().fold(ROOT, |at, name| {
+            let entry = view.lookup(at, name.as_bytes(), Patience::Now).unwrap();
+            view.accept(&entry);
+            entry.attr.ino
+        })
+    });
+    // Nobody makes them.
+    let offers = Offers::default();
+    (0..WAITING).for_each(|_| offers.submit(Offer::Beside { ino: 1, offset: 0, len: 1 }));
+    let (done, told) = bounded(1);
+    thread::spawn(move || {
+        inos.iter().for_each(|ino| offers.asked(&view, ME, *ino, 0));
+        offers.listed(ME, 7);
+        offers.answered(inos[0], 0, 1);
+        done.send(lock(&offers.readers).walks.len()).unwrap();
+    });
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(0), "the walk begins anew");
 }
