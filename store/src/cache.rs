@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,8 @@ use crate::id::PackId;
 /// Vaults are read on this grid: requests do not show where frames and chunks begin.
 pub const GRID: u64 = 256 << 10;
 const CHECKSUM_LEN: usize = 16;
+/// Blocks that are remembered as wrong and still there.
+const STUCK: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 type Key = (PackId, u32);
 
@@ -37,6 +40,8 @@ pub struct BlockCache {
 struct State {
     blocks: LruCache<Key, Block>,
     bytes: u64,
+    /// Blocks that proved wrong and could not be deleted, in a directory that nobody may write to, say: not to be found again.
+    stuck: LruCache<Key, ()>,
 }
 
 #[derive(Debug)]
@@ -69,7 +74,7 @@ impl BlockCache {
     }
 
     fn with(dir: Option<PathBuf>, limit: u64) -> Self {
-        let state = State { blocks: LruCache::unbounded(), bytes: 0 };
+        let state = State { blocks: LruCache::unbounded(), bytes: 0, stuck: LruCache::new(STUCK) };
         Self { dir, limit, state: Mutex::new(state), serial: AtomicU64::new(0) }
     }
 
@@ -121,6 +126,9 @@ impl BlockCache {
 
     /// Takes over a block that another process put here. A miss leads to a vault, so that a look at the disk costs nothing.
     fn notice(&self, key: Key) -> bool {
+        if self.lock().stuck.contains(&key) {
+            return false;
+        }
         let found = self.path(&key).and_then(|path| fs::metadata(path).ok());
         let Some(len) = found.map(|meta| meta.len()).filter(|len| *len <= self.limit) else { return false };
         self.admit(key, Block::OnDisk(len));
@@ -138,17 +146,20 @@ impl BlockCache {
             Some(path) => self.write(&path, bytes).ok().map(Block::OnDisk),
         };
         if let Some(block) = kept {
+            self.lock().stuck.pop(&key);
             self.admit(key, block);
         }
     }
 
-    /// Drops a block that proved wrong.
+    /// Drops a block that proved wrong. It is gone from here even if its file cannot be deleted.
     pub fn remove(&self, pack: &PackId, block: u32) {
         let key = (*pack, block);
         let mut state = self.lock();
         if let Some(gone) = state.blocks.pop(&key) {
             state.bytes -= gone.len();
-            self.unlink(&key);
+        }
+        if !self.unlink(&key) {
+            state.stuck.put(key, ());
         }
     }
 
@@ -184,10 +195,10 @@ impl BlockCache {
         Some(self.dir.as_ref()?.join(&hex[..2]).join(format!("{hex}-{block}")))
     }
 
-    fn unlink(&self, key: &Key) {
-        if let Some(path) = self.path(key) {
-            let _ = fs::remove_file(path);
-        }
+    /// Whether the block's file is gone.
+    fn unlink(&self, key: &Key) -> bool {
+        let Some(path) = self.path(key) else { return true };
+        fs::remove_file(path).map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true)
     }
 
     fn write(&self, path: &Path, bytes: &Bytes) -> std::io::Result<u64> {
@@ -279,6 +290,24 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         assert_eq!(cache.get(&pack, 9), None);
         assert!(!path.exists() && !cache.has(&pack, 9));
+    }
+
+    #[test]
+    fn a_wrong_block_that_cannot_be_deleted_is_not_found_again_until_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = PackId([4; 32]);
+        let cache = BlockCache::open(dir.path(), 1 << 20).unwrap();
+        let path = cache.path(&(pack, 9)).unwrap();
+        // Neither read, deleted nor replaced, whoever runs this.
+        fs::create_dir_all(path.join("in the way")).unwrap();
+        assert!(cache.has(&pack, 9));
+        assert_eq!(cache.get(&pack, 9), None);
+        assert!(!cache.has(&pack, 9) && cache.bytes() == 0);
+        cache.put(&pack, 9, &block(9));
+        assert!(!cache.has(&pack, 9));
+        fs::remove_dir_all(&path).unwrap();
+        cache.put(&pack, 9, &block(9));
+        assert_eq!(cache.get(&pack, 9), Some(block(9)));
     }
 
     #[test]

@@ -149,7 +149,12 @@ impl Fetcher {
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
             let run = first..wanted.end + (more / GRID) as u32;
-            let Some(flight) = self.claim(vault, pack, run, deadline)? else { continue };
+            let Some(flight) = self.claim(vault, pack, run, deadline)? else {
+                if deadline.passed(&*self.clock) {
+                    return Err(StoreError::Timeout { what: name.to_string() });
+                }
+                continue;
+            };
             let run = flight.blocks.clone();
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)

@@ -145,3 +145,21 @@ fn who_may_not_wait_for_a_vault_is_told_so_when_staging_lost_a_pack() {
     let error = world.reader().chunk_range(id, 0..10, here).unwrap_err();
     assert!(!matches!(error, StoreError::Timeout { .. }), "nobody has it: {error}");
 }
+
+#[test]
+fn a_cached_block_that_is_wrong_and_cannot_be_deleted_is_read_past() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let pack = world.row().entry.id.hex();
+    for n in 0..50 {
+        let path = dir.path().join(&pack[..2]).join(format!("{pack}-{n}/in the way"));
+        std::fs::create_dir_all(path).unwrap();
+    }
+    let reader = world.reader_with(Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap()));
+    let (done, is_done) = std::sync::mpsc::channel();
+    let (id, plain) = world.chunks[40].clone();
+    std::thread::spawn(move || done.send(reader.chunk(ChunkType::Data, &id, Deadline::NEVER)));
+    let read = is_done.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(read.unwrap() == plain);
+}
