@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -34,6 +34,10 @@ pub struct BlockCache {
     limit: u64,
     state: Mutex<State>,
     serial: AtomicU64,
+    /// Whether the last block could not be written.
+    failing: AtomicBool,
+    /// Whether the log was told so.
+    told: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -75,7 +79,8 @@ impl BlockCache {
 
     fn with(dir: Option<PathBuf>, limit: u64) -> Self {
         let state = State { blocks: LruCache::unbounded(), bytes: 0, stuck: LruCache::new(STUCK) };
-        Self { dir, limit, state: Mutex::new(state), serial: AtomicU64::new(0) }
+        let (state, serial) = (Mutex::new(state), AtomicU64::new(0));
+        Self { dir, limit, state, serial, failing: AtomicBool::new(false), told: AtomicBool::new(false) }
     }
 
     fn take_over(&self, dir: &Path) -> std::io::Result<()> {
@@ -135,7 +140,7 @@ impl BlockCache {
         true
     }
 
-    /// Keeps a block. Failing to write it is no error: it is then simply not kept.
+    /// Keeps a block. Failing to write it is no error: it is then simply not kept, and [`Self::is_kept`] says so.
     pub fn put(&self, pack: &PackId, block: u32, bytes: &Bytes) {
         let key = (*pack, block);
         if bytes.len() as u64 > self.limit || self.has(pack, block) {
@@ -143,12 +148,29 @@ impl BlockCache {
         }
         let kept = match self.path(&key) {
             None => Some(Block::InMemory(bytes.clone())),
-            Some(path) => self.write(&path, bytes).ok().map(Block::OnDisk),
+            Some(path) => self.note(self.write(&path, bytes)).map(Block::OnDisk),
         };
         if let Some(block) = kept {
             self.lock().stuck.pop(&key);
             self.admit(key, block);
         }
+    }
+
+    /// Whether what is put here stays, as far as is known: there is room for more than a block, and the last one could be
+    /// written. Who fetches more than he needs asks this before. As each block is tried, it is noticed when that works again.
+    pub fn is_kept(&self) -> bool {
+        self.limit > GRID && !self.failing.load(Ordering::Relaxed)
+    }
+
+    /// What was written, noting whether it was.
+    fn note(&self, written: std::io::Result<u64>) -> Option<u64> {
+        self.failing.store(written.is_err(), Ordering::Relaxed);
+        let told = |e: &_| {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("cache: {e}; what is fetched from vaults is not kept until it can be written");
+            }
+        };
+        written.inspect_err(told).ok()
     }
 
     /// Drops a block that proved wrong. It is gone from here even if its file cannot be deleted.
@@ -308,6 +330,21 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
         cache.put(&pack, 9, &block(9));
         assert_eq!(cache.get(&pack, 9), Some(block(9)));
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_says_so_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = BlockCache::open(&dir.path().join("c"), 1 << 20).unwrap();
+        fs::remove_dir(dir.path().join("c")).unwrap();
+        fs::write(dir.path().join("c"), "in the way").unwrap();
+        assert!(cache.is_kept(), "nothing is known yet");
+        cache.put(&PackId([4; 32]), 0, &block(4));
+        assert!(!cache.is_kept() && !cache.has(&PackId([4; 32]), 0));
+        fs::remove_file(dir.path().join("c")).unwrap();
+        cache.put(&PackId([4; 32]), 0, &block(4));
+        assert!(cache.is_kept() && cache.has(&PackId([4; 32]), 0));
+        assert!(!BlockCache::in_memory(GRID).is_kept(), "the next block would push it out");
     }
 
     #[test]

@@ -336,8 +336,11 @@ impl Reader {
         Ok(())
     }
 
-    /// Fetches bytes of a pack that only vaults have.
+    /// Fetches bytes of a pack that only vaults have, if the cache can keep them.
     fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
+        if !self.fetcher.keeps() {
+            return Ok(());
+        }
         let map = self.pack_map(no)?;
         match self.fetcher.best_first(&map.row.vaults).first() {
             Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {

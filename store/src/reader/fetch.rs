@@ -120,6 +120,11 @@ impl Fetcher {
         (self.cache.limit(), self.cache.bytes())
     }
 
+    /// Whether what is fetched beside what somebody waits for would stay in the cache.
+    pub(super) fn keeps(&self) -> bool {
+        self.cache.is_kept()
+    }
+
     pub(super) fn is_cached(&self, pack: &PackEntry, range: &Range<u64>) -> bool {
         blocks_of(range).all(|n| self.cache.has(&pack.id, n))
     }
@@ -270,10 +275,14 @@ impl Fetcher {
         Some(Flight { fetcher: self, number, blocks })
     }
 
-    /// A pack of which more than a quarter is wanted is fetched to its end.
+    /// A pack of which more than a quarter is wanted is fetched to its end, if the cache can keep it.
     fn widen(&self, pack: &PackEntry, must: Range<u32>) -> Range<u32> {
         let all = pack.len.div_ceil(GRID) as u32;
-        if (must.end - must.start) * 4 > all { must.start..all } else { must.start..must.end.min(all) }
+        if (must.end - must.start) * 4 > all && self.keeps() {
+            must.start..all
+        } else {
+            must.start..must.end.min(all)
+        }
     }
 
     /// A whole pack, past the cache.

@@ -266,6 +266,26 @@ fn what_was_fetched_survives_a_restart() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_written_costs_no_more_than_what_is_read() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let reader = world.reader_with(Arc::new(BlockCache::open(&cache, 64 << 20).unwrap()));
+    std::fs::remove_dir(&cache).unwrap();
+    std::fs::write(&cache, "in the way").unwrap();
+    (0..60).for_each(|n| world.assert_reads(&reader, n));
+    let stats = reader.stats();
+    assert!(
+        stats.vault_bytes <= stats.frames_decoded * 2 * GRID,
+        "no frame is in more than two blocks: {stats:?}"
+    );
+    std::fs::remove_file(&cache).unwrap();
+    (60..66).for_each(|n| world.assert_reads(&reader, n));
+    until(|| reader.tier(&world.chunks[72].0).unwrap() == Tier::Cache);
+}
+
+#[test]
 fn damage_in_staging_is_read_past_while_a_vault_has_the_pack() {
     let world = World::new();
     let name = world.pack_name();
