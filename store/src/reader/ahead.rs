@@ -65,8 +65,7 @@ struct Trail {
 }
 
 impl Trail {
-    fn beginning_at(next: u32) -> Self {
-        let window = WINDOW_MIN;
+    fn beginning_at(next: u32, window: u64) -> Self {
         Self { next, run: 0, decoded: next, fetched: 0, window, learned: false, passed_on: false }
     }
 
@@ -77,7 +76,7 @@ impl Trail {
         }
         if frames.start + 1 < self.next || frames.start > self.next.saturating_add(GAP) {
             let learned = self.learned;
-            *self = Self { learned, ..Self::beginning_at(frames.end) };
+            *self = Self { learned, ..Self::beginning_at(frames.end, self.window.min(WINDOW_MIN)) };
             return false;
         }
         self.next = frames.end;
@@ -161,7 +160,7 @@ impl Ahead {
         let frames = frames.start as u32..frames.end as u32;
         let mut trails = self.trails();
         let Some(trail) = trails.get_mut(&map.row.no) else {
-            trails.put(map.row.no, Trail::beginning_at(frames.end));
+            trails.put(map.row.no, Trail::beginning_at(frames.end, WINDOW_MIN.min(self.window_max)));
             return;
         };
         let mut jobs = Vec::new();
@@ -260,7 +259,7 @@ impl Ahead {
         let Some(next) = reader.catalog.next_pack(after)? else { return Ok(()) };
         let map = reader.pack_map(next)?;
         let mut jobs = vec![Job::Learn(next)];
-        let mut trail = Trail { run: DECODE_FROM, window, learned: true, ..Trail::beginning_at(0) };
+        let mut trail = Trail { run: DECODE_FROM, learned: true, ..Trail::beginning_at(0, window) };
         trail.decoded = frames.min(map.row.entry.frames.len() as u32);
         if !map.row.staged {
             trail.fetched = bytes.min(map.row.entry.len);
@@ -305,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_trail_grows_while_reading_goes_on_and_ends_with_a_jump() {
-        let mut trail = Trail::beginning_at(10);
+        let mut trail = Trail::beginning_at(10, WINDOW_MIN);
         assert!(trail.step(&(10..11)));
         assert_eq!(trail.decode(100), (0..0, 0), "one step is no trail");
         assert!(trail.step(&(10..12)), "a read that begins in the frame where the last one ended");
@@ -322,10 +321,10 @@ mod tests {
 
     #[test]
     fn a_trail_goes_on_into_the_next_pack() {
-        let mut trail = Trail { run: 9, ..Trail::beginning_at(95) };
+        let mut trail = Trail { run: 9, ..Trail::beginning_at(95, WINDOW_MIN) };
         assert!(trail.step(&(95..96)));
         assert_eq!(trail.decode(100), (96..100, 12));
-        let mut trail = Trail { window: 1000, ..Trail::beginning_at(0) };
+        let mut trail = Trail::beginning_at(0, 1000);
         assert_eq!(trail.fetch(200, 900), (200..900, 300));
         assert_eq!(trail.fetch(300, 900), (0..0, 0), "more than half of it is under way");
         assert_eq!(trail.fetch(800, 900), (900..900, 900));

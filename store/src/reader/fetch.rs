@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::ReaderParts;
+use super::budget::{Budget, Need};
 use crate::cache::{BlockCache, GRID};
 use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
@@ -50,6 +51,7 @@ pub(super) struct Fetcher {
     catalog: Arc<Catalog>,
     cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
+    pub(super) budget: Budget,
     /// Vaults that did not answer, and until when they are asked last.
     away: Mutex<HashMap<VaultNo, Deadline>>,
     flying: Mutex<HashMap<Block, Aboard>>,
@@ -97,6 +99,7 @@ impl Fetcher {
             catalog: parts.catalog.clone(),
             cache: parts.cache.clone(),
             clock: parts.clock.clone(),
+            budget: Budget::new(parts.in_flight),
             away: Mutex::default(),
             flying: Mutex::default(),
             flights: AtomicU64::new(0),
@@ -153,7 +156,10 @@ impl Fetcher {
         let mut waited = false;
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
-            let run = first..wanted.end + (more / GRID) as u32;
+            let run = self.widen(pack, first..wanted.end, more);
+            if run.is_empty() {
+                break;
+            }
             let Some(flight) = self.claim(vault, pack, run, deadline)? else {
                 if deadline.passed(&*self.clock) {
                     return Err(StoreError::Timeout { what: name.to_string() });
@@ -161,11 +167,14 @@ impl Fetcher {
                 continue;
             };
             let run = flight.blocks.clone();
+            let len = u64::from(run.end - run.start) * GRID;
+            let _room = self.budget.take(len, Need::Now, deadline, &*self.clock)?;
             for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
                 if let Some(i) = n.checked_sub(wanted.start)
                     && let Some(block) = blocks.get_mut(i as usize)
                 {
-                    *block = Some(bytes);
+                    // Not a part of what came, which would keep all of it.
+                    *block = Some(Bytes::copy_from_slice(&bytes));
                 }
             }
         }
@@ -190,10 +199,14 @@ impl Fetcher {
         name: &ObjectName,
         pack: &PackEntry,
         bytes: Range<u64>,
+        need: Need,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
+            // Nobody shall wait for what only waits for room itself.
+            let len = u64::from(wanted.end - first) * GRID;
+            let _room = self.budget.take(len, need, deadline, &*self.clock)?;
             let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
@@ -236,7 +249,7 @@ impl Fetcher {
         let mut flying = self.flying();
         let Some(ahead) = flying.get(&first).copied() else {
             drop(flying);
-            return Ok(self.claim_free(vault, pack, self.widen(pack, must), deadline));
+            return Ok(self.claim_free(vault, pack, must, deadline));
         };
         let joined = ahead.deadline.join();
         while flying.get(&first).is_some_and(|now| now.flight == ahead.flight) {
@@ -275,14 +288,14 @@ impl Fetcher {
         Some(Flight { fetcher: self, number, blocks })
     }
 
-    /// A pack of which more than a quarter is wanted is fetched to its end, if the cache can keep it.
-    fn widen(&self, pack: &PackEntry, must: Range<u32>) -> Range<u32> {
+    /// What is asked for when these blocks are needed: `more` bytes after them, and if that is more than a quarter of the pack,
+    /// and the cache can keep it, all to its end; but no more than a request may have, unless so much is needed.
+    fn widen(&self, pack: &PackEntry, needed: Range<u32>, more: u64) -> Range<u32> {
         let all = pack.len.div_ceil(GRID) as u32;
-        if (must.end - must.start) * 4 > all && self.keeps() {
-            must.start..all
-        } else {
-            must.start..must.end.min(all)
-        }
+        let far = needed.end + (more / GRID) as u32;
+        let far = if (far - needed.start) * 4 > all && self.keeps() { all } else { far };
+        let most = needed.start + (self.budget.request_max() / GRID) as u32;
+        needed.start..far.min(most).max(needed.end).min(all)
     }
 
     /// A whole pack, past the cache.

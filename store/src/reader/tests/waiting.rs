@@ -163,3 +163,36 @@ fn a_cached_block_that_is_wrong_and_cannot_be_deleted_is_read_past() {
     let read = is_done.recv_timeout(Duration::from_secs(30)).unwrap();
     assert!(read.unwrap() == plain);
 }
+
+#[test]
+fn a_read_waits_for_room_until_its_deadline_and_is_then_not_held_against_the_vault() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), 4 << 20);
+    let room = reader.fetcher.budget.take(4 << 20, Need::Now, Deadline::NEVER, &*world.clock).unwrap();
+    let deadline = world.deadline();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk_range(&world.chunks[40].0, 0..100, deadline));
+        world.clock.advance(MINUTE);
+        assert!(matches!(reading.join().unwrap(), Err(StoreError::Timeout { .. })));
+    });
+    assert_eq!(world.vault.requests(), []);
+    assert!(!reader.fetcher.is_away(world.vault_no));
+    drop(room);
+    world.assert_reads(&reader, 40);
+}
+
+#[test]
+fn a_request_is_no_longer_than_it_may_be_unless_so_much_is_needed() {
+    let world = World::new();
+    world.only_in_vault();
+    let (entry, name) = (world.row().entry, world.pack_name());
+    let fetched = |in_flight, needed, more| {
+        let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), in_flight);
+        reader.fetcher.fetch(world.vault_no, &name, &entry, 0..needed, more, Deadline::NEVER).unwrap();
+        (reader.stats().vault_requests, reader.stats().vault_bytes)
+    };
+    assert_eq!(fetched(64 << 20, GRID, 4 << 20), (1, 4 << 20), "not the whole pack");
+    assert_eq!(fetched(4 << 20, GRID, 4 << 20), (1, 1 << 20));
+    assert_eq!(fetched(4 << 20, 6 << 20, 0), (1, 6 << 20));
+}
