@@ -21,6 +21,7 @@ use lru::LruCache;
 use super::{PackMap, Reader};
 use crate::cache::GRID;
 use crate::catalog::PackNo;
+use crate::error::ErrorClass;
 use crate::pack::PackKind;
 
 /// Packs whose readers are remembered.
@@ -187,6 +188,13 @@ impl Ahead {
         }
     }
 
+    /// A vault did not give bytes of this pack in time that were to be had ahead.
+    pub(super) fn was_late(&self, no: PackNo) {
+        if let Some(trail) = self.trails().get_mut(&no) {
+            trail.window = (trail.window / 2).max(GRID.min(self.window_max));
+        }
+    }
+
     fn trails(&self) -> MutexGuard<'_, LruCache<PackNo, Trail>> {
         self.trails.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -239,7 +247,11 @@ impl Ahead {
         let done = match job {
             Job::Learn(no) => reader.learn_places(no),
             Job::Decode(no, frames) => reader.decode_ahead(no, frames.start as usize..frames.end as usize),
-            Job::Fetch(no, bytes) => reader.fetch_ahead(no, bytes),
+            Job::Fetch(no, bytes) => reader.fetch_ahead(no, bytes).inspect_err(|e| {
+                if e.class() == ErrorClass::Unavailable {
+                    self.was_late(no);
+                }
+            }),
             Job::Next { after, frames, bytes, window } => self.go_on(reader, after, frames, bytes, window),
         };
         if let Err(error) = done {
@@ -290,7 +302,7 @@ fn requests(bytes: Range<u64>, window: u64) -> impl Iterator<Item = Range<u64>> 
 }
 
 fn request_len(window: u64) -> u64 {
-    (window / 4).next_multiple_of(GRID).clamp(REQUEST_MIN, REQUEST_MAX)
+    (window / 4).next_multiple_of(GRID).clamp(REQUEST_MIN.min(window.max(GRID)), REQUEST_MAX)
 }
 
 fn batches(frames: Range<u32>) -> impl Iterator<Item = Range<u32>> {
@@ -328,6 +340,12 @@ mod tests {
         assert_eq!(trail.fetch(200, 900), (200..900, 300));
         assert_eq!(trail.fetch(300, 900), (0..0, 0), "more than half of it is under way");
         assert_eq!(trail.fetch(800, 900), (900..900, 900));
+    }
+
+    #[test]
+    fn a_window_that_shrank_is_asked_for_in_one_request() {
+        assert_eq!(requests(0..GRID, GRID).collect::<Vec<_>>(), [0..GRID]);
+        assert_eq!((request_len(REQUEST_MIN / 2), request_len(WINDOW_MIN)), (REQUEST_MIN / 2, REQUEST_MIN));
     }
 
     #[test]

@@ -31,6 +31,8 @@ const AWAY_FOR: Duration = Duration::from_secs(60);
 /// And so long is it waited for by whoever does not wait for ever: one file that cannot be had shall not cost as much as the one
 /// before. A vault that came back answers sooner.
 const AWAY_PATIENCE: Duration = Duration::from_secs(5);
+/// A vault that had less time than this to answer is not taken for away.
+const FAIR: Duration = Duration::from_secs(1);
 /// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
 const SHARE_MAX: Duration = Duration::from_secs(30);
 
@@ -169,7 +171,9 @@ impl Fetcher {
             let run = flight.blocks.clone();
             let len = u64::from(run.end - run.start) * GRID;
             let _room = self.budget.take(len, Need::Now, deadline, &*self.clock)?;
-            for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
+            for (n, bytes) in
+                run.clone().zip(self.fetch_blocks(vault, name, pack, run, Need::Now, deadline)?)
+            {
                 if let Some(i) = n.checked_sub(wanted.start)
                     && let Some(block) = blocks.get_mut(i as usize)
                 {
@@ -210,7 +214,7 @@ impl Fetcher {
             let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
-                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), deadline)?;
+                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), need, deadline)?;
             }
         }
         Ok(())
@@ -303,7 +307,7 @@ impl Fetcher {
         let name = crate::names::pack(&row.entry.id);
         let mut first_error = None;
         for no in self.best_first(&row.vaults) {
-            match self.get_range(no, &name, 0..row.entry.len, Deadline::NEVER) {
+            match self.get_range(no, &name, 0..row.entry.len, Need::Now, Deadline::NEVER) {
                 Ok(bytes) => return Ok(bytes),
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
@@ -355,10 +359,12 @@ impl Fetcher {
         vault: VaultNo,
         name: &ObjectName,
         range: Range<u64>,
+        need: Need,
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
         let transfer = self.transfer(vault)?;
         let patience = self.patience_with(vault, deadline);
+        let had_time = patience.left(&*self.clock).is_none_or(|left| left >= FAIR);
         let got = transfer.get_range(name, range, patience);
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match got {
@@ -371,8 +377,9 @@ impl Fetcher {
             // That nobody waits any more says nothing of the vault.
             Err(_) if deadline.is_given_up() => Err(StoreError::Cancelled),
             Err(source) => {
-                // Who was in a hurry because it is away does not make it so for longer.
-                if source.is_transient() && patience == deadline {
+                // Who was in a hurry because it is away does not make it so for longer; and who reads ahead asks a vault that is
+                // only slow for more than it can give.
+                if source.is_transient() && patience == deadline && need == Need::Now && had_time {
                     away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
                 }
                 Err(StoreError::Vault { vault: transfer.address(), source })
@@ -386,10 +393,11 @@ impl Fetcher {
         name: &ObjectName,
         pack: &PackEntry,
         run: Range<u32>,
+        need: Need,
         deadline: Deadline,
     ) -> Result<Vec<Bytes>, StoreError> {
         let range = u64::from(run.start) * GRID..(u64::from(run.end) * GRID).min(pack.len);
-        let whole = self.get_range(vault, name, range, deadline)?;
+        let whole = self.get_range(vault, name, range, need, deadline)?;
         let mut blocks = Vec::with_capacity(run.len());
         for (i, n) in run.enumerate() {
             let from = i * GRID as usize;

@@ -196,3 +196,28 @@ fn a_request_is_no_longer_than_it_may_be_unless_so_much_is_needed() {
     assert_eq!(fetched(4 << 20, GRID, 4 << 20), (1, 1 << 20));
     assert_eq!(fetched(4 << 20, 6 << 20, 0), (1, 6 << 20));
 }
+
+#[test]
+fn who_reads_ahead_in_vain_asks_for_less_and_holds_nothing_against_the_vault() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    (0..4).for_each(|n| world.assert_reads(&reader, n));
+    let (no, entry, name) = (world.row().no, world.row().entry, world.pack_name());
+    let before = reader.ahead.request_len(no);
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    // A pack that nothing is fetched of yet, as far as this reader knows.
+    let other = world.reader();
+    (0..2).for_each(|_| drop(other.fetch_ahead(no, 0..GRID).unwrap_err()));
+    assert!(!other.fetcher.is_away(world.vault_no));
+    for _ in 0..8 {
+        reader.ahead.was_late(no);
+    }
+    assert!(before > GRID && reader.ahead.request_len(no) == GRID);
+    let fetch = |millis| {
+        let deadline = Deadline::after(&*world.clock, Duration::from_millis(millis));
+        other.fetcher.fetch(world.vault_no, &name, &entry, 0..GRID, 0, deadline).unwrap_err();
+        other.fetcher.is_away(world.vault_no)
+    };
+    assert_eq!((fetch(10), fetch(20_000)), (false, true), "that had no time, and this had");
+}
