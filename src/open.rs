@@ -27,6 +27,8 @@ const CACHE_LIMIT: u64 = 10 << 30;
 const CACHE_LIMIT_FILE: &str = "limit";
 /// Decoded frames that verbs keep in memory.
 const FRAMES: usize = 24 << 20;
+/// Bytes on their way from vaults, at most, where nobody says otherwise.
+const IN_FLIGHT: u64 = 64 << 20;
 
 /// How much a verb may keep.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +37,13 @@ pub struct Bounds {
     pub cache: Option<u64>,
     /// Bytes of decoded frames in memory.
     pub memory: usize,
+    /// Bytes on their way from vaults.
+    pub in_flight: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { cache: None, memory: FRAMES }
+        Self { cache: None, memory: FRAMES, in_flight: IN_FLIGHT }
     }
 }
 
@@ -82,6 +86,7 @@ pub fn open_watched(
         cache_limit: cache_limit(cache_dir.as_deref(), bounds.cache),
         cache_dir,
         memory: bounds.memory,
+        in_flight: bounds.in_flight,
         vaults,
         clock: Arc::clone(context.terminal.clock()),
     };

@@ -98,6 +98,7 @@ fn store(dir: &Path) -> Arc<Store> {
         cache_dir: None,
         cache_limit: 0,
         memory: 256 << 20,
+        in_flight: 64 << 20,
         vaults: Vec::new(),
         clock: Arc::new(SystemClock),
     };

@@ -101,7 +101,7 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
     if args.detached {
         nix::unistd::setsid().map_err(|e| Failure::failed(format!("cannot leave the terminal: {e}")))?;
     }
-    let bounds = Bounds { cache: args.cache_size, memory: shares.frames };
+    let bounds = Bounds { cache: args.cache_size, memory: shares.frames, in_flight: shares.in_flight };
     let store = open_store_with(context, bounds)?;
     let mount = mount_store(context, store, args)?;
     if args.detached {

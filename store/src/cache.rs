@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use crate::id::PackId;
 /// Vaults are read on this grid: requests do not show where frames and chunks begin.
 pub const GRID: u64 = 256 << 10;
 const CHECKSUM_LEN: usize = 16;
+/// Blocks that are remembered as wrong and still there.
+const STUCK: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 type Key = (PackId, u32);
 
@@ -31,12 +34,18 @@ pub struct BlockCache {
     limit: u64,
     state: Mutex<State>,
     serial: AtomicU64,
+    /// Whether the last block could not be written.
+    failing: AtomicBool,
+    /// Whether the log was told so.
+    told: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     blocks: LruCache<Key, Block>,
     bytes: u64,
+    /// Blocks that proved wrong and could not be deleted, in a directory that nobody may write to, say: not to be found again.
+    stuck: LruCache<Key, ()>,
 }
 
 #[derive(Debug)]
@@ -69,8 +78,9 @@ impl BlockCache {
     }
 
     fn with(dir: Option<PathBuf>, limit: u64) -> Self {
-        let state = State { blocks: LruCache::unbounded(), bytes: 0 };
-        Self { dir, limit, state: Mutex::new(state), serial: AtomicU64::new(0) }
+        let state = State { blocks: LruCache::unbounded(), bytes: 0, stuck: LruCache::new(STUCK) };
+        let (state, serial) = (Mutex::new(state), AtomicU64::new(0));
+        Self { dir, limit, state, serial, failing: AtomicBool::new(false), told: AtomicBool::new(false) }
     }
 
     fn take_over(&self, dir: &Path) -> std::io::Result<()> {
@@ -121,13 +131,16 @@ impl BlockCache {
 
     /// Takes over a block that another process put here. A miss leads to a vault, so that a look at the disk costs nothing.
     fn notice(&self, key: Key) -> bool {
+        if self.lock().stuck.contains(&key) {
+            return false;
+        }
         let found = self.path(&key).and_then(|path| fs::metadata(path).ok());
         let Some(len) = found.map(|meta| meta.len()).filter(|len| *len <= self.limit) else { return false };
         self.admit(key, Block::OnDisk(len));
         true
     }
 
-    /// Keeps a block. Failing to write it is no error: it is then simply not kept.
+    /// Keeps a block. Failing to write it is no error: it is then simply not kept, and [`Self::is_kept`] says so.
     pub fn put(&self, pack: &PackId, block: u32, bytes: &Bytes) {
         let key = (*pack, block);
         if bytes.len() as u64 > self.limit || self.has(pack, block) {
@@ -135,20 +148,40 @@ impl BlockCache {
         }
         let kept = match self.path(&key) {
             None => Some(Block::InMemory(bytes.clone())),
-            Some(path) => self.write(&path, bytes).ok().map(Block::OnDisk),
+            Some(path) => self.note(self.write(&path, bytes)).map(Block::OnDisk),
         };
         if let Some(block) = kept {
+            self.lock().stuck.pop(&key);
             self.admit(key, block);
         }
     }
 
-    /// Drops a block that proved wrong.
+    /// Whether what is put here stays, as far as is known: there is room for more than a block, and the last one could be
+    /// written. Who fetches more than he needs asks this before. As each block is tried, it is noticed when that works again.
+    pub fn is_kept(&self) -> bool {
+        self.limit > GRID && !self.failing.load(Ordering::Relaxed)
+    }
+
+    /// What was written, noting whether it was.
+    fn note(&self, written: std::io::Result<u64>) -> Option<u64> {
+        self.failing.store(written.is_err(), Ordering::Relaxed);
+        let told = |e: &_| {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("cache: {e}; what is fetched from vaults is not kept until it can be written");
+            }
+        };
+        written.inspect_err(told).ok()
+    }
+
+    /// Drops a block that proved wrong. It is gone from here even if its file cannot be deleted.
     pub fn remove(&self, pack: &PackId, block: u32) {
         let key = (*pack, block);
         let mut state = self.lock();
         if let Some(gone) = state.blocks.pop(&key) {
             state.bytes -= gone.len();
-            self.unlink(&key);
+        }
+        if !self.unlink(&key) {
+            state.stuck.put(key, ());
         }
     }
 
@@ -184,10 +217,10 @@ impl BlockCache {
         Some(self.dir.as_ref()?.join(&hex[..2]).join(format!("{hex}-{block}")))
     }
 
-    fn unlink(&self, key: &Key) {
-        if let Some(path) = self.path(key) {
-            let _ = fs::remove_file(path);
-        }
+    /// Whether the block's file is gone.
+    fn unlink(&self, key: &Key) -> bool {
+        let Some(path) = self.path(key) else { return true };
+        fs::remove_file(path).map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true)
     }
 
     fn write(&self, path: &Path, bytes: &Bytes) -> std::io::Result<u64> {
@@ -279,6 +312,39 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         assert_eq!(cache.get(&pack, 9), None);
         assert!(!path.exists() && !cache.has(&pack, 9));
+    }
+
+    #[test]
+    fn a_wrong_block_that_cannot_be_deleted_is_not_found_again_until_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = PackId([4; 32]);
+        let cache = BlockCache::open(dir.path(), 1 << 20).unwrap();
+        let path = cache.path(&(pack, 9)).unwrap();
+        // Neither read, deleted nor replaced, whoever runs this.
+        fs::create_dir_all(path.join("in the way")).unwrap();
+        assert!(cache.has(&pack, 9));
+        assert_eq!(cache.get(&pack, 9), None);
+        assert!(!cache.has(&pack, 9) && cache.bytes() == 0);
+        cache.put(&pack, 9, &block(9));
+        assert!(!cache.has(&pack, 9));
+        fs::remove_dir_all(&path).unwrap();
+        cache.put(&pack, 9, &block(9));
+        assert_eq!(cache.get(&pack, 9), Some(block(9)));
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_says_so_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = BlockCache::open(&dir.path().join("c"), 1 << 20).unwrap();
+        fs::remove_dir(dir.path().join("c")).unwrap();
+        fs::write(dir.path().join("c"), "in the way").unwrap();
+        assert!(cache.is_kept(), "nothing is known yet");
+        cache.put(&PackId([4; 32]), 0, &block(4));
+        assert!(!cache.is_kept() && !cache.has(&PackId([4; 32]), 0));
+        fs::remove_file(dir.path().join("c")).unwrap();
+        cache.put(&PackId([4; 32]), 0, &block(4));
+        assert!(cache.is_kept() && cache.has(&PackId([4; 32]), 0));
+        assert!(!BlockCache::in_memory(GRID).is_kept(), "the next block would push it out");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! on in order finds what comes next decoded already (`ahead`).
 
 mod ahead;
+mod budget;
 mod fetch;
 mod frames;
 mod load;
@@ -35,6 +36,7 @@ use crate::staging::Staging;
 use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
 use ahead::Ahead;
+use budget::Need;
 use fetch::Fetcher;
 use frames::{AllSpares, FrameCache};
 pub use load::Limits;
@@ -94,6 +96,8 @@ pub struct ReaderParts {
     pub clock: Arc<dyn Clock>,
     /// Bound of decoded frames in memory, in bytes.
     pub memory: usize,
+    /// Bound of what is on its way from vaults, in bytes.
+    pub in_flight: u64,
 }
 
 /// Reads chunks from whichever tier has them. All methods may be called from many threads.
@@ -116,7 +120,7 @@ impl Reader {
     /// A reader over these parts.
     pub fn new(parts: ReaderParts) -> Arc<Self> {
         Arc::new_cyclic(|reader| Self {
-            ahead: Ahead::new(reader.clone(), parts.cache.limit() / 4),
+            ahead: Ahead::new(reader.clone(), (parts.cache.limit() / 4).min(parts.in_flight / 2)),
             places: Places::new(),
             fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
@@ -336,13 +340,16 @@ impl Reader {
         Ok(())
     }
 
-    /// Fetches bytes of a pack that only vaults have.
+    /// Fetches bytes of a pack that only vaults have, if the cache can keep them.
     fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
+        if !self.fetcher.keeps() {
+            return Ok(());
+        }
         let map = self.pack_map(no)?;
         match self.fetcher.best_first(&map.row.vaults).first() {
             Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {
                 let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
-                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes, deadline)
+                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes, Need::Ahead, deadline)
             }
             _ => Ok(()),
         }

@@ -102,6 +102,8 @@ pub struct StoreOptions {
     pub cache_limit: u64,
     /// Bound of decoded frames in memory in bytes.
     pub memory: usize,
+    /// Bound of what is on its way from vaults in bytes.
+    pub in_flight: u64,
     /// Vaults that can be reached, with the addresses under which settings know them.
     pub vaults: Vec<(String, Arc<Transfer>)>,
     /// Time.
@@ -238,6 +240,7 @@ impl Store {
             cache: Arc::new(cache),
             clock: options.clock.clone(),
             memory: options.memory,
+            in_flight: options.in_flight,
         });
         let (dir, clock) = (dir.to_path_buf(), options.clock);
         let pages = Pages::cached(reader.clone(), Arc::new(PageCache::new(PAGE_CACHE)));

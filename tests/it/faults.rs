@@ -119,6 +119,7 @@ fn open_with(store: &SmallStore, dir: &Path, name: &str, port: u16) -> Result<St
         cache_dir: None,
         cache_limit: 0,
         memory: 1 << 16,
+        in_flight: 64 << 20,
         vaults,
         clock: Arc::new(SystemClock),
     };

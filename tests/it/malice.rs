@@ -168,6 +168,7 @@ fn forged() -> (Machine, SmallStore, String) {
         cache_dir: None,
         cache_limit: 0,
         memory: 16 << 20,
+        in_flight: 64 << 20,
         vaults: Vec::new(),
         clock: Arc::new(SystemClock),
     };

@@ -9,6 +9,8 @@ const LEAST: u64 = 64 << 20;
 /// The program itself, its threads, what is being answered, the catalog's connections, and the small tables that
 /// `docs/architecture.md` lists.
 const FIXED: u64 = 48 << 20;
+/// Less is not given to what is on its way from vaults: a few requests of 1 MiB.
+const IN_FLIGHT_MIN: u64 = 4 << 20;
 /// A record of nodes that the kernel has in use, with its directory and its share of the tables; as measured.
 const RECORD: u64 = 208;
 
@@ -21,10 +23,13 @@ pub struct Shares {
     pub pages: usize,
     /// Records of nodes that the kernel has in use.
     pub records: usize,
+    /// Bytes on their way from vaults.
+    pub in_flight: u64,
 }
 
-/// Shares `memory` bytes out: of what is above the fixed part three tenths each for frames and records, and two for pages. The
-/// rest is for what an allocator cannot give back.
+/// Shares `memory` bytes out: of what is above the fixed part two tenths, and at least 4 MiB, for what is on its way from
+/// vaults, three for records, two for pages, and the rest, some three, for frames. What an allocator cannot give back has the room
+/// of what is not full.
 pub fn shares(memory: u64) -> Result<Shares, Failure> {
     if memory < LEAST {
         let message = format!("--memory {memory}: a mount needs {} MiB", LEAST >> 20);
@@ -32,7 +37,9 @@ pub fn shares(memory: u64) -> Result<Shares, Failure> {
     }
     let tenths = |n: u64| (memory - FIXED) / 10 * n;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok(Shares { frames: size(tenths(3)), pages: size(tenths(2)), records: size(tenths(3) / RECORD) })
+    let in_flight = tenths(2).max(IN_FLIGHT_MIN);
+    let frames = tenths(5) - in_flight;
+    Ok(Shares { frames: size(frames), pages: size(tenths(2)), records: size(tenths(3) / RECORD), in_flight })
 }
 
 #[cfg(test)]
@@ -44,11 +51,15 @@ mod tests {
     fn the_shares_stay_within_the_whole_at_any_size() {
         for memory in [LEAST, DEFAULT, 1 << 30, 1 << 40] {
             let shares = shares(memory).unwrap();
-            let sum = shares.frames + shares.pages + shares.records * RECORD as usize;
-            assert!(sum as u64 + FIXED <= memory && sum as u64 >= (memory - FIXED) / 10 * 7, "{memory}");
+            let sum =
+                shares.frames + shares.pages + shares.records * RECORD as usize + shares.in_flight as usize;
+            assert!(sum as u64 + FIXED <= memory && sum as u64 >= (memory - FIXED) / 10 * 9, "{memory}");
         }
         let usual = shares(DEFAULT).unwrap();
         assert_eq!((usual.frames >> 20, usual.pages >> 20, usual.records / 1000), (24, 16, 120));
+        assert_eq!(usual.in_flight, 16 << 20);
+        let least = shares(LEAST).unwrap();
+        assert!(least.in_flight == 4 << 20 && least.frames >= 3 << 20, "{least:?}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use lru::LruCache;
 use super::{PackMap, Reader};
 use crate::cache::GRID;
 use crate::catalog::PackNo;
+use crate::error::ErrorClass;
 use crate::pack::PackKind;
 
 /// Packs whose readers are remembered.
@@ -65,8 +66,7 @@ struct Trail {
 }
 
 impl Trail {
-    fn beginning_at(next: u32) -> Self {
-        let window = WINDOW_MIN;
+    fn beginning_at(next: u32, window: u64) -> Self {
         Self { next, run: 0, decoded: next, fetched: 0, window, learned: false, passed_on: false }
     }
 
@@ -77,7 +77,7 @@ impl Trail {
         }
         if frames.start + 1 < self.next || frames.start > self.next.saturating_add(GAP) {
             let learned = self.learned;
-            *self = Self { learned, ..Self::beginning_at(frames.end) };
+            *self = Self { learned, ..Self::beginning_at(frames.end, self.window.min(WINDOW_MIN)) };
             return false;
         }
         self.next = frames.end;
@@ -161,7 +161,7 @@ impl Ahead {
         let frames = frames.start as u32..frames.end as u32;
         let mut trails = self.trails();
         let Some(trail) = trails.get_mut(&map.row.no) else {
-            trails.put(map.row.no, Trail::beginning_at(frames.end));
+            trails.put(map.row.no, Trail::beginning_at(frames.end, WINDOW_MIN.min(self.window_max)));
             return;
         };
         let mut jobs = Vec::new();
@@ -185,6 +185,13 @@ impl Ahead {
     pub(super) fn waited(&self, no: PackNo) {
         if let Some(trail) = self.trails().get_mut(&no).filter(|trail| trail.run > 0) {
             trail.window = (trail.window * 2).min(self.window_max);
+        }
+    }
+
+    /// A vault did not give bytes of this pack in time that were to be had ahead.
+    pub(super) fn was_late(&self, no: PackNo) {
+        if let Some(trail) = self.trails().get_mut(&no) {
+            trail.window = (trail.window / 2).max(GRID.min(self.window_max));
         }
     }
 
@@ -240,7 +247,11 @@ impl Ahead {
         let done = match job {
             Job::Learn(no) => reader.learn_places(no),
             Job::Decode(no, frames) => reader.decode_ahead(no, frames.start as usize..frames.end as usize),
-            Job::Fetch(no, bytes) => reader.fetch_ahead(no, bytes),
+            Job::Fetch(no, bytes) => reader.fetch_ahead(no, bytes).inspect_err(|e| {
+                if e.class() == ErrorClass::Unavailable {
+                    self.was_late(no);
+                }
+            }),
             Job::Next { after, frames, bytes, window } => self.go_on(reader, after, frames, bytes, window),
         };
         if let Err(error) = done {
@@ -260,7 +271,7 @@ impl Ahead {
         let Some(next) = reader.catalog.next_pack(after)? else { return Ok(()) };
         let map = reader.pack_map(next)?;
         let mut jobs = vec![Job::Learn(next)];
-        let mut trail = Trail { run: DECODE_FROM, window, learned: true, ..Trail::beginning_at(0) };
+        let mut trail = Trail { run: DECODE_FROM, learned: true, ..Trail::beginning_at(0, window) };
         trail.decoded = frames.min(map.row.entry.frames.len() as u32);
         if !map.row.staged {
             trail.fetched = bytes.min(map.row.entry.len);
@@ -291,7 +302,7 @@ fn requests(bytes: Range<u64>, window: u64) -> impl Iterator<Item = Range<u64>> 
 }
 
 fn request_len(window: u64) -> u64 {
-    (window / 4).next_multiple_of(GRID).clamp(REQUEST_MIN, REQUEST_MAX)
+    (window / 4).next_multiple_of(GRID).clamp(REQUEST_MIN.min(window.max(GRID)), REQUEST_MAX)
 }
 
 fn batches(frames: Range<u32>) -> impl Iterator<Item = Range<u32>> {
@@ -305,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_trail_grows_while_reading_goes_on_and_ends_with_a_jump() {
-        let mut trail = Trail::beginning_at(10);
+        let mut trail = Trail::beginning_at(10, WINDOW_MIN);
         assert!(trail.step(&(10..11)));
         assert_eq!(trail.decode(100), (0..0, 0), "one step is no trail");
         assert!(trail.step(&(10..12)), "a read that begins in the frame where the last one ended");
@@ -322,13 +333,19 @@ mod tests {
 
     #[test]
     fn a_trail_goes_on_into_the_next_pack() {
-        let mut trail = Trail { run: 9, ..Trail::beginning_at(95) };
+        let mut trail = Trail { run: 9, ..Trail::beginning_at(95, WINDOW_MIN) };
         assert!(trail.step(&(95..96)));
         assert_eq!(trail.decode(100), (96..100, 12));
-        let mut trail = Trail { window: 1000, ..Trail::beginning_at(0) };
+        let mut trail = Trail::beginning_at(0, 1000);
         assert_eq!(trail.fetch(200, 900), (200..900, 300));
         assert_eq!(trail.fetch(300, 900), (0..0, 0), "more than half of it is under way");
         assert_eq!(trail.fetch(800, 900), (900..900, 900));
+    }
+
+    #[test]
+    fn a_window_that_shrank_is_asked_for_in_one_request() {
+        assert_eq!(requests(0..GRID, GRID).collect::<Vec<_>>(), [0..GRID]);
+        assert_eq!((request_len(REQUEST_MIN / 2), request_len(WINDOW_MIN)), (REQUEST_MIN / 2, REQUEST_MIN));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::ReaderParts;
+use super::budget::{Budget, Need};
 use crate::cache::{BlockCache, GRID};
 use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
@@ -30,6 +31,8 @@ const AWAY_FOR: Duration = Duration::from_secs(60);
 /// And so long is it waited for by whoever does not wait for ever: one file that cannot be had shall not cost as much as the one
 /// before. A vault that came back answers sooner.
 const AWAY_PATIENCE: Duration = Duration::from_secs(5);
+/// A vault that had less time than this to answer is not taken for away.
+const FAIR: Duration = Duration::from_secs(1);
 /// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
 const SHARE_MAX: Duration = Duration::from_secs(30);
 
@@ -50,6 +53,7 @@ pub(super) struct Fetcher {
     catalog: Arc<Catalog>,
     cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
+    pub(super) budget: Budget,
     /// Vaults that did not answer, and until when they are asked last.
     away: Mutex<HashMap<VaultNo, Deadline>>,
     flying: Mutex<HashMap<Block, Aboard>>,
@@ -97,6 +101,7 @@ impl Fetcher {
             catalog: parts.catalog.clone(),
             cache: parts.cache.clone(),
             clock: parts.clock.clone(),
+            budget: Budget::new(parts.in_flight),
             away: Mutex::default(),
             flying: Mutex::default(),
             flights: AtomicU64::new(0),
@@ -118,6 +123,11 @@ impl Fetcher {
     /// Most bytes that the cache may hold, and how many it does.
     pub(super) fn cache_room(&self) -> (u64, u64) {
         (self.cache.limit(), self.cache.bytes())
+    }
+
+    /// Whether what is fetched beside what somebody waits for would stay in the cache.
+    pub(super) fn keeps(&self) -> bool {
+        self.cache.is_kept()
     }
 
     pub(super) fn is_cached(&self, pack: &PackEntry, range: &Range<u64>) -> bool {
@@ -148,14 +158,27 @@ impl Fetcher {
         let mut waited = false;
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
-            let run = first..wanted.end + (more / GRID) as u32;
-            let Some(flight) = self.claim(vault, pack, run, deadline)? else { continue };
+            let run = self.widen(pack, first..wanted.end, more);
+            if run.is_empty() {
+                break;
+            }
+            let Some(flight) = self.claim(vault, pack, run, deadline)? else {
+                if deadline.passed(&*self.clock) {
+                    return Err(StoreError::Timeout { what: name.to_string() });
+                }
+                continue;
+            };
             let run = flight.blocks.clone();
-            for (n, bytes) in run.clone().zip(self.fetch_blocks(vault, name, pack, run, deadline)?) {
+            let len = u64::from(run.end - run.start) * GRID;
+            let _room = self.budget.take(len, Need::Now, deadline, &*self.clock)?;
+            for (n, bytes) in
+                run.clone().zip(self.fetch_blocks(vault, name, pack, run, Need::Now, deadline)?)
+            {
                 if let Some(i) = n.checked_sub(wanted.start)
                     && let Some(block) = blocks.get_mut(i as usize)
                 {
-                    *block = Some(bytes);
+                    // Not a part of what came, which would keep all of it.
+                    *block = Some(Bytes::copy_from_slice(&bytes));
                 }
             }
         }
@@ -180,14 +203,18 @@ impl Fetcher {
         name: &ObjectName,
         pack: &PackEntry,
         bytes: Range<u64>,
+        need: Need,
         deadline: Deadline,
     ) -> Result<(), StoreError> {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
+            // Nobody shall wait for what only waits for room itself.
+            let len = u64::from(wanted.end - first) * GRID;
+            let _room = self.budget.take(len, need, deadline, &*self.clock)?;
             let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
-                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), deadline)?;
+                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), need, deadline)?;
             }
         }
         Ok(())
@@ -226,7 +253,7 @@ impl Fetcher {
         let mut flying = self.flying();
         let Some(ahead) = flying.get(&first).copied() else {
             drop(flying);
-            return Ok(self.claim_free(vault, pack, self.widen(pack, must), deadline));
+            return Ok(self.claim_free(vault, pack, must, deadline));
         };
         let joined = ahead.deadline.join();
         while flying.get(&first).is_some_and(|now| now.flight == ahead.flight) {
@@ -265,10 +292,14 @@ impl Fetcher {
         Some(Flight { fetcher: self, number, blocks })
     }
 
-    /// A pack of which more than a quarter is wanted is fetched to its end.
-    fn widen(&self, pack: &PackEntry, must: Range<u32>) -> Range<u32> {
+    /// What is asked for when these blocks are needed: `more` bytes after them, and if that is more than a quarter of the pack,
+    /// and the cache can keep it, all to its end; but no more than a request may have, unless so much is needed.
+    fn widen(&self, pack: &PackEntry, needed: Range<u32>, more: u64) -> Range<u32> {
         let all = pack.len.div_ceil(GRID) as u32;
-        if (must.end - must.start) * 4 > all { must.start..all } else { must.start..must.end.min(all) }
+        let far = needed.end + (more / GRID) as u32;
+        let far = if (far - needed.start) * 4 > all && self.keeps() { all } else { far };
+        let most = needed.start + (self.budget.request_max() / GRID) as u32;
+        needed.start..far.min(most).max(needed.end).min(all)
     }
 
     /// A whole pack, past the cache.
@@ -276,7 +307,7 @@ impl Fetcher {
         let name = crate::names::pack(&row.entry.id);
         let mut first_error = None;
         for no in self.best_first(&row.vaults) {
-            match self.get_range(no, &name, 0..row.entry.len, Deadline::NEVER) {
+            match self.get_range(no, &name, 0..row.entry.len, Need::Now, Deadline::NEVER) {
                 Ok(bytes) => return Ok(bytes),
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
@@ -328,10 +359,12 @@ impl Fetcher {
         vault: VaultNo,
         name: &ObjectName,
         range: Range<u64>,
+        need: Need,
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
         let transfer = self.transfer(vault)?;
         let patience = self.patience_with(vault, deadline);
+        let had_time = patience.left(&*self.clock).is_none_or(|left| left >= FAIR);
         let got = transfer.get_range(name, range, patience);
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match got {
@@ -344,8 +377,9 @@ impl Fetcher {
             // That nobody waits any more says nothing of the vault.
             Err(_) if deadline.is_given_up() => Err(StoreError::Cancelled),
             Err(source) => {
-                // Who was in a hurry because it is away does not make it so for longer.
-                if source.is_transient() && patience == deadline {
+                // Who was in a hurry because it is away does not make it so for longer; and who reads ahead asks a vault that is
+                // only slow for more than it can give.
+                if source.is_transient() && patience == deadline && need == Need::Now && had_time {
                     away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
                 }
                 Err(StoreError::Vault { vault: transfer.address(), source })
@@ -359,10 +393,11 @@ impl Fetcher {
         name: &ObjectName,
         pack: &PackEntry,
         run: Range<u32>,
+        need: Need,
         deadline: Deadline,
     ) -> Result<Vec<Bytes>, StoreError> {
         let range = u64::from(run.start) * GRID..(u64::from(run.end) * GRID).min(pack.len);
-        let whole = self.get_range(vault, name, range, deadline)?;
+        let whole = self.get_range(vault, name, range, need, deadline)?;
         let mut blocks = Vec::with_capacity(run.len());
         for (i, n) in run.enumerate() {
             let from = i * GRID as usize;

@@ -138,9 +138,9 @@ impl Reader {
     ) -> Result<Bytes, StoreError> {
         let block = map.block_of(n);
         let entry = &map.row.entry;
-        // A vault that has little time is asked for no more than is needed.
+        // A vault that has little time is asked for no more than is needed, and so is any if nothing more can be kept.
         let is_hurried = self.fetcher.is_away(vault) || deadline.half_passed(&*self.clock);
-        let more = if is_hurried { 0 } else { self.ahead.request_len(map.row.no) };
+        let more = if is_hurried || !self.fetcher.keeps() { 0 } else { self.ahead.request_len(map.row.no) };
         let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
         if waited {
             self.ahead.waited(map.row.no);

@@ -95,6 +95,10 @@ impl World {
     }
 
     fn reader_with(&self, cache: Arc<BlockCache>) -> Arc<Reader> {
+        self.reader_within(cache, 64 << 20)
+    }
+
+    fn reader_within(&self, cache: Arc<BlockCache>, in_flight: u64) -> Arc<Reader> {
         let policy = TransferPolicy { retry_budget: Duration::from_secs(1), ..TransferPolicy::default() };
         let transfer = Transfer::new(self.vault.clone(), self.clock.clone(), policy).unwrap();
         Reader::new(ReaderParts {
@@ -105,6 +109,7 @@ impl World {
             cache,
             clock: self.clock.clone(),
             memory: 1 << 20,
+            in_flight,
         })
     }
 
@@ -263,6 +268,26 @@ fn what_was_fetched_survives_a_restart() {
     let reader = world.reader_with(open());
     world.assert_reads(&reader, 40);
     assert_eq!(reader.stats().vault_requests, 0);
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_no_more_than_what_is_read() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let reader = world.reader_with(Arc::new(BlockCache::open(&cache, 64 << 20).unwrap()));
+    std::fs::remove_dir(&cache).unwrap();
+    std::fs::write(&cache, "in the way").unwrap();
+    (0..60).for_each(|n| world.assert_reads(&reader, n));
+    let stats = reader.stats();
+    assert!(
+        stats.vault_bytes <= stats.frames_decoded * 2 * GRID,
+        "no frame is in more than two blocks: {stats:?}"
+    );
+    std::fs::remove_file(&cache).unwrap();
+    (60..66).for_each(|n| world.assert_reads(&reader, n));
+    until(|| matches!(reader.tier(&world.chunks[72].0).unwrap(), Tier::Cache | Tier::Memory));
 }
 
 #[test]
@@ -443,6 +468,7 @@ fn with_second_vault(world: &World) -> (Arc<Reader>, Arc<FaultyVault>) {
         cache: Arc::new(BlockCache::in_memory(64 << 20)),
         clock: world.clock.clone(),
         memory: 1 << 20,
+        in_flight: 64 << 20,
     });
     (reader, second)
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::ahead::REQUEST_MAX;
+use super::budget::Need;
 use super::fetch::blocks_of;
 use super::{PackMap, Reader, Tier};
 use crate::cache::GRID;
@@ -154,10 +155,10 @@ impl Reader {
 
     fn fetch_from(&self, vault: VaultNo, map: &PackMap, bytes: &Range<u64>) -> Result<(), StoreError> {
         let entry = &map.row.entry;
-        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Deadline::NEVER)?;
+        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Need::Now, Deadline::NEVER)?;
         // What was on its way already may have failed.
         self.fetcher.settle(vault, entry, bytes);
-        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Deadline::NEVER)
+        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Need::Now, Deadline::NEVER)
     }
 
     /// Whether all bytes of a request are in the cache.

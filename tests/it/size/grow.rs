@@ -32,6 +32,7 @@ pub fn open(dir: &Path, keys: &Path) -> Store {
         cache_dir: None,
         cache_limit: 0,
         memory: 1 << 20,
+        in_flight: 64 << 20,
         vaults: Vec::new(),
         clock: Arc::new(SystemClock),
     };

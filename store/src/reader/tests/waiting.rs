@@ -145,3 +145,79 @@ fn who_may_not_wait_for_a_vault_is_told_so_when_staging_lost_a_pack() {
     let error = world.reader().chunk_range(id, 0..10, here).unwrap_err();
     assert!(!matches!(error, StoreError::Timeout { .. }), "nobody has it: {error}");
 }
+
+#[test]
+fn a_cached_block_that_is_wrong_and_cannot_be_deleted_is_read_past() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let pack = world.row().entry.id.hex();
+    for n in 0..50 {
+        let path = dir.path().join(&pack[..2]).join(format!("{pack}-{n}/in the way"));
+        std::fs::create_dir_all(path).unwrap();
+    }
+    let reader = world.reader_with(Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap()));
+    let (done, is_done) = std::sync::mpsc::channel();
+    let (id, plain) = world.chunks[40].clone();
+    std::thread::spawn(move || done.send(reader.chunk(ChunkType::Data, &id, Deadline::NEVER)));
+    let read = is_done.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(read.unwrap() == plain);
+}
+
+#[test]
+fn a_read_waits_for_room_until_its_deadline_and_is_then_not_held_against_the_vault() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), 4 << 20);
+    let room = reader.fetcher.budget.take(4 << 20, Need::Now, Deadline::NEVER, &*world.clock).unwrap();
+    let deadline = world.deadline();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk_range(&world.chunks[40].0, 0..100, deadline));
+        world.clock.advance(MINUTE);
+        assert!(matches!(reading.join().unwrap(), Err(StoreError::Timeout { .. })));
+    });
+    assert_eq!(world.vault.requests(), []);
+    assert!(!reader.fetcher.is_away(world.vault_no));
+    drop(room);
+    world.assert_reads(&reader, 40);
+}
+
+#[test]
+fn a_request_is_no_longer_than_it_may_be_unless_so_much_is_needed() {
+    let world = World::new();
+    world.only_in_vault();
+    let (entry, name) = (world.row().entry, world.pack_name());
+    let fetched = |in_flight, needed, more| {
+        let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), in_flight);
+        reader.fetcher.fetch(world.vault_no, &name, &entry, 0..needed, more, Deadline::NEVER).unwrap();
+        (reader.stats().vault_requests, reader.stats().vault_bytes)
+    };
+    assert_eq!(fetched(64 << 20, GRID, 4 << 20), (1, 4 << 20), "not the whole pack");
+    assert_eq!(fetched(4 << 20, GRID, 4 << 20), (1, 1 << 20));
+    assert_eq!(fetched(4 << 20, 6 << 20, 0), (1, 6 << 20));
+}
+
+#[test]
+fn who_reads_ahead_in_vain_asks_for_less_and_holds_nothing_against_the_vault() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader();
+    (0..4).for_each(|n| world.assert_reads(&reader, n));
+    let (no, entry, name) = (world.row().no, world.row().entry, world.pack_name());
+    let before = reader.ahead.request_len(no);
+    world.vault.fail_any_from(1, Fault::FailBefore);
+    // A pack that nothing is fetched of yet, as far as this reader knows.
+    let other = world.reader();
+    (0..2).for_each(|_| drop(other.fetch_ahead(no, 0..GRID).unwrap_err()));
+    assert!(!other.fetcher.is_away(world.vault_no));
+    for _ in 0..8 {
+        reader.ahead.was_late(no);
+    }
+    assert!(before > GRID && reader.ahead.request_len(no) == GRID);
+    let fetch = |millis| {
+        let deadline = Deadline::after(&*world.clock, Duration::from_millis(millis));
+        other.fetcher.fetch(world.vault_no, &name, &entry, 0..GRID, 0, deadline).unwrap_err();
+        other.fetcher.is_away(world.vault_no)
+    };
+    assert_eq!((fetch(10), fetch(20_000)), (false, true), "that had no time, and this had");
+}
