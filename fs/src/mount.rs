@@ -379,9 +379,34 @@ fn unmount_if(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
-    use holdfast_store::clock::{ManualClock, Timestamp};
+    use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
 
     use super::*;
+    use crate::testing::{Behaviour, MemoryRecovery};
+
+    #[test]
+    fn a_mount_that_counts_its_points_is_alive() {
+        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+            println!("SKIPPED: needs root and /dev/fuse");
+            return;
+        }
+        let (dir, recovery) = (tempfile::tempdir().unwrap(), MemoryRecovery::new());
+        recovery.sums(Behaviour::Hanging);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mount =
+            Mount::spawn(recovery.clone(), &MountOptions::new(dir.path(), "sums"), clock.clone()).unwrap();
+        let counts: Vec<_> = (0..20)
+            .map(|_| {
+                let path = dir.path().to_path_buf();
+                thread::spawn(move || rustix::fs::statfs(&path).is_ok())
+            })
+            .collect();
+        assert_eq!(pulse::of(dir.path(), &*clock).unwrap(), Pulse::Alive);
+        assert!(counts.iter().any(|count| !count.is_finished()));
+        recovery.sums(Behaviour::Warm);
+        assert!(counts.into_iter().all(|count| count.join().unwrap()));
+        mount.unmount().unwrap();
+    }
 
     #[test]
     fn a_mount_that_does_not_answer_holds_nobody_up_and_is_ended_by_force() {

@@ -444,6 +444,28 @@ fn totals_count_every_point() {
 }
 
 #[test]
+fn a_look_for_new_points_that_takes_long_keeps_nobody_from_an_answer() {
+    let f = fixture(|_| vec![]);
+    let root = f.recovery.directory("root", vec![]);
+    f.recovery.add(point("h", "g", "s", NOON + 60, 2), root);
+    f.recovery.lists(Behaviour::Hanging);
+    let asks = f.recovery.asks();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let answered = std::thread::scope(|scope| {
+        scope.spawn(|| f.view.refresh().unwrap());
+        while f.recovery.asks() == asks {
+            std::thread::yield_now();
+        }
+        scope.spawn(|| sender.send(f.view.totals(NOW)));
+        let answered = receiver.recv_timeout(std::time::Duration::from_secs(10));
+        f.recovery.lists(Behaviour::Warm);
+        answered
+    });
+    assert!(matches!(answered, Ok(Err(FsError::Later(Reach::Local)))), "{answered:?}");
+    assert!(walk(&f.view, "by-group/g/s/2026-11-20T12.01.00Z").is_ok());
+}
+
+#[test]
 fn absence_inside_a_point_lasts_and_above_it_does_not() {
     let f = fixture(|r| vec![r.directory("d", vec![])]);
     let d = find(&f.view, f.root, "d").unwrap();
