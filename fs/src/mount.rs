@@ -277,7 +277,9 @@ pub fn unmount_path(path: &Path, clock: &dyn Clock) -> Result<Unmounted, MountEr
         Some(entry) if entry.is_ours() => {
             if pulse::of(&path, clock)? == Pulse::Silent {
                 // Whoever waits for it would go on waiting after it went out of sight.
-                guard::abort(&path, entry.id).map_err(MountError::io("abort", &path))?;
+                if let Err(error) = guard::abort(&path, entry.id) {
+                    tracing::warn!(%error, path = %path.display(), "cannot end its connection; whoever waits for it goes on waiting");
+                }
             }
             unmount_if(&path, |other| other.id == entry.id, clock)
         }
