@@ -58,6 +58,7 @@ struct State {
     directories: Behaviour,
     contents: Behaviour,
     sums: Behaviour,
+    pause: Option<usize>,
     points_list: Behaviour,
     reads: u64,
     at_once: u64,
@@ -92,6 +93,11 @@ impl MemoryRecovery {
     pub fn contents(&self, behaviour: Behaviour) {
         self.state().contents = behaviour;
         self.changed.notify_all();
+    }
+
+    /// Lets listings pause after so many entries.
+    pub fn pause_after(&self, entries: usize) {
+        self.state().pause = Some(entries);
     }
 
     /// Sets how requests for the sum of all points are answered.
@@ -251,6 +257,7 @@ impl Recovery for MemoryRecovery {
     }
 
     fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal> {
+        let most = self.state().pause.map_or(most, |pause| most.min(pause));
         self.tree(tree, patience, |entries| {
             entries.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)).take(most).cloned().collect()
         })

@@ -9,7 +9,7 @@
 
 mod attr;
 mod coming;
-mod kept;
+pub(crate) mod kept;
 mod list;
 mod points;
 mod told;

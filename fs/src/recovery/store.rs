@@ -27,6 +27,7 @@ use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
 use crate::lock::lock;
+use crate::view::kept::memory;
 use few::FewPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
@@ -49,6 +50,9 @@ const LOOKED_AT_MAX: usize = 1 << 20;
 
 /// Extents between two looks at the clock.
 const LOOK_EVERY: usize = 1024;
+
+/// Bytes of nodes after which a listing pauses: with long attributes a few thousand would be hundreds of megabytes.
+const LISTED_MAX: usize = 1 << 20;
 
 type ListKey = [u8; 32];
 
@@ -228,8 +232,16 @@ impl Recovery for StoreRecovery {
 
     fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal> {
         self.directory(tree, patience, |directory, deadline| {
-            let entries = directory.entries_at(from, deadline)?;
-            entries.take(most).map(|node| Ok(node?.to_node())).collect()
+            let (mut nodes, mut bytes) = (Vec::new(), 0);
+            for node in directory.entries_at(from, deadline)?.take(most) {
+                let node = node?.to_node();
+                bytes += memory(&node);
+                nodes.push(node);
+                if bytes >= LISTED_MAX {
+                    break;
+                }
+            }
+            Ok(nodes)
         })
     }
 

@@ -195,6 +195,14 @@ fn what_the_kernel_might_forget_first_is_files_and_not_where_somebody_may_stand(
 }
 
 #[test]
+fn all_of_a_segment_is_named_also_where_listings_pause() {
+    let f = fixture(|r| ["a", "b", "c", "d", "e"].map(|name| r.file(name, &[])).to_vec());
+    f.recovery.pause_after(2);
+    find(&f.view, f.root, "e").unwrap();
+    assert_eq!(let_go(&f.view, 0), [(f.root, "a b c d e".into())]);
+}
+
+#[test]
 fn a_file_of_two_names_can_be_forgotten_only_by_both() {
     let f = fixture(|r| {
         let file = |name: &str| Node { links: 2, inode: 77, ..r.file(name, &[]) };
