@@ -16,12 +16,12 @@
 mod device;
 mod error;
 mod guard;
+mod place;
 mod pulse;
 mod table;
 mod within;
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,7 +30,6 @@ use std::time::Duration;
 
 use fuser::{Config, Notifier, Session, SessionACL};
 use holdfast_store::clock::Clock;
-use nix::errno::Errno;
 
 use crate::error::FsError;
 use crate::fuse::offer::Offers;
@@ -40,6 +39,7 @@ use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;
 
+use place::{make_way, unmount_if};
 use pulse::Pulse;
 
 pub use error::MountError;
@@ -277,7 +277,9 @@ pub fn unmount_path(path: &Path, clock: &dyn Clock) -> Result<Unmounted, MountEr
         Some(entry) if entry.is_ours() => {
             if pulse::of(&path, clock)? == Pulse::Silent {
                 // Whoever waits for it would go on waiting after it went out of sight.
-                guard::abort(&path, entry.id).map_err(MountError::io("abort", &path))?;
+                if let Err(error) = guard::abort(&path, entry.id) {
+                    tracing::warn!(%error, path = %path.display(), "cannot end its connection; whoever waits for it goes on waiting");
+                }
             }
             unmount_if(&path, |other| other.id == entry.id, clock)
         }
@@ -317,71 +319,39 @@ fn begin(mountpoint: &Path, fuse: Fuse, options: &MountOptions) -> Result<Sessio
     })
 }
 
-/// Whatever has to be out of the way, or else must not be mounted over.
-fn make_way(mountpoint: &Path, options: &MountOptions, clock: &dyn Clock) -> Result<(), MountError> {
-    for dir in &options.keep_clear {
-        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
-        if dir.starts_with(mountpoint) || mountpoint.starts_with(&dir) {
-            return Err(MountError::CoversStore { path: mountpoint.to_path_buf(), store: dir });
-        }
-    }
-    if let Some(entry) = table::top(mountpoint)? {
-        replace_dead(mountpoint, &entry, clock)?;
-    }
-    let metadata = fs::metadata(mountpoint).map_err(MountError::io("look at", mountpoint))?;
-    if !metadata.is_dir() {
-        return Err(MountError::NotDirectory { path: mountpoint.to_path_buf() });
-    }
-    let mut entries = fs::read_dir(mountpoint).map_err(MountError::io("list", mountpoint))?;
-    if entries.next().is_some() && !options.over_nonempty {
-        return Err(MountError::NotEmpty { path: mountpoint.to_path_buf() });
-    }
-    Ok(())
-}
-
-/// A mount of ours whose process is gone gives way; one that lives, or may live, does not.
-fn replace_dead(mountpoint: &Path, entry: &table::Entry, clock: &dyn Clock) -> Result<(), MountError> {
-    let path = mountpoint.to_path_buf();
-    match (pulse::of(mountpoint, clock)?, entry.is_ours()) {
-        (Pulse::Dead, true) => {
-            tracing::info!(path = %path.display(), "replacing a mount whose process has died");
-            device::unmount(mountpoint, true).map_err(|e| MountError::io("unmount", &path)(e.into()))
-        }
-        (Pulse::Dead, false) => Err(MountError::DeadForeign { path, source_name: entry.source.clone() }),
-        (Pulse::Silent, _) => Err(MountError::Silent { path, source_name: entry.source.clone() }),
-        (Pulse::Alive, true) => Err(MountError::AlreadyMounted { path }),
-        (Pulse::Alive, false) => Ok(()),
-    }
-}
-
-/// Unmounts what is on top at `path` as long as it is the one that is meant.
-fn unmount_if(
-    path: &Path,
-    meant: impl Fn(&table::Entry) -> bool,
-    clock: &dyn Clock,
-) -> Result<Unmounted, MountError> {
-    let until = clock.monotonic().saturating_add(BUSY_PATIENCE);
-    loop {
-        if !table::top(path)?.is_some_and(|entry| meant(&entry)) {
-            return Ok(Unmounted::AlreadyGone);
-        }
-        match device::unmount(path, false) {
-            Ok(()) => return Ok(Unmounted::Cleanly),
-            Err(Errno::EBUSY) if clock.monotonic() < until => clock.pause(STEP),
-            Err(Errno::EBUSY) => break,
-            Err(errno) => return Err(MountError::io("unmount", path)(errno.into())),
-        }
-    }
-    device::unmount(path, true).map_err(|e| MountError::io("unmount", path)(e.into()))?;
-    Ok(Unmounted::Detached)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
-    use holdfast_store::clock::{ManualClock, Timestamp};
+    use std::fs;
+
+    use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
 
     use super::*;
+    use crate::testing::{Behaviour, MemoryRecovery};
+
+    #[test]
+    fn a_mount_that_counts_its_points_is_alive() {
+        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+            println!("SKIPPED: needs root and /dev/fuse");
+            return;
+        }
+        let (dir, recovery) = (tempfile::tempdir().unwrap(), MemoryRecovery::new());
+        recovery.sums(Behaviour::Hanging);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mount =
+            Mount::spawn(recovery.clone(), &MountOptions::new(dir.path(), "sums"), clock.clone()).unwrap();
+        let counts: Vec<_> = (0..20)
+            .map(|_| {
+                let path = dir.path().to_path_buf();
+                thread::spawn(move || rustix::fs::statfs(&path).is_ok())
+            })
+            .collect();
+        assert_eq!(pulse::of(dir.path(), &*clock).unwrap(), Pulse::Alive);
+        assert!(counts.iter().any(|count| !count.is_finished()));
+        recovery.sums(Behaviour::Warm);
+        assert!(counts.into_iter().all(|count| count.join().unwrap()));
+        mount.unmount().unwrap();
+    }
 
     #[test]
     fn a_mount_that_does_not_answer_holds_nobody_up_and_is_ended_by_force() {

@@ -58,6 +58,16 @@ impl Totals {
     }
 }
 
+/// What a file takes without its holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes outside holes.
+    pub bytes: u64,
+    /// Whether it stays like that. Where it cannot be had now, it is told as somewhat less than the file's size, as of a file with a hole
+    /// *somewhere*: so that `cp` and `tar` look for where.
+    pub lasts: bool,
+}
+
 /// Where the nearest answer lies that is not in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
@@ -102,8 +112,8 @@ pub trait Recovery: Send + Sync + 'static {
     /// The root directory of a point. It lies on this machine.
     fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal>;
 
-    /// What all points hold.
-    fn totals(&self) -> Result<Totals, StoreError>;
+    /// What all points hold. What was counted until the deadline passed need not be counted again.
+    fn totals(&self, patience: Patience) -> Result<Totals, Refusal>;
 
     /// The entry called `name` of the directory `tree`, with its position among all entries (from 0).
     fn find(&self, tree: &ChunkId, name: &[u8], patience: Patience) -> Result<Option<(u64, Node)>, Refusal>;
@@ -128,9 +138,9 @@ pub trait Recovery: Send + Sync + 'static {
         patience: Patience,
     ) -> Result<Option<u64>, Refusal>;
 
-    /// Bytes of a file of `size` bytes that do not lie in holes. Where that takes too long to find out, somewhat fewer than
-    /// `size`, as of a file with a hole.
-    fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal>;
+    /// Bytes of a file of `size` bytes that do not lie in holes. No vault is waited for, whatever the patience; and damage is not
+    /// this answer's trouble.
+    fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<Stored, Refusal>;
 
     /// The farthest tier that a whole read of the file would reach for; `None` if it has no bytes.
     fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal>;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_store::clock::Timestamp;
+use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId, SourceTag};
 use holdfast_store::point::{Consistency, Counts, PointState, RecoveryPoint, SourceName};
@@ -17,7 +17,7 @@ use holdfast_store::reader::Tier;
 use holdfast_store::store::{PointBrief, StoredPoint};
 use holdfast_store::tree::{Content, Extent, Node, NodeKind, Subtree};
 
-use crate::recovery::{Patience, Reach, Recovery, Refusal, Seek, Totals};
+use crate::recovery::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
 
 /// How often what hangs looks whether anybody waits for it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -57,6 +57,9 @@ struct State {
     chunks: HashMap<ChunkId, Bytes>,
     directories: Behaviour,
     contents: Behaviour,
+    sums: Behaviour,
+    pause: Option<usize>,
+    points_list: Behaviour,
     reads: u64,
     at_once: u64,
     ahead: u64,
@@ -89,6 +92,23 @@ impl MemoryRecovery {
     /// Sets how requests for contents are answered.
     pub fn contents(&self, behaviour: Behaviour) {
         self.state().contents = behaviour;
+        self.changed.notify_all();
+    }
+
+    /// Lets listings pause after so many entries.
+    pub fn pause_after(&self, entries: usize) {
+        self.state().pause = Some(entries);
+    }
+
+    /// Sets how requests for the sum of all points are answered.
+    pub fn sums(&self, behaviour: Behaviour) {
+        self.state().sums = behaviour;
+        self.changed.notify_all();
+    }
+
+    /// Sets how the list of points is answered.
+    pub fn lists(&self, behaviour: Behaviour) {
+        self.state().points_list = behaviour;
         self.changed.notify_all();
     }
 
@@ -209,7 +229,12 @@ impl Recovery for MemoryRecovery {
     }
 
     fn points(&self) -> Result<Vec<PointBrief>, StoreError> {
-        Ok(self.state().points.iter().map(brief).collect())
+        let state = self.gate(|state| state.points_list, Patience::Until(Deadline::NEVER));
+        match state {
+            Ok(state) => Ok(state.points.iter().map(brief).collect()),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Later(_)) => Err(StoreError::Cancelled),
+        }
     }
 
     fn root(&self, point: &RecoveryPointId, _: Patience) -> Result<Node, Refusal> {
@@ -219,8 +244,8 @@ impl Recovery for MemoryRecovery {
         Ok(found.ok_or_else(missing)?.point.root.clone())
     }
 
-    fn totals(&self) -> Result<Totals, StoreError> {
-        let state = self.state();
+    fn totals(&self, patience: Patience) -> Result<Totals, Refusal> {
+        let state = self.gate(|state| state.sums, patience)?;
         Ok(state.points.iter().fold(Totals::default(), |sum, p| sum.and(Totals::of(&p.point.counts))))
     }
 
@@ -232,6 +257,7 @@ impl Recovery for MemoryRecovery {
     }
 
     fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal> {
+        let most = self.state().pause.map_or(most, |pause| most.min(pause));
         self.tree(tree, patience, |entries| {
             entries.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)).take(most).cloned().collect()
         })
@@ -283,9 +309,9 @@ impl Recovery for MemoryRecovery {
         Ok(found.map(|(at, _)| at.max(offset)))
     }
 
-    fn stored(&self, content: &Content, _size: u64, _patience: Patience) -> Result<u64, Refusal> {
+    fn stored(&self, content: &Content, _size: u64, _patience: Patience) -> Result<Stored, Refusal> {
         let data = extents(content).into_iter().filter(|(_, extent)| matches!(extent, Extent::Data { .. }));
-        Ok(data.map(|(_, extent)| extent.len()).sum())
+        Ok(Stored { bytes: data.map(|(_, extent)| extent.len()).sum(), lasts: true })
     }
 
     fn tier(&self, content: &Content, _patience: Patience) -> Result<Option<Tier>, Refusal> {

@@ -9,7 +9,7 @@
 
 mod attr;
 mod coming;
-mod kept;
+pub(crate) mod kept;
 mod list;
 mod points;
 mod told;
@@ -26,7 +26,7 @@ use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
 use crate::layout::{Item, Layout, Root, Stands};
 use crate::lock::lock;
-use crate::recovery::{Patience, Recovery, Seek};
+use crate::recovery::{Patience, Recovery, Seek, Stored};
 
 pub use attr::{Attr, BLOCK_SIZE};
 pub use coming::Coming;
@@ -34,7 +34,7 @@ pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
 use kept::Kept;
-use points::Known;
+use points::{Known, Shown};
 
 /// Bytes of nodes kept by their places between the requests about them: some 5,000.
 const NODES_KEPT: usize = 2 << 20;
@@ -80,6 +80,7 @@ pub struct View {
     recovery: Arc<dyn Recovery>,
     layout: RwLock<Arc<Layout>>,
     known: Mutex<Known>,
+    shown: Mutex<Shown>,
     roots: Mutex<Kept<RecoveryPointId>>,
     table: Mutex<Table>,
     nodes: Mutex<Kept<(ChunkId, u64)>>,
@@ -106,6 +107,7 @@ impl View {
             recovery,
             layout: RwLock::new(Arc::new(Layout::new(&[]))),
             known: Mutex::default(),
+            shown: Mutex::default(),
             roots: Mutex::new(Kept::new(ROOTS_KEPT)),
             table: Mutex::default(),
             nodes: Mutex::new(Kept::new(NODES_KEPT)),
@@ -283,9 +285,7 @@ impl View {
             // It lies in a segment, but goes by the number that all its names have.
             return Err(FsError::Stale);
         }
-        let attr = Attr::of_node(ino, &node, self.stored(&node, Detail::All, patience)?);
-        let claim = Claim::Found(Box::new((identity, place)));
-        Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
+        self.inside_entry(ino, &node, (Detail::All, patience), (identity, place))
     }
 
     fn item_entry(&self, layout: &Layout, item: &Item, patience: Patience) -> Result<Entry, FsError> {
@@ -326,18 +326,32 @@ impl View {
     ) -> Result<Entry, FsError> {
         let identity = Identity::of_node(&place.folder.root, (place.folder.parent, place.ordinal), node);
         let ino = lock(&self.table).number(&identity);
-        let attr = Attr::of_node(ino, node, self.stored(node, detail, patience)?);
-        let claim = Claim::Found(Box::new((identity, place)));
-        Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime: Lifetime::Forever, claim })
+        self.inside_entry(ino, node, (detail, patience), (identity, place))
+    }
+
+    /// A node inside a point. What room it takes may be told roughly at first: then the kernel asks again.
+    fn inside_entry(
+        &self,
+        ino: u64,
+        node: &Node,
+        (detail, patience): (Detail, Patience),
+        found: (Identity, Place),
+    ) -> Result<Entry, FsError> {
+        let stored = self.stored(node, detail, patience)?;
+        let attr = Attr::of_node(ino, node, stored.bytes);
+        let attr_lifetime = if stored.lasts { Lifetime::Forever } else { Lifetime::Brief };
+        let claim = Claim::Found(Box::new(found));
+        Ok(Entry { attr, name_lifetime: Lifetime::Forever, attr_lifetime, claim })
     }
 
     /// Bytes of a node that take room.
-    fn stored(&self, node: &Node, detail: Detail, patience: Patience) -> Result<u64, FsError> {
-        match (&node.content, detail) {
-            (Some(content), Detail::All) => Ok(self.recovery.stored(content, node.size, patience)?),
-            (Some(_), Detail::Names) => Ok(node.size),
-            (None, _) => Ok(0),
-        }
+    fn stored(&self, node: &Node, detail: Detail, patience: Patience) -> Result<Stored, FsError> {
+        let bytes = match (&node.content, detail) {
+            (Some(content), Detail::All) => return Ok(self.recovery.stored(content, node.size, patience)?),
+            (Some(_), Detail::Names) => node.size,
+            (None, _) => 0,
+        };
+        Ok(Stored { bytes, lasts: true })
     }
 }
 

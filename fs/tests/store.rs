@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_fs::recovery::{Patience, Reach, Refusal, Seek, StoreRecovery};
 use holdfast_fs::testing::node;
-use holdfast_fs::view::{Detail, View};
+use holdfast_fs::view::{Detail, Lifetime, View};
 use holdfast_fs::{FsError, Mount, MountOptions, Recovery, Unmounted};
 use holdfast_store::chunk_store::TreeSink;
 use holdfast_store::clock::{Deadline, SystemClock};
@@ -88,6 +88,11 @@ fn ingest(session: &Session<'_>, files: &[(String, Stretches)]) -> Node {
 
 /// A store with one point of the sample in `dir`, opened again so that nothing is in memory.
 fn store(dir: &Path) -> Arc<Store> {
+    store_with(dir, 256 << 20)
+}
+
+/// As [`store`], with so much memory for what is decoded.
+fn store_with(dir: &Path, memory: usize) -> Arc<Store> {
     let (dir, ring, vault) = (dir.join("store"), KeyRing::generate(0), VaultId::random());
     let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
     let config =
@@ -97,7 +102,7 @@ fn store(dir: &Path) -> Arc<Store> {
     let options = || StoreOptions {
         cache_dir: None,
         cache_limit: 0,
-        memory: 256 << 20,
+        memory,
         in_flight: 64 << 20,
         vaults: Vec::new(),
         clock: Arc::new(SystemClock),
@@ -184,6 +189,60 @@ fn long_files_that_begin_alike_are_not_taken_for_each_other() {
     assert_eq!(seek(999, Seek::Data), None);
 }
 
+/// A vault that has all packs, and to which there is no way; and no pack in staging, where the catalog says they are.
+fn lose_staging(store: &Store) {
+    let vault = store.catalog().vault_no("elsewhere").unwrap();
+    for pack in store.catalog().packs().unwrap() {
+        store.catalog().set_confirmed(pack.no, vault, true).unwrap();
+        assert!(store.staging().remove(&holdfast_store::names::pack(&pack.entry.id)).unwrap());
+    }
+    store.reader().forget_places();
+}
+
+/// Bytes of all packs in staging are others from now on.
+fn damage_staging(store: &Store) {
+    for pack in store.catalog().packs().unwrap() {
+        let path = store.dir().join(holdfast_store::names::pack(&pack.entry.id).as_str());
+        let bytes: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|byte| byte ^ 0x55).collect();
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn points_are_counted_until_the_time_is_up_and_not_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let recovery = StoreRecovery::new(store(dir.path()), 1 << 20);
+    let clock = SystemClock;
+    let passed = Deadline::after(&clock, Duration::ZERO);
+    assert!(matches!(recovery.totals(Patience::Now), Err(Refusal::Later(Reach::Local))));
+    assert!(matches!(recovery.totals(Patience::Local(passed)), Err(Refusal::Failed(_))));
+    assert_eq!(recovery.totals(LATER).unwrap().entries, 4);
+    assert_eq!(recovery.totals(Patience::Local(Deadline::NEVER)).unwrap().entries, 4);
+}
+
+#[test]
+fn a_long_file_whose_list_cannot_be_had_is_listed_with_the_others() {
+    for spoil in [lose_staging, damage_staging] {
+        let dir = tempfile::tempdir().unwrap();
+        // Little is kept of what is decoded, and nothing of it once another file was read.
+        let store = store_with(dir.path(), 0);
+        let view = View::new(Arc::new(StoreRecovery::new(store.clone(), 16 << 20)), 0, 0).unwrap();
+        let root = walk(&view, "by-group/g/s/2026-11-20T12.00.00Z");
+        view.list(root, 0, 100, Detail::Names, LATER).unwrap();
+        let long = walk(&view, "by-group/g/s/2026-11-20T12.00.00Z/long2");
+        (0..62).for_each(|n| drop(view.read(long, n << 20, 1 << 20, LATER).unwrap()));
+        spoil(&store);
+        let listed = view.list(root, 0, 100, Detail::All, LATER).unwrap();
+        let long = listed.iter().find(|item| item.name == b"long1").unwrap();
+        assert_eq!(listed.len(), sample().len() + 2);
+        assert_eq!(long.entry.attr.blocks, (64_000 << 10) / 512 - 8, "a hole somewhere");
+        assert_eq!(long.entry.attr_lifetime, Lifetime::Brief, "the truth may come later");
+        view.accept(&long.entry);
+        assert_eq!(view.attr(long.entry.attr.ino, LATER).unwrap(), (long.entry.attr, Lifetime::Brief));
+        assert!(view.read(long.entry.attr.ino, 0, 9, LATER).is_err(), "who reads it hears of it");
+    }
+}
+
 #[test]
 fn what_staging_lost_is_asked_of_a_vault_only_by_who_may_wait_for_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -193,13 +252,7 @@ fn what_staging_lost_is_asked_of_a_vault_only_by_who_may_wait_for_it() {
     let file = recovery.find(&root, b"f19", LATER).unwrap().unwrap().1;
     let here = Patience::Local(Deadline::NEVER);
     let read = |patience| recovery.read(file.content.as_ref().unwrap(), 0..100, patience);
-    // A vault that has all packs, and to which there is no way; and no pack in staging, where the catalog says they are.
-    let vault = store.catalog().vault_no("elsewhere").unwrap();
-    for pack in store.catalog().packs().unwrap() {
-        store.catalog().set_confirmed(pack.no, vault, true).unwrap();
-        assert!(store.staging().remove(&holdfast_store::names::pack(&pack.entry.id)).unwrap());
-    }
-    store.reader().forget_places();
+    lose_staging(&store);
     assert!(matches!(read(Patience::Now), Err(Refusal::Later(Reach::Local))), "it cannot know");
     assert!(matches!(read(here), Err(Refusal::Later(Reach::Vault))));
     assert!(matches!(recovery.find(&root, b"f18", here), Ok(Some(_))), "the page is in memory");

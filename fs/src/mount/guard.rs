@@ -6,9 +6,11 @@
 //!
 //! The guard has none of the mount's descriptors. It is told of the death of the thread that started it by a signal (`PR_SET_PDEATHSIG`), which must
 //! therefore live as long as the mount. It forces the unmounting while it holds the mount busy itself: that aborts the connection, and leaves the dead mount in its place.
+//! Without the right to force, it writes to the connection's file below `/sys/fs/fuse/connections`, which belongs to the user who mounted.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +20,9 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Mode, OFlags};
 
 use super::table;
+
+/// Where the kernel shows connections by number, if `fusectl` is mounted.
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
 /// Tells the guard that its parent died.
 const PARENT_DIED: Signal = Signal::SIGUSR1;
@@ -52,17 +57,67 @@ pub fn stand(mountpoint: &Path, id: u64, parent: u32) -> io::Result<()> {
 
 /// Ends the connection of a mount that is still there, and leaves the mount.
 pub fn abort(mountpoint: &Path, id: u64) -> io::Result<()> {
-    let is_it = |entry: table::Entry| entry.id == id;
-    if !table::top(mountpoint).map_err(io::Error::other)?.is_some_and(is_it) {
-        return Ok(());
-    }
+    abort_by(mountpoint, id, Path::new(CONNECTIONS), |path| umount2(path, MntFlags::MNT_FORCE))
+}
+
+/// The same by `force`, or else by the file below `connections` that belongs to the user who mounted.
+fn abort_by(
+    mountpoint: &Path,
+    id: u64,
+    connections: &Path,
+    force: impl FnOnce(&Path) -> Result<(), Errno>,
+) -> io::Result<()> {
+    let top = table::top(mountpoint).map_err(io::Error::other)?;
+    let Some(entry) = top.filter(|entry| entry.id == id) else { return Ok(()) };
     // No request is needed for this, and as long as it is held the mount is busy.
     let held =
         rustix::fs::open(mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let forced = umount2(mountpoint, MntFlags::MNT_FORCE);
+    let forced = force(mountpoint);
     drop(held);
     match forced {
         Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(Errno::EPERM) => {
+            let file = connections.join(entry.minor.to_string()).join("abort");
+            File::options().write(true).open(file)?.write_all(b"1")
+        }
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stdout)]
+    use nix::mount::{MsFlags, mount};
+
+    use super::*;
+    use crate::mount::{MountOptions, device};
+
+    #[test]
+    fn who_may_not_force_it_writes_to_the_file_of_the_connection() {
+        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+            println!("SKIPPED: needs root and /dev/fuse");
+            return;
+        }
+        let (dir, control) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let none = None::<&str>;
+        if mount(Some("control"), control.path(), Some("fusectl"), MsFlags::empty(), none).is_err() {
+            println!("SKIPPED: needs fusectl");
+            return;
+        }
+        // Nobody reads from it.
+        let device = device::open(dir.path(), &MountOptions::new(dir.path(), "refused")).unwrap();
+        let id = table::top(dir.path()).unwrap().unwrap().id;
+        let file = dir.path().join("file");
+        let reader = std::thread::spawn(move || std::fs::metadata(file));
+        let refused = |_: &Path| Err(Errno::EPERM);
+        assert!(abort_by(dir.path(), id, Path::new("/no/such"), refused).is_err());
+        assert!(!reader.is_finished());
+        let done = abort_by(dir.path(), id, control.path(), refused);
+        umount2(control.path(), MntFlags::MNT_DETACH).unwrap();
+        done.unwrap();
+        assert!(reader.join().unwrap().is_err());
+        assert!(table::top(dir.path()).unwrap().is_some_and(|entry| entry.id == id), "a dead mount is left");
+        device::unmount(dir.path(), true).unwrap();
+        drop(device);
     }
 }

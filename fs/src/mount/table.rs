@@ -14,6 +14,8 @@ const TABLE: &str = "/proc/self/mountinfo";
 pub struct Entry {
     /// Number of the mount, unique as long as it exists.
     pub id: u64,
+    /// Number of the device without its major part, which is 0 for what is no disk: so the kernel calls the connection of a FUSE mount.
+    pub minor: u32,
     /// Where it is.
     pub mountpoint: PathBuf,
     /// What is mounted, as its maker called it.
@@ -43,9 +45,11 @@ fn top_in(text: &[u8], path: &Path) -> Option<Entry> {
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|b| *b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(3)?)));
+    let device = std::str::from_utf8(fields.nth(1)?).ok()?;
+    let minor = device.split_once(':')?.1.parse().ok()?;
+    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     let source = fields.skip_while(|field| *field != b"-").nth(2)?;
-    Some(Entry { id, mountpoint, source: String::from_utf8_lossy(&unescape(source)).into_owned() })
+    Some(Entry { id, minor, mountpoint, source: String::from_utf8_lossy(&unescape(source)).into_owned() })
 }
 
 /// Blanks, tabs, line ends and backslashes stand as three octal digits.
@@ -100,7 +104,8 @@ mod tests {
     #[test]
     fn entries_are_found_by_path_and_the_topmost_counts() {
         let entry = top_in(SAMPLE, Path::new("/mnt/a b\\c")).unwrap();
-        assert_eq!((entry.id, entry.source.as_str(), entry.is_ours()), (40, "holdfast:1a2b", true));
+        assert_eq!((entry.id, entry.minor, entry.source.as_str()), (40, 40, "holdfast:1a2b"));
+        assert!(entry.is_ours());
         assert_eq!(top_in(SAMPLE, Path::new("/mnt/x")).unwrap().id, 42);
         assert_eq!(top_in(SAMPLE, Path::new("/mnt")), None);
         assert!(!top_in(SAMPLE, Path::new("/")).unwrap().is_ours());

@@ -4,9 +4,9 @@
 //! refuses what is not in memory when there is no patience for it: so the same code answers both kinds of request.
 //! Pages of directories are parsed once and shared by all points; of long files the list page that was used last is kept.
 
-mod near;
+mod few;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -25,9 +25,10 @@ use holdfast_store::tree::walk::{Directory, PageCache, Pages};
 use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
-use super::{Patience, Reach, Recovery, Refusal, Seek, Totals};
+use super::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
 use crate::lock::lock;
-use near::NearPages;
+use crate::view::kept::memory;
+use few::FewPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
 const LISTS_KEPT: NonZeroUsize = NonZeroUsize::new(32).unwrap();
@@ -49,6 +50,9 @@ const LOOKED_AT_MAX: usize = 1 << 20;
 
 /// Extents between two looks at the clock.
 const LOOK_EVERY: usize = 1024;
+
+/// Bytes of nodes after which a listing pauses: with long attributes a few thousand would be hundreds of megabytes.
+const LISTED_MAX: usize = 1 << 20;
 
 type ListKey = [u8; 32];
 
@@ -86,6 +90,18 @@ impl StoreRecovery {
         };
         let reader = self.store.reader().clone();
         Arc::new(Attempt { reader, farthest, deadline, refused: AtomicU8::new(ALLOWED) })
+    }
+
+    /// What one point holds. Others do not wait for its decoding.
+    fn counted(&self, point: &RecoveryPointId) -> Totals {
+        if let Some(known) = { lock(&self.counted).get(point).copied() } {
+            return known;
+        }
+        // What cannot be decoded counts nothing.
+        let decoded = self.store.decode_point(point);
+        let one = decoded.map_or_else(|_| Totals::default(), |point| Totals::of(&point.counts));
+        lock(&self.counted).insert(*point, one);
+        one
     }
 
     fn directory<T>(
@@ -187,22 +203,21 @@ impl Recovery for StoreRecovery {
     }
 
     /// Each point is decoded once, when somebody first asks for the sum of all.
-    fn totals(&self) -> Result<Totals, StoreError> {
-        let (mut known, mut sum) = (lock(&self.counted), Totals::default());
-        let mut next = HashMap::new();
-        for line in self.store.catalog().point_lines()? {
-            let one = match known.get(&line.id) {
-                Some(one) => *one,
-                // What cannot be decoded counts nothing.
-                None => self
-                    .store
-                    .decode_point(&line.id)
-                    .map_or_else(|_| Totals::default(), |p| Totals::of(&p.counts)),
-            };
-            sum = sum.and(one);
-            next.insert(line.id, one);
+    fn totals(&self, patience: Patience) -> Result<Totals, Refusal> {
+        if patience == Patience::Now {
+            return Err(Refusal::Later(Reach::Local));
         }
-        *known = next;
+        let (clock, deadline) = (self.store.clock(), self.attempt(patience).deadline);
+        let lines = self.store.catalog().point_lines()?;
+        let mut sum = Totals::default();
+        for line in &lines {
+            if deadline.passed(&**clock) {
+                return Err(StoreError::Timeout { what: "the sum of all points".to_owned() }.into());
+            }
+            sum = sum.and(self.counted(&line.id));
+        }
+        let there: HashSet<_> = lines.iter().map(|line| line.id).collect();
+        lock(&self.counted).retain(|id, _| there.contains(id));
         Ok(sum)
     }
 
@@ -217,8 +232,16 @@ impl Recovery for StoreRecovery {
 
     fn list(&self, tree: &ChunkId, from: u64, most: usize, patience: Patience) -> Result<Vec<Node>, Refusal> {
         self.directory(tree, patience, |directory, deadline| {
-            let entries = directory.entries_at(from, deadline)?;
-            entries.take(most).map(|node| Ok(node?.to_node())).collect()
+            let (mut nodes, mut bytes) = (Vec::new(), 0);
+            for node in directory.entries_at(from, deadline)?.take(most) {
+                let node = node?.to_node();
+                bytes += memory(&node);
+                nodes.push(node);
+                if bytes >= LISTED_MAX {
+                    break;
+                }
+            }
+            Ok(nodes)
         })
     }
 
@@ -268,29 +291,33 @@ impl Recovery for StoreRecovery {
         attempt.end(found)
     }
 
-    /// Exact for lists of one level, and for longer ones that are on this machine. Others take seconds to read from a vault, which
-    /// `stat` must not: such a file is told to have a hole *somewhere*, so that `cp` and `tar` look for where.
-    fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<u64, Refusal> {
+    /// A list page may be damaged or in a vault that is away, while the directory's own page is here: listing that must not fail, or take seconds,
+    /// for one number of one file.
+    fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<Stored, Refusal> {
         if let Content::Inline(extents) = content {
-            return Ok(stored_of(extents));
+            return Ok(Stored { bytes: stored_of(extents), lasts: true });
         }
         let key = list_key(content);
-        if let Some(known) = key.and_then(|key| lock(&self.sizes).get(&key).copied()) {
-            return Ok(known);
+        if let Some(bytes) = key.and_then(|key| lock(&self.sizes).get(&key).copied()) {
+            return Ok(Stored { bytes, lasts: true });
         }
-        let attempt = self.attempt(patience);
-        let must_be_near = content.depth() > 1;
-        let is_far = |id: &ChunkId| must_be_near && matches!(attempt.reader.tier(id), Ok(Tier::Vault));
-        let pages = NearPages::new(&*attempt, is_far);
+        let rough = size.saturating_sub(HOLE_SOMEWHERE);
+        let attempt = self.attempt(match patience {
+            Patience::Until(deadline) => Patience::Local(deadline),
+            near => near,
+        });
+        let pages = FewPages::new(&*attempt);
         let sum = self.sum_stored(content, &pages, attempt.deadline);
-        if pages.gave_up() {
-            return Ok(size.saturating_sub(HOLE_SOMEWHERE));
-        }
-        let sum = attempt.end(sum)?;
+        let bytes = match attempt.end(sum) {
+            Ok(sum) => sum,
+            Err(_) if pages.gave_up() => rough,
+            Err(Refusal::Later(Reach::Local)) => return Err(Refusal::Later(Reach::Local)),
+            Err(_) => return Ok(Stored { bytes: rough, lasts: false }),
+        };
         if let Some(key) = key {
-            lock(&self.sizes).put(key, sum);
+            lock(&self.sizes).put(key, bytes);
         }
-        Ok(sum)
+        Ok(Stored { bytes, lasts: true })
     }
 
     fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal> {

@@ -49,7 +49,7 @@ impl<K: Hash + Eq> Kept<K> {
 }
 
 /// Bytes of memory that a node takes in such a list, about.
-fn memory(node: &Node) -> usize {
+pub(crate) fn memory(node: &Node) -> usize {
     let names = [Some(&node.name), node.user.as_ref(), node.group.as_ref(), node.target.as_ref()];
     let names: usize = names.into_iter().flatten().map(Vec::len).sum();
     let xattr = |xattr: &Xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len();

@@ -11,30 +11,32 @@ use crate::layout::{Change, Layout};
 use crate::lock::lock;
 use crate::recovery::{Patience, Reach, Totals};
 
-/// The points as they were when the recovery's stamp was this.
+/// The recovery's stamp when its points were looked at, and what they held at another. Requests take its lock: nobody holds it over I/O.
 #[derive(Default)]
 pub(super) struct Known {
     stamp: Option<i64>,
-    ids: Vec<RecoveryPointId>,
     totals: Option<(i64, Totals)>,
 }
+
+/// The points that the layout shows. Whoever looks for new ones keeps its lock meanwhile.
+pub(super) type Shown = Vec<RecoveryPointId>;
 
 impl View {
     /// Looks for new and vanished points, and says what the kernel must be told.
     pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
         let stamp = self.recovery.stamp()?;
-        let mut known = lock(&self.known);
-        if known.stamp == Some(stamp) {
+        let mut shown = lock(&self.shown);
+        if { lock(&self.known).stamp } == Some(stamp) {
             return Ok(Vec::new());
         }
         let points = self.recovery.points()?;
         let mut ids: Vec<_> = points.iter().map(|p| p.id).collect();
         ids.sort_unstable();
-        known.stamp = Some(stamp);
-        if known.ids == ids {
+        lock(&self.known).stamp = Some(stamp);
+        if *shown == ids {
             return Ok(Vec::new());
         }
-        known.ids = ids;
+        *shown = ids;
         let next = Arc::new(Layout::new(&points));
         let changes = self.layout().changes(&next);
         *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
@@ -57,7 +59,7 @@ impl View {
             _ if patience == Patience::Now => return Err(FsError::Later(Reach::Local)),
             _ => {}
         }
-        let totals = self.recovery.totals().map_err(FsError::Store)?;
+        let totals = self.recovery.totals(patience)?;
         lock(&self.known).totals = stamp.map(|stamp| (stamp, totals));
         Ok(totals)
     }

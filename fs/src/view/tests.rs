@@ -195,6 +195,14 @@ fn what_the_kernel_might_forget_first_is_files_and_not_where_somebody_may_stand(
 }
 
 #[test]
+fn all_of_a_segment_is_named_also_where_listings_pause() {
+    let f = fixture(|r| ["a", "b", "c", "d", "e"].map(|name| r.file(name, &[])).to_vec());
+    f.recovery.pause_after(2);
+    find(&f.view, f.root, "e").unwrap();
+    assert_eq!(let_go(&f.view, 0), [(f.root, "a b c d e".into())]);
+}
+
+#[test]
 fn a_file_of_two_names_can_be_forgotten_only_by_both() {
     let f = fixture(|r| {
         let file = |name: &str| Node { links: 2, inode: 77, ..r.file(name, &[]) };
@@ -441,6 +449,28 @@ fn what_is_not_in_memory_is_left_for_later_and_then_answered() {
 fn totals_count_every_point() {
     let f = fixture(|_| vec![]);
     assert_eq!(f.view.totals(LATER).unwrap(), Totals { bytes: 4096, entries: 4 });
+}
+
+#[test]
+fn a_look_for_new_points_that_takes_long_keeps_nobody_from_an_answer() {
+    let f = fixture(|_| vec![]);
+    let root = f.recovery.directory("root", vec![]);
+    f.recovery.add(point("h", "g", "s", NOON + 60, 2), root);
+    f.recovery.lists(Behaviour::Hanging);
+    let asks = f.recovery.asks();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let answered = std::thread::scope(|scope| {
+        scope.spawn(|| f.view.refresh().unwrap());
+        while f.recovery.asks() == asks {
+            std::thread::yield_now();
+        }
+        scope.spawn(|| sender.send(f.view.totals(NOW)));
+        let answered = receiver.recv_timeout(std::time::Duration::from_secs(10));
+        f.recovery.lists(Behaviour::Warm);
+        answered
+    });
+    assert!(matches!(answered, Ok(Err(FsError::Later(Reach::Local)))), "{answered:?}");
+    assert!(walk(&f.view, "by-group/g/s/2026-11-20T12.01.00Z").is_ok());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use holdfast_store::tree::NodeKind;
 
 use super::{Claim, Entry, View};
-use crate::inode::is_layout;
+use crate::inode::{Place, is_layout};
 use crate::layout::Change;
 use crate::lock::lock;
 use crate::recovery::Patience;
@@ -43,16 +43,30 @@ impl View {
         while work < WORK_MAX
             && let Some((key, place, entries)) = { lock(&self.table).take_turn(most, end) }
         {
-            let listed = self.recovery.list(&place.folder.tree, place.ordinal, entries, Patience::Here);
-            let nodes = listed.unwrap_or_default();
-            work += LISTING + nodes.len();
-            if nodes.is_empty() {
-                continue;
-            }
+            let (names, seen) = self.leaves(&place, entries as u64);
+            work += LISTING + seen;
+            let Some(names) = names else { continue };
             // Before they are named: what the kernel is told meanwhile has to be named again.
             lock(&self.table).had_turn(key);
-            let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
-            let_go(&Change { folder: place.folder.parent, names: leaves.map(|node| node.name).collect() });
+            let_go(&Change { folder: place.folder.parent, names });
         }
+    }
+
+    /// Names of what is no directory among so many entries from a place on, none if they are not all on this machine; and how many entries were
+    /// looked at.
+    fn leaves(&self, from: &Place, entries: u64) -> (Option<Vec<Vec<u8>>>, usize) {
+        let (mut names, mut at, end) = (Vec::new(), from.ordinal, from.ordinal + entries);
+        while at < end {
+            let most = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let listed = self.recovery.list(&from.folder.tree, at, most, Patience::Here);
+            let Ok(nodes) = listed else { return (None, (at - from.ordinal) as usize) };
+            if nodes.is_empty() {
+                break;
+            }
+            at += nodes.len() as u64;
+            let leaves = nodes.into_iter().filter(|node| node.kind != NodeKind::Directory);
+            names.extend(leaves.map(|node| node.name));
+        }
+        ((at > from.ordinal).then_some(names), (at - from.ordinal) as usize)
     }
 }

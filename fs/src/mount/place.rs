@@ -1,0 +1,69 @@
+//! A mountpoint before a mount and after it: what must be out of the way, and taking away what is meant and nothing else.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_store::clock::Clock;
+use nix::errno::Errno;
+
+use super::pulse::{self, Pulse};
+use super::{BUSY_PATIENCE, MountError, MountOptions, STEP, Unmounted, device, table};
+
+/// Whatever has to be out of the way, or else must not be mounted over.
+pub fn make_way(mountpoint: &Path, options: &MountOptions, clock: &dyn Clock) -> Result<(), MountError> {
+    for dir in &options.keep_clear {
+        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+        if dir.starts_with(mountpoint) || mountpoint.starts_with(&dir) {
+            return Err(MountError::CoversStore { path: mountpoint.to_path_buf(), store: dir });
+        }
+    }
+    if let Some(entry) = table::top(mountpoint)? {
+        replace_dead(mountpoint, &entry, clock)?;
+    }
+    let metadata = fs::metadata(mountpoint).map_err(MountError::io("look at", mountpoint))?;
+    if !metadata.is_dir() {
+        return Err(MountError::NotDirectory { path: mountpoint.to_path_buf() });
+    }
+    let mut entries = fs::read_dir(mountpoint).map_err(MountError::io("list", mountpoint))?;
+    if entries.next().is_some() && !options.over_nonempty {
+        return Err(MountError::NotEmpty { path: mountpoint.to_path_buf() });
+    }
+    Ok(())
+}
+
+/// A mount of ours whose process is gone gives way; one that lives, or may live, does not.
+fn replace_dead(mountpoint: &Path, entry: &table::Entry, clock: &dyn Clock) -> Result<(), MountError> {
+    let path = mountpoint.to_path_buf();
+    match (pulse::of(mountpoint, clock)?, entry.is_ours()) {
+        (Pulse::Dead, true) => {
+            tracing::info!(path = %path.display(), "replacing a mount whose process has died");
+            device::unmount(mountpoint, true).map_err(|e| MountError::io("unmount", &path)(e.into()))
+        }
+        (Pulse::Dead, false) => Err(MountError::DeadForeign { path, source_name: entry.source.clone() }),
+        (Pulse::Silent, _) => Err(MountError::Silent { path, source_name: entry.source.clone() }),
+        (Pulse::Alive, true) => Err(MountError::AlreadyMounted { path }),
+        (Pulse::Alive, false) => Ok(()),
+    }
+}
+
+/// Unmounts what is on top at `path` as long as it is the one that is meant.
+pub fn unmount_if(
+    path: &Path,
+    meant: impl Fn(&table::Entry) -> bool,
+    clock: &dyn Clock,
+) -> Result<Unmounted, MountError> {
+    let until = clock.monotonic().saturating_add(BUSY_PATIENCE);
+    loop {
+        if !table::top(path)?.is_some_and(|entry| meant(&entry)) {
+            return Ok(Unmounted::AlreadyGone);
+        }
+        match device::unmount(path, false) {
+            Ok(()) => return Ok(Unmounted::Cleanly),
+            Err(Errno::EBUSY) if clock.monotonic() < until => clock.pause(STEP),
+            Err(Errno::EBUSY) => break,
+            Err(errno) => return Err(MountError::io("unmount", path)(errno.into())),
+        }
+    }
+    device::unmount(path, true).map_err(|e| MountError::io("unmount", path)(e.into()))?;
+    Ok(Unmounted::Detached)
+}
