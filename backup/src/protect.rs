@@ -220,7 +220,8 @@ impl<'a> Work<'a> {
             scanner.finish();
             (walked, assembler.join().ok().flatten().flatten())
         });
-        if let Some(e) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(e) = failure {
             return Err(if matches!(e, StoreError::Cancelled) {
                 ProtectError::Cancelled
             } else {

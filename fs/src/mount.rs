@@ -146,19 +146,9 @@ impl Mount {
         options: &MountOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, MountError> {
-        let mountpoint = table::resolve(&options.mountpoint)?;
-        make_way(&mountpoint, options, &*clock)?;
-        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let view = Arc::new(View::new(recovery, uid, gid).map_err(MountError::Store)?);
-        let pool = Arc::new(Pool::start(pool_options(options), clock.clone()).map_err(MountError::Threads)?);
-        let offers = Arc::new(Offers::default());
-        let fuse = Fuse::new(view.clone(), pool.clone(), offers.clone());
-        let session = begin(&mountpoint, fuse, options)?;
-        let ended = Arc::new(Ended::default());
-        let id = table::top(&mountpoint)?.map(|entry| entry.id);
+        let (mut mount, session, offers) = Self::begun(recovery, options, clock)?;
         let notifier = session.notifier();
-        offers.serve(view.clone(), notifier.clone()).map_err(MountError::Threads)?;
-        let mut mount = Self { mountpoint, id, pool, view, ended, clock, guard: None };
+        offers.serve(mount.view.clone(), notifier.clone()).map_err(MountError::Threads)?;
         mount.run(session)?;
         mount.follow_points(notifier, options.records_max)?;
         if let (Some(id), false) = (mount.id, options.guard.is_empty()) {
@@ -166,6 +156,24 @@ impl Mount {
             mount.guard = Some(guard.map_err(MountError::Guard)?);
         }
         Ok(mount)
+    }
+
+    /// Mounts; nobody answers yet. Whatever fails from here on, dropping it unmounts.
+    fn begun(
+        recovery: Arc<dyn Recovery>,
+        options: &MountOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Session<Fuse>, Arc<Offers>), MountError> {
+        let mountpoint = table::resolve(&options.mountpoint)?;
+        make_way(&mountpoint, options, &*clock)?;
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let view = Arc::new(View::new(recovery, uid, gid).map_err(MountError::Store)?);
+        let pool = Arc::new(Pool::start(pool_options(options), clock.clone()).map_err(MountError::Threads)?);
+        let offers = Arc::new(Offers::default());
+        let fuse = Fuse::new(view.clone(), pool.clone(), offers.clone());
+        let (session, id) = begin(&mountpoint, fuse, options)?;
+        let ended = Arc::new(Ended::default());
+        Ok((Self { mountpoint, id, pool, view, ended, clock, guard: None }, session, offers))
     }
 
     /// Where it is mounted.
@@ -306,17 +314,23 @@ fn pause_unless_ended(clock: &dyn Clock, ended: &Ended) -> bool {
     })
 }
 
-/// Mounts and shakes hands with the kernel.
-fn begin(mountpoint: &Path, fuse: Fuse, options: &MountOptions) -> Result<Session<Fuse>, MountError> {
+/// Mounts and shakes hands with the kernel; the number of the mount, too.
+fn begin(
+    mountpoint: &Path,
+    fuse: Fuse,
+    options: &MountOptions,
+) -> Result<(Session<Fuse>, Option<u64>), MountError> {
     let device = device::open(mountpoint, options)?;
     let mut config = Config::default();
     config.n_threads = Some(options.session_threads.max(1));
     config.clone_fd = options.session_threads > 1;
     // The kernel alone decides who may enter; see the top.
-    Session::from_fd(fuse, device, SessionACL::All, config).map_err(|error| {
-        let _ = device::unmount(mountpoint, true);
-        MountError::Session(error.to_string())
-    })
+    let session = Session::from_fd(fuse, device, SessionACL::All, config);
+    let begun = session.map_err(|error| MountError::Session(error.to_string())).and_then(|session| {
+        let id = table::top(mountpoint)?.map(|entry| entry.id);
+        Ok((session, id))
+    });
+    begun.inspect_err(|_| _ = device::unmount(mountpoint, true))
 }
 
 #[cfg(test)]
@@ -328,6 +342,20 @@ mod tests {
 
     use super::*;
     use crate::testing::{Behaviour, MemoryRecovery};
+
+    #[test]
+    fn a_mount_that_does_not_get_as_far_as_to_answer_leaves_nothing() {
+        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+            println!("SKIPPED: needs root and /dev/fuse");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+        let begun = Mount::begun(MemoryRecovery::new(), &MountOptions::new(dir.path(), "begun"), clock);
+        assert!(table::top(dir.path()).unwrap().is_some());
+        drop(begun.unwrap());
+        assert_eq!(table::top(dir.path()).unwrap(), None);
+    }
 
     #[test]
     fn a_mount_that_counts_its_points_is_alive() {

@@ -260,7 +260,8 @@ impl View {
 
     fn node_at(&self, place: &Place, patience: Patience) -> Result<Arc<Node>, FsError> {
         let at = (place.folder.tree, place.ordinal);
-        if let Some(node) = lock(&self.nodes).get(&at) {
+        let kept = lock(&self.nodes).get(&at);
+        if let Some(node) = kept {
             return Ok(node);
         }
         let node = self.recovery.list(&place.folder.tree, place.ordinal, 1, patience)?.into_iter().next();
@@ -304,7 +305,8 @@ impl View {
 
     /// The root directory of a point.
     fn root(&self, root: &Root, patience: Patience) -> Result<Arc<Node>, FsError> {
-        if let Some(node) = lock(&self.roots).get(&root.point) {
+        let kept = lock(&self.roots).get(&root.point);
+        if let Some(node) = kept {
             return Ok(node);
         }
         let node = self.recovery.root(&root.point, patience).map_err(|e| match FsError::from(e) {

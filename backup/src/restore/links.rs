@@ -56,7 +56,8 @@ impl First {
 
     /// Says what became of it; the names that waited for that.
     pub(super) fn settle(&self, standing: Standing) -> Vec<LateLink> {
-        match std::mem::replace(&mut *self.standing(), standing) {
+        let before = std::mem::replace(&mut *self.standing(), standing);
+        match before {
             Standing::Writing(waiting) => waiting,
             _ => Vec::new(),
         }

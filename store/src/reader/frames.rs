@@ -199,7 +199,8 @@ impl FrameCache {
                 }
                 state = shard.loaded.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
             }
-            if let Some(frame) = slot.frame.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            let loaded = slot.frame.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(frame) = loaded {
                 return Ok(frame);
             }
         }
