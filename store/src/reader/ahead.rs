@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_window_that_shrank_is_asked_for_in_one_request() {
-        assert_eq!(requests(0..GRID, GRID).collect::<Vec<_>>(), [0..GRID]);
+        assert!(requests(0..GRID, GRID).eq(std::iter::once(0..GRID)));
         assert_eq!((request_len(REQUEST_MIN / 2), request_len(WINDOW_MIN)), (REQUEST_MIN / 2, REQUEST_MIN));
     }
 

@@ -36,15 +36,27 @@ impl Spares {
         self.lock().pop().unwrap_or_default()
     }
 
+    /// A buffer with room for `len` bytes and at most a quarter more, so that what is counted by its length takes that.
+    pub(super) fn take_for(&self, len: usize) -> Vec<u8> {
+        let mut spares = self.lock();
+        match spares.iter().rposition(|spare| (len..=len + len / 4).contains(&spare.capacity())) {
+            Some(i) => spares.swap_remove(i),
+            None => Vec::with_capacity(len),
+        }
+    }
+
     /// The bytes in a buffer, which comes back when the last who has them lets go.
     pub(super) fn lend(self: &Arc<Self>, buffer: Vec<u8>) -> Bytes {
         Bytes::from_owner(Lent { buffer, spares: self.clone() })
     }
 
-    /// Takes a buffer back that was not lent.
+    /// Takes a buffer back that was not lent, in the place of one that found no use.
     pub(super) fn give_back(&self, buffer: Vec<u8>) {
         let mut spares = self.lock();
-        if spares.len() < SPARES && buffer.capacity() <= SPARE_BYTES_MAX {
+        if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+            if spares.len() == SPARES {
+                spares.remove(0);
+            }
             spares.push(buffer);
         }
     }
@@ -271,6 +283,19 @@ mod tests {
         assert_eq!(spares.take().capacity(), 0, "too big to be kept");
         (0..SPARES + 9).for_each(|_| spares.give_back(Vec::with_capacity(10)));
         assert_eq!(spares.lock().len(), SPARES);
+    }
+
+    #[test]
+    fn a_buffer_is_not_used_for_something_much_smaller() {
+        let spares = Spares::default();
+        spares.give_back(Vec::with_capacity(1000));
+        assert_eq!(spares.take_for(100).capacity(), 100);
+        assert_eq!(spares.take_for(1001).capacity(), 1001);
+        assert_eq!(spares.take_for(800).capacity(), 1000);
+        assert_eq!(spares.take_for(800).capacity(), 800, "it is in use");
+        (0..SPARES).for_each(|_| spares.give_back(Vec::with_capacity(10)));
+        spares.give_back(Vec::with_capacity(1000));
+        assert_eq!(spares.take_for(1000).capacity(), 1000, "the oldest made way");
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Reader {
     fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
         let entry = &map.row.entry;
         let expected = entry.frames[n].raw_len as usize;
-        let mut content = self.spares.frames.take();
+        let mut content = self.spares.frames.take_for(expected);
         self.sealer
             .open_in_place(&entry.place(map.blocks[n]), sealed, expected, &mut content)
             .map_err(|e| e.of(format!("pack {}, frame {n}", entry.id)))?;
