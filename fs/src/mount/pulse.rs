@@ -3,12 +3,12 @@
 //! Asking is a request to its process, which may be stopped, or dead in a way that the kernel has not noticed (see [`guard`](super::guard)). So it is
 //! asked by a thread of its own, and not waited for longer than [`PATIENCE`]. That thread ends with an answer, with the connection, or with this process.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use holdfast_store::clock::Clock;
+use holdfast_store::id::{ObjectId, to_hex};
 
 use super::{MountError, STEP};
 
@@ -30,7 +30,7 @@ pub enum Pulse {
 pub fn of(mountpoint: &Path, clock: &dyn Clock) -> Result<Pulse, MountError> {
     // A name that nobody ever asked for: what the kernel keeps of others it may still answer for the dead. A mount of ours answers it from
     // memory, which it cannot do for sums, nor for what is inside a point.
-    let path = mountpoint.join(format!(".holdfast-{:016x}", RandomState::new().hash_one(0)));
+    let path = mountpoint.join(format!(".holdfast-{}", to_hex(&ObjectId::random().0)));
     let ask = move || rustix::fs::lstat(&path).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN);
     let asking =
         thread::Builder::new().name("holdfast-pulse".into()).spawn(ask).map_err(MountError::Threads)?;
