@@ -174,8 +174,8 @@ fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothin
     let (requests, bytes) = (cost().0 - before.0, cost().1 - before.1);
     assert!((1..=3).contains(&requests), "{requests} requests for 100 bytes");
     assert!(bytes < 2 << 20, "{bytes} bytes for 100 bytes");
-    // Again, first past what the kernel keeps, then with another process.
-    let before = cost();
+    // Again, first past what the kernel keeps, then with another process. Bytes of what was asked for before may still come.
+    let before = cost().0;
     let again = std::fs::File::open(&file).unwrap();
     drop_pages(&again).unwrap();
     assert_eq!(std::fs::read(&file).unwrap().len(), 2007);
@@ -185,7 +185,7 @@ fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothin
     assert!(std::fs::read(mount.point(&id).join("small/07")).unwrap() == noise("small 7", 2007));
     let part = std::fs::File::open(mount.point(&id).join("big-1")).unwrap();
     part.read_exact_at(&mut middle, 4 << 20).unwrap();
-    assert_eq!(cost(), before, "a second look asked the vault");
+    assert_eq!(cost().0, before, "a second look asked the vault");
 }
 
 #[test]
