@@ -97,6 +97,7 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
     if args.background {
         return in_background(context, args);
     }
+    memory::keep_arenas_few();
     // What detaches the process is done first: there is no terminal to be told anything from then on.
     if args.detached {
         nix::unistd::setsid().map_err(|e| Failure::failed(format!("cannot leave the terminal: {e}")))?;

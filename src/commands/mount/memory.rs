@@ -1,5 +1,8 @@
 //! What a mount may keep in memory, and how that is shared out.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use crate::outcome::Failure;
 
 /// What `--memory` says unless somebody says otherwise.
@@ -13,6 +16,21 @@ const FIXED: u64 = 48 << 20;
 const IN_FLIGHT_MIN: u64 = 4 << 20;
 /// A record of nodes that the kernel has in use, with its directory and its share of the tables; as measured.
 const RECORD: u64 = 208;
+
+/// How glibc is told the number of arenas of its allocator, and what is enough.
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+
+/// Starts this process again with few arenas, unless somebody has said how many. By default glibc has eight for each processor, and
+/// what one thread gives back another does not get: 30 readers of a vault took 139 MB instead of 107.
+pub fn keep_arenas_few() {
+    let (name, few) = ARENAS;
+    let mut words = std::env::args_os();
+    if let (None, Ok(program), Some(called)) = (std::env::var_os(name), std::env::current_exe(), words.next())
+    {
+        // If that cannot be done, it goes on with more memory.
+        let _ = Command::new(program).arg0(called).args(words).env(name, few).exec();
+    }
+}
 
 /// Bounds of what grows with use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
