@@ -114,8 +114,8 @@ impl Reader {
 
     /// From what was fetched before, if it opens.
     fn load_cached(&self, map: &PackMap, n: usize) -> Option<Bytes> {
-        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n))?;
-        self.open_copy(map, n, &sealed).ok()
+        let mut sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n))?;
+        self.open_frame(map, n, &mut sealed).ok()
     }
 
     pub(super) fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
@@ -141,28 +141,20 @@ impl Reader {
         // A vault that has little time is asked for no more than is needed, and so is any if nothing more can be kept.
         let is_hurried = self.fetcher.is_away(vault) || deadline.half_passed(&*self.clock);
         let more = if is_hurried || !self.fetcher.keeps() { 0 } else { self.ahead.request_len(map.row.no) };
-        let (sealed, waited) = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
+        let (mut sealed, waited) =
+            self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
         if waited {
             self.ahead.waited(map.row.no);
         }
-        match self.open_copy(map, n, &sealed) {
+        match self.open_frame(map, n, &mut sealed) {
             Err(StoreError::Corrupt { .. }) => {
                 // The cache or the way from the vault may have flipped a bit: once more, past the cache.
                 self.fetcher.forget(entry, &block);
-                let (sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
-                self.open_copy(map, n, &sealed)
+                let (mut sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
+                self.open_frame(map, n, &mut sealed)
             }
             other => other,
         }
-    }
-
-    fn open_copy(&self, map: &PackMap, n: usize, sealed: &[u8]) -> Result<Bytes, StoreError> {
-        let mut copy = self.spares.sealed.take();
-        copy.clear();
-        copy.extend_from_slice(sealed);
-        let opened = self.open_frame(map, n, &mut copy);
-        self.spares.sealed.give_back(copy);
-        opened
     }
 
     /// The content of a sealed frame, which is decrypted where it stands.
