@@ -21,6 +21,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -46,6 +47,9 @@ pub use wanted::{BlockNo, Request, Wanted};
 
 /// Packs whose frame tables are kept: some 4 KB each.
 const PACK_MAPS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+
+/// Whoever waits for another thread looks at his deadline this often.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Which tier would answer for a chunk, the nearest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

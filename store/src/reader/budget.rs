@@ -1,14 +1,11 @@
 //! Bytes on their way from vaults, bounded: who asks for more than there is room for waits until others have got theirs.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use super::LOOK;
 use super::ahead::REQUEST_MAX;
 use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
-
-/// Who waits looks at his deadline this often.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// For whom a request is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +77,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::SystemClock;
 

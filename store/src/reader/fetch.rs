@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ReaderParts;
 use super::budget::{Budget, Need};
+use super::{LOOK, ReaderParts};
 use crate::cache::{BlockCache, GRID};
 use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
@@ -24,8 +24,6 @@ use crate::pack::PackEntry;
 use crate::transfer::Transfer;
 use crate::vault::ObjectName;
 
-/// A waiting reader looks at its deadline this often.
-const LOOK: Duration = Duration::from_millis(200);
 /// A vault that did not answer is asked after the others for so long.
 const AWAY_FOR: Duration = Duration::from_secs(60);
 /// And so long is it waited for by whoever does not wait for ever: one file that cannot be had shall not cost as much as the one

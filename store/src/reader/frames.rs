@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use lru::LruCache;
 
-use super::Limits;
+use super::{LOOK, Limits};
 use crate::catalog::PackNo;
 use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
@@ -18,8 +17,6 @@ pub(super) type FrameKey = (PackNo, u32);
 
 /// Several locks, so that readers of different frames seldom meet.
 const SHARDS: usize = 8;
-/// A waiting reader looks at its deadline this often.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Buffers that wait to be used again, at most, and the largest.
 const SPARES: usize = 16;
@@ -234,6 +231,7 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock, Waiting};
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     const NEVER: Limits = Limits { farthest: Tier::Vault, deadline: Deadline::NEVER };
 
