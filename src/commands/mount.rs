@@ -153,6 +153,7 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
     let mut command = Command::new(program);
+    memory::with_few_arenas(&mut command);
     command.arg("--store").arg(store).args(["mount", "--detached", "--read-timeout"]);
     command.arg(args.read_timeout.as_secs().to_string());
     if let Some(size) = args.cache_size {
