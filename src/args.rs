@@ -75,7 +75,7 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// How much to show.
     pub fn show(&self) -> Show {
-        Show { json: self.json, quiet: self.quiet, verbose: self.verbose > 0 }
+        Show { json: self.json, quiet: self.quiet, verbose: self.verbose }
     }
 }
 

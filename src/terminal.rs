@@ -32,8 +32,8 @@ pub struct Show {
     pub json: bool,
     /// Results only.
     pub quiet: bool,
-    /// Notes too.
-    pub verbose: bool,
+    /// Notes too; above 1 the engine's log.
+    pub verbose: u8,
 }
 
 /// The way to the person or program that started us.
@@ -51,6 +51,11 @@ impl Terminal {
         Self { show, clock, cancelled, problems: Arc::default() }
     }
 
+    /// How much is shown.
+    pub fn show(&self) -> Show {
+        self.show
+    }
+
     /// Whether results go out as JSON.
     pub fn json(&self) -> bool {
         self.show.json
@@ -58,7 +63,7 @@ impl Terminal {
 
     /// Whether more is to be shown than results.
     pub fn verbose(&self) -> bool {
-        self.show.verbose
+        self.show.verbose > 0
     }
 
     /// The clock that progress is measured with.
@@ -176,8 +181,8 @@ fn face(show: Show) -> Box<dyn Face> {
     match show {
         Show { json: true, quiet, .. } => Box::new(JsonFace::new(Box::new(io::stdout()), err(), !quiet)),
         Show { quiet: true, .. } => Box::new(QuietFace::new(err())),
-        Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose)),
-        Show { verbose, .. } => Box::new(LineFace::new(err(), verbose)),
+        Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose > 0)),
+        Show { verbose, .. } => Box::new(LineFace::new(err(), verbose > 0)),
     }
 }
 

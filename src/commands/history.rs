@@ -50,8 +50,15 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Outcome {
     for place in places(&store, args)? {
         histories.push(history(context, &store, place)?);
     }
+    let unread: usize = histories.iter().map(|history| history.unread).sum();
     if histories.iter().all(|history| history.versions.is_empty()) {
         let path = text::printable(args.path.as_bytes());
+        if unread > 0 {
+            let points = text::count(unread as u64, "point");
+            return Err(Failure::failed(format!(
+                "{path}: in no recovery point that could be read; {points} could not"
+            )));
+        }
         return Err(Failure::failed(format!("no recovery point has {path}"))
             .hint("`holdfast find NAME` looks for a name in all points; `holdfast snapshots` lists them"));
     }
@@ -65,7 +72,7 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Outcome {
             context.terminal.line(&format!("{gap}{}", render(history, &zone)))?;
         }
     }
-    Ok(Done::Whole)
+    Ok(if unread > 0 { Done::Partial } else { Done::Whole })
 }
 
 /// A path in the points of one source.
@@ -152,8 +159,10 @@ struct History {
     source: SourceName,
     path: Vec<u8>,
     versions: Vec<Version>,
-    /// Points that were looked into.
+    /// Points of the source.
     points: usize,
+    /// Those that may have it or not: a directory on the way could not be read.
+    unread: usize,
 }
 
 /// Points that hold the same.
@@ -168,13 +177,19 @@ struct Version {
 fn history(context: &Context<'_>, store: &Store, place: Place) -> Result<History, Failure> {
     let path = place.points.last().map(|(_, path)| path.clone()).unwrap_or_default();
     let points = place.points.len();
-    let mut history = History { source: place.source, path, versions: Vec::new(), points };
+    let mut history = History { source: place.source, path, versions: Vec::new(), points, unread: 0 };
     for (point, path) in place.points {
         if context.terminal.cancelled() {
             return Err(Failure::new(Kind::Interrupted, "interrupted"));
         }
-        if let Some(node) = node_at(store, &point, &path)? {
-            history.add(point, node);
+        match node_at(store, &point, &path) {
+            Ok(Some(node)) => history.add(point, node),
+            Ok(None) => {}
+            Err(failure) => {
+                let (id, path) = (point.point.id.short(), text::printable(&path));
+                context.terminal.warn(&format!("point {id}: cannot look for {path}: {}", failure.message));
+                history.unread += 1;
+            }
         }
     }
     Ok(history)
@@ -204,6 +219,10 @@ impl History {
 
     fn points_with(&self) -> usize {
         self.versions.iter().map(|version| version.points.len()).sum()
+    }
+
+    fn points_without(&self) -> usize {
+        self.points - self.points_with() - self.unread
     }
 }
 
@@ -242,12 +261,17 @@ fn render(history: &History, zone: &TimeZone) -> String {
     }
     let path = text::printable(&history.path);
     let (with, versions) = (history.points_with(), text::count(history.versions.len() as u64, "version"));
-    let without = match history.points - with {
+    let more = |n: usize, what| match n {
         0 => String::new(),
-        n => format!("; {} without it", text::count(n as u64, "point")),
+        n => format!("; {} {what}", text::count(n as u64, "point")),
     };
+    let without = more(history.points_without(), "without it");
+    let unread = more(history.unread, "could not be read");
     let points = text::count(with as u64, "point");
-    format!("{path} in {source} ({group}, {host})\n{}\n{versions} in {points}{without}", table.render())
+    format!(
+        "{path} in {source} ({group}, {host})\n{}\n{versions} in {points}{without}{unread}",
+        table.render()
+    )
 }
 
 fn size(node: &Node) -> u64 {
@@ -271,6 +295,8 @@ struct HistoryLine {
     points_total: usize,
     /// Of these, without it.
     points_without: usize,
+    /// Those that may have it or not: a directory on the way could not be read.
+    points_unread: usize,
     versions: Vec<VersionLine>,
 }
 
@@ -309,7 +335,8 @@ fn as_json(history: &History) -> HistoryLine {
         source: source.source,
         path: PathText::of(&history.path),
         points_total: history.points,
-        points_without: history.points - history.points_with(),
+        points_without: history.points_without(),
+        points_unread: history.unread,
         versions: history.versions.iter().enumerate().map(version).collect(),
     }
 }

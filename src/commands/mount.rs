@@ -22,6 +22,7 @@ use crate::create::make_private_dir;
 use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::secrets::{PLAIN_SECRETS, Secret};
+use crate::terminal::Show;
 use memory::Shares;
 
 /// Show all recovery points as directories
@@ -163,6 +164,7 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         command.arg("--memory").arg(size.to_string());
     }
     command.args(args.allow_other.then_some("--allow-other")).args(args.no_exec.then_some("--no-exec"));
+    command.args(show_to_hand_on(context.terminal.show()));
     command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped()).stderr(log);
     if by_machine_key(context, &head)?.is_some() {
         // The mount may run for months; what it does not need it should not carry in its environment.
@@ -186,6 +188,13 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         let _ = writeln!(input, "{}", typed.reveal());
     }
     wait_until_ready(context, child, args, || text_after(&log_path, log_began))
+}
+
+/// `-q` or `-v`, as this process was told.
+fn show_to_hand_on(show: Show) -> Vec<&'static str> {
+    let quiet = show.quiet.then_some("--quiet");
+    let verbose = std::iter::repeat_n("--verbose", usize::from(show.verbose));
+    quiet.into_iter().chain(verbose).collect()
 }
 
 /// The log that all mounts of a store write to, one after the other or at once. A long one is put aside, where mounts that have it
@@ -250,6 +259,14 @@ fn wait_until_ready(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_mount_in_the_background_shows_as_much_as_this_one_was_told_to() {
+        let show = |quiet, verbose| show_to_hand_on(Show { json: false, quiet, verbose });
+        assert_eq!(show(false, 0), [""; 0]);
+        assert_eq!(show(true, 0), ["--quiet"]);
+        assert_eq!(show(false, 2), ["--verbose", "--verbose"]);
+    }
 
     #[test]
     fn a_mount_adds_to_the_log_of_the_one_before_and_puts_a_long_one_aside() {

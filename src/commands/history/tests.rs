@@ -17,7 +17,8 @@ fn file(content: u8, mode: u16) -> Node {
 
 fn history_of(nodes: &[Option<Node>]) -> History {
     let source = stored_point(1, "docs", 0).point.source.clone();
-    let mut history = History { source, path: b"d/f".to_vec(), versions: Vec::new(), points: nodes.len() };
+    let mut history =
+        History { source, path: b"d/f".to_vec(), versions: Vec::new(), points: nodes.len(), unread: 0 };
     for (n, node) in nodes.iter().enumerate() {
         let point = stored_point(n as u8 + 1, "docs", n as i64);
         node.iter().for_each(|node| history.add(point.clone(), node.clone()));

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::Stored;
 use crate::testkit::{can_mount, mounts, noise};
+use crate::vault::packs;
 
 /// Five points: a file is made, stays, is changed, is gone, and is as it was at first.
 fn five_points(stored: &Stored) -> Vec<String> {
@@ -82,4 +83,28 @@ fn through_a_mount(stored: &Stored, line: &serde_json::Value) {
     assert_eq!(&ran.expect_code(0).json(), line);
     stored.run(["umount", "mnt"]).expect_code(0);
     assert!(!mounts().contains(&mount));
+}
+
+#[test]
+fn a_point_that_cannot_be_read_is_told_of_and_the_others_are_shown() {
+    let stored = Stored::new();
+    std::fs::write(stored.path("src/report"), noise(1, 100_000)).unwrap();
+    let damaged = stored.backup();
+    let first = packs(&stored.path("store"));
+    std::fs::write(stored.path("src/report"), noise(2, 200_000)).unwrap();
+    let whole = stored.backup();
+    for (len, pack) in first {
+        std::fs::write(pack, vec![0; len as usize]).unwrap();
+    }
+    let ran = stored.run(["history", "src/report", "--json"]).expect_code(3);
+    let ran = ran.expect_err(&[&damaged[..8], "cannot look for report"]);
+    let line = ran.json();
+    assert_eq!(
+        (&line["points_total"], &line["points_without"], &line["points_unread"]),
+        (&2.into(), &0.into(), &1.into())
+    );
+    assert_eq!(line["versions"][0]["points"][0]["id"], whole);
+    let text = stored.run(["history", "src/report"]).expect_code(3).out();
+    assert!(text.ends_with("1 version in 1 point; 1 point could not be read\n"), "{text}");
+    stored.run(["history", "src/nothing"]).expect_code(1).expect_err(&["could be read", "1 point could not"]);
 }
