@@ -5,11 +5,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_fs::testing::{MemoryRecovery, node, point};
+use holdfast_fs::testing::{MemoryRecovery, can_mount, node, point};
 use holdfast_fs::{Mount, MountOptions};
 use holdfast_store::clock::{Clock, SystemClock};
 use holdfast_store::tree::{Node, NodeKind};
@@ -24,8 +24,7 @@ fn mounted(
     records_max: usize,
     make: impl FnOnce(&MemoryRecovery) -> Vec<Node>,
 ) -> Option<(Mount, PathBuf, tempfile::TempDir)> {
-    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-        println!("SKIPPED: needs root and /dev/fuse");
+    if !can_mount() {
         return None;
     }
     let recovery = MemoryRecovery::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_fs::recovery::{Patience, Reach, Refusal, Seek, StoreRecovery};
-use holdfast_fs::testing::node;
+use holdfast_fs::testing::{can_mount, node};
 use holdfast_fs::view::{Detail, Lifetime, View};
 use holdfast_fs::{FsError, Mount, MountOptions, Recovery, Unmounted};
 use holdfast_store::chunk_store::TreeSink;
@@ -261,8 +261,7 @@ fn what_staging_lost_is_asked_of_a_vault_only_by_who_may_wait_for_it() {
 
 #[test]
 fn a_mounted_store_is_copied_with_its_holes() {
-    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-        println!("SKIPPED: needs root and /dev/fuse");
+    if !can_mount() {
         return;
     }
     let (dir, at, copy) =

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_fs::testing::{MemoryRecovery, point};
+use holdfast_fs::testing::{MemoryRecovery, can_mount, point};
 use holdfast_fs::{Mount, MountOptions, Unmounted};
 use holdfast_store::clock::{Clock, SystemClock};
 use holdfast_store::tree::Node;
@@ -34,14 +34,6 @@ struct Bed {
 
 fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock)
-}
-
-fn can_mount() -> bool {
-    let can = nix::unistd::geteuid().is_root() && Path::new("/dev/fuse").exists();
-    if !can {
-        println!("SKIPPED: needs root and /dev/fuse");
-    }
-    can
 }
 
 fn options(dir: &Path) -> MountOptions {
