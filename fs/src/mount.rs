@@ -22,6 +22,8 @@ mod table;
 mod within;
 
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -132,6 +134,8 @@ pub struct Mount {
     mountpoint: PathBuf,
     /// Number of the mount in the kernel's table: the path alone could be somebody else's by now.
     id: Option<u64>,
+    /// The kernel's end of it, to see whether it is still there.
+    device: OwnedFd,
     pool: Arc<Pool>,
     view: Arc<View>,
     ended: Arc<Ended>,
@@ -171,9 +175,9 @@ impl Mount {
         let pool = Arc::new(Pool::start(pool_options(options), clock.clone()).map_err(MountError::Threads)?);
         let offers = Arc::new(Offers::default());
         let fuse = Fuse::new(view.clone(), pool.clone(), offers.clone());
-        let (session, id) = begin(&mountpoint, fuse, options)?;
+        let (session, device, id) = begin(&mountpoint, fuse, options)?;
         let ended = Arc::new(Ended::default());
-        Ok((Self { mountpoint, id, pool, view, ended, clock, guard: None }, session, offers))
+        Ok((Self { mountpoint, id, device, pool, view, ended, clock, guard: None }, session, offers))
     }
 
     /// Where it is mounted.
@@ -218,6 +222,11 @@ impl Mount {
     /// Whether it has ended, by whosever doing.
     pub fn has_ended(&self) -> bool {
         lock(&self.ended.result).is_some()
+    }
+
+    /// Whether the kernel has ended it. The threads that serve it notice when they next ask for something to do; one that is stuck never does.
+    pub fn is_cut_off(&self) -> bool {
+        device::is_cut_off(&self.device)
     }
 
     fn run(&self, session: Session<Fuse>) -> Result<(), MountError> {
@@ -314,92 +323,28 @@ fn pause_unless_ended(clock: &dyn Clock, ended: &Ended) -> bool {
     })
 }
 
-/// Mounts and shakes hands with the kernel; the number of the mount, too.
+/// Mounts and shakes hands with the kernel; the device once more and the number of the mount, too.
 fn begin(
     mountpoint: &Path,
     fuse: Fuse,
     options: &MountOptions,
-) -> Result<(Session<Fuse>, Option<u64>), MountError> {
+) -> Result<(Session<Fuse>, OwnedFd, Option<u64>), MountError> {
     let device = device::open(mountpoint, options)?;
     let mut config = Config::default();
     config.n_threads = Some(options.session_threads.max(1));
     config.clone_fd = options.session_threads > 1;
-    // The kernel alone decides who may enter; see the top.
-    let session = Session::from_fd(fuse, device, SessionACL::All, config);
-    let begun = session.map_err(|error| MountError::Session(error.to_string())).and_then(|session| {
+    let shake_hands = || {
+        let ours = device.try_clone()?;
+        // The kernel alone decides who may enter; see the top.
+        Ok((Session::from_fd(fuse, device, SessionACL::All, config)?, ours))
+    };
+    let begun = shake_hands().map_err(|error: io::Error| MountError::Session(error.to_string()));
+    let begun = begun.and_then(|(session, ours)| {
         let id = table::top(mountpoint)?.map(|entry| entry.id);
-        Ok((session, id))
+        Ok((session, ours, id))
     });
     begun.inspect_err(|_| _ = device::unmount(mountpoint, true))
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::print_stdout)]
-    use std::fs;
-
-    use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
-
-    use super::*;
-    use crate::testing::{Behaviour, MemoryRecovery};
-
-    #[test]
-    fn a_mount_that_does_not_get_as_far_as_to_answer_leaves_nothing() {
-        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-            println!("SKIPPED: needs root and /dev/fuse");
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
-        let begun = Mount::begun(MemoryRecovery::new(), &MountOptions::new(dir.path(), "begun"), clock);
-        assert!(table::top(dir.path()).unwrap().is_some());
-        drop(begun.unwrap());
-        assert_eq!(table::top(dir.path()).unwrap(), None);
-    }
-
-    #[test]
-    fn a_mount_that_counts_its_points_is_alive() {
-        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-            println!("SKIPPED: needs root and /dev/fuse");
-            return;
-        }
-        let (dir, recovery) = (tempfile::tempdir().unwrap(), MemoryRecovery::new());
-        recovery.sums(Behaviour::Hanging);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let mount =
-            Mount::spawn(recovery.clone(), &MountOptions::new(dir.path(), "sums"), clock.clone()).unwrap();
-        let counts: Vec<_> = (0..20)
-            .map(|_| {
-                let path = dir.path().to_path_buf();
-                thread::spawn(move || rustix::fs::statfs(&path).is_ok())
-            })
-            .collect();
-        assert_eq!(pulse::of(dir.path(), &*clock).unwrap(), Pulse::Alive);
-        assert!(counts.iter().any(|count| !count.is_finished()));
-        recovery.sums(Behaviour::Warm);
-        assert!(counts.into_iter().all(|count| count.join().unwrap()));
-        mount.unmount().unwrap();
-    }
-
-    #[test]
-    fn a_mount_that_does_not_answer_holds_nobody_up_and_is_ended_by_force() {
-        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-            println!("SKIPPED: needs root and /dev/fuse");
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let (path, options) = (dir.path(), MountOptions::new(dir.path(), "silent"));
-        // Nobody reads from it.
-        let device = device::open(path, &options).unwrap();
-        let (place, clock) = (path.to_path_buf(), ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
-        let reader = thread::spawn(move || fs::metadata(place.join("file")));
-        let refused = make_way(path, &options, &clock);
-        assert!(matches!(refused, Err(MountError::Silent { .. })), "{refused:?}");
-        assert!(!reader.is_finished());
-        assert_ne!(unmount_path(path, &clock).unwrap(), Unmounted::AlreadyGone);
-        assert!(reader.join().unwrap().is_err());
-        assert_eq!(table::top(path).unwrap(), None);
-        make_way(path, &options, &clock).unwrap();
-        drop(device);
-    }
-}
+mod tests;

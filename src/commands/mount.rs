@@ -68,6 +68,8 @@ pub struct MountArgs {
 const READY: &str = "mounted";
 /// Between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long threads may take to notice that the kernel has ended the mount.
+const STUCK: Duration = Duration::from_secs(5);
 /// A log longer than this is put aside when the next mount begins.
 const LOG_LEN: u64 = 1 << 20;
 
@@ -131,7 +133,14 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
 
 /// Waits until somebody unmounts it or this process is asked to stop.
 pub fn serve(context: &Context<'_>, mount: &Mount) -> Outcome {
+    let mut cut_off = None;
     while !mount.has_ended() {
+        let now = context.terminal.clock().monotonic();
+        if mount.is_cut_off() && now.saturating_sub(*cut_off.get_or_insert(now)) > STUCK {
+            // Dropping the mount could wait for them.
+            tracing::error!("it was unmounted, and threads of it are stuck; leaving them");
+            std::process::exit(Kind::Failed.exit_code().into());
+        }
         if context.terminal.cancelled() {
             mount.unmount()?;
             return Ok(Done::Whole);

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{MountError, MountOptions, NAME_PREFIX};
@@ -113,6 +114,13 @@ fn receive(socket: &UnixStream) -> Option<OwnedFd> {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     })
+}
+
+/// Whether the kernel has ended the connection, by an unmounting or an abort.
+pub fn is_cut_off(device: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(device.as_fd(), PollFlags::empty())];
+    let looked = poll(&mut look, PollTimeout::ZERO);
+    looked.is_ok() && look[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLERR))
 }
 
 /// Unmounts what is on top at `mountpoint`; `detach` takes it out of sight even while it is in use.

@@ -91,11 +91,11 @@ mod tests {
 
     use super::*;
     use crate::mount::{MountOptions, device};
+    use crate::testing::can_mount;
 
     #[test]
     fn who_may_not_force_it_writes_to_the_file_of_the_connection() {
-        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-            println!("SKIPPED: needs root and /dev/fuse");
+        if !can_mount() {
             return;
         }
         let (dir, control) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

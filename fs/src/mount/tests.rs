@@ -1,0 +1,81 @@
+//! A mount that begins, is asked, and ends, as far as it takes what is not open to others.
+#![allow(clippy::unwrap_used)]
+use std::fs;
+
+use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
+
+use super::*;
+use crate::testing::{Behaviour, MemoryRecovery, can_mount};
+
+#[test]
+fn a_mount_that_does_not_get_as_far_as_to_answer_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+    let begun = Mount::begun(MemoryRecovery::new(), &MountOptions::new(dir.path(), "begun"), clock);
+    assert!(table::top(dir.path()).unwrap().is_some());
+    drop(begun.unwrap());
+    assert_eq!(table::top(dir.path()).unwrap(), None);
+}
+
+#[test]
+fn a_mount_whose_threads_are_stuck_sees_that_it_is_cut_off() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+    let options = MountOptions::new(dir.path(), "stuck");
+    // Its threads never begin.
+    let (mount, session, _) = Mount::begun(MemoryRecovery::new(), &options, clock.clone()).unwrap();
+    assert!(!mount.is_cut_off());
+    assert_ne!(unmount_path(dir.path(), &*clock).unwrap(), Unmounted::AlreadyGone);
+    assert!(mount.is_cut_off() && !mount.has_ended());
+    drop(session);
+}
+
+#[test]
+fn a_mount_that_counts_its_points_is_alive() {
+    if !can_mount() {
+        return;
+    }
+    let (dir, recovery) = (tempfile::tempdir().unwrap(), MemoryRecovery::new());
+    recovery.sums(Behaviour::Hanging);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mount =
+        Mount::spawn(recovery.clone(), &MountOptions::new(dir.path(), "sums"), clock.clone()).unwrap();
+    let counts: Vec<_> = (0..20)
+        .map(|_| {
+            let path = dir.path().to_path_buf();
+            thread::spawn(move || rustix::fs::statfs(&path).is_ok())
+        })
+        .collect();
+    assert_eq!(pulse::of(dir.path(), &*clock).unwrap(), Pulse::Alive);
+    assert!(counts.iter().any(|count| !count.is_finished()));
+    recovery.sums(Behaviour::Warm);
+    assert!(counts.into_iter().all(|count| count.join().unwrap()));
+    mount.unmount().unwrap();
+}
+
+#[test]
+fn a_mount_that_does_not_answer_holds_nobody_up_and_is_ended_by_force() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (path, options) = (dir.path(), MountOptions::new(dir.path(), "silent"));
+    // Nobody reads from it.
+    let device = device::open(path, &options).unwrap();
+    let (place, clock) = (path.to_path_buf(), ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+    let reader = thread::spawn(move || fs::metadata(place.join("file")));
+    let refused = make_way(path, &options, &clock);
+    assert!(matches!(refused, Err(MountError::Silent { .. })), "{refused:?}");
+    assert!(!reader.is_finished());
+    assert_ne!(unmount_path(path, &clock).unwrap(), Unmounted::AlreadyGone);
+    assert!(reader.join().unwrap().is_err());
+    assert_eq!(table::top(path).unwrap(), None);
+    make_way(path, &options, &clock).unwrap();
+    drop(device);
+}
