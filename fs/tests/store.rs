@@ -99,14 +99,7 @@ fn store_with(dir: &Path, memory: usize) -> Arc<Store> {
         StoreConfig { chunker, frame_len: 64 << 10, pack_len: 4 << 20, ..StoreConfig::new(vault, 0) };
     let sealer = Sealer::new(vault, &ring, 1).unwrap();
     Store::create(&dir, &sealer, &config, &[(SlotId::random(), vec![1])]).unwrap();
-    let options = || StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory,
-        in_flight: 64 << 20,
-        vaults: Vec::new(),
-        clock: Arc::new(SystemClock),
-    };
+    let options = || StoreOptions { memory, ..StoreOptions::local(Arc::new(SystemClock)) };
     let open = || Store::open(&dir, &ring, options(), &VoidMonitor).unwrap();
     let writer = open();
     let session = writer.begin(Compression::Zstd(1), &VoidMonitor).unwrap();

@@ -110,6 +110,20 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
 }
 
+impl StoreOptions {
+    /// No vault, nothing kept on disk, 1 MiB of frames.
+    pub fn local(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            cache_dir: None,
+            cache_limit: 0,
+            memory: 1 << 20,
+            in_flight: 64 << 20,
+            vaults: Vec::new(),
+            clock,
+        }
+    }
+}
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {

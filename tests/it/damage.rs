@@ -96,14 +96,7 @@ fn whole(bytes: usize) -> Whole {
 
 fn open(dir: &Path, store: &SmallStore) -> Result<Store, holdfast_store::StoreError> {
     let clock = Arc::new(SystemClock);
-    let options = StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory: 1 << 20,
-        in_flight: 64 << 20,
-        vaults: Vec::new(),
-        clock,
-    };
+    let options = StoreOptions::local(clock);
     Store::open(dir, &store.ring, options, &VoidMonitor)
 }
 

@@ -115,14 +115,7 @@ fn transfer(name: &str, port: u16) -> Arc<Transfer> {
 
 fn open_with(store: &SmallStore, dir: &Path, name: &str, port: u16) -> Result<Store, StoreError> {
     let vaults = vec![(format!("azure:{name}"), transfer(name, port))];
-    let options = StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory: 1 << 16,
-        in_flight: 64 << 20,
-        vaults,
-        clock: Arc::new(SystemClock),
-    };
+    let options = StoreOptions { memory: 1 << 16, vaults, ..StoreOptions::local(Arc::new(SystemClock)) };
     Store::open(dir, &store.ring, options, &VoidMonitor)
 }
 

@@ -164,14 +164,7 @@ fn evil(forge: &mut Forge<'_>) -> Vec<Node> {
 fn forged() -> (Machine, SmallStore, String) {
     let machine = Machine::new();
     let made = SmallStore::make(&machine, machine.path("store"));
-    let options = StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory: 16 << 20,
-        in_flight: 64 << 20,
-        vaults: Vec::new(),
-        clock: Arc::new(SystemClock),
-    };
+    let options = StoreOptions { memory: 16 << 20, ..StoreOptions::local(Arc::new(SystemClock)) };
     let store = Store::open(&made.dir, &made.ring, options, &VoidMonitor).unwrap();
     let session = store.begin(Compression::Zstd(3), &VoidMonitor).unwrap();
     let mut forge = Forge::new(&session);

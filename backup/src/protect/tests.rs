@@ -45,14 +45,7 @@ impl Home {
 
     fn open(&self) -> Store {
         let clock = Arc::new(self.clock.clone());
-        let options = StoreOptions {
-            cache_dir: None,
-            cache_limit: 0,
-            memory: 1 << 20,
-            in_flight: 64 << 20,
-            vaults: Vec::new(),
-            clock,
-        };
+        let options = StoreOptions::local(clock);
         Store::open(&self.path(), &self.ring, options, &VoidMonitor).unwrap()
     }
 
@@ -381,14 +374,7 @@ fn a_full_staging_disk_is_an_error_of_the_store_and_never_of_a_file() {
     let home = Home::new();
     let files = Arc::new(FaultyFiles::new(Arc::new(DiskFiles::new(&home.path()))));
     let clock = Arc::new(home.clock.clone());
-    let options = StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory: 1 << 20,
-        in_flight: 64 << 20,
-        vaults: Vec::new(),
-        clock,
-    };
+    let options = StoreOptions::local(clock);
     let store = Store::open_on(files.clone(), &home.path(), &home.ring, options, &VoidMonitor).unwrap();
     files.fail_at(0, Fault::ForEver(std::io::ErrorKind::StorageFull));
     match home.take(&store, &sample(), &VoidMonitor) {

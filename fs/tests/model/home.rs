@@ -64,14 +64,7 @@ fn store(dir: &std::path::Path, ring: &KeyRing, memory: usize) -> impl Fn() -> S
     Store::create(&dir, &sealer, &config, &[(SlotId::random(), vec![1])]).unwrap();
     move || {
         let clock = Arc::new(SystemClock);
-        let options = StoreOptions {
-            cache_dir: None,
-            cache_limit: 0,
-            memory,
-            in_flight: 64 << 20,
-            vaults: Vec::new(),
-            clock,
-        };
+        let options = StoreOptions { memory, ..StoreOptions::local(clock) };
         Store::open(&dir, &ring, options, &VoidMonitor).unwrap()
     }
 }

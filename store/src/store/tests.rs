@@ -52,7 +52,7 @@ impl Home {
 
     fn options(vaults: Vec<(String, Arc<Transfer>)>) -> StoreOptions {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1000)));
-        StoreOptions { cache_dir: None, cache_limit: 0, memory: 1 << 20, in_flight: 64 << 20, vaults, clock }
+        StoreOptions { vaults, ..StoreOptions::local(clock) }
     }
 
     fn open(&self) -> Store {

@@ -213,14 +213,7 @@ impl Made {
 /// Opens the store in `dir`.
 pub fn open(dir: &Path, ring: &KeyRing) -> Store {
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1000)));
-    let options = StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory: 1 << 20,
-        in_flight: 64 << 20,
-        vaults: Vec::new(),
-        clock,
-    };
+    let options = StoreOptions::local(clock);
     Store::open(dir, ring, options, &VoidMonitor).unwrap()
 }
 

@@ -28,14 +28,7 @@ pub fn open(dir: &Path, keys: &Path) -> Store {
     let head = Store::head(dir).unwrap();
     let secret = MachineKey::read(&MachineKey::path_in(keys, &head.vault)).unwrap().secret();
     let mut opened = head.slots.iter().filter_map(|(_, slot)| KeySlot::open(slot, &head.vault, &secret).ok());
-    let options = StoreOptions {
-        cache_dir: None,
-        cache_limit: 0,
-        memory: 1 << 20,
-        in_flight: 64 << 20,
-        vaults: Vec::new(),
-        clock: Arc::new(SystemClock),
-    };
+    let options = StoreOptions::local(Arc::new(SystemClock));
     Store::open(dir, &opened.next().unwrap().0, options, &VoidMonitor).unwrap()
 }
 
