@@ -80,8 +80,13 @@ impl View {
         patience: Patience,
     ) -> Result<Vec<Listed>, FsError> {
         let mut listed = dots(ino, folder.parent, position);
-        for (at, item) in folder.listed.range(position.saturating_add(1)..).take(most.max(1)) {
+        let room = listed.len() + most.max(1);
+        for (at, item) in folder.listed.range(position.saturating_add(1)..) {
+            if listed.len() == room {
+                break;
+            }
             let entry = match self.item_entry(layout, item, patience) {
+                // One that went takes no place: an answer without entries would be the end of the directory.
                 Err(FsError::NotFound) => continue,
                 // A damaged point is refused when it is entered; the others are listed with it.
                 Err(FsError::Store(_)) => dot(item.ino),

@@ -428,6 +428,25 @@ fn new_points_appear_and_vanished_ones_go_while_open_files_stay() {
 }
 
 #[test]
+fn a_listing_goes_on_behind_points_that_went_however_many() {
+    let f = fixture(|_| vec![]);
+    for n in 2..=40 {
+        f.recovery.add(point("h", "g", "s", NOON + 60 * n, n as u64), f.recovery.directory("root", vec![]));
+    }
+    let names = |view: &View| -> Vec<_> {
+        let listed = list(view, walk(view, "by-id").unwrap(), 5);
+        listed.into_iter().skip(2).map(|entry| String::from_utf8(entry.name).unwrap()).collect()
+    };
+    let (one, other) = [(); 2].map(|()| View::new(f.recovery.clone(), 0, 0).unwrap()).into();
+    let all = names(&one);
+    assert_eq!(all.len(), 40);
+    let (gone, left) = all.split_at(37);
+    let ids = (1..=40).map(|n| point("h", "g", "s", NOON, n).point.id);
+    ids.filter(|id| gone.contains(&id.hex())).for_each(|id| f.recovery.remove(&id));
+    assert_eq!(names(&other), left);
+}
+
+#[test]
 fn what_is_not_in_memory_is_left_for_later_and_then_answered() {
     let f = fixture(|r| vec![r.file("f", &[Part::Data(b"cold".to_vec())])]);
     let ino = find(&f.view, f.root, "f").unwrap();
