@@ -52,8 +52,9 @@ const WANTED: [InitFlags; 9] = [
 /// Largest read at once; only direct I/O asks for so much.
 const READ_BYTES_MAX: u32 = 1 << 20;
 
-/// Reads that the kernel may have outstanding on its own account, such as read-ahead.
-const BACKGROUND_READS: u16 = 64;
+/// Reads that the kernel may have outstanding on its own account, which most reads through its page cache are. With so many it sends no more,
+/// not even for what lies on this machine: more than there are readers of a vault that does not answer.
+const BACKGROUND_READS: u16 = 4096;
 
 /// Whence of `lseek`.
 const SEEK_DATA: i32 = 3;
