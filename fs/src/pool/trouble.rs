@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_store::clock::Clock;
+use holdfast_store::error::StoreError;
 use lru::LruCache;
 
 use super::{TRIPPED_FOR, lock};
@@ -34,7 +35,7 @@ impl Trouble {
     /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
     pub(super) fn note(&self, ino: u64, reach: Reach, error: &FsError) {
         self.tell(ino, error);
-        if error.is_unavailable() {
+        if would_wait_again(error) {
             let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
             lock(&self.tripped).put((ino, reach), until);
         }
@@ -74,10 +75,14 @@ impl Trouble {
     }
 }
 
+/// Whether who asks again waits again. A disk that cannot read a sector says so, and the rest of a file may be well: `ddrescue` wants all of it.
+fn would_wait_again(error: &FsError) -> bool {
+    error.is_unavailable() && !matches!(error, FsError::Store(StoreError::Io { .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use holdfast_store::clock::ManualClock;
-    use holdfast_store::error::StoreError;
 
     use super::*;
 
@@ -97,6 +102,17 @@ mod tests {
         assert!(news(1, &damage(1)) && news(1, &damage(2)) && !news(1, &damage(1)), "each damage");
         clock.advance(TOLD_FOR);
         assert!(news(1, &away(3)));
+    }
+
+    #[test]
+    fn a_bad_sector_keeps_nobody_from_the_rest_of_a_file() {
+        let (_, trouble) = trouble();
+        let sector = std::io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32);
+        let io = StoreError::io("read", std::path::Path::new("pack"))(sector);
+        trouble.note(1, Reach::Local, &FsError::Store(io));
+        assert!(!trouble.is_tripped(1, Reach::Vault));
+        trouble.note(1, Reach::Local, &FsError::Store(StoreError::Timeout { what: "the disk".into() }));
+        assert!(trouble.is_tripped(1, Reach::Local));
     }
 
     #[test]
