@@ -126,6 +126,11 @@ impl Staging {
         self.files.read_exact_at(name.as_str(), offset, out).map_err(self.error("read", name.as_str()))
     }
 
+    /// Closes what is kept open of packs that another process removed.
+    pub fn close_removed(&self) {
+        self.files.close_removed();
+    }
+
     /// Bytes of an object will not be read again soon.
     pub fn let_go(&self, name: &ObjectName, bytes: Range<u64>) {
         self.files.let_go(name.as_str(), bytes);

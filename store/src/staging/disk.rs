@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -130,6 +130,16 @@ impl Files for DiskFiles {
         }
     }
 
+    fn close_removed(&self) {
+        let open: Vec<_> =
+            self.kept().files.iter().map(|(path, file)| (path.clone(), file.clone())).collect();
+        for (path, file) in open {
+            if file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
+                self.forget(&path);
+            }
+        }
+    }
+
     fn len(&self, path: &str) -> io::Result<Option<u64>> {
         match fs::symlink_metadata(self.path(path)) {
             Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
@@ -172,7 +182,23 @@ impl Files for DiskFiles {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_others_removed_is_closed_and_what_is_there_stays_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = DiskFiles::new(dir.path());
+        for name in ["stays", "goes"] {
+            files.write_synced(name, b"bytes").unwrap();
+            files.read_exact_at(name, 0, &mut [0; 5]).unwrap();
+        }
+        fs::remove_file(dir.path().join("goes")).unwrap();
+        files.close_removed();
+        let kept: Vec<_> = files.kept().files.iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(kept, ["stays"]);
+        assert!(files.read_exact_at("goes", 0, &mut [0; 5]).is_err());
+    }
 
     #[test]
     fn files_kept_open_leave_most_of_what_may_be_open_to_others() {
