@@ -154,7 +154,8 @@ impl Mount {
         let notifier = session.notifier();
         offers.serve(mount.view.clone(), notifier.clone()).map_err(MountError::Threads)?;
         mount.run(session)?;
-        mount.follow_points(notifier, options.records_max)?;
+        mount.follow_points(notifier.clone())?;
+        mount.keep_few_records(notifier, options.records_max)?;
         if let (Some(id), false) = (mount.id, options.guard.is_empty()) {
             let guard = guard::start(&options.guard, &mount.mountpoint, id);
             mount.guard = Some(guard.map_err(MountError::Guard)?);
@@ -244,30 +245,42 @@ impl Mount {
         Ok(())
     }
 
-    /// Lets new points appear and vanished ones go. A thread of its own: the kernel may make a notice of change wait
-    /// for an answer, which must then come from another thread.
-    fn follow_points(&self, notifier: Notifier, records_max: usize) -> Result<(), MountError> {
-        let (view, clock, ended) = (self.view.clone(), self.clock.clone(), self.ended.clone());
-        let follow = move || {
-            let mut told = String::new();
-            while !pause_unless_ended(&*clock, &ended) {
-                // What it panics at comes last.
-                safely(|| view.let_go_above(records_max, |names| let_go(&notifier, names)));
-                match guarded(|| view.refresh().map_err(FsError::Store)) {
-                    Ok(changes) => {
-                        invalidate(&notifier, &changes);
-                        told.clear();
-                    }
-                    // Once, and not each second.
-                    Err(error) if told == error.to_string() => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot look for new recovery points");
-                        told = error.to_string();
-                    }
+    /// Lets new points appear and vanished ones go.
+    fn follow_points(&self, notifier: Notifier) -> Result<(), MountError> {
+        let (view, mut told) = (self.view.clone(), String::new());
+        self.each_second("holdfast-points", move || {
+            match guarded(|| view.refresh().map_err(FsError::Store)) {
+                Ok(changes) => {
+                    invalidate(&notifier, &changes);
+                    told.clear();
+                }
+                // Once, and not each second.
+                Err(error) if told == error.to_string() => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look for new recovery points");
+                    told = error.to_string();
                 }
             }
+        })
+    }
+
+    /// Asks the kernel to forget what it was told first.
+    fn keep_few_records(&self, notifier: Notifier, records_max: usize) -> Result<(), MountError> {
+        let view = self.view.clone();
+        let few = move || safely(|| view.let_go_above(records_max, |names| let_go(&notifier, names)));
+        self.each_second("holdfast-forget", few)
+    }
+
+    /// Does this until the mount has ended, in a thread of its own: the kernel may make a notice of change wait for an answer, which must
+    /// then come from another thread, and perhaps from a vault.
+    fn each_second(&self, name: &str, mut work: impl FnMut() + Send + 'static) -> Result<(), MountError> {
+        let (clock, ended) = (self.clock.clone(), self.ended.clone());
+        let repeat = move || {
+            while !pause_unless_ended(&*clock, &ended) {
+                work();
+            }
         };
-        thread::Builder::new().name("holdfast-points".into()).spawn(follow).map_err(MountError::Threads)?;
+        thread::Builder::new().name(name.into()).spawn(repeat).map_err(MountError::Threads)?;
         Ok(())
     }
 }
