@@ -262,7 +262,7 @@ fn what_was_fetched_survives_a_restart() {
     let world = World::new();
     world.only_in_vault();
     let dir = tempfile::tempdir().unwrap();
-    let open = || Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap());
+    let open = || Arc::new(BlockCache::open(dir.path(), 64 << 20, world.clock.clone()).unwrap());
     world.assert_reads(&world.reader_with(open()), 40);
     world.vault.fail_any_from(1, Fault::FailBefore);
     let reader = world.reader_with(open());
@@ -276,7 +276,8 @@ fn a_cache_that_cannot_be_written_costs_no_more_than_what_is_read() {
     world.only_in_vault();
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("cache");
-    let reader = world.reader_with(Arc::new(BlockCache::open(&cache, 64 << 20).unwrap()));
+    let reader =
+        world.reader_with(Arc::new(BlockCache::open(&cache, 64 << 20, world.clock.clone()).unwrap()));
     std::fs::remove_dir(&cache).unwrap();
     std::fs::write(&cache, "in the way").unwrap();
     (0..60).for_each(|n| world.assert_reads(&reader, n));

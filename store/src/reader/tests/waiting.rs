@@ -156,7 +156,8 @@ fn a_cached_block_that_is_wrong_and_cannot_be_deleted_is_read_past() {
         let path = dir.path().join(&pack[..2]).join(format!("{pack}-{n}/in the way"));
         std::fs::create_dir_all(path).unwrap();
     }
-    let reader = world.reader_with(Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap()));
+    let reader =
+        world.reader_with(Arc::new(BlockCache::open(dir.path(), 64 << 20, world.clock.clone()).unwrap()));
     let (done, is_done) = std::sync::mpsc::channel();
     let (id, plain) = world.chunks[40].clone();
     std::thread::spawn(move || done.send(reader.chunk(ChunkType::Data, &id, Deadline::NEVER)));
