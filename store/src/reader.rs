@@ -38,6 +38,7 @@ use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
 use ahead::Ahead;
 use budget::Need;
+pub use fetch::Brought;
 use fetch::Fetcher;
 use frames::{AllSpares, FrameCache};
 pub use load::Limits;
@@ -353,7 +354,7 @@ impl Reader {
         match self.fetcher.best_first(&map.row.vaults).first() {
             Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {
                 let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
-                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes, Need::Ahead, deadline)
+                self.fetcher.fetch_ahead(*vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
             }
             _ => Ok(()),
         }
