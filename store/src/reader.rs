@@ -146,8 +146,7 @@ impl Reader {
         range: Range<u32>,
         limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
-        let limits = limits.into();
-        self.in_any_place(id, |location| {
+        self.in_any_place(id, limits.into(), |location, limits| {
             if range.start > range.end || range.end > location.len {
                 return Err(StoreError::invalid(format!(
                     "range {range:?} of a chunk of {} bytes",
@@ -166,8 +165,7 @@ impl Reader {
         id: &ChunkId,
         limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
-        let limits = limits.into();
-        self.in_any_place(id, |location| {
+        self.in_any_place(id, limits.into(), |location, limits| {
             let start = u64::from(location.start);
             let plain = self.read_raw(location.pack, start, start + u64::from(location.len), limits)?;
             if self.sealer.chunk_id(of, &plain) != *id {
@@ -284,19 +282,23 @@ impl Reader {
     fn in_any_place(
         &self,
         id: &ChunkId,
-        read: impl Fn(&Location) -> Result<Bytes, StoreError>,
+        limits: Limits,
+        read: impl Fn(&Location, Limits) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         let first = self.find(id)?;
-        let error = match read(&first) {
+        let error = match read(&first, limits) {
             Ok(bytes) => return Ok(bytes),
-            Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => {
-                return Err(e);
-            }
+            Err(e @ (StoreError::Invalid { .. } | StoreError::Cancelled)) => return Err(e),
             Err(e) => e,
+        };
+        // Whoever waited in vain has no time for another vault, but for what lies on this machine.
+        let limits = match error {
+            StoreError::Timeout { .. } => Limits { farthest: limits.farthest.min(Tier::Cache), ..limits },
+            _ => limits,
         };
         self.places.forget(id);
         for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
-            if let Ok(bytes) = read(other) {
+            if let Ok(bytes) = read(other, limits) {
                 self.counters.failovers.fetch_add(1, Ordering::Relaxed);
                 return Ok(bytes);
             }

@@ -17,6 +17,16 @@ impl World {
     fn deadline(&self) -> Deadline {
         Deadline::after(&*self.clock, MINUTE)
     }
+
+    /// Has a chunk in another pack as well, which is in staging.
+    fn stage_again(&self, chunk: usize) {
+        let ingest = Ingest::begin(self.parts.clone());
+        let mut frames = ingest.frames();
+        let (id, plain) = &self.chunks[chunk];
+        frames.push(*id, plain);
+        ingest.deliver(PackKind::Data, frames.take()).unwrap();
+        ingest.finish().unwrap();
+    }
 }
 
 #[test]
@@ -221,4 +231,23 @@ fn who_reads_ahead_in_vain_asks_for_less_and_holds_nothing_against_the_vault() {
         other.fetcher.is_away(world.vault_no)
     };
     assert_eq!((fetch(10), fetch(20_000)), (false, true), "that had no time, and this had");
+}
+
+#[test]
+fn who_waited_in_vain_for_one_pack_gets_the_chunk_out_of_another_that_is_here() {
+    let world = World::new();
+    world.only_in_vault();
+    let (id, plain) = &world.chunks[3];
+    let (row, far) = (world.row(), world.parts.catalog.locate(id).unwrap().unwrap());
+    world.stage_again(3);
+    let late = Deadline::after(&*world.clock, Duration::ZERO);
+    let near = Limits { farthest: Tier::Cache, deadline: Deadline::NEVER };
+    for limits in [Limits::from(late), near] {
+        let reader = world.reader();
+        let _dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..9, Deadline::NEVER).unwrap();
+        // As somebody knows it who looked before there was the other pack.
+        reader.places.put(*id, far);
+        assert!(reader.chunk_within(ChunkType::Data, id, limits).unwrap() == *plain);
+        assert_eq!(reader.stats().failovers, 1);
+    }
 }
