@@ -323,10 +323,21 @@ impl Fetcher {
     /// A whole pack, past the cache.
     pub(super) fn fetch_whole(&self, row: &PackRow) -> Result<Bytes, StoreError> {
         let name = crate::names::pack(&row.entry.id);
+        let whole = |no| self.get_range(no, &name, 0..row.entry.len, Need::Now, Deadline::NEVER);
+        self.of_any(&row.vaults, &name, whole)
+    }
+
+    /// What the first of these vaults gives that gives anything; else the first error.
+    pub(super) fn of_any<T>(
+        &self,
+        vaults: &[VaultNo],
+        name: &ObjectName,
+        mut ask: impl FnMut(VaultNo) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut first_error = None;
-        for no in self.best_first(&row.vaults) {
-            match self.get_range(no, &name, 0..row.entry.len, Need::Now, Deadline::NEVER) {
-                Ok(bytes) => return Ok(bytes),
+        for vault in self.best_first(vaults) {
+            match ask(vault) {
+                Ok(given) => return Ok(given),
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
         }

@@ -58,26 +58,22 @@ impl Reader {
 
     /// Decodes a frame from the first tier that has it whole.
     fn load_frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
-        let mut first_error = None;
-        if map.row.staged {
-            match self.load_staged(map, n) {
-                Ok(frame) => return Ok(frame),
-                Err(e) => first_error = Some(e),
-            }
-        }
-        let frame = if limits.may_wait() {
-            self.load_from_vaults(map, n, limits.deadline, &mut first_error)
-        } else {
-            self.load_cached(map, n)
+        let staged_error = match map.row.staged.then(|| self.load_staged(map, n)) {
+            Some(Ok(frame)) => return Ok(frame),
+            Some(Err(e)) => Some(e),
+            None => None,
         };
-        let Some(frame) = frame else {
-            if !limits.may_wait() && !map.row.vaults.is_empty() {
-                return Err(StoreError::Timeout { what: format!("{}, which is not here", map.name) });
-            }
-            let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
-            return Err(first_error.unwrap_or_else(missing));
+        let elsewhere = match limits.may_wait() {
+            true => self.load_from_vaults(map, n, limits.deadline),
+            false => self.load_cached(map, n),
         };
-        if let Some(e) = first_error {
+        let frame = match (elsewhere, &staged_error) {
+            (Ok(frame), _) => frame,
+            // It is not lost as long as a vault may have it.
+            (Err(e @ StoreError::Timeout { .. }), _) if !limits.may_wait() => return Err(e),
+            (Err(e), _) => return Err(staged_error.unwrap_or(e)),
+        };
+        if let Some(e) = staged_error {
             if !map.told.swap(true, Ordering::Relaxed) {
                 tracing::warn!("{}: {e}; read from another tier instead", map.name);
             }
@@ -88,34 +84,29 @@ impl Reader {
 
     /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
     /// failed is it waited for.
-    fn load_from_vaults(
-        &self,
-        map: &PackMap,
-        n: usize,
-        deadline: Deadline,
-        first_error: &mut Option<StoreError>,
-    ) -> Option<Bytes> {
-        let vaults = self.fetcher.best_first(&map.row.vaults);
-        let mut left = Vec::new();
-        for (i, vault) in vaults.iter().enumerate() {
-            let share = self.fetcher.share(vaults.len() - i, deadline);
-            match self.load_from_vault(map, n, *vault, share) {
-                Ok(frame) => return Some(frame),
-                Err(e) => {
-                    if e.class() == ErrorClass::Unavailable && i + 1 < vaults.len() {
-                        left.push(*vault);
-                    }
-                    first_error.get_or_insert(e);
+    fn load_from_vaults(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+        let (mut to_ask, mut left) = (map.row.vaults.len(), Vec::new());
+        let soon = self.fetcher.of_any(&map.row.vaults, &map.name, |vault| {
+            let share = self.fetcher.share(to_ask, deadline);
+            to_ask -= 1;
+            self.load_from_vault(map, n, vault, share).inspect_err(|e| {
+                if e.class() == ErrorClass::Unavailable && to_ask > 0 {
+                    left.push(vault);
                 }
-            }
-        }
-        left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok())
+            })
+        });
+        let later = || left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok());
+        soon.or_else(|e| later().ok_or(e))
     }
 
     /// From what was fetched before, if it opens.
-    fn load_cached(&self, map: &PackMap, n: usize) -> Option<Bytes> {
-        let mut sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n))?;
-        self.open_frame(map, n, &mut sealed).ok()
+    fn load_cached(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
+        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n));
+        let opened = sealed.and_then(|mut sealed| self.open_frame(map, n, &mut sealed).ok());
+        opened.ok_or_else(|| match map.row.vaults.is_empty() {
+            true => StoreError::NotFound { what: format!("pack {}", map.row.entry.id) },
+            false => StoreError::Timeout { what: format!("{}, which is not here", map.name) },
+        })
     }
 
     pub(super) fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {

@@ -142,15 +142,8 @@ impl Reader {
     /// by now. What was brought is added up, whether or not all could be. The error is that of the first vault.
     pub fn fetch(&self, request: &Request, brought: &mut Brought) -> Result<(), StoreError> {
         let map = self.pack_map(request.pack)?;
-        let mut first_error = None;
-        for vault in self.fetcher.best_first(&map.row.vaults) {
-            match self.fetch_from(vault, &map, &request.bytes, brought) {
-                Ok(()) => return Ok(()),
-                Err(e) => drop(first_error.get_or_insert(e)),
-            }
-        }
-        Err(first_error
-            .unwrap_or_else(|| StoreError::NotFound { what: format!("{} in any vault", map.name) }))
+        let fetch = |vault| self.fetch_from(vault, &map, &request.bytes, brought);
+        self.fetcher.of_any(&map.row.vaults, &map.name, fetch)
     }
 
     fn fetch_from(
