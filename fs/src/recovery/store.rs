@@ -26,8 +26,8 @@ use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
+use crate::kept::memory;
 use crate::lock::lock;
-use crate::view::kept::memory;
 use few::FewPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
