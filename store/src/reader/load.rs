@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::pack_map::PackMap;
-use super::{Reader, Tier};
+use super::{Reader, Tier, not_in_memory};
 use crate::catalog::VaultNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -15,7 +15,8 @@ use crate::error::{ErrorClass, StoreError};
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// If this is nearer than [`Tier::Vault`], no vault is waited for: what only a vault has is refused with
-    /// [`StoreError::Timeout`].
+    /// [`StoreError::Timeout`]. With [`Tier::Memory`] nothing is waited for that a disk could hold up: neither the catalog, nor
+    /// whoever decodes.
     pub farthest: Tier,
     /// When the answer is no longer wanted.
     pub deadline: Deadline,
@@ -37,6 +38,9 @@ impl Limits {
 impl Reader {
     pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let key = (map.row.no, n as u32);
+        if limits.farthest == Tier::Memory {
+            return self.frames.get(&key).ok_or_else(not_in_memory);
+        }
         self.frames.get_or_load(key, limits, &*self.clock, || {
             let failed = match self.load_frame(map, n, limits) {
                 Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) if limits.may_wait() => {

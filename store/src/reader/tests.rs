@@ -145,8 +145,8 @@ fn a_range_decodes_no_more_frames_than_it_touches_and_each_once() {
         reader.chunk_range(id, 10..20, Deadline::NEVER).unwrap();
     }
     assert_eq!(reader.stats().frames_decoded, 1);
-    assert!(reader.is_warm(id, 0..100));
-    assert!(!reader.is_warm(id, 0..100_000));
+    assert!(reader.is_warm(id, Some(0..100)));
+    assert!(!reader.is_warm(id, Some(0..100_000)) && !reader.is_warm(id, None));
     world.assert_reads(&reader, 5);
     assert_eq!(reader.stats().frames_decoded, 2);
 }
@@ -211,7 +211,7 @@ fn whoever_reads_on_finds_the_next_frames_decoded_and_whoever_jumps_does_not() {
     let world = World::new();
     let reader = world.reader();
     (0..4).for_each(|n| world.assert_reads(&reader, n));
-    until(|| reader.is_warm(&world.chunks[5].0, 0..100_000));
+    until(|| reader.is_warm(&world.chunks[5].0, None));
     until(|| !world.files.what_was_let_go().is_empty());
     let (pack, len) = (world.pack_name(), world.row().entry.len);
     let gone = world.files.what_was_let_go();

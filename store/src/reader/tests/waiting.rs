@@ -251,3 +251,37 @@ fn who_waited_in_vain_for_one_pack_gets_the_chunk_out_of_another_that_is_here() 
         assert_eq!(reader.stats().failovers, 1);
     }
 }
+
+#[test]
+fn what_is_in_memory_is_answered_while_the_disk_of_the_catalog_hangs() {
+    let world = World::new();
+    let reader = &world.reader();
+    world.assert_reads(reader, 0);
+    let ask = |n: usize| {
+        let (id, plain) = &world.chunks[n];
+        let now = Limits { farthest: Tier::Memory, deadline: Deadline::NEVER };
+        let warm = reader.is_warm(id, None);
+        let whole = reader.chunk_within(ChunkType::Data, id, now);
+        let part = reader.chunk_range(id, 5..10, now);
+        assert_eq!((whole.is_ok(), part.is_ok()), (warm, warm));
+        assert!(whole.is_ok_and(|bytes| bytes == *plain) || !warm);
+        warm
+    };
+    std::thread::scope(|scope| {
+        let hanging = world.parts.catalog.writer();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        // One who waits for the catalog, and may hold whatever he holds meanwhile.
+        let waits = scope.spawn(move || {
+            begun.send(()).unwrap();
+            reader.pack_map(PackNo(999)).is_err()
+        });
+        begins.recv().unwrap();
+        (0..1000).for_each(|_| std::thread::yield_now());
+        scope.spawn(move || tell.send((ask(0), ask(70))));
+        let answers = told.recv_timeout(MINUTE);
+        assert!(!waits.is_finished());
+        drop(hanging);
+        assert_eq!(answers, Ok((true, false)), "chunk 70 nobody has read");
+    });
+}
