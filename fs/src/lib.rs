@@ -13,6 +13,7 @@
 pub mod error;
 pub mod fuse;
 pub mod inode;
+mod kept;
 pub mod layout;
 mod lock;
 pub mod mount;

@@ -22,7 +22,7 @@ pub use store::StoreRecovery;
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Only what is in memory.
+    /// Only what is in memory: whatever lies on a disk, the catalog too, may hang with it.
     Now,
     /// Only what lies on this machine, a second at most: for what nobody has asked for yet.
     Here,

@@ -9,7 +9,6 @@
 
 mod attr;
 mod coming;
-pub(crate) mod kept;
 mod list;
 mod points;
 mod told;
@@ -24,6 +23,7 @@ use holdfast_store::tree::{Node, NodeKind};
 
 use crate::error::FsError;
 use crate::inode::{Folder, Identity, Place, Table, is_layout};
+use crate::kept::Kept;
 use crate::layout::{Item, Layout, Root, Stands};
 use crate::lock::lock;
 use crate::recovery::{Patience, Recovery, Seek, Stored};
@@ -33,7 +33,6 @@ pub use coming::Coming;
 pub use list::{Detail, Listed};
 pub use xattr::{XattrAnswer, sized};
 
-use kept::Kept;
 use points::{Known, Shown};
 
 /// Bytes of nodes kept by their places between the requests about them: some 5,000.

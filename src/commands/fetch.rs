@@ -9,7 +9,7 @@ use clap::Args;
 use holdfast_store::StoreError;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::monitor::{Event, Monitor};
-use holdfast_store::reader::{BlockNo, Reader, Request};
+use holdfast_store::reader::{BlockNo, Brought, Reader, Request};
 use serde::Serialize;
 
 use super::Context;
@@ -58,7 +58,7 @@ struct Fetched {
     total_files: u64,
     /// Their lengths, with holes.
     total_bytes: u64,
-    /// Requests that were made.
+    /// Requests that vaults answered: fewer than were planned, where another program brought some of it meanwhile.
     requests: u64,
     /// Bytes that these brought, as they are stored.
     bytes_fetched: u64,
@@ -81,15 +81,15 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     let requests = needs.requests();
     let bytes = requests.iter().map(Request::len).sum();
     check_room(context, store.reader(), bytes)?;
-    let errors = fetch_all(context, store.reader(), &requests, &needs)?;
+    let (errors, brought) = fetch_all(context, store.reader(), &requests, &needs)?;
     let gone = requests.iter().filter(|request| !store.reader().is_fetched(request).unwrap_or(false));
     let fetched = Fetched {
         message_type: "summary",
         snapshot_id: point.point.id.hex(),
         total_files: needs.sums.files,
         total_bytes: needs.sums.bytes,
-        requests: requests.len() as u64,
-        bytes_fetched: bytes,
+        requests: brought.requests,
+        bytes_fetched: brought.bytes,
         bytes_gone: if errors > 0 { 0 } else { gone.map(Request::len).sum() },
         errors: errors + needs.sums.lost,
         seconds_elapsed: seconds_between(began, context.terminal.clock().now()),
@@ -119,13 +119,13 @@ fn check_room(context: &Context<'_>, reader: &Reader, bytes: u64) -> Result<(), 
     Ok(())
 }
 
-/// Carries out all requests, several at a time; how many failed because of the object that they wanted.
+/// Carries out all requests, several at a time; how many failed because of the object that they wanted, and what the others brought.
 fn fetch_all(
     context: &Context<'_>,
     reader: &Reader,
     requests: &[Request],
     needs: &Needs<'_>,
-) -> Result<u64, Failure> {
+) -> Result<(u64, Brought), Failure> {
     let monitor = context.terminal.monitor();
     let bytes_total = requests.iter().map(Request::len).sum();
     monitor.event(Event::Stage { name: "fetch", files_total: needs.sums.files, bytes_total });
@@ -133,11 +133,15 @@ fn fetch_all(
     let here = needs.sums.files - needs.sums.lost - files.iter().sum::<u64>();
     monitor.event(Event::Done { files: here, bytes: 0 });
     let (next, stop, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
+    let all = Mutex::new(Brought::default());
     let work = || {
         while !monitor.cancelled() && !stop.load(Ordering::Relaxed) {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let (Some(request), Some(files)) = (requests.get(n), files.get(n)) else { return };
-            match reader.fetch(request).and_then(|()| reader.is_fetched(request)) {
+            let mut brought = Brought::default();
+            let done = reader.fetch(request, &mut brought);
+            *all.lock().unwrap_or_else(PoisonError::into_inner) += brought;
+            match done.and_then(|()| reader.is_fetched(request)) {
                 Ok(true) => monitor.event(Event::Done { files: *files, bytes: request.len() }),
                 Err(error) if is_of_object(&error) => {
                     monitor.event(Event::Problem { path: Vec::new(), reason: error.to_string() });
@@ -160,7 +164,7 @@ fn fetch_all(
         return Err(Failure::new(Kind::Interrupted, "interrupted")
             .hint("what was fetched stays; the same command goes on from there"));
     }
-    Ok(monitor.problems())
+    Ok((monitor.problems(), all.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 fn not_kept() -> Failure {

@@ -38,6 +38,7 @@ use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
 use ahead::Ahead;
 use budget::Need;
+pub use fetch::Brought;
 use fetch::Fetcher;
 use frames::{AllSpares, FrameCache};
 pub use load::Limits;
@@ -145,8 +146,7 @@ impl Reader {
         range: Range<u32>,
         limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
-        let limits = limits.into();
-        self.in_any_place(id, |location| {
+        self.in_any_place(id, limits.into(), |location, limits| {
             if range.start > range.end || range.end > location.len {
                 return Err(StoreError::invalid(format!(
                     "range {range:?} of a chunk of {} bytes",
@@ -165,12 +165,11 @@ impl Reader {
         id: &ChunkId,
         limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
-        let limits = limits.into();
-        self.in_any_place(id, |location| {
+        self.in_any_place(id, limits.into(), |location, limits| {
             let start = u64::from(location.start);
             let plain = self.read_raw(location.pack, start, start + u64::from(location.len), limits)?;
             if self.sealer.chunk_id(of, &plain) != *id {
-                let pack = self.pack_map(location.pack)?.row.entry.id;
+                let pack = self.map_within(location.pack, limits)?.row.entry.id;
                 return Err(StoreError::corrupt(
                     format!("pack {pack}"),
                     format!("chunk {id} has other content"),
@@ -248,11 +247,12 @@ impl Reader {
         Ok(if cached { Tier::Cache } else { Tier::Vault })
     }
 
-    /// Whether `range` of a chunk can be answered without waiting for a disk or a vault.
-    pub fn is_warm(&self, id: &ChunkId, range: Range<u32>) -> bool {
-        let Ok(Some(location)) = self.locate(id) else { return false };
-        let Ok(map) = self.pack_map(location.pack) else { return false };
-        let start = u64::from(location.start);
+    /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even
+    /// for the catalog's.
+    pub fn is_warm(&self, id: &ChunkId, range: Option<Range<u32>>) -> bool {
+        let Some(location) = self.places.get(id) else { return false };
+        let Some(map) = self.known_map(location.pack) else { return false };
+        let (start, range) = (u64::from(location.start), range.unwrap_or(0..location.len));
         map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
             .all(|n| self.frames.has(&(location.pack, n as u32)))
     }
@@ -283,19 +283,26 @@ impl Reader {
     fn in_any_place(
         &self,
         id: &ChunkId,
-        read: impl Fn(&Location) -> Result<Bytes, StoreError>,
+        limits: Limits,
+        read: impl Fn(&Location, Limits) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
+        if limits.farthest == Tier::Memory {
+            return read(&self.places.get(id).ok_or_else(not_in_memory)?, limits);
+        }
         let first = self.find(id)?;
-        let error = match read(&first) {
+        let error = match read(&first, limits) {
             Ok(bytes) => return Ok(bytes),
-            Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => {
-                return Err(e);
-            }
+            Err(e @ (StoreError::Invalid { .. } | StoreError::Cancelled)) => return Err(e),
             Err(e) => e,
+        };
+        // Whoever waited in vain has no time for another vault, but for what lies on this machine.
+        let limits = match error {
+            StoreError::Timeout { .. } => Limits { farthest: limits.farthest.min(Tier::Cache), ..limits },
+            _ => limits,
         };
         self.places.forget(id);
         for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
-            if let Ok(bytes) = read(other) {
+            if let Ok(bytes) = read(other, limits) {
                 self.counters.failovers.fetch_add(1, Ordering::Relaxed);
                 return Ok(bytes);
             }
@@ -353,23 +360,34 @@ impl Reader {
         match self.fetcher.best_first(&map.row.vaults).first() {
             Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {
                 let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
-                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes, Need::Ahead, deadline)
+                self.fetcher.fetch_ahead(*vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
             }
             _ => Ok(()),
         }
     }
 
+    /// What is known of a pack without asking the catalog. Nobody holds that lock while he asks.
+    fn known_map(&self, no: PackNo) -> Option<Arc<PackMap>> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).get(&no).cloned()
+    }
+
+    fn map_within(&self, no: PackNo, limits: Limits) -> Result<Arc<PackMap>, StoreError> {
+        match limits.farthest {
+            Tier::Memory => self.known_map(no).ok_or_else(not_in_memory),
+            Tier::Staging | Tier::Cache | Tier::Vault => self.pack_map(no),
+        }
+    }
+
     fn pack_map(&self, no: PackNo) -> Result<Arc<PackMap>, StoreError> {
-        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(map) = packs.get(&no) {
-            return Ok(map.clone());
+        if let Some(map) = self.known_map(no) {
+            return Ok(map);
         }
         let row = self
             .catalog
             .pack(no)?
             .ok_or_else(|| StoreError::NotFound { what: format!("pack number {}", no.0) })?;
         let map = Arc::new(PackMap::new(row));
-        packs.put(no, map.clone());
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).put(no, map.clone());
         Ok(map)
     }
 
@@ -381,7 +399,7 @@ impl Reader {
 
     /// Raw bytes `start..end` of a pack.
     fn read_raw(&self, pack: PackNo, start: u64, end: u64, limits: Limits) -> Result<Bytes, StoreError> {
-        let map = self.pack_map(pack)?;
+        let map = self.map_within(pack, limits)?;
         if start == end {
             return Ok(Bytes::new());
         }
@@ -399,6 +417,10 @@ impl Reader {
         }
         Ok(self.spares.joined.lend(out))
     }
+}
+
+fn not_in_memory() -> StoreError {
+    StoreError::Timeout { what: "memory".to_owned() }
 }
 
 fn missing(id: &ChunkId) -> StoreError {

@@ -237,10 +237,12 @@ impl Store {
         let cache = match &options.cache_dir {
             None => BlockCache::in_memory(MEMORY_RANGES),
             // A cache that cannot be had, on a full disk say, must not keep anybody from reading.
-            Some(dir) => BlockCache::open(dir, options.cache_limit).unwrap_or_else(|e| {
-                tracing::warn!("cache {}: {e}; ranges are kept in memory instead", dir.display());
-                BlockCache::in_memory(MEMORY_RANGES)
-            }),
+            Some(dir) => {
+                BlockCache::open(dir, options.cache_limit, options.clock.clone()).unwrap_or_else(|e| {
+                    tracing::warn!("cache {}: {e}; ranges are kept in memory instead", dir.display());
+                    BlockCache::in_memory(MEMORY_RANGES)
+                })
+            }
         };
         let mut vaults = Vec::new();
         for (address, transfer) in options.vaults {

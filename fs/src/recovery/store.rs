@@ -26,8 +26,8 @@ use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
 use super::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
+use crate::kept::memory;
 use crate::lock::lock;
-use crate::view::kept::memory;
 use few::FewPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
@@ -195,19 +195,13 @@ impl Recovery for StoreRecovery {
 
     /// Never at once: a point may be a megabyte to decode.
     fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal> {
-        match patience {
-            Patience::Now => Err(Refusal::Later(Reach::Local)),
-            Patience::Here | Patience::Local(_) | Patience::Until(_) => {
-                Ok(self.store.decode_point(point)?.root)
-            }
-        }
+        not_at_once(patience)?;
+        Ok(self.store.decode_point(point)?.root)
     }
 
     /// Each point is decoded once, when somebody first asks for the sum of all.
     fn totals(&self, patience: Patience) -> Result<Totals, Refusal> {
-        if patience == Patience::Now {
-            return Err(Refusal::Later(Reach::Local));
-        }
+        not_at_once(patience)?;
         let (clock, deadline) = (self.store.clock(), self.attempt(patience).deadline);
         let lines = self.store.catalog().point_lines()?;
         let mut sum = Totals::default();
@@ -264,6 +258,7 @@ impl Recovery for StoreRecovery {
     }
 
     fn stretch(&self, content: &Content, at: u64, patience: Patience) -> Result<Range<u64>, Refusal> {
+        not_at_once(patience)?;
         let attempt = self.attempt(patience);
         let parts = self.parts(content, &(at..at.saturating_add(1)), &attempt);
         let stretch = parts.and_then(|parts| match parts.first() {
@@ -322,9 +317,15 @@ impl Recovery for StoreRecovery {
     }
 
     fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal> {
+        not_at_once(patience)?;
         let attempt = self.attempt(patience);
         attempt.end(self.farthest(content, &attempt))
     }
+}
+
+/// The catalog and the cache lie on disks, which may hang: nobody asks them on a thread that talks to the kernel.
+fn not_at_once(patience: Patience) -> Result<(), Refusal> {
+    if patience == Patience::Now { Err(Refusal::Later(Reach::Local)) } else { Ok(()) }
 }
 
 /// Bytes of these extents that are not holes.
@@ -346,12 +347,12 @@ const TOO_FAR: u8 = 1;
 const MUCH_TOO_FAR: u8 = 2;
 
 impl Attempt {
-    /// Refuses what is farther away than there is patience for, and notes how far it is.
+    /// Refuses what is farther away than there is patience for, and notes how far it is: at a disk, as long as nobody may look.
     fn allow(&self, id: &ChunkId, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
         if self.farthest == Tier::Vault || warm() {
             return Ok(());
         }
-        let far = matches!(self.reader.tier(id), Ok(Tier::Vault));
+        let far = self.farthest > Tier::Memory && matches!(self.reader.tier(id), Ok(Tier::Vault));
         if !far && self.farthest >= Tier::Cache {
             return Ok(());
         }
@@ -368,7 +369,7 @@ impl Attempt {
             Extent::Data { id, .. } => {
                 let start = u32::try_from(range.start).map_err(too_long)?;
                 let range = start..u32::try_from(range.end).map_err(too_long)?;
-                self.allow(id, || self.reader.is_warm(id, range.clone()))?;
+                self.allow(id, || self.reader.is_warm(id, Some(range.clone())))?;
                 self.reader.chunk_range(id, range, self.limits(self.deadline))
             }
         }
@@ -385,6 +386,9 @@ impl Attempt {
             (Ok(value), _) => Ok(value),
             (Err(_), TOO_FAR) => Err(Refusal::Later(Reach::Local)),
             (Err(_), MUCH_TOO_FAR) => Err(Refusal::Later(Reach::Vault)),
+            (Err(StoreError::Timeout { .. }), _) if self.farthest == Tier::Memory => {
+                Err(Refusal::Later(Reach::Local))
+            }
             (Err(StoreError::Timeout { .. }), _) if self.farthest < Tier::Vault => {
                 Err(Refusal::Later(Reach::Vault))
             }
@@ -395,7 +399,7 @@ impl Attempt {
 
 impl ChunkSource for Attempt {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.allow(id, || matches!(self.reader.tier(id), Ok(Tier::Memory)))?;
+        self.allow(id, || self.reader.is_warm(id, None))?;
         self.reader.chunk_within(of, id, self.limits(deadline))
     }
 }

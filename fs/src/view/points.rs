@@ -9,7 +9,7 @@ use super::View;
 use crate::error::FsError;
 use crate::layout::{Change, Layout};
 use crate::lock::lock;
-use crate::recovery::{Patience, Reach, Totals};
+use crate::recovery::{Patience, Totals};
 
 /// The recovery's stamp when its points were looked at, and what they held at another. Requests take its lock: nobody holds it over I/O.
 #[derive(Default)]
@@ -54,10 +54,10 @@ impl View {
             let known = lock(&self.known);
             (known.stamp, known.totals)
         };
-        match known {
-            Some((of, totals)) if Some(of) == stamp => return Ok(totals),
-            _ if patience == Patience::Now => return Err(FsError::Later(Reach::Local)),
-            _ => {}
+        if let Some((of, totals)) = known
+            && Some(of) == stamp
+        {
+            return Ok(totals);
         }
         let totals = self.recovery.totals(patience)?;
         lock(&self.known).totals = stamp.map(|stamp| (stamp, totals));

@@ -488,7 +488,7 @@ fn a_look_for_new_points_that_takes_long_keeps_nobody_from_an_answer() {
         f.recovery.lists(Behaviour::Warm);
         answered
     });
-    assert!(matches!(answered, Ok(Err(FsError::Later(Reach::Local)))), "{answered:?}");
+    assert!(matches!(answered, Ok(Ok(_))), "{answered:?}");
     assert!(walk(&f.view, "by-group/g/s/2026-11-20T12.01.00Z").is_ok());
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::budget::{Budget, Need};
-use super::{LOOK, ReaderParts};
+use super::{LOOK, PackMap, ReaderParts};
 use crate::cache::{BlockCache, GRID};
 use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
@@ -59,6 +59,22 @@ pub(super) struct Fetcher {
     landed: Condvar,
     requests: AtomicU64,
     bytes: AtomicU64,
+}
+
+/// What came from vaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Brought {
+    fn add_assign(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Blocks that this thread fetches; nobody else does until it is dropped, or taken for lost.
@@ -194,16 +210,17 @@ impl Fetcher {
         (out.len() as u64 == range.end - range.start).then_some(out)
     }
 
-    /// Brings blocks into the cache that are neither there nor on their way.
+    /// Brings blocks into the cache that are neither there nor on their way, and adds up what was brought, also before a failure.
     pub(super) fn fetch_ahead(
         &self,
         vault: VaultNo,
-        name: &ObjectName,
-        pack: &PackEntry,
+        map: &PackMap,
         bytes: Range<u64>,
         need: Need,
         deadline: Deadline,
+        brought: &mut Brought,
     ) -> Result<(), StoreError> {
+        let pack = &map.row.entry;
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
             // Nobody shall wait for what only waits for room itself.
@@ -212,7 +229,10 @@ impl Fetcher {
             let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
-                self.fetch_blocks(vault, name, pack, flight.blocks.clone(), need, deadline)?;
+                let blocks =
+                    self.fetch_blocks(vault, &map.name, pack, flight.blocks.clone(), need, deadline)?;
+                let bytes = blocks.iter().map(|block| block.len() as u64).sum();
+                *brought += Brought { requests: 1, bytes };
             }
         }
         Ok(())
@@ -303,10 +323,21 @@ impl Fetcher {
     /// A whole pack, past the cache.
     pub(super) fn fetch_whole(&self, row: &PackRow) -> Result<Bytes, StoreError> {
         let name = crate::names::pack(&row.entry.id);
+        let whole = |no| self.get_range(no, &name, 0..row.entry.len, Need::Now, Deadline::NEVER);
+        self.of_any(&row.vaults, &name, whole)
+    }
+
+    /// What the first of these vaults gives that gives anything; else the first error.
+    pub(super) fn of_any<T>(
+        &self,
+        vaults: &[VaultNo],
+        name: &ObjectName,
+        mut ask: impl FnMut(VaultNo) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut first_error = None;
-        for no in self.best_first(&row.vaults) {
-            match self.get_range(no, &name, 0..row.entry.len, Need::Now, Deadline::NEVER) {
-                Ok(bytes) => return Ok(bytes),
+        for vault in self.best_first(vaults) {
+            match ask(vault) {
+                Ok(given) => return Ok(given),
                 Err(e) => drop(first_error.get_or_insert(e)),
             }
         }

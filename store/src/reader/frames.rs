@@ -183,6 +183,11 @@ impl FrameCache {
         self.shard(key).lock().frames.contains(key)
     }
 
+    /// The frame, if it is here.
+    pub(super) fn get(&self, key: &FrameKey) -> Option<Bytes> {
+        self.shard(key).lock().frames.get(key).cloned()
+    }
+
     /// The frame, decoded by `load` if nobody has or does so. Whoever waits for another's decoding gets its frame; if
     /// that fails, the next in line tries itself.
     pub(super) fn get_or_load(

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::pack_map::PackMap;
-use super::{Reader, Tier};
+use super::{Reader, Tier, not_in_memory};
 use crate::catalog::VaultNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -15,7 +15,8 @@ use crate::error::{ErrorClass, StoreError};
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// If this is nearer than [`Tier::Vault`], no vault is waited for: what only a vault has is refused with
-    /// [`StoreError::Timeout`].
+    /// [`StoreError::Timeout`]. With [`Tier::Memory`] nothing is waited for that a disk could hold up: neither the catalog, nor
+    /// whoever decodes.
     pub farthest: Tier,
     /// When the answer is no longer wanted.
     pub deadline: Deadline,
@@ -37,6 +38,9 @@ impl Limits {
 impl Reader {
     pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let key = (map.row.no, n as u32);
+        if limits.farthest == Tier::Memory {
+            return self.frames.get(&key).ok_or_else(not_in_memory);
+        }
         self.frames.get_or_load(key, limits, &*self.clock, || {
             let failed = match self.load_frame(map, n, limits) {
                 Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) if limits.may_wait() => {
@@ -58,26 +62,22 @@ impl Reader {
 
     /// Decodes a frame from the first tier that has it whole.
     fn load_frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
-        let mut first_error = None;
-        if map.row.staged {
-            match self.load_staged(map, n) {
-                Ok(frame) => return Ok(frame),
-                Err(e) => first_error = Some(e),
-            }
-        }
-        let frame = if limits.may_wait() {
-            self.load_from_vaults(map, n, limits.deadline, &mut first_error)
-        } else {
-            self.load_cached(map, n)
+        let staged_error = match map.row.staged.then(|| self.load_staged(map, n)) {
+            Some(Ok(frame)) => return Ok(frame),
+            Some(Err(e)) => Some(e),
+            None => None,
         };
-        let Some(frame) = frame else {
-            if !limits.may_wait() && !map.row.vaults.is_empty() {
-                return Err(StoreError::Timeout { what: format!("{}, which is not here", map.name) });
-            }
-            let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
-            return Err(first_error.unwrap_or_else(missing));
+        let elsewhere = match limits.may_wait() {
+            true => self.load_from_vaults(map, n, limits.deadline),
+            false => self.load_cached(map, n),
         };
-        if let Some(e) = first_error {
+        let frame = match (elsewhere, &staged_error) {
+            (Ok(frame), _) => frame,
+            // It is not lost as long as a vault may have it.
+            (Err(e @ StoreError::Timeout { .. }), _) if !limits.may_wait() => return Err(e),
+            (Err(e), _) => return Err(staged_error.unwrap_or(e)),
+        };
+        if let Some(e) = staged_error {
             if !map.told.swap(true, Ordering::Relaxed) {
                 tracing::warn!("{}: {e}; read from another tier instead", map.name);
             }
@@ -88,34 +88,29 @@ impl Reader {
 
     /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
     /// failed is it waited for.
-    fn load_from_vaults(
-        &self,
-        map: &PackMap,
-        n: usize,
-        deadline: Deadline,
-        first_error: &mut Option<StoreError>,
-    ) -> Option<Bytes> {
-        let vaults = self.fetcher.best_first(&map.row.vaults);
-        let mut left = Vec::new();
-        for (i, vault) in vaults.iter().enumerate() {
-            let share = self.fetcher.share(vaults.len() - i, deadline);
-            match self.load_from_vault(map, n, *vault, share) {
-                Ok(frame) => return Some(frame),
-                Err(e) => {
-                    if e.class() == ErrorClass::Unavailable && i + 1 < vaults.len() {
-                        left.push(*vault);
-                    }
-                    first_error.get_or_insert(e);
+    fn load_from_vaults(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+        let (mut to_ask, mut left) = (map.row.vaults.len(), Vec::new());
+        let soon = self.fetcher.of_any(&map.row.vaults, &map.name, |vault| {
+            let share = self.fetcher.share(to_ask, deadline);
+            to_ask -= 1;
+            self.load_from_vault(map, n, vault, share).inspect_err(|e| {
+                if e.class() == ErrorClass::Unavailable && to_ask > 0 {
+                    left.push(vault);
                 }
-            }
-        }
-        left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok())
+            })
+        });
+        let later = || left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok());
+        soon.or_else(|e| later().ok_or(e))
     }
 
     /// From what was fetched before, if it opens.
-    fn load_cached(&self, map: &PackMap, n: usize) -> Option<Bytes> {
-        let mut sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n))?;
-        self.open_frame(map, n, &mut sealed).ok()
+    fn load_cached(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
+        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n));
+        let opened = sealed.and_then(|mut sealed| self.open_frame(map, n, &mut sealed).ok());
+        opened.ok_or_else(|| match map.row.vaults.is_empty() {
+            true => StoreError::NotFound { what: format!("pack {}", map.row.entry.id) },
+            false => StoreError::Timeout { what: format!("{}, which is not here", map.name) },
+        })
     }
 
     pub(super) fn load_staged(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {

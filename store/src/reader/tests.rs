@@ -145,8 +145,8 @@ fn a_range_decodes_no_more_frames_than_it_touches_and_each_once() {
         reader.chunk_range(id, 10..20, Deadline::NEVER).unwrap();
     }
     assert_eq!(reader.stats().frames_decoded, 1);
-    assert!(reader.is_warm(id, 0..100));
-    assert!(!reader.is_warm(id, 0..100_000));
+    assert!(reader.is_warm(id, Some(0..100)));
+    assert!(!reader.is_warm(id, Some(0..100_000)) && !reader.is_warm(id, None));
     world.assert_reads(&reader, 5);
     assert_eq!(reader.stats().frames_decoded, 2);
 }
@@ -211,7 +211,7 @@ fn whoever_reads_on_finds_the_next_frames_decoded_and_whoever_jumps_does_not() {
     let world = World::new();
     let reader = world.reader();
     (0..4).for_each(|n| world.assert_reads(&reader, n));
-    until(|| reader.is_warm(&world.chunks[5].0, 0..100_000));
+    until(|| reader.is_warm(&world.chunks[5].0, None));
     until(|| !world.files.what_was_let_go().is_empty());
     let (pack, len) = (world.pack_name(), world.row().entry.len);
     let gone = world.files.what_was_let_go();
@@ -262,7 +262,7 @@ fn what_was_fetched_survives_a_restart() {
     let world = World::new();
     world.only_in_vault();
     let dir = tempfile::tempdir().unwrap();
-    let open = || Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap());
+    let open = || Arc::new(BlockCache::open(dir.path(), 64 << 20, world.clock.clone()).unwrap());
     world.assert_reads(&world.reader_with(open()), 40);
     world.vault.fail_any_from(1, Fault::FailBefore);
     let reader = world.reader_with(open());
@@ -276,7 +276,8 @@ fn a_cache_that_cannot_be_written_costs_no_more_than_what_is_read() {
     world.only_in_vault();
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("cache");
-    let reader = world.reader_with(Arc::new(BlockCache::open(&cache, 64 << 20).unwrap()));
+    let reader =
+        world.reader_with(Arc::new(BlockCache::open(&cache, 64 << 20, world.clock.clone()).unwrap()));
     std::fs::remove_dir(&cache).unwrap();
     std::fs::write(&cache, "in the way").unwrap();
     (0..60).for_each(|n| world.assert_reads(&reader, n));
@@ -368,13 +369,18 @@ fn what_a_read_would_take_is_known_before_and_is_what_a_fetch_takes() {
     assert!((6_000_000..6_000_000 + 5 * GRID).contains(&bytes), "{bytes}");
     assert_eq!(reader.stats().vault_requests, 0);
     assert!(requests.iter().is_sorted_by_key(Request::end));
-    requests.iter().for_each(|request| reader.fetch(request).unwrap());
+    // What somebody read meanwhile need not be brought.
+    world.assert_reads(&reader, 95);
+    let read = reader.stats().vault_bytes;
+    let mut brought = Brought::default();
+    requests.iter().for_each(|request| reader.fetch(request, &mut brought).unwrap());
+    assert_eq!(brought, Brought { requests: 2, bytes: bytes - read });
     let stats = reader.stats();
     assert_eq!((stats.vault_requests, stats.vault_bytes), (3, bytes));
     assert_eq!(reader.cache_room().1, bytes);
     assert!(requests.iter().all(|request| reader.is_fetched(request).unwrap()));
     let mut again = reader.wanted();
-    for n in (20..80).chain([95]) {
+    for n in 20..80 {
         assert_eq!(again.add(&world.chunks[n].0).unwrap(), (Tier::Cache, None));
     }
     assert_eq!(again.requests(), []);
@@ -395,7 +401,7 @@ fn what_staging_has_needs_no_request_and_what_is_nowhere_is_an_error() {
     let mut wanted = reader.wanted();
     wanted.add(&world.chunks[0].0).unwrap();
     world.vault.fail_any_from(1, Fault::FailBefore);
-    let error = reader.fetch(&wanted.requests()[0]).unwrap_err();
+    let error = reader.fetch(&wanted.requests()[0], &mut Brought::default()).unwrap_err();
     assert_eq!(error.class(), crate::ErrorClass::Unavailable, "{error}");
 }
 
@@ -415,7 +421,7 @@ fn a_fetch_waits_for_what_another_one_has_under_way_and_fetches_what_that_one_di
         // Somebody is about to fetch the first block, and then does not get it.
         let other = reader.fetcher.claim_free(world.vault_no, &entry, 0..1, Deadline::NEVER).unwrap();
         let fetching = scope.spawn(|| {
-            requests.iter().for_each(|request| reader.fetch(request).unwrap());
+            requests.iter().for_each(|request| reader.fetch(request, &mut Brought::default()).unwrap());
             requests.iter().all(|request| reader.is_fetched(request).unwrap())
         });
         until(|| reader.stats().vault_requests > 0);

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::ahead::REQUEST_MAX;
 use super::budget::Need;
-use super::fetch::blocks_of;
+use super::fetch::{Brought, blocks_of};
 use super::{PackMap, Reader, Tier};
 use crate::cache::GRID;
 use crate::catalog::{PackNo, VaultNo};
@@ -139,26 +139,26 @@ impl Reader {
     }
 
     /// Carries out a request: its bytes come into the cache from the first vault that gives them, but for those that are there
-    /// by now. The error is that of the first vault.
-    pub fn fetch(&self, request: &Request) -> Result<(), StoreError> {
+    /// by now. What was brought is added up, whether or not all could be. The error is that of the first vault.
+    pub fn fetch(&self, request: &Request, brought: &mut Brought) -> Result<(), StoreError> {
         let map = self.pack_map(request.pack)?;
-        let mut first_error = None;
-        for vault in self.fetcher.best_first(&map.row.vaults) {
-            match self.fetch_from(vault, &map, &request.bytes) {
-                Ok(()) => return Ok(()),
-                Err(e) => drop(first_error.get_or_insert(e)),
-            }
-        }
-        Err(first_error
-            .unwrap_or_else(|| StoreError::NotFound { what: format!("{} in any vault", map.name) }))
+        let fetch = |vault| self.fetch_from(vault, &map, &request.bytes, brought);
+        self.fetcher.of_any(&map.row.vaults, &map.name, fetch)
     }
 
-    fn fetch_from(&self, vault: VaultNo, map: &PackMap, bytes: &Range<u64>) -> Result<(), StoreError> {
-        let entry = &map.row.entry;
-        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Need::Now, Deadline::NEVER)?;
+    fn fetch_from(
+        &self,
+        vault: VaultNo,
+        map: &PackMap,
+        bytes: &Range<u64>,
+        brought: &mut Brought,
+    ) -> Result<(), StoreError> {
+        let mut fetch =
+            || self.fetcher.fetch_ahead(vault, map, bytes.clone(), Need::Now, Deadline::NEVER, brought);
+        fetch()?;
         // What was on its way already may have failed.
-        self.fetcher.settle(vault, entry, bytes);
-        self.fetcher.fetch_ahead(vault, &map.name, entry, bytes.clone(), Need::Now, Deadline::NEVER)
+        self.fetcher.settle(vault, &map.row.entry, bytes);
+        fetch()
     }
 
     /// Whether all bytes of a request are in the cache.

@@ -17,6 +17,16 @@ impl World {
     fn deadline(&self) -> Deadline {
         Deadline::after(&*self.clock, MINUTE)
     }
+
+    /// Has a chunk in another pack as well, which is in staging.
+    fn stage_again(&self, chunk: usize) {
+        let ingest = Ingest::begin(self.parts.clone());
+        let mut frames = ingest.frames();
+        let (id, plain) = &self.chunks[chunk];
+        frames.push(*id, plain);
+        ingest.deliver(PackKind::Data, frames.take()).unwrap();
+        ingest.finish().unwrap();
+    }
 }
 
 #[test]
@@ -156,7 +166,8 @@ fn a_cached_block_that_is_wrong_and_cannot_be_deleted_is_read_past() {
         let path = dir.path().join(&pack[..2]).join(format!("{pack}-{n}/in the way"));
         std::fs::create_dir_all(path).unwrap();
     }
-    let reader = world.reader_with(Arc::new(BlockCache::open(dir.path(), 64 << 20).unwrap()));
+    let reader =
+        world.reader_with(Arc::new(BlockCache::open(dir.path(), 64 << 20, world.clock.clone()).unwrap()));
     let (done, is_done) = std::sync::mpsc::channel();
     let (id, plain) = world.chunks[40].clone();
     std::thread::spawn(move || done.send(reader.chunk(ChunkType::Data, &id, Deadline::NEVER)));
@@ -220,4 +231,57 @@ fn who_reads_ahead_in_vain_asks_for_less_and_holds_nothing_against_the_vault() {
         other.fetcher.is_away(world.vault_no)
     };
     assert_eq!((fetch(10), fetch(20_000)), (false, true), "that had no time, and this had");
+}
+
+#[test]
+fn who_waited_in_vain_for_one_pack_gets_the_chunk_out_of_another_that_is_here() {
+    let world = World::new();
+    world.only_in_vault();
+    let (id, plain) = &world.chunks[3];
+    let (row, far) = (world.row(), world.parts.catalog.locate(id).unwrap().unwrap());
+    world.stage_again(3);
+    let late = Deadline::after(&*world.clock, Duration::ZERO);
+    let near = Limits { farthest: Tier::Cache, deadline: Deadline::NEVER };
+    for limits in [Limits::from(late), near] {
+        let reader = world.reader();
+        let _dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..9, Deadline::NEVER).unwrap();
+        // As somebody knows it who looked before there was the other pack.
+        reader.places.put(*id, far);
+        assert!(reader.chunk_within(ChunkType::Data, id, limits).unwrap() == *plain);
+        assert_eq!(reader.stats().failovers, 1);
+    }
+}
+
+#[test]
+fn what_is_in_memory_is_answered_while_the_disk_of_the_catalog_hangs() {
+    let world = World::new();
+    let reader = &world.reader();
+    world.assert_reads(reader, 0);
+    let ask = |n: usize| {
+        let (id, plain) = &world.chunks[n];
+        let now = Limits { farthest: Tier::Memory, deadline: Deadline::NEVER };
+        let warm = reader.is_warm(id, None);
+        let whole = reader.chunk_within(ChunkType::Data, id, now);
+        let part = reader.chunk_range(id, 5..10, now);
+        assert_eq!((whole.is_ok(), part.is_ok()), (warm, warm));
+        assert!(whole.is_ok_and(|bytes| bytes == *plain) || !warm);
+        warm
+    };
+    std::thread::scope(|scope| {
+        let hanging = world.parts.catalog.writer();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        // One who waits for the catalog, and may hold whatever he holds meanwhile.
+        let waits = scope.spawn(move || {
+            begun.send(()).unwrap();
+            reader.pack_map(PackNo(999)).is_err()
+        });
+        begins.recv().unwrap();
+        (0..1000).for_each(|_| std::thread::yield_now());
+        scope.spawn(move || tell.send((ask(0), ask(70))));
+        let answers = told.recv_timeout(MINUTE);
+        assert!(!waits.is_finished());
+        drop(hanging);
+        assert_eq!(answers, Ok((true, false)), "chunk 70 nobody has read");
+    });
 }

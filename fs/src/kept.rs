@@ -15,7 +15,7 @@ const OVERHEAD: usize = 160;
 const LARGEST: usize = 64;
 
 /// Nodes by key; those unused for longest go first.
-pub(super) struct Kept<K: Hash + Eq> {
+pub(crate) struct Kept<K: Hash + Eq> {
     nodes: LruCache<K, Arc<Node>>,
     bytes: usize,
     limit: usize,
@@ -23,16 +23,16 @@ pub(super) struct Kept<K: Hash + Eq> {
 
 impl<K: Hash + Eq> Kept<K> {
     /// Keeps nodes of about `limit` bytes together.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { nodes: LruCache::unbounded(), bytes: 0, limit }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<Arc<Node>> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<Arc<Node>> {
         self.nodes.get(key).cloned()
     }
 
     /// Keeps a node, unless it is very large.
-    pub(super) fn put(&mut self, key: K, node: Arc<Node>) {
+    pub(crate) fn put(&mut self, key: K, node: Arc<Node>) {
         let size = memory(&node);
         if size > self.limit / LARGEST {
             return;

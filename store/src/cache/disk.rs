@@ -1,0 +1,284 @@
+//! Blocks as files: `XX/PACK-BLOCK` by the id of the pack and its first two digits, with a checksum behind the bytes.
+//!
+//! The checksum is verified whenever a block is read, and what is wrong is dropped, so that a torn or damaged cache only costs a
+//! fetch. What is here is asked of the file system, so processes that share a directory find what the others put. When a block was
+//! used last says the time of its file, across restarts; what goes says [`Room`].
+
+use std::fs::{self, File, Metadata};
+use std::io::{ErrorKind, Read, Write};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use super::room::{Found, Old, Room};
+use super::{GRID, Key};
+use crate::clock::Clock;
+use crate::id::PackId;
+
+const CHECKSUM_LEN: usize = 16;
+/// What every file may be long.
+const FILE_MAX: u64 = GRID + CHECKSUM_LEN as u64;
+/// Blocks that are remembered as wrong and still there.
+const STUCK: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+/// A use is marked if the last mark is older than this: it costs a write of the file's inode.
+const MARK_EVERY: Duration = Duration::from_secs(60);
+/// How the name of a file ends that is being written.
+const PART: &str = ".part";
+/// One that is older was left by a process that ended early: writing takes a moment.
+const PART_KEPT: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+pub(super) struct DiskBlocks {
+    dir: PathBuf,
+    limit: u64,
+    clock: Arc<dyn Clock>,
+    serial: AtomicU64,
+    pub(super) room: Room,
+    /// Whoever surveys the directory.
+    surveyor: Mutex<()>,
+    /// Blocks that proved wrong and could not be deleted, in a directory that nobody may write to, say: not to be found again.
+    stuck: Mutex<LruCache<Key, ()>>,
+    /// Whether the last block could not be written.
+    failing: AtomicBool,
+    /// Whether the log was told so.
+    told: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl DiskBlocks {
+    pub(super) fn new(dir: &Path, limit: u64, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            limit,
+            clock,
+            serial: AtomicU64::new(0),
+            room: Room::new(limit),
+            surveyor: Mutex::default(),
+            stuck: Mutex::new(LruCache::new(STUCK)),
+            failing: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// One `open` that fails, if it is not here.
+    pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
+        if self.stuck().contains(key) {
+            return None;
+        }
+        let read = match File::open(self.path(key)) {
+            Ok(mut file) => self.read(&mut file),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
+            Err(_) => None,
+        };
+        if read.is_none() {
+            self.remove(key);
+        }
+        read
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        !self.stuck().contains(key) && fs::metadata(self.path(key)).is_ok()
+    }
+
+    pub(super) fn put(self: &Arc<Self>, key: &Key, bytes: &Bytes) {
+        if bytes.len() as u64 <= self.limit
+            && !self.has(key)
+            && let Some(len) = self.note(self.write(&self.path(key), bytes))
+        {
+            self.stuck().pop(key);
+            self.room.add(len);
+        }
+        self.make_room();
+    }
+
+    pub(super) fn remove(&self, key: &Key) {
+        if !self.unlink(key) {
+            self.stuck().put(*key, ());
+        }
+    }
+
+    pub(super) fn is_written(&self) -> bool {
+        !self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Counts the bytes that are here, and lets go of what is too much.
+    pub(super) fn count(&self) -> u64 {
+        self.survey();
+        self.room.held()
+    }
+
+    /// Whoever surveys shall not go on.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, LruCache<Key, ()>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, (pack, block): &Key) -> PathBuf {
+        let hex = pack.hex();
+        self.dir.join(&hex[..2]).join(format!("{hex}-{block}"))
+    }
+
+    /// Whether the block's file is gone.
+    fn unlink(&self, key: &Key) -> bool {
+        fs::remove_file(self.path(key)).map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true)
+    }
+
+    /// The bytes in a block's file, marked as used; nothing if they are not what was put.
+    fn read(&self, file: &mut File) -> Option<Bytes> {
+        let meta = file.metadata().ok().filter(|meta| meta.len() <= FILE_MAX)?;
+        let mut bytes = Vec::with_capacity(meta.len() as usize);
+        file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
+        if nanos(self.now()).saturating_sub(self.used(&meta)) >= nanos_of(MARK_EVERY) {
+            // Others may own it. Then it goes by when they used it.
+            let _ = file.set_modified(self.now());
+        }
+        check(bytes)
+    }
+
+    fn write(&self, path: &Path, bytes: &Bytes) -> std::io::Result<u64> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let temp = path.with_extension(format!("{}-{serial}{PART}", std::process::id()));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let mut whole = Vec::with_capacity(bytes.len() + CHECKSUM_LEN);
+        whole.extend_from_slice(bytes);
+        whole.extend_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN]);
+        write_private(&temp, &whole, self.now())
+            .and_then(|()| fs::rename(&temp, path))
+            .inspect_err(|_| drop(fs::remove_file(&temp)))?;
+        Ok(whole.len() as u64)
+    }
+
+    /// What was written, noting whether it was.
+    fn note(&self, written: std::io::Result<u64>) -> Option<u64> {
+        self.failing.store(written.is_err(), Ordering::Relaxed);
+        let told = |e: &_| {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("cache: {e}; what is fetched from vaults is not kept until it can be written");
+            }
+        };
+        written.inspect_err(told).ok()
+    }
+
+    fn now(&self) -> SystemTime {
+        let now = self.clock.now();
+        SystemTime::UNIX_EPOCH + Duration::new(now.seconds.try_into().unwrap_or(0), now.nanos)
+    }
+
+    /// When a block was used, in nanoseconds since 1970. What is said to be used later than now a wrong clock said: it goes first,
+    /// unless it is used again.
+    fn used(&self, meta: &Metadata) -> u64 {
+        meta.modified().ok().filter(|used| *used <= self.now()).map_or(0, nanos)
+    }
+
+    /// Lets go of what is noted to go, as long as there is too much, and has the directory surveyed when that is due.
+    fn make_room(self: &Arc<Self>) {
+        self.let_go();
+        if self.room.claim_survey() {
+            let blocks = Arc::clone(self);
+            let survey = move || blocks.survey();
+            if std::thread::Builder::new().name("holdfast-cache".into()).spawn(survey).is_err() {
+                // The next block asks again.
+                self.room.end_survey(None);
+            }
+        }
+    }
+
+    /// Surveys the directory and lets go of what is too much; again, as long as that was more than could be noted.
+    fn survey(&self) {
+        let _alone = self.surveyor.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let found = self.look_through(self.room.begin_survey());
+            self.room.end_survey(found);
+            if self.let_go() == 0 || !self.room.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Adds all blocks that are here, one directory after the other; nothing if nobody wants to know any more.
+    fn look_through(&self, mut found: Found) -> Option<Found> {
+        for shard in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let Ok(entries) = fs::read_dir(shard.path()) else { continue };
+            for entry in entries.flatten() {
+                if self.ended.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { continue };
+                let name = name.to_string_lossy();
+                if let Some(key) = parse_name(&name) {
+                    found.add(Old {
+                        used: self.used(&meta),
+                        key,
+                        len: meta.len().try_into().unwrap_or(u32::MAX),
+                    });
+                } else if name.ends_with(PART) && self.is_left_over(&meta) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether nobody writes a file any more that is not finished.
+    fn is_left_over(&self, meta: &Metadata) -> bool {
+        let age = meta.modified().ok().and_then(|written| self.now().duration_since(written).ok());
+        age.is_some_and(|age| age > PART_KEPT)
+    }
+
+    /// How many blocks went.
+    fn let_go(&self) -> u64 {
+        let mut gone = 0;
+        while !self.ended.load(Ordering::Relaxed)
+            && let Some(old) = self.room.next_to_go()
+        {
+            let now = fs::metadata(self.path(&old.key));
+            if now.is_ok_and(|meta| self.used(&meta) != old.used) {
+                continue;
+            }
+            gone += u64::from(self.unlink(&old.key));
+            // One that cannot be deleted is counted with the next survey, and let go of in vain once each time.
+            self.room.sub(old.len);
+        }
+        gone
+    }
+}
+
+/// Nanoseconds since 1970, until the year 2554.
+fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, nanos_of)
+}
+
+fn nanos_of(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// A new file that nobody else may read: it is sealed, but shows when what was read.
+fn write_private(path: &Path, bytes: &[u8], used: SystemTime) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.set_modified(used)
+}
+
+fn check(mut bytes: Vec<u8>) -> Option<Bytes> {
+    let len = bytes.len().checked_sub(CHECKSUM_LEN)?;
+    let right = blake3::hash(&bytes[..len]).as_bytes()[..CHECKSUM_LEN] == bytes[len..];
+    bytes.truncate(len);
+    right.then(|| bytes.into())
+}
+
+fn parse_name(name: &str) -> Option<Key> {
+    let (pack, block) = name.split_once('-')?;
+    Some((PackId::from_hex(pack)?, block.parse().ok()?))
+}

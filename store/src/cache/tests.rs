@@ -1,0 +1,241 @@
+//! Tests of the cache: what stays, what goes, and what it costs to open one.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+use super::room::Room;
+use super::*;
+use crate::clock::{ManualClock, Timestamp};
+
+/// Bytes of a block's file.
+const LEN: u64 = 1016;
+
+fn block(n: u32) -> Bytes {
+    vec![n as u8; 1000].into()
+}
+
+const PACK: PackId = PackId([3; 32]);
+
+/// A directory for caches, and the time in it.
+struct World {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+}
+
+impl World {
+    fn new() -> Self {
+        // Long ago, so that a file which is being written, and still has the system's time, is not taken for an old one.
+        let clock = ManualClock::at(Timestamp::from_seconds(1_000_000_000));
+        Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(clock) }
+    }
+
+    fn open(&self, limit: u64) -> BlockCache {
+        BlockCache::open(self.dir.path(), limit, self.clock.clone()).unwrap()
+    }
+
+    /// Puts blocks, minutes apart.
+    fn put(&self, cache: &BlockCache, blocks: impl IntoIterator<Item = u32>) {
+        for n in blocks {
+            self.clock.advance(Duration::from_secs(100));
+            cache.put(&PACK, n, &block(n));
+        }
+    }
+
+    fn path(&self, block: u32) -> PathBuf {
+        let hex = PACK.hex();
+        self.dir.path().join(&hex[..2]).join(format!("{hex}-{block}"))
+    }
+
+    fn there(&self) -> Vec<u32> {
+        (0..100).filter(|n| self.path(*n).exists()).collect()
+    }
+}
+
+#[test]
+fn the_least_recently_used_blocks_go_first_and_what_is_left_survives_a_restart() {
+    let world = World::new();
+    let cache = world.open(3 * LEN);
+    world.put(&cache, 0..3);
+    assert_eq!(cache.bytes(), 3 * LEN);
+    world.clock.advance(Duration::from_secs(100));
+    assert_eq!(cache.get(&PACK, 0), Some(block(0)));
+    world.put(&cache, [3]);
+    assert_eq!((cache.bytes(), world.there()), (3 * LEN, vec![0, 2, 3]));
+    drop(cache);
+    let again = world.open(3 * LEN);
+    world.put(&again, [4]);
+    assert_eq!((again.bytes(), world.there()), (3 * LEN, vec![0, 3, 4]));
+    assert_eq!(again.get(&PACK, 0), Some(block(0)));
+    let smaller = world.open(LEN + 100);
+    assert_eq!((smaller.bytes(), world.there()), (LEN, vec![4]));
+}
+
+#[test]
+fn a_block_that_was_used_since_it_was_noted_to_go_stays() {
+    let world = World::new();
+    let cache = world.open(3 * LEN);
+    world.put(&cache, 0..3);
+    cache.bytes();
+    world.clock.advance(Duration::from_secs(100));
+    cache.get(&PACK, 0).unwrap();
+    // Nobody surveys again: of the noted ones, the next goes.
+    world.put(&cache, [3]);
+    assert_eq!(world.there(), [0, 2, 3]);
+}
+
+#[test]
+fn a_use_is_marked_once_a_minute() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    world.put(&cache, [7]);
+    let marked = || fs::metadata(world.path(7)).unwrap().modified().unwrap();
+    let put = marked();
+    world.clock.advance(Duration::from_secs(59));
+    cache.get(&PACK, 7).unwrap();
+    assert_eq!(marked(), put);
+    world.clock.advance(Duration::from_secs(1));
+    cache.get(&PACK, 7).unwrap();
+    assert_eq!(marked(), put + Duration::from_secs(60));
+}
+
+#[test]
+fn what_a_wrong_clock_put_goes_first_unless_it_is_used() {
+    let world = World::new();
+    let cache = world.open(3 * LEN);
+    world.put(&cache, 0..3);
+    let late = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    [1, 2].iter().for_each(|n| File::open(world.path(*n)).unwrap().set_modified(late).unwrap());
+    cache.get(&PACK, 1).unwrap();
+    cache.bytes();
+    world.put(&cache, [3]);
+    assert_eq!(world.there(), [0, 1, 3]);
+}
+
+#[test]
+fn opening_looks_at_nothing_and_the_first_block_that_is_put_has_the_rest_counted() {
+    let world = World::new();
+    world.put(&world.open(1 << 20), 0..6);
+    let cache = world.open(3 * LEN);
+    assert_eq!(world.there().len(), 6, "a smaller bound waits for a block");
+    assert_eq!(cache.get(&PACK, 0), Some(block(0)));
+    world.put(&cache, [6]);
+    while world.there().len() > 3 {
+        std::thread::yield_now();
+    }
+    assert!(world.there().contains(&6));
+}
+
+#[test]
+fn more_than_what_is_noted_at_once_goes_too() {
+    let world = World::new();
+    world.put(&world.open(1 << 20), 0..20);
+    let mut blocks = DiskBlocks::new(world.dir.path(), 3 * LEN, world.clock.clone());
+    blocks.room = Room::noting(4, 3 * LEN);
+    assert_eq!((blocks.count(), world.there()), (3 * LEN, vec![17, 18, 19]));
+}
+
+#[test]
+fn what_one_process_fetched_another_finds_and_what_it_let_go_is_gone() {
+    let world = World::new();
+    let [one, other] = [(); 2].map(|()| world.open(3 * LEN));
+    world.put(&one, [1]);
+    assert!(other.has(&PACK, 1) && !other.has(&PACK, 2));
+    assert_eq!(other.get(&PACK, 1), Some(block(1)));
+    assert_eq!(other.bytes(), one.bytes());
+    world.put(&one, 2..5);
+    assert_eq!(other.get(&PACK, 1), None, "the oldest of four went");
+    assert_eq!(other.get(&PACK, 4), Some(block(4)));
+    assert_eq!(other.bytes(), 3 * LEN);
+}
+
+#[test]
+fn what_another_process_writes_is_left_alone_unless_it_ended_long_ago() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    world.put(&cache, [0]);
+    let [writing, left] = ["1.77-0.part", "2.78-0.part"].map(|n| world.path(0).with_extension(n));
+    for (path, seconds) in [(&writing, 3600), (&left, 3601)] {
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_100 - seconds);
+        File::create(path).unwrap().set_modified(written).unwrap();
+    }
+    assert_eq!(world.open(1 << 20).bytes(), LEN);
+    assert!(writing.exists() && !left.exists());
+}
+
+#[test]
+fn a_damaged_block_is_dropped_and_never_returned() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    world.put(&cache, 0..3);
+    let whole = fs::read(world.path(0)).unwrap();
+    let mut flipped = whole.clone();
+    flipped[500] ^= 1;
+    let long = [whole.as_slice(), &[0; GRID as usize]].concat();
+    for (n, bytes) in [&flipped[..], &whole[..10], &long].into_iter().enumerate() {
+        let n = n as u32;
+        fs::write(world.path(n), bytes).unwrap();
+        assert_eq!(cache.get(&PACK, n), None);
+        assert!(!world.path(n).exists() && !cache.has(&PACK, n));
+    }
+    assert_eq!(cache.bytes(), 0);
+}
+
+#[test]
+fn a_wrong_block_that_cannot_be_deleted_is_not_found_again_until_it_is_replaced() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    let path = world.path(9);
+    // Neither read, deleted nor replaced, whoever runs this.
+    fs::create_dir_all(path.join("in the way")).unwrap();
+    assert!(cache.has(&PACK, 9));
+    assert_eq!(cache.get(&PACK, 9), None);
+    assert!(!cache.has(&PACK, 9));
+    cache.put(&PACK, 9, &block(9));
+    assert!(!cache.has(&PACK, 9));
+    fs::remove_dir_all(&path).unwrap();
+    cache.put(&PACK, 9, &block(9));
+    assert_eq!(cache.get(&PACK, 9), Some(block(9)));
+}
+
+#[test]
+fn blocks_that_cannot_be_let_go_of_do_not_keep_anybody_busy() {
+    let world = World::new();
+    for n in 0..3 {
+        fs::create_dir_all(world.path(n).join("in the way")).unwrap();
+    }
+    let cache = world.open(10);
+    cache.bytes();
+    assert_eq!(world.there(), [0, 1, 2]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_says_so_until_it_can() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    let shard = world.path(0).parent().unwrap().to_path_buf();
+    fs::write(&shard, "in the way").unwrap();
+    assert!(cache.is_kept(), "nothing is known yet");
+    cache.put(&PACK, 0, &block(4));
+    assert!(!cache.is_kept() && !cache.has(&PACK, 0));
+    assert_eq!(cache.get(&PACK, 0), None);
+    fs::remove_file(shard).unwrap();
+    cache.put(&PACK, 0, &block(4));
+    assert!(cache.is_kept() && cache.has(&PACK, 0));
+    assert!(!BlockCache::in_memory(GRID).is_kept(), "the next block would push it out");
+}
+
+#[test]
+fn a_cache_in_memory_keeps_its_bound_too() {
+    let cache = BlockCache::in_memory(2500);
+    for n in 0..5 {
+        cache.put(&PackId([n; 32]), 0, &block(n.into()));
+    }
+    assert_eq!(cache.bytes(), 2000);
+    assert_eq!(cache.get(&PackId([4; 32]), 0), Some(block(4)));
+    cache.remove(&PackId([4; 32]), 0);
+    assert!(cache.bytes() == 1000 && !cache.has(&PackId([4; 32]), 0));
+}
