@@ -26,6 +26,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::error::{ErrorClass, StoreError};
+use crate::format::FormatError;
+use crate::id::{ChunkId, PackId};
 use crate::pack::PackEntry;
 
 /// Number of a pack in this catalog; of no meaning elsewhere.
@@ -45,6 +47,16 @@ pub struct Location {
     pub start: u32,
     /// Length.
     pub len: u32,
+    /// Guards what is above, with the chunk's id and the pack's: see [`Location::is_of`].
+    pub sum: u32,
+}
+
+impl Location {
+    /// Whether it is of this chunk in this pack. The number of a pack alone may have come to mean another one, in a catalog that was damaged or
+    /// put back from a copy.
+    pub fn is_of(&self, chunk: &ChunkId, pack: &PackId) -> bool {
+        self.sum == chunks::row_sum(chunk, pack, self.start, self.len)
+    }
 }
 
 /// A pack as the catalog knows it.
@@ -73,6 +85,20 @@ pub struct Catalog {
 /// Connections for reading that are kept when idle.
 const IDLE_READERS: usize = 8;
 
+fn reads_otherwise(e: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    matches!(e, E::FromSqlConversionFailure(..) | E::InvalidColumnType(..) | E::IntegralValueOutOfRange(..))
+}
+
+/// A row that no longer reads as what was written.
+fn damaged(what: impl Into<String>) -> rusqlite::Error {
+    damaged_by(FormatError::damaged(what))
+}
+
+fn damaged_by(error: FormatError) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
+}
+
 fn error(during: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
     let during = during.to_owned();
     move |e| {
@@ -82,7 +108,7 @@ fn error(during: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorClass::Corrupt,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => ErrorClass::Denied,
             // What no longer reads as what was written.
-            None if matches!(e, rusqlite::Error::FromSqlConversionFailure(..)) => ErrorClass::Corrupt,
+            None if reads_otherwise(&e) => ErrorClass::Corrupt,
             _ => ErrorClass::Unavailable,
         };
         StoreError::Catalog { detail: format!("{during}: {e}"), class }
@@ -133,6 +159,13 @@ impl Catalog {
         let connection = Connection::open(path).map_err(error("open"))?;
         schema::prepare(&connection, store)?;
         Ok(connection)
+    }
+
+    /// As if no pack had ever been known: numbers begin anew.
+    #[cfg(test)]
+    pub(crate) fn forget_all_packs(&self) {
+        let sql = "DELETE FROM chunk; DELETE FROM pack; DELETE FROM sqlite_sequence";
+        self.writer().execute_batch(sql).expect("a catalog in memory");
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Connection> {

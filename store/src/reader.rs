@@ -29,7 +29,7 @@ use lru::LruCache;
 use crate::cache::BlockCache;
 use crate::catalog::{Catalog, Location, PackNo, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::ChunkId;
 use crate::pack::{PackKind, PagePlace};
 use crate::seal::{ChunkType, Sealer};
@@ -154,7 +154,8 @@ impl Reader {
                 )));
             }
             let start = u64::from(location.start);
-            self.read_raw(location.pack, start + u64::from(range.start), start + u64::from(range.end), limits)
+            let map = self.map_of(id, location, limits)?;
+            self.read_raw(&map, start + u64::from(range.start), start + u64::from(range.end), limits)
         })
     }
 
@@ -167,11 +168,11 @@ impl Reader {
     ) -> Result<Bytes, StoreError> {
         self.in_any_place(id, limits.into(), |location, limits| {
             let start = u64::from(location.start);
-            let plain = self.read_raw(location.pack, start, start + u64::from(location.len), limits)?;
+            let map = self.map_of(id, location, limits)?;
+            let plain = self.read_raw(&map, start, start + u64::from(location.len), limits)?;
             if self.sealer.chunk_id(of, &plain) != *id {
-                let pack = self.map_within(location.pack, limits)?.row.entry.id;
                 return Err(StoreError::corrupt(
-                    format!("pack {pack}"),
+                    format!("pack {}", map.row.entry.id),
                     format!("chunk {id} has other content"),
                 ));
             }
@@ -194,7 +195,7 @@ impl Reader {
 
     /// The same, read from this pack in staging alone: whether it is whole there.
     pub fn is_whole_in(&self, kind: PackKind, id: &ChunkId, location: &Location) -> Result<bool, StoreError> {
-        let map = self.pack_map(location.pack)?;
+        let map = self.map_of(id, location, Deadline::NEVER)?;
         let (start, end) = (u64::from(location.start), u64::from(location.start) + u64::from(location.len));
         let mut raw = Vec::new();
         for n in map.frames_of(start, end) {
@@ -212,7 +213,7 @@ impl Reader {
     /// Where a page of a tree lies, if it lies in one frame.
     pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
         let Some(location) = self.locate(id)? else { return Ok(None) };
-        let map = self.pack_map(location.pack)?;
+        let map = self.map_of(id, &location, Deadline::NEVER)?;
         let start = u64::from(location.start);
         let frames = map.frames_of(start, start + u64::from(location.len));
         let n = frames.start;
@@ -234,10 +235,10 @@ impl Reader {
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
     pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
         let location = self.find(id)?;
-        let map = self.pack_map(location.pack)?;
+        let map = self.map_of(id, &location, Deadline::NEVER)?;
         let start = u64::from(location.start);
         let mut frames = map.frames_of(start, start + u64::from(location.len));
-        if frames.clone().all(|n| self.frames.has(&(location.pack, n as u32))) {
+        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
             return Ok(Tier::Memory);
         }
         if map.row.staged {
@@ -252,15 +253,16 @@ impl Reader {
     pub fn is_warm(&self, id: &ChunkId, range: Option<Range<u32>>) -> bool {
         let Some(location) = self.places.get(id) else { return false };
         let Some(map) = self.known_map(location.pack) else { return false };
+        let pack = map.row.entry.id;
         let (start, range) = (u64::from(location.start), range.unwrap_or(0..location.len));
         map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
-            .all(|n| self.frames.has(&(location.pack, n as u32)))
+            .all(|n| self.frames.has(&(pack, n as u32)))
     }
 
     /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.
     pub fn decoded_with(&self, id: &ChunkId, at: u32) -> Result<Range<u32>, StoreError> {
         let location = self.find(id)?;
-        let map = self.pack_map(location.pack)?;
+        let map = self.map_of(id, &location, Deadline::NEVER)?;
         let start = u64::from(location.start);
         let frames = map.frames_of(start + u64::from(at), start + u64::from(at) + 1);
         let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
@@ -371,6 +373,26 @@ impl Reader {
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).get(&no).cloned()
     }
 
+    /// The pack of a place, which must be the one that was meant when the place was written down.
+    fn map_of(
+        &self,
+        id: &ChunkId,
+        at: &Location,
+        limits: impl Into<Limits>,
+    ) -> Result<Arc<PackMap>, StoreError> {
+        let map = self.map_within(at.pack, limits.into())?;
+        if at.is_of(id, &map.row.entry.id) {
+            return Ok(map);
+        }
+        // One of the two is out of date: whoever asks next looks both up.
+        self.places.forget(id);
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&at.pack);
+        Err(StoreError::Catalog {
+            detail: format!("pack number {} is another than it was", at.pack.0),
+            class: ErrorClass::Corrupt,
+        })
+    }
+
     fn map_within(&self, no: PackNo, limits: Limits) -> Result<Arc<PackMap>, StoreError> {
         match limits.farthest {
             Tier::Memory => self.known_map(no).ok_or_else(not_in_memory),
@@ -398,22 +420,21 @@ impl Reader {
     }
 
     /// Raw bytes `start..end` of a pack.
-    fn read_raw(&self, pack: PackNo, start: u64, end: u64, limits: Limits) -> Result<Bytes, StoreError> {
-        let map = self.map_within(pack, limits)?;
+    fn read_raw(&self, map: &PackMap, start: u64, end: u64, limits: Limits) -> Result<Bytes, StoreError> {
         if start == end {
             return Ok(Bytes::new());
         }
         let frames = map.frames_of(start, end);
-        self.ahead.touched(&map, &frames);
+        self.ahead.touched(map, &frames);
         if frames.len() == 1 {
             let n = frames.start;
-            return Ok(map.cut(n, &self.frame(&map, n, limits)?, start, end));
+            return Ok(map.cut(n, &self.frame(map, n, limits)?, start, end));
         }
         let mut out = self.spares.joined.take();
         out.clear();
         out.reserve_exact((end - start) as usize);
         for n in frames {
-            out.extend_from_slice(&map.cut(n, &self.frame(&map, n, limits)?, start, end));
+            out.extend_from_slice(&map.cut(n, &self.frame(map, n, limits)?, start, end));
         }
         Ok(self.spares.joined.lend(out))
     }

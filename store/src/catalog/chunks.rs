@@ -2,11 +2,11 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::packs::{pack_row, select_packs};
 use super::places::SOMEWHERE;
-use super::{Catalog, Location, PackNo, VaultNo};
+use super::{Catalog, Location, PackNo, VaultNo, damaged};
 use crate::error::StoreError;
-use crate::format::FormatError;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::pack::PackedChunk;
 
 impl Catalog {
@@ -14,7 +14,7 @@ impl Catalog {
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
         self.read("locate a chunk", |c| {
             c.prepare_cached(&format!(
-                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack ON no = c.pack
+                "SELECT c.pack, c.start, c.len, c.sum, pack.id FROM chunk c JOIN pack ON no = c.pack
                  WHERE c.id = ?1 AND bad = 0 AND {SOMEWHERE} ORDER BY staged DESC LIMIT 1",
             ))?
             .query_row([&id.0[..]], |row| location(id, row))
@@ -26,11 +26,16 @@ impl Catalog {
     pub fn is_in(&self, id: &ChunkId, vaults: &[VaultNo]) -> Result<bool, StoreError> {
         let vaults: Vec<String> = vaults.iter().map(|no| no.0.to_string()).collect();
         let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM chunk c JOIN pack p ON p.no = c.pack WHERE c.id = ?1 AND p.bad = 0
-             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({}))))",
+            "SELECT c.pack, c.start, c.len, c.sum, p.id FROM chunk c JOIN pack p ON p.no = c.pack WHERE c.id = ?1 AND p.bad = 0
+             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({}))) LIMIT 1",
             vaults.join(",")
         );
-        self.read("look for a chunk", |c| c.prepare_cached(&sql)?.query_row([&id.0[..]], |row| row.get(0)))
+        self.read("look for a chunk", |c| {
+            c.prepare_cached(&sql)?
+                .query_row([&id.0[..]], |row| location(id, row))
+                .optional()
+                .map(|found| found.is_some())
+        })
     }
 
     /// Vaults with packs that staging lacks, those among them to which there is no way any more.
@@ -45,7 +50,7 @@ impl Catalog {
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>, StoreError> {
         self.read("locate a chunk", |c| {
             c.prepare_cached(&format!(
-                "SELECT c.pack, c.start, c.len, c.sum FROM chunk c JOIN pack ON no = c.pack
+                "SELECT c.pack, c.start, c.len, c.sum, pack.id FROM chunk c JOIN pack ON no = c.pack
                  WHERE c.id = ?1 AND {SOMEWHERE} ORDER BY bad, staged DESC",
             ))?
             .query_map([&id.0[..]], |row| location(id, row))?
@@ -53,12 +58,32 @@ impl Catalog {
         })
     }
 
-    /// The chunks of a pack in the order of its raw stream.
+    /// The chunks of a pack in the order of its raw stream, one after the other; all of them, or `Corrupt`.
     pub fn chunks_of(&self, no: PackNo) -> Result<Vec<PackedChunk>, StoreError> {
         self.read("list chunks", |c| {
-            c.prepare_cached("SELECT id, len FROM chunk WHERE pack = ?1 ORDER BY start")?
-                .query_map([no.0], |row| Ok(PackedChunk { id: ChunkId(row.get(0)?), len: row.get(1)? }))?
-                .collect()
+            let gap = || damaged(format!("the catalog's rows of pack number {}", no.0));
+            let mut statement = c.prepare_cached(
+                "SELECT c.pack, c.start, c.len, c.sum, p.id, c.id FROM chunk c JOIN pack p ON p.no = c.pack
+                 WHERE c.pack = ?1 ORDER BY c.start",
+            )?;
+            let mut rows = statement.query([no.0])?;
+            let (mut chunks, mut end) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let id = ChunkId(row.get(5)?);
+                let at = location(&id, row)?;
+                if at.start != end {
+                    return Err(gap());
+                }
+                end = at.start.saturating_add(at.len);
+                chunks.push(PackedChunk { id, len: at.len });
+            }
+            // For want of a row somebody would take the pack for one that nobody needs.
+            let whole =
+                c.prepare_cached(&select_packs("WHERE no = ?1"))?.query_row([no.0], pack_row).optional()?;
+            if whole.is_some_and(|row| row.entry.raw_len() != u64::from(end)) {
+                return Err(gap());
+            }
+            Ok(chunks)
         })
     }
 
@@ -66,11 +91,11 @@ impl Catalog {
     pub fn places_in(&self, no: PackNo) -> Result<Vec<(ChunkId, Location)>, StoreError> {
         self.read("list chunks", |c| {
             c.prepare_cached(
-                "SELECT c.pack, c.start, c.len, c.sum, c.id FROM chunk c JOIN pack p ON p.no = c.pack
+                "SELECT c.pack, c.start, c.len, c.sum, p.id, c.id FROM chunk c JOIN pack p ON p.no = c.pack
                  WHERE c.pack = ?1 AND p.bad = 0",
             )?
             .query_map([no.0], |row| {
-                let id = ChunkId(row.get(4)?);
+                let id = ChunkId(row.get(5)?);
                 Ok((id, location(&id, row)?))
             })?
             .collect()
@@ -81,22 +106,18 @@ impl Catalog {
 /// A row of the chunk table that is what it was when it was written. A bit that flips in it would else have a reader take
 /// other bytes of the right pack, which every seal vouches for.
 fn location(id: &ChunkId, row: &rusqlite::Row<'_>) -> rusqlite::Result<Location> {
-    let (pack, start, len): (i64, u32, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    if row_sum(id, pack, start, len) != row.get::<_, u32>(3)? {
-        let e = FormatError::damaged(format!("the catalog's row of chunk {id}"));
-        return Err(rusqlite::Error::FromSqlConversionFailure(
-            3,
-            rusqlite::types::Type::Integer,
-            Box::new(e),
-        ));
+    let at = Location { pack: PackNo(row.get(0)?), start: row.get(1)?, len: row.get(2)?, sum: row.get(3)? };
+    if at.is_of(id, &PackId(row.get(4)?)) {
+        Ok(at)
+    } else {
+        Err(damaged(format!("the catalog's row of chunk {id}")))
     }
-    Ok(Location { pack: PackNo(pack), start, len })
 }
 
 /// Records the chunks of a pack, which lie in it in this order.
 pub(super) fn insert(
     t: &rusqlite::Transaction<'_>,
-    pack: PackNo,
+    (no, pack): (PackNo, &PackId),
     chunks: &[PackedChunk],
 ) -> rusqlite::Result<()> {
     let mut rows = Vec::with_capacity(chunks.len());
@@ -111,12 +132,12 @@ pub(super) fn insert(
         "INSERT OR IGNORE INTO chunk(id, pack, start, len, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
     for (id, start, len) in rows {
-        insert.execute(params![&id.0[..], pack.0, start, len, row_sum(&id, pack.0, start, len)])?;
+        insert.execute(params![&id.0[..], no.0, start, len, row_sum(&id, pack, start, len)])?;
     }
     Ok(())
 }
 
-fn row_sum(id: &ChunkId, pack: i64, start: u32, len: u32) -> u32 {
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&id.0), &pack.to_le_bytes());
+pub(super) fn row_sum(id: &ChunkId, pack: &PackId, start: u32, len: u32) -> u32 {
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&id.0), &pack.0);
     crc32c::crc32c_append(crc32c::crc32c_append(sum, &start.to_le_bytes()), &len.to_le_bytes())
 }

@@ -11,7 +11,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::random_bytes;
 
 /// Another version is thrown away and made anew.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// Oldest SQLite without the WAL-reset defect.
 const SQLITE_MIN: i32 = 3_051_003;
 /// Page cache of the writing connection.
@@ -21,12 +21,14 @@ const READER_CACHE_KIB: i64 = 2_000;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
 
-// Numbers of packs are never used again: other processes remember packs by them. `sum` guards a chunk's row, which no seal does.
+// Numbers of packs are never used again: other processes remember packs by them. `sum` guards the row of a pack
+// or a chunk, which no seal does.
 // `chunk_by_pack` has all of a row: who reads a pack in order learns its chunks from pages that lie together.
 const TABLES: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE pack(no INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, object_id BLOB NOT NULL, generation INTEGER NOT NULL,
-    kind INTEGER NOT NULL, len INTEGER NOT NULL, frames BLOB NOT NULL, staged INTEGER NOT NULL, bad INTEGER NOT NULL);
+    kind INTEGER NOT NULL, len INTEGER NOT NULL, frames BLOB NOT NULL, sum INTEGER NOT NULL, staged INTEGER NOT NULL,
+    bad INTEGER NOT NULL);
 CREATE TABLE chunk(id BLOB NOT NULL, pack INTEGER NOT NULL, start INTEGER NOT NULL, len INTEGER NOT NULL,
     sum INTEGER NOT NULL, PRIMARY KEY(id, pack, start)) WITHOUT ROWID;
 CREATE INDEX chunk_by_pack ON chunk(pack, start, id, len, sum);

@@ -36,7 +36,8 @@ fn add(c: &Catalog, n: u8, staged: bool, vault: Option<VaultNo>) -> PackNo {
 fn chunks_are_found_in_the_packs_that_hold_them() {
     let c = Catalog::in_memory(&STORE).unwrap();
     let no = add(&c, 1, true, None);
-    assert_eq!(c.locate(&chunk(1, 2)).unwrap(), Some(Location { pack: no, start: 21, len: 12 }));
+    let found = c.locate(&chunk(1, 2)).unwrap().unwrap();
+    assert_eq!((found.pack, found.start, found.len), (no, 21, 12));
     assert_eq!(c.locate(&chunk(1, 3)).unwrap(), None);
     assert_eq!(c.chunks_of(no).unwrap(), pack(1, 3).1);
     assert_eq!(c.pack(no).unwrap().unwrap().entry, pack(1, 3).0);
@@ -142,6 +143,51 @@ fn the_stamp_moves_with_every_point_that_comes_goes_or_changes_place_and_with_no
     lines.sort_by_key(|line| line.sequence);
     let of = |p: PointRow| PointLine { id: p.id, tag: p.tag, sequence: p.sequence, started: p.started };
     assert_eq!(lines, [of(point(1, 1))]);
+}
+
+#[test]
+fn what_changes_in_a_row_is_damage_and_never_another_place() {
+    let flips = [
+        "UPDATE pack SET frames = ?2 WHERE no = ?1",
+        "UPDATE pack SET object_id = zeroblob(16) WHERE no = ?1",
+        "UPDATE pack SET generation = 2 WHERE no = ?1",
+        "UPDATE pack SET kind = 2 WHERE no = ?1",
+        "UPDATE pack SET len = len + 1 WHERE no = ?1",
+        "UPDATE pack SET id = zeroblob(32) WHERE no = ?1",
+        "UPDATE pack SET no = no + 100 WHERE no = ?1",
+        "UPDATE chunk SET pack = pack + 1 WHERE pack = ?1",
+        "UPDATE chunk SET start = start + 1 WHERE pack = ?1",
+        "UPDATE chunk SET len = len + 1 WHERE pack = ?1",
+        "UPDATE chunk SET id = CAST(substr(id, 1, 31) || x'00' AS BLOB) WHERE pack = ?1",
+        "DELETE FROM chunk WHERE pack = ?1 AND start = 21",
+        "DELETE FROM chunk WHERE pack = ?1 AND start = 0",
+    ];
+    let frames = [3_u32.to_le_bytes(), 49_u32.to_le_bytes()].concat();
+    for flip in flips {
+        let c = Catalog::in_memory(&STORE).unwrap();
+        let (no, other) = (add(&c, 1, true, None), add(&c, 2, true, None));
+        c.write("flip", |t| {
+            let mut statement = t.prepare(flip)?;
+            let changed = if statement.parameter_count() == 2 {
+                statement.execute(rusqlite::params![no.0, frames])?
+            } else {
+                statement.execute([no.0])?
+            };
+            assert!(changed > 0, "{flip}");
+            Ok(())
+        })
+        .unwrap();
+        let corrupt = |e: StoreError| assert_eq!(e.class(), ErrorClass::Corrupt, "{flip}: {e}");
+        for n in 0..3 {
+            let at = c.locate(&chunk(1, n)).map_err(corrupt).ok().flatten();
+            let row = at.and_then(|at| c.pack(at.pack).map_err(corrupt).ok().flatten());
+            assert!(row.is_none_or(|row| flip.starts_with("DELETE") && row.entry == pack(1, 3).0), "{flip}");
+        }
+        // Whoever asks what a pack holds must not hear too little.
+        let told = [no, other].map(|no| c.chunks_of(no).map_err(corrupt));
+        assert!(told != [Ok(pack(1, 3).1), Ok(pack(2, 3).1)], "{flip}");
+        assert!(told.iter().flatten().all(|chunks| chunks.len() != 1 && chunks.len() != 2), "{flip}");
+    }
 }
 
 #[test]

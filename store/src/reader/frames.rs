@@ -8,12 +8,12 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use super::{LOOK, Limits};
-use crate::catalog::PackNo;
 use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
+use crate::id::PackId;
 
-/// Pack and number of the frame in it.
-pub(super) type FrameKey = (PackNo, u32);
+/// Pack and number of the frame in it. By its name, for a number could come to mean another pack.
+pub(super) type FrameKey = (PackId, u32);
 
 /// Several locks, so that readers of different frames seldom meet.
 const SHARDS: usize = 8;
@@ -176,7 +176,7 @@ impl FrameCache {
 
     fn shard(&self, key: &FrameKey) -> &Shard {
         // Neighbouring frames go to different shards.
-        &self.shards[(key.0.0 as usize).wrapping_mul(31).wrapping_add(key.1 as usize) % SHARDS]
+        &self.shards[usize::from(key.0.0[0]).wrapping_add(key.1 as usize) % SHARDS]
     }
 
     pub(super) fn has(&self, key: &FrameKey) -> bool {
@@ -207,9 +207,7 @@ impl FrameCache {
             let _joined = slot.deadline.join();
             while state.loading.get(&other).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
                 if limits.deadline.passed(clock) {
-                    return Err(StoreError::Timeout {
-                        what: format!("frame {} of pack number {}", key.1, key.0.0),
-                    });
+                    return Err(StoreError::Timeout { what: format!("frame {} of pack {}", key.1, key.0) });
                 }
                 state = shard.loaded.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -241,7 +239,7 @@ mod tests {
     const NEVER: Limits = Limits { farthest: Tier::Vault, deadline: Deadline::NEVER };
 
     fn key(n: u32) -> FrameKey {
-        (PackNo(1), n)
+        (PackId([1; 32]), n)
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Limits {
 
 impl Reader {
     pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
-        let key = (map.row.no, n as u32);
+        let key = (map.row.entry.id, n as u32);
         if limits.farthest == Tier::Memory {
             return self.frames.get(&key).ok_or_else(not_in_memory);
         }
@@ -51,7 +51,7 @@ impl Reader {
             };
             // It may have moved since it was looked up: another process puts packs into vaults and frees them in staging.
             match self.catalog.pack(map.row.no)? {
-                Some(row) if (row.staged, &row.vaults) != (map.row.staged, &map.row.vaults) => {
+                Some(row) if row.entry == map.row.entry && row != map.row => {
                     self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
                     self.load_frame(&PackMap::new(row), n, limits)
                 }

@@ -11,8 +11,8 @@ use crate::id::ChunkId;
 /// Places kept: about 5 MB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(32_768).expect("not zero");
 
-/// The places used last. One that is out of date leads to a pack that is gone, never to other bytes: packs do not change, and
-/// their numbers are not used again.
+/// The places used last. One that is out of date leads to a pack that is gone, never to other bytes: packs do not change, their numbers
+/// are not used again, and a place knows its pack ([`Location::is_of`]).
 #[derive(Debug)]
 pub(super) struct Places(Mutex<LruCache<ChunkId, Location>>);
 

@@ -72,7 +72,7 @@ impl<'a> Wanted<'a> {
             return Ok((tier, None));
         }
         let at = self.reader.find(id)?;
-        let map = self.reader.pack_map(at.pack)?;
+        let map = self.reader.map_of(id, &at, Deadline::NEVER)?;
         if !self.packs.contains_key(&at.pack) {
             self.reader.learn_places(at.pack)?;
         }
