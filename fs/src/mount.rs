@@ -25,7 +25,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -41,6 +40,7 @@ use crate::pool::{Pool, PoolOptions, guarded};
 use crate::recovery::Recovery;
 use crate::view::View;
 
+use guard::Guard;
 use place::{make_way, unmount_if};
 use pulse::Pulse;
 
@@ -140,7 +140,7 @@ pub struct Mount {
     view: Arc<View>,
     ended: Arc<Ended>,
     clock: Arc<dyn Clock>,
-    guard: Option<Child>,
+    guard: Option<Guard>,
 }
 
 impl Mount {
@@ -157,7 +157,7 @@ impl Mount {
         mount.follow_points(notifier.clone())?;
         mount.keep_few_records(notifier, options.records_max)?;
         if let (Some(id), false) = (mount.id, options.guard.is_empty()) {
-            let guard = guard::start(&options.guard, &mount.mountpoint, id);
+            let guard = Guard::start(&options.guard, &mount.mountpoint, id, mount.clock.monotonic());
             mount.guard = Some(guard.map_err(MountError::Guard)?);
         }
         Ok(mount)
@@ -223,6 +223,14 @@ impl Mount {
     /// Whether it has ended, by whosever doing.
     pub fn has_ended(&self) -> bool {
         lock(&self.ended.result).is_some()
+    }
+
+    /// Starts another guard if the one that there was has ended. It must be called by the thread that mounted.
+    pub fn keep_guard(&mut self) {
+        let (Some(guard), Some(id)) = (&mut self.guard, self.id) else { return };
+        if !guard.keep(&self.mountpoint, id, self.clock.monotonic()) {
+            self.guard = None;
+        }
     }
 
     /// Whether the kernel has ended it. The threads that serve it notice when they next ask for something to do; one that is stuck never does.
@@ -291,10 +299,6 @@ impl Drop for Mount {
             && let Err(error) = self.unmount()
         {
             tracing::warn!(%error, "cannot unmount");
-        }
-        if let Some(guard) = &mut self.guard {
-            let _ = guard.kill();
-            let _ = guard.wait();
         }
     }
 }

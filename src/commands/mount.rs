@@ -107,13 +107,13 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
     }
     let bounds = Bounds { cache: args.cache_size, memory: shares.frames, in_flight: shares.in_flight };
     let store = open_store_with(context, bounds)?;
-    let mount = mount_store(context, store, args)?;
+    let mut mount = mount_store(context, store, args)?;
     if args.detached {
         context.terminal.line(READY)?;
     } else {
         context.terminal.say(&format!("mounted at {}; Ctrl-C unmounts", mount.mountpoint().display()))?;
     }
-    serve(context, &mount)
+    serve(context, &mut mount)
 }
 
 /// Mounts an open store.
@@ -132,7 +132,7 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
 }
 
 /// Waits until somebody unmounts it or this process is asked to stop.
-pub fn serve(context: &Context<'_>, mount: &Mount) -> Outcome {
+pub fn serve(context: &Context<'_>, mount: &mut Mount) -> Outcome {
     let mut cut_off = None;
     while !mount.has_ended() {
         let now = context.terminal.clock().monotonic();
@@ -145,6 +145,7 @@ pub fn serve(context: &Context<'_>, mount: &Mount) -> Outcome {
             mount.unmount()?;
             return Ok(Done::Whole);
         }
+        mount.keep_guard();
         context.terminal.clock().pause(LOOK);
     }
     mount.wait()?;

@@ -165,7 +165,7 @@ fn mount_here(context: &Context<'_>, store: Store, place: &Path) -> Outcome {
     if !place.exists() {
         std::fs::create_dir_all(place).map_err(|error| Failure::io("make", place, &error))?;
     }
-    let mount = mount_store(context, store, &MountArgs::at(place.to_path_buf()))?;
+    let mut mount = mount_store(context, store, &MountArgs::at(place.to_path_buf()))?;
     context.terminal.say(&format!("mounted at {}; Ctrl-C unmounts", mount.mountpoint().display()))?;
-    serve(context, &mount)
+    serve(context, &mut mount)
 }

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -24,11 +25,52 @@ use super::table;
 /// Where the kernel shows connections by number, if `fusectl` is mounted.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
+/// A guard that stood so long will stand.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Tells the guard that its parent died.
 const PARENT_DIED: Signal = Signal::SIGUSR1;
 
+/// A guard that is to stand as long as the mount.
+#[derive(Debug)]
+pub struct Guard {
+    program: Vec<OsString>,
+    child: Child,
+    started: Duration,
+}
+
+impl Guard {
+    /// Starts one.
+    pub fn start(program: &[OsString], mountpoint: &Path, id: u64, now: Duration) -> io::Result<Self> {
+        let child = start(program, mountpoint, id)?;
+        Ok(Self { program: program.to_vec(), child, started: now })
+    }
+
+    /// Starts another if it has ended; false if that has no use, for it ended at once.
+    pub fn keep(&mut self, mountpoint: &Path, id: u64, now: Duration) -> bool {
+        let Ok(Some(status)) = self.child.try_wait() else { return true };
+        if now.saturating_sub(self.started) < SETTLED {
+            tracing::error!(%status, "the guard of the mount does not stay: readers may be stuck for ever when this process is killed");
+            return false;
+        }
+        tracing::warn!(%status, "the guard of the mount has ended; starting another");
+        match Self::start(&self.program, mountpoint, id, now) {
+            Ok(guard) => *self = guard,
+            Err(error) => tracing::warn!(%error, "cannot start it"),
+        }
+        true
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Starts a guard for the mount with this number in the kernel's table: `program` is called with what [`stand`] takes.
-pub fn start(program: &[OsString], mountpoint: &Path, id: u64) -> io::Result<Child> {
+fn start(program: &[OsString], mountpoint: &Path, id: u64) -> io::Result<Child> {
     let (first, rest) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(first);
     command.args(rest).arg(mountpoint).arg(id.to_string()).arg(std::process::id().to_string());

@@ -39,22 +39,28 @@ impl Callers {
         self.proc.is_some()
     }
 
-    /// Whether the thread `pid` is to end as soon as it can.
+    /// Whether the thread `pid` is to end as soon as it can, or has ended; of 0 nothing is known.
     pub(super) fn is_leaving(&self, pid: u32) -> bool {
-        let Some(proc) = &self.proc else { return false };
-        // Of 0, and of a thread that has ended, there is nothing to read.
-        let status = std::fs::read_to_string(proc.join(format!("{pid}/status")));
-        status.is_ok_and(|status| is_to_end(&status))
+        let Some(proc) = self.proc.as_ref().filter(|_| pid != 0) else { return false };
+        match std::fs::read_to_string(proc.join(format!("{pid}/status"))) {
+            Ok(status) => is_to_end(&status),
+            // It has ended and left a read of the kernel's own behind, for whose page others may wait: they ask for it themselves then.
+            Err(error) => {
+                error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+            }
+        }
     }
 }
 
 #[cfg(test)]
 impl Callers {
-    /// A `/proc` made up in `dir`, in which this process is 1 and the thread `killed` is to end.
+    /// A `/proc` made up in `dir`, in which this process is 1 and lives, the thread `killed` is to end, and there is no other.
     pub(super) fn sample(dir: &Path, killed: u32) -> std::io::Result<Self> {
         std::os::unix::fs::symlink("1", dir.join("self"))?;
-        std::fs::create_dir(dir.join(killed.to_string()))?;
-        std::fs::write(dir.join(format!("{killed}/status")), format!("ShdPnd:\t{KILL:016x}\n"))?;
+        for (pid, pending) in [(1, 0), (killed, KILL)] {
+            std::fs::create_dir(dir.join(pid.to_string()))?;
+            std::fs::write(dir.join(format!("{pid}/status")), format!("ShdPnd:\t{pending:016x}\n"))?;
+        }
         Ok(Self::of(dir, 1))
     }
 }
@@ -95,7 +101,8 @@ mod tests {
     fn callers_are_looked_at_only_where_their_numbers_are_those_of_the_kernel() {
         let dir = tempfile::tempdir().unwrap();
         let callers = Callers::sample(dir.path(), 5).unwrap();
-        assert!(callers.are_known() && callers.is_leaving(5) && !callers.is_leaving(6));
+        assert!(callers.are_known() && callers.is_leaving(5) && !callers.is_leaving(0));
+        assert!(callers.is_leaving(6) && !callers.is_leaving(1), "one has ended, the other lives");
         for elsewhere in [Callers::of(dir.path(), 11), Callers::of(&dir.path().join("none"), 1)] {
             assert!(!elsewhere.are_known() && !elsewhere.is_leaving(5));
         }

@@ -15,6 +15,9 @@ use crate::recovery::Reach;
 /// How long the same trouble with the same node is not told again.
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
+/// Troubles told in that time: a walk through a tree must not fill the disk with them.
+const TOLD_MAX: u64 = 20;
+
 /// Nodes that were late, and troubles that were told, at most.
 const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
@@ -24,12 +27,22 @@ pub(super) struct Trouble {
     tripped: Mutex<LruCache<(u64, Reach), Duration>>,
     /// What the log was told of a node, and until when it is not told again.
     told: Mutex<LruCache<(u64, String), Duration>>,
+    lines: Mutex<Lines>,
+}
+
+/// What the log was told lately.
+#[derive(Debug, Default)]
+struct Lines {
+    since: Duration,
+    told: u64,
+    /// Requests of which it was told nothing since its last line.
+    unsaid: u64,
 }
 
 impl Trouble {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let (tripped, told) = (LruCache::new(NODES_KEPT), LruCache::new(NODES_KEPT));
-        Self { clock, tripped: Mutex::new(tripped), told: Mutex::new(told) }
+        Self { clock, tripped: Mutex::new(tripped), told: Mutex::new(told), lines: Mutex::default() }
     }
 
     /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
@@ -54,22 +67,38 @@ impl Trouble {
         if !error.is_trouble() {
             return;
         }
-        let repeats = matches!(error, FsError::Tripped | FsError::Ending) || !self.is_news(ino, error);
-        if repeats {
-            tracing::debug!(ino, %error, "a request was refused");
-        } else {
-            tracing::warn!(ino, %error, "a request was answered with an I/O error");
+        let is_echo = matches!(error, FsError::Tripped | FsError::Ending);
+        match (!is_echo).then(|| self.line(ino, error)).flatten() {
+            None => tracing::debug!(ino, %error, "a request was refused"),
+            Some(0) => tracing::warn!(ino, %error, "a request was answered with an I/O error"),
+            Some(more) => tracing::warn!(ino, %error, more, "requests were answered with an I/O error"),
         }
+    }
+
+    /// Whether the log is to have a line about it; with how many there were since the last that had none.
+    fn line(&self, ino: u64, error: &FsError) -> Option<u64> {
+        let is_news = self.is_news(ino, error);
+        let now = self.clock.monotonic();
+        let mut lines = lock(&self.lines);
+        if lines.since.saturating_add(TOLD_FOR) <= now {
+            (lines.since, lines.told) = (now, 0);
+        }
+        if is_news && lines.told < TOLD_MAX {
+            lines.told += 1;
+            return Some(std::mem::take(&mut lines.unsaid));
+        }
+        lines.unsaid += 1;
+        None
     }
 
     /// Whether the log does not know this of a node. What could not be had has a cause, whatever words it has for each page.
     fn is_news(&self, ino: u64, error: &FsError) -> bool {
-        let words = if error.is_unavailable() { String::new() } else { error.to_string() };
+        let key = (ino, if error.is_unavailable() { String::new() } else { error.to_string() });
         let now = self.clock.monotonic();
         let mut told = lock(&self.told);
-        let is_news = told.get(&(ino, words.clone())).is_none_or(|until| *until <= now);
+        let is_news = told.get(&key).is_none_or(|until| *until <= now);
         if is_news {
-            told.put((ino, words), now.saturating_add(TOLD_FOR));
+            told.put(key, now.saturating_add(TOLD_FOR));
         }
         is_news
     }
@@ -102,6 +131,18 @@ mod tests {
         assert!(news(1, &damage(1)) && news(1, &damage(2)) && !news(1, &damage(1)), "each damage");
         clock.advance(TOLD_FOR);
         assert!(news(1, &away(3)));
+    }
+
+    #[test]
+    fn a_walk_through_what_cannot_be_read_does_not_fill_the_log() {
+        let (clock, trouble) = trouble();
+        let denied = |n: u64| FsError::Store(StoreError::corrupt(format!("pack {n}"), "no right to read it"));
+        let told =
+            |of: std::ops::Range<u64>| of.filter_map(|n| trouble.line(n, &denied(n))).collect::<Vec<_>>();
+        assert_eq!(told(0..5000), [0; TOLD_MAX as usize]);
+        clock.advance(TOLD_FOR);
+        let later = told(5000..5100);
+        assert_eq!((later.len(), later[0], later[1]), (TOLD_MAX as usize, 5000 - TOLD_MAX, 0));
     }
 
     #[test]

@@ -85,6 +85,14 @@ fn a_mount_that_was_killed_with_its_guard_is_ended_by_umount_and_its_readers_go(
     drop(kept);
 }
 
+/// Waits until a process has begun to stand guard.
+fn stands_guard(guard: Pid) {
+    wait_for("its mask of signals", 10, || {
+        let status = std::fs::read_to_string(format!("/proc/{guard}/status")).unwrap();
+        status.lines().any(|line| line.starts_with("SigBlk") && !line.ends_with("0000"))
+    });
+}
+
 #[test]
 fn a_guard_stays_when_all_of_a_service_is_asked_to_end() {
     if !can_mount("a_guard_stays_when_all_of_a_service_is_asked_to_end") {
@@ -94,11 +102,7 @@ fn a_guard_stays_when_all_of_a_service_is_asked_to_end() {
     let path = machine.path("recovery");
     let mut child = in_foreground(&machine, &path);
     let (kept, guards) = (kernel_ends(&child), children(&child));
-    // It must have begun to stand guard.
-    wait_for("its mask of signals", 10, || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", guards[0])).unwrap();
-        status.lines().any(|line| line.starts_with("SigBlk") && !line.ends_with("0000"))
-    });
+    stands_guard(guards[0]);
     for asked in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         kill(guards[0], asked).unwrap();
     }
@@ -142,4 +146,27 @@ fn a_mount_whose_threads_are_stuck_is_ended_by_umount_with_its_process_and_its_r
         wait_for("the end of a thread", 20, || waitpid(id, look).unwrap() != WaitStatus::StillAlive);
     }
     assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_guard_that_is_killed_has_a_successor() {
+    if !can_mount("a_guard_that_is_killed_has_a_successor") {
+        return;
+    }
+    let (machine, _) = with_point();
+    let path = machine.path("recovery");
+    let mut child = in_foreground(&machine, &path);
+    let first = children(&child)[0];
+    // One that ends at once is not started again.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    kill(first, Signal::SIGKILL).unwrap();
+    wait_for("another guard", 10, || children(&child).iter().any(|guard| *guard != first));
+    let guard = children(&child)[0];
+    stands_guard(guard);
+    let kept = kernel_ends(&child);
+    signal(&child, Signal::SIGKILL);
+    child.wait().unwrap();
+    is_dead(&path);
+    machine.run([OsStr::new("umount"), path.as_os_str()]).expect_code(0);
+    drop(kept);
 }
