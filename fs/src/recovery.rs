@@ -104,7 +104,7 @@ pub enum Seek {
 /// Everything a view asks of a store. Called from many threads at once; promises to give up at the deadline.
 pub trait Recovery: Send + Sync + 'static {
     /// A number that moves when a point comes or goes. Asked about once a second, so it must cost next to nothing;
-    /// the moment, too, to close what others removed.
+    /// the moment, too, to close what others removed or replaced.
     fn stamp(&self) -> Result<i64, StoreError>;
 
     /// All recovery points, in any order.

@@ -19,7 +19,7 @@ pub use marks::Mark;
 pub use points::{PointLine, PointRow};
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -77,6 +77,8 @@ pub struct PackRow {
 pub struct Catalog {
     /// Where further connections for reading are opened; nowhere if there can be only the one.
     path: Option<PathBuf>,
+    /// Device and number of the file there, when it was opened.
+    file: Option<(u64, u64)>,
     instance: Vec<u8>,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
@@ -132,18 +134,30 @@ impl Catalog {
         Self::of(connection, Some(path.to_path_buf()))
     }
 
+    /// Another process may have set this catalog aside, or somebody deleted it: then it tells what was, and nothing new.
+    fn is_replaced(&self) -> bool {
+        let Some((path, file)) = self.path.as_deref().zip(self.file) else { return false };
+        match file_of(path) {
+            Ok(there) => there != file,
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
     /// On a disk without room for the memory that processes share about a catalog (32 KiB): one process alone needs none, and
     /// reading must go on.
     fn open_alone(path: &Path, store: &[u8; 16]) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(error("open"))?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(error("open"))?;
         schema::prepare(&connection, store)?;
+        tracing::warn!(path = %path.display(), "no room on the disk: until this program ends no other can use the store");
         Self::of(connection, None)
     }
 
     fn of(connection: Connection, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let instance = schema::instance(&connection).map_err(error("open"))?;
-        Ok(Self { path, instance, writer: Mutex::new(connection), readers: Mutex::default() })
+        // Without it nobody looks whether it is still there.
+        let file = path.as_deref().and_then(|path| file_of(path).ok());
+        Ok(Self { path, file, instance, writer: Mutex::new(connection), readers: Mutex::default() })
     }
 
     /// An empty catalog in memory.
@@ -205,6 +219,10 @@ impl Catalog {
         transaction.commit().map_err(error(during))?;
         Ok(result)
     }
+}
+
+fn file_of(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
 fn set_aside(path: &Path) -> Result<(), StoreError> {

@@ -126,9 +126,9 @@ impl Staging {
         self.files.read_exact_at(name.as_str(), offset, out).map_err(self.error("read", name.as_str()))
     }
 
-    /// Closes what is kept open of packs that another process removed.
-    pub fn close_removed(&self) {
-        self.files.close_removed();
+    /// Closes what is kept open of packs that another process removed, or put others in the place of.
+    pub fn close_replaced(&self) {
+        self.files.close_replaced();
     }
 
     /// Bytes of an object will not be read again soon.

@@ -185,7 +185,7 @@ impl StoreRecovery {
 
 impl Recovery for StoreRecovery {
     fn stamp(&self) -> Result<i64, StoreError> {
-        self.store.staging().close_removed();
+        self.store.staging().close_replaced();
         self.store.catalog().points_stamp()
     }
 

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Catalog, VaultNo};
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::{RecoveryPointId, SourceTag};
 
 /// A point as the catalog knows it.
@@ -71,6 +71,12 @@ impl Catalog {
 
     /// A number that moves whenever a point comes, goes or changes place: whoever follows the points reads this and no more.
     pub fn points_stamp(&self) -> Result<i64, StoreError> {
+        if self.is_replaced() {
+            return Err(StoreError::Catalog {
+                detail: "another one stands in its place: what is mounted stays as it is, mount again to see what is new".into(),
+                class: ErrorClass::Unavailable,
+            });
+        }
         self.read("look for recovery points", |c| {
             c.prepare_cached("SELECT value FROM meta WHERE key = 'points'")?
                 .query_row([], |row| row.get(0))

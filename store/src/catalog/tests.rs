@@ -191,6 +191,19 @@ fn what_changes_in_a_row_is_damage_and_never_another_place() {
 }
 
 #[test]
+fn one_that_stands_in_the_place_of_another_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    let c = Catalog::open(&path, &STORE).unwrap();
+    c.points_stamp().unwrap();
+    set_aside(&path).unwrap();
+    assert!(c.points_stamp().unwrap_err().to_string().contains("mount again"));
+    drop(Catalog::open(&path, &STORE).unwrap());
+    assert!(c.points_stamp().unwrap_err().to_string().contains("mount again"));
+    assert!(c.points().unwrap().is_empty(), "what it knew it still tells");
+}
+
+#[test]
 fn a_damaged_foreign_or_torn_catalog_is_set_aside_and_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.db");

@@ -130,11 +130,17 @@ impl Files for DiskFiles {
         }
     }
 
-    fn close_removed(&self) {
+    fn close_replaced(&self) {
         let open: Vec<_> =
             self.kept().files.iter().map(|(path, file)| (path.clone(), file.clone())).collect();
         for (path, file) in open {
-            if file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
+            let there = fs::symlink_metadata(self.path(&path));
+            let is_other = match (file.metadata(), &there) {
+                (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) != (there.dev(), there.ino()),
+                (_, Err(e)) => e.kind() == ErrorKind::NotFound,
+                (Err(_), _) => false,
+            };
+            if is_other {
                 self.forget(&path);
             }
         }
@@ -186,18 +192,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_removed_is_closed_and_what_is_there_stays_open() {
+    fn what_others_removed_or_replaced_is_closed_and_what_is_there_stays_open() {
         let dir = tempfile::tempdir().unwrap();
         let files = DiskFiles::new(dir.path());
-        for name in ["stays", "goes"] {
+        for name in ["stays", "goes", "other"] {
             files.write_synced(name, b"bytes").unwrap();
             files.read_exact_at(name, 0, &mut [0; 5]).unwrap();
         }
         fs::remove_file(dir.path().join("goes")).unwrap();
-        files.close_removed();
+        files.write_synced("right", b"right").unwrap();
+        fs::rename(dir.path().join("right"), dir.path().join("other")).unwrap();
+        files.close_replaced();
         let kept: Vec<_> = files.kept().files.iter().map(|(path, _)| path.clone()).collect();
         assert_eq!(kept, ["stays"]);
         assert!(files.read_exact_at("goes", 0, &mut [0; 5]).is_err());
+        let mut bytes = [0; 5];
+        files.read_exact_at("other", 0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"right");
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub trait Files: Send + Sync + Debug {
     /// These bytes will not be read again soon: whoever keeps a copy of them in memory need not.
     fn let_go(&self, _path: &str, _bytes: Range<u64>) {}
 
-    /// Closes what is kept open of files that others removed, so that their room is free.
-    fn close_removed(&self) {}
+    /// Closes what is kept open of files that others removed, so that their room is free, or put others in the place of.
+    fn close_replaced(&self) {}
 
     /// Length of a file; `None` if there is none.
     fn len(&self, path: &str) -> io::Result<Option<u64>>;
