@@ -27,7 +27,7 @@ use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::SourceName;
 use holdfast_store::store::PointBrief;
 
-pub use names::{clean_name, day_name, gmt_name, time_name};
+pub use names::{clean_name, day_name, gmt_name, rfc3339, time_name};
 
 /// Shortest prefix of an id that is looked up, in digits.
 pub const PREFIX_DIGITS_MIN: usize = 8;

@@ -9,7 +9,7 @@ mod store;
 use std::ops::Range;
 
 use bytes::Bytes;
-use holdfast_store::clock::Deadline;
+use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::point::Counts;
@@ -142,6 +142,10 @@ pub trait Recovery: Send + Sync + 'static {
     /// Bytes of a file of `size` bytes that do not lie in holes. No vault is waited for, whatever the patience; and damage is not
     /// this answer's trouble.
     fn stored(&self, content: &Content, size: u64, patience: Patience) -> Result<Stored, Refusal>;
+
+    /// When every byte of the file was last read and proven, the pack that waits longest for it deciding; `None` if one never was, or it
+    /// has no bytes.
+    fn verified(&self, content: &Content, patience: Patience) -> Result<Option<Timestamp>, Refusal>;
 
     /// The farthest tier that a whole read of the file would reach for; `None` if it has no bytes.
     fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal>;

@@ -11,6 +11,7 @@ mod packs;
 mod places;
 mod points;
 mod schema;
+mod verified;
 
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
         report: Report::default(),
         bad: catalog.bad_packs()?,
         bad_chunks: HashSet::new(),
+        proven: Vec::new(),
         away: HashSet::new(),
         listings: HashMap::new(),
     };
@@ -98,6 +99,8 @@ struct Check<'a> {
     bad: HashSet<PackNo>,
     /// Chunks that no tier can give.
     bad_chunks: HashSet<ChunkId>,
+    /// Packs that were proven and are not yet noted as such.
+    proven: Vec<(PackNo, Option<VaultNo>)>,
     /// Vaults that cannot be looked at: what they hold is not known to be lost.
     away: HashSet<VaultNo>,
     /// What the vaults that answer show.

@@ -232,6 +232,11 @@ impl Reader {
         }))
     }
 
+    /// The pack from which a chunk is read, as far as it can be had; `NotFound` if none has it.
+    pub fn pack_of(&self, id: &ChunkId) -> Result<PackNo, StoreError> {
+        Ok(self.find(id)?.pack)
+    }
+
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
     pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
         let location = self.find(id)?;

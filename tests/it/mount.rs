@@ -104,6 +104,10 @@ fn attributes_of_ours_are_answered_and_never_listed() {
     assert_eq!(xattr(&file, "user.holdfast.tier").as_deref(), Some("staging"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
     assert_eq!(xattr(&file, "user.holdfast.tier").as_deref(), Some("memory"));
+    assert_eq!(xattr(&file, "user.holdfast.verified"), None, "nobody looked yet");
+    machine.run(["check", "--read-data"]).expect_code(0);
+    let verified = xattr(&file, "user.holdfast.verified").unwrap();
+    assert!(verified.starts_with("20") && verified.ends_with('Z') && verified.len() == 20, "{verified}");
     let mut names = vec![0; 1024];
     assert_eq!(rustix::fs::llistxattr(&file, &mut names[..]), Ok(0));
     assert_eq!(xattr(&file, "user.holdfast.nothing"), None);

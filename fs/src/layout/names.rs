@@ -24,6 +24,11 @@ pub fn time_name(at: Timestamp) -> String {
     formatted(at, "%Y-%m-%dT%H.%M.%SZ")
 }
 
+/// `2026-11-20T12:00:00Z`
+pub fn rfc3339(at: Timestamp) -> String {
+    formatted(at, "%Y-%m-%dT%H:%M:%SZ")
+}
+
 /// `2026-11-20`
 pub fn day_name(at: Timestamp) -> String {
     formatted(at, "%Y-%m-%d")

@@ -6,6 +6,7 @@
 
 mod few;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_store::clock::Deadline;
+use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
 use holdfast_store::reader::{Limits, Reader, Tier};
@@ -164,21 +165,47 @@ impl StoreRecovery {
     }
 
     fn farthest(&self, content: &Content, attempt: &Attempt) -> Result<Option<Tier>, StoreError> {
+        let mut farthest = None;
+        self.each_chunk(content, attempt, |id| {
+            farthest = farthest.max(Some(attempt.reader.tier(id)?));
+            Ok(farthest != Some(Tier::Vault))
+        })?;
+        Ok(farthest)
+    }
+
+    /// The time of the pack that waits longest for being proven; `None` if one never was.
+    fn proven(&self, content: &Content, attempt: &Attempt) -> Result<Option<Timestamp>, StoreError> {
+        let mut times = HashMap::new();
+        self.each_chunk(content, attempt, |id| {
+            let pack = attempt.reader.pack_of(id)?;
+            if let Entry::Vacant(place) = times.entry(pack) {
+                place.insert(self.store.catalog().verified(pack)?);
+            }
+            Ok(times[&pack].is_some())
+        })?;
+        Ok(times.into_values().min().flatten())
+    }
+
+    /// Shows the chunks of a file in their order, as long as `go_on` says true.
+    fn each_chunk(
+        &self,
+        content: &Content,
+        attempt: &Attempt,
+        mut go_on: impl FnMut(&ChunkId) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         self.list_of(content, |list| {
-            let mut farthest = None;
             // A list whose pages repeat each other has more extents than anybody could look at.
             for (n, item) in list.extents(attempt, 0, attempt.deadline).take(LOOKED_AT_MAX).enumerate() {
                 if n % LOOK_EVERY == 0 && attempt.deadline.passed(&**self.store.clock()) {
                     return Err(StoreError::Timeout { what: "a long list of chunks".to_owned() });
                 }
-                if let Extent::Data { id, .. } = item?.1 {
-                    farthest = farthest.max(Some(attempt.reader.tier(&id)?));
-                }
-                if farthest == Some(Tier::Vault) {
+                if let Extent::Data { id, .. } = item?.1
+                    && !go_on(&id)?
+                {
                     break;
                 }
             }
-            Ok(farthest)
+            Ok(())
         })
     }
 }
@@ -314,6 +341,12 @@ impl Recovery for StoreRecovery {
             lock(&self.sizes).put(key, bytes);
         }
         Ok(Stored { bytes, lasts: true })
+    }
+
+    fn verified(&self, content: &Content, patience: Patience) -> Result<Option<Timestamp>, Refusal> {
+        not_at_once(patience)?;
+        let attempt = self.attempt(patience);
+        attempt.end(self.proven(content, &attempt))
     }
 
     fn tier(&self, content: &Content, patience: Patience) -> Result<Option<Tier>, Refusal> {

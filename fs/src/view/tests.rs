@@ -345,6 +345,7 @@ fn attributes_of_ours_answer_by_name_and_are_not_listed() {
     assert_eq!(get(ino, "user.holdfast.point").unwrap(), id.as_bytes());
     assert_eq!(get(f.root, "user.holdfast.point").unwrap(), id.as_bytes());
     assert_eq!(get(ino, "user.holdfast.tier").unwrap(), b"memory");
+    assert_eq!(get(ino, "user.holdfast.verified").unwrap(), b"2023-11-14T22:13:20Z");
     assert_eq!(get(ino, "user.holdfast.source").unwrap(), b"s");
     let content = get(ino, "user.holdfast.content").unwrap();
     assert_eq!(content, get(twin, "user.holdfast.content").unwrap(), "the same bytes");
@@ -355,6 +356,7 @@ fn attributes_of_ours_answer_by_name_and_are_not_listed() {
         (ino, "user.holdfast."),
         (empty, "user.holdfast.tier"),
         (lost, "user.holdfast.tier"),
+        (empty, "user.holdfast.verified"),
         (lost, "user.holdfast.content"),
         (f.root, "user.holdfast.content"),
         (ROOT, "user.holdfast.point"),

@@ -8,7 +8,7 @@ use holdfast_store::tree::Node;
 
 use super::{Inside, View};
 use crate::error::FsError;
-use crate::layout::Stands;
+use crate::layout::{Stands, rfc3339};
 use crate::recovery::Patience;
 
 /// The recovery point a node belongs to, as 32 digits.
@@ -22,6 +22,9 @@ const CONTENT: &[u8] = b"user.holdfast.content";
 
 /// Where the bytes of a file are: `memory`, `staging`, `cache` or `vault`, the farthest of them.
 const TIER: &[u8] = b"user.holdfast.tier";
+
+/// When every byte of a file was last read and proven, as `2026-11-20T12:00:00Z`; the oldest of its parts decides. Not there if one never was.
+const VERIFIED: &[u8] = b"user.holdfast.verified";
 
 /// Attributes that the kernel lets only the administrator read, and each file system has to hide from others.
 const TRUSTED: &[u8] = b"trusted.";
@@ -80,8 +83,15 @@ impl View {
             SOURCE => Ok(inside.root.source.source.clone().into_bytes()),
             CONTENT => content_of(&inside.node),
             TIER => self.tier_of(&inside.node, patience),
+            VERIFIED => self.verified_of(&inside.node, patience),
             _ => Err(FsError::NoAttribute),
         }
+    }
+
+    fn verified_of(&self, node: &Node, patience: Patience) -> Result<Vec<u8>, FsError> {
+        let content = node.content.as_ref().ok_or(FsError::NoAttribute)?;
+        let at = self.recovery.verified(content, patience)?.ok_or(FsError::NoAttribute)?;
+        Ok(rfc3339(at).into_bytes())
     }
 
     fn tier_of(&self, node: &Node, patience: Patience) -> Result<Vec<u8>, FsError> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::id::{ChunkId, IndexId, ObjectId, PackId, RecoveryPointId, SourceTag};
 use crate::pack::{Frame, PackKind, PackedChunk};
 
@@ -188,6 +189,24 @@ fn what_changes_in_a_row_is_damage_and_never_another_place() {
         assert!(told != [Ok(pack(1, 3).1), Ok(pack(2, 3).1)], "{flip}");
         assert!(told.iter().flatten().all(|chunks| chunks.len() != 1 && chunks.len() != 2), "{flip}");
     }
+}
+
+#[test]
+fn a_pack_was_verified_when_it_last_was_in_a_place_that_still_has_it() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    let (no, other) = (add(&c, 1, true, Some(vault)), add(&c, 2, true, None));
+    let at = |seconds| Some(Timestamp::from_seconds(seconds));
+    assert_eq!(c.verified(no).unwrap(), None);
+    c.set_verified(&[(no, None), (other, None)], Timestamp::from_seconds(100)).unwrap();
+    c.set_verified(&[(no, Some(vault))], Timestamp::from_seconds(200)).unwrap();
+    assert_eq!((c.verified(no).unwrap(), c.verified(other).unwrap()), (at(200), at(100)));
+    c.set_confirmed(no, vault, false).unwrap();
+    assert_eq!(c.verified(no).unwrap(), at(100), "the vault has it no more");
+    c.clear_verified(no, None).unwrap();
+    assert_eq!(c.verified(no).unwrap(), None, "it is damaged there");
+    c.set_verified(&[(PackNo(99), None)], Timestamp::from_seconds(300)).unwrap();
+    assert_eq!(c.verified(PackNo(99)).unwrap(), None, "it was freed meanwhile");
 }
 
 #[test]

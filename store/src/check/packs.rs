@@ -14,6 +14,9 @@ use crate::store::{Store, of_vault, prove_ours};
 use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
 
+/// Packs that are noted as proven in one commit, which costs about as much as reading a pack.
+const NOTED_TOGETHER: usize = 64;
+
 impl Check<'_> {
     /// Compares the catalog with listings of all tiers.
     pub(super) fn existence(&mut self, packs: &[PackRow], depth: Depth) -> Result<(), StoreError> {
@@ -87,12 +90,20 @@ impl Check<'_> {
         self.monitor.event(Event::Stage { name: "read packs", files_total: packs.len() as u64, bytes_total });
         for row in packs {
             if self.monitor.cancelled() {
+                self.note_proven()?;
                 return Err(StoreError::Cancelled);
             }
             self.read_pack(row)?;
+            if self.proven.len() >= NOTED_TOGETHER {
+                self.note_proven()?;
+            }
             self.monitor.event(Event::Done { files: 1, bytes: row.entry.len });
         }
-        Ok(())
+        self.note_proven()
+    }
+
+    fn note_proven(&mut self) -> Result<(), StoreError> {
+        self.store.catalog().set_verified(&std::mem::take(&mut self.proven), self.store.clock().now())
     }
 
     /// Proves a pack in staging and in each vault; it is lost only when no tier gives it whole.
@@ -122,6 +133,7 @@ impl Check<'_> {
         match proof {
             Ok(()) => {
                 self.report.bytes_read += row.entry.len;
+                self.proven.push((row.no, None));
                 if self.bad.contains(&row.no) {
                     self.store.catalog().set_bad(row.no, false)?;
                 }
@@ -129,6 +141,7 @@ impl Check<'_> {
             }
             Err(detail) if self.pack_still_in(row, Place::Staging)? => {
                 self.store.catalog().set_bad(row.no, true)?;
+                self.store.catalog().clear_verified(row.no, None)?;
                 self.find(name.as_str(), format!("staging: {detail}"));
                 Ok(false)
             }
@@ -146,6 +159,7 @@ impl Check<'_> {
             }
             Ok(Ok(())) => {
                 self.report.bytes_read += row.entry.len;
+                self.proven.push((row.no, Some(no)));
                 if self.store.catalog().has_mark(mark)? {
                     self.store.catalog().set_mark(mark, false)?;
                 }
@@ -154,6 +168,7 @@ impl Check<'_> {
             Ok(Err(detail)) if self.pack_still_in(row, Place::Vault(no))? => {
                 // The next push replaces it, if there is a whole one.
                 self.store.catalog().set_mark(mark, true)?;
+                self.store.catalog().clear_verified(row.no, Some(no))?;
                 let address = self.store.catalog().vault_address(no);
                 self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {detail}"));
                 Ok(false)
