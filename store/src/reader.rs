@@ -6,6 +6,7 @@
 //! on in order finds what comes next decoded already (`ahead`).
 
 mod ahead;
+mod away;
 mod budget;
 mod fetch;
 mod frames;
@@ -279,14 +280,14 @@ impl Reader {
         }
     }
 
-    /// Tries the places of a chunk one after the other and tells of the first failure if all fail.
+    /// Tries the places of a chunk one after the other and tells of the most telling failure if all fail.
     fn in_any_place(
         &self,
         id: &ChunkId,
         read: impl Fn(&Location) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         let first = self.find(id)?;
-        let error = match read(&first) {
+        let mut error = match read(&first) {
             Ok(bytes) => return Ok(bytes),
             Err(e @ (StoreError::Invalid { .. } | StoreError::Timeout { .. } | StoreError::Cancelled)) => {
                 return Err(e);
@@ -295,9 +296,12 @@ impl Reader {
         };
         self.places.forget(id);
         for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
-            if let Ok(bytes) = read(other) {
-                self.counters.failovers.fetch_add(1, Ordering::Relaxed);
-                return Ok(bytes);
+            match read(other) {
+                Ok(bytes) => {
+                    self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                    return Ok(bytes);
+                }
+                Err(another) => error = load::more_telling(error, another),
             }
         }
         Err(error)

@@ -34,6 +34,19 @@ impl Limits {
     }
 }
 
+/// Of two failures the one that says what can be done. A vault that does not answer may have whole what another place lost.
+pub(super) fn more_telling(first: StoreError, other: StoreError) -> StoreError {
+    if other.is_vault_away() && !first.is_vault_away() { other } else { first }
+}
+
+/// Adds a failure to those before it.
+fn note(failure: &mut Option<StoreError>, error: StoreError) {
+    *failure = Some(match failure.take() {
+        Some(first) => more_telling(first, error),
+        None => error,
+    });
+}
+
 impl Reader {
     pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let key = (map.row.no, n as u32);
@@ -58,15 +71,15 @@ impl Reader {
 
     /// Decodes a frame from the first tier that has it whole.
     fn load_frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
-        let mut first_error = None;
+        let mut failure = None;
         if map.row.staged {
             match self.load_staged(map, n) {
                 Ok(frame) => return Ok(frame),
-                Err(e) => first_error = Some(e),
+                Err(e) => failure = Some(e),
             }
         }
         let frame = if limits.may_wait() {
-            self.load_from_vaults(map, n, limits.deadline, &mut first_error)
+            self.load_from_vaults(map, n, limits.deadline, &mut failure)
         } else {
             self.load_cached(map, n)
         };
@@ -75,9 +88,9 @@ impl Reader {
                 return Err(StoreError::Timeout { what: format!("{}, which is not here", map.name) });
             }
             let missing = || StoreError::NotFound { what: format!("pack {}", map.row.entry.id) };
-            return Err(first_error.unwrap_or_else(missing));
+            return Err(failure.unwrap_or_else(missing));
         };
-        if let Some(e) = first_error {
+        if let Some(e) = failure {
             if !map.told.swap(true, Ordering::Relaxed) {
                 tracing::warn!("{}: {e}; read from another tier instead", map.name);
             }
@@ -86,26 +99,26 @@ impl Reader {
         Ok(frame)
     }
 
-    /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
+    /// From the first vault that gives it whole; else what went wrong is noted. While there is another the first answers soon or is left; only when all
     /// failed is it waited for.
     fn load_from_vaults(
         &self,
         map: &PackMap,
         n: usize,
         deadline: Deadline,
-        first_error: &mut Option<StoreError>,
+        failure: &mut Option<StoreError>,
     ) -> Option<Bytes> {
         let vaults = self.fetcher.best_first(&map.row.vaults);
         let mut left = Vec::new();
         for (i, vault) in vaults.iter().enumerate() {
-            let share = self.fetcher.share(vaults.len() - i, deadline);
+            let share = self.fetcher.share(*vault, vaults.len() - i, deadline);
             match self.load_from_vault(map, n, *vault, share) {
                 Ok(frame) => return Some(frame),
                 Err(e) => {
                     if e.class() == ErrorClass::Unavailable && i + 1 < vaults.len() {
                         left.push(*vault);
                     }
-                    first_error.get_or_insert(e);
+                    note(failure, e);
                 }
             }
         }
