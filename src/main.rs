@@ -10,6 +10,7 @@ mod json;
 mod mount_helper;
 mod open;
 mod outcome;
+mod patience;
 mod places;
 mod point_spec;
 mod secrets;

@@ -13,6 +13,8 @@ use holdfast_store::StoreError;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::vault::VaultError;
 
+use crate::terminal::text;
+
 /// A verb came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
@@ -31,6 +33,9 @@ impl Done {
         }
     }
 }
+
+/// Of a restore that ended early.
+const GOES_ON: &str = "the same command goes on where this one ended";
 
 /// What every verb returns.
 pub type Outcome = Result<Done, Failure>;
@@ -91,6 +96,11 @@ impl Failure {
     /// The work could not be done.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Kind::Failed, message)
+    }
+
+    /// A person asked to stop.
+    pub fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted")
     }
 
     /// The command line makes no sense.
@@ -177,6 +187,9 @@ impl Failures {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
+        if error.class() == ErrorClass::Cancelled {
+            return Self::interrupted();
+        }
         let failure = Self::new(kind_of(error.class(), &error), error.to_string()).caused_by(&error);
         match hint_for_store(&error) {
             Some(hint) => failure.hint(hint),
@@ -208,8 +221,13 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         match error {
             RestoreError::Store(error) => error.into(),
-            RestoreError::Target(TargetError::Cancelled) => Self::new(Kind::Interrupted, "interrupted")
-                .hint("the same command goes on where this one ended"),
+            RestoreError::Target(TargetError::Cancelled) => Self::interrupted().hint(GOES_ON),
+            RestoreError::Away(waiting) => {
+                let entries = text::count(waiting.entries, "entry");
+                Self::failed(format!("{}; without it {entries} could not be had", waiting.source))
+                    .caused_by(&waiting.source)
+                    .hint(format!("see that the vault can be reached; {GOES_ON}"))
+            }
             other => Self::failed(other.to_string()).caused_by(&other),
         }
     }
@@ -232,8 +250,10 @@ impl From<MountError> for Failure {
 
 impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
-        let kind = if matches!(error, VaultError::Cancelled) { Kind::Interrupted } else { Kind::Failed };
-        let failure = Self::new(kind, error.to_string()).caused_by(&error);
+        if matches!(error, VaultError::Cancelled) {
+            return Self::interrupted();
+        }
+        let failure = Self::failed(error.to_string()).caused_by(&error);
         match hint_for_vault(&error) {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -246,7 +266,6 @@ fn kind_of(class: ErrorClass, error: &StoreError) -> Kind {
         (_, StoreError::NoStore { .. }) => Kind::NoStore,
         (ErrorClass::Locked, _) => Kind::Locked,
         (ErrorClass::WrongKey, _) => Kind::WrongKey,
-        (ErrorClass::Cancelled, _) => Kind::Interrupted,
         _ => Kind::Failed,
     }
 }
@@ -317,7 +336,7 @@ fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
              they must allow reading, listing and creating objects",
         ),
         VaultError::Unavailable { .. } | VaultError::WrongAnswer { .. } | VaultError::Timeout => {
-            Some("check the network and try again; what was already sent is not sent twice")
+            Some("see that the vault can be reached, then run the same command again")
         }
         VaultError::Archived { .. } => {
             Some("the object must be brought back from the archive tier before it can be read")

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_backup::restore::{Extents, Nodes, TreeReader};
 use holdfast_store::StoreError;
-use holdfast_store::clock::Deadline;
 use holdfast_store::id::ChunkId;
 use holdfast_store::reader::Reader;
 use holdfast_store::seal::{ChunkType, Sealer};
@@ -13,6 +12,8 @@ use holdfast_store::store::Store;
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::{Directory, Pages, lookup_path};
 use holdfast_store::tree::{ChunkSource, Node, NodeKind};
+
+use crate::patience;
 
 /// Reads from a store; of a single file, shows a directory with just that.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl<'a> StoredTree<'a> {
         let path: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let (false, Some(below)) = (path.is_empty(), root.subtree) else { return Ok((tree, root.clone())) };
         let path = path.join(&b'/');
-        let found = lookup_path(tree.pages, &below.tree, &path, Deadline::NEVER)?;
+        let found = lookup_path(tree.pages, &below.tree, &path, patience::FOR_A_VAULT)?;
         let missing =
             || StoreError::NotFound { what: format!("{} in the recovery point", path.escape_ascii()) };
         let node = found.ok_or_else(missing)?.to_node();
@@ -54,8 +55,8 @@ impl TreeReader for StoredTree<'_> {
     fn entries(&self, directory: &Node) -> Result<Nodes<'_>, StoreError> {
         match (directory.subtree, &self.single) {
             (Some(below), _) => {
-                let directory = Directory::open(self.pages, &below.tree, Deadline::NEVER)?;
-                let entries = directory.entries_at(0, Deadline::NEVER)?;
+                let directory = Directory::open(self.pages, &below.tree, patience::FOR_A_VAULT)?;
+                let entries = directory.entries_at(0, patience::FOR_A_VAULT)?;
                 Ok(Box::new(entries.map(|node| node.map(|node| node.to_node()))))
             }
             (None, Some(single)) => Ok(Box::new(std::iter::once(Ok(single.clone())))),
@@ -70,7 +71,7 @@ impl TreeReader for StoredTree<'_> {
             if at >= len {
                 return None;
             }
-            match list.extent_at(reader.as_ref(), at, Deadline::NEVER) {
+            match list.extent_at(reader.as_ref(), at, patience::FOR_A_VAULT) {
                 Ok(Some((start, extent))) => {
                     at = start + extent.len();
                     Some(Ok(extent))
@@ -85,10 +86,13 @@ impl TreeReader for StoredTree<'_> {
     }
 
     fn data(&self, id: &ChunkId, _len: u32) -> Result<Bytes, StoreError> {
-        self.reader.chunk(ChunkType::Data, id, Deadline::NEVER)
+        self.reader.chunk(ChunkType::Data, id, patience::FOR_A_VAULT)
     }
 
     fn is(&self, id: &ChunkId, bytes: &[u8]) -> bool {
         self.sealer.chunk_id(ChunkType::Data, bytes) == *id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,9 @@
 //! set through `/proc/self/fd`, so `/proc` must be mounted.
 //!
 //! Trouble with one entry is told to the monitor with its path and counted; only a full or read-only target, or the
-//! caller's wish, ends the work early.
+//! caller's wish, ends the work early. What only a vault has that does not answer is left out, whole files and not
+//! parts, and counted; all that can be had without that vault is restored, and the run ends as one that failed
+//! ([`RestoreError::Away`]). This costs little as long as the reader does not wait for a vault each time, which the store's does not.
 
 mod attributes;
 mod choice;
@@ -140,6 +142,8 @@ pub struct RestoreSummary {
     pub mended: u64,
     /// Entries that stayed as they were in the target, as the overwrite policy says.
     pub skipped: u64,
+    /// Length of all files of the point that were not made because something is there already: the same, or something that stays.
+    pub bytes_skipped: u64,
     /// Files of which content is missing. They are problems, too.
     pub incomplete: u64,
     /// Problems told to the monitor.
@@ -166,9 +170,23 @@ pub enum RestoreError {
     /// The target takes nothing more.
     #[error(transparent)]
     Target(TargetError),
-    /// The point's root cannot be read, or the store gave up.
+    /// The point's root cannot be read.
     #[error(transparent)]
     Store(StoreError),
+    /// A vault did not answer. All else is restored.
+    #[error("{}", .0.source)]
+    Away(Box<Waiting>),
+}
+
+/// What a restore did that left out what only a vault has which does not answer. The same restore again brings the rest.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What the vault said that was the first not to answer.
+    pub source: StoreError,
+    /// Entries that were left out; below a directory among them more may be.
+    pub entries: u64,
+    /// What was done.
+    pub done: RestoreSummary,
 }
 
 /// Restores the tree below `root` into the open directory `target`. A rehearsal (`dry_run`) needs rights to read alone.

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 
 use clap::Args;
 use holdfast_store::StoreError;
-use holdfast_store::clock::Deadline;
 use holdfast_store::id::ChunkId;
 use holdfast_store::store::Store;
 use holdfast_store::tree::walk::{self, Differences, NodeRef, Pages, compare};
@@ -16,6 +15,7 @@ use super::scope::{ScopeArgs, find_node, find_point, parse_spec};
 use crate::json::{ChangeLine, PathText};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::patience;
 use crate::terminal::{Output, Terminal, text};
 
 /// Show what changed between two recovery points
@@ -107,7 +107,7 @@ fn changes<'a>(store: &'a Store, older: &'a Node, younger: &'a Node) -> Result<C
         return Ok(Box::new(of_one(older, younger).into_iter().map(Ok)));
     };
     let pages = store.pages();
-    let comparison = compare((pages, &old.tree), (pages, &new.tree), Deadline::NEVER)?;
+    let comparison = compare((pages, &old.tree), (pages, &new.tree), patience::FOR_A_VAULT)?;
     let mut replaced = Replaced { pages, new: &new.tree, type_changes: Vec::new() };
     Ok(Box::new(comparison.filter_map(move |found| match found {
         Ok(found) => replaced.change(found).transpose(),
@@ -180,7 +180,7 @@ impl Replaced<'_> {
         if self.type_changes.last().is_some_and(inside) {
             return Ok(None);
         }
-        Ok(walk::lookup_path(self.pages, self.new, path, Deadline::NEVER)?)
+        Ok(walk::lookup_path(self.pages, self.new, path, patience::FOR_A_VAULT)?)
     }
 }
 

@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 use holdfast_store::StoreError;
-use holdfast_store::clock::{Deadline, Timestamp};
+use holdfast_store::clock::Timestamp;
 use holdfast_store::id::ChunkId;
 use holdfast_store::reader::Reader;
 use holdfast_store::seal::ChunkType;
@@ -22,6 +22,7 @@ use super::Context;
 use super::scope::{ScopeArgs, find_node, find_point, parse_spec, walk};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::patience;
 use crate::terminal::{Output, text};
 
 /// Write a file's content, or a directory as tar, to standard output
@@ -89,7 +90,7 @@ fn refuse(kind: NodeKind) -> Failure {
 fn content(context: &Context<'_>, store: &Store, node: &Node, output: &mut Output) -> Result<(), Failure> {
     let reader = store.reader().as_ref();
     let mut list = ContentReader::new(node.content.clone().unwrap_or_default());
-    for extent in list.extents(reader, 0, Deadline::NEVER) {
+    for extent in list.extents(reader, 0, patience::FOR_A_VAULT) {
         if context.terminal.cancelled() {
             return Err(StoreError::Cancelled.into());
         }
@@ -103,7 +104,7 @@ fn content(context: &Context<'_>, store: &Store, node: &Node, output: &mut Outpu
 
 /// A chunk of exactly the length that the file's list says: an archive whose headers and bodies disagree is lost from there on.
 fn data(reader: &Reader, id: &ChunkId, len: u32) -> Result<bytes::Bytes, Failure> {
-    let bytes = reader.chunk(ChunkType::Data, id, Deadline::NEVER)?;
+    let bytes = reader.chunk(ChunkType::Data, id, patience::FOR_A_VAULT)?;
     if bytes.len() == len as usize {
         return Ok(bytes);
     }

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 
 use clap::Args;
 use holdfast_store::StoreError;
-use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::reader::{BlockNo, Request, Tier, Wanted};
 use holdfast_store::store::{Store, StoredPoint};
@@ -20,6 +19,7 @@ use super::scope::{ScopeArgs, find_node, find_point, join, walk};
 use crate::json::PathText;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::patience;
 use crate::terminal::text;
 
 /// Tell what reading a part of a point would cost
@@ -136,7 +136,7 @@ impl<'a> Needs<'a> {
             node.content.clone().ok_or_else(|| StoreError::NotFound { what: "its content".into() })?;
         let mut list = ContentReader::new(content);
         let mut last = None;
-        for extent in list.extents(store.reader().as_ref(), 0, Deadline::NEVER) {
+        for extent in list.extents(store.reader().as_ref(), 0, patience::FOR_A_VAULT) {
             if context.terminal.cancelled() {
                 return Err(StoreError::Cancelled);
             }

@@ -19,7 +19,7 @@ use super::scope::{ScopeArgs, find_node, find_point};
 use crate::args::values;
 use crate::json::seconds_between;
 use crate::open::{Bounds, open_store_with};
-use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
 
 /// Bring a part of a point from a vault into the local cache
@@ -161,8 +161,9 @@ fn fetch_all(
         return Err(error);
     }
     if monitor.cancelled() {
-        return Err(Failure::new(Kind::Interrupted, "interrupted")
-            .hint("what was fetched stays; the same command goes on from there"));
+        return Err(
+            Failure::interrupted().hint("what was fetched stays; the same command goes on from there")
+        );
     }
     Ok((monitor.problems(), all.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }

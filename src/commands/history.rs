@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use clap::Args;
-use holdfast_store::clock::Deadline;
 use holdfast_store::id::to_hex;
 use holdfast_store::point::SourceName;
 use holdfast_store::store::{Store, StoredPoint};
@@ -19,7 +18,8 @@ use super::place::{in_mount, looks_like_path};
 use super::scope::{ScopeArgs, find_point};
 use crate::json::{NodeLine, PathText};
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::outcome::{Done, Failure, Outcome};
+use crate::patience;
 use crate::point_spec::PointSpec;
 use crate::terminal::text::{self, Table, rfc3339};
 
@@ -180,7 +180,7 @@ fn history(context: &Context<'_>, store: &Store, place: Place) -> Result<History
     let mut history = History { source: place.source, path, versions: Vec::new(), points, unread: 0 };
     for (point, path) in place.points {
         if context.terminal.cancelled() {
-            return Err(Failure::new(Kind::Interrupted, "interrupted"));
+            return Err(Failure::interrupted());
         }
         match node_at(store, &point, &path) {
             Ok(Some(node)) => history.add(point, node),
@@ -201,7 +201,7 @@ fn node_at(store: &Store, point: &StoredPoint, path: &[u8]) -> Result<Option<Nod
         return Ok(Some(root.clone()));
     }
     let Some(below) = &root.subtree else { return Ok(None) };
-    let found = lookup_path(store.pages(), &below.tree, path, Deadline::NEVER)?;
+    let found = lookup_path(store.pages(), &below.tree, path, patience::FOR_A_VAULT)?;
     Ok(found.map(|node| node.to_node()))
 }
 

@@ -7,8 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use clap::Args;
@@ -89,6 +90,18 @@ impl MountArgs {
         }
     }
 
+    /// How much the store of a mount may keep, in a process with few arenas: it is started again for that, so this comes first.
+    pub fn prepare(&self) -> Result<Bounds, Failure> {
+        let bounds = self.bounds()?;
+        memory::keep_arenas_few();
+        Ok(bounds)
+    }
+
+    fn bounds(&self) -> Result<Bounds, Failure> {
+        let shares = self.shares()?;
+        Ok(Bounds { cache: self.cache_size, memory: shares.frames, in_flight: shares.in_flight })
+    }
+
     fn shares(&self) -> Result<Shares, Failure> {
         memory::shares(self.memory.unwrap_or(memory::DEFAULT))
     }
@@ -96,16 +109,15 @@ impl MountArgs {
 
 /// Mounts.
 pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
-    let shares = args.shares()?;
     if args.background {
+        args.shares()?;
         return in_background(context, args);
     }
-    memory::keep_arenas_few();
+    let bounds = args.prepare()?;
     // What detaches the process is done first: there is no terminal to be told anything from then on.
     if args.detached {
         nix::unistd::setsid().map_err(|e| Failure::failed(format!("cannot leave the terminal: {e}")))?;
     }
-    let bounds = Bounds { cache: args.cache_size, memory: shares.frames, in_flight: shares.in_flight };
     let store = open_store_with(context, bounds)?;
     let mut mount = mount_store(context, store, args)?;
     if args.detached {
@@ -243,11 +255,10 @@ fn wait_until_ready(
     args: &MountArgs,
     log: impl FnOnce() -> String,
 ) -> Outcome {
-    let mut said = String::new();
-    if let Some(out) = child.stdout.take() {
-        // Whatever goes wrong here shows as a line that is missing.
-        let _ = BufReader::new(out).read_line(&mut said);
-    }
+    let Some(said) = first_line(child.stdout.take(), &|| context.terminal.cancelled()) else {
+        end(&mut child);
+        return Err(Failure::interrupted());
+    };
     if said.trim_end() == READY {
         context
             .terminal
@@ -265,6 +276,36 @@ fn wait_until_ready(
     Err(Failure { kind, ..failure })
 }
 
+/// What a child says first, empty if it ends without a word; `None` if before that somebody asks to stop. A read alone would go on
+/// after a signal.
+fn first_line(out: Option<ChildStdout>, stopped: &dyn Fn() -> bool) -> Option<String> {
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        if let Some(out) = out {
+            // Whatever goes wrong here shows as a line that is missing.
+            let _ = BufReader::new(out).read_line(&mut line);
+        }
+        said.send(line)
+    });
+    loop {
+        match heard.recv_timeout(LOOK) {
+            Ok(line) => return Some(line),
+            Err(RecvTimeoutError::Disconnected) => return Some(String::new()),
+            Err(RecvTimeoutError::Timeout) if stopped() => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// Asks a mount that was begun to end, and waits until it has: it left the terminal, and hears of no Ctrl-C.
+fn end(child: &mut Child) {
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    // If it has ended already, that is what was wanted.
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    let _ = child.wait();
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -276,6 +317,29 @@ mod tests {
         assert_eq!(show(false, 0), [""; 0]);
         assert_eq!(show(true, 0), ["--quiet"]);
         assert_eq!(show(false, 2), ["--verbose", "--verbose"]);
+    }
+
+    #[test]
+    fn who_asks_to_stop_while_a_mount_in_the_background_comes_up_ends_both() {
+        let mut child = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
+        assert_eq!(first_line(child.stdout.take(), &|| true), None);
+        end(&mut child);
+        assert!(child.try_wait().unwrap().is_some());
+        let says = |what| {
+            let child = Command::new("echo").arg(what).stdout(Stdio::piped()).spawn().unwrap();
+            let mut child = child;
+            let line = first_line(child.stdout.take(), &|| false);
+            child.wait().unwrap();
+            line
+        };
+        assert_eq!((says(READY), says("").as_deref()), (Some(format!("{READY}\n")), Some("\n")));
+        assert_eq!(first_line(None, &|| false).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn a_mount_keeps_within_its_shares_whoever_begins_it() {
+        let bounds = MountArgs::at("/mnt".into()).bounds().unwrap();
+        assert_eq!((bounds.memory >> 20, bounds.in_flight >> 20), (24, 16));
     }
 
     #[test]

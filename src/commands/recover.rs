@@ -56,6 +56,8 @@ struct Recovered {
 
 /// Recovers.
 pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
+    let mount = args.mount.clone().map(MountArgs::at);
+    let bounds = mount.as_ref().map_or(Ok(Bounds::default()), MountArgs::prepare)?;
     let dir = context.settings.store()?;
     let begun = begun_in(dir)?;
     let (address, transfer) = connect(context, &args.url)?;
@@ -75,7 +77,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     }
     remember(dir, &address)?;
     let monitor = context.terminal.monitor();
-    let store = open_watched(context, dir, &head.vault, &ring, Bounds::default(), &*monitor)?;
+    let store = open_watched(context, dir, &head.vault, &ring, bounds, &*monitor)?;
     for (no, _, transfer) in store.vaults() {
         // Opening has done it, unless something went wrong, which here is a failure.
         if !store.catalog().has_mark(Mark::FilledFrom(*no))? {
@@ -87,9 +89,9 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
         add_machine_key(context, &store, &ring)?;
     }
     show(context, &store, &address)?;
-    match &args.mount {
-        None => Ok(Done::Whole),
-        Some(place) => mount_here(context, store, place),
+    match (&mount, &args.mount) {
+        (Some(mount), Some(place)) => mount_here(context, store, mount, place),
+        _ => Ok(Done::Whole),
     }
 }
 
@@ -147,7 +149,8 @@ fn no_slots(address: &str) -> Failure {
 }
 
 fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failure> {
-    let points = store.points()?.len() as u64;
+    // Not `points`: they would stay in memory for the life of a mount.
+    let points = store.catalog().point_lines()?.len() as u64;
     if context.terminal.json() {
         let dir = store.dir().display().to_string();
         let recovered =
@@ -155,17 +158,18 @@ fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failu
         return context.terminal.json_line(&recovered);
     }
     context.terminal.say(&format!(
-        "{} of {address} are known to the store in {}",
+        "{} of {address} {} known to the store in {}",
         text::count(points, "recovery point"),
+        if points == 1 { "is" } else { "are" },
         store.dir().display()
     ))
 }
 
-fn mount_here(context: &Context<'_>, store: Store, place: &Path) -> Outcome {
+fn mount_here(context: &Context<'_>, store: Store, args: &MountArgs, place: &Path) -> Outcome {
     if !place.exists() {
         std::fs::create_dir_all(place).map_err(|error| Failure::io("make", place, &error))?;
     }
-    let mut mount = mount_store(context, store, &MountArgs::at(place.to_path_buf()))?;
+    let mut mount = mount_store(context, store, args)?;
     context.terminal.say(&format!("mounted at {}; Ctrl-C unmounts", mount.mountpoint().display()))?;
     serve(context, &mut mount)
 }

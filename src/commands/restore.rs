@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use holdfast_backup::restore::{
-    self, RestoreOptions, RestoreSummary as Restored, Throttle, VerifySummary, open_target, rehearse_tree,
-    restore_tree, verify_tree,
+    self, RestoreError, RestoreOptions, RestoreSummary as Restored, Throttle, VerifySummary, open_target,
+    rehearse_tree, restore_tree, verify_tree,
 };
 use holdfast_store::store::Store;
 use holdfast_store::tree::Node;
@@ -21,7 +21,7 @@ use super::backup::own_directories;
 use super::scope::{ScopeArgs, find_point, parse_spec};
 use crate::args::values;
 use crate::json::RestoreSummary;
-use crate::open::open_store;
+use crate::open::{Bounds, open_store_with};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::stored_tree::StoredTree;
 use crate::terminal::{Terminal, text};
@@ -38,7 +38,8 @@ use telling::Telling;
 /// Everything is made under a temporary name and renamed when it is whole, so nothing that is there goes before its
 /// replacement is complete. If a restore ends early, the same command goes on where it ended: what has the kind, size and
 /// time of the point is not written again. Exit code 3 means that some things could not be restored, each of which is
-/// named; 1 with --verify, that what is there is not what the point has.
+/// named; 1 with --verify, that what is there is not what the point has. A vault that does not answer is waited for once, some
+/// five minutes; then all is restored that can be had without it, and the exit code is 1.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -75,12 +76,15 @@ pub struct RestoreArgs {
     /// Wait at the end until everything is on the disk; --verify does that, too
     #[arg(long)]
     sync: bool,
-    /// Write at most so many bytes a second (K, M, G)
+    /// Write at most so many bytes a second (K, M, G); of a vault about a second's worth is read ahead, and at least 4 MiB
     #[arg(long, value_name = "BYTES", value_parser = values::size)]
     limit_rate: Option<u64>,
     #[command(flatten)]
     scope: ScopeArgs,
 }
+
+/// What a bounded restore may at least have on its way: a few requests.
+const AHEAD_MIN: u64 = 8 << 20;
 
 /// What was done.
 struct Report {
@@ -95,7 +99,7 @@ struct Report {
 pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     let mut options = options(args)?;
-    let store = open_store(context)?;
+    let store = open_store_with(context, bounds(args))?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
     let (tree, root) = StoredTree::at(&store, &point.point.root, &spec.path)?;
     let place = Place::choose(&args.place, &point.point, &spec.path, &context.settings.host, &tree)?;
@@ -107,8 +111,12 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     options.tell = context.terminal.verbose() || (context.terminal.json() && args.dry_run);
     let telling = Telling::new(context.terminal, args.dry_run);
     let began = store.clock().monotonic();
-    let (restored, verified) = carry_out(&store, (&tree, &root), &place.path, args, &options, &telling)?;
+    let (restored, ended) = carry_out(&store, (&tree, &root), &place.path, args, &options, &telling)?;
     telling.finish()?;
+    let (verified, failure) = match ended {
+        Ok(verified) => (verified, None),
+        Err(failure) => (None, Some(failure)),
+    };
     let report = Report {
         to: place.path,
         seconds: store.clock().monotonic().saturating_sub(began).as_secs(),
@@ -117,8 +125,9 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
         verified,
     };
     show(context.terminal, &report, args.dry_run)?;
-    match report.verified {
-        Some(verified) if verified.differences > 0 => Err(Failure::failed(format!(
+    match (failure, report.verified) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(verified)) if verified.differences > 0 => Err(Failure::failed(format!(
             "what is in {} is not what the point has: {}",
             report.to.display(),
             text::count(verified.differences, "difference")
@@ -129,6 +138,7 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     }
 }
 
+/// What was restored, and what reading back found; a failure in its place is one in spite of which all was restored that can be.
 fn carry_out(
     store: &Store,
     (tree, root): (&StoredTree<'_>, &Node),
@@ -136,22 +146,37 @@ fn carry_out(
     args: &RestoreArgs,
     options: &RestoreOptions,
     monitor: &Telling<'_>,
-) -> Result<(Restored, Option<VerifySummary>), Failure> {
+) -> Result<(Restored, Result<Option<VerifySummary>, Failure>), Failure> {
     let target = open_target(to, !args.dry_run, &options.never_enter)?;
     let only_verify = args.dry_run && args.verify;
     let restored = match &target {
-        _ if only_verify => Restored::default(),
-        Some(target) => restore_tree(tree, root, target, options, monitor)?,
-        None => rehearse_tree(tree, root, options, monitor)?,
+        _ if only_verify => Ok(Restored::default()),
+        Some(target) => restore_tree(tree, root, target, options, monitor),
+        None => rehearse_tree(tree, root, options, monitor),
     };
     let stats = store.reader().stats();
     tracing::info!("{} frames decoded, {} bytes from vaults", stats.frames_decoded, stats.vault_bytes);
-    if !args.verify {
-        return Ok((restored, None));
-    }
+    let restored = match restored {
+        Ok(restored) if args.verify => restored,
+        Ok(restored) => return Ok((restored, Ok(None))),
+        Err(RestoreError::Away(waiting)) => {
+            return Ok((waiting.done, Err(RestoreError::Away(waiting).into())));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let target =
         target.ok_or_else(|| Failure::failed(format!("there is nothing to compare in {}", to.display())))?;
-    Ok((restored, Some(verify_tree(tree, root, &target, options, monitor)?)))
+    Ok((restored, Ok(Some(verify_tree(tree, root, &target, options, monitor)?))))
+}
+
+/// What is read ahead of a vault, half of what may be on its way, comes before anybody bounds it: a bound on bytes a second is one
+/// on that, too.
+fn bounds(args: &RestoreArgs) -> Bounds {
+    let usual = Bounds::default();
+    let in_flight = args
+        .limit_rate
+        .map_or(usual.in_flight, |rate| rate.saturating_mul(2).clamp(AHEAD_MIN, usual.in_flight));
+    Bounds { in_flight, ..usual }
 }
 
 fn options(args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
@@ -208,7 +233,7 @@ fn as_json(report: &Report, dry_run: bool) -> RestoreSummary {
         files_incomplete: done.incomplete,
         total_bytes: report.bytes_total,
         bytes_restored: done.bytes,
-        bytes_skipped: report.bytes_total.saturating_sub(done.bytes),
+        bytes_skipped: done.bytes_skipped,
         errors: done.problems,
         dry_run,
         entries_verified: report.verified.map(|verified| verified.entries),
@@ -242,6 +267,7 @@ fn sentence(report: &Report, dry_run: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -249,13 +275,37 @@ mod tests {
         let restored = Restored { files: 1, bytes: 1024, ..Restored::default() };
         let mut report = Report { to: "/t".into(), seconds: 65, bytes_total: 4096, restored, verified: None };
         assert_eq!(sentence(&report, false), "restored 1 file (1.000 KiB) to /t in 1:05");
-        report.restored = Restored { skipped: 2, same: 3, problems: 1, incomplete: 1, ..restored };
+        report.restored =
+            Restored { skipped: 2, same: 3, problems: 1, incomplete: 1, bytes_skipped: 2048, ..restored };
         assert_eq!(
             sentence(&report, true),
             "would restore 1 file (1.000 KiB) to /t in 1:05, 3 identical already, left 2 as they are, \
              1 incomplete, 1 could not be restored"
         );
         let json = as_json(&report, true);
-        assert_eq!((json.total_files, json.files_skipped, json.bytes_skipped), (7, 5, 3072));
+        assert_eq!(
+            (json.total_files, json.files_skipped, json.bytes_skipped),
+            (7, 5, 2048),
+            "what failed was not skipped"
+        );
+    }
+
+    #[test]
+    fn a_bound_on_bytes_a_second_bounds_what_is_read_ahead() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: RestoreArgs,
+        }
+        let in_flight = |rate: &[&'static str]| {
+            let words = ["restore", "latest", "--target", "/t"].iter().chain(rate);
+            bounds(&Line::try_parse_from(words).unwrap().args).in_flight >> 20
+        };
+        let usual = Bounds::default().in_flight >> 20;
+        assert_eq!(in_flight(&[]), usual);
+        assert_eq!(in_flight(&["--limit-rate", "100K"]), 8);
+        assert_eq!(in_flight(&["--limit-rate", "10M"]), 20);
+        assert_eq!(in_flight(&["--limit-rate", "1G"]), usual);
     }
 }

@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 
 use clap::Args;
 use holdfast_store::StoreError;
-use holdfast_store::clock::Deadline;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
 
 use crate::outcome::Failure;
+use crate::patience;
 use crate::point_spec::{Candidate, PointSpec, Scope};
 use crate::terminal::{Terminal, text};
 
@@ -61,7 +61,7 @@ pub fn find_node(store: &Store, point: &StoredPoint, path: &[u8]) -> Result<Node
     }
     let path = names.join(&b'/');
     let found = match &root.subtree {
-        Some(below) => lookup_path(store.pages(), &below.tree, &path, Deadline::NEVER)?,
+        Some(below) => lookup_path(store.pages(), &below.tree, &path, patience::FOR_A_VAULT)?,
         None => None,
     };
     found.map(|node| node.to_node()).ok_or_else(|| {
@@ -79,7 +79,7 @@ pub type Walker<'a> = dyn FnMut(&[u8], &NodeRef) -> Result<Visit, Failure> + 'a;
 pub fn walk(terminal: &Terminal, store: &Store, directory: &Node, f: &mut Walker<'_>) -> Result<(), Failure> {
     let Some(below) = &directory.subtree else { return Ok(()) };
     let mut failure = None;
-    visit(store.pages(), &below.tree, below.entries, Deadline::NEVER, &mut |path, node| {
+    visit(store.pages(), &below.tree, below.entries, patience::FOR_A_VAULT, &mut |path, node| {
         if terminal.cancelled() {
             return Err(StoreError::Cancelled);
         }

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 use holdfast_store::catalog::VaultNo;
-use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::transfer::Transfer;
@@ -16,6 +15,7 @@ use super::scope::{ScopeArgs, find_point, parse_spec};
 use crate::create::add_vaults;
 use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
+use crate::patience;
 use crate::point_spec::PointSpec;
 use crate::terminal::text::{self, Table};
 use crate::terminal::{Terminal, WorkMonitor};
@@ -175,7 +175,7 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
 
 /// Bytes of the packs in a vault that shows this store's config and a key slot.
 fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
-    copy::prove_ours(store, transfer, Deadline::NEVER)?;
+    copy::prove_ours(store, transfer, patience::FOR_A_VAULT)?;
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
     let list = |prefix| transfer.list_all(prefix).map_err(failed);
     if list(names::SLOTS)?.is_empty() {

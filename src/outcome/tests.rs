@@ -5,6 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use holdfast_backup::restore::{RestoreSummary, Waiting};
+
 use super::*;
 
 fn store(error: StoreError) -> Failure {
@@ -93,6 +95,25 @@ fn a_cause_that_the_message_already_says_is_not_said_twice() {
     let failure = Failure::failed(error.to_string()).caused_by(&error);
     assert_eq!(failure.message, "outer: middle");
     assert_eq!(failure.causes, ["inner"]);
+}
+
+#[test]
+fn being_asked_to_stop_is_told_as_that_whoever_heard_it_last() {
+    let cancelled = StoreError::Vault { vault: "v".into(), source: VaultError::Cancelled };
+    let target = RestoreError::Target(TargetError::Cancelled);
+    for failure in [store(cancelled), VaultError::Cancelled.into(), target.into()] {
+        assert_eq!((failure.kind, failure.message.as_str()), (Kind::Interrupted, "interrupted"));
+    }
+}
+
+#[test]
+fn a_restore_that_a_vault_left_names_it_and_says_how_to_go_on() {
+    let source = StoreError::Vault { vault: "azure://a/b".into(), source: VaultError::Timeout };
+    let waiting = Waiting { source, entries: 1, done: RestoreSummary::default() };
+    let failure = Failure::from(RestoreError::Away(Box::new(waiting)));
+    assert_eq!(failure.message, "vault azure://a/b: no answer in time; without it 1 entry could not be had");
+    assert_eq!(failure.exit_code(), 1);
+    assert!(failure.hint.unwrap().contains("the same command goes on"));
 }
 
 #[test]

@@ -166,6 +166,11 @@ impl StoreError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// Whether a vault did not answer that may have what was wanted, and may answer later.
+    pub fn is_vault_away(&self) -> bool {
+        matches!(self, Self::Vault { source: VaultError::Unavailable { .. } | VaultError::Timeout, .. })
+    }
+
     /// What a caller can do about it.
     pub fn class(&self) -> ErrorClass {
         use std::io::ErrorKind as K;

@@ -6,6 +6,7 @@
 //! on in order finds what comes next decoded already (`ahead`).
 
 mod ahead;
+mod away;
 mod budget;
 mod fetch;
 mod frames;
@@ -286,7 +287,7 @@ impl Reader {
         }
     }
 
-    /// Tries the places of a chunk one after the other and tells of the first failure if all fail.
+    /// Tries the places of a chunk one after the other and tells of the most telling failure if all fail.
     fn in_any_place(
         &self,
         id: &ChunkId,
@@ -297,7 +298,7 @@ impl Reader {
             return read(&self.places.get(id).ok_or_else(not_in_memory)?, limits);
         }
         let first = self.find(id)?;
-        let error = match read(&first, limits) {
+        let mut error = match read(&first, limits) {
             Ok(bytes) => return Ok(bytes),
             Err(e @ (StoreError::Invalid { .. } | StoreError::Cancelled)) => return Err(e),
             Err(e) => e,
@@ -309,9 +310,12 @@ impl Reader {
         };
         self.places.forget(id);
         for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
-            if let Ok(bytes) = read(other, limits) {
-                self.counters.failovers.fetch_add(1, Ordering::Relaxed);
-                return Ok(bytes);
+            match read(other, limits) {
+                Ok(bytes) => {
+                    self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                    return Ok(bytes);
+                }
+                Err(another) => error = load::more_telling(error, another),
             }
         }
         Err(error)

@@ -5,7 +5,8 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use holdfast_store::vault::testing::Azurite;
 use nix::sys::signal::{Signal, kill};
@@ -118,23 +119,49 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
+/// Makes the store's only vault one that takes connections and never says a word.
+fn hanging_vault(machine: &Machine) -> TcpListener {
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = hanging.local_addr().unwrap().port();
+    set_vault(machine, &format!("azure+http://127.0.0.1:{port}/devstoreaccount1/x"));
+    hanging
+}
+
+/// Presses Ctrl-C; the exit code of what ends then.
+fn interrupted(mut child: Child) -> Option<i32> {
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    wait_for("the end of a run that was asked to stop", 5, || child.try_wait().unwrap().is_some());
+    child.wait().unwrap().code()
+}
+
 #[test]
 fn asked_to_stop_nobody_waits_for_a_vault_that_does_not_answer() {
     let machine = Machine::with_store();
-    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = hanging.local_addr().unwrap().port();
-    set_vault(&machine, &format!("azure+http://127.0.0.1:{port}/devstoreaccount1/x"));
+    let hanging = hanging_vault(&machine);
     let mut command = machine.command(["vault", "list"]);
     let command =
         command.env("AZURE_STORAGE_KEY", Azurite::KEY).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let child = command.spawn().unwrap();
     let _asked = hanging.accept().unwrap();
     // Meanwhile nobody else is kept from writing.
     let lock = File::options().write(true).create(true).truncate(false).open(machine.store().join("lock"));
     lock.unwrap().try_lock().unwrap();
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
-    wait_for("the end of a run that was asked to stop", 5, || child.try_wait().unwrap().is_some());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(interrupted(child), Some(130));
+}
+
+#[test]
+fn asked_to_stop_before_it_is_there_a_mount_in_the_background_does_not_come_up() {
+    let machine = Machine::with_store();
+    let hanging = hanging_vault(&machine);
+    std::fs::create_dir(machine.path("mnt")).unwrap();
+    let mut command = machine.command(["mount", "--background"]);
+    let command = command.arg(machine.path("mnt")).env("AZURE_STORAGE_KEY", Azurite::KEY);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // By the one that is to mount, which left the terminal of the one that is interrupted.
+    let (mut asked, _) = hanging.accept().unwrap();
+    assert_eq!(interrupted(child), Some(130));
+    asked.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(std::io::copy(&mut asked, &mut std::io::sink()).is_ok(), "it holds its connection");
 }
 
 #[test]

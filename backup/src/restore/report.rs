@@ -8,7 +8,7 @@ use holdfast_store::monitor::{Event, Monitor};
 use holdfast_store::tree::{Node, NodeKind};
 use holdfast_store::{ErrorClass, StoreError};
 
-use super::{RestoreError, RestoreSummary};
+use super::{RestoreError, RestoreSummary, Waiting};
 use crate::error::TargetError;
 
 /// Tells the monitor, counts, and remembers what ends the work.
@@ -21,6 +21,8 @@ pub(super) struct Report<'a> {
     counts: Counts,
     classes: Mutex<HashSet<String>>,
     end: Mutex<Option<RestoreError>>,
+    /// What a vault said that was the first not to answer.
+    away: Mutex<Option<StoreError>>,
 }
 
 /// What became of an entry; in a rehearsal, what would become of it.
@@ -64,9 +66,11 @@ struct Counts {
     same: AtomicU64,
     mended: AtomicU64,
     skipped: AtomicU64,
+    bytes_skipped: AtomicU64,
     incomplete: AtomicU64,
     problems: AtomicU64,
     refused: AtomicU64,
+    waiting: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,6 +86,7 @@ impl<'a> Report<'a> {
             counts: Counts::default(),
             classes: Mutex::default(),
             end: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 
@@ -121,19 +126,26 @@ impl<'a> Report<'a> {
     /// An entry was there already, as it should be.
     pub(super) fn same(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
         self.counts.same.fetch_add(1, Relaxed);
-        self.tell(Action::Same, path, if node.kind == NodeKind::File { node.size } else { 0 });
+        self.skip(Action::Same, node, path);
     }
 
     /// Of an entry only the attributes were set, or would be.
     pub(super) fn mended(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
         self.counts.mended.fetch_add(1, Relaxed);
-        self.tell(Action::Attributes, path, if node.kind == NodeKind::File { node.size } else { 0 });
+        self.skip(Action::Attributes, node, path);
     }
 
     /// What was in the way stays, as the policy says.
     pub(super) fn kept(&self, node: &Node, path: impl FnOnce() -> Vec<u8>) {
         self.counts.skipped.fetch_add(1, Relaxed);
-        self.tell(Action::Keep, path, if node.kind == NodeKind::File { node.size } else { 0 });
+        self.skip(Action::Keep, node, path);
+    }
+
+    /// Nothing of an entry is written.
+    fn skip(&self, action: Action, node: &Node, path: impl FnOnce() -> Vec<u8>) {
+        let bytes = if node.kind == NodeKind::File { node.size } else { 0 };
+        self.counts.bytes_skipped.fetch_add(bytes, Relaxed);
+        self.tell(action, path, bytes);
     }
 
     /// Of a file only a part could be read.
@@ -166,12 +178,36 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The store could not give something of `path`.
-    pub(super) fn store(&self, path: Vec<u8>, what: &str, error: StoreError) {
-        self.problem(path, format!("{what}: {error}"));
+    /// The store could not give something of `path`. Returns whether a vault may give it later: of all such, the first alone is
+    /// told, and the entry is to be counted with [`Report::waits`].
+    pub(super) fn store(&self, path: Vec<u8>, what: &str, error: StoreError) -> bool {
         if error.class() == ErrorClass::Cancelled {
-            lock(&self.end).get_or_insert(RestoreError::Store(error));
+            lock(&self.end).get_or_insert(RestoreError::Target(TargetError::Cancelled));
+            return false;
         }
+        if !error.is_vault_away() {
+            self.problem(path, format!("{what}: {error}"));
+            return false;
+        }
+        let mut away = lock(&self.away);
+        if away.is_none() {
+            let reason = format!("{what}: {error}; what else needs that vault is left out and counted");
+            self.monitor.event(Event::Problem { path, reason });
+            *away = Some(error);
+        }
+        true
+    }
+
+    /// The same of an entry that is lost as a whole.
+    pub(super) fn lacks(&self, path: Vec<u8>, what: &str, error: StoreError) {
+        if self.store(path, what, error) {
+            self.waits();
+        }
+    }
+
+    /// An entry is left out because a vault does not answer.
+    pub(super) fn waits(&self) {
+        self.counts.waiting.fetch_add(1, Relaxed);
     }
 
     /// Attributes of a class could not be applied, for a reason that holds for all of the class: told once.
@@ -209,7 +245,7 @@ impl<'a> Report<'a> {
             return Err(error);
         }
         let counts = self.counts;
-        Ok(RestoreSummary {
+        let done = RestoreSummary {
             files: counts.files.into_inner(),
             directories: counts.directories.into_inner(),
             others: counts.others.into_inner(),
@@ -219,9 +255,17 @@ impl<'a> Report<'a> {
             same: counts.same.into_inner(),
             mended: counts.mended.into_inner(),
             skipped: counts.skipped.into_inner(),
+            bytes_skipped: counts.bytes_skipped.into_inner(),
             incomplete: counts.incomplete.into_inner(),
             problems: counts.problems.into_inner(),
             refused: counts.refused.into_inner(),
-        })
+        };
+        match self.away.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(done),
+            Some(source) => {
+                let entries = counts.waiting.into_inner();
+                Err(RestoreError::Away(Box::new(Waiting { source, entries, done })))
+            }
+        }
     }
 }

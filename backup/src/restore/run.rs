@@ -159,7 +159,7 @@ impl<'a, R: TreeReader> Restore<'a, R> {
             match frame.entries.next() {
                 Some(Ok(node)) => self.entry(node),
                 Some(Err(error)) => {
-                    self.report.store(frame.place.path(), "the rest of this directory is missing", error);
+                    self.report.lacks(frame.place.path(), "the rest of this directory is missing", error);
                     self.leave();
                 }
                 None => self.leave(),
@@ -212,7 +212,7 @@ impl<'a, R: TreeReader> Restore<'a, R> {
         let entries = match self.reader.entries(&node) {
             Ok(entries) => entries,
             Err(error) => {
-                self.report.store(place.path(), "what is in this directory is missing", error);
+                self.report.lacks(place.path(), "what is in this directory is missing", error);
                 Box::new(std::iter::empty())
             }
         };

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod again;
+mod away;
 mod plans;
 
 use std::os::unix::fs::{MetadataExt, symlink};

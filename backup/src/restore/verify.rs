@@ -112,7 +112,7 @@ fn work<R: TreeReader>(jobs: &Receiver<Job>, reader: &R, report: &Report<'_>) {
                 report.problem(path, format!("its content is not that of the point: {how}"))
             }
             Err(Wrong::Unreadable(error)) => report.problem(path, format!("cannot be read back: {error}")),
-            Err(Wrong::Store(error)) => report.store(path, "what it should contain is not known", error),
+            Err(Wrong::Store(error)) => report.lacks(path, "what it should contain is not known", error),
         }
         report.same(&node, Vec::new);
         report.done(1, node.size);
@@ -194,7 +194,7 @@ impl<R: TreeReader> Verify<'_, R> {
             match level.entries.next() {
                 Some(Ok(node)) => self.entry(node),
                 Some(Err(error)) => {
-                    self.report.store(level.place.path(), "what should be in it is not known", error);
+                    self.report.lacks(level.place.path(), "what should be in it is not known", error);
                     self.leave();
                 }
                 None => self.leave(),
@@ -254,7 +254,7 @@ impl<R: TreeReader> Verify<'_, R> {
                 self.descent.enter(open, id);
                 self.levels.push(Level { entries, place, choice });
             }
-            (Err(error), _) => self.report.store(place.path(), "what should be in it is not known", error),
+            (Err(error), _) => self.report.lacks(place.path(), "what should be in it is not known", error),
             (_, Err(error)) => self.report.target(TargetError::io("stat", place.path())(error)),
         }
     }

@@ -53,6 +53,8 @@ pub(super) struct TargetFile {
 pub(super) struct FileState {
     /// Something is missing.
     incomplete: AtomicBool,
+    /// Of that, a vault may give something later.
+    waits: AtomicBool,
     /// Something is there.
     some: AtomicBool,
 }
@@ -78,6 +80,8 @@ impl<R: TreeReader> Writing<'_, R> {
             for piece in &job.pieces {
                 if self.report.stopped() {
                     job.file.lack();
+                }
+                if job.file.waits() || self.report.stopped() {
                     break;
                 }
                 self.write(&job.file, piece);
@@ -92,10 +96,9 @@ impl<R: TreeReader> Writing<'_, R> {
         let bytes = match self.reader.data(&piece.id, piece.len).and_then(|bytes| of_length(bytes, piece)) {
             Ok(bytes) => bytes,
             Err(error) => {
-                file.lack();
                 let end = piece.offset + u64::from(piece.len);
                 let what = format!("bytes {} to {end} are missing", piece.offset);
-                return self.report.store(file.path(), &what, error);
+                return file.lack_of(&what, error, self.report);
             }
         };
         if let Some(throttle) = self.throttle {
@@ -127,7 +130,10 @@ impl<R: TreeReader> Writing<'_, R> {
         });
         if let Some(first) = &file.first {
             for link in first.settle(standing) {
-                self.link(link, first);
+                match file.waits() {
+                    true => self.leave_out(link),
+                    false => self.link(link, first),
+                }
             }
         }
         self.report.done(1, 0);
@@ -149,6 +155,12 @@ impl<R: TreeReader> Writing<'_, R> {
                 return self.copy(link).unwrap_or_else(|error| self.report.target(error));
             }
         }
+        link.directory.release(self.target, self.report);
+    }
+
+    /// Counts a name of a file that a vault may give later.
+    fn leave_out(&self, link: LateLink) {
+        self.report.waits();
         link.directory.release(self.target, self.report);
     }
 
@@ -253,6 +265,11 @@ impl<R: TreeReader> Writing<'_, R> {
     fn set_aside(&self, file: &TargetFile) -> Result<Standing, TargetError> {
         let directory = self.directory(file);
         let report = self.report;
+        if file.waits() && !report.stopped() {
+            directory.remove(&file.temporary);
+            report.waits();
+            return Ok(Standing::Nowhere { lost: true });
+        }
         if !file.state.some.load(Relaxed) || report.stopped() {
             directory.remove(&file.temporary);
             if !report.stopped() {
@@ -315,9 +332,21 @@ impl TargetFile {
         self.state.incomplete.load(Relaxed)
     }
 
+    fn waits(&self) -> bool {
+        self.state.waits.load(Relaxed)
+    }
+
     /// Notes that content is missing.
     pub(super) fn lack(&self) {
         self.state.incomplete.store(true, Relaxed);
+    }
+
+    /// The same, and tells why the store could not give it.
+    fn lack_of(&self, what: &str, error: StoreError, report: &Report<'_>) {
+        self.lack();
+        if report.store(self.path(), what, error) {
+            self.state.waits.store(true, Relaxed);
+        }
     }
 }
 
@@ -327,10 +356,7 @@ pub(super) fn pieces_of<'a, R: TreeReader>(
     reader: &'a R,
     report: &'a Report<'a>,
 ) -> impl Iterator<Item = Piece> + 'a {
-    let missing = |error| {
-        file.lack();
-        report.store(file.path(), "content is missing", error);
-    };
+    let missing = |error| file.lack_of("content is missing", error, report);
     let list = reader.extents(&file.node).map_err(missing).ok();
     let (mut extents, mut offset) = (list.into_iter().flatten(), 0);
     std::iter::from_fn(move || {

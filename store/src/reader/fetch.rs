@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::away::AwayVaults;
 use super::budget::{Budget, Need};
+use super::load::more_telling;
 use super::{LOOK, PackMap, ReaderParts};
 use crate::cache::{BlockCache, GRID};
 use crate::catalog::{Catalog, PackRow, VaultNo};
@@ -24,13 +26,6 @@ use crate::pack::PackEntry;
 use crate::transfer::Transfer;
 use crate::vault::ObjectName;
 
-/// A vault that did not answer is asked after the others for so long.
-const AWAY_FOR: Duration = Duration::from_secs(60);
-/// And so long is it waited for by whoever does not wait for ever: one file that cannot be had shall not cost as much as the one
-/// before. A vault that came back answers sooner.
-const AWAY_PATIENCE: Duration = Duration::from_secs(5);
-/// A vault that had less time than this to answer is not taken for away.
-const FAIR: Duration = Duration::from_secs(1);
 /// One of several vaults that have the same bytes is not waited for longer than this before the next is asked.
 const SHARE_MAX: Duration = Duration::from_secs(30);
 
@@ -52,8 +47,7 @@ pub(super) struct Fetcher {
     cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
     pub(super) budget: Budget,
-    /// Vaults that did not answer, and until when they are asked last.
-    away: Mutex<HashMap<VaultNo, Deadline>>,
+    away: AwayVaults,
     flying: Mutex<HashMap<Block, Aboard>>,
     flights: AtomicU64,
     landed: Condvar,
@@ -116,7 +110,7 @@ impl Fetcher {
             cache: parts.cache.clone(),
             clock: parts.clock.clone(),
             budget: Budget::new(parts.in_flight),
-            away: Mutex::default(),
+            away: AwayVaults::new(parts.clock.clone()),
             flying: Mutex::default(),
             flights: AtomicU64::new(0),
             landed: Condvar::new(),
@@ -327,21 +321,26 @@ impl Fetcher {
         self.of_any(&row.vaults, &name, whole)
     }
 
-    /// What the first of these vaults gives that gives anything; else the first error.
+    /// What the first of these vaults gives that gives anything; else the error that says most.
     pub(super) fn of_any<T>(
         &self,
         vaults: &[VaultNo],
         name: &ObjectName,
         mut ask: impl FnMut(VaultNo) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut first_error = None;
+        let mut failure = None;
         for vault in self.best_first(vaults) {
             match ask(vault) {
                 Ok(given) => return Ok(given),
-                Err(e) => drop(first_error.get_or_insert(e)),
+                Err(e) => {
+                    failure = Some(match failure {
+                        Some(first) => more_telling(first, e),
+                        None => e,
+                    });
+                }
             }
         }
-        Err(first_error.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))
+        Err(failure.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))
     }
 
     fn transfer(&self, vault: VaultNo) -> Result<&Arc<Transfer>, StoreError> {
@@ -351,8 +350,7 @@ impl Fetcher {
 
     /// Whether a vault did not answer a short while ago.
     pub(super) fn is_away(&self, no: VaultNo) -> bool {
-        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.get(&no).is_some_and(|until| !until.passed(&*self.clock))
+        self.away.is_away(no)
     }
 
     /// These vaults in the order in which they are to be asked: those to which there is no way, and those that did not answer
@@ -364,22 +362,13 @@ impl Fetcher {
     }
 
     /// How long the first of several vaults that have the same bytes is waited for: the others are not to be left without time.
-    pub(super) fn share(&self, vaults_left: usize, deadline: Deadline) -> Deadline {
-        if vaults_left < 2 {
+    pub(super) fn share(&self, vault: VaultNo, vaults_left: usize, deadline: Deadline) -> Deadline {
+        // One that was given up takes no time of somebody who has no deadline.
+        if vaults_left < 2 || (deadline.left(&*self.clock).is_none() && self.away.is_given_up(vault)) {
             return deadline;
         }
         let share = deadline.left(&*self.clock).map_or(SHARE_MAX, |left| left / vaults_left as u32);
         deadline.within(&*self.clock, share.min(SHARE_MAX))
-    }
-
-    /// How long a vault is waited for: briefly, if it did not answer a short while ago.
-    fn patience_with(&self, vault: VaultNo, deadline: Deadline) -> Deadline {
-        match deadline.left(&*self.clock) {
-            Some(left) if left > AWAY_PATIENCE && self.is_away(vault) => {
-                deadline.within(&*self.clock, AWAY_PATIENCE)
-            }
-            _ => deadline,
-        }
     }
 
     /// Bytes of an object in a vault, noting whether the vault answers.
@@ -392,13 +381,11 @@ impl Fetcher {
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
         let transfer = self.transfer(vault)?;
-        let patience = self.patience_with(vault, deadline);
-        let had_time = patience.left(&*self.clock).is_none_or(|left| left >= FAIR);
-        let got = transfer.get_range(name, range, patience);
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        match got {
+        let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+        let patience = self.away.patience(vault, deadline).map_err(failed)?;
+        match transfer.get_range(name, range, patience.deadline) {
             Ok(bytes) => {
-                away.remove(&vault);
+                self.away.answered(vault);
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 Ok(bytes)
@@ -406,12 +393,11 @@ impl Fetcher {
             // That nobody waits any more says nothing of the vault.
             Err(_) if deadline.is_given_up() => Err(StoreError::Cancelled),
             Err(source) => {
-                // Who was in a hurry because it is away does not make it so for longer; and who reads ahead asks a vault that is
-                // only slow for more than it can give.
-                if source.is_transient() && patience == deadline && need == Need::Now && had_time {
-                    away.insert(vault, Deadline::after(&*self.clock, AWAY_FOR));
+                // Who reads ahead asks a vault that is only slow for more than it can give.
+                if source.is_transient() && need == Need::Now {
+                    self.away.did_not_answer(vault, patience);
                 }
-                Err(StoreError::Vault { vault: transfer.address(), source })
+                Err(failed(source))
             }
         }
     }

@@ -35,6 +35,11 @@ impl Limits {
     }
 }
 
+/// Of two failures the one that says what can be done. A vault that does not answer may have whole what another place lost.
+pub(super) fn more_telling(first: StoreError, other: StoreError) -> StoreError {
+    if other.is_vault_away() && !first.is_vault_away() { other } else { first }
+}
+
 impl Reader {
     pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let key = (map.row.entry.id, n as u32);
@@ -71,11 +76,16 @@ impl Reader {
             true => self.load_from_vaults(map, n, limits.deadline),
             false => self.load_cached(map, n),
         };
-        let frame = match (elsewhere, &staged_error) {
-            (Ok(frame), _) => frame,
+        let frame = match elsewhere {
+            Ok(frame) => frame,
             // It is not lost as long as a vault may have it.
-            (Err(e @ StoreError::Timeout { .. }), _) if !limits.may_wait() => return Err(e),
-            (Err(e), _) => return Err(staged_error.unwrap_or(e)),
+            Err(e @ StoreError::Timeout { .. }) if !limits.may_wait() => return Err(e),
+            Err(e) => {
+                return Err(match staged_error {
+                    Some(first) => more_telling(first, e),
+                    None => e,
+                });
+            }
         };
         if let Some(e) = staged_error {
             if !map.told.swap(true, Ordering::Relaxed) {
@@ -91,7 +101,7 @@ impl Reader {
     fn load_from_vaults(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
         let (mut to_ask, mut left) = (map.row.vaults.len(), Vec::new());
         let soon = self.fetcher.of_any(&map.row.vaults, &map.name, |vault| {
-            let share = self.fetcher.share(to_ask, deadline);
+            let share = self.fetcher.share(vault, to_ask, deadline);
             to_ask -= 1;
             self.load_from_vault(map, n, vault, share).inspect_err(|e| {
                 if e.class() == ErrorClass::Unavailable && to_ask > 0 {

@@ -1,6 +1,7 @@
 //! Tests of reading: which tier answers, what it costs, and that nothing wrong is ever returned.
 #![allow(clippy::unwrap_used)]
 
+mod away;
 mod waiting;
 
 use std::time::Duration;

@@ -65,7 +65,7 @@ fn half_of_the_time_is_for_others_however_many_of_them_are_dead() {
     // The clock stands still: none of the eight is waited for any longer.
     let fetch =
         |no, deadline| reader.fetcher.fetch(no, &name, &row.entry, 0..8 * GRID, 0, deadline).unwrap().0;
-    let bytes = fetch(world.vault_no, reader.fetcher.share(2, deadline));
+    let bytes = fetch(world.vault_no, reader.fetcher.share(world.vault_no, 2, deadline));
     assert!(bytes == world.memory.object(&name).unwrap()[..8 * GRID as usize]);
     drop(dead);
     assert_eq!(fetch(world.vault_no, Deadline::NEVER), bytes);
