@@ -12,6 +12,7 @@ mod frames;
 mod load;
 mod pack_map;
 mod places;
+mod rate;
 mod wanted;
 
 #[cfg(test)]
@@ -248,6 +249,15 @@ impl Reader {
         Ok(if cached { Tier::Cache } else { Tier::Vault })
     }
 
+    /// The vault that is asked first for a chunk that no nearer tier has whole.
+    pub fn vault_of(&self, id: &ChunkId) -> Option<VaultNo> {
+        if self.tier(id).ok()? < Tier::Vault {
+            return None;
+        }
+        let map = self.pack_map(self.find(id).ok()?.pack).ok()?;
+        self.fetcher.best_first(&map.row.vaults).first().copied()
+    }
+
     /// Whether `range` of a chunk can be answered without waiting for a disk or a vault.
     pub fn is_warm(&self, id: &ChunkId, range: Range<u32>) -> bool {
         let Ok(Some(location)) = self.locate(id) else { return false };
@@ -266,6 +276,12 @@ impl Reader {
         let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
         let within = |raw: u64| raw.saturating_sub(start).min(u64::from(location.len)) as u32;
         Ok(within(from)..within(to))
+    }
+
+    /// Bound of decoded frames, in bytes.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> usize {
+        self.frames.limit()
     }
 
     /// What the reader did so far.
@@ -329,7 +345,7 @@ impl Reader {
     /// Decodes frames that are here, and stops at one that is not.
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
-        let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
+        let deadline = ahead::patience(&*self.clock);
         for n in frames.clone() {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
@@ -344,19 +360,14 @@ impl Reader {
         Ok(())
     }
 
-    /// Fetches bytes of a pack that only vaults have, if the cache can keep them.
-    fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
-        if !self.fetcher.keeps() {
+    /// Fetches bytes of a pack that only vaults have from one of them, if the cache can keep them.
+    fn fetch_ahead(&self, vault: VaultNo, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
+        if !self.fetcher.keeps() || self.fetcher.is_away(vault) {
             return Ok(());
         }
         let map = self.pack_map(no)?;
-        match self.fetcher.best_first(&map.row.vaults).first() {
-            Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {
-                let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
-                self.fetcher.fetch_ahead(*vault, &map.name, &map.row.entry, bytes, Need::Ahead, deadline)
-            }
-            _ => Ok(()),
-        }
+        let deadline = ahead::patience(&*self.clock);
+        self.fetcher.fetch_ahead(vault, &map.name, &map.row.entry, bytes, Need::Ahead, deadline)
     }
 
     fn pack_map(&self, no: PackNo) -> Result<Arc<PackMap>, StoreError> {
@@ -386,7 +397,7 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let frames = map.frames_of(start, end);
-        self.ahead.touched(&map, &frames);
+        self.ahead.touched(&map, &frames, &self.fetcher);
         if frames.len() == 1 {
             let n = frames.start;
             return Ok(map.cut(n, &self.frame(&map, n, limits)?, start, end));
