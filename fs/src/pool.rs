@@ -1,8 +1,8 @@
 //! Slow answers, given by threads that may wait, each within its deadline.
 //!
-//! A request whose answer is not in memory moves here together with its reply. There are two lanes, so that a vault that
-//! does not answer cannot hold up what lies on this machine; and that the first callers do themselves. What turns out not to lie
-//! there moves on to the other lane. The reply lies in a slot that two parties reach for: the
+//! A request whose answer is not in memory moves here together with its reply. There is a lane for what lies on this machine, which the
+//! first callers do themselves, and one for each vault (`lanes`), so that a vault that does not answer holds up nothing else. What turns out
+//! to lie elsewhere moves on to the lane of that. The reply lies in a slot that two parties reach for: the
 //! worker that found the answer, and the watchman, who answers for whoever is late with an error. Whoever comes first
 //! takes the reply; so every request ends in time, even if the thread below it never comes back.
 //!
@@ -14,6 +14,7 @@
 //! has an answer hears of it by its deadline, and does not keep a thread from the next.
 
 mod job;
+mod lanes;
 mod leaving;
 mod trouble;
 
@@ -25,13 +26,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Sender;
 use holdfast_store::clock::{Clock, Deadline, Waiting};
 
 use crate::error::FsError;
 use crate::lock::lock;
 use crate::recovery::{Patience, Reach};
 use job::Job;
+use lanes::{VaultLanes, lane};
 use leaving::Callers;
 use trouble::Trouble;
 
@@ -61,7 +63,7 @@ pub struct PoolOptions {
     pub in_place: usize,
     /// Threads for what lies on this machine, when that many callers are at it.
     pub local_threads: usize,
-    /// Threads for what lies in a vault.
+    /// Threads for what lies in a vault, of each; a quarter of them for pages of directories alone.
     pub vault_threads: usize,
     /// Longest time to an answer.
     pub timeout: Duration,
@@ -102,7 +104,7 @@ struct Shared {
     wake: Condvar,
     trouble: Trouble,
     callers: Callers,
-    vault: Sender<Work>,
+    vaults: VaultLanes,
     ended: AtomicBool,
 }
 
@@ -152,7 +154,7 @@ impl Pool {
             watched: Mutex::default(),
             wake: Condvar::new(),
             callers,
-            vault: lane("holdfast-vault", options.vault_threads)?,
+            vaults: VaultLanes::new(options.vault_threads),
             ended: AtomicBool::new(false),
         });
         let watcher = shared.clone();
@@ -177,9 +179,10 @@ impl Pool {
         let Some((number, deadline)) = self.shared.register(caller, reach, &slot) else {
             return refuse(&slot, FsError::Ending);
         };
-        let job = Job { shared: self.shared.clone(), number, ino: caller.ino, deadline, slot, work, answer };
-        if reach == Reach::Vault {
-            return job.wait_for_vault();
+        let (shared, ino) = (self.shared.clone(), caller.ino);
+        let job = Job { shared, number, ino, moves: 0, deadline, slot, work, answer };
+        if let Reach::Vault(line) = reach {
+            return job.wait_for_vault(line);
         }
         match self.in_place.take() {
             Some(_permit) => job.run(Reach::Local),
@@ -218,16 +221,6 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsErro
         tracing::error!(panic = text, "a request failed for a fault of this program");
         Err(FsError::Bug)
     })
-}
-
-fn lane(name: &str, threads: usize) -> std::io::Result<Sender<Work>> {
-    let (sender, receiver) = unbounded::<Work>();
-    for n in 0..threads.max(1) {
-        let receiver: Receiver<Work> = receiver.clone();
-        let run = move || receiver.iter().for_each(|work| work());
-        thread::Builder::new().name(format!("{name}-{n}")).spawn(run)?;
-    }
-    Ok(sender)
 }
 
 fn take<R>(slot: &Mutex<Option<R>>) -> Option<R> {
@@ -274,9 +267,9 @@ impl Shared {
     }
 
     /// Notes that a request waits for a vault from now on; `false` if it has its answer.
-    fn moved(&self, number: u64) -> bool {
+    fn moved(&self, number: u64, reach: Reach) -> bool {
         let mut watched = lock(&self.watched);
-        watched.pending.get_mut(&number).map(|pending| pending.reach = Reach::Vault).is_some()
+        watched.pending.get_mut(&number).map(|pending| pending.reach = reach).is_some()
     }
 
     fn end(&self) {

@@ -2,13 +2,14 @@
 //!
 //! The first attempt at an answer is made on the thread that talks to the kernel and may only use what is
 //! in memory ([`Patience::Now`]); what is not is refused with how far away it is, and asked again on a thread
-//! that can afford to wait for a disk ([`Patience::Local`]) or for a vault ([`Patience::Until`]).
+//! that can afford to wait for a disk ([`Patience::Local`]) or for a vault ([`Patience::Of`], [`Patience::Until`]).
 
 mod store;
 
 use std::ops::Range;
 
 use bytes::Bytes;
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
@@ -28,6 +29,8 @@ pub enum Patience {
     Here,
     /// What lies on this machine, until then: no vault is waited for.
     Local(Deadline),
+    /// What lies on this machine or is asked of this vault first, until then: no other is waited for before it failed.
+    Of(VaultNo, Deadline),
     /// Whatever it takes until then.
     Until(Deadline),
 }
@@ -74,13 +77,32 @@ pub enum Reach {
     /// On this machine: reading and decoding.
     Local,
     /// In a vault: waiting for a network.
-    Vault,
+    Vault(Line),
+}
+
+impl Reach {
+    /// In some vault, it is not known which.
+    pub const VAULT: Self = Self::Vault(Line { vault: None, is_page: false });
+
+    /// Whether a vault must be waited for.
+    pub fn is_far(self) -> bool {
+        self != Self::Local
+    }
+}
+
+/// What is waited for in a vault: so that neither another vault nor what is more urgent waits behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line {
+    /// The vault that is asked first, if it is known.
+    pub vault: Option<VaultNo>,
+    /// Whether it is a page of a directory.
+    pub is_page: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Refusal {
-    /// It is farther away than asked for; never with [`Patience::Until`].
+    /// It is farther away than asked for, or in another vault; never with [`Patience::Until`].
     Later(Reach),
     /// The store refused.
     Failed(StoreError),

@@ -206,7 +206,7 @@ impl MemoryRecovery {
                 Behaviour::Cold(_) if !now => return Ok(state),
                 Behaviour::Cold(reach) => return Err(Refusal::Later(reach)),
                 Behaviour::Failing | Behaviour::Hanging | Behaviour::Away if now => {
-                    return Err(Refusal::Later(Reach::Vault));
+                    return Err(Refusal::Later(Reach::VAULT));
                 }
                 Behaviour::Away if is_given_up(patience) => return Err(StoreError::Cancelled.into()),
                 Behaviour::Away => {
@@ -281,7 +281,7 @@ impl Recovery for MemoryRecovery {
         match patience {
             Patience::Now => self.state().at_once += 1,
             Patience::Here => self.state().ahead += 1,
-            Patience::Local(_) | Patience::Until(_) => self.state().reads += 1,
+            _ => self.state().reads += 1,
         }
         let state = self.gate(|state| state.contents, patience)?;
         let mut out = BytesMut::new();
@@ -344,7 +344,7 @@ fn is_patient(behaviour: Behaviour, patience: Patience) -> bool {
     match patience {
         Patience::Now | Patience::Here => false,
         Patience::Local(_) => behaviour == Behaviour::Cold(Reach::Local),
-        Patience::Until(_) => true,
+        Patience::Of(..) | Patience::Until(_) => true,
     }
 }
 

@@ -247,7 +247,7 @@ fn what_staging_lost_is_asked_of_a_vault_only_by_who_may_wait_for_it() {
     let read = |patience| recovery.read(file.content.as_ref().unwrap(), 0..100, patience);
     lose_staging(&store);
     assert!(matches!(read(Patience::Now), Err(Refusal::Later(Reach::Local))), "it cannot know");
-    assert!(matches!(read(here), Err(Refusal::Later(Reach::Vault))));
+    assert!(matches!(read(here), Err(Refusal::Later(Reach::VAULT))));
     assert!(matches!(recovery.find(&root, b"f18", here), Ok(Some(_))), "the page is in memory");
     assert!(matches!(read(LATER), Err(Refusal::Failed(_))));
 }

@@ -13,6 +13,7 @@ mod frames;
 mod load;
 mod pack_map;
 mod places;
+mod rate;
 mod wanted;
 
 #[cfg(test)]
@@ -254,6 +255,15 @@ impl Reader {
         Ok(if cached { Tier::Cache } else { Tier::Vault })
     }
 
+    /// The vault that is asked first for a chunk that no nearer tier has whole.
+    pub fn vault_of(&self, id: &ChunkId) -> Option<VaultNo> {
+        if self.tier(id).ok()? < Tier::Vault {
+            return None;
+        }
+        let map = self.map_of(id, &self.find(id).ok()?, Deadline::NEVER).ok()?;
+        self.fetcher.best_first(&map.row.vaults).first().copied()
+    }
+
     /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even
     /// for the catalog's.
     pub fn is_warm(&self, id: &ChunkId, range: Option<Range<u32>>) -> bool {
@@ -274,6 +284,12 @@ impl Reader {
         let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
         let within = |raw: u64| raw.saturating_sub(start).min(u64::from(location.len)) as u32;
         Ok(within(from)..within(to))
+    }
+
+    /// Bound of decoded frames, in bytes.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> usize {
+        self.frames.limit()
     }
 
     /// What the reader did so far.
@@ -347,7 +363,7 @@ impl Reader {
     /// Decodes frames that are here, and stops at one that is not.
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
-        let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
+        let deadline = ahead::patience(&*self.clock);
         for n in frames.clone() {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
@@ -362,19 +378,14 @@ impl Reader {
         Ok(())
     }
 
-    /// Fetches bytes of a pack that only vaults have, if the cache can keep them.
-    fn fetch_ahead(&self, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
-        if !self.fetcher.keeps() {
+    /// Fetches bytes of a pack that only vaults have from one of them, if the cache can keep them.
+    fn fetch_ahead(&self, vault: VaultNo, no: PackNo, bytes: Range<u64>) -> Result<(), StoreError> {
+        if !self.fetcher.keeps() || self.fetcher.is_away(vault) {
             return Ok(());
         }
         let map = self.pack_map(no)?;
-        match self.fetcher.best_first(&map.row.vaults).first() {
-            Some(vault) if !map.row.staged && !self.fetcher.is_away(*vault) => {
-                let deadline = Deadline::after(&*self.clock, ahead::PATIENCE);
-                self.fetcher.fetch_ahead(*vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
-            }
-            _ => Ok(()),
-        }
+        let deadline = ahead::patience(&*self.clock);
+        self.fetcher.fetch_ahead(vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
     }
 
     /// What is known of a pack without asking the catalog. Nobody holds that lock while he asks.
@@ -434,7 +445,7 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let frames = map.frames_of(start, end);
-        self.ahead.touched(map, &frames);
+        self.ahead.touched(map, &frames, &self.fetcher);
         if frames.len() == 1 {
             let n = frames.start;
             return Ok(map.cut(n, &self.frame(map, n, limits)?, start, end));

@@ -146,7 +146,7 @@ pub struct Store {
 const PAGE_CACHE: usize = 16 << 20;
 /// Beside the store's lock, which a backup holds, one between uploads and removals from vaults.
 const UPLOADS_LOCK: &str = "lock.uploads";
-/// Bound of fetched ranges in memory where there is no cache directory.
+/// Bound of fetched ranges in memory where there is no cache directory; and half of what there is for decoded frames is one, too.
 const MEMORY_RANGES: u64 = 32 << 20;
 
 impl Store {
@@ -232,7 +232,7 @@ impl Store {
         sealer: Arc<Sealer>,
         staging: Staging,
         catalog: Arc<Catalog>,
-        options: StoreOptions,
+        mut options: StoreOptions,
     ) -> Result<Self, StoreError> {
         let cache = match &options.cache_dir {
             None => BlockCache::in_memory(MEMORY_RANGES),
@@ -240,7 +240,9 @@ impl Store {
             Some(dir) => {
                 BlockCache::open(dir, options.cache_limit, options.clock.clone()).unwrap_or_else(|e| {
                     tracing::warn!("cache {}: {e}; ranges are kept in memory instead", dir.display());
-                    BlockCache::in_memory(MEMORY_RANGES)
+                    let ranges = MEMORY_RANGES.min(options.memory as u64 / 2);
+                    options.memory -= ranges as usize;
+                    BlockCache::in_memory(ranges)
                 })
             }
         };

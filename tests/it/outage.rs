@@ -251,3 +251,49 @@ fn a_mount_that_is_killed_amid_reads_lets_its_readers_go_and_gives_way() {
     assert_eq!(mounts().iter().filter(|mounted| *mounted == again.path()).count(), 1);
     again.umount();
 }
+
+/// A machine that knows a point which only the vault `silent` has, and one which only the vault `well` has; and both.
+fn of_two_vaults(silent: &str, well: &str) -> (Machine, String, String) {
+    let first = Machine::with_store();
+    Ran::of(&mut first.online(["vault", "add", well])).expect_code(0);
+    let near = back_up(&first, "near", &["--online"]);
+    Ran::of(&mut first.online(["vault", "remove", well])).expect_code(0);
+    Ran::of(&mut first.online(["vault", "add", silent])).expect_code(0);
+    let far = back_up(&first, "far", &["--online"]);
+    let machine = Machine::recovering();
+    let mut command = machine.online(["recover", "--machine-key", silent]);
+    Ran::of(command.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    Ran::of(&mut machine.online(["vault", "add", well])).expect_code(0);
+    (machine, far, near)
+}
+
+/// More than there are threads for one vault, and requests that may be on their way from it.
+const MANY: usize = 40;
+
+#[test]
+fn a_vault_that_hangs_holds_up_nobody_who_reads_from_another() {
+    let test = "a_vault_that_hangs_holds_up_nobody_who_reads_from_another";
+    let Some(cloud) = Cloud::start("two").filter(|_| can_mount(test)) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (machine, far, near) = of_two_vaults(&cloud.url(), place.path().join("well").to_str().unwrap());
+    let mount = machine.mount_online("recovery", &["--read-timeout", "300"]);
+    let (far, near) = (mount.point(&far), mount.point(&near));
+    assert!(far.join("00").metadata().is_ok());
+    cloud.gate.set(Way::Silent);
+    let file = |n: usize| far.join(format!("{n:02}"));
+    let mut readers: Vec<Child> = (0..MANY).map(|n| cat(&file(n))).collect();
+    wait_for("the readers", 20, || (0..MANY).zip(&readers).all(|(n, child)| stands_in(child.id(), &file(n))));
+    let begin = Instant::now();
+    assert_eq!(near.read_dir().unwrap().count(), FILES);
+    (0..FILES).for_each(|n| read(&near, "near", n).unwrap());
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(BOUND), "{took:?}");
+    for reader in &mut readers {
+        assert!(reader.try_wait().unwrap().is_none(), "they waited all the time");
+        reader.kill().unwrap();
+    }
+    for reader in &mut readers {
+        end_of(reader);
+    }
+    mount.umount();
+}

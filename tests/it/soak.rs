@@ -24,6 +24,11 @@ const SECONDS: u64 = 45;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longest time to an answer on the mount, in seconds.
 const BOUND: u64 = 3;
+/// Longest look at what lies on this machine, whatever the vault does; and at what the vault has: several requests, each within the bound,
+/// of which the first that is late is the last. Both with a moment for a busy machine.
+const LONGEST: [Duration; 2] = [Duration::from_secs(BOUND + 1), Duration::from_secs(2 * BOUND + 2)];
+/// A look at what lies on this machine that takes longer than this is slow: of a hundred at most one may be.
+const SLOW: Duration = Duration::from_millis(1500);
 /// An error may come so long after a fault: what began to wait then, what is refused for a moment, what is tried again.
 const AFTERMATH: Duration = Duration::from_secs(BOUND + 5);
 /// From time to time all is well for so long.
@@ -190,12 +195,17 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
         reads: AtomicU64::new(0),
         errors: AtomicU64::new(0),
         of_gone: AtomicU64::new(0),
+        longest: [AtomicU64::new(0), AtomicU64::new(0)],
+        slow: AtomicU64::new(0),
     };
     let (samples, churned) = serve(&machine, &mount, &cloud, &bed, (seconds, seed));
     let [reads, errors, of_gone] = [&bed.reads, &bed.errors, &bed.of_gone].map(|n| n.load(Ordering::SeqCst));
     tell(&format!(
         "soak: {reads} reads, {errors} errors, {of_gone} of them of points that went, (points, prunes) {churned:?}"
     ));
+    tell(&format!("soak: the longest look at what is here, and at what is far, in ms: {:?}", bed.longest));
+    let slow = bed.slow.load(Ordering::SeqCst);
+    assert!(slow * 100 <= reads, "{slow} of {reads} looks were slow at what needs no vault");
     assert!(reads > 10 * seconds, "{reads} reads prove little");
     assert!(of_gone > 0 || churned.1 == 0, "nobody looked at what went");
     assert_steady(&samples, figure(mount.processes()[0], "status", "VmHWM:"));

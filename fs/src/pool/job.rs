@@ -6,13 +6,18 @@ use holdfast_store::clock::Deadline;
 
 use super::{Reply, Shared, guarded, lock, refuse, take};
 use crate::error::FsError;
-use crate::recovery::{Patience, Reach};
+use crate::recovery::{Line, Patience, Reach};
+
+/// After so many moves a request stays where it is, and waits there for any vault.
+const MOVES_MAX: u8 = 16;
 
 /// A request on its way to an answer.
 pub(super) struct Job<R, W, A> {
     pub(super) shared: Arc<Shared>,
     pub(super) number: u64,
     pub(super) ino: u64,
+    /// From one lane to another.
+    pub(super) moves: u8,
     /// Passes when the work must give up, or when it need not go on.
     pub(super) deadline: Deadline,
     pub(super) slot: Arc<Mutex<Option<R>>>,
@@ -33,11 +38,14 @@ impl<R: Reply, W, A> Job<R, W, A> {
         }
         let patience = match reach {
             Reach::Local => Patience::Local(self.deadline),
-            Reach::Vault => Patience::Until(self.deadline),
+            Reach::Vault(Line { vault: Some(vault), .. }) if self.moves < MOVES_MAX => {
+                Patience::Of(vault, self.deadline)
+            }
+            Reach::Vault(_) => Patience::Until(self.deadline),
         };
         let result = guarded(|| (self.work)(patience));
-        if reach == Reach::Local && matches!(result, Err(FsError::Later(_))) {
-            return self.go_on();
+        if let Err(FsError::Later(Reach::Vault(line))) = result {
+            return self.go_on(line);
         }
         self.shared.done(self.number);
         let Some(reply) = take(&self.slot) else { return };
@@ -50,26 +58,34 @@ impl<R: Reply, W, A> Job<R, W, A> {
         }
     }
 
-    /// What was taken to lie on this machine does not.
-    fn go_on<T>(self)
+    /// What was taken to lie on this machine does not, or some of it lies in another vault.
+    fn go_on<T>(mut self, line: Line)
     where
         W: Fn(Patience) -> Result<T, FsError> + Send + 'static,
         A: FnOnce(R, T) + Send + 'static,
     {
-        if self.shared.trouble.is_tripped(self.ino, Reach::Vault) {
+        let reach = Reach::Vault(line);
+        self.moves += 1;
+        if self.shared.trouble.is_tripped(self.ino, reach) {
             self.shared.done(self.number);
             refuse(&self.slot, FsError::Tripped);
-        } else if self.shared.moved(self.number) {
-            self.wait_for_vault();
+        } else if self.shared.moved(self.number, reach) {
+            self.wait_for_vault(line);
         }
     }
 
-    pub(super) fn wait_for_vault<T>(self)
+    /// Queues for a thread. Time in the queue is not time that another one had who is asked now.
+    pub(super) fn wait_for_vault<T>(mut self, line: Line)
     where
         W: Fn(Patience) -> Result<T, FsError> + Send + 'static,
         A: FnOnce(R, T) + Send + 'static,
     {
-        let lane = self.shared.vault.clone();
-        let _ = lane.send(Box::new(move || self.run(Reach::Vault)));
+        let shared = self.shared.clone();
+        let begin = shared.clock.monotonic();
+        let run = move || {
+            self.deadline = self.deadline.not_counting(&*self.shared.clock, begin);
+            self.run(Reach::Vault(line));
+        };
+        shared.vaults.send(line, Box::new(run));
     }
 }

@@ -3,10 +3,12 @@
 
 use std::sync::mpsc;
 
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::{ManualClock, SystemClock, Timestamp};
 use holdfast_store::error::StoreError;
 
 use super::*;
+use crate::recovery::Line;
 
 struct Probe(mpsc::Sender<Result<u32, FsError>>);
 
@@ -46,7 +48,7 @@ fn lost(
 ) -> impl Fn(Patience) -> Result<u32, FsError> + Send + 'static {
     move |patience| match patience {
         Patience::Until(_) => vault(),
-        _ => Err(FsError::Later(Reach::Vault)),
+        _ => Err(FsError::Later(Reach::VAULT)),
     }
 }
 
@@ -54,7 +56,7 @@ fn lost(
 fn answers_and_errors_come_back() {
     let pool = Pool::start(options(Duration::from_secs(60)), Arc::new(SystemClock)).unwrap();
     assert_eq!(ask(&pool, Reach::Local, 1, || Ok(7)).recv().unwrap().unwrap(), 7);
-    let error = ask(&pool, Reach::Vault, 1, || Err(FsError::Stale)).recv().unwrap().unwrap_err();
+    let error = ask(&pool, Reach::VAULT, 1, || Err(FsError::Stale)).recv().unwrap().unwrap_err();
     assert!(matches!(error, FsError::Stale));
     assert_eq!(pool.pending(), 0);
 }
@@ -73,11 +75,11 @@ fn a_request_that_hangs_is_refused_at_its_deadline_and_so_is_what_queues_behind_
     let clock = ManualClock::at(Timestamp::from_seconds(0));
     let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
     let (release, hang) = mpsc::channel::<()>();
-    let first = ask(&pool, Reach::Vault, 1, move || {
+    let first = ask(&pool, Reach::VAULT, 1, move || {
         let _ = hang.recv();
         Ok(1)
     });
-    let second = ask(&pool, Reach::Vault, 2, || Ok(2));
+    let second = ask(&pool, Reach::VAULT, 2, || Ok(2));
     assert!(matches!(first.recv().unwrap(), Err(FsError::Late)));
     assert!(matches!(second.recv().unwrap(), Err(FsError::Late)));
     assert!(clock.monotonic() >= Duration::from_secs(30));
@@ -88,7 +90,7 @@ fn a_request_that_hangs_is_refused_at_its_deadline_and_so_is_what_queues_behind_
 fn a_hanging_vault_does_not_hold_up_what_is_local() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let (release, hang) = mpsc::channel::<()>();
-    let slow = ask(&pool, Reach::Vault, 1, move || {
+    let slow = ask(&pool, Reach::VAULT, 1, move || {
         let _ = hang.recv();
         Ok(1)
     });
@@ -140,17 +142,17 @@ fn a_node_that_was_late_is_refused_at_once_for_a_moment() {
     let clock = ManualClock::at(Timestamp::from_seconds(0));
     let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
     let (release, hang) = mpsc::channel::<()>();
-    let late = ask(&pool, Reach::Vault, 1, move || {
+    let late = ask(&pool, Reach::VAULT, 1, move || {
         let _ = hang.recv();
         Ok(1)
     });
     assert!(late.recv().unwrap().is_err());
-    assert!(matches!(ask(&pool, Reach::Vault, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
+    assert!(matches!(ask(&pool, Reach::VAULT, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
     assert!(!pool.shared.trouble.is_tripped(1, Reach::Local), "what lies on this machine is answered");
     drop(release);
-    assert!(!pool.shared.trouble.is_tripped(2, Reach::Vault));
+    assert!(!pool.shared.trouble.is_tripped(2, Reach::VAULT));
     clock.advance(TRIPPED_FOR);
-    assert!(!pool.shared.trouble.is_tripped(1, Reach::Vault));
+    assert!(!pool.shared.trouble.is_tripped(1, Reach::VAULT));
 }
 
 #[test]
@@ -166,18 +168,18 @@ fn work_gives_up_before_the_watchman_does() {
 fn a_node_that_cannot_be_had_is_not_asked_again_for_a_moment_but_damage_is() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let unavailable = || Err(FsError::Store(StoreError::Timeout { what: "vault".into() }));
-    assert!(matches!(ask(&pool, Reach::Vault, 1, unavailable).recv().unwrap(), Err(FsError::Store(_))));
-    assert!(matches!(ask(&pool, Reach::Vault, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
+    assert!(matches!(ask(&pool, Reach::VAULT, 1, unavailable).recv().unwrap(), Err(FsError::Store(_))));
+    assert!(matches!(ask(&pool, Reach::VAULT, 1, || Ok(1)).recv().unwrap(), Err(FsError::Tripped)));
     let damaged = || Err(FsError::Store(StoreError::corrupt("pack", "seal")));
-    assert!(ask(&pool, Reach::Vault, 2, damaged).recv().unwrap().is_err());
-    assert_eq!(ask(&pool, Reach::Vault, 2, || Ok(2)).recv().unwrap().unwrap(), 2);
+    assert!(ask(&pool, Reach::VAULT, 2, damaged).recv().unwrap().is_err());
+    assert_eq!(ask(&pool, Reach::VAULT, 2, || Ok(2)).recv().unwrap().unwrap(), 2);
 }
 
 #[test]
 fn the_end_refuses_what_waits_and_what_comes() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let (release, hang) = mpsc::channel::<()>();
-    let waiting = ask(&pool, Reach::Vault, 1, move || {
+    let waiting = ask(&pool, Reach::VAULT, 1, move || {
         let _ = hang.recv();
         Ok(1)
     });
@@ -204,7 +206,7 @@ fn what_is_not_here_after_all_moves_on_and_does_not_hold_up_what_is() {
         begins.recv().unwrap();
         let reaches =
             |pool: &Pool| lock(&pool.shared.watched).pending.values().map(|p| p.reach).collect::<Vec<_>>();
-        assert_eq!(reaches(&pool), [Reach::Vault], "if it is late, then there");
+        assert_eq!(reaches(&pool), [Reach::VAULT], "if it is late, then there");
         drop(release);
         assert_eq!(moved.recv().unwrap().unwrap(), 1, "answered by the other lane");
     }
@@ -240,12 +242,12 @@ fn a_reader_is_served_after_as_many_as_there_are_threads_were_killed() {
     let options = PoolOptions { vault_threads: 16, ..options(years) };
     let pool = Pool::start_for(options, clock, Callers::sample(dir.path(), 5).unwrap()).unwrap();
     let killed: Vec<_> =
-        (0..16).map(|ino| ask_as(&pool, Reach::Vault, Caller { pid: 5, ino }, as_long_as_wanted)).collect();
+        (0..16).map(|ino| ask_as(&pool, Reach::VAULT, Caller { pid: 5, ino }, as_long_as_wanted)).collect();
     for killed in killed {
         assert!(matches!(killed.recv_timeout(SOON).unwrap(), Err(FsError::Interrupted)));
     }
     for ino in [3, 99] {
-        let next = ask_as(&pool, Reach::Vault, Caller { pid: 1, ino }, |_| Ok(7));
+        let next = ask_as(&pool, Reach::VAULT, Caller { pid: 1, ino }, |_| Ok(7));
         assert_eq!(next.recv_timeout(SOON).unwrap().unwrap(), 7, "node {ino}, of which nothing was late");
     }
 }
@@ -254,7 +256,7 @@ fn a_reader_is_served_after_as_many_as_there_are_threads_were_killed() {
 fn work_for_whoever_was_refused_ends_with_the_pool() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let (ended, ends) = mpsc::channel();
-    let refused = ask_as(&pool, Reach::Vault, Caller { pid: 0, ino: 1 }, move |patience| {
+    let refused = ask_as(&pool, Reach::VAULT, Caller { pid: 0, ino: 1 }, move |patience| {
         ended.send(()).unwrap();
         let result = as_long_as_wanted(patience);
         ended.send(()).unwrap();
@@ -264,4 +266,87 @@ fn work_for_whoever_was_refused_ends_with_the_pool() {
     pool.end();
     assert!(matches!(refused.recv().unwrap(), Err(FsError::Ending)));
     ends.recv_timeout(SOON).unwrap();
+}
+
+fn line(vault: i64, is_page: bool) -> Reach {
+    Reach::Vault(Line { vault: Some(VaultNo(vault)), is_page })
+}
+
+/// A request that stands in its lane until the sender is dropped, and has begun; and its answer.
+fn hang(pool: &Pool, reach: Reach, ino: u64) -> (mpsc::Receiver<Result<u32, FsError>>, mpsc::Sender<()>) {
+    let (release, hang) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel();
+    let answer = ask(pool, reach, ino, move || {
+        begun.send(()).unwrap();
+        let _ = hang.recv();
+        Ok(0)
+    });
+    begins.recv_timeout(SOON).unwrap();
+    (answer, release)
+}
+
+#[test]
+fn a_vault_that_hangs_holds_up_neither_another_nor_listings() {
+    let options = PoolOptions { vault_threads: 8, ..options(Duration::from_secs(3600)) };
+    let pool = Pool::start(options, Arc::new(SystemClock)).unwrap();
+    let _held: Vec<_> = (0..6).map(|ino| hang(&pool, line(1, false), ino)).collect();
+    let waits = ask(&pool, line(1, false), 50, || Ok(1));
+    assert_eq!(ask(&pool, line(2, false), 51, || Ok(2)).recv_timeout(SOON).unwrap().unwrap(), 2);
+    assert_eq!(ask(&pool, line(1, true), 52, || Ok(3)).recv_timeout(SOON).unwrap().unwrap(), 3);
+    assert!(waits.try_recv().is_err(), "behind those that hang");
+    drop(pool);
+}
+
+#[test]
+fn pages_of_directories_go_before_contents_that_came_earlier() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let (_held, release) = hang(&pool, line(1, false), 1);
+    let (order, ordered) = mpsc::channel();
+    let asked = [(1, false), (2, false), (3, true)].map(|(n, is_page)| {
+        let order = order.clone();
+        ask(&pool, line(1, is_page), 1 + n, move || {
+            order.send(n).unwrap();
+            Ok(0)
+        })
+    });
+    drop(release);
+    let order: Vec<_> = (0..3).map(|_| ordered.recv_timeout(SOON).unwrap()).collect();
+    assert_eq!(order, [3, 1, 2]);
+    asked.iter().for_each(|answer| assert!(answer.recv_timeout(SOON).unwrap().is_ok()));
+}
+
+#[test]
+fn what_lies_in_another_vault_too_moves_on_to_the_lane_of_that_but_not_for_ever() {
+    let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
+    let _held = hang(&pool, line(1, false), 1);
+    let caller = Caller { pid: 0, ino: 2 };
+    let elsewhere = |patience| match patience {
+        Patience::Of(VaultNo(3), _) => Ok(3),
+        _ => Err(FsError::Later(line(3, false))),
+    };
+    assert_eq!(ask_as(&pool, line(2, false), caller, elsewhere).recv_timeout(SOON).unwrap().unwrap(), 3);
+    let nowhere = |patience| match patience {
+        Patience::Of(VaultNo(no), _) => Err(FsError::Later(line(5 - no, false))),
+        _ => Ok(9),
+    };
+    assert_eq!(ask_as(&pool, line(2, false), caller, nowhere).recv_timeout(SOON).unwrap().unwrap(), 9);
+    drop(pool);
+}
+
+#[test]
+fn who_stood_in_the_queue_is_not_in_more_of_a_hurry_than_who_did_not() {
+    let clock = Arc::new(ManualClock::default());
+    let years = Duration::from_secs(1 << 32);
+    let dir = tempfile::tempdir().unwrap();
+    let pool =
+        Pool::start_for(options(years), clock.clone(), Callers::sample(dir.path(), 5).unwrap()).unwrap();
+    let (_held, release) = hang(&pool, line(1, false), 1);
+    let (own, caller) = (clock.clone(), Caller { pid: 0, ino: 2 });
+    let queued = ask_as(&pool, line(1, false), caller, move |patience| match patience {
+        Patience::Of(_, deadline) => Ok(u32::from(deadline.half_passed(&*own))),
+        _ => Err(FsError::Bug),
+    });
+    clock.advance(years * 2 / 3);
+    drop(release);
+    assert_eq!(queued.recv_timeout(SOON).unwrap().unwrap(), 0);
 }

@@ -23,8 +23,8 @@ const NODES_KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 pub(super) struct Trouble {
     clock: Arc<dyn Clock>,
-    /// Until when what of a node lies in a place is refused, as it was late there: each place for itself.
-    tripped: Mutex<LruCache<(u64, Reach), Duration>>,
+    /// Until when what of a node lies here, or far away, is refused, as it was late there: each place for itself.
+    tripped: Mutex<LruCache<(u64, bool), Duration>>,
     /// What the log was told of a node, and until when it is not told again.
     told: Mutex<LruCache<(u64, String), Duration>>,
     lines: Mutex<Lines>,
@@ -50,7 +50,7 @@ impl Trouble {
         self.tell(ino, error);
         if would_wait_again(error) {
             let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
-            lock(&self.tripped).put((ino, reach), until);
+            lock(&self.tripped).put((ino, reach.is_far()), until);
         }
     }
 
@@ -58,8 +58,8 @@ impl Trouble {
     pub(super) fn is_tripped(&self, ino: u64, reach: Reach) -> bool {
         let now = self.clock.monotonic();
         let tripped = lock(&self.tripped);
-        let mut nearer = [Reach::Local, Reach::Vault].into_iter().filter(|late| *late <= reach);
-        nearer.any(|late| tripped.peek(&(ino, late)).is_some_and(|until| now < *until))
+        let mut nearer = [false, true].into_iter().filter(|far| *far <= reach.is_far());
+        nearer.any(|far| tripped.peek(&(ino, far)).is_some_and(|until| now < *until))
     }
 
     /// The kernel has room for a number only, so the cause goes to the log: once, and not for each page that it asks for again.
@@ -151,26 +151,26 @@ mod tests {
         let sector = std::io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32);
         let io = StoreError::io("read", std::path::Path::new("pack"))(sector);
         trouble.note(1, Reach::Local, &FsError::Store(io));
-        assert!(!trouble.is_tripped(1, Reach::Vault));
+        assert!(!trouble.is_tripped(1, Reach::VAULT));
         trouble.note(1, Reach::Local, &FsError::Store(StoreError::Timeout { what: "the disk".into() }));
         assert!(trouble.is_tripped(1, Reach::Local));
     }
 
     #[test]
     fn a_node_is_refused_from_the_nearest_place_on_where_it_was_late_whichever_was_late_last() {
-        for (first, second) in [(Reach::Local, Reach::Vault), (Reach::Vault, Reach::Local)] {
+        for (first, second) in [(Reach::Local, Reach::VAULT), (Reach::VAULT, Reach::Local)] {
             let (clock, trouble) = trouble();
             trouble.note(1, first, &FsError::Late);
-            assert!(trouble.is_tripped(1, Reach::Vault) && !trouble.is_tripped(2, Reach::Vault));
+            assert!(trouble.is_tripped(1, Reach::VAULT) && !trouble.is_tripped(2, Reach::VAULT));
             assert_eq!(trouble.is_tripped(1, Reach::Local), first == Reach::Local);
             clock.advance(TRIPPED_FOR / 2);
             trouble.note(1, second, &FsError::Late);
-            assert!(trouble.is_tripped(1, Reach::Local) && trouble.is_tripped(1, Reach::Vault));
+            assert!(trouble.is_tripped(1, Reach::Local) && trouble.is_tripped(1, Reach::VAULT));
             clock.advance(TRIPPED_FOR / 2);
             assert_eq!(trouble.is_tripped(1, Reach::Local), second == Reach::Local, "each for its own time");
-            assert!(trouble.is_tripped(1, Reach::Vault));
+            assert!(trouble.is_tripped(1, Reach::VAULT));
             clock.advance(TRIPPED_FOR / 2);
-            assert!(!trouble.is_tripped(1, Reach::Vault));
+            assert!(!trouble.is_tripped(1, Reach::VAULT));
         }
     }
 }

@@ -10,11 +10,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
@@ -26,7 +26,7 @@ use holdfast_store::tree::walk::{Directory, PageCache, Pages};
 use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
-use super::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
+use super::{Line, Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
 use crate::kept::memory;
 use crate::lock::lock;
 use few::FewPages;
@@ -83,14 +83,15 @@ impl StoreRecovery {
 
     fn attempt(&self, patience: Patience) -> Arc<Attempt> {
         let within = |time| Deadline::after(&**self.store.clock(), time);
-        let (farthest, deadline) = match patience {
-            Patience::Now => (Tier::Memory, within(AT_ONCE)),
-            Patience::Here => (Tier::Cache, within(SOON)),
-            Patience::Local(deadline) => (Tier::Cache, deadline),
-            Patience::Until(deadline) => (Tier::Vault, deadline),
+        let (farthest, only, deadline) = match patience {
+            Patience::Now => (Tier::Memory, None, within(AT_ONCE)),
+            Patience::Here => (Tier::Cache, None, within(SOON)),
+            Patience::Local(deadline) => (Tier::Cache, None, deadline),
+            Patience::Of(vault, deadline) => (Tier::Vault, Some(vault), deadline),
+            Patience::Until(deadline) => (Tier::Vault, None, deadline),
         };
         let reader = self.store.reader().clone();
-        Arc::new(Attempt { reader, farthest, deadline, refused: AtomicU8::new(ALLOWED) })
+        Arc::new(Attempt { reader, farthest, only, deadline, refused: Mutex::default() })
     }
 
     /// What one point holds. Others do not wait for its decoding.
@@ -326,7 +327,7 @@ impl Recovery for StoreRecovery {
         }
         let rough = size.saturating_sub(HOLE_SOMEWHERE);
         let attempt = self.attempt(match patience {
-            Patience::Until(deadline) => Patience::Local(deadline),
+            Patience::Of(_, deadline) | Patience::Until(deadline) => Patience::Local(deadline),
             near => near,
         });
         let pages = FewPages::new(&*attempt);
@@ -371,25 +372,30 @@ fn stored_of(extents: &[Extent]) -> u64 {
 struct Attempt {
     reader: Arc<Reader>,
     farthest: Tier,
+    /// No other vault is to be asked first.
+    only: Option<VaultNo>,
     deadline: Deadline,
-    refused: AtomicU8,
+    /// Where that is which was too far.
+    refused: Mutex<Option<Reach>>,
 }
 
-const ALLOWED: u8 = 0;
-const TOO_FAR: u8 = 1;
-const MUCH_TOO_FAR: u8 = 2;
-
 impl Attempt {
-    /// Refuses what is farther away than there is patience for, and notes how far it is: at a disk, as long as nobody may look.
-    fn allow(&self, id: &ChunkId, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
-        if self.farthest == Tier::Vault || warm() {
+    /// Refuses what is farther away than there is patience for, and notes how far it is.
+    fn allow(&self, id: &ChunkId, is_page: bool, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
+        if self.farthest == Tier::Vault && self.only.is_none() || warm() {
             return Ok(());
         }
-        let far = self.farthest > Tier::Memory && matches!(self.reader.tier(id), Ok(Tier::Vault));
-        if !far && self.farthest >= Tier::Cache {
+        // Where it is the catalog knows, which lies on a disk.
+        let vault = (self.farthest > Tier::Memory).then(|| self.reader.vault_of(id)).flatten();
+        let near_enough = match vault {
+            Some(_) => self.farthest == Tier::Vault && self.only == vault,
+            None => self.farthest >= Tier::Cache,
+        };
+        if near_enough {
             return Ok(());
         }
-        self.refused.store(if far { MUCH_TOO_FAR } else { TOO_FAR }, Ordering::Relaxed);
+        let reach = vault.map_or(Reach::Local, |_| Reach::Vault(Line { vault, is_page }));
+        *lock(&self.refused) = Some(reach);
         Err(StoreError::Timeout { what: "memory".to_owned() })
     }
 
@@ -402,7 +408,7 @@ impl Attempt {
             Extent::Data { id, .. } => {
                 let start = u32::try_from(range.start).map_err(too_long)?;
                 let range = start..u32::try_from(range.end).map_err(too_long)?;
-                self.allow(id, || self.reader.is_warm(id, Some(range.clone())))?;
+                self.allow(id, false, || self.reader.is_warm(id, Some(range.clone())))?;
                 self.reader.chunk_range(id, range, self.limits(self.deadline))
             }
         }
@@ -415,15 +421,15 @@ impl Attempt {
 
     /// An attempt at what is near that failed for lack of time is to be repeated with patience.
     fn end<T>(&self, result: Result<T, StoreError>) -> Result<T, Refusal> {
-        match (result, self.refused.load(Ordering::Relaxed)) {
+        let refused = *lock(&self.refused);
+        match (result, refused) {
             (Ok(value), _) => Ok(value),
-            (Err(_), TOO_FAR) => Err(Refusal::Later(Reach::Local)),
-            (Err(_), MUCH_TOO_FAR) => Err(Refusal::Later(Reach::Vault)),
+            (Err(_), Some(reach)) => Err(Refusal::Later(reach)),
             (Err(StoreError::Timeout { .. }), _) if self.farthest == Tier::Memory => {
                 Err(Refusal::Later(Reach::Local))
             }
             (Err(StoreError::Timeout { .. }), _) if self.farthest < Tier::Vault => {
-                Err(Refusal::Later(Reach::Vault))
+                Err(Refusal::Later(Reach::VAULT))
             }
             (Err(error), _) => Err(Refusal::Failed(error)),
         }
@@ -432,7 +438,7 @@ impl Attempt {
 
 impl ChunkSource for Attempt {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.allow(id, || self.reader.is_warm(id, None))?;
+        self.allow(id, of == ChunkType::Tree, || self.reader.is_warm(id, None))?;
         self.reader.chunk_within(of, id, self.limits(deadline))
     }
 }

@@ -188,7 +188,7 @@ fn what_the_kernel_might_forget_first_is_files_and_not_where_somebody_may_stand(
     assert_eq!(let_go(&f.view, 0), [(f.root, "a z".into()), (d, "f".into())]);
     assert_eq!(let_go(&f.view, 0), [], "it was named, and nothing was told since");
     find(&f.view, f.root, "z").unwrap();
-    f.recovery.directories(Behaviour::Cold(Reach::Vault));
+    f.recovery.directories(Behaviour::Cold(Reach::VAULT));
     assert_eq!(let_go(&f.view, 0), [], "nobody waits for a vault to forget");
     f.recovery.directories(Behaviour::Warm);
     assert_eq!(let_go(&f.view, 0), [(f.root, "a z".into())], "it comes again");
@@ -454,7 +454,7 @@ fn what_is_not_in_memory_is_left_for_later_and_then_answered() {
     let ino = find(&f.view, f.root, "f").unwrap();
     let later =
         Patience::Until(Deadline::after(&ManualClock::default() as &dyn Clock, std::time::Duration::MAX));
-    for reach in [Reach::Local, Reach::Vault] {
+    for reach in [Reach::Local, Reach::VAULT] {
         f.recovery.contents(Behaviour::Cold(reach));
         assert!(matches!(f.view.read(ino, 0, 9, NOW), Err(FsError::Later(far)) if far == reach));
         assert_eq!(f.view.read(ino, 0, 9, later).unwrap(), "cold");
@@ -523,7 +523,7 @@ fn files_that_come_next_can_be_given_only_if_the_kernel_has_heard_of_their_direc
     f.view.forget(a, 1);
     assert_eq!(f.view.coming(f.root, 3, 1).unwrap()[0].room(), 0, "it has forgotten");
     assert!(f.view.coming(f.root, 5, 9).unwrap().is_empty());
-    f.recovery.contents(Behaviour::Cold(Reach::Vault));
+    f.recovery.contents(Behaviour::Cold(Reach::VAULT));
     assert!(f.view.content_here(&coming[2]).is_err(), "nobody waits for what nobody asked for");
 }
 

@@ -34,7 +34,7 @@ fn a_vault_that_hangs_costs_an_error_in_time_and_holds_up_nothing_else() {
     let (error, took) = reader.join().unwrap();
     assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32));
     assert!(took < TIMEOUT * 7 / 4, "the kernel's repetitions must not add up: {took:?}");
-    bed.recovery.contents(Behaviour::Cold(Reach::Vault));
+    bed.recovery.contents(Behaviour::Cold(Reach::VAULT));
     eventually("the vault's return", || fs::read(bed.at("slow")).is_ok_and(|bytes| bytes.len() == 300_000));
     assert_eq!(bed.unmount(), Unmounted::Cleanly);
 }
@@ -123,8 +123,8 @@ fn a_killed_process_does_not_wait_for_an_answer() {
         killpg(group, signal).unwrap();
         eventually(&format!("the end of {script:?} by {signal}"), || child.try_wait().unwrap().is_some());
         eventually("the end of all that it began", || killpg(group, None).is_err());
-        recovery.contents(Behaviour::Cold(Reach::Vault));
-        recovery.directories(Behaviour::Cold(Reach::Vault));
+        recovery.contents(Behaviour::Cold(Reach::VAULT));
+        recovery.directories(Behaviour::Cold(Reach::VAULT));
     }
     assert_eq!(mount.unmount().unwrap(), Unmounted::Cleanly);
 }
@@ -150,7 +150,7 @@ fn a_listing_does_not_wait_behind_as_many_killed_readers_as_there_are_threads() 
     let mut readers: Vec<_> = (0..16).map(read).collect();
     eventually("all readers", || recovery.reads() >= 16);
     readers.iter_mut().for_each(|reader| reader.kill().unwrap());
-    recovery.directories(Behaviour::Cold(Reach::Vault));
+    recovery.directories(Behaviour::Cold(Reach::VAULT));
     let listing = at.join("d");
     let listing = std::thread::spawn(move || fs::read_dir(listing).unwrap().count());
     eventually("the listing", || listing.is_finished());

@@ -97,6 +97,16 @@ impl Deadline {
         Self { at: first(self.at, sooner.at), half: first(self.half, sooner.half), ..self }
     }
 
+    /// The same, as if no time had gone by since `begin`, on this clock, for half of it: nobody was waited for. But then half of what is left is soon enough.
+    #[must_use]
+    pub fn not_counting(self, clock: &dyn Clock, begin: Duration) -> Self {
+        let now = clock.monotonic();
+        let later = |half: Duration| half.saturating_add(now.saturating_sub(begin));
+        let soon = self.at.map(|at| now.saturating_add(at.saturating_sub(now) / 2));
+        let half = self.half.map(|half| later(half).min(soon.unwrap_or(Duration::MAX)));
+        Self { half, ..self }
+    }
+
     /// Waits for the same answer, until dropped: it is not given up before. `None` if it was already, or never is.
     pub fn join(&self) -> Option<Waiting> {
         self.waiting.and_then(Waiting::beside)
@@ -171,6 +181,26 @@ mod tests {
         assert!(part.half_passed(&clock), "of the whole");
         assert_eq!(part.left(&clock), Some(20 * second));
         assert_eq!(Deadline::NEVER.within(&clock, second), Deadline::after(&clock, second));
+    }
+
+    #[test]
+    fn time_in_which_nobody_was_waited_for_does_not_count_for_the_half() {
+        let clock = ManualClock::default();
+        let second = Duration::from_secs(1);
+        let deadline = Deadline::after(&clock, 60 * second);
+        clock.advance(40 * second);
+        let queued = deadline.not_counting(&clock, Duration::ZERO);
+        assert!(deadline.half_passed(&clock) && !queued.half_passed(&clock));
+        assert_eq!(queued.left(&clock), Some(20 * second), "the end stays where it was");
+        clock.advance(10 * second);
+        assert!(queued.half_passed(&clock), "half of what was left");
+        let deadline = Deadline::after(&clock, 60 * second);
+        let begin = clock.monotonic();
+        clock.advance(5 * second);
+        let waited = deadline.not_counting(&clock, begin);
+        clock.advance(27 * second);
+        assert!(deadline.half_passed(&clock) && !waited.half_passed(&clock));
+        assert_eq!(Deadline::NEVER.not_counting(&clock, begin), Deadline::NEVER);
     }
 
     #[test]

@@ -5,22 +5,27 @@
 //! *trail* for each pack that is being read. A reader that jumps about leaves no trail and causes no work.
 //!
 //! - Decoding is ahead by a few frames, twice as many with each step, up to [`DECODE_MAX`].
-//! - Fetching from a vault is ahead by a *window* of bytes. It doubles each time a reader had to wait for a vault, and stays
-//!   when nobody waits any more: so it comes to rest at what bandwidth times delay asks for, as in TCP's slow start, whatever both are.
+//! - Fetching from a vault is ahead by a *window* of bytes. It doubles each time a reader had to wait for a vault, and stays when nobody
+//!   waits any more: at what bandwidth times delay asks for, where that is enough. Whoever reads faster than the line can give waits always,
+//!   so no window is more than the vault gives within a few seconds, as far as its rate is known (`rate`, `IN_TIME` in `budget`); and all
+//!   windows together are no more either. Where not even a block of the grid comes in that time, nothing is fetched ahead.
 //!
 //! Nothing here is waited for, and nothing that fails here is told: who needs the bytes will ask for them and hear why.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use lru::LruCache;
 
+use super::fetch::Fetcher;
 use super::{PackMap, Reader};
 use crate::cache::GRID;
-use crate::catalog::PackNo;
+use crate::catalog::{PackNo, VaultNo};
+use crate::clock::{Clock, Deadline};
 use crate::error::ErrorClass;
 use crate::pack::PackKind;
 
@@ -40,10 +45,16 @@ const WINDOW_MAX: u64 = 32 << 20;
 /// Bytes of one request.
 const REQUEST_MIN: u64 = 1 << 20;
 pub(super) const REQUEST_MAX: u64 = 4 << 20;
-/// Requests to vaults at once.
+/// Requests to a vault at once.
 const FETCHING: usize = 16;
 /// A vault that takes longer is not read ahead from: whoever needs the bytes shall not wait for a request that hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a request ahead may take, from now on.
+pub(super) fn patience(clock: &dyn Clock) -> Deadline {
+    Deadline::after(clock, PATIENCE)
+}
+
 /// Jobs that may wait; what does not fit is not done.
 const WAITING: usize = 256;
 
@@ -101,9 +112,9 @@ impl Trail {
     }
 
     /// Bytes to fetch, and how many of the pack after it.
-    fn fetch(&mut self, at: u64, all: u64) -> (Range<u64>, u64) {
-        let (from, to) = (self.fetched.max(at), at + self.window);
-        if (from - at) * 2 > self.window {
+    fn fetch(&mut self, at: u64, all: u64, window: u64) -> (Range<u64>, u64) {
+        let (from, to) = (self.fetched.max(at), at + window);
+        if (from - at) * 2 > window {
             return (0..0, 0);
         }
         self.fetched = to.min(all);
@@ -116,7 +127,7 @@ impl Trail {
 enum Job {
     Learn(PackNo),
     Decode(PackNo, Range<u32>),
-    Fetch(PackNo, Range<u64>),
+    Fetch(VaultNo, PackNo, Range<u64>),
     /// Goes on with the pack after this one: so many frames, or bytes if it must be fetched.
     Next {
         after: PackNo,
@@ -126,38 +137,29 @@ enum Job {
     },
 }
 
-#[derive(Debug)]
-struct Lane {
-    name: &'static str,
-    threads: usize,
-    queue: OnceLock<Sender<Job>>,
-}
-
 /// The trails, and threads that start with the first one.
 #[derive(Debug)]
 pub(super) struct Ahead {
     reader: Weak<Reader>,
     window_max: u64,
     trails: Mutex<LruCache<PackNo, Trail>>,
-    decoding: Lane,
-    fetching: Lane,
+    /// Queues for what is fetched from each vault, and for all else.
+    lanes: Mutex<HashMap<Option<VaultNo>, Sender<Job>>>,
 }
 
 impl Ahead {
     /// Reads ahead for `reader`, in vaults by no more than `window_max` bytes.
     pub(super) fn new(reader: Weak<Reader>, window_max: u64) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4);
         Self {
             reader,
             window_max: window_max.min(WINDOW_MAX),
             trails: Mutex::new(LruCache::new(TRAILS)),
-            decoding: Lane { name: "holdfast-decode", threads: cores, queue: OnceLock::new() },
-            fetching: Lane { name: "holdfast-fetch", threads: FETCHING, queue: OnceLock::new() },
+            lanes: Mutex::default(),
         }
     }
 
     /// These frames of a pack are wanted now.
-    pub(super) fn touched(&self, map: &PackMap, frames: &Range<usize>) {
+    pub(super) fn touched(&self, map: &PackMap, frames: &Range<usize>, fetcher: &Fetcher) {
         let frames = frames.start as u32..frames.end as u32;
         let mut trails = self.trails();
         let Some(trail) = trails.get_mut(&map.row.no) else {
@@ -170,15 +172,17 @@ impl Ahead {
             jobs.push(Job::Learn(map.row.no));
         }
         if trail.step(&frames) {
-            jobs.extend(self.jobs(map, trail));
+            jobs.extend(self.jobs(map, trail, fetcher));
         }
         drop(trails);
         jobs.into_iter().for_each(|job| self.submit(job));
     }
 
-    /// Bytes of one request for this pack, beside what somebody waits for: none if its reader jumps about.
-    pub(super) fn request_len(&self, no: PackNo) -> u64 {
-        self.trails().get(&no).filter(|trail| trail.run > 0).map_or(0, |trail| request_len(trail.window))
+    /// Bytes of one request for this pack, beside what somebody waits for, if `most` come in time: none if its reader jumps about.
+    pub(super) fn request_len(&self, no: PackNo, most: u64) -> u64 {
+        let mut trails = self.trails();
+        let trail = trails.get(&no).filter(|trail| trail.run > 0 && most >= GRID);
+        trail.map_or(0, |trail| request_len(trail.window.min(most)))
     }
 
     /// Somebody had to wait for bytes of this pack.
@@ -199,7 +203,7 @@ impl Ahead {
         self.trails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn jobs(&self, map: &PackMap, trail: &mut Trail) -> Vec<Job> {
+    fn jobs(&self, map: &PackMap, trail: &mut Trail, fetcher: &Fetcher) -> Vec<Job> {
         let no = map.row.no;
         let mut jobs = Vec::new();
         if !std::mem::replace(&mut trail.learned, true) {
@@ -207,10 +211,10 @@ impl Ahead {
         }
         let all = map.row.entry.frames.len() as u32;
         let mut bytes = 0;
-        if !map.row.staged && self.window_max > 0 {
+        if let Some((vault, window)) = window_from(map, fetcher, trail.window) {
             let at = map.block_of(trail.next.min(all).saturating_sub(1) as usize).end;
-            let (fetch, more) = trail.fetch(at, map.row.entry.len);
-            jobs.extend(requests(fetch, trail.window).map(|bytes| Job::Fetch(no, bytes)));
+            let (fetch, more) = trail.fetch(at, map.row.entry.len, window);
+            jobs.extend(requests(fetch, window).map(|bytes| Job::Fetch(vault, no, bytes)));
             bytes = more;
         }
         let (decode, frames) = trail.decode(all);
@@ -222,14 +226,19 @@ impl Ahead {
     }
 
     fn submit(&self, job: Job) {
-        let lane = if matches!(job, Job::Fetch(..)) { &self.fetching } else { &self.decoding };
-        let queue = lane.queue.get_or_init(|| self.start(lane));
+        // One vault that hangs keeps nobody from reading ahead from another.
+        let vault = if let Job::Fetch(vault, ..) = job { Some(vault) } else { None };
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = lanes.entry(vault).or_insert_with(|| self.start(vault));
         let _ = queue.try_send(job);
     }
 
-    fn start(&self, lane: &Lane) -> Sender<Job> {
+    /// Threads that fetch from a vault, or that decode.
+    fn start(&self, vault: Option<VaultNo>) -> Sender<Job> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4);
+        let (name, threads) = vault.map_or(("holdfast-decode", cores), |_| ("holdfast-fetch", FETCHING));
         let (queue, jobs) = bounded(WAITING);
-        for _ in 0..lane.threads {
+        for _ in 0..threads {
             let (jobs, reader) = (jobs.clone(), self.reader.clone());
             let work = move || {
                 for job in &jobs {
@@ -238,7 +247,7 @@ impl Ahead {
                 }
             };
             // Without a thread nothing is read ahead, and that is all.
-            let _ = std::thread::Builder::new().name(lane.name.into()).spawn(work);
+            let _ = std::thread::Builder::new().name(name.into()).spawn(work);
         }
         queue
     }
@@ -247,7 +256,7 @@ impl Ahead {
         let done = match job {
             Job::Learn(no) => reader.learn_places(no),
             Job::Decode(no, frames) => reader.decode_ahead(no, frames.start as usize..frames.end as usize),
-            Job::Fetch(no, bytes) => reader.fetch_ahead(no, bytes).inspect_err(|e| {
+            Job::Fetch(vault, no, bytes) => reader.fetch_ahead(vault, no, bytes).inspect_err(|e| {
                 if e.class() == ErrorClass::Unavailable {
                     self.was_late(no);
                 }
@@ -273,9 +282,9 @@ impl Ahead {
         let mut jobs = vec![Job::Learn(next)];
         let mut trail = Trail { run: DECODE_FROM, learned: true, ..Trail::beginning_at(0, window) };
         trail.decoded = frames.min(map.row.entry.frames.len() as u32);
-        if !map.row.staged {
+        if let Some((vault, window)) = window_from(&map, &reader.fetcher, window) {
             trail.fetched = bytes.min(map.row.entry.len);
-            jobs.extend(requests(0..trail.fetched, window).map(|bytes| Job::Fetch(next, bytes)));
+            jobs.extend(requests(0..trail.fetched, window).map(|bytes| Job::Fetch(vault, next, bytes)));
         }
         jobs.extend(batches(0..trail.decoded).map(|frames| Job::Decode(next, frames)));
         if !map.row.staged && bytes > map.row.entry.len {
@@ -294,6 +303,12 @@ impl Ahead {
     }
 }
 
+/// From where to fetch a pack ahead, and how much of a window: what comes in time.
+fn window_from(map: &PackMap, fetcher: &Fetcher, window: u64) -> Option<(VaultNo, u64)> {
+    let (vault, most) = if map.row.staged { None } else { fetcher.ahead_from(&map.row.vaults) }?;
+    (window.min(most) >= GRID.min(window.max(1))).then(|| (vault, window.min(most)))
+}
+
 /// A window in requests: several at once, and few.
 fn requests(bytes: Range<u64>, window: u64) -> impl Iterator<Item = Range<u64>> {
     let len = request_len(window);
@@ -302,7 +317,9 @@ fn requests(bytes: Range<u64>, window: u64) -> impl Iterator<Item = Range<u64>> 
 }
 
 fn request_len(window: u64) -> u64 {
-    (window / 4).next_multiple_of(GRID).clamp(REQUEST_MIN.min(window.max(GRID)), REQUEST_MAX)
+    // A small window is that of a slow line: two requests keep it busy, and the first of them comes soon.
+    let least = REQUEST_MIN.min((window / 2).next_multiple_of(GRID)).max(GRID);
+    (window / 4).next_multiple_of(GRID).clamp(least, REQUEST_MAX)
 }
 
 fn batches(frames: Range<u32>) -> impl Iterator<Item = Range<u32>> {
@@ -337,15 +354,16 @@ mod tests {
         assert!(trail.step(&(95..96)));
         assert_eq!(trail.decode(100), (96..100, 12));
         let mut trail = Trail::beginning_at(0, 1000);
-        assert_eq!(trail.fetch(200, 900), (200..900, 300));
-        assert_eq!(trail.fetch(300, 900), (0..0, 0), "more than half of it is under way");
-        assert_eq!(trail.fetch(800, 900), (900..900, 900));
+        assert_eq!(trail.fetch(200, 900, 1000), (200..900, 300));
+        assert_eq!(trail.fetch(300, 900, 1000), (0..0, 0), "more than half of it is under way");
+        assert_eq!(trail.fetch(800, 900, 1000), (900..900, 900));
     }
 
     #[test]
-    fn a_window_that_shrank_is_asked_for_in_one_request() {
+    fn a_window_that_shrank_is_asked_for_in_two_requests_of_whole_blocks() {
         assert!(requests(0..GRID, GRID).eq(std::iter::once(0..GRID)));
-        assert_eq!((request_len(REQUEST_MIN / 2), request_len(WINDOW_MIN)), (REQUEST_MIN / 2, REQUEST_MIN));
+        assert_eq!(request_len(REQUEST_MIN), REQUEST_MIN / 2);
+        assert_eq!((request_len(3 * GRID), request_len(WINDOW_MIN)), (2 * GRID, REQUEST_MIN));
     }
 
     #[test]

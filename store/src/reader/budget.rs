@@ -1,18 +1,30 @@
 //! Bytes on their way from vaults, bounded: who asks for more than there is room for waits until others have got theirs.
+//!
+//! No vault takes the room of another: each is left room for a request, however many hang in the others. And of what one vault gives,
+//! pages of directories come before contents, and both before what nobody waits for yet.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::LOOK;
 use super::ahead::REQUEST_MAX;
+use super::rate::Rate;
+use crate::catalog::VaultNo;
 use crate::clock::{Clock, Deadline};
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
+
+/// A request is for no more than a vault gives within this time, as far as its rate is known; nor is all that is read ahead.
+const IN_TIME: Duration = Duration::from_secs(4);
 
 /// For whom a request is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Somebody waits for it.
+    /// Somebody waits for a page of a tree.
+    Page,
+    /// Somebody waits for it: a little is left free for pages.
     Now,
-    /// Somebody may want it later: as much is left free as somebody who waits may ask for.
+    /// Somebody may want it later: as much again is left free as somebody who waits may ask for.
     Ahead,
 }
 
@@ -20,95 +32,206 @@ pub(super) enum Need {
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,
-    taken: Mutex<u64>,
+    /// Vaults that share it.
+    vaults: u64,
+    clock: Arc<dyn Clock>,
+    lines: Mutex<Lines>,
     freed: Condvar,
+}
+
+type Lines = HashMap<VaultNo, Line>;
+
+/// The way to one vault.
+#[derive(Debug, Default)]
+struct Line {
+    /// On its way from there.
+    taken: u64,
+    rate: Rate,
 }
 
 /// Room for a request, until dropped.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
     budget: &'a Budget,
+    vault: VaultNo,
     bytes: u64,
+    came: Option<u64>,
+}
+
+impl Room<'_> {
+    /// Notes how the request ended, of which so many bytes came.
+    pub(super) fn ended<T>(&mut self, result: &Result<T, StoreError>, bytes: impl Fn(&T) -> u64) {
+        self.came = match result {
+            Ok(came) => Some(bytes(came)),
+            Err(e) if e.class() == ErrorClass::Unavailable => Some(0),
+            Err(_) => None,
+        };
+    }
 }
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        *self.budget.lock() -= self.bytes;
+        let now = self.budget.clock.monotonic();
+        if let Some(line) = self.budget.lock().get_mut(&self.vault) {
+            line.taken -= self.bytes;
+            line.rate.end(now, self.came);
+        }
         self.budget.freed.notify_all();
     }
 }
 
 impl Budget {
-    pub(super) fn new(limit: u64) -> Self {
-        Self { limit, taken: Mutex::new(0), freed: Condvar::new() }
+    /// `limit` bytes, shared by so many vaults.
+    pub(super) fn new(limit: u64, vaults: usize, clock: Arc<dyn Clock>) -> Self {
+        let vaults = vaults.max(1) as u64;
+        Self { limit, vaults, clock, lines: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// Most bytes that a request should ask for, but for what somebody needs in one piece: a few fit at once.
-    pub(super) fn request_max(&self) -> u64 {
-        REQUEST_MAX.min(self.limit / 4)
+    /// Most bytes that a request should ask a vault for, but for what somebody needs in one piece: a few fit at once, and one of
+    /// each vault.
+    pub(super) fn request_max(&self, vault: VaultNo) -> u64 {
+        self.reserve().min(self.in_time(vault))
     }
 
-    /// Waits for room for `bytes`; a request that is larger than all goes alone. `Timeout` at the deadline.
+    /// What a vault gives in reasonable time; without bound as long as its rate is not known.
+    pub(super) fn in_time(&self, vault: VaultNo) -> u64 {
+        self.lock().get(&vault).and_then(|line| line.rate.within(IN_TIME)).unwrap_or(u64::MAX)
+    }
+
+    /// Waits for room for `bytes` of a vault; a request that is larger than there can be room for is the only one of its vault.
+    /// `Timeout` at the deadline.
     pub(super) fn take(
         &self,
+        vault: VaultNo,
         bytes: u64,
         need: Need,
         deadline: Deadline,
-        clock: &dyn Clock,
     ) -> Result<Room<'_>, StoreError> {
-        let bytes = bytes.min(self.limit);
-        let spare = if need == Need::Ahead { self.request_max() } else { 0 };
-        let mut taken = self.lock();
-        while *taken > 0 && *taken + bytes + spare > self.limit {
-            if deadline.passed(clock) {
+        let mut lines = self.lock();
+        while !self.fits(&lines, vault, bytes, need) {
+            if deadline.passed(&*self.clock) {
                 return Err(StoreError::Timeout { what: "room for a request to a vault".into() });
             }
-            taken = self.freed.wait_timeout(taken, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            lines = self.freed.wait_timeout(lines, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *taken += bytes;
-        Ok(Room { budget: self, bytes })
+        let line = lines.entry(vault).or_default();
+        line.taken += bytes;
+        line.rate.begin(self.clock.monotonic());
+        Ok(Room { budget: self, vault, bytes, came: None })
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fits(&self, lines: &Lines, vault: VaultNo, bytes: u64, need: Need) -> bool {
+        let Some(line) = lines.get(&vault).filter(|line| line.taken > 0) else { return true };
+        let reserve = self.reserve();
+        let others = lines.iter().filter(|(no, _)| **no != vault).map(|(_, line)| line.taken);
+        let (seen, others) = others.fold((1, 0), |(n, sum), taken| (n + 1, sum + taken.max(reserve)));
+        let others = others + self.vaults.saturating_sub(seen) * reserve;
+        let pages = self.limit / 16;
+        let (spare, most) = match need {
+            Need::Page => (0, u64::MAX),
+            Need::Now => (pages, u64::MAX),
+            Need::Ahead => (pages + reserve, line.rate.within(IN_TIME).unwrap_or(u64::MAX)),
+        };
+        line.taken + bytes <= most && line.taken + bytes + others + spare <= self.limit
+    }
+
+    /// What is left to each vault, whatever is on its way from others.
+    fn reserve(&self) -> u64 {
+        REQUEST_MAX.min(self.limit / self.vaults.max(4))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{ManualClock, SystemClock};
 
-    const AT_ONCE: Duration = Duration::ZERO;
+    const V: VaultNo = VaultNo(1);
+    const W: VaultNo = VaultNo(2);
+
+    fn budget(mib: u64, vaults: usize) -> Budget {
+        Budget::new(mib << 20, vaults, Arc::new(SystemClock))
+    }
+
+    fn take(budget: &Budget, vault: VaultNo, mib: u64, need: Need) -> Result<Room<'_>, StoreError> {
+        budget.take(vault, mib << 20, need, Deadline::after(&SystemClock, Duration::ZERO))
+    }
 
     #[test]
-    fn what_does_not_fit_waits_and_reading_ahead_leaves_room_for_who_waits() {
-        let budget = Budget::new(16 << 20);
-        let take = |mib: u64, need| {
-            budget.take(mib << 20, need, Deadline::after(&SystemClock, AT_ONCE), &SystemClock)
-        };
-        assert_eq!(budget.request_max(), 4 << 20);
-        let ahead: Vec<_> = (0..3).map(|_| take(4, Need::Ahead).unwrap()).collect();
+    fn what_does_not_fit_waits_and_what_is_needed_less_leaves_room_for_what_is_needed_more() {
+        let budget = budget(16, 1);
+        let take = |mib, need| take(&budget, V, mib, need);
+        assert_eq!(budget.request_max(V), 4 << 20);
+        let mut ahead: Vec<_> = (0..11).map(|_| take(1, Need::Ahead).unwrap()).collect();
         assert!(matches!(take(1, Need::Ahead), Err(StoreError::Timeout { .. })));
         let demanded = take(4, Need::Now).unwrap();
         assert!(take(1, Need::Now).is_err());
-        drop(demanded);
+        let page = take(1, Need::Page).unwrap();
+        assert!(take(1, Need::Page).is_err());
+        drop((page, demanded));
         assert!(take(4, Need::Now).is_ok());
         assert!(take(40, Need::Now).is_err(), "larger than all, and not alone");
-        drop(ahead);
+        ahead.clear();
         let alone = take(40, Need::Now).unwrap();
-        assert!(take(1, Need::Now).is_err());
+        assert!(take(1, Need::Page).is_err());
         drop(alone);
-        assert_eq!(*budget.lock(), 0);
+        assert_eq!(budget.lock()[&V].taken, 0);
+    }
+
+    #[test]
+    fn a_vault_that_hangs_leaves_room_for_each_other() {
+        for vaults in [2, 3, 6] {
+            let budget = budget(16, vaults);
+            let mut held = Vec::new();
+            for n in 0..vaults as u64 {
+                let before = held.len();
+                held.extend(std::iter::from_fn(|| take(&budget, VaultNo(n as i64), 1, Need::Page).ok()));
+                let got = (held.len() - before) as u64;
+                assert!(
+                    got << 20 >= budget.reserve().min(4 << 20) >> 20 << 20,
+                    "{got} of vault {n} of {vaults}"
+                );
+            }
+            assert!(held.len() <= 16, "{} of {vaults}", held.len());
+        }
+        let budget = budget(16, 2);
+        let _hangs: Vec<_> = std::iter::from_fn(|| take(&budget, V, 1, Need::Now).ok()).collect();
+        assert!(take(&budget, W, 4, Need::Now).is_ok(), "as if nobody were there");
+    }
+
+    #[test]
+    fn no_more_is_read_ahead_than_comes_in_time() {
+        let clock = ManualClock::default();
+        let budget = Budget::new(64 << 20, 1, Arc::new(clock.clone()));
+        let take = |kib: u64, need| budget.take(V, kib << 10, need, Deadline::after(&clock, Duration::ZERO));
+        let ask = |seconds, result: Result<u64, StoreError>| {
+            let mut room = take(512, Need::Now).unwrap();
+            clock.advance(Duration::from_secs(seconds));
+            room.ended(&result, |bytes| *bytes);
+        };
+        ask(2, Ok(512 << 10));
+        assert_eq!((budget.in_time(V), budget.request_max(V)), (1 << 20, 1 << 20));
+        let first = take(512, Need::Ahead).unwrap();
+        let second = take(512, Need::Ahead).unwrap();
+        assert!(take(256, Need::Ahead).is_err());
+        assert!(take(4096, Need::Now).is_ok(), "who waits is not held back");
+        drop((first, second));
+        ask(60, Err(StoreError::Cancelled));
+        assert_eq!(budget.in_time(V), 1 << 20, "that somebody left says nothing");
+        ask(60, Err(StoreError::Timeout { what: "it".into() }));
+        assert!(budget.in_time(V) < 100 << 10);
+        assert_eq!(budget.in_time(W), u64::MAX);
     }
 
     #[test]
     fn who_waits_goes_on_when_another_one_has_got_his() {
-        let budget = Budget::new(4 << 20);
-        let take = || budget.take(3 << 20, Need::Now, Deadline::NEVER, &SystemClock);
+        let budget = budget(4, 1);
+        let take = || budget.take(V, 3 << 20, Need::Now, Deadline::NEVER);
         let first = take().unwrap();
         std::thread::scope(|scope| {
             let second = scope.spawn(|| take().map(drop).is_ok());

@@ -16,13 +16,13 @@ use bytes::Bytes;
 use super::away::AwayVaults;
 use super::budget::{Budget, Need};
 use super::load::more_telling;
-use super::{LOOK, PackMap, ReaderParts};
+use super::{LOOK, PackMap, ReaderParts, ahead};
 use crate::cache::{BlockCache, GRID};
 use crate::catalog::{Catalog, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
 use crate::error::StoreError;
 use crate::id::PackId;
-use crate::pack::PackEntry;
+use crate::pack::{PackEntry, PackKind};
 use crate::transfer::Transfer;
 use crate::vault::ObjectName;
 
@@ -90,6 +90,11 @@ pub(super) fn blocks_of(range: &Range<u64>) -> Range<u32> {
     (range.start / GRID) as u32..range.end.div_ceil(GRID) as u32
 }
 
+/// Bytes of these blocks, at most.
+fn len_of(blocks: &Range<u32>) -> u64 {
+    u64::from(blocks.end - blocks.start) * GRID
+}
+
 /// Bytes `range` of a pack out of the blocks that it touches, in order.
 fn joined(range: &Range<u64>, blocks: impl Iterator<Item = Bytes>) -> Vec<u8> {
     let mut out = Vec::with_capacity((range.end - range.start) as usize);
@@ -109,7 +114,7 @@ impl Fetcher {
             catalog: parts.catalog.clone(),
             cache: parts.cache.clone(),
             clock: parts.clock.clone(),
-            budget: Budget::new(parts.in_flight),
+            budget: Budget::new(parts.in_flight, parts.vaults.len(), parts.clock.clone()),
             away: AwayVaults::new(parts.clock.clone()),
             flying: Mutex::default(),
             flights: AtomicU64::new(0),
@@ -159,29 +164,33 @@ impl Fetcher {
         pack: &PackEntry,
         range: Range<u64>,
         more: u64,
-        deadline: Deadline,
+        mut deadline: Deadline,
     ) -> Result<(Vec<u8>, bool), StoreError> {
+        let need = if pack.kind == PackKind::Tree { Need::Page } else { Need::Now };
         let wanted = blocks_of(&range);
         let mut blocks: Vec<Option<Bytes>> = vec![None; wanted.len()];
         let mut waited = false;
         while let Some(first) = self.take_cached(pack, &wanted, &mut blocks) {
             waited = true;
-            let run = self.widen(pack, first..wanted.end, more);
+            let run = self.widen(vault, pack, first..wanted.end, more);
             if run.is_empty() {
                 break;
             }
-            let Some(flight) = self.claim(vault, pack, run, deadline)? else {
+            if self.let_other(vault, pack, first, deadline)? {
                 if deadline.passed(&*self.clock) {
                     return Err(StoreError::Timeout { what: name.to_string() });
                 }
                 continue;
-            };
+            }
+            // Before it is claimed: nobody shall wait for what only waits for room itself.
+            let begin = self.clock.monotonic();
+            let mut room = self.budget.take(vault, len_of(&run), need, deadline)?;
+            deadline = deadline.not_counting(&*self.clock, begin);
+            let Some(flight) = self.claim_free(vault, pack, run, deadline) else { continue };
             let run = flight.blocks.clone();
-            let len = u64::from(run.end - run.start) * GRID;
-            let _room = self.budget.take(len, Need::Now, deadline, &*self.clock)?;
-            for (n, bytes) in
-                run.clone().zip(self.fetch_blocks(vault, name, pack, run, Need::Now, deadline)?)
-            {
+            let came = self.fetch_blocks(vault, name, pack, run.clone(), need, deadline);
+            room.ended(&came, |_| len_of(&run));
+            for (n, bytes) in run.zip(came?) {
                 if let Some(i) = n.checked_sub(wanted.start)
                     && let Some(block) = blocks.get_mut(i as usize)
                 {
@@ -218,14 +227,18 @@ impl Fetcher {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
             // Nobody shall wait for what only waits for room itself.
-            let len = u64::from(wanted.end - first) * GRID;
-            let _room = self.budget.take(len, need, deadline, &*self.clock)?;
+            let mut room = match self.budget.take(vault, len_of(&(first..wanted.end)), need, deadline) {
+                // Others have more need of it.
+                Err(StoreError::Timeout { .. }) if need == Need::Ahead => return Ok(()),
+                room => room?,
+            };
+            let deadline = if need == Need::Ahead { ahead::patience(&*self.clock) } else { deadline };
             let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
-                let blocks =
-                    self.fetch_blocks(vault, &map.name, pack, flight.blocks.clone(), need, deadline)?;
-                let bytes = blocks.iter().map(|block| block.len() as u64).sum();
+                let came = self.fetch_blocks(vault, &map.name, pack, flight.blocks.clone(), need, deadline);
+                room.ended(&came, |_| len_of(&flight.blocks));
+                let bytes = came?.iter().map(|block| block.len() as u64).sum();
                 *brought += Brought { requests: 1, bytes };
             }
         }
@@ -253,20 +266,17 @@ impl Fetcher {
         blocks.iter().position(Option::is_none).map(|i| wanted.start + i as u32)
     }
 
-    /// Blocks to fetch, from the first of `must` on; nothing if another thread was fetching that, and has done.
-    pub(super) fn claim(
+    /// Waits until another thread that has a block under way has done with it; `false` if none has.
+    pub(super) fn let_other(
         &self,
         vault: VaultNo,
         pack: &PackEntry,
-        must: Range<u32>,
+        block: u32,
         deadline: Deadline,
-    ) -> Result<Option<Flight<'_>>, StoreError> {
-        let first = (vault, pack.id, must.start);
+    ) -> Result<bool, StoreError> {
+        let first = (vault, pack.id, block);
         let mut flying = self.flying();
-        let Some(ahead) = flying.get(&first).copied() else {
-            drop(flying);
-            return Ok(self.claim_free(vault, pack, must, deadline));
-        };
+        let Some(ahead) = flying.get(&first).copied() else { return Ok(false) };
         let joined = ahead.deadline.join();
         while flying.get(&first).is_some_and(|now| now.flight == ahead.flight) {
             if deadline.passed(&*self.clock) {
@@ -280,7 +290,7 @@ impl Fetcher {
             flying = self.landed.wait_timeout(flying, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop((flying, joined));
-        Ok(None)
+        Ok(true)
     }
 
     /// The first blocks of a run up to one that is there or on its way; nothing if the very first is.
@@ -306,11 +316,11 @@ impl Fetcher {
 
     /// What is asked for when these blocks are needed: `more` bytes after them, and if that is more than a quarter of the pack,
     /// and the cache can keep it, all to its end; but no more than a request may have, unless so much is needed.
-    fn widen(&self, pack: &PackEntry, needed: Range<u32>, more: u64) -> Range<u32> {
+    fn widen(&self, vault: VaultNo, pack: &PackEntry, needed: Range<u32>, more: u64) -> Range<u32> {
         let all = pack.len.div_ceil(GRID) as u32;
         let far = needed.end + (more / GRID) as u32;
         let far = if (far - needed.start) * 4 > all && self.keeps() { all } else { far };
-        let most = needed.start + (self.budget.request_max() / GRID) as u32;
+        let most = needed.start + (self.budget.request_max(vault) / GRID) as u32;
         needed.start..far.min(most).max(needed.end).min(all)
     }
 
@@ -361,6 +371,12 @@ impl Fetcher {
         vaults
     }
 
+    /// From which of these vaults one may read ahead, and how much at once: what it gives in time.
+    pub(super) fn ahead_from(&self, vaults: &[VaultNo]) -> Option<(VaultNo, u64)> {
+        let first = *self.best_first(vaults).first()?;
+        (self.keeps() && !self.is_away(first)).then(|| (first, self.budget.in_time(first)))
+    }
+
     /// How long the first of several vaults that have the same bytes is waited for: the others are not to be left without time.
     pub(super) fn share(&self, vault: VaultNo, vaults_left: usize, deadline: Deadline) -> Deadline {
         // One that was given up takes no time of somebody who has no deadline.
@@ -394,7 +410,7 @@ impl Fetcher {
             Err(_) if deadline.is_given_up() => Err(StoreError::Cancelled),
             Err(source) => {
                 // Who reads ahead asks a vault that is only slow for more than it can give.
-                if source.is_transient() && need == Need::Now {
+                if source.is_transient() && need != Need::Ahead {
                     self.away.did_not_answer(vault, patience);
                 }
                 Err(failed(source))

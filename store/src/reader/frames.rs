@@ -179,6 +179,12 @@ impl FrameCache {
         &self.shards[usize::from(key.0.0[0]).wrapping_add(key.1 as usize) % SHARDS]
     }
 
+    /// Its bound, in bytes.
+    #[cfg(test)]
+    pub(super) fn limit(&self) -> usize {
+        self.shards.iter().map(|shard| shard.limit).sum()
+    }
+
     pub(super) fn has(&self, key: &FrameKey) -> bool {
         self.shard(key).lock().frames.contains(key)
     }

@@ -145,7 +145,11 @@ impl Reader {
         let entry = &map.row.entry;
         // A vault that has little time is asked for no more than is needed, and so is any if nothing more can be kept.
         let is_hurried = self.fetcher.is_away(vault) || deadline.half_passed(&*self.clock);
-        let more = if is_hurried || !self.fetcher.keeps() { 0 } else { self.ahead.request_len(map.row.no) };
+        let in_time = self.fetcher.budget.in_time(vault);
+        let more = match is_hurried || !self.fetcher.keeps() {
+            true => 0,
+            false => self.ahead.request_len(map.row.no, in_time),
+        };
         let (mut sealed, waited) =
             self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
         if waited {

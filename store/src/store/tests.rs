@@ -345,3 +345,14 @@ fn a_slot_that_is_too_long_to_be_one_closes_no_store() {
         assert!(slots.contains(&(SlotId([9; 16]), Vec::new())), "{slots:?}");
     }
 }
+
+#[test]
+fn ranges_that_a_directory_cannot_keep_have_half_of_the_memory_for_frames() {
+    let home = Home::new();
+    let file = home.path().join("a file");
+    std::fs::write(&file, "in the way").unwrap();
+    let options = StoreOptions { cache_dir: Some(file), memory: 10 << 20, ..Home::options(Vec::new()) };
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    assert_eq!(store.reader().cache_room().0, 5 << 20);
+    assert_eq!(store.reader().memory(), 5 << 20);
+}

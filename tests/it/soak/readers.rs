@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use holdfast_store::tree::testing::TestRandom;
 use nix::errno::Errno;
 
-use super::{AFTERMATH, FILES, SAMPLE};
+use super::{AFTERMATH, FILES, LONGEST, SAMPLE, SLOW};
 use crate::testkit::{Machine, drop_pages, noise};
 
 /// A file says in its first line what it holds, so that any version of it can be checked.
@@ -101,6 +101,10 @@ pub struct Bed<'a> {
     pub errors: AtomicU64,
     /// Of these, those of points that went.
     pub of_gone: AtomicU64,
+    /// The longest look at what lies here, and at what a vault has, in milliseconds.
+    pub longest: [AtomicU64; 2],
+    /// Slow looks at what lies here.
+    pub slow: AtomicU64,
 }
 
 /// A point that somebody looks at.
@@ -203,7 +207,21 @@ impl Bed<'_> {
             id = seen.id;
             way(&seen.at, chance)
         });
+        self.time(source, begin);
         looked.map_err(|error| self.judge(source, id.as_deref(), begin, &error)).ok()
+    }
+
+    /// Notes how long a look took that ends now, and fails if it was too long; unless nobody could work meanwhile, which may be known a
+    /// moment later.
+    fn time(&self, source: &str, begin: Instant) {
+        let (is_far, took) = (source == "far", begin.elapsed());
+        self.slow.fetch_add(u64::from(!is_far && took > SLOW), Ordering::Relaxed);
+        if took > LONGEST[usize::from(is_far)] {
+            std::thread::sleep(4 * SAMPLE);
+            assert!(self.weather.stood_still_since(begin), "a look at {source} took {took:?}");
+        } else {
+            self.longest[usize::from(is_far)].fetch_max(took.as_millis() as u64, Ordering::Relaxed);
+        }
     }
 
     pub fn read(&self, source: &str, n: u64, way: HowToRead, chance: &mut TestRandom) {

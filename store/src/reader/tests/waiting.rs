@@ -77,13 +77,14 @@ fn what_was_taken_for_lost_takes_nothing_away_when_it_lands() {
     world.only_in_vault();
     let reader = world.reader();
     let entry = world.row().entry;
-    let claim = |blocks, deadline| reader.fetcher.claim(world.vault_no, &entry, blocks, deadline).unwrap();
+    let claim = || reader.fetcher.claim_free(world.vault_no, &entry, 0..4, Deadline::NEVER).unwrap();
     let is_free = || reader.fetcher.claim_free(world.vault_no, &entry, 0..1, Deadline::NEVER).is_some();
-    let lost = claim(0..4, Deadline::NEVER).unwrap();
+    let lost = claim();
     let deadline = world.deadline();
     world.clock.advance(MINUTE / 2);
-    assert!(claim(0..1, deadline).is_none(), "that was waited for");
-    let second = claim(0..1, deadline).unwrap();
+    let waited = || reader.fetcher.let_other(world.vault_no, &entry, 0, deadline).unwrap();
+    assert_eq!((waited(), waited()), (true, false), "for half of the time");
+    let second = claim();
     drop(lost);
     assert!(!is_free(), "the second is on its way");
     drop(second);
@@ -180,7 +181,7 @@ fn a_read_waits_for_room_until_its_deadline_and_is_then_not_held_against_the_vau
     let world = World::new();
     world.only_in_vault();
     let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), 4 << 20);
-    let room = reader.fetcher.budget.take(4 << 20, Need::Now, Deadline::NEVER, &*world.clock).unwrap();
+    let room = reader.fetcher.budget.take(world.vault_no, 4 << 20, Need::Now, Deadline::NEVER).unwrap();
     let deadline = world.deadline();
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| reader.chunk_range(&world.chunks[40].0, 0..100, deadline));
@@ -215,16 +216,17 @@ fn who_reads_ahead_in_vain_asks_for_less_and_holds_nothing_against_the_vault() {
     let reader = world.reader();
     (0..4).for_each(|n| world.assert_reads(&reader, n));
     let (no, entry, name) = (world.row().no, world.row().entry, world.pack_name());
-    let before = reader.ahead.request_len(no);
+    let request_len = || reader.ahead.request_len(no, u64::MAX);
+    let before = request_len();
     world.vault.fail_any_from(1, Fault::FailBefore);
     // A pack that nothing is fetched of yet, as far as this reader knows.
     let other = world.reader();
-    (0..2).for_each(|_| drop(other.fetch_ahead(no, 0..GRID).unwrap_err()));
+    (0..2).for_each(|_| drop(other.fetch_ahead(world.vault_no, no, 0..GRID).unwrap_err()));
     assert!(!other.fetcher.is_away(world.vault_no));
     for _ in 0..8 {
         reader.ahead.was_late(no);
     }
-    assert!(before > GRID && reader.ahead.request_len(no) == GRID);
+    assert!(before > GRID && request_len() == GRID && reader.ahead.request_len(no, GRID - 1) == 0);
     let fetch = |millis| {
         let deadline = Deadline::after(&*world.clock, Duration::from_millis(millis));
         other.fetcher.fetch(world.vault_no, &name, &entry, 0..GRID, 0, deadline).unwrap_err();
@@ -284,4 +286,40 @@ fn what_is_in_memory_is_answered_while_the_disk_of_the_catalog_hangs() {
         drop(hanging);
         assert_eq!(answers, Ok((true, false)), "chunk 70 nobody has read");
     });
+}
+
+#[test]
+fn the_vault_that_is_asked_first_is_known_before() {
+    let world = World::new();
+    let (id, _) = &world.chunks[3];
+    assert_eq!(world.reader().vault_of(id), None, "staging has it");
+    let (reader, _second) = with_second_vault(&world);
+    assert_eq!(reader.vault_of(id), Some(world.vault_no));
+    world.vault.fail_any_from(1, Fault::Hang(Duration::from_secs(31)));
+    reader.chunk_range(id, 0..10, world.deadline()).unwrap();
+    let other = reader.vault_of(&world.chunks[60].0);
+    assert!(other.is_some_and(|no| no != world.vault_no), "the first is away");
+    assert_eq!(reader.vault_of(&world.chunks[4].0), None, "it came with the other one");
+}
+
+#[test]
+fn whoever_waits_for_room_has_nothing_under_way_that_others_wait_for() {
+    let world = World::new();
+    world.only_in_vault();
+    let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), 4 << 20);
+    let room = reader.fetcher.budget.take(world.vault_no, 4 << 20, Need::Now, Deadline::NEVER).unwrap();
+    let deadline = world.deadline();
+    std::thread::scope(|scope| {
+        let read = |from: u32| {
+            let (id, reader) = (&world.chunks[40].0, &reader);
+            scope.spawn(move || reader.chunk_range(id, from..from + 100, deadline).is_ok())
+        };
+        // Two frames of one block.
+        let both = [read(0), read(30_000)];
+        world.clock.advance(MINUTE * 2 / 3);
+        std::thread::sleep(3 * LOOK);
+        drop(room);
+        both.into_iter().for_each(|reading| assert!(reading.join().unwrap()));
+    });
+    assert_eq!(world.vault.count(Verb::Get), 1, "who stood in a queue does not ask twice");
 }
