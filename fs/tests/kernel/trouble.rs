@@ -148,7 +148,8 @@ fn a_listing_does_not_wait_behind_as_many_killed_readers_as_there_are_threads() 
     let read =
         |n| Command::new("cat").arg(at.join(format!("slow{n}"))).stdout(Stdio::null()).spawn().unwrap();
     let mut readers: Vec<_> = (0..16).map(read).collect();
-    eventually("all readers", || recovery.reads() >= 16);
+    // The other quarter of the threads takes pages of directories alone.
+    eventually("as many readers as there are threads for them", || recovery.reads() >= 12);
     readers.iter_mut().for_each(|reader| reader.kill().unwrap());
     recovery.directories(Behaviour::Cold(Reach::VAULT));
     let listing = at.join("d");
