@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::{Clock, Deadline};
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
+mod gate;
 mod probe;
 mod put;
 mod retry;
@@ -142,6 +143,7 @@ struct Inner {
     policy: TransferPolicy,
     permits: Semaphore,
     put_permits: Semaphore,
+    gate: gate::Gate,
     cancelled: watch::Sender<bool>,
     counters: Counters,
     teller: OnceLock<retry::Teller>,
@@ -157,8 +159,8 @@ impl Transfer {
         let at_once = policy.concurrency.clamp(1, TransferPolicy::CONCURRENCY_MAX);
         let (permits, put_permits) = (Semaphore::new(at_once), Semaphore::new(at_once.div_ceil(2)));
         let cancelled = watch::Sender::new(false);
-        let (counters, teller) = (Counters::default(), OnceLock::new());
-        let inner = Inner { vault, clock, policy, permits, put_permits, cancelled, counters, teller };
+        let (counters, teller, gate) = (Counters::default(), OnceLock::new(), gate::Gate::default());
+        let inner = Inner { vault, clock, policy, permits, put_permits, gate, cancelled, counters, teller };
         Ok(Arc::new(Self { inner: Arc::new(inner), runtime: runtime()? }))
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Inner;
+use super::gate::LEFT_ALONE_MAX;
 use crate::clock::Deadline;
 use crate::id;
 use crate::vault::{VaultError, Verb};
@@ -45,6 +46,12 @@ pub(super) struct Done<T> {
     pub(super) tries: u32,
 }
 
+/// It is a request's turn until this is dropped.
+pub(super) struct Turns<'a> {
+    _put: Option<SemaphorePermit<'a>>,
+    _any: SemaphorePermit<'a>,
+}
+
 impl Inner {
     /// Makes requests until one has an answer, within the retry budget and the deadline.
     pub(super) async fn retry<T, F>(
@@ -81,6 +88,15 @@ impl Inner {
         }
     }
 
+    /// Waits until it is a request's turn.
+    pub(super) async fn turns(&self, of: Try) -> Result<Turns<'_>, VaultError> {
+        let put = match of.verb {
+            Verb::Put => Some(self.turn(of, &self.put_permits).await?),
+            _ => None,
+        };
+        Ok(Turns { _put: put, _any: self.turn(of, &self.permits).await? })
+    }
+
     async fn turn<'a>(&self, of: Try, permits: &'a Semaphore) -> Result<SemaphorePermit<'a>, VaultError> {
         let left = of.deadline.left(self.clock.as_ref());
         self.within(of.deadline, left, permits.acquire()).await?.map_err(|_| VaultError::Cancelled)
@@ -95,11 +111,7 @@ impl Inner {
     where
         F: Future<Output = Result<T, VaultError>>,
     {
-        let _put_permit = match of.verb {
-            Verb::Put => Some(self.turn(of, &self.put_permits).await?),
-            _ => None,
-        };
-        let _permit = self.turn(of, &self.permits).await?;
+        let (leave, _turns) = self.leave(of).await?;
         *tries += 1;
         self.counters.of(of.verb).fetch_add(1, Ordering::Relaxed);
         if *tries > 1 {
@@ -107,7 +119,9 @@ impl Inner {
         }
         let limit = self.policy.request_limit.saturating_add(self.time_for(of.bytes));
         let left = of.deadline.left(self.clock.as_ref()).map_or(limit, |left| left.min(limit));
-        self.within(of.deadline, Some(left), request()).await?
+        let outcome = self.within(of.deadline, Some(left), request()).await.flatten();
+        self.gate.learn(leave, &outcome, self.clock.monotonic());
+        outcome
     }
 
     /// Time that `bytes` take on the slowest link that must do.
@@ -124,10 +138,11 @@ impl Inner {
         let half = doubled.min(longest) / 2;
         let chance = f64::from(u32::from_le_bytes(id::random_bytes())) / f64::from(u32::MAX);
         let asked_for = match error {
-            VaultError::Unavailable { retry_after, .. } => retry_after.unwrap_or_default(),
+            // Whoever has a deadline is kept by the gate, as far as need be.
+            VaultError::Unavailable { retry_after, .. } if !is_watched => retry_after.unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        (half + half.mul_f64(chance)).max(asked_for)
+        (half + half.mul_f64(chance)).max(asked_for.min(LEFT_ALONE_MAX))
     }
 
     /// The outcome of `work`, unless before it is there `limit` passes, nobody waits for it any more or the transfer is
@@ -152,7 +167,7 @@ impl Inner {
         self.unless_cancelled(deadline, timed).await?
     }
 
-    async fn unless_cancelled<T>(
+    pub(super) async fn unless_cancelled<T>(
         &self,
         deadline: Deadline,
         work: impl Future<Output = T>,

@@ -8,6 +8,8 @@ use crate::vault::directory::DirectoryVault;
 use crate::vault::memory::MemoryVault;
 use crate::vault::testing::{Fault, FaultyVault, Verb};
 
+mod throttled;
+
 struct Bench {
     memory: Arc<MemoryVault>,
     faulty: Arc<FaultyVault>,
@@ -154,17 +156,6 @@ fn a_vault_that_stays_away_is_given_up_after_the_budget() {
     assert!((200..=300).contains(&waited.as_secs()), "{waited:?}");
     let tries = b.transfer.stats().stats;
     assert!((10..40).contains(&tries), "{tries} tries");
-}
-
-#[test]
-fn the_wait_a_service_asks_for_is_kept_unless_it_is_too_long() {
-    let b = bench();
-    b.faulty.fail(Verb::Stat, 1, Fault::Busy(Duration::from_secs(100)));
-    b.transfer.stat(&name("a")).unwrap();
-    assert_eq!(b.clock.monotonic().as_secs(), 100);
-    b.faulty.fail(Verb::Stat, 3, Fault::Busy(Duration::from_secs(1000)));
-    assert!(b.transfer.stat(&name("a")).is_err());
-    assert_eq!(b.clock.monotonic().as_secs(), 100, "waiting would have made no sense");
 }
 
 #[test]

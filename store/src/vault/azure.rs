@@ -7,6 +7,7 @@
 //!   there whole or not at all;
 //! - ranges are read by `download_into` with one part, never by `download`, which fills a short answer with zeros;
 //! - the HTTP client is ours: no limit on the whole request (slow uplinks finish), no redirects, no decompression;
+//! - what it takes of an answer is bounded, by that client: the SDK collects whatever comes;
 //! - it does not retry: `transfer` does, and alone knows what a retry may mean.
 
 use std::fmt;
@@ -30,6 +31,7 @@ mod address;
 mod auth;
 mod error;
 mod policy;
+mod transport;
 
 pub use address::AzureAddress;
 pub use auth::AzureCredential;
@@ -38,6 +40,7 @@ use super::address::Secret;
 use super::{ListPage, ObjectInfo, ObjectName, PutNew, Vault, VaultError};
 use auth::Access;
 use error::{Refusal, error};
+use transport::Bounded;
 
 /// The newest version of the service that the emulator knows, too.
 const SERVICE_VERSION: &str = "2025-11-05";
@@ -273,7 +276,7 @@ impl fmt::Debug for AzureVault {
 fn container(
     address: &AzureAddress,
     access: &Access,
-    http: &reqwest::Client,
+    http: &Arc<Bounded>,
     control: bool,
 ) -> Result<BlobContainerClient, VaultError> {
     let sas = if control { &access.sas_control } else { &access.sas_data };
@@ -286,7 +289,7 @@ fn container(
     let client_options = ClientOptions {
         per_try_policies: per_try,
         retry: RetryOptions::none(),
-        transport: Some(Transport::new(Arc::new(http.clone()))),
+        transport: Some(Transport::new(http.clone())),
         ..Default::default()
     };
     let options = BlobContainerClientOptions { client_options, version: SERVICE_VERSION.into() };
@@ -294,7 +297,7 @@ fn container(
         .map_err(|_| VaultError::invalid(format!("no client can be made for {address}")))
 }
 
-fn http_client(endpoint: &Url, stalled_max: Option<Duration>) -> Result<reqwest::Client, VaultError> {
+fn http_client(endpoint: &Url, stalled_max: Option<Duration>) -> Result<Arc<Bounded>, VaultError> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_LIMIT)
         .tcp_user_timeout(UNACKNOWLEDGED_MAX)
@@ -309,7 +312,9 @@ fn http_client(endpoint: &Url, stalled_max: Option<Duration>) -> Result<reqwest:
     if is_this_machine(endpoint) {
         builder = builder.no_proxy();
     }
-    builder.build().map_err(|e| VaultError::invalid(format!("no HTTP client can be made: {e}")))
+    let http =
+        builder.build().map_err(|e| VaultError::invalid(format!("no HTTP client can be made: {e}")))?;
+    Ok(Arc::new(Bounded(http)))
 }
 
 fn is_this_machine(endpoint: &Url) -> bool {

@@ -12,9 +12,10 @@ use async_trait::async_trait;
 use azure_core::credentials::TokenCredential;
 use azure_core::http::headers::{HeaderName, Headers};
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{Context, Request};
+use azure_core::http::{ClientOptions, Context, Request, Transport};
 use azure_identity::{
-    AzureCliCredential, ClientSecretCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    AzureCliCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
     UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use base64::Engine;
@@ -100,7 +101,9 @@ impl Access {
                 if access.endpoint.scheme() != "https" {
                     return Err(VaultError::invalid("Entra identities are used over https only"));
                 }
-                access.token = Some(token_credential(entra).map_err(|e| denied(&e))?);
+                let http = super::http_client(&access.endpoint, None)?;
+                let by = ClientOptions { transport: Some(Transport::new(http)), ..Default::default() };
+                access.token = Some(token_credential(entra, by).map_err(|e| denied(&e))?);
             }
         }
         Ok(access)
@@ -145,15 +148,25 @@ impl Access {
     }
 }
 
-fn token_credential(credential: &AzureCredential) -> azure_core::Result<Arc<dyn TokenCredential>> {
+/// An identity whose tokens are asked for by our HTTP client.
+fn token_credential(
+    credential: &AzureCredential,
+    client_options: ClientOptions,
+) -> azure_core::Result<Arc<dyn TokenCredential>> {
     Ok(match credential {
         AzureCredential::ClientSecret { tenant, client, secret } => {
-            ClientSecretCredential::new(tenant, client.clone(), secret.reveal().to_owned().into(), None)?
+            let options = ClientSecretCredentialOptions { client_options };
+            ClientSecretCredential::new(
+                tenant,
+                client.clone(),
+                secret.reveal().to_owned().into(),
+                Some(options),
+            )?
         }
         AzureCredential::ManagedIdentity { client } => {
             ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
                 user_assigned_id: client.clone().map(UserAssignedId::ClientId),
-                ..Default::default()
+                client_options,
             }))?
         }
         AzureCredential::WorkloadIdentity { tenant, client, token_file } => {
@@ -161,7 +174,7 @@ fn token_credential(credential: &AzureCredential) -> azure_core::Result<Arc<dyn 
                 tenant_id: Some(tenant.clone()),
                 client_id: Some(client.clone()),
                 token_file_path: Some(token_file.clone()),
-                ..Default::default()
+                credential_options: ClientAssertionCredentialOptions { client_options },
             }))?
         }
         _ => AzureCliCredential::new(None)?,

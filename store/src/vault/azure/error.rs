@@ -7,6 +7,7 @@ use azure_core::error::ErrorKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 
+use super::transport::CUT;
 use crate::vault::VaultError;
 
 /// An answer that is not a success, taken apart.
@@ -49,10 +50,9 @@ impl<'a> Refusal<'a> {
 
     fn detail(&self) -> String {
         let code = if self.code.is_empty() { "no error code" } else { self.code };
-        match self.header("x-ms-request-id") {
-            Some(id) => format!("status {} ({code}), request {id}", self.status),
-            None => format!("status {} ({code})", self.status),
-        }
+        let request = self.header("x-ms-request-id").map(|id| format!(", request {id}")).unwrap_or_default();
+        let cut = if self.header(CUT).is_some() { ", with a text that does not end" } else { "" };
+        format!("status {} ({code}){request}{cut}", self.status)
     }
 }
 

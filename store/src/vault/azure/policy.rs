@@ -83,7 +83,8 @@ fn wrong_range(asked: &str, status: u16, headers: &Headers) -> Option<String> {
     if status == 206 && start == first && end <= last && len_is_right { None } else { wrong() }
 }
 
-fn numbers(range: &str) -> Option<(u64, u64)> {
+/// First and last of a range of bytes.
+pub(super) fn numbers(range: &str) -> Option<(u64, u64)> {
     let (first, last) = range.split_once('-')?;
     Some((first.parse().ok()?, last.parse().ok()?))
 }
