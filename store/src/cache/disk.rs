@@ -17,13 +17,13 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use super::room::{Found, Old, Room};
-use super::{GRID, Key};
+use super::{EXTRA, GRID, Key};
 use crate::clock::Clock;
 use crate::id::PackId;
 
-const CHECKSUM_LEN: usize = 16;
+const CHECKSUM_LEN: usize = EXTRA as usize;
 /// What every file may be long.
-const FILE_MAX: u64 = GRID + CHECKSUM_LEN as u64;
+const FILE_MAX: u64 = GRID + EXTRA;
 /// Blocks that are remembered as wrong and still there.
 const STUCK: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// A use is marked if the last mark is older than this: it costs a write of the file's inode.
@@ -85,6 +85,15 @@ impl DiskBlocks {
 
     pub(super) fn has(&self, key: &Key) -> bool {
         !self.stuck().contains(key) && fs::metadata(self.path(key)).is_ok()
+    }
+
+    pub(super) fn touch(&self, key: &Key) -> bool {
+        if !self.has(key) {
+            return false;
+        }
+        // Others may own it. Then it goes by when they used it.
+        let _ = File::open(self.path(key)).and_then(|file| file.set_modified(self.now()));
+        true
     }
 
     pub(super) fn put(self: &Arc<Self>, key: &Key, bytes: &Bytes) {

@@ -103,6 +103,18 @@ fn a_use_is_marked_once_a_minute() {
 }
 
 #[test]
+fn a_touch_marks_a_use_however_soon() {
+    let world = World::new();
+    let cache = world.open(3 * LEN);
+    world.put(&cache, 0..3);
+    world.clock.advance(Duration::from_secs(1));
+    assert!(cache.touch(&PACK, 0) && !cache.touch(&PACK, 7));
+    cache.bytes();
+    world.put(&cache, [3]);
+    assert_eq!(world.there(), [0, 2, 3]);
+}
+
+#[test]
 fn what_a_wrong_clock_put_goes_first_unless_it_is_used() {
     let world = World::new();
     let cache = world.open(3 * LEN);
