@@ -76,7 +76,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     sync: bool,
     /// Write at most so many bytes a second (K, M, G)
-    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    #[arg(long, value_name = "BYTES", value_parser = values::some_size)]
     limit_rate: Option<u64>,
     #[command(flatten)]
     scope: ScopeArgs,
