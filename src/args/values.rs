@@ -26,6 +26,14 @@ pub fn size(text: &str) -> Result<u64, String> {
     whole.or_else(|| broken().map(|size| size as u64)).ok_or_else(|| format!("{number:?} is no size"))
 }
 
+/// A size that is not 0: what is written at no bytes a second never ends.
+pub fn some_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        0 => Err("it must be more than 0".to_owned()),
+        more => Ok(more),
+    }
+}
+
 /// Seconds, at least one, perhaps with `s`, `m` or `h` behind.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let (number, factor) = match text.strip_suffix(['s', 'm', 'h']) {
@@ -128,6 +136,8 @@ mod tests {
         for bad in ["", "K", "1X", "-1", "1.2.3", "99999999T", "18446744073709551616"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+        assert_eq!(some_size("1K"), Ok(1024));
+        assert!(["0", "0M", "0.0001", "x"].iter().all(|bad| some_size(bad).is_err()));
     }
 
     #[test]

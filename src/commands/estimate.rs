@@ -154,6 +154,16 @@ impl<'a> Needs<'a> {
         self.wanted.requests()
     }
 
+    /// All that is wanted and not in staging, in the cache or not.
+    pub fn all(&self) -> Vec<Request> {
+        self.wanted.all()
+    }
+
+    /// Has what is in the cache stay there while the rest is fetched.
+    pub fn touch(&mut self) {
+        self.wanted.touch();
+    }
+
     /// Partial if a file is not whole anywhere.
     pub fn outcome(&self) -> Done {
         if self.sums.lost > 0 { Done::Partial } else { Done::Whole }

@@ -62,7 +62,7 @@ struct Fetched {
     requests: u64,
     /// Bytes that these brought, as they are stored.
     bytes_fetched: u64,
-    /// Bytes that were fetched and are not in the cache any more.
+    /// Bytes that are wanted, however they came into the cache, and are not in it any more.
     bytes_gone: u64,
     /// Files that are not whole anywhere, and packs that could not be fetched.
     errors: u64,
@@ -77,12 +77,14 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     let store = open_store_with(context, Bounds { cache: args.cache_size, ..Bounds::default() })?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
     let node = find_node(&store, &point, &spec.path)?;
-    let needs = Needs::gather(context, &store, &node, &spec.path)?;
+    let mut needs = Needs::gather(context, &store, &node, &spec.path)?;
+    let all = needs.all();
+    check_limit(store.reader(), all.iter().map(Request::cache_len).sum())?;
+    needs.touch();
     let requests = needs.requests();
-    let bytes = requests.iter().map(Request::len).sum();
-    check_room(context, store.reader(), bytes)?;
+    warn_of_room(context, store.reader(), requests.iter().map(Request::cache_len).sum());
     let (errors, brought) = fetch_all(context, store.reader(), &requests, &needs)?;
-    let gone = requests.iter().filter(|request| !store.reader().is_fetched(request).unwrap_or(false));
+    let gone = all.iter().filter(|request| !store.reader().is_fetched(request).unwrap_or(false));
     let fetched = Fetched {
         message_type: "summary",
         snapshot_id: point.point.id.hex(),
@@ -99,24 +101,25 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     Ok(if whole { Done::Whole } else { Done::Partial })
 }
 
-/// What does not fit would push out what was fetched before it.
-fn check_room(context: &Context<'_>, reader: &Reader, bytes: u64) -> Result<(), Failure> {
-    let (limit, held) = reader.cache_room();
-    if bytes > limit {
-        let (bytes, limit) = (text::size(bytes), text::size(limit));
-        return Err(Failure::failed(format!(
-            "the cache is too small: it holds {limit}, and {bytes} are to be fetched"
-        ))
-        .hint("give more with --cache-size, here and to the mount, or fetch a smaller part"));
+/// Of more than fits, what comes last would push out what came before it.
+fn check_limit(reader: &Reader, wanted: u64) -> Result<(), Failure> {
+    let limit = reader.cache_limit();
+    if wanted <= limit {
+        return Ok(());
     }
-    let over = (held + bytes).saturating_sub(limit);
+    let (wanted, limit) = (text::size(wanted), text::size(limit));
+    Err(Failure::failed(format!("the cache is too small: it holds {limit}, and {wanted} shall be in it"))
+        .hint("give more with --cache-size, here and to the mount, or fetch a smaller part"))
+}
+
+fn warn_of_room(context: &Context<'_>, reader: &Reader, to_come: u64) {
+    let over = (reader.cache_bytes() + to_come).saturating_sub(reader.cache_limit());
     if over > 0 {
         let over = text::size(over);
         context
             .terminal
             .warn(&format!("the cache is nearly full: {over} of what was used longest ago go from it"));
     }
-    Ok(())
 }
 
 /// Carries out all requests, several at a time; how many failed because of the object that they wanted, and what the others brought.

@@ -77,7 +77,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     sync: bool,
     /// Write at most so many bytes a second (K, M, G); of a vault about a second's worth is read ahead, and at least 4 MiB
-    #[arg(long, value_name = "BYTES", value_parser = values::size)]
+    #[arg(long, value_name = "BYTES", value_parser = values::some_size)]
     limit_rate: Option<u64>,
     #[command(flatten)]
     scope: ScopeArgs,

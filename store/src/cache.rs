@@ -23,6 +23,9 @@ use memory::MemoryBlocks;
 /// Vaults are read on this grid: requests do not show where frames and chunks begin.
 pub const GRID: u64 = 256 << 10;
 
+/// What a block takes on disk beside its bytes.
+pub const EXTRA: u64 = 16;
+
 /// A pack, and the number of a block in it.
 type Key = (PackId, u32);
 
@@ -67,6 +70,15 @@ impl BlockCache {
         match &self.blocks {
             Blocks::InMemory(blocks) => blocks.has(&key),
             Blocks::OnDisk(blocks) => blocks.has(&key),
+        }
+    }
+
+    /// Marks a block as used now, without reading it; whether it is here.
+    pub fn touch(&self, pack: &PackId, block: u32) -> bool {
+        let key = (*pack, block);
+        match &self.blocks {
+            Blocks::InMemory(blocks) => blocks.get(&key).is_some(),
+            Blocks::OnDisk(blocks) => blocks.touch(&key),
         }
     }
 

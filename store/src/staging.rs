@@ -6,7 +6,7 @@
 //! file is removed and the error goes up. What a crash leaves is temporary files, which the next opener removes, and
 //! complete objects that the catalog does not know yet, which it adopts.
 
-mod disk;
+pub(crate) mod disk;
 mod files;
 mod testing;
 

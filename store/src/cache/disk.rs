@@ -1,6 +1,6 @@
 //! Blocks as files: `XX/PACK-BLOCK` by the id of the pack and its first two digits, with a checksum behind the bytes.
 //!
-//! The checksum is verified whenever a block is read, and what is wrong is dropped, so that a torn or damaged cache only costs a
+//! The checksum is of the bytes, the pack and the number: a block in the place of another is none. It is verified whenever a block is read, and what is wrong is dropped, so that a torn or damaged cache only costs a
 //! fetch. What is here is asked of the file system, so processes that share a directory find what the others put. When a block was
 //! used last says the time of its file, across restarts; what goes says [`Room`].
 
@@ -17,13 +17,14 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use super::room::{Found, Old, Room};
-use super::{GRID, Key};
+use super::{EXTRA, GRID, Key};
 use crate::clock::Clock;
 use crate::id::PackId;
+use crate::staging::disk::open_regular;
 
-const CHECKSUM_LEN: usize = 16;
+const CHECKSUM_LEN: usize = EXTRA as usize;
 /// What every file may be long.
-const FILE_MAX: u64 = GRID + CHECKSUM_LEN as u64;
+const FILE_MAX: u64 = GRID + EXTRA;
 /// Blocks that are remembered as wrong and still there.
 const STUCK: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// A use is marked if the last mark is older than this: it costs a write of the file's inode.
@@ -72,8 +73,8 @@ impl DiskBlocks {
         if self.stuck().contains(key) {
             return None;
         }
-        let read = match File::open(self.path(key)) {
-            Ok(mut file) => self.read(&mut file),
+        let read = match open_regular(&self.path(key)) {
+            Ok(mut file) => self.read(key, &mut file),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
             Err(_) => None,
         };
@@ -84,13 +85,23 @@ impl DiskBlocks {
     }
 
     pub(super) fn has(&self, key: &Key) -> bool {
-        !self.stuck().contains(key) && fs::metadata(self.path(key)).is_ok()
+        !self.stuck().contains(key)
+            && fs::symlink_metadata(self.path(key)).is_ok_and(|meta| may_be_block(&meta))
+    }
+
+    pub(super) fn touch(&self, key: &Key) -> bool {
+        if !self.has(key) {
+            return false;
+        }
+        // Others may own it. Then it goes by when they used it.
+        let _ = open_regular(&self.path(key)).and_then(|file| file.set_modified(self.now()));
+        true
     }
 
     pub(super) fn put(self: &Arc<Self>, key: &Key, bytes: &Bytes) {
         if bytes.len() as u64 <= self.limit
             && !self.has(key)
-            && let Some(len) = self.note(self.write(&self.path(key), bytes))
+            && let Some(len) = self.note(self.write(key, bytes))
         {
             self.stuck().pop(key);
             self.room.add(len);
@@ -134,18 +145,19 @@ impl DiskBlocks {
     }
 
     /// The bytes in a block's file, marked as used; nothing if they are not what was put.
-    fn read(&self, file: &mut File) -> Option<Bytes> {
-        let meta = file.metadata().ok().filter(|meta| meta.len() <= FILE_MAX)?;
+    fn read(&self, key: &Key, file: &mut File) -> Option<Bytes> {
+        let meta = file.metadata().ok().filter(may_be_block)?;
         let mut bytes = Vec::with_capacity(meta.len() as usize);
         file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
         if nanos(self.now()).saturating_sub(self.used(&meta)) >= nanos_of(MARK_EVERY) {
             // Others may own it. Then it goes by when they used it.
             let _ = file.set_modified(self.now());
         }
-        check(bytes)
+        check(key, bytes)
     }
 
-    fn write(&self, path: &Path, bytes: &Bytes) -> std::io::Result<u64> {
+    fn write(&self, key: &Key, bytes: &Bytes) -> std::io::Result<u64> {
+        let path = self.path(key);
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let temp = path.with_extension(format!("{}-{serial}{PART}", std::process::id()));
         if let Some(parent) = path.parent() {
@@ -153,9 +165,9 @@ impl DiskBlocks {
         }
         let mut whole = Vec::with_capacity(bytes.len() + CHECKSUM_LEN);
         whole.extend_from_slice(bytes);
-        whole.extend_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN]);
+        whole.extend_from_slice(&checksum(key, bytes));
         write_private(&temp, &whole, self.now())
-            .and_then(|()| fs::rename(&temp, path))
+            .and_then(|()| fs::rename(&temp, &path))
             .inspect_err(|_| drop(fs::remove_file(&temp)))?;
         Ok(whole.len() as u64)
     }
@@ -218,6 +230,11 @@ impl DiskBlocks {
                 let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { continue };
                 let name = name.to_string_lossy();
                 if let Some(key) = parse_name(&name) {
+                    if !may_be_block(&meta) {
+                        // Whatever it is, its length says nothing of the room that is left.
+                        let _ = fs::remove_file(entry.path());
+                        continue;
+                    }
                     found.add(Old {
                         used: self.used(&meta),
                         key,
@@ -271,9 +288,22 @@ fn write_private(path: &Path, bytes: &[u8], used: SystemTime) -> std::io::Result
     file.set_modified(used)
 }
 
-fn check(mut bytes: Vec<u8>) -> Option<Bytes> {
+/// Whether a file can be that of a block: nothing else is opened, and no more is read.
+fn may_be_block(meta: &Metadata) -> bool {
+    meta.is_file() && (EXTRA..=FILE_MAX).contains(&meta.len())
+}
+
+fn checksum((pack, block): &Key, bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bytes).update(&pack.0).update(&block.to_le_bytes());
+    let mut sum = [0; CHECKSUM_LEN];
+    hasher.finalize_xof().fill(&mut sum);
+    sum
+}
+
+fn check(key: &Key, mut bytes: Vec<u8>) -> Option<Bytes> {
     let len = bytes.len().checked_sub(CHECKSUM_LEN)?;
-    let right = blake3::hash(&bytes[..len]).as_bytes()[..CHECKSUM_LEN] == bytes[len..];
+    let right = checksum(key, &bytes[..len]) == bytes[len..];
     bytes.truncate(len);
     right.then(|| bytes.into())
 }

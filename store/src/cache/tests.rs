@@ -103,6 +103,18 @@ fn a_use_is_marked_once_a_minute() {
 }
 
 #[test]
+fn a_touch_marks_a_use_however_soon() {
+    let world = World::new();
+    let cache = world.open(3 * LEN);
+    world.put(&cache, 0..3);
+    world.clock.advance(Duration::from_secs(1));
+    assert!(cache.touch(&PACK, 0) && !cache.touch(&PACK, 7));
+    cache.bytes();
+    world.put(&cache, [3]);
+    assert_eq!(world.there(), [0, 2, 3]);
+}
+
+#[test]
 fn what_a_wrong_clock_put_goes_first_unless_it_is_used() {
     let world = World::new();
     let cache = world.open(3 * LEN);
@@ -185,13 +197,50 @@ fn a_damaged_block_is_dropped_and_never_returned() {
 }
 
 #[test]
+fn a_block_in_the_place_of_another_is_none() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    world.put(&cache, [1]);
+    fs::copy(world.path(1), world.path(2)).unwrap();
+    let other = PackId([4; 32]);
+    let hex = other.hex();
+    let path = world.dir.path().join(&hex[..2]).join(format!("{hex}-1"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::copy(world.path(1), path).unwrap();
+    assert!(cache.get(&PACK, 2).is_none() && cache.get(&other, 1).is_none());
+    assert_eq!(cache.get(&PACK, 1), Some(block(1)));
+}
+
+#[test]
+fn what_is_no_file_of_a_block_is_neither_opened_nor_counted_and_makes_way() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    world.put(&cache, [3]);
+    let odd = || {
+        nix::unistd::mkfifo(&world.path(0), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        File::create(world.path(1)).unwrap().set_len(4 << 40).unwrap();
+        std::os::unix::fs::symlink(world.path(3), world.path(2)).unwrap();
+    };
+    odd();
+    for n in 0..3 {
+        assert!(!cache.has(&PACK, n) && !cache.touch(&PACK, n), "{n}");
+        assert_eq!(cache.get(&PACK, n), None, "{n}");
+        assert!(!world.path(n).exists(), "{n}");
+    }
+    odd();
+    assert_eq!((cache.bytes(), world.there()), (LEN, vec![3]));
+    odd();
+    world.put(&cache, 0..3);
+    (0..4).for_each(|n| assert_eq!(cache.get(&PACK, n), Some(block(n)), "{n}"));
+}
+
+#[test]
 fn a_wrong_block_that_cannot_be_deleted_is_not_found_again_until_it_is_replaced() {
     let world = World::new();
     let cache = world.open(1 << 20);
     let path = world.path(9);
     // Neither read, deleted nor replaced, whoever runs this.
     fs::create_dir_all(path.join("in the way")).unwrap();
-    assert!(cache.has(&PACK, 9));
     assert_eq!(cache.get(&PACK, 9), None);
     assert!(!cache.has(&PACK, 9));
     cache.put(&PACK, 9, &block(9));

@@ -133,9 +133,8 @@ impl Fetcher {
         (self.requests.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Most bytes that the cache may hold, and how many it does.
-    pub(super) fn cache_room(&self) -> (u64, u64) {
-        (self.cache.limit(), self.cache.bytes())
+    pub(super) fn cache(&self) -> &BlockCache {
+        &self.cache
     }
 
     /// Whether what is fetched beside what somebody waits for would stay in the cache.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod away;
+mod fetching;
 mod waiting;
 
 use std::time::Duration;
@@ -380,7 +381,7 @@ fn what_a_read_would_take_is_known_before_and_is_what_a_fetch_takes() {
     assert_eq!(brought, Brought { requests: 2, bytes: bytes - read });
     let stats = reader.stats();
     assert_eq!((stats.vault_requests, stats.vault_bytes), (3, bytes));
-    assert_eq!(reader.cache_room().1, bytes);
+    assert_eq!(reader.cache_bytes(), bytes);
     assert!(requests.iter().all(|request| reader.is_fetched(request).unwrap()));
     let mut again = reader.wanted();
     for n in 20..80 {

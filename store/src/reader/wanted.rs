@@ -11,16 +11,16 @@ use super::ahead::REQUEST_MAX;
 use super::budget::Need;
 use super::fetch::{Brought, blocks_of};
 use super::{PackMap, Reader, Tier};
-use crate::cache::GRID;
+use crate::cache::{EXTRA, GRID};
 use crate::catalog::{PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 
 /// A block of a pack, by number on the grid.
 pub type BlockNo = (PackNo, u32);
 
-/// Chunks that somebody will want to read. Holds a bit for each block of a pack that must be fetched.
+/// Chunks that somebody will want to read. Holds a byte for each block of a pack that has one.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     reader: &'a Reader,
@@ -30,12 +30,22 @@ pub struct Wanted<'a> {
 /// Blocks of one pack.
 #[derive(Debug)]
 struct PackWanted {
+    id: PackId,
     len: u64,
-    /// Whether each is to be fetched.
-    blocks: Vec<bool>,
+    blocks: Vec<Want>,
 }
 
-/// Bytes of a pack that one request brings.
+/// What is wanted of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    /// It is in the cache and shall stay there.
+    Stay,
+    /// It is to be fetched.
+    Come,
+}
+
+/// Bytes of a pack that one request brings, or would.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pack: PackNo,
@@ -46,6 +56,11 @@ impl Request {
     /// How many bytes.
     pub fn len(&self) -> u64 {
         self.bytes.end - self.bytes.start
+    }
+
+    /// How many bytes these take in the cache.
+    pub fn cache_len(&self) -> u64 {
+        self.len() + blocks_of(&self.bytes).len() as u64 * EXTRA
     }
 
     /// Whether it brings nothing; none that [`Wanted::requests`] makes does.
@@ -68,7 +83,7 @@ impl<'a> Wanted<'a> {
     /// a vault. `NotFound` if none has it.
     pub fn add(&mut self, id: &ChunkId) -> Result<(Tier, Option<BlockNo>), StoreError> {
         let tier = self.reader.tier(id)?;
-        if tier != Tier::Vault {
+        if matches!(tier, Tier::Memory | Tier::Staging) {
             return Ok((tier, None));
         }
         let at = self.reader.find(id)?;
@@ -81,11 +96,12 @@ impl<'a> Wanted<'a> {
         let mut last = None;
         for n in map.frames_of(start, start + u64::from(at.len)) {
             for block in blocks_of(&map.block_of(n)) {
-                if self.reader.fetcher.is_cached(&map.row.entry, &range_of(block, pack.len)) {
-                    continue;
+                let Some(want) = pack.blocks.get_mut(block as usize) else { continue };
+                if *want == Want::Nothing {
+                    let is_here = self.reader.fetcher.cache().has(&pack.id, block);
+                    *want = if is_here { Want::Stay } else { Want::Come };
                 }
-                if let Some(wanted) = pack.blocks.get_mut(block as usize) {
-                    *wanted = true;
+                if *want == Want::Come {
                     last = Some((at.pack, block));
                 }
             }
@@ -93,11 +109,32 @@ impl<'a> Wanted<'a> {
         Ok((tier, last))
     }
 
+    /// Marks what is in the cache as used now, so that what is fetched pushes out something else; what went meanwhile is to be
+    /// fetched as well.
+    pub fn touch(&mut self) {
+        for pack in self.packs.values_mut() {
+            for (n, want) in pack.blocks.iter_mut().enumerate().filter(|(_, want)| **want == Want::Stay) {
+                if !self.reader.fetcher.cache().touch(&pack.id, n as u32) {
+                    *want = Want::Come;
+                }
+            }
+        }
+    }
+
     /// The requests that bring what only vaults have, in the order of the packs.
     pub fn requests(&self) -> Vec<Request> {
+        self.stretches(|want| want == Want::Come)
+    }
+
+    /// All that is wanted and not in staging, in the cache or not, as if all of it were to be fetched.
+    pub fn all(&self) -> Vec<Request> {
+        self.stretches(|want| want != Want::Nothing)
+    }
+
+    fn stretches(&self, is_wanted: impl Fn(Want) -> bool) -> Vec<Request> {
         let of_pack = |(no, pack): (&PackNo, &PackWanted)| {
             let (no, len) = (*no, pack.len);
-            let runs = runs(&pack.blocks);
+            let runs = runs(pack.blocks.iter().map(|want| is_wanted(*want)));
             runs.into_iter().map(move |run| {
                 let bytes = range_of(run.start, len).start..range_of(run.end - 1, len).end;
                 Request { pack: no, bytes }
@@ -110,7 +147,7 @@ impl<'a> Wanted<'a> {
 impl PackWanted {
     fn of(map: &PackMap) -> Self {
         let len = map.row.entry.len;
-        Self { len, blocks: vec![false; len.div_ceil(GRID) as usize] }
+        Self { id: map.row.entry.id, len, blocks: vec![Want::Nothing; len.div_ceil(GRID) as usize] }
     }
 }
 
@@ -120,9 +157,9 @@ fn range_of(block: u32, len: u64) -> Range<u64> {
 }
 
 /// Stretches of blocks that are wanted, none longer than a request may be.
-fn runs(blocks: &[bool]) -> Vec<Range<u32>> {
+fn runs(wanted: impl Iterator<Item = bool>) -> Vec<Range<u32>> {
     let mut runs: Vec<Range<u32>> = Vec::new();
-    for (n, _) in blocks.iter().enumerate().filter(|(_, wanted)| **wanted) {
+    for (n, _) in wanted.enumerate().filter(|(_, wanted)| *wanted) {
         let n = n as u32;
         match runs.last_mut() {
             Some(run) if run.end == n && u64::from(run.end - run.start) * GRID < REQUEST_MAX => run.end += 1,
@@ -167,9 +204,14 @@ impl Reader {
         Ok(self.fetcher.is_cached(&map.row.entry, &request.bytes))
     }
 
-    /// Most bytes that the cache may hold, and how many it does.
-    pub fn cache_room(&self) -> (u64, u64) {
-        self.fetcher.cache_room()
+    /// Most bytes that the cache may hold.
+    pub fn cache_limit(&self) -> u64 {
+        self.fetcher.cache().limit()
+    }
+
+    /// How many bytes the cache holds. What is above the bound goes now.
+    pub fn cache_bytes(&self) -> u64 {
+        self.fetcher.cache().bytes()
     }
 }
 
@@ -179,7 +221,7 @@ mod tests {
 
     #[test]
     fn blocks_that_touch_are_one_request_of_bounded_length() {
-        let of = |wanted: &str| runs(&wanted.bytes().map(|c| c == b'x').collect::<Vec<_>>());
+        let of = |wanted: &str| runs(wanted.bytes().map(|c| c == b'x'));
         assert_eq!(of(""), []);
         assert_eq!(of("...."), []);
         assert_eq!(of("xx.x"), [0..2, 3..4]);

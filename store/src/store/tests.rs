@@ -353,6 +353,6 @@ fn ranges_that_a_directory_cannot_keep_have_half_of_the_memory_for_frames() {
     std::fs::write(&file, "in the way").unwrap();
     let options = StoreOptions { cache_dir: Some(file), memory: 10 << 20, ..Home::options(Vec::new()) };
     let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
-    assert_eq!(store.reader().cache_room().0, 5 << 20);
+    assert_eq!(store.reader().cache_limit(), 5 << 20);
     assert_eq!(store.reader().memory(), 5 << 20);
 }

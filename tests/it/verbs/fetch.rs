@@ -60,6 +60,18 @@ fn an_estimate_is_what_a_fetch_then_takes_and_after_it_no_vault_is_needed() {
 }
 
 #[test]
+fn what_is_in_the_cache_already_counts_against_its_bound() {
+    let (machine, _) = far_away();
+    for n in 0..4 {
+        machine.run(["fetch", &format!("latest:photos/{n}.raw"), "--cache-size", "8M"]).expect_code(0);
+    }
+    let small = machine.run(["fetch", "latest:photos"]).expect_code(1);
+    small.expect_err(&["the cache is too small: it holds 8.000 MiB", "--cache-size"]);
+    machine.run(["fetch", "latest:photos", "--cache-size", "16M"]).expect_code(0);
+    assert_eq!(number(&json(&machine, &["estimate", "latest:photos"]), "vault_requests"), 0);
+}
+
+#[test]
 fn a_fetch_that_cannot_reach_what_it_wants_says_so_and_goes_on_later() {
     let (machine, _) = far_away();
     machine.run(["ls", "latest"]).expect_code(0);
