@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::Args;
 use holdfast_store::StoreError;
 use holdfast_store::error::ErrorClass;
-use holdfast_store::reader::{BlockNo, Request, Tier, Wanted};
+use holdfast_store::reader::{BlockNo, Frames, Request, Tier, Wanted};
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::Visit;
@@ -157,6 +157,11 @@ impl<'a> Needs<'a> {
     /// All that is wanted and not in staging, in the cache or not.
     pub fn all(&self) -> Vec<Request> {
         self.wanted.all()
+    }
+
+    /// The frames of it, by pack.
+    pub fn frames(&self) -> Vec<Frames> {
+        self.wanted.frames()
     }
 
     /// Has what is in the cache stay there while the rest is fetched.

@@ -7,9 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use holdfast_store::StoreError;
+use holdfast_store::catalog::PackNo;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::monitor::{Event, Monitor};
-use holdfast_store::reader::{BlockNo, Brought, Reader, Request};
+use holdfast_store::reader::{BlockNo, Brought, Damaged, Frames, Reader, Request};
 use serde::Serialize;
 
 use super::Context;
@@ -20,7 +21,7 @@ use crate::args::values;
 use crate::json::seconds_between;
 use crate::open::{Bounds, open_store_with};
 use crate::outcome::{Done, Failure, Outcome};
-use crate::terminal::text;
+use crate::terminal::{WorkMonitor, text};
 
 /// Bring a part of a point from a vault into the local cache
 ///
@@ -64,7 +65,7 @@ struct Fetched {
     bytes_fetched: u64,
     /// Bytes that are wanted, however they came into the cache, and are not in it any more.
     bytes_gone: u64,
-    /// Files that are not whole anywhere, and packs that could not be fetched.
+    /// Files that are not whole anywhere, requests that brought nothing, and packs of which something does not open.
     errors: u64,
     /// Seconds it took.
     seconds_elapsed: f64,
@@ -81,9 +82,8 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     let all = needs.all();
     check_limit(store.reader(), all.iter().map(Request::cache_len).sum())?;
     needs.touch();
-    let requests = needs.requests();
-    warn_of_room(context, store.reader(), requests.iter().map(Request::cache_len).sum());
-    let (errors, brought) = fetch_all(context, store.reader(), &requests, &needs)?;
+    warn_of_room(context, store.reader(), needs.requests().iter().map(Request::cache_len).sum());
+    let (errors, brought) = fetch_all(context, store.reader(), &needs)?;
     let gone = all.iter().filter(|request| !store.reader().is_fetched(request).unwrap_or(false));
     let fetched = Fetched {
         message_type: "summary",
@@ -122,45 +122,139 @@ fn warn_of_room(context: &Context<'_>, reader: &Reader, to_come: u64) {
     }
 }
 
-/// Carries out all requests, several at a time; how many failed because of the object that they wanted, and what the others brought.
-fn fetch_all(
-    context: &Context<'_>,
-    reader: &Reader,
-    requests: &[Request],
-    needs: &Needs<'_>,
-) -> Result<(u64, Brought), Failure> {
-    let monitor = context.terminal.monitor();
-    let bytes_total = requests.iter().map(Request::len).sum();
-    monitor.event(Event::Stage { name: "fetch", files_total: needs.sums.files, bytes_total });
-    let files = files_by_request(requests, &needs.last_blocks);
-    let here = needs.sums.files - needs.sums.lost - files.iter().sum::<u64>();
-    monitor.event(Event::Done { files: here, bytes: 0 });
-    let (next, stop, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
-    let all = Mutex::new(Brought::default());
-    let work = || {
-        while !monitor.cancelled() && !stop.load(Ordering::Relaxed) {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(request), Some(files)) = (requests.get(n), files.get(n)) else { return };
-            let mut brought = Brought::default();
-            let done = reader.fetch(request, &mut brought);
-            *all.lock().unwrap_or_else(PoisonError::into_inner) += brought;
-            match done.and_then(|()| reader.is_fetched(request)) {
-                Ok(true) => monitor.event(Event::Done { files: *files, bytes: request.len() }),
-                Err(error) if is_of_object(&error) => {
-                    monitor.event(Event::Problem { path: Vec::new(), reason: error.to_string() });
-                }
-                other => {
-                    stop.store(true, Ordering::Relaxed);
-                    let why = other.map_or_else(Failure::from, |_| not_kept());
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+/// What several threads do: requests, and what they brought opened.
+struct Work<'a> {
+    reader: &'a Reader,
+    monitor: &'a WorkMonitor,
+    requests: Vec<Request>,
+    /// Files that each completes.
+    files: Vec<u64>,
+    packs: Vec<Pack>,
+    stop: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    brought: Mutex<Brought>,
+}
+
+/// A pack of which something is wanted.
+struct Pack {
+    frames: Frames,
+    /// Requests that are not done with.
+    left: AtomicUsize,
+    /// Bytes that are wanted, and were in the cache before.
+    here: u64,
+}
+
+impl<'a> Work<'a> {
+    fn of(reader: &'a Reader, monitor: &'a WorkMonitor, needs: &Needs<'_>) -> Self {
+        let requests = needs.requests();
+        let files = files_by_request(&requests, &needs.last_blocks);
+        let (mut bytes, mut left) = (BTreeMap::<PackNo, u64>::new(), BTreeMap::<PackNo, usize>::new());
+        needs.all().iter().for_each(|part| *bytes.entry(part.pack()).or_default() += part.len());
+        for request in &requests {
+            bytes.entry(request.pack()).and_modify(|bytes| *bytes = bytes.saturating_sub(request.len()));
+            *left.entry(request.pack()).or_default() += 1;
+        }
+        let pack = |frames: Frames| Pack {
+            left: AtomicUsize::new(left.get(&frames.pack()).copied().unwrap_or_default()),
+            here: bytes.get(&frames.pack()).copied().unwrap_or_default(),
+            frames,
+        };
+        Self {
+            reader,
+            monitor,
+            requests,
+            files,
+            packs: needs.frames().into_iter().map(pack).collect(),
+            stop: AtomicBool::new(false),
+            failure: Mutex::default(),
+            brought: Mutex::default(),
+        }
+    }
+
+    /// Does all of it: requests first, in their order, each pack opened by whoever ends its last one; then the packs that need none.
+    fn run(&self) {
+        let here: Vec<_> = self.packs.iter().filter(|pack| pack.left.load(Ordering::Relaxed) == 0).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while self.goes_on() {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                match (
+                    self.requests.get(n),
+                    self.files.get(n),
+                    here.get(n.saturating_sub(self.requests.len())),
+                ) {
+                    (Some(request), Some(files), _) => self.fetch(request, *files),
+                    (_, _, Some(pack)) => self.open(pack),
+                    _ => return,
                 }
             }
+        };
+        std::thread::scope(|scope| {
+            (0..FETCHING.min(self.requests.len() + here.len())).for_each(|_| drop(scope.spawn(work)));
+        });
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.monitor.cancelled() && !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn fetch(&self, request: &Request, files: u64) {
+        let mut brought = Brought::default();
+        let done = self.reader.fetch(request, &mut brought);
+        self.add(brought);
+        match done.and_then(|()| self.reader.is_fetched(request)) {
+            Ok(true) => self.monitor.event(Event::Done { files, bytes: request.len() }),
+            Err(error) if is_of_object(&error) => self.tell(error.to_string()),
+            other => self.fail(other.map_or_else(Failure::from, |_| not_kept())),
         }
-    };
-    std::thread::scope(|scope| {
-        (0..FETCHING.min(requests.len())).for_each(|_| drop(scope.spawn(work)));
-    });
-    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let pack = self.packs.binary_search_by_key(&request.pack(), |pack| pack.frames.pack());
+        if let Some(pack) = pack.ok().and_then(|n| self.packs.get(n))
+            && pack.left.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            self.open(pack);
+        }
+    }
+
+    fn open(&self, pack: &Pack) {
+        let mut brought = Brought::default();
+        let opened = self.reader.open_fetched(&pack.frames, &mut brought, || self.goes_on());
+        self.add(brought);
+        match opened {
+            Ok(None) => {}
+            Ok(Some(Damaged { first, frames: 1 })) => self.tell(first.to_string()),
+            Ok(Some(Damaged { first, frames })) => {
+                self.tell(format!("{first}; and {} more of it", frames - 1))
+            }
+            Err(error) if is_of_object(&error) => self.tell(error.to_string()),
+            Err(error) => self.fail(error.into()),
+        }
+        self.monitor.event(Event::Done { files: 0, bytes: pack.here });
+    }
+
+    fn add(&self, brought: Brought) {
+        *self.brought.lock().unwrap_or_else(PoisonError::into_inner) += brought;
+    }
+
+    fn tell(&self, reason: String) {
+        self.monitor.event(Event::Problem { path: Vec::new(), reason });
+    }
+
+    fn fail(&self, why: Failure) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+}
+
+/// Fetches and opens all; how many requests and packs failed because of the object that they wanted, and what came.
+fn fetch_all(context: &Context<'_>, reader: &Reader, needs: &Needs<'_>) -> Result<(u64, Brought), Failure> {
+    let monitor = context.terminal.monitor();
+    let bytes_total = needs.all().iter().map(Request::len).sum();
+    monitor.event(Event::Stage { name: "fetch", files_total: needs.sums.files, bytes_total });
+    let work = Work::of(reader, &monitor, needs);
+    let here = needs.sums.files - needs.sums.lost - work.files.iter().sum::<u64>();
+    monitor.event(Event::Done { files: here, bytes: 0 });
+    work.run();
+    if let Some(error) = work.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     if monitor.cancelled() {
@@ -168,7 +262,7 @@ fn fetch_all(
             Failure::interrupted().hint("what was fetched stays; the same command goes on from there")
         );
     }
-    Ok((monitor.problems(), all.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    Ok((monitor.problems(), work.brought.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 fn not_kept() -> Failure {

@@ -11,6 +11,7 @@ mod budget;
 mod fetch;
 mod frames;
 mod load;
+mod opening;
 mod pack_map;
 mod places;
 mod rate;
@@ -44,9 +45,10 @@ pub use fetch::Brought;
 use fetch::Fetcher;
 use frames::{AllSpares, FrameCache};
 pub use load::Limits;
+pub use opening::Damaged;
 use pack_map::PackMap;
 use places::Places;
-pub use wanted::{BlockNo, Request, Wanted};
+pub use wanted::{BlockNo, Frames, Request, Wanted};
 
 /// Packs whose frame tables are kept: some 4 KB each.
 const PACK_MAPS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");

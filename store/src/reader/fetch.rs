@@ -205,9 +205,19 @@ impl Fetcher {
         Ok((out, waited))
     }
 
-    /// Bytes `range` of a pack, if the cache has them all.
-    pub(super) fn cached(&self, pack: &PackEntry, range: &Range<u64>) -> Option<Vec<u8>> {
-        let blocks: Option<Vec<_>> = blocks_of(range).map(|n| self.cache.get(&pack.id, n)).collect();
+    /// Bytes `range` of a pack, if the cache has them all. The last block is taken from `last` if it is there, and noted: frames
+    /// that follow one another share one.
+    pub(super) fn cached(
+        &self,
+        pack: &PackEntry,
+        range: &Range<u64>,
+        last: &mut Option<(u32, Bytes)>,
+    ) -> Option<Vec<u8>> {
+        let mut get = |n| match last {
+            Some((known, block)) if *known == n => Some(block.clone()),
+            _ => last.insert((n, self.cache.get(&pack.id, n)?)).1.clone().into(),
+        };
+        let blocks: Option<Vec<_>> = blocks_of(range).map(&mut get).collect();
         let out = joined(range, blocks?.into_iter());
         (out.len() as u64 == range.end - range.start).then_some(out)
     }

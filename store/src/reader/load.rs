@@ -115,7 +115,7 @@ impl Reader {
 
     /// From what was fetched before, if it opens.
     fn load_cached(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
-        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n));
+        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n), &mut None);
         let opened = sealed.and_then(|mut sealed| self.open_frame(map, n, &mut sealed).ok());
         opened.ok_or_else(|| match map.row.vaults.is_empty() {
             true => StoreError::NotFound { what: format!("pack {}", map.row.entry.id) },
@@ -150,12 +150,14 @@ impl Reader {
             true => 0,
             false => self.ahead.request_len(map.row.no, in_time),
         };
-        let (mut sealed, waited) =
-            self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline)?;
-        if waited {
-            self.ahead.waited(map.row.no);
-        }
-        match self.open_frame(map, n, &mut sealed) {
+        let fetched = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline);
+        let opened = fetched.and_then(|(mut sealed, waited)| {
+            if waited {
+                self.ahead.waited(map.row.no);
+            }
+            self.open_frame(map, n, &mut sealed)
+        });
+        match opened {
             Err(StoreError::Corrupt { .. }) => {
                 // The cache or the way from the vault may have flipped a bit: once more, past the cache.
                 self.fetcher.forget(entry, &block);
@@ -167,7 +169,7 @@ impl Reader {
     }
 
     /// The content of a sealed frame, which is decrypted where it stands.
-    fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
+    pub(super) fn open_frame(&self, map: &PackMap, n: usize, sealed: &mut [u8]) -> Result<Bytes, StoreError> {
         let entry = &map.row.entry;
         let expected = entry.frames[n].raw_len as usize;
         let mut content = self.spares.frames.take_for(expected);

@@ -20,7 +20,7 @@ use crate::id::{ChunkId, PackId};
 /// A block of a pack, by number on the grid.
 pub type BlockNo = (PackNo, u32);
 
-/// Chunks that somebody will want to read. Holds a byte for each block of a pack that has one.
+/// Chunks that somebody will want to read. Holds a byte for each block and each frame of a pack that has one.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     reader: &'a Reader,
@@ -33,6 +33,22 @@ struct PackWanted {
     id: PackId,
     len: u64,
     blocks: Vec<Want>,
+    /// Whether each frame is wanted.
+    frames: Vec<bool>,
+}
+
+/// Frames of a pack in which chunks lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frames {
+    pub(super) pack: PackNo,
+    pub(super) frames: Vec<u32>,
+}
+
+impl Frames {
+    /// The pack.
+    pub fn pack(&self) -> PackNo {
+        self.pack
+    }
 }
 
 /// What is wanted of a block.
@@ -53,6 +69,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// The pack.
+    pub fn pack(&self) -> PackNo {
+        self.pack
+    }
+
     /// How many bytes.
     pub fn len(&self) -> u64 {
         self.bytes.end - self.bytes.start
@@ -95,6 +116,7 @@ impl<'a> Wanted<'a> {
         let start = u64::from(at.start);
         let mut last = None;
         for n in map.frames_of(start, start + u64::from(at.len)) {
+            pack.frames.get_mut(n).into_iter().for_each(|wanted| *wanted = true);
             for block in blocks_of(&map.block_of(n)) {
                 let Some(want) = pack.blocks.get_mut(block as usize) else { continue };
                 if *want == Want::Nothing {
@@ -131,6 +153,15 @@ impl<'a> Wanted<'a> {
         self.stretches(|want| want != Want::Nothing)
     }
 
+    /// The frames of all that is wanted and not in staging, by pack.
+    pub fn frames(&self) -> Vec<Frames> {
+        let of_pack = |(no, pack): (&PackNo, &PackWanted)| {
+            let wanted = pack.frames.iter().enumerate().filter(|(_, wanted)| **wanted);
+            Frames { pack: *no, frames: wanted.map(|(n, _)| n as u32).collect() }
+        };
+        self.packs.iter().map(of_pack).collect()
+    }
+
     fn stretches(&self, is_wanted: impl Fn(Want) -> bool) -> Vec<Request> {
         let of_pack = |(no, pack): (&PackNo, &PackWanted)| {
             let (no, len) = (*no, pack.len);
@@ -147,7 +178,12 @@ impl<'a> Wanted<'a> {
 impl PackWanted {
     fn of(map: &PackMap) -> Self {
         let len = map.row.entry.len;
-        Self { id: map.row.entry.id, len, blocks: vec![Want::Nothing; len.div_ceil(GRID) as usize] }
+        Self {
+            id: map.row.entry.id,
+            len,
+            blocks: vec![Want::Nothing; len.div_ceil(GRID) as usize],
+            frames: vec![false; map.row.entry.frames.len()],
+        }
     }
 }
 
@@ -183,7 +219,7 @@ impl Reader {
         self.fetcher.of_any(&map.row.vaults, &map.name, fetch)
     }
 
-    fn fetch_from(
+    pub(super) fn fetch_from(
         &self,
         vault: VaultNo,
         map: &PackMap,

@@ -72,6 +72,35 @@ fn what_is_in_the_cache_already_counts_against_its_bound() {
 }
 
 #[test]
+fn what_is_damaged_everywhere_ends_a_fetch_with_3_and_what_only_the_cache_has_damaged_is_mended() {
+    let (machine, _) = far_away();
+    machine.run(["fetch", "latest:photos"]).expect_code(0);
+    let blocks = || files_below(&machine.root().join("cache"));
+    let of_data = |path: &&std::path::PathBuf| path.metadata().unwrap().len() > 256 << 10;
+    let block = blocks().into_iter().rfind(|path| of_data(&path)).unwrap();
+    let whole = std::fs::read(&block).unwrap();
+    std::fs::write(&block, &whole[..5000]).unwrap();
+    let mended = machine.run(["fetch", "latest:photos"]).expect_code(0).out();
+    assert!(mended.starts_with("fetched") && mended.contains("in 1 request"), "{mended}");
+    assert!(std::fs::read(&block).unwrap() == whole);
+    // A pack of the vault with a flipped bit in each 100 KB.
+    let packs = files_below(&machine.path("vault/pack"));
+    let pack = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(pack).unwrap();
+    bytes.iter_mut().step_by(100_000).skip(1).for_each(|byte| *byte ^= 1);
+    std::fs::write(pack, bytes).unwrap();
+    machine.run(["fetch", "latest:photos"]).expect_code(0);
+    blocks().iter().filter(of_data).for_each(|path| std::fs::remove_file(path).unwrap());
+    let ran = machine.run(["fetch", "latest:photos"]).expect_code(3);
+    ran.expect_err(&["pack", "frame", "more of it"]);
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
 fn a_fetch_that_cannot_reach_what_it_wants_says_so_and_goes_on_later() {
     let (machine, _) = far_away();
     machine.run(["ls", "latest"]).expect_code(0);

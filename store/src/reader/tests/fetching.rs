@@ -61,3 +61,64 @@ fn what_went_before_it_was_touched_is_fetched_too() {
     fetch_all(&reader, &wanted);
     assert!(are_here(&reader, &wanted));
 }
+
+/// The one pack's frames of these chunks, opened after all was fetched.
+fn open_all(reader: &Reader, wanted: &Wanted<'_>) -> (Option<Damaged>, Brought) {
+    let mut brought = Brought::default();
+    let damaged = reader.open_fetched(&wanted.frames()[0], &mut brought, || true).unwrap();
+    (damaged, brought)
+}
+
+#[test]
+fn what_is_damaged_in_the_cache_is_fetched_again_and_what_is_everywhere_is_told() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Arc::new(BlockCache::open(dir.path(), 64 << 20, world.clock.clone()).unwrap());
+    let reader = world.reader_with(cache.clone());
+    let wanted = wanted_of(&world, &reader, 20..60);
+    fetch_all(&reader, &wanted);
+    let (damaged, brought) = open_all(&reader, &wanted);
+    assert!(damaged.is_none() && brought == Brought::default());
+    assert!(reader.stats().frames_decoded >= 4_000_000 / (64 << 10), "{:?}", reader.stats());
+    // Whole by its checksum, and yet wrong.
+    let pack = world.row().entry.id;
+    let block = cache.get(&pack, 12).unwrap();
+    cache.remove(&pack, 12);
+    cache.put(&pack, 12, &block.slice(..1000));
+    // Cut short behind the cache's back.
+    let hex = pack.hex();
+    let path = dir.path().join(&hex[..2]).join(format!("{hex}-14"));
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5000).unwrap();
+    let (damaged, brought) = open_all(&reader, &wanted);
+    assert!(damaged.is_none() && brought.requests == 2, "{damaged:?} {brought:?}");
+    assert!(brought.bytes <= 4 * GRID, "no frame is in more than two blocks: {brought:?}");
+    assert_eq!(cache.get(&pack, 12), Some(block));
+    assert!(are_here(&reader, &wanted));
+    // A reader gets past a block that is too short, too.
+    let short = cache.get(&pack, 15).unwrap().slice(..1000);
+    cache.remove(&pack, 15);
+    cache.put(&pack, 15, &short);
+    (20..60).for_each(|n| world.assert_reads(&reader, n));
+}
+
+#[test]
+fn what_a_vault_has_damaged_is_counted_and_the_rest_is_opened() {
+    let world = World::new();
+    world.only_in_vault();
+    let mut bytes = world.parts.staging.read_all(&world.pack_name(), 1 << 30).unwrap().unwrap();
+    for at in [3_000_000, 5_000_000] {
+        bytes[at] ^= 1;
+    }
+    world.memory.replace(&world.pack_name(), bytes.into());
+    let reader = world.reader();
+    let wanted = wanted_of(&world, &reader, 20..60);
+    fetch_all(&reader, &wanted);
+    let (damaged, brought) = open_all(&reader, &wanted);
+    let damaged = damaged.unwrap();
+    assert_eq!(damaged.frames, 2);
+    assert!(damaged.first.to_string().contains(&world.row().entry.id.to_string()), "{}", damaged.first);
+    assert!(brought.requests >= 2);
+    let none = reader.open_fetched(&wanted.frames()[0], &mut Brought::default(), || false).unwrap();
+    assert!(none.is_none(), "somebody stopped it");
+}
