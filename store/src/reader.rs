@@ -3,7 +3,7 @@
 //! A chunk is found by the catalog; the frames it lies in are decoded once and served from memory to all who ask
 //! (`frames`); their sealed bytes come from staging, else from the local cache of vault ranges, else from a vault
 //! (`fetch`). A frame that does not open in one place is tried in the next (`load`): nothing wrong is ever returned. Whoever reads
-//! on in order finds what comes next decoded already (`ahead`).
+//! on in order finds what comes next decoded already (`ahead`). What is known of places without reading them stands in `look`.
 
 mod ahead;
 mod away;
@@ -11,6 +11,7 @@ mod budget;
 mod fetch;
 mod frames;
 mod load;
+mod look;
 mod opening;
 mod pack_map;
 mod places;
@@ -23,7 +24,7 @@ mod tests;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,9 +33,9 @@ use lru::LruCache;
 use crate::cache::BlockCache;
 use crate::catalog::{Catalog, Location, PackNo, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
-use crate::error::{ErrorClass, StoreError};
+use crate::error::StoreError;
 use crate::id::ChunkId;
-use crate::pack::{PackKind, PagePlace};
+use crate::pack::PackKind;
 use crate::seal::{ChunkType, Sealer};
 use crate::staging::Staging;
 use crate::transfer::Transfer;
@@ -214,80 +215,6 @@ impl Reader {
         self.fetcher.fetch_whole(row)
     }
 
-    /// Where a page of a tree lies, if it lies in one frame.
-    pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
-        let Some(location) = self.locate(id)? else { return Ok(None) };
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
-        let start = u64::from(location.start);
-        let frames = map.frames_of(start, start + u64::from(location.len));
-        let n = frames.start;
-        Ok((frames.len() == 1).then(|| {
-            let (entry, block) = (&map.row.entry, map.block_of(n));
-            PagePlace {
-                chunk: *id,
-                pack: entry.id,
-                object_id: entry.object_id,
-                generation: entry.generation,
-                offset: block.start,
-                block_len: (block.end - block.start) as u32,
-                start: (start - map.raw[n]) as u32,
-                len: location.len,
-            }
-        }))
-    }
-
-    /// The pack from which a chunk is read, as far as it can be had; `NotFound` if none has it.
-    pub fn pack_of(&self, id: &ChunkId) -> Result<PackNo, StoreError> {
-        Ok(self.find(id)?.pack)
-    }
-
-    /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
-    pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
-        let location = self.find(id)?;
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
-        let start = u64::from(location.start);
-        let mut frames = map.frames_of(start, start + u64::from(location.len));
-        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
-            return Ok(Tier::Memory);
-        }
-        if map.row.staged {
-            return Ok(Tier::Staging);
-        }
-        let cached = frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n)));
-        Ok(if cached { Tier::Cache } else { Tier::Vault })
-    }
-
-    /// The vault that is asked first for a chunk that no nearer tier has whole.
-    pub fn vault_of(&self, id: &ChunkId) -> Option<VaultNo> {
-        if self.tier(id).ok()? < Tier::Vault {
-            return None;
-        }
-        let map = self.map_of(id, &self.find(id).ok()?, Deadline::NEVER).ok()?;
-        self.fetcher.best_first(&map.row.vaults).first().copied()
-    }
-
-    /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even
-    /// for the catalog's.
-    pub fn is_warm(&self, id: &ChunkId, range: Option<Range<u32>>) -> bool {
-        let Some(location) = self.places.get(id) else { return false };
-        let Some(map) = self.known_map(location.pack) else { return false };
-        let pack = map.row.entry.id;
-        let (start, range) = (u64::from(location.start), range.unwrap_or(0..location.len));
-        map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
-            .all(|n| self.frames.has(&(pack, n as u32)))
-    }
-
-    /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.
-    pub fn decoded_with(&self, id: &ChunkId, at: u32) -> Result<Range<u32>, StoreError> {
-        let location = self.find(id)?;
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
-        let start = u64::from(location.start);
-        let frames = map.frames_of(start + u64::from(at), start + u64::from(at) + 1);
-        let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
-        let within = |raw: u64| raw.saturating_sub(start).min(u64::from(location.len)) as u32;
-        Ok(within(from)..within(to))
-    }
-
     /// Bound of decoded frames, in bytes.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
@@ -339,29 +266,6 @@ impl Reader {
         Err(error)
     }
 
-    /// The best place of a chunk: one in a pack with damage somewhere only where there is no other.
-    fn find(&self, id: &ChunkId) -> Result<Location, StoreError> {
-        if let Some(good) = self.locate(id)? {
-            return Ok(good);
-        }
-        self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
-    }
-
-    /// The place of a chunk in a pack without damage, best tier first.
-    fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
-        if let Some(known) = self.places.get(id) {
-            return Ok(Some(known));
-        }
-        let found = self.catalog.locate(id)?;
-        found.iter().for_each(|at| self.places.put(*id, *at));
-        Ok(found)
-    }
-
-    fn learn_places(&self, no: PackNo) -> Result<(), StoreError> {
-        self.places.learn(&self.catalog.places_in(no)?);
-        Ok(())
-    }
-
     /// Decodes frames that are here, and stops at one that is not.
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
@@ -388,57 +292,6 @@ impl Reader {
         let map = self.pack_map(no)?;
         let deadline = ahead::patience(&*self.clock);
         self.fetcher.fetch_ahead(vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
-    }
-
-    /// What is known of a pack without asking the catalog. Nobody holds that lock while he asks.
-    fn known_map(&self, no: PackNo) -> Option<Arc<PackMap>> {
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner).get(&no).cloned()
-    }
-
-    /// The pack of a place, which must be the one that was meant when the place was written down.
-    fn map_of(
-        &self,
-        id: &ChunkId,
-        at: &Location,
-        limits: impl Into<Limits>,
-    ) -> Result<Arc<PackMap>, StoreError> {
-        let map = self.map_within(at.pack, limits.into())?;
-        if at.is_of(id, &map.row.entry.id) {
-            return Ok(map);
-        }
-        // One of the two is out of date: whoever asks next looks both up.
-        self.places.forget(id);
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&at.pack);
-        Err(StoreError::Catalog {
-            detail: format!("pack number {} is another than it was", at.pack.0),
-            class: ErrorClass::Corrupt,
-        })
-    }
-
-    fn map_within(&self, no: PackNo, limits: Limits) -> Result<Arc<PackMap>, StoreError> {
-        match limits.farthest {
-            Tier::Memory => self.known_map(no).ok_or_else(not_in_memory),
-            Tier::Staging | Tier::Cache | Tier::Vault => self.pack_map(no),
-        }
-    }
-
-    fn pack_map(&self, no: PackNo) -> Result<Arc<PackMap>, StoreError> {
-        if let Some(map) = self.known_map(no) {
-            return Ok(map);
-        }
-        let row = self
-            .catalog
-            .pack(no)?
-            .ok_or_else(|| StoreError::NotFound { what: format!("pack number {}", no.0) })?;
-        let map = Arc::new(PackMap::new(row));
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner).put(no, map.clone());
-        Ok(map)
-    }
-
-    /// Forgets what is known of places, after packs moved or went.
-    pub fn forget_places(&self) {
-        self.places.clear();
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Raw bytes `start..end` of a pack.

@@ -4,6 +4,7 @@
 //! refuses what is not in memory when there is no patience for it: so the same code answers both kinds of request.
 //! Pages of directories are parsed once and shared by all points; of long files the list page that was used last is kept.
 
+mod attempt;
 mod few;
 
 use std::collections::hash_map::Entry;
@@ -14,21 +15,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::{ChunkId, RecoveryPointId};
-use holdfast_store::reader::{Limits, Reader, Tier};
-use holdfast_store::seal::ChunkType;
+use holdfast_store::reader::Tier;
 use holdfast_store::store::{PointBrief, Store};
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::{Directory, PageCache, Pages};
 use holdfast_store::tree::{ChunkSource, Content, Extent, Node};
 use lru::LruCache;
 
-use super::{Line, Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
+use super::{Patience, Reach, Recovery, Refusal, Seek, Stored, Totals};
 use crate::kept::memory;
 use crate::lock::lock;
+use attempt::Attempt;
 use few::FewPages;
 
 /// Long files whose last used list pages are kept: up to 200 KB each.
@@ -366,81 +366,6 @@ fn not_at_once(patience: Patience) -> Result<(), Refusal> {
 fn stored_of(extents: &[Extent]) -> u64 {
     let data = extents.iter().filter(|extent| matches!(extent, Extent::Data { .. }));
     data.fold(0, |sum, extent| sum.saturating_add(extent.len()))
-}
-
-/// One request's way to the read engine.
-struct Attempt {
-    reader: Arc<Reader>,
-    farthest: Tier,
-    /// No other vault is to be asked first.
-    only: Option<VaultNo>,
-    deadline: Deadline,
-    /// Where that is which was too far.
-    refused: Mutex<Option<Reach>>,
-}
-
-impl Attempt {
-    /// Refuses what is farther away than there is patience for, and notes how far it is.
-    fn allow(&self, id: &ChunkId, is_page: bool, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
-        if self.farthest == Tier::Vault && self.only.is_none() || warm() {
-            return Ok(());
-        }
-        // Where it is the catalog knows, which lies on a disk.
-        let vault = (self.farthest > Tier::Memory).then(|| self.reader.vault_of(id)).flatten();
-        let near_enough = match vault {
-            Some(_) => self.farthest == Tier::Vault && self.only == vault,
-            None => self.farthest >= Tier::Cache,
-        };
-        if near_enough {
-            return Ok(());
-        }
-        let reach = vault.map_or(Reach::Local, |_| Reach::Vault(Line { vault, is_page }));
-        *lock(&self.refused) = Some(reach);
-        Err(StoreError::Timeout { what: "memory".to_owned() })
-    }
-
-    fn read(&self, extent: &Extent, range: &Range<u64>) -> Result<Bytes, StoreError> {
-        let too_long = |_| StoreError::corrupt("file", "a stretch is longer than a chunk can be");
-        match extent {
-            Extent::Hole { .. } => {
-                Ok(Bytes::from(vec![0; usize::try_from(range.end - range.start).map_err(too_long)?]))
-            }
-            Extent::Data { id, .. } => {
-                let start = u32::try_from(range.start).map_err(too_long)?;
-                let range = start..u32::try_from(range.end).map_err(too_long)?;
-                self.allow(id, false, || self.reader.is_warm(id, Some(range.clone())))?;
-                self.reader.chunk_range(id, range, self.limits(self.deadline))
-            }
-        }
-    }
-
-    /// It may have gone since it was found to be near enough.
-    fn limits(&self, deadline: Deadline) -> Limits {
-        Limits { farthest: self.farthest, deadline }
-    }
-
-    /// An attempt at what is near that failed for lack of time is to be repeated with patience.
-    fn end<T>(&self, result: Result<T, StoreError>) -> Result<T, Refusal> {
-        let refused = *lock(&self.refused);
-        match (result, refused) {
-            (Ok(value), _) => Ok(value),
-            (Err(_), Some(reach)) => Err(Refusal::Later(reach)),
-            (Err(StoreError::Timeout { .. }), _) if self.farthest == Tier::Memory => {
-                Err(Refusal::Later(Reach::Local))
-            }
-            (Err(StoreError::Timeout { .. }), _) if self.farthest < Tier::Vault => {
-                Err(Refusal::Later(Reach::VAULT))
-            }
-            (Err(error), _) => Err(Refusal::Failed(error)),
-        }
-    }
-}
-
-impl ChunkSource for Attempt {
-    fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.allow(id, of == ChunkType::Tree, || self.reader.is_warm(id, None))?;
-        self.reader.chunk_within(of, id, self.limits(deadline))
-    }
 }
 
 /// Names a long list by all of its pages: images of one disk in two points begin alike and are equally long.
