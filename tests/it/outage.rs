@@ -166,10 +166,11 @@ fn direct(path: &Path) -> Child {
     quietly(Command::new("sh").args(["-c", script, "sh"]).arg(path))
 }
 
-/// How a reader ended that is to end at once: the mount looks every half second whether somebody is to.
+/// How a reader ended that is to end at once, and not after the 300 s that a read may take: the mount looks every half second whether somebody is
+/// to. On a machine that is busy with other tests that takes longer.
 #[track_caller]
 fn end_of(reader: &mut Child) -> ExitStatus {
-    wait_for("the end of a reader", 3, || reader.try_wait().unwrap().is_some());
+    wait_for("the end of a reader", 10, || reader.try_wait().unwrap().is_some());
     reader.wait().unwrap()
 }
 

@@ -130,6 +130,9 @@ fn id_of(backup: &Ran) -> String {
     backup.json()["snapshot_id"].as_str().unwrap().to_owned()
 }
 
+/// A lane of threads begins when it is first needed: one for the vault, and one for what nobody knows the vault of.
+const LANE: u64 = 16;
+
 /// Memory in KiB, threads, descriptors.
 fn size_of(pid: i32) -> [u64; 3] {
     let of = |name| figure(pid, "status", name);
@@ -151,7 +154,7 @@ fn assert_steady(samples: &[[u64; 3]], all_time: u64) {
     ));
     assert!(last[0] <= first[0] + GROWTH, "memory grows");
     assert!(all_time <= MEMORY << 10, "more memory than it may take");
-    assert!(last[1] <= first[1] + 4, "threads grow");
+    assert!(last[1] <= first[1] + LANE + 4, "threads grow");
     // 64 packs in staging are kept open, and some connections.
     assert!(last[2] <= first[2].max(112) + 16, "descriptors grow");
 }
