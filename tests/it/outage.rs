@@ -156,21 +156,23 @@ fn quietly(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// Who runs tests in the background of a shell has them inherit that Ctrl-C is ignored.
+const HEARS_CTRL_C: &str = "--default-signal=INT";
+
 fn cat(path: &Path) -> Child {
-    quietly(Command::new("cat").arg(path))
+    quietly(Command::new("env").args([HEARS_CTRL_C, "cat"]).arg(path))
 }
 
 /// Reads without the kernel's read-ahead.
 fn direct(path: &Path) -> Child {
     let script = "exec dd of=/dev/null iflag=direct < \"$1\"";
-    quietly(Command::new("sh").args(["-c", script, "sh"]).arg(path))
+    quietly(Command::new("env").args([HEARS_CTRL_C, "sh", "-c", script, "sh"]).arg(path))
 }
 
-/// How a reader ended that is to end at once, and not after the 300 s that a read may take: the mount looks every half second whether somebody is
-/// to. On a machine that is busy with other tests that takes longer.
+/// How a reader ended that is to end at once: the mount looks every half second whether somebody is to.
 #[track_caller]
 fn end_of(reader: &mut Child) -> ExitStatus {
-    wait_for("the end of a reader", 10, || reader.try_wait().unwrap().is_some());
+    wait_for("the end of a reader", 3, || reader.try_wait().unwrap().is_some());
     reader.wait().unwrap()
 }
 
