@@ -115,8 +115,9 @@ fn a_killed_process_does_not_wait_for_an_answer() {
         recovery.contents(Behaviour::Hanging);
         recovery.directories(Behaviour::Hanging);
         let asked = recovery.asks();
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).current_dir(&at).process_group(0);
+        // Who runs tests in the background of a shell has them inherit that Ctrl-C is ignored.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "sh", "-c", script]).current_dir(&at).process_group(0);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         eventually("the question", || recovery.asks() > asked);
         let group = Pid::from_raw(child.id().cast_signed());
