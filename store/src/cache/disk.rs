@@ -4,7 +4,7 @@
 //! fetch. What is here is asked of the file system, so processes that share a directory find what the others put. When a block was
 //! used last says the time of its file, across restarts; what goes says [`Room`].
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io::{ErrorKind, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
@@ -93,8 +93,7 @@ impl DiskBlocks {
         if !self.has(key) {
             return false;
         }
-        // Others may own it. Then it goes by when they used it.
-        let _ = open_regular(&self.path(key)).and_then(|file| file.set_modified(self.now()));
+        let _ = open_regular(&self.path(key)).map(|file| self.mark(&file));
         true
     }
 
@@ -150,10 +149,14 @@ impl DiskBlocks {
         let mut bytes = Vec::with_capacity(meta.len() as usize);
         file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
         if nanos(self.now()).saturating_sub(self.used(&meta)) >= nanos_of(MARK_EVERY) {
-            // Others may own it. Then it goes by when they used it.
-            let _ = file.set_modified(self.now());
+            self.mark(file);
         }
         check(key, bytes)
+    }
+
+    /// Marks a block as used now. Others may own it: then it goes by when they used it.
+    fn mark(&self, file: &File) {
+        let _ = file.set_modified(self.now());
     }
 
     fn write(&self, key: &Key, bytes: &Bytes) -> std::io::Result<u64> {
@@ -227,25 +230,28 @@ impl DiskBlocks {
                 if self.ended.load(Ordering::Relaxed) {
                     return None;
                 }
-                let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { continue };
-                let name = name.to_string_lossy();
-                if let Some(key) = parse_name(&name) {
-                    if !may_be_block(&meta) {
-                        // Whatever it is, its length says nothing of the room that is left.
-                        let _ = fs::remove_file(entry.path());
-                        continue;
-                    }
-                    found.add(Old {
-                        used: self.used(&meta),
-                        key,
-                        len: meta.len().try_into().unwrap_or(u32::MAX),
-                    });
-                } else if name.ends_with(PART) && self.is_left_over(&meta) {
-                    let _ = fs::remove_file(entry.path());
-                }
+                self.look_at(&entry, &mut found);
             }
         }
         Some(found)
+    }
+
+    /// Adds a block, or removes what is none in the place of one.
+    fn look_at(&self, entry: &DirEntry, found: &mut Found) {
+        let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { return };
+        let name = name.to_string_lossy();
+        let key = parse_name(&name);
+        let is_odd = match key {
+            // Whatever it is, its length says nothing of the room that is left.
+            Some(_) => !may_be_block(&meta),
+            None => name.ends_with(PART) && self.is_left_over(&meta),
+        };
+        if is_odd {
+            let _ = fs::remove_file(entry.path());
+        } else if let Some(key) = key {
+            let len = meta.len().try_into().unwrap_or(u32::MAX);
+            found.add(Old { used: self.used(&meta), key, len });
+        }
     }
 
     /// Whether nobody writes a file any more that is not finished.
