@@ -260,7 +260,7 @@ impl Reader {
                     self.counters.failovers.fetch_add(1, Ordering::Relaxed);
                     return Ok(bytes);
                 }
-                Err(another) => error = load::more_telling(error, another),
+                Err(another) => error = load::more_telling(Some(error), another),
             }
         }
         Err(error)

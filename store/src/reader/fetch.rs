@@ -351,12 +351,7 @@ impl Fetcher {
         for vault in self.best_first(vaults) {
             match ask(vault) {
                 Ok(given) => return Ok(given),
-                Err(e) => {
-                    failure = Some(match failure {
-                        Some(first) => more_telling(first, e),
-                        None => e,
-                    });
-                }
+                Err(e) => failure = Some(more_telling(failure, e)),
             }
         }
         Err(failure.unwrap_or_else(|| StoreError::NotFound { what: format!("{name} in any vault") }))

@@ -36,8 +36,11 @@ impl Limits {
 }
 
 /// Of two failures the one that says what can be done. A vault that does not answer may have whole what another place lost.
-pub(super) fn more_telling(first: StoreError, other: StoreError) -> StoreError {
-    if other.is_vault_away() && !first.is_vault_away() { other } else { first }
+pub(super) fn more_telling(first: Option<StoreError>, other: StoreError) -> StoreError {
+    match first {
+        Some(first) if first.is_vault_away() || !other.is_vault_away() => first,
+        _ => other,
+    }
 }
 
 impl Reader {
@@ -80,12 +83,7 @@ impl Reader {
             Ok(frame) => frame,
             // It is not lost as long as a vault may have it.
             Err(e @ StoreError::Timeout { .. }) if !limits.may_wait() => return Err(e),
-            Err(e) => {
-                return Err(match staged_error {
-                    Some(first) => more_telling(first, e),
-                    None => e,
-                });
-            }
+            Err(e) => return Err(more_telling(staged_error, e)),
         };
         if let Some(e) = staged_error {
             if !map.told.swap(true, Ordering::Relaxed) {
