@@ -6,6 +6,7 @@ use std::time::Duration;
 use azure_core::error::ErrorKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
+use azure_core::time::parse_rfc7231;
 
 use super::transport::CUT;
 use crate::vault::VaultError;
@@ -45,7 +46,14 @@ impl<'a> Refusal<'a> {
     fn retry_after(&self) -> Option<Duration> {
         let millis =
             self.header("x-ms-retry-after-ms").and_then(|text| text.parse().ok()).map(Duration::from_millis);
-        millis.or_else(|| self.header("retry-after")?.parse().ok().map(Duration::from_secs))
+        let seconds = || self.header("retry-after")?.parse().ok().map(Duration::from_secs);
+        millis.or_else(seconds).or_else(|| self.retry_at())
+    }
+
+    /// A moment instead of seconds (RFC 9110, section 10.2.3), by the clock of whoever named it.
+    fn retry_at(&self) -> Option<Duration> {
+        let moment = |name| parse_rfc7231(self.header(name)?).ok();
+        (moment("retry-after")? - moment("date")?).try_into().ok()
     }
 
     fn detail(&self) -> String {
@@ -170,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_wait_that_the_service_asks_for_is_kept() {
-        let wait = |headers| match error(&answer(503, "ServerBusy", headers), "x") {
+        let wait = |headers: &[_]| match error(&answer(503, "ServerBusy", headers), "x") {
             VaultError::Unavailable { retry_after, .. } => retry_after,
             _ => None,
         };
@@ -180,6 +188,11 @@ mod tests {
             Some(Duration::from_millis(50))
         );
         assert_eq!(wait(&[("retry-after", "soon")]), None);
+        let date = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+        let until = |moment| wait(&[date, ("retry-after", moment)]);
+        assert_eq!(until("Wed, 21 Oct 2015 07:28:07 GMT"), Some(Duration::from_secs(7)));
+        assert_eq!(until("Wed, 21 Oct 2015 07:27:00 GMT"), None, "it has passed");
+        assert_eq!(wait(&[("retry-after", date.1)]), None, "by an unknown clock");
     }
 
     #[test]
