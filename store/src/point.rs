@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod object;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

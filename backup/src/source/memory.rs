@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_store::clock::Timestamp;
+use holdfast_store::tree::testing::bare_node;
 use holdfast_store::tree::{Node, NodeKind, Xattr};
 
 use super::{DataSource, FileOpener, Flow, Found, OpenFile, Visitor, Walked};
@@ -53,28 +54,8 @@ impl Default for MemorySource {
 
 fn blank(name: &[u8], kind: NodeKind, number: u64) -> Node {
     let time = Timestamp { seconds: 1_600_000_000 + number.cast_signed(), nanos: 123_456_789 };
-    Node {
-        name: name.to_vec(),
-        kind,
-        mode: if kind == NodeKind::Directory { 0o755 } else { 0o644 },
-        uid: 0,
-        gid: 0,
-        user: None,
-        group: None,
-        mtime: time,
-        ctime: time,
-        size: 0,
-        inode: number,
-        filesystem: 0,
-        links: 1,
-        flags: 0,
-        content: None,
-        subtree: None,
-        target: None,
-        device: None,
-        xattrs: Vec::new(),
-        extensions: Vec::new(),
-    }
+    let mode = if kind == NodeKind::Directory { 0o755 } else { 0o644 };
+    Node { mode, mtime: time, ctime: time, inode: number, ..bare_node(name, kind) }
 }
 
 impl Entry {

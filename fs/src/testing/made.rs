@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::{RecoveryPointId, SourceTag};
-use holdfast_store::point::{Consistency, Counts, PointState, RecoveryPoint, SourceName};
+use holdfast_store::point::testing::bare_point;
+use holdfast_store::point::{Consistency, Counts, RecoveryPoint};
 use holdfast_store::store::{PointBrief, StoredPoint};
+use holdfast_store::tree::testing::bare_node;
 use holdfast_store::tree::{Content, Extent, Node, NodeKind};
 
 use super::chunk_id;
@@ -13,28 +15,7 @@ use super::chunk_id;
 /// A node with plain attributes.
 pub fn node(name: &str, kind: NodeKind) -> Node {
     let time = Timestamp { seconds: 1_700_000_000, nanos: 123_456_789 };
-    Node {
-        name: name.as_bytes().to_vec(),
-        kind,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        user: None,
-        group: None,
-        mtime: time,
-        ctime: time,
-        size: 0,
-        inode: 12,
-        filesystem: 0,
-        links: 1,
-        flags: 0,
-        content: None,
-        subtree: None,
-        target: None,
-        device: None,
-        xattrs: Vec::new(),
-        extensions: Vec::new(),
-    }
+    Node { mtime: time, ctime: time, inode: 12, ..bare_node(name.as_bytes(), kind) }
 }
 
 /// A file of one extent whose chunk nobody stores.
@@ -67,29 +48,14 @@ pub fn point(host: &str, group: &str, source: &str, started: i64, sequence: u64)
     let name = blake3::hash(format!("{host}\0{group}\0{source}").as_bytes());
     let id = blake3::keyed_hash(name.as_bytes(), &sequence.to_le_bytes());
     let half = |bytes: &[u8; 32]| std::array::from_fn(|at| bytes.get(at).copied().unwrap_or_default());
+    let root = Node { links: 2, mode: 0o755, ..node("root", NodeKind::Directory) };
     let point = RecoveryPoint {
         id: RecoveryPointId(half(id.as_bytes())),
         source_tag: SourceTag(half(name.as_bytes())),
-        source: SourceName { host: host.into(), group: group.into(), source: source.into() },
-        path: b"/srv".to_vec(),
         sequence,
-        previous: [0; 32],
-        started: Timestamp::from_seconds(started),
-        ended: Timestamp::from_seconds(started.saturating_add(60)),
-        state: PointState::Complete,
         consistency: Consistency::Snapshot,
-        root: Node { links: 2, mode: 0o755, ..node("root", NodeKind::Directory) },
         counts: Counts { files: 3, directories: 1, bytes: 4096, ..Counts::default() },
-        summary: Vec::new(),
-        packs: Vec::new(),
-        errors_total: 0,
-        errors: Vec::new(),
-        witness: Vec::new(),
-        tags: Vec::new(),
-        writer: Vec::new(),
-        tool: "test".into(),
-        extensions: Vec::new(),
-        signature: Vec::new(),
+        ..bare_point([host, group, source], started, root)
     };
     StoredPoint { point: Arc::new(point), hash: *id.as_bytes(), local: true, vaults: Vec::new() }
 }

@@ -16,7 +16,8 @@ use crate::copy;
 use crate::format::config::ChunkerParams;
 use crate::monitor::{RecordingMonitor, VoidMonitor};
 use crate::pack::PackKind;
-use crate::point::{Consistency, Counts, PointState, SourceName};
+use crate::point::Counts;
+use crate::point::testing::bare_point;
 use crate::seal::{ChunkType, Compression};
 use crate::staging::{Fault, FaultyFiles};
 use crate::transfer::TransferPolicy;
@@ -124,30 +125,14 @@ fn take_point(store: &Store, files: &Tree) -> Result<StoredPoint, StoreError> {
     let root = ingest_tree(&session, files)?;
     let tag = store.sealer().source_tag("host", "group", "source");
     let previous = store.newest_point(&tag)?;
-    let source = SourceName { host: "host".into(), group: "group".into(), source: "source".into() };
+    let started = previous.as_ref().map_or(1, |p| p.point.started.seconds + 1);
     session.commit(|done| RecoveryPoint {
         id: RecoveryPointId::random(),
         source_tag: tag,
-        source,
-        path: b"/source".to_vec(),
         sequence: previous.as_ref().map_or(1, |p| p.point.sequence + 1),
         previous: previous.as_ref().map_or([0; 32], |p| p.hash),
-        started: Timestamp::from_seconds(previous.map_or(1, |p| p.point.started.seconds + 1)),
-        ended: Timestamp::from_seconds(2000),
-        state: PointState::Complete,
-        consistency: Consistency::Fuzzy,
-        root,
         counts: Counts { bytes_new: done.bytes_new, bytes_stored: done.bytes_stored, ..Counts::default() },
-        summary: Vec::new(),
-        packs: Vec::new(),
-        errors_total: 0,
-        errors: Vec::new(),
-        witness: Vec::new(),
-        tags: Vec::new(),
-        writer: Vec::new(),
-        tool: "test".into(),
-        extensions: Vec::new(),
-        signature: Vec::new(),
+        ..bare_point(["host", "group", "source"], started, root)
     })
 }
 

@@ -145,25 +145,40 @@ impl TestRandom {
     }
 }
 
-/// A small valid entry: an empty file, an empty directory (with a tree id that names nothing), a link to `t`, a device
-/// 1:3… Owned by 1000:100, mode 0o644.
-pub fn sample_node(name: &[u8], kind: NodeKind) -> Node {
-    let is_device = matches!(kind, NodeKind::CharDevice | NodeKind::BlockDevice);
+/// An entry of one link that has nothing: no content, no tree, no target. Owned by root, mode 0o644.
+pub fn bare_node(name: &[u8], kind: NodeKind) -> Node {
     Node {
         name: name.to_vec(),
         kind,
         mode: 0o644,
-        uid: 1000,
-        gid: 100,
+        uid: 0,
+        gid: 0,
         user: None,
         group: None,
         mtime: Timestamp { seconds: 1_700_000_000, nanos: 123 },
         ctime: Timestamp { seconds: 1_700_000_001, nanos: 456 },
-        size: u64::from(kind == NodeKind::Symlink),
+        size: 0,
         inode: 42,
         filesystem: 0,
         links: 1,
         flags: 0,
+        content: None,
+        subtree: None,
+        target: None,
+        device: None,
+        xattrs: Vec::new(),
+        extensions: Vec::new(),
+    }
+}
+
+/// A small valid entry: an empty file, an empty directory (with a tree id that names nothing), a link to `t`, a device
+/// 1:3… Owned by 1000:100.
+pub fn sample_node(name: &[u8], kind: NodeKind) -> Node {
+    let is_device = matches!(kind, NodeKind::CharDevice | NodeKind::BlockDevice);
+    Node {
+        uid: 1000,
+        gid: 100,
+        size: u64::from(kind == NodeKind::Symlink),
         content: (kind == NodeKind::File).then(Content::default),
         subtree: (kind == NodeKind::Directory).then_some(Subtree {
             tree: ChunkId([0; 32]),
@@ -172,8 +187,7 @@ pub fn sample_node(name: &[u8], kind: NodeKind) -> Node {
         }),
         target: (kind == NodeKind::Symlink).then(|| b"t".to_vec()),
         device: is_device.then_some((1, 3)),
-        xattrs: Vec::new(),
-        extensions: Vec::new(),
+        ..bare_node(name, kind)
     }
 }
 

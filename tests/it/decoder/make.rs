@@ -20,6 +20,7 @@ use holdfast_store::seal::{ChunkType, Compression, Sealer};
 use holdfast_store::store::{Session, Store, StoreOptions, StoredPoint};
 use holdfast_store::tree::build::DirectoryBuilder;
 use holdfast_store::tree::content::{ContentBuilder, ContentReader};
+use holdfast_store::tree::testing::bare_node;
 use holdfast_store::tree::walk::Directory;
 use holdfast_store::tree::{ChunkSink, ChunkSource, Extent, Node, NodeKind};
 
@@ -44,26 +45,12 @@ pub struct Planned {
 impl Planned {
     pub fn new(name: impl AsRef<[u8]>, kind: NodeKind) -> Self {
         let node = Node {
-            name: name.as_ref().to_vec(),
-            kind,
             mode: 0o640,
             uid: 1000,
             gid: 100,
-            user: None,
-            group: None,
             mtime: Timestamp { seconds: 1_700_000_000, nanos: 1 },
             ctime: Timestamp { seconds: 1_700_000_001, nanos: 999_999_999 },
-            size: 0,
-            inode: 42,
-            filesystem: 0,
-            links: 1,
-            flags: 0,
-            content: None,
-            subtree: None,
-            target: None,
-            device: None,
-            xattrs: Vec::new(),
-            extensions: Vec::new(),
+            ..bare_node(name.as_ref(), kind)
         };
         Self { node, pieces: Vec::new(), children: Vec::new() }
     }
