@@ -292,6 +292,7 @@ impl Shared {
             drop(self.wake.wait_while(watched, idle).unwrap_or_else(PoisonError::into_inner));
             self.clock.pause(WATCH_EVERY);
             self.refuse_late();
+            self.trouble.tell_rest();
             if self.callers.are_known() && self.clock.monotonic().saturating_sub(looked) >= LEAVING_EVERY {
                 self.refuse_leaving();
                 looked = self.clock.monotonic();

@@ -224,6 +224,24 @@ fn what_moves_on_is_refused_at_once_where_the_vault_was_late_a_moment_ago() {
     assert_eq!(pool.pending(), 0);
 }
 
+#[test]
+fn the_watchman_counts_for_the_log_what_a_minute_had_no_room_for() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    let pool = Pool::start(options(Duration::from_secs(90)), Arc::new(clock)).unwrap();
+    for n in 0..30 {
+        pool.tell(n, &FsError::Store(StoreError::corrupt(format!("pack {n}"), "seal")));
+    }
+    assert_eq!(pool.shared.trouble.unsaid(), 10);
+    let (release, hang) = mpsc::channel::<()>();
+    let late = ask(&pool, Reach::VAULT, 99, move || {
+        let _ = hang.recv();
+        Ok(1)
+    });
+    assert!(matches!(late.recv().unwrap(), Err(FsError::Late)), "more than a minute later");
+    assert_eq!(pool.shared.trouble.unsaid(), 0);
+    drop(release);
+}
+
 /// Work that goes on as long as anybody waits for it.
 fn as_long_as_wanted(patience: Patience) -> Result<u32, FsError> {
     let Patience::Until(deadline) = patience else { return Err(FsError::Bug) };
