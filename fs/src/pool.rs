@@ -142,10 +142,16 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// Starts the threads.
     pub fn start(options: PoolOptions, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        Self::start_for(options, clock, Callers::of(Path::new("/proc"), std::process::id()))
+        let callers = Callers::of(Path::new("/proc"), std::process::id());
+        Self::start_for(options, clock, callers, VaultLanes::new(options.vault_threads))
     }
 
-    fn start_for(options: PoolOptions, clock: Arc<dyn Clock>, callers: Callers) -> std::io::Result<Self> {
+    fn start_for(
+        options: PoolOptions,
+        clock: Arc<dyn Clock>,
+        callers: Callers,
+        vaults: VaultLanes,
+    ) -> std::io::Result<Self> {
         let local = lane("holdfast-local", options.local_threads)?;
         let shared = Arc::new(Shared {
             trouble: Trouble::new(clock.clone()),
@@ -154,7 +160,7 @@ impl Pool {
             watched: Mutex::default(),
             wake: Condvar::new(),
             callers,
-            vaults: VaultLanes::new(options.vault_threads),
+            vaults,
             ended: AtomicBool::new(false),
         });
         let watcher = shared.clone();

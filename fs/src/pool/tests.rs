@@ -258,7 +258,8 @@ fn a_reader_is_served_after_as_many_as_there_are_threads_were_killed() {
     let dir = tempfile::tempdir().unwrap();
     let (years, clock) = (Duration::from_secs(1 << 32), Arc::new(ManualClock::default()));
     let options = PoolOptions { vault_threads: 16, ..options(years) };
-    let pool = Pool::start_for(options, clock, Callers::sample(dir.path(), 5).unwrap()).unwrap();
+    let callers = Callers::sample(dir.path(), 5).unwrap();
+    let pool = Pool::start_for(options, clock, callers, VaultLanes::new(16)).unwrap();
     let killed: Vec<_> =
         (0..16).map(|ino| ask_as(&pool, Reach::VAULT, Caller { pid: 5, ino }, as_long_as_wanted)).collect();
     for killed in killed {
@@ -334,6 +335,23 @@ fn pages_of_directories_go_before_contents_that_came_earlier() {
 }
 
 #[test]
+fn who_would_wait_for_a_thread_that_cannot_be_started_is_refused_at_once_but_not_for_ever() {
+    let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (callers, lanes) = (Callers::sample(dir.path(), 5).unwrap(), VaultLanes::with_few(16, left.clone()));
+    let options = options(Duration::from_secs(3600));
+    let pool = Pool::start_for(options, Arc::new(SystemClock), callers, lanes).unwrap();
+    let near = || ask_as(&pool, Reach::Local, Caller { pid: 0, ino: 1 }, lost(|| Ok(2)));
+    for refused in [ask(&pool, line(1, false), 1, || Ok(1)), near()] {
+        assert!(matches!(refused.recv_timeout(SOON).unwrap(), Err(FsError::NoThread(_))));
+    }
+    assert_eq!(pool.pending(), 0);
+    left.store(1, Ordering::SeqCst);
+    assert_eq!(ask(&pool, line(1, false), 1, || Ok(1)).recv_timeout(SOON).unwrap().unwrap(), 1);
+    left.store(1, Ordering::SeqCst);
+    assert_eq!(near().recv_timeout(SOON).unwrap().unwrap(), 2);
+}
+
+#[test]
 fn what_lies_in_another_vault_too_moves_on_to_the_lane_of_that_but_not_for_ever() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let _held = hang(&pool, line(1, false), 1);
@@ -356,8 +374,8 @@ fn who_stood_in_the_queue_is_not_in_more_of_a_hurry_than_who_did_not() {
     let clock = Arc::new(ManualClock::default());
     let years = Duration::from_secs(1 << 32);
     let dir = tempfile::tempdir().unwrap();
-    let pool =
-        Pool::start_for(options(years), clock.clone(), Callers::sample(dir.path(), 5).unwrap()).unwrap();
+    let callers = Callers::sample(dir.path(), 5).unwrap();
+    let pool = Pool::start_for(options(years), clock.clone(), callers, VaultLanes::new(1)).unwrap();
     let (_held, release) = hang(&pool, line(1, false), 1);
     let (own, caller) = (clock.clone(), Caller { pid: 0, ino: 2 });
     let queued = ask_as(&pool, line(1, false), caller, move |patience| match patience {
