@@ -63,7 +63,7 @@ pub struct PoolOptions {
     pub in_place: usize,
     /// Threads for what lies on this machine, when that many callers are at it.
     pub local_threads: usize,
-    /// Threads for what lies in a vault, of each; a quarter of them for pages of directories alone.
+    /// Threads for what lies in a vault, of each; a quarter of them for pages of directories alone, another one for contents first.
     pub vault_threads: usize,
     /// Longest time to an answer.
     pub timeout: Duration,

@@ -1,7 +1,9 @@
 //! Queues, and the threads that work them off.
 //!
 //! What waits for a vault has a lane for each vault, so that one that hangs holds up nothing from another. In it pages of directories go
-//! before contents, and a quarter of the threads is for them alone: a listing does not stand behind bulk reads that hang.
+//! before contents, and a quarter of the threads is for them alone: a listing does not stand behind bulk reads that hang. Another quarter
+//! takes contents first, so that those who walk through directories, however many, do not keep the others from reading. It takes pages,
+//! too, when nobody reads: then all threads but these are busy with pages that end, and none of them is to stand idle.
 //!
 //! A lane begins when it is first needed. Threads that cannot be started then, because the system has no more, are missing until something
 //! comes again; where there is none at all, who asks is refused at once, and does not wait for nobody.
@@ -106,13 +108,16 @@ impl VaultLane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Takes {
     PagesFirst,
+    ContentsFirst,
     Pages,
 }
 
 /// What the `n`th of so many takes. The first ones take everything: however few there are, they do all there is to do.
 fn takes(n: usize, threads: usize) -> Takes {
+    let quarter = threads / 4;
     match threads - n {
-        left if left <= threads / 4 => Takes::Pages,
+        left if left <= quarter => Takes::Pages,
+        left if left <= 2 * quarter => Takes::ContentsFirst,
         _ => Takes::PagesFirst,
     }
 }
@@ -125,6 +130,7 @@ impl Takes {
         };
         match self {
             Self::PagesFirst => one_first(pages, contents),
+            Self::ContentsFirst => one_first(contents, pages),
             Self::Pages => Box::new(move || pages.iter().for_each(|work| work())),
         }
     }
@@ -162,6 +168,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_quarter_takes_pages_alone_a_quarter_contents_first_and_the_first_of_all_anything() {
+        for (threads, anything, contents, pages) in [(1, 1, 0, 0), (3, 3, 0, 0), (4, 2, 1, 1), (16, 8, 4, 4)]
+        {
+            let all: Vec<_> = (0..threads).map(|n| takes(n, threads)).collect();
+            let count = |takes| all.iter().filter(|other| **other == takes).count();
+            let counts = (count(Takes::PagesFirst), count(Takes::ContentsFirst), count(Takes::Pages));
+            assert_eq!((counts, all[0]), ((anything, contents, pages), Takes::PagesFirst), "of {threads}");
+        }
+    }
 
     #[test]
     fn a_lane_gets_its_threads_when_there_are_some_and_however_few_do_everything() {

@@ -335,6 +335,25 @@ fn pages_of_directories_go_before_contents_that_came_earlier() {
 }
 
 #[test]
+fn however_many_walk_through_directories_who_reads_contents_comes_before_the_last_of_them() {
+    let options = PoolOptions { vault_threads: 4, ..options(Duration::from_secs(3600)) };
+    let pool = Pool::start(options, Arc::new(SystemClock)).unwrap();
+    let (_first, released): (Vec<_>, Vec<_>) = (0..4).map(|ino| hang(&pool, line(1, true), ino)).unzip();
+    let (release, hang) = crossbeam_channel::unbounded::<()>();
+    let _walkers: Vec<_> = (10..30)
+        .map(|ino| {
+            let hang = hang.clone();
+            ask(&pool, line(1, true), ino, move || Ok(u32::from(hang.recv().is_ok())))
+        })
+        .collect();
+    let read = ask(&pool, line(1, false), 50, || Ok(1));
+    drop(released);
+    assert_eq!(read.recv_timeout(SOON).unwrap().unwrap(), 1, "while pages are in all other threads");
+    drop(pool);
+    drop(release);
+}
+
+#[test]
 fn who_would_wait_for_a_thread_that_cannot_be_started_is_refused_at_once_but_not_for_ever() {
     let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
     let (callers, lanes) = (Callers::sample(dir.path(), 5).unwrap(), VaultLanes::with_few(16, left.clone()));
