@@ -60,6 +60,9 @@ pub enum FsError {
     /// No answer came in time.
     #[error("no answer in time")]
     Late,
+    /// The system has no thread for it.
+    #[error("no thread can be started that would wait for a vault: {0}")]
+    NoThread(#[source] std::io::Error),
     /// A fault of this program.
     #[error("a fault of this program")]
     Bug,
@@ -95,17 +98,15 @@ impl FsError {
             Self::ReadOnly => Errno::EROFS,
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Interrupted => Errno::EINTR,
-            Self::NotCaptured | Self::Ending | Self::Tripped | Self::Late | Self::Bug | Self::Later(_) => {
-                Errno::EIO
-            }
-            Self::Store(_) => Errno::EIO,
+            Self::NotCaptured | Self::Ending | Self::Tripped | Self::Late | Self::NoThread(_) => Errno::EIO,
+            Self::Bug | Self::Later(_) | Self::Store(_) => Errno::EIO,
         }
     }
 
     /// Whether a later attempt may succeed: the answer could not be had, or not in time.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Late => true,
+            Self::Late | Self::NoThread(_) => true,
             Self::Store(error) => error.class() == ErrorClass::Unavailable,
             _ => false,
         }
@@ -140,6 +141,7 @@ mod tests {
             (FsError::Ending, Errno::EIO),
             (FsError::Tripped, Errno::EIO),
             (FsError::Late, Errno::EIO),
+            (FsError::NoThread(std::io::ErrorKind::WouldBlock.into()), Errno::EIO),
             (FsError::Bug, Errno::EIO),
         ];
         for (error, errno) in table {

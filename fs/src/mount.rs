@@ -86,12 +86,12 @@ pub struct MountOptions {
     pub session_threads: usize,
     /// Threads that read and decode what lies on this machine.
     pub local_threads: usize,
-    /// Threads that wait for vaults.
+    /// Threads that wait for a vault, of each, and as many for what is asked of no certain one. They begin when they are first needed.
     pub vault_threads: usize,
 }
 
 impl MountOptions {
-    /// The usual: nobody else let in, 60 s, a thread more than cores (2 to 8) and 16 for vaults.
+    /// The usual: nobody else let in, 60 s, a thread more than cores (2 to 8) and 16 for each vault.
     pub fn new(mountpoint: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         Self {

@@ -63,7 +63,7 @@ pub struct PoolOptions {
     pub in_place: usize,
     /// Threads for what lies on this machine, when that many callers are at it.
     pub local_threads: usize,
-    /// Threads for what lies in a vault, of each; a quarter of them for pages of directories alone.
+    /// Threads for what lies in a vault, of each; a quarter of them for pages of directories alone, another one for contents first.
     pub vault_threads: usize,
     /// Longest time to an answer.
     pub timeout: Duration,
@@ -142,10 +142,16 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// Starts the threads.
     pub fn start(options: PoolOptions, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        Self::start_for(options, clock, Callers::of(Path::new("/proc"), std::process::id()))
+        let callers = Callers::of(Path::new("/proc"), std::process::id());
+        Self::start_for(options, clock, callers, VaultLanes::new(options.vault_threads))
     }
 
-    fn start_for(options: PoolOptions, clock: Arc<dyn Clock>, callers: Callers) -> std::io::Result<Self> {
+    fn start_for(
+        options: PoolOptions,
+        clock: Arc<dyn Clock>,
+        callers: Callers,
+        vaults: VaultLanes,
+    ) -> std::io::Result<Self> {
         let local = lane("holdfast-local", options.local_threads)?;
         let shared = Arc::new(Shared {
             trouble: Trouble::new(clock.clone()),
@@ -154,7 +160,7 @@ impl Pool {
             watched: Mutex::default(),
             wake: Condvar::new(),
             callers,
-            vaults: VaultLanes::new(options.vault_threads),
+            vaults,
             ended: AtomicBool::new(false),
         });
         let watcher = shared.clone();
@@ -292,6 +298,7 @@ impl Shared {
             drop(self.wake.wait_while(watched, idle).unwrap_or_else(PoisonError::into_inner));
             self.clock.pause(WATCH_EVERY);
             self.refuse_late();
+            self.trouble.tell_rest();
             if self.callers.are_known() && self.clock.monotonic().saturating_sub(looked) >= LEAVING_EVERY {
                 self.refuse_leaving();
                 looked = self.clock.monotonic();

@@ -214,6 +214,8 @@ fn a_mount_serves_everybody_for_a_long_time_whatever_its_vault_does() {
     assert_steady(&samples, figure(mount.processes()[0], "status", "VmHWM:"));
     let log = machine.log();
     let told = log.lines().filter(|line| line.contains("answered with an I/O error"));
+    // What a minute had no room for is counted alone.
+    let told = told.filter(|line| !line.contains("further requests were"));
     told.for_each(|line| assert!(line.contains("error="), "an error without its cause: {line}"));
     mount.umount();
     Ran::of(&mut machine.online(["check"])).expect_code(0);

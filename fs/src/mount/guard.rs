@@ -28,6 +28,10 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// A guard that stood so long will stand.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// Between two attempts to start another, at first and at most: where a system has no more processes, each attempt costs it and the log more.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
 /// Tells the guard that its parent died.
 const PARENT_DIED: Signal = Signal::SIGUSR1;
 
@@ -37,28 +41,61 @@ pub struct Guard {
     program: Vec<OsString>,
     child: Child,
     started: Duration,
+    /// Since it ended, and another one could not be started.
+    missing: Option<Missing>,
+}
+
+/// When to try again to start one, and how long to wait after that.
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    next: Duration,
+    pause: Duration,
 }
 
 impl Guard {
     /// Starts one.
     pub fn start(program: &[OsString], mountpoint: &Path, id: u64, now: Duration) -> io::Result<Self> {
         let child = start(program, mountpoint, id)?;
-        Ok(Self { program: program.to_vec(), child, started: now })
+        Ok(Self { program: program.to_vec(), child, started: now, missing: None })
     }
 
     /// Starts another if it has ended; false if that has no use, for it ended at once.
     pub fn keep(&mut self, mountpoint: &Path, id: u64, now: Duration) -> bool {
+        self.keep_by(now, |program| start(program, mountpoint, id))
+    }
+
+    fn keep_by(&mut self, now: Duration, start: impl FnOnce(&[OsString]) -> io::Result<Child>) -> bool {
         let Ok(Some(status)) = self.child.try_wait() else { return true };
-        if now.saturating_sub(self.started) < SETTLED {
-            tracing::error!(%status, "the guard of the mount does not stay: readers may be stuck for ever when this process is killed");
-            return false;
+        match self.missing {
+            Some(missing) if now < missing.next => return true,
+            Some(_) => {}
+            None if now.saturating_sub(self.started) < SETTLED => {
+                tracing::error!(%status, "the guard of the mount does not stay: readers may be stuck for ever when this process is killed");
+                return false;
+            }
+            None => tracing::warn!(%status, "the guard of the mount has ended; starting another"),
         }
-        tracing::warn!(%status, "the guard of the mount has ended; starting another");
-        match Self::start(&self.program, mountpoint, id, now) {
-            Ok(guard) => *self = guard,
-            Err(error) => tracing::warn!(%error, "cannot start it"),
+        match start(&self.program) {
+            Ok(child) => self.succeeded_by(child, now),
+            Err(error) => self.put_off(now, &error),
         }
         true
+    }
+
+    fn succeeded_by(&mut self, child: Child, now: Duration) {
+        if self.missing.take().is_some() {
+            tracing::warn!("another guard of the mount stands now");
+        }
+        (self.child, self.started) = (child, now);
+    }
+
+    /// Told once: attempts go on until there is one.
+    fn put_off(&mut self, now: Duration, error: &io::Error) {
+        if self.missing.is_none() {
+            tracing::warn!(%error, "cannot start it, and goes on trying: until then readers may be stuck for ever when this process is killed");
+        }
+        let pause = self.missing.map_or(RETRY_MIN, |missing| (missing.pause * 2).min(RETRY_MAX));
+        self.missing = Some(Missing { next: now.saturating_add(pause), pause });
     }
 }
 
@@ -134,6 +171,45 @@ mod tests {
     use super::*;
     use crate::mount::{MountOptions, device};
     use crate::testing::can_mount;
+
+    /// A guard that stood for a minute and has ended.
+    fn ended() -> Guard {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        Guard { program: vec!["true".into()], child, started: Duration::ZERO, missing: None }
+    }
+
+    #[test]
+    fn a_guard_that_cannot_be_started_is_tried_again_ever_less_often_until_it_can() {
+        let (mut guard, mut tried, minute) = (ended(), vec![], Duration::from_secs(60));
+        // Every tenth of a second, as the program does.
+        for now in (0..2300).map(|tenth| minute + Duration::from_millis(100) * tenth) {
+            let refuse = |_: &[OsString]| {
+                tried.push((now - minute).as_secs());
+                Err(Errno::EAGAIN.into())
+            };
+            assert!(guard.keep_by(now, refuse), "it is not given up");
+        }
+        assert_eq!(tried, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        let mut started = 0;
+        for _ in 0..2 {
+            assert!(guard.keep_by(minute * 6, |_| {
+                started += 1;
+                Command::new("cat").stdin(Stdio::piped()).spawn()
+            }));
+        }
+        assert!(started == 1 && guard.missing.is_none());
+    }
+
+    #[test]
+    fn a_guard_that_ends_at_once_is_given_up_and_one_that_stood_has_a_successor() {
+        let never = |_: &[OsString]| -> io::Result<Child> { panic!("another was started") };
+        assert!(!ended().keep_by(SETTLED - Duration::from_millis(1), never));
+        let mut guard = ended();
+        assert!(guard.keep_by(SETTLED, |program| Command::new(&program[0]).spawn()));
+        guard.child.wait().unwrap();
+        assert!(!guard.keep_by(SETTLED * 2 - Duration::from_millis(1), never), "nor does its successor stay");
+    }
 
     #[test]
     fn who_may_not_force_it_writes_to_the_file_of_the_connection() {

@@ -80,12 +80,16 @@ impl<R: Reply, W, A> Job<R, W, A> {
         W: Fn(Patience) -> Result<T, FsError> + Send + 'static,
         A: FnOnce(R, T) + Send + 'static,
     {
-        let shared = self.shared.clone();
+        let (shared, slot, number, ino) = (self.shared.clone(), self.slot.clone(), self.number, self.ino);
         let begin = shared.clock.monotonic();
         let run = move || {
             self.deadline = self.deadline.not_counting(&*self.shared.clock, begin);
             self.run(Reach::Vault(line));
         };
-        shared.vaults.send(line, Box::new(run));
+        if let Err(error) = shared.vaults.send(line, Box::new(run)) {
+            shared.done(number);
+            shared.trouble.tell(ino, &error);
+            refuse(&slot, error);
+        }
     }
 }

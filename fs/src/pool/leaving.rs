@@ -7,8 +7,15 @@
 //!
 //! The kernel numbers callers as the mount's process sees them, that is in its PID namespace. A `/proc` of another one tells
 //! of others under these numbers, so it is not believed.
+//!
+//! Where `/proc` hides the processes of other users (`hidepid`, `ProtectProc=` of systemd), one that lives looks like one that has ended.
+//! So nobody is taken for gone but by the kernel's own word, and who is hidden waits for his answer.
 
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 /// The bit of `SIGKILL` in the kernel's masks. Every signal that ends a process becomes it on the way.
 const KILL: u64 = 1 << 8;
@@ -20,6 +27,8 @@ const REQUESTS: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 14;
 #[derive(Debug)]
 pub(super) struct Callers {
     proc: Option<PathBuf>,
+    /// Whether there is a thread of that number, seen or hidden.
+    exists: fn(u32) -> bool,
 }
 
 impl Callers {
@@ -31,7 +40,7 @@ impl Callers {
             let proc = proc.display();
             tracing::debug!(%proc, "not of this PID namespace: nobody looks whether callers were killed");
         }
-        Self { proc: is_ours.then(|| proc.to_owned()) }
+        Self { proc: is_ours.then(|| proc.to_owned()), exists }
     }
 
     /// Whether there is any use in asking.
@@ -45,11 +54,16 @@ impl Callers {
         match std::fs::read_to_string(proc.join(format!("{pid}/status"))) {
             Ok(status) => is_to_end(&status),
             // It has ended and left a read of the kernel's own behind, for whose page others may wait: they ask for it themselves then.
-            Err(error) => {
-                error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
-            }
+            Err(_) => !(self.exists)(pid),
         }
     }
+}
+
+/// Whether the kernel knows a thread of that number: one that may not be sent signals is there, too. No signal is sent.
+fn exists(pid: u32) -> bool {
+    // 0 and what is negative stand for groups.
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return true };
+    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
 #[cfg(test)]
@@ -61,7 +75,7 @@ impl Callers {
             std::fs::create_dir(dir.join(pid.to_string()))?;
             std::fs::write(dir.join(format!("{pid}/status")), format!("ShdPnd:\t{pending:016x}\n"))?;
         }
-        Ok(Self::of(dir, 1))
+        Ok(Self { exists: |_| false, ..Self::of(dir, 1) })
     }
 }
 
@@ -77,7 +91,7 @@ fn is_to_end(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use super::*;
 
     #[test]
@@ -109,5 +123,63 @@ mod tests {
         let own = std::process::id();
         let here = Callers::of(Path::new("/proc"), own);
         assert!(here.are_known() && !here.is_leaving(0) && !here.is_leaving(own));
+    }
+
+    #[test]
+    fn who_cannot_be_seen_is_gone_only_if_the_kernel_knows_nobody_of_that_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let callers =
+            Callers { exists: |pid| matches!(pid, 8 | 9), ..Callers::sample(dir.path(), 5).unwrap() };
+        for unreadable in ["7", "9"] {
+            std::fs::create_dir_all(dir.path().join(unreadable).join("status")).unwrap();
+        }
+        for (pid, gone) in [(1, false), (5, true), (6, true), (7, true), (8, false), (9, false)] {
+            assert_eq!(callers.is_leaving(pid), gone, "{pid}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_knows_every_thread_that_lives_and_none_that_has_ended() {
+        let own = nix::unistd::gettid().as_raw().unsigned_abs();
+        assert!(
+            exists(own) && exists(std::process::id()) && exists(1),
+            "also who is not ours to send signals"
+        );
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        assert!(exists(child.id()));
+        child.wait().unwrap();
+        assert!(!exists(child.id()) && exists(0) && exists(u32::MAX));
+    }
+
+    /// On a thread that becomes another user, as the rights of threads are their own.
+    #[test]
+    fn nobody_is_gone_because_proc_hides_him() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        use rustix::process::{Gid, Uid};
+        let dir = tempfile::tempdir().unwrap();
+        let hide = Some("hidepid=2");
+        let mounted = mount(Some("proc"), dir.path(), Some("proc"), MsFlags::empty(), hide);
+        if !nix::unistd::geteuid().is_root() || mounted.is_err() {
+            println!("SKIPPED: needs the right to mount /proc");
+            return;
+        }
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let look = || {
+            let nobody = (Uid::from_raw(65534), Gid::from_raw(65534));
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(nobody.1, nobody.1, nobody.1).unwrap();
+            rustix::thread::set_thread_res_uid(nobody.0, nobody.0, nobody.0).unwrap();
+            let callers = Callers::of(dir.path(), std::process::id());
+            (
+                callers.are_known(),
+                dir.path().join("1").exists(),
+                callers.is_leaving(1),
+                callers.is_leaving(ended.id()),
+            )
+        };
+        let seen = std::thread::scope(|scope| scope.spawn(look).join());
+        umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(seen.unwrap(), (true, false, false, true));
     }
 }

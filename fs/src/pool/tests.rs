@@ -18,6 +18,11 @@ impl Reply for Probe {
     }
 }
 
+const SOON: Duration = Duration::from_secs(20);
+
+/// More than the watchman lets pass while a test lasts: he moves the clock as fast as he can.
+const YEARS: Duration = Duration::from_secs(1 << 32);
+
 fn options(timeout: Duration) -> PoolOptions {
     PoolOptions { in_place: 0, local_threads: 1, vault_threads: 1, timeout }
 }
@@ -73,16 +78,13 @@ fn a_panic_is_an_error_and_the_thread_lives_on() {
 #[test]
 fn a_request_that_hangs_is_refused_at_its_deadline_and_so_is_what_queues_behind_it() {
     let clock = ManualClock::at(Timestamp::from_seconds(0));
-    let pool = Pool::start(options(Duration::from_secs(30)), Arc::new(clock.clone())).unwrap();
-    let (release, hang) = mpsc::channel::<()>();
-    let first = ask(&pool, Reach::VAULT, 1, move || {
-        let _ = hang.recv();
-        Ok(1)
-    });
+    let pool = Pool::start(options(YEARS), Arc::new(clock.clone())).unwrap();
+    let (first, release) = hang(&pool, Reach::VAULT, 1);
     let second = ask(&pool, Reach::VAULT, 2, || Ok(2));
-    assert!(matches!(first.recv().unwrap(), Err(FsError::Late)));
-    assert!(matches!(second.recv().unwrap(), Err(FsError::Late)));
-    assert!(clock.monotonic() >= Duration::from_secs(30));
+    assert!(first.try_recv().is_err() && second.try_recv().is_err(), "not before it");
+    clock.advance(YEARS);
+    assert!(matches!(first.recv_timeout(SOON).unwrap(), Err(FsError::Late)));
+    assert!(matches!(second.recv_timeout(SOON).unwrap(), Err(FsError::Late)));
     drop(release);
 }
 
@@ -102,8 +104,8 @@ fn a_hanging_vault_does_not_hold_up_what_is_local() {
 #[test]
 fn a_caller_works_in_place_while_another_stays_free_and_is_answered_for_when_late() {
     let clock = ManualClock::at(Timestamp::from_seconds(0));
-    let options = PoolOptions { in_place: 1, ..options(Duration::from_secs(30)) };
-    let pool = Pool::start(options, Arc::new(clock)).unwrap();
+    let options = PoolOptions { in_place: 1, ..options(YEARS) };
+    let pool = Pool::start(options, Arc::new(clock.clone())).unwrap();
     let thread =
         || Ok(u32::from(thread::current().name().is_some_and(|name| name.contains("holdfast-local"))));
     assert_eq!(ask(&pool, Reach::Local, 1, thread).recv().unwrap().unwrap(), 0, "on this thread");
@@ -129,8 +131,8 @@ fn a_caller_works_in_place_while_another_stays_free_and_is_answered_for_when_lat
         begins.recv().unwrap();
         let (other, pass_on) = submit(3, Box::new(thread));
         pass_on();
-        // The clock is nobody's but the watchman's, who may come first here too.
-        assert!(matches!(other.recv().unwrap(), Ok(1) | Err(FsError::Late)), "not on the caller's thread");
+        assert_eq!(other.recv().unwrap().unwrap(), 1, "not on the caller's thread");
+        clock.advance(YEARS);
         assert!(matches!(late.recv().unwrap(), Err(FsError::Late)), "while it is stuck");
         drop(release);
     });
@@ -224,6 +226,24 @@ fn what_moves_on_is_refused_at_once_where_the_vault_was_late_a_moment_ago() {
     assert_eq!(pool.pending(), 0);
 }
 
+#[test]
+fn the_watchman_counts_for_the_log_what_a_minute_had_no_room_for() {
+    let clock = ManualClock::at(Timestamp::from_seconds(0));
+    let pool = Pool::start(options(Duration::from_secs(90)), Arc::new(clock)).unwrap();
+    for n in 0..30 {
+        pool.tell(n, &FsError::Store(StoreError::corrupt(format!("pack {n}"), "seal")));
+    }
+    assert_eq!(pool.shared.trouble.unsaid(), 10);
+    let (release, hang) = mpsc::channel::<()>();
+    let late = ask(&pool, Reach::VAULT, 99, move || {
+        let _ = hang.recv();
+        Ok(1)
+    });
+    assert!(matches!(late.recv().unwrap(), Err(FsError::Late)), "more than a minute later");
+    assert_eq!(pool.shared.trouble.unsaid(), 0);
+    drop(release);
+}
+
 /// Work that goes on as long as anybody waits for it.
 fn as_long_as_wanted(patience: Patience) -> Result<u32, FsError> {
     let Patience::Until(deadline) = patience else { return Err(FsError::Bug) };
@@ -233,14 +253,13 @@ fn as_long_as_wanted(patience: Patience) -> Result<u32, FsError> {
     Err(FsError::Store(StoreError::Cancelled))
 }
 
-const SOON: Duration = Duration::from_secs(20);
-
 #[test]
 fn a_reader_is_served_after_as_many_as_there_are_threads_were_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let (years, clock) = (Duration::from_secs(1 << 32), Arc::new(ManualClock::default()));
-    let options = PoolOptions { vault_threads: 16, ..options(years) };
-    let pool = Pool::start_for(options, clock, Callers::sample(dir.path(), 5).unwrap()).unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let options = PoolOptions { vault_threads: 16, ..options(YEARS) };
+    let callers = Callers::sample(dir.path(), 5).unwrap();
+    let pool = Pool::start_for(options, clock, callers, VaultLanes::new(16)).unwrap();
     let killed: Vec<_> =
         (0..16).map(|ino| ask_as(&pool, Reach::VAULT, Caller { pid: 5, ino }, as_long_as_wanted)).collect();
     for killed in killed {
@@ -316,6 +335,42 @@ fn pages_of_directories_go_before_contents_that_came_earlier() {
 }
 
 #[test]
+fn however_many_walk_through_directories_who_reads_contents_comes_before_the_last_of_them() {
+    let options = PoolOptions { vault_threads: 4, ..options(Duration::from_secs(3600)) };
+    let pool = Pool::start(options, Arc::new(SystemClock)).unwrap();
+    let (_first, released): (Vec<_>, Vec<_>) = (0..4).map(|ino| hang(&pool, line(1, true), ino)).unzip();
+    let (release, hang) = crossbeam_channel::unbounded::<()>();
+    let _walkers: Vec<_> = (10..30)
+        .map(|ino| {
+            let hang = hang.clone();
+            ask(&pool, line(1, true), ino, move || Ok(u32::from(hang.recv().is_ok())))
+        })
+        .collect();
+    let read = ask(&pool, line(1, false), 50, || Ok(1));
+    drop(released);
+    assert_eq!(read.recv_timeout(SOON).unwrap().unwrap(), 1, "while pages are in all other threads");
+    drop(pool);
+    drop(release);
+}
+
+#[test]
+fn who_would_wait_for_a_thread_that_cannot_be_started_is_refused_at_once_but_not_for_ever() {
+    let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (callers, lanes) = (Callers::sample(dir.path(), 5).unwrap(), VaultLanes::with_few(16, left.clone()));
+    let options = options(Duration::from_secs(3600));
+    let pool = Pool::start_for(options, Arc::new(SystemClock), callers, lanes).unwrap();
+    let near = || ask_as(&pool, Reach::Local, Caller { pid: 0, ino: 1 }, lost(|| Ok(2)));
+    for refused in [ask(&pool, line(1, false), 1, || Ok(1)), near()] {
+        assert!(matches!(refused.recv_timeout(SOON).unwrap(), Err(FsError::NoThread(_))));
+    }
+    assert_eq!(pool.pending(), 0);
+    left.store(1, Ordering::SeqCst);
+    assert_eq!(ask(&pool, line(1, false), 1, || Ok(1)).recv_timeout(SOON).unwrap().unwrap(), 1);
+    left.store(1, Ordering::SeqCst);
+    assert_eq!(near().recv_timeout(SOON).unwrap().unwrap(), 2);
+}
+
+#[test]
 fn what_lies_in_another_vault_too_moves_on_to_the_lane_of_that_but_not_for_ever() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let _held = hang(&pool, line(1, false), 1);
@@ -336,17 +391,16 @@ fn what_lies_in_another_vault_too_moves_on_to_the_lane_of_that_but_not_for_ever(
 #[test]
 fn who_stood_in_the_queue_is_not_in_more_of_a_hurry_than_who_did_not() {
     let clock = Arc::new(ManualClock::default());
-    let years = Duration::from_secs(1 << 32);
     let dir = tempfile::tempdir().unwrap();
-    let pool =
-        Pool::start_for(options(years), clock.clone(), Callers::sample(dir.path(), 5).unwrap()).unwrap();
+    let callers = Callers::sample(dir.path(), 5).unwrap();
+    let pool = Pool::start_for(options(YEARS), clock.clone(), callers, VaultLanes::new(1)).unwrap();
     let (_held, release) = hang(&pool, line(1, false), 1);
     let (own, caller) = (clock.clone(), Caller { pid: 0, ino: 2 });
     let queued = ask_as(&pool, line(1, false), caller, move |patience| match patience {
         Patience::Of(_, deadline) => Ok(u32::from(deadline.half_passed(&*own))),
         _ => Err(FsError::Bug),
     });
-    clock.advance(years * 2 / 3);
+    clock.advance(YEARS * 2 / 3);
     drop(release);
     assert_eq!(queued.recv_timeout(SOON).unwrap().unwrap(), 0);
 }

@@ -15,7 +15,7 @@ use crate::recovery::Reach;
 /// How long the same trouble with the same node is not told again.
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
-/// Troubles told in that time: a walk through a tree must not fill the disk with them.
+/// Troubles of a kind told in that time: a walk through a tree must not fill the disk with them.
 const TOLD_MAX: u64 = 20;
 
 /// Nodes that were late, and troubles that were told, at most.
@@ -27,16 +27,24 @@ pub(super) struct Trouble {
     tripped: Mutex<LruCache<(u64, bool), Duration>>,
     /// What the log was told of a node, and until when it is not told again.
     told: Mutex<LruCache<(u64, String), Duration>>,
-    lines: Mutex<Lines>,
+    /// Of what could not be had, and of all else, such as damage: an outage has many lines, and none of them may be in its place.
+    lines: Mutex<[Lines; 2]>,
 }
 
-/// What the log was told lately.
+/// What the log was told lately of one kind of trouble.
 #[derive(Debug, Default)]
 struct Lines {
     since: Duration,
     told: u64,
     /// Requests of which it was told nothing since its last line.
     unsaid: u64,
+}
+
+impl Lines {
+    /// Whether a minute has passed since they began.
+    fn is_over(&self, now: Duration) -> bool {
+        self.since.saturating_add(TOLD_FOR) <= now
+    }
 }
 
 impl Trouble {
@@ -77,18 +85,38 @@ impl Trouble {
 
     /// Whether the log is to have a line about it; with how many there were since the last that had none.
     fn line(&self, ino: u64, error: &FsError) -> Option<u64> {
-        let is_news = self.is_news(ino, error);
         let now = self.clock.monotonic();
-        let mut lines = lock(&self.lines);
-        if lines.since.saturating_add(TOLD_FOR) <= now {
+        let mut kinds = lock(&self.lines);
+        let lines = &mut kinds[usize::from(error.is_unavailable())];
+        if lines.is_over(now) {
             (lines.since, lines.told) = (now, 0);
         }
-        if is_news && lines.told < TOLD_MAX {
+        // What there is no room for now is still news when there is.
+        if lines.told < TOLD_MAX && self.is_news(ino, error) {
             lines.told += 1;
             return Some(std::mem::take(&mut lines.unsaid));
         }
         lines.unsaid += 1;
         None
+    }
+
+    /// Tells the log how much it was not told of in a minute that is over and had more trouble than lines.
+    pub(super) fn tell_rest(&self) {
+        for more in self.rest() {
+            tracing::warn!(more, "further requests were answered with an I/O error");
+        }
+    }
+
+    fn rest(&self) -> Vec<u64> {
+        let now = self.clock.monotonic();
+        let mut kinds = lock(&self.lines);
+        let full = kinds.iter_mut().filter(|lines| lines.is_over(now) && lines.told == TOLD_MAX);
+        // Once: the next line begins another minute.
+        let rest = full.map(|lines| {
+            lines.told = 0;
+            std::mem::take(&mut lines.unsaid)
+        });
+        rest.filter(|unsaid| *unsaid > 0).collect()
     }
 
     /// Whether the log does not know this of a node. What could not be had has a cause, whatever words it has for each page.
@@ -101,6 +129,14 @@ impl Trouble {
             told.put(key, now.saturating_add(TOLD_FOR));
         }
         is_news
+    }
+}
+
+#[cfg(test)]
+impl Trouble {
+    /// Requests of which the log was told nothing yet.
+    pub(super) fn unsaid(&self) -> u64 {
+        lock(&self.lines).iter().map(|lines| lines.unsaid).sum()
     }
 }
 
@@ -143,6 +179,36 @@ mod tests {
         clock.advance(TOLD_FOR);
         let later = told(5000..5100);
         assert_eq!((later.len(), later[0], later[1]), (TOLD_MAX as usize, 5000 - TOLD_MAX, 0));
+    }
+
+    #[test]
+    fn damage_is_told_beside_an_outage_and_what_there_was_no_room_for_is_told_when_there_is() {
+        let (clock, trouble) = trouble();
+        let away = FsError::Store(StoreError::Timeout { what: "vault".into() });
+        let damage = |n: u64| FsError::Store(StoreError::corrupt(format!("pack {n}"), "seal"));
+        let outage = (0..100).filter(|n| trouble.line(*n, &away).is_some()).count();
+        assert_eq!(outage as u64, TOLD_MAX);
+        assert_eq!(trouble.line(7, &damage(7)), Some(0), "amid an outage");
+        assert_eq!((1..TOLD_MAX).filter(|n| trouble.line(100 + n, &damage(*n)).is_some()).count(), 19);
+        assert_eq!(trouble.line(8, &damage(8)), None, "no room");
+        clock.advance(TOLD_FOR / 2);
+        assert_eq!((trouble.line(8, &damage(8)), trouble.rest()), (None, vec![]), "the minute is not over");
+        clock.advance(TOLD_FOR / 2);
+        assert_eq!(trouble.line(8, &damage(8)), Some(2), "with those before it");
+    }
+
+    #[test]
+    fn what_a_minute_had_no_room_for_is_counted_for_the_log_when_it_is_over() {
+        let (clock, trouble) = trouble();
+        let damage = |n: u64| FsError::Store(StoreError::corrupt(format!("pack {n}"), "seal"));
+        let told = (0..5).filter_map(|_| trouble.line(1, &FsError::Late)).count();
+        let of_more = (0..TOLD_MAX + 3).filter_map(|n| trouble.line(n, &damage(n))).count();
+        assert_eq!((told, of_more as u64), (1, TOLD_MAX));
+        assert!(trouble.rest().is_empty());
+        clock.advance(TOLD_FOR);
+        assert_eq!(trouble.rest(), [3], "and not what was asked again for each page");
+        assert!(trouble.rest().is_empty(), "once");
+        assert_eq!(trouble.line(1, &damage(1)), Some(0));
     }
 
     #[test]

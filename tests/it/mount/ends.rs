@@ -113,6 +113,16 @@ fn a_guard_stays_when_all_of_a_service_is_asked_to_end() {
     drop(kept);
 }
 
+/// How long a process has been there, within 20 ms.
+fn age_ms(process: Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The 22nd field, in hundredths of a second since the machine began; the second one ends with the last parenthesis.
+    let began = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse::<u64>().unwrap();
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let now = uptime.split_whitespace().next().unwrap().replace('.', "").parse::<u64>().unwrap();
+    now.saturating_sub(began) * 10
+}
+
 /// Stops all threads of a process but the first, wherever they stand.
 fn hold_threads(process: &Child) -> Vec<Pid> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
@@ -158,7 +168,7 @@ fn a_guard_that_is_killed_has_a_successor() {
     let mut child = in_foreground(&machine, &path);
     let first = children(&child)[0];
     // One that ends at once is not started again.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    wait_for("a guard that has stood for a second", 20, || age_ms(first) > 1050);
     kill(first, Signal::SIGKILL).unwrap();
     wait_for("another guard", 10, || children(&child).iter().any(|guard| *guard != first));
     let guard = children(&child)[0];
