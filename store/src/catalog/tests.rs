@@ -248,6 +248,35 @@ fn a_pack_was_verified_when_it_last_was_in_a_place_that_still_has_it() {
 }
 
 #[test]
+fn what_comes_back_to_a_place_was_never_verified_there() {
+    type Step = fn(&Catalog, PackNo, VaultNo) -> Result<(), StoreError>;
+    let staged: [(Step, Step); 2] = [
+        (|c, no, _| c.miss_staged(no), |c, no, _| c.set_staged(no, true)),
+        (|c, no, _| c.set_staged(no, false), |c, no, _| c.set_staged(no, true)),
+    ];
+    let vaulted: [(Step, Step); 3] = [
+        (|c, no, vault| c.miss_confirmed(no, vault), |c, no, vault| c.set_confirmed(no, vault, true)),
+        (|c, no, vault| c.set_confirmed(no, vault, false), |c, no, vault| c.set_confirmed(no, vault, true)),
+        (|c, _, vault| c.forget_vault(vault), |c, no, vault| c.set_confirmed(no, vault, true)),
+    ];
+    let (early, late) = (Timestamp::from_seconds(100), Timestamp::from_seconds(200));
+    for (n, (goes, comes)) in staged.into_iter().chain(vaulted).enumerate() {
+        let c = Catalog::in_memory(&STORE).unwrap();
+        let vault = c.vault_no("v").unwrap();
+        let no = add(&c, 1, true, Some(vault));
+        // The copy that goes was read last.
+        let (goer, stayer) = if n < staged.len() { (None, Some(vault)) } else { (Some(vault), None) };
+        c.set_verified(&[(no, stayer)], early).unwrap();
+        c.set_verified(&[(no, goer)], late).unwrap();
+        goes(&c, no, vault).unwrap();
+        // Whoever read it before it went notes that late.
+        c.set_verified(&[(no, goer)], late).unwrap();
+        comes(&c, no, vault).unwrap();
+        assert_eq!(c.verified(no).unwrap(), Some(early), "way {n}");
+    }
+}
+
+#[test]
 fn one_that_stands_in_the_place_of_another_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.db");
