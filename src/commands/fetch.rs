@@ -1,6 +1,6 @@
 //! `holdfast fetch`: a part of a point brought from a vault into the local cache, before somebody needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -63,7 +63,7 @@ struct Fetched {
     requests: u64,
     /// Bytes that these brought, as they are stored.
     bytes_fetched: u64,
-    /// Bytes that are wanted, however they came into the cache, and are not in it any more.
+    /// Bytes that are wanted, however they came into the cache, and are not in it any more; none of packs that `errors` counts.
     bytes_gone: u64,
     /// Files that are not whole anywhere, requests that brought nothing, and packs of which something does not open.
     errors: u64,
@@ -83,8 +83,8 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     check_limit(store.reader(), all.iter().map(Request::cache_len).sum())?;
     needs.touch();
     warn_of_room(context, store.reader(), needs.requests().iter().map(Request::cache_len).sum());
-    let (errors, brought) = fetch_all(context, store.reader(), &needs)?;
-    let gone = all.iter().filter(|request| !store.reader().is_fetched(request).unwrap_or(false));
+    let Came { errors, incomplete, brought } = fetch_all(context, store.reader(), &needs)?;
+    let absent = all.iter().filter(|request| !store.reader().is_fetched(request).unwrap_or(false));
     let fetched = Fetched {
         message_type: "summary",
         snapshot_id: point.point.id.hex(),
@@ -92,7 +92,7 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
         total_bytes: needs.sums.bytes,
         requests: brought.requests,
         bytes_fetched: brought.bytes,
-        bytes_gone: if errors > 0 { 0 } else { gone.map(Request::len).sum() },
+        bytes_gone: bytes_gone(absent.map(|request| (request.pack(), request.len())), &incomplete),
         errors: errors + needs.sums.lost,
         seconds_elapsed: seconds_between(began, context.terminal.clock().now()),
     };
@@ -122,6 +122,20 @@ fn warn_of_room(context: &Context<'_>, reader: &Reader, to_come: u64) {
     }
 }
 
+/// What went from the cache, of what is absent: what never came, or did not open, is told already.
+fn bytes_gone(absent: impl Iterator<Item = (PackNo, u64)>, incomplete: &BTreeSet<PackNo>) -> u64 {
+    absent.filter(|(pack, _)| !incomplete.contains(pack)).map(|(_, len)| len).sum()
+}
+
+/// What came.
+struct Came {
+    /// How many requests and packs failed because of the object that they wanted.
+    errors: u64,
+    /// The packs of these.
+    incomplete: BTreeSet<PackNo>,
+    brought: Brought,
+}
+
 /// What several threads do: requests, and what they brought opened.
 struct Work<'a> {
     reader: &'a Reader,
@@ -132,6 +146,7 @@ struct Work<'a> {
     packs: Vec<Pack>,
     stop: AtomicBool,
     failure: Mutex<Option<Failure>>,
+    incomplete: Mutex<BTreeSet<PackNo>>,
     brought: Mutex<Brought>,
 }
 
@@ -167,6 +182,7 @@ impl<'a> Work<'a> {
             packs: needs.frames().into_iter().map(pack).collect(),
             stop: AtomicBool::new(false),
             failure: Mutex::default(),
+            incomplete: Mutex::default(),
             brought: Mutex::default(),
         }
     }
@@ -204,7 +220,7 @@ impl<'a> Work<'a> {
         self.add(brought);
         match done.and_then(|()| self.reader.is_fetched(request)) {
             Ok(true) => self.monitor.event(Event::Done { files, bytes: request.len() }),
-            Err(error) if is_of_object(&error) => self.tell(error.to_string()),
+            Err(error) if is_of_object(&error) => self.tell(request.pack(), error.to_string()),
             other => self.fail(other.map_or_else(Failure::from, |_| not_kept())),
         }
         let pack = self.packs.binary_search_by_key(&request.pack(), |pack| pack.frames.pack());
@@ -217,15 +233,16 @@ impl<'a> Work<'a> {
 
     fn open(&self, pack: &Pack) {
         let mut brought = Brought::default();
+        let no = pack.frames.pack();
         let opened = self.reader.open_fetched(&pack.frames, &mut brought, || self.goes_on());
         self.add(brought);
         match opened {
             Ok(None) => {}
-            Ok(Some(Damaged { first, frames: 1 })) => self.tell(first.to_string()),
+            Ok(Some(Damaged { first, frames: 1 })) => self.tell(no, first.to_string()),
             Ok(Some(Damaged { first, frames })) => {
-                self.tell(format!("{first}; and {} more of it", frames - 1))
+                self.tell(no, format!("{first}; and {} more of it", frames - 1))
             }
-            Err(error) if is_of_object(&error) => self.tell(error.to_string()),
+            Err(error) if is_of_object(&error) => self.tell(no, error.to_string()),
             Err(error) => self.fail(error.into()),
         }
         self.monitor.event(Event::Done { files: 0, bytes: pack.here });
@@ -235,7 +252,8 @@ impl<'a> Work<'a> {
         *self.brought.lock().unwrap_or_else(PoisonError::into_inner) += brought;
     }
 
-    fn tell(&self, reason: String) {
+    fn tell(&self, pack: PackNo, reason: String) {
+        self.incomplete.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
         self.monitor.event(Event::Problem { path: Vec::new(), reason });
     }
 
@@ -245,8 +263,8 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Fetches and opens all; how many requests and packs failed because of the object that they wanted, and what came.
-fn fetch_all(context: &Context<'_>, reader: &Reader, needs: &Needs<'_>) -> Result<(u64, Brought), Failure> {
+/// Fetches and opens all.
+fn fetch_all(context: &Context<'_>, reader: &Reader, needs: &Needs<'_>) -> Result<Came, Failure> {
     let monitor = context.terminal.monitor();
     let bytes_total = needs.all().iter().map(Request::len).sum();
     monitor.event(Event::Stage { name: "fetch", files_total: needs.sums.files, bytes_total });
@@ -262,7 +280,11 @@ fn fetch_all(context: &Context<'_>, reader: &Reader, needs: &Needs<'_>) -> Resul
             Failure::interrupted().hint("what was fetched stays; the same command goes on from there")
         );
     }
-    Ok((monitor.problems(), work.brought.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    Ok(Came {
+        errors: monitor.problems(),
+        incomplete: work.incomplete.into_inner().unwrap_or_else(PoisonError::into_inner),
+        brought: work.brought.into_inner().unwrap_or_else(PoisonError::into_inner),
+    })
 }
 
 fn not_kept() -> Failure {
@@ -298,12 +320,18 @@ fn tell(context: &Context<'_>, fetched: &Fetched) -> Result<(), Failure> {
 
 fn render(fetched: &Fetched) -> String {
     let files = format!("{} ({})", text::count(fetched.total_files, "file"), text::size(fetched.total_bytes));
-    if fetched.requests == 0 {
-        return format!("nothing to fetch: no vault is needed for {files}");
+    let errors = match fetched.errors {
+        0 => String::new(),
+        n => format!("; {}, told above", text::count(n, "error")),
+    };
+    match (fetched.requests, fetched.errors) {
+        (0, 0) => return format!("nothing to fetch: no vault is needed for {files}"),
+        (0, _) => return format!("nothing was fetched for {files}{errors}"),
+        _ => {}
     }
     let (bytes, requests) = (text::size(fetched.bytes_fetched), text::count(fetched.requests, "request"));
     let time = text::duration(fetched.seconds_elapsed as u64);
-    format!("fetched {bytes} in {requests} for {files}, in {time}")
+    format!("fetched {bytes} in {requests} for {files}, in {time}{errors}")
 }
 
 #[cfg(test)]
@@ -316,5 +344,16 @@ mod tests {
         assert_eq!(render(&nothing), "nothing to fetch: no vault is needed for 1 file (5 B)");
         let some = Fetched { requests: 2, bytes_fetched: 5 << 20, seconds_elapsed: 65.9, ..nothing };
         assert_eq!(render(&some), "fetched 5.000 MiB in 2 requests for 1 file (5 B), in 1:05");
+        let damaged = Fetched { errors: 2, ..some };
+        assert!(render(&damaged).ends_with("for 1 file (5 B), in 1:05; 2 errors, told above"));
+        let lost = Fetched { errors: 1, requests: 0, ..damaged };
+        assert_eq!(render(&lost), "nothing was fetched for 1 file (5 B); 1 error, told above");
+    }
+
+    #[test]
+    fn what_went_from_the_cache_is_told_also_where_something_else_never_came() {
+        let absent = [(PackNo(1), 5), (PackNo(2), 7)];
+        assert_eq!(bytes_gone(absent.into_iter(), &BTreeSet::new()), 12);
+        assert_eq!(bytes_gone(absent.into_iter(), &BTreeSet::from([PackNo(1)])), 7);
     }
 }

@@ -18,7 +18,7 @@ use super::place::{in_mount, looks_like_path};
 use super::scope::{ScopeArgs, find_point};
 use crate::json::{NodeLine, PathText};
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::patience;
 use crate::point_spec::PointSpec;
 use crate::terminal::text::{self, Table, rfc3339};
@@ -185,6 +185,7 @@ fn history(context: &Context<'_>, store: &Store, place: Place) -> Result<History
         match node_at(store, &point, &path) {
             Ok(Some(node)) => history.add(point, node),
             Ok(None) => {}
+            Err(failure) if failure.kind == Kind::Interrupted => return Err(failure),
             Err(failure) => {
                 let (id, path) = (point.point.id.short(), text::printable(&path));
                 context.terminal.warn(&format!("point {id}: cannot look for {path}: {}", failure.message));

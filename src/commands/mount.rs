@@ -2,6 +2,7 @@
 
 pub mod guard;
 mod memory;
+mod notify;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -23,6 +24,7 @@ use crate::create::make_private_dir;
 use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::secrets::{PLAIN_SECRETS, Secret};
+use crate::settings::process_environment;
 use crate::terminal::Show;
 use memory::Shares;
 
@@ -145,6 +147,19 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
 
 /// Waits until somebody unmounts it or this process is asked to stop.
 pub fn serve(context: &Context<'_>, mount: &mut Mount) -> Outcome {
+    let manager = notify::Manager::named(process_environment()(notify::SOCKET));
+    manager.ready(mount.mountpoint());
+    let asked = lasts(context, mount);
+    manager.stopping();
+    match asked {
+        true => drop(mount.unmount()?),
+        false => drop(mount.wait()?),
+    }
+    Ok(Done::Whole)
+}
+
+/// Whether it ends because this process is asked to stop.
+fn lasts(context: &Context<'_>, mount: &mut Mount) -> bool {
     let mut cut_off = None;
     while !mount.has_ended() {
         let now = context.terminal.clock().monotonic();
@@ -154,14 +169,12 @@ pub fn serve(context: &Context<'_>, mount: &mut Mount) -> Outcome {
             std::process::exit(Kind::Failed.exit_code().into());
         }
         if context.terminal.cancelled() {
-            mount.unmount()?;
-            return Ok(Done::Whole);
+            return true;
         }
         mount.keep_guard();
         context.terminal.clock().pause(LOOK);
     }
-    mount.wait()?;
-    Ok(Done::Whole)
+    false
 }
 
 /// Starts this program again without a terminal and returns when that one has mounted.
@@ -177,6 +190,8 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
     let mut command = Command::new(program);
     memory::with_few_arenas(&mut command);
+    // Whoever starts this one waits for it to return.
+    command.env_remove(notify::SOCKET);
     command.arg("--store").arg(store).args(["mount", "--detached", "--read-timeout"]);
     command.arg(args.read_timeout.as_secs().to_string());
     if let Some(size) = args.cache_size {

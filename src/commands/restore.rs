@@ -22,7 +22,7 @@ use super::scope::{ScopeArgs, find_point, parse_spec};
 use crate::args::values;
 use crate::json::RestoreSummary;
 use crate::open::{Bounds, open_store_with};
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::stored_tree::StoredTree;
 use crate::terminal::{Terminal, text};
 use choice::{ChoiceArgs, OwnerArgs};
@@ -139,6 +139,9 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
 }
 
 /// What was restored, and what reading back found; a failure in its place is one in spite of which all was restored that can be.
+type Ended = (Restored, Result<Option<VerifySummary>, Failure>);
+
+/// Restores, or rehearses that, and reads back.
 fn carry_out(
     store: &Store,
     (tree, root): (&StoredTree<'_>, &Node),
@@ -146,7 +149,7 @@ fn carry_out(
     args: &RestoreArgs,
     options: &RestoreOptions,
     monitor: &Telling<'_>,
-) -> Result<(Restored, Result<Option<VerifySummary>, Failure>), Failure> {
+) -> Result<Ended, Failure> {
     let target = open_target(to, !args.dry_run, &options.never_enter)?;
     let only_verify = args.dry_run && args.verify;
     let restored = match &target {
@@ -166,7 +169,30 @@ fn carry_out(
     };
     let target =
         target.ok_or_else(|| Failure::failed(format!("there is nothing to compare in {}", to.display())))?;
-    Ok((restored, Ok(Some(verify_tree(tree, root, &target, options, monitor)?))))
+    compared(restored, only_verify, verify_tree(tree, root, &target, options, monitor))
+}
+
+/// What was restored is told whatever comes of reading it back; where nothing was to be restored there is nothing else to tell.
+fn compared(
+    restored: Restored,
+    only_verify: bool,
+    verified: Result<VerifySummary, RestoreError>,
+) -> Result<Ended, Failure> {
+    match verified {
+        Err(error) if only_verify => Err(error.into()),
+        verified => Ok((restored, verified.map(Some).map_err(not_compared))),
+    }
+}
+
+fn not_compared(error: RestoreError) -> Failure {
+    let failure = Failure::from(error);
+    match failure.kind {
+        Kind::Interrupted => failure,
+        _ => Failure {
+            message: format!("not all of it could be compared with the point: {}", failure.message),
+            ..failure
+        },
+    }
 }
 
 /// What is read ahead of a vault, half of what may be on its way, comes before anybody bounds it: a bound on bytes a second is one
@@ -269,6 +295,24 @@ fn sentence(report: &Report, dry_run: bool) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use holdfast_backup::error::TargetError;
+    use holdfast_backup::restore::Waiting;
+
+    #[test]
+    fn what_was_restored_is_told_also_where_it_could_not_be_read_back() {
+        let away = || {
+            let source = holdfast_store::StoreError::Timeout { what: "vault v".into() };
+            RestoreError::Away(Box::new(Waiting { source, entries: 3, done: Restored::default() }))
+        };
+        let restored = Restored { files: 7, ..Restored::default() };
+        let (told, failure) = compared(restored, false, Err(away())).unwrap();
+        let failure = failure.unwrap_err();
+        assert_eq!((told.files, failure.kind), (7, Kind::Failed));
+        assert!(failure.message.starts_with("not all of it could be compared"), "{}", failure.message);
+        let stopped = compared(restored, false, Err(RestoreError::Target(TargetError::Cancelled)));
+        assert_eq!(stopped.unwrap().1.unwrap_err().kind, Kind::Interrupted);
+        assert!(compared(Restored::default(), true, Err(away())).is_err(), "nothing was restored");
+    }
 
     #[test]
     fn the_summary_names_what_was_left_and_what_failed() {

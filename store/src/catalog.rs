@@ -183,6 +183,14 @@ impl Catalog {
         self.writer().execute_batch(sql).expect("a catalog in memory");
     }
 
+    /// As if a bit had flipped in the row that tells where a chunk lies in a pack.
+    #[cfg(test)]
+    pub(crate) fn damage_place(&self, no: PackNo, id: &ChunkId) {
+        let sql = "UPDATE chunk SET len = len + 1 WHERE pack = ?1 AND id = ?2";
+        let changed = self.writer().execute(sql, rusqlite::params![no.0, &id.0[..]]);
+        assert_eq!(changed.expect("a catalog in memory"), 1);
+    }
+
     pub(crate) fn writer(&self) -> MutexGuard<'_, Connection> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod ends;
+mod told;
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -24,9 +26,19 @@ fn with_point() -> (Machine, PathBuf) {
 
 /// A mount in the foreground, whose process is a child of the test.
 fn in_foreground(machine: &Machine, path: &Path) -> Child {
+    in_foreground_with(machine, path, &[])
+}
+
+fn in_foreground_with(machine: &Machine, path: &Path, env: &[(&str, &OsStr)]) -> Child {
     std::fs::create_dir_all(path).unwrap();
     let mut command = machine.command(["mount"]);
-    let child = command.arg(path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = command
+        .arg(path)
+        .envs(env.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_for("the mount", 10, || path.join("by-id").is_dir());
     child
 }
@@ -180,7 +192,7 @@ fn sigterm_and_umount_leave_nothing_behind() {
         assert_eq!(path.read_dir().unwrap().count(), 0, "{end}");
     }
     let mut child = in_foreground(&machine, &path);
-    machine.run([std::ffi::OsStr::new("umount"), path.as_os_str()]).expect_code(0);
+    machine.run([OsStr::new("umount"), path.as_os_str()]).expect_code(0);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let mount = machine.mount("recovery", &[]);
     assert_eq!(mount.processes().len(), 1);
@@ -188,7 +200,7 @@ fn sigterm_and_umount_leave_nothing_behind() {
     assert!(!mounts().contains(&path));
     assert!(processes_with(&path).is_empty());
     machine
-        .run([std::ffi::OsStr::new("umount"), path.as_os_str()])
+        .run([OsStr::new("umount"), path.as_os_str()])
         .expect_code(1)
         .expect_err(&["nothing is mounted", path.to_str().unwrap()]);
 }
@@ -202,7 +214,7 @@ fn a_file_held_open_is_read_on_after_the_mount_went_out_of_sight() {
     let mount = machine.mount("recovery", &[]);
     let path = mount.path().to_path_buf();
     let mut file = std::fs::File::open(path.join("by-group/default/docs/latest/file")).unwrap();
-    let ran = machine.run([std::ffi::OsStr::new("umount"), path.as_os_str()]).expect_code(0);
+    let ran = machine.run([OsStr::new("umount"), path.as_os_str()]).expect_code(0);
     assert!((ran.out() + &ran.err()).contains("keep them until they close them"), "{}", ran.out());
     assert!(!mounts().contains(&path));
     let mut text = String::new();
@@ -237,7 +249,7 @@ fn a_dead_mount_stays_in_the_way_of_others_and_is_replaced_by_mounting_again() {
     let mut child = in_foreground(&machine, &path);
     signal(&child, Signal::SIGKILL);
     child.wait().unwrap();
-    machine.run([std::ffi::OsStr::new("umount"), path.as_os_str()]).expect_code(0);
+    machine.run([OsStr::new("umount"), path.as_os_str()]).expect_code(0);
     assert!(!mounts().contains(&path));
 }
 
@@ -299,10 +311,10 @@ fn quickstart_does_everything_once_and_then_takes_another_point() {
         std::fs::read_to_string(sources[0].join("latest/letter")).unwrap() == "dear all"
     });
     // Killed or unmounted, the next one mounts again.
-    machine.run([std::ffi::OsStr::new("umount"), mount.as_os_str()]).expect_code(0);
+    machine.run([OsStr::new("umount"), mount.as_os_str()]).expect_code(0);
     quickstart();
     assert_eq!(points(), 3);
-    machine.run([std::ffi::OsStr::new("umount"), mount.as_os_str()]).expect_code(0);
+    machine.run([OsStr::new("umount"), mount.as_os_str()]).expect_code(0);
     wait_for("the end of the mount's process", 10, || processes_with(&mount).is_empty());
 }
 
@@ -317,7 +329,7 @@ fn quickstart_shows_the_words_however_little_it_is_to_say() {
         std::fs::create_dir(&source).unwrap();
         let ran = Ran::of(machine.command(["quickstart", flag]).arg(&source)).expect_code(0);
         let home = machine.root().join("home/.local/share/holdfast");
-        machine.run([std::ffi::OsStr::new("umount"), home.join("recovery").as_os_str()]).expect_code(0);
+        machine.run([OsStr::new("umount"), home.join("recovery").as_os_str()]).expect_code(0);
         let first = ran.out().lines().next().unwrap_or_default().to_owned();
         let words = match flag {
             "--json" => {

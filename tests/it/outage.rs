@@ -41,14 +41,20 @@ fn back_up(machine: &Machine, name: &str, options: &[&str]) -> String {
     ran.json()["snapshot_id"].as_str().unwrap().to_owned()
 }
 
+/// Another machine, whose store knows what the vault has and has none of it.
+fn recovered(vault: &str) -> Machine {
+    let machine = Machine::recovering();
+    let mut command = machine.online(["recover", "--machine-key", vault]);
+    Ran::of(command.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    machine
+}
+
 impl Tiers {
     fn make(vault: &str) -> Self {
         let first = Machine::with_store();
         Ran::of(&mut first.online(["vault", "add", vault])).expect_code(0);
         let far = back_up(&first, "far", &["--online"]);
-        let machine = Machine::recovering();
-        let mut command = machine.online(["recover", "--machine-key", vault]);
-        Ran::of(command.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+        let machine = recovered(vault);
         let near = back_up(&machine, "near", &[]);
         Self { machine, far, near }
     }
@@ -176,6 +182,16 @@ fn end_of(reader: &mut Child) -> ExitStatus {
     reader.wait().unwrap()
 }
 
+/// Presses Ctrl-C while a run waits for the vault; its exit code, and what it said of trouble.
+fn interrupted(cloud: &Cloud, command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a run to ask", 10, || cloud.gate.has(child.id()));
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    wait_for("the end of a run", 5, || child.try_wait().unwrap().is_some());
+    let ended = child.wait_with_output().unwrap();
+    (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
 #[test]
 fn nobody_is_held_by_a_vault_that_hangs() {
     let Some(cloud) = Cloud::start("held").filter(|_| can_mount("nobody_is_held_by_a_vault_that_hangs"))
@@ -198,12 +214,8 @@ fn nobody_is_held_by_a_vault_that_hangs() {
         assert_eq!(end_of(&mut reader).signal(), Some(signal as i32));
     }
     // Somebody who brings files beforehand.
-    let mut command = tiers.machine.online(["fetch", &tiers.far, "--cache-size", "1G"]);
-    let mut fetch = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("fetch to ask", 10, || cloud.gate.has(fetch.id()));
-    kill(Pid::from_raw(fetch.id().cast_signed()), Signal::SIGINT).unwrap();
-    wait_for("the end of fetch", 5, || fetch.try_wait().unwrap().is_some());
-    assert_eq!(fetch.wait().unwrap().code(), Some(130));
+    let mut fetch = tiers.machine.online(["fetch", &tiers.far, "--cache-size", "1G"]);
+    assert_eq!(interrupted(&cloud, &mut fetch).0, Some(130));
     // And the mount itself, in the midst of it, with a program that stands in it.
     let mut readers: Vec<Child> = (13..16).map(|n| cat(&file(n))).collect();
     let mut inside = Command::new("sleep").arg("600").current_dir(&far).spawn().unwrap();
@@ -218,6 +230,21 @@ fn nobody_is_held_by_a_vault_that_hangs() {
     }
     inside.kill().unwrap();
     inside.wait().unwrap();
+}
+
+#[test]
+fn asked_to_stop_at_the_last_point_history_does_not_end_as_if_that_could_not_be_read() {
+    let Some(cloud) = Cloud::start("stopped") else { return };
+    let first = Machine::with_store();
+    Ran::of(&mut first.online(["vault", "add", &cloud.url()])).expect_code(0);
+    let [early, late] = [(); 2].map(|()| back_up(&first, "far", &["--online"]));
+    let machine = recovered(&cloud.url());
+    // The directory of the first is in the cache from then on, that of the second in the vault alone.
+    Ran::of(&mut machine.online(["ls", &early])).expect_code(0);
+    cloud.gate.set(Way::Silent);
+    let mut history = machine.online(["history", &format!("{late}:00")]);
+    let (code, said) = interrupted(&cloud, &mut history);
+    assert!(code == Some(130) && !said.contains("cannot look"), "{code:?}: {said}");
 }
 
 #[test]

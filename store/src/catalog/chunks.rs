@@ -1,10 +1,15 @@
 //! Chunks in the catalog: in which packs each lies, and where.
+//!
+//! A row that is damaged takes away one place of its chunk and not the others. If it was the only one, the answer is `Corrupt`: for
+//! "not known" somebody would take the chunk for lost, or a pack for one that nobody needs.
+
+use std::sync::Once;
 
 use rusqlite::{OptionalExtension, params};
 
 use super::packs::{pack_row, select_packs};
 use super::places::SOMEWHERE;
-use super::{Catalog, Location, PackNo, VaultNo, damaged};
+use super::{Catalog, Location, PackNo, VaultNo, damaged, reads_otherwise};
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::pack::PackedChunk;
@@ -13,28 +18,31 @@ impl Catalog {
     /// Where a chunk lies: in a staged pack if there is one, else in one of a vault.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
         self.read("locate a chunk", |c| {
-            c.prepare_cached(&format!(
+            let mut statement = c.prepare_cached(&format!(
                 "SELECT c.pack, c.start, c.len, c.sum, pack.id FROM chunk c JOIN pack ON no = c.pack
-                 WHERE c.id = ?1 AND bad = 0 AND {SOMEWHERE} ORDER BY staged DESC LIMIT 1",
-            ))?
-            .query_row([&id.0[..]], |row| location(id, row))
-            .optional()
+                 WHERE c.id = ?1 AND bad = 0 AND {SOMEWHERE} ORDER BY staged DESC",
+            ))?;
+            let mut damage = None;
+            let rows = statement.query_map([&id.0[..]], |row| location(id, row))?;
+            let found = sound(rows, &mut damage).next().transpose()?;
+            damage.filter(|_| found.is_none()).map_or(Ok(found), Err)
         })
     }
 
-    /// Whether a chunk lies in a good pack of staging or of one of these vaults.
+    /// Whether a chunk lies in a good pack of staging or of one of these vaults. One that only a damaged row knows does not: it is
+    /// stored once more, which heals.
     pub fn is_in(&self, id: &ChunkId, vaults: &[VaultNo]) -> Result<bool, StoreError> {
         let vaults: Vec<String> = vaults.iter().map(|no| no.0.to_string()).collect();
         let sql = format!(
             "SELECT c.pack, c.start, c.len, c.sum, p.id FROM chunk c JOIN pack p ON p.no = c.pack WHERE c.id = ?1 AND p.bad = 0
-             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({}))) LIMIT 1",
+             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({})))",
             vaults.join(",")
         );
         self.read("look for a chunk", |c| {
-            c.prepare_cached(&sql)?
-                .query_row([&id.0[..]], |row| location(id, row))
-                .optional()
-                .map(|found| found.is_some())
+            let mut statement = c.prepare_cached(&sql)?;
+            let rows = statement.query_map([&id.0[..]], |row| location(id, row))?;
+            let found = sound(rows, &mut None).next().transpose()?;
+            Ok(found.is_some())
         })
     }
 
@@ -49,12 +57,14 @@ impl Catalog {
     /// All places of a chunk, bad packs last: for a reader whose first choice fails.
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>, StoreError> {
         self.read("locate a chunk", |c| {
-            c.prepare_cached(&format!(
+            let mut statement = c.prepare_cached(&format!(
                 "SELECT c.pack, c.start, c.len, c.sum, pack.id FROM chunk c JOIN pack ON no = c.pack
                  WHERE c.id = ?1 AND {SOMEWHERE} ORDER BY bad, staged DESC",
-            ))?
-            .query_map([&id.0[..]], |row| location(id, row))?
-            .collect()
+            ))?;
+            let mut damage = None;
+            let rows = statement.query_map([&id.0[..]], |row| location(id, row))?;
+            let found: Vec<Location> = sound(rows, &mut damage).collect::<Result<_, _>>()?;
+            damage.filter(|_| found.is_empty()).map_or(Ok(found), Err)
         })
     }
 
@@ -87,20 +97,43 @@ impl Catalog {
         })
     }
 
-    /// Where the chunks of a pack lie in it; nothing of one that is damaged.
+    /// Where the chunks of a pack lie in it, as far as that can be told; nothing of one that is damaged.
     pub fn places_in(&self, no: PackNo) -> Result<Vec<(ChunkId, Location)>, StoreError> {
         self.read("list chunks", |c| {
-            c.prepare_cached(
+            let mut statement = c.prepare_cached(
                 "SELECT c.pack, c.start, c.len, c.sum, p.id, c.id FROM chunk c JOIN pack p ON p.no = c.pack
                  WHERE c.pack = ?1 AND p.bad = 0",
-            )?
-            .query_map([no.0], |row| {
+            )?;
+            let rows = statement.query_map([no.0], |row| {
                 let id = ChunkId(row.get(5)?);
                 Ok((id, location(&id, row)?))
-            })?
-            .collect()
+            })?;
+            sound(rows, &mut None).collect()
         })
     }
+}
+
+/// Passes over rows that are damaged, and keeps what is wrong with the first.
+fn sound<T>(
+    rows: impl Iterator<Item = rusqlite::Result<T>>,
+    damage: &mut Option<rusqlite::Error>,
+) -> impl Iterator<Item = rusqlite::Result<T>> {
+    rows.filter_map(|row| match row {
+        Err(e) if reads_otherwise(&e) => {
+            warn_once(&e);
+            damage.get_or_insert(e);
+            None
+        }
+        row => Some(row),
+    })
+}
+
+/// There may be as many of them as chunks, and each is met with every read.
+fn warn_once(e: &rusqlite::Error) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!("the catalog is damaged, other places are read instead ({e}); delete catalog.db when nothing else runs");
+    });
 }
 
 /// A row of the chunk table that is what it was when it was written. A bit that flips in it would else have a reader take

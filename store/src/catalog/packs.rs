@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::places::SOMEWHERE;
-use super::{Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by};
+use super::{Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, verified};
 use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
 use crate::id::{ObjectId, PackId};
@@ -83,6 +83,9 @@ impl Catalog {
     pub fn set_staged(&self, no: PackNo, staged: bool) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
             t.execute("UPDATE pack SET staged = ?2 WHERE no = ?1", params![no.0, staged])?;
+            if !staged {
+                verified::forget(t, no, None)?;
+            }
             forget_if_nowhere(t, no)
         })
     }
@@ -96,6 +99,9 @@ impl Catalog {
                 "DELETE FROM place WHERE pack = ?1 AND vault = ?2"
             };
             t.execute(sql, params![no.0, vault.0])?;
+            if !confirmed {
+                verified::forget(t, no, Some(vault))?;
+            }
             forget_if_nowhere(t, no)
         })
     }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, params};
 
 use super::packs::{forget_if_nowhere, pack_row, select_packs, with_vaults};
-use super::{Catalog, PackNo, PackRow, VaultNo, points};
+use super::{Catalog, PackNo, PackRow, VaultNo, points, verified};
 use crate::error::StoreError;
 use crate::id::IndexId;
 
@@ -35,14 +35,16 @@ impl Catalog {
     /// A listing of staging does not show a pack, or not with its length.
     pub fn miss_staged(&self, no: PackNo) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
-            t.execute("UPDATE pack SET staged = 0, bad = 0 WHERE no = ?1", [no.0]).map(drop)
+            t.execute("UPDATE pack SET staged = 0, bad = 0 WHERE no = ?1", [no.0])?;
+            verified::forget(t, no, None)
         })
     }
 
     /// A listing of a vault does not show a pack, or not with its length.
     pub fn miss_confirmed(&self, no: PackNo, vault: VaultNo) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
-            t.execute("DELETE FROM place WHERE pack = ?1 AND vault = ?2", params![no.0, vault.0]).map(drop)
+            t.execute("DELETE FROM place WHERE pack = ?1 AND vault = ?2", params![no.0, vault.0])?;
+            verified::forget(t, no, Some(vault))
         })
     }
 
@@ -97,6 +99,7 @@ impl Catalog {
             for table in ["place", "index_place", "point_place"] {
                 t.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [vault.0])?;
             }
+            verified::forget_all_in(t, vault)?;
             for keys in ["filled ?", "proven ? *", "bad ? *"] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;

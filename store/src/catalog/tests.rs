@@ -191,6 +191,44 @@ fn what_changes_in_a_row_is_damage_and_never_another_place() {
     }
 }
 
+/// A chunk in two staged packs; then the row of its place in the first one is damaged.
+fn in_two_packs(damage: &str) -> (Catalog, ChunkId, [PackNo; 2]) {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let one = add(&c, 1, true, None);
+    let (entry, _) = pack(2, 3);
+    c.add_packs(&[(&entry, &pack(1, 3).1)], true, None).unwrap();
+    let two = c.pack_by_id(&entry.id).unwrap().unwrap().no;
+    let sql = format!("UPDATE chunk SET {damage} WHERE pack = ?1 AND start = 10");
+    c.write("flip", |t| t.execute(&sql, [one.0])).unwrap();
+    (c, chunk(1, 1), [one, two])
+}
+
+#[test]
+fn a_damaged_row_of_a_chunk_takes_away_no_other_place() {
+    for damage in ["len = len + 1", "sum = sum + 1", "len = 'x'", "len = -1", "start = 11"] {
+        let (c, id, [one, two]) = in_two_packs(damage);
+        let packs = |found: Vec<Location>| found.iter().map(|at| at.pack).collect::<Vec<_>>();
+        assert_eq!(c.locate(&id).unwrap().unwrap().pack, two, "{damage}");
+        assert_eq!(packs(c.locate_all(&id).unwrap()), [two], "{damage}");
+        assert!(c.is_in(&id, &[]).unwrap(), "{damage}");
+        assert_eq!((c.places_in(one).unwrap().len(), c.places_in(two).unwrap().len()), (2, 3), "{damage}");
+        assert_eq!(c.chunks_of(one).unwrap_err().class(), ErrorClass::Corrupt, "{damage}");
+    }
+}
+
+#[test]
+fn a_chunk_of_which_only_damaged_rows_are_left_is_neither_unknown_nor_relied_on() {
+    let (c, id, [one, two]) = in_two_packs("len = len + 1");
+    c.set_bad(two, true).unwrap();
+    let corrupt = |e: StoreError| e.class() == ErrorClass::Corrupt;
+    assert!(c.locate(&id).is_err_and(corrupt), "the other pack is marked as damaged");
+    assert_eq!(c.locate_all(&id).unwrap().len(), 1, "a reader may try it");
+    c.set_staged(two, false).unwrap();
+    assert!(c.locate(&id).is_err_and(corrupt) && c.locate_all(&id).is_err_and(corrupt));
+    assert!(!c.is_in(&id, &[]).unwrap(), "it is stored once more");
+    assert!(c.chunks_of(one).is_err_and(corrupt));
+}
+
 #[test]
 fn a_pack_was_verified_when_it_last_was_in_a_place_that_still_has_it() {
     let c = Catalog::in_memory(&STORE).unwrap();
@@ -207,6 +245,35 @@ fn a_pack_was_verified_when_it_last_was_in_a_place_that_still_has_it() {
     assert_eq!(c.verified(no).unwrap(), None, "it is damaged there");
     c.set_verified(&[(PackNo(99), None)], Timestamp::from_seconds(300)).unwrap();
     assert_eq!(c.verified(PackNo(99)).unwrap(), None, "it was freed meanwhile");
+}
+
+#[test]
+fn what_comes_back_to_a_place_was_never_verified_there() {
+    type Step = fn(&Catalog, PackNo, VaultNo) -> Result<(), StoreError>;
+    let staged: [(Step, Step); 2] = [
+        (|c, no, _| c.miss_staged(no), |c, no, _| c.set_staged(no, true)),
+        (|c, no, _| c.set_staged(no, false), |c, no, _| c.set_staged(no, true)),
+    ];
+    let vaulted: [(Step, Step); 3] = [
+        (|c, no, vault| c.miss_confirmed(no, vault), |c, no, vault| c.set_confirmed(no, vault, true)),
+        (|c, no, vault| c.set_confirmed(no, vault, false), |c, no, vault| c.set_confirmed(no, vault, true)),
+        (|c, _, vault| c.forget_vault(vault), |c, no, vault| c.set_confirmed(no, vault, true)),
+    ];
+    let (early, late) = (Timestamp::from_seconds(100), Timestamp::from_seconds(200));
+    for (n, (goes, comes)) in staged.into_iter().chain(vaulted).enumerate() {
+        let c = Catalog::in_memory(&STORE).unwrap();
+        let vault = c.vault_no("v").unwrap();
+        let no = add(&c, 1, true, Some(vault));
+        // The copy that goes was read last.
+        let (goer, stayer) = if n < staged.len() { (None, Some(vault)) } else { (Some(vault), None) };
+        c.set_verified(&[(no, stayer)], early).unwrap();
+        c.set_verified(&[(no, goer)], late).unwrap();
+        goes(&c, no, vault).unwrap();
+        // Whoever read it before it went notes that late.
+        c.set_verified(&[(no, goer)], late).unwrap();
+        comes(&c, no, vault).unwrap();
+        assert_eq!(c.verified(no).unwrap(), Some(early), "way {n}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! When every byte of a pack was last read and proven, for each place that has it.
+//! When every byte of a pack was last read and proven, for each place that has it. It goes with the copy that was read: what comes
+//! to the same place later is another one, that nobody has read.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::{Catalog, PackNo, VaultNo};
 use crate::clock::Timestamp;
@@ -13,8 +14,10 @@ impl Catalog {
     /// Notes that these packs were proven at `at` (whole seconds are kept), in staging (`None`) or a vault.
     pub fn set_verified(&self, packs: &[(PackNo, Option<VaultNo>)], at: Timestamp) -> Result<(), StoreError> {
         self.write("note what was verified", |t| {
+            // A copy that went while others were read is not there to speak of.
             let sql =
-                "INSERT OR REPLACE INTO verified(pack, place, at) SELECT no, ?2, ?3 FROM pack WHERE no = ?1";
+                "INSERT OR REPLACE INTO verified(pack, place, at) SELECT no, ?2, ?3 FROM pack WHERE no = ?1
+                 AND (?2 = 0 AND staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = no AND vault = ?2))";
             let mut insert = t.prepare_cached(sql)?;
             packs.iter().try_for_each(|(no, vault)| {
                 insert.execute(params![no.0, vault.map_or(STAGING, |vault| vault.0), at.seconds]).map(drop)
@@ -24,10 +27,7 @@ impl Catalog {
 
     /// Forgets it of a pack in a place where it was found damaged.
     pub fn clear_verified(&self, no: PackNo, vault: Option<VaultNo>) -> Result<(), StoreError> {
-        let place = vault.map_or(STAGING, |vault| vault.0);
-        self.write("note what was verified", |t| {
-            t.execute("DELETE FROM verified WHERE pack = ?1 AND place = ?2", params![no.0, place]).map(drop)
-        })
+        self.write("note what was verified", |t| forget(t, no, vault))
     }
 
     /// When a pack was last proven in any place that still has it; `None` if it never was.
@@ -42,4 +42,17 @@ impl Catalog {
             Ok(at.map(Timestamp::from_seconds))
         })
     }
+}
+
+/// The copy of a pack that is in staging or a vault is not there any more.
+pub(super) fn forget(t: &Transaction<'_>, no: PackNo, vault: Option<VaultNo>) -> rusqlite::Result<()> {
+    let place = vault.map_or(STAGING, |vault| vault.0);
+    t.prepare_cached("DELETE FROM verified WHERE pack = ?1 AND place = ?2")?
+        .execute(params![no.0, place])
+        .map(drop)
+}
+
+/// The same of all copies in a vault.
+pub(super) fn forget_all_in(t: &Transaction<'_>, vault: VaultNo) -> rusqlite::Result<()> {
+    t.execute("DELETE FROM verified WHERE place = ?1", [vault.0]).map(drop)
 }

@@ -26,6 +26,7 @@ impl Check<'_> {
         for row in packs.iter().filter(|row| row.staged) {
             let wrong = wrong_length(&staged, row);
             if let Some(wrong) = wrong.filter(|_| self.pack_still_in(row, Place::Staging).unwrap_or(true)) {
+                self.store.catalog().clear_verified(row.no, None)?;
                 self.find(names::pack(&row.entry.id).as_str(), format!("staging: {wrong}"));
                 *nowhere.entry(row.no).or_default() += 1;
             }
@@ -66,6 +67,7 @@ impl Check<'_> {
                 continue;
             };
             if self.pack_still_in(row, Place::Vault(no))? {
+                self.store.catalog().clear_verified(row.no, Some(no))?;
                 self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));
                 *nowhere.entry(row.no).or_default() += 1;
             }

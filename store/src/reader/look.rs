@@ -88,8 +88,11 @@ impl Reader {
 
     /// The best place of a chunk: one in a pack with damage somewhere only where there is no other.
     pub(super) fn find(&self, id: &ChunkId) -> Result<Location, StoreError> {
-        if let Some(good) = self.locate(id)? {
-            return Ok(good);
+        match self.locate(id) {
+            Ok(Some(good)) => return Ok(good),
+            // Of the packs without damage the catalog knows no place any more; it may of the others.
+            Err(e) if e.class() != ErrorClass::Corrupt => return Err(e),
+            _ => {}
         }
         self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
     }

@@ -53,7 +53,7 @@ fn a_killed_mount_is_dead_at_once_even_if_something_keeps_its_descriptors() {
 }
 
 /// Processes that this one started.
-fn children(process: &Child) -> Vec<Pid> {
+pub(super) fn children(process: &Child) -> Vec<Pid> {
     let pid = process.id();
     let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     listed.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()

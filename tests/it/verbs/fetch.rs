@@ -92,7 +92,8 @@ fn what_is_damaged_everywhere_ends_a_fetch_with_3_and_what_only_the_cache_has_da
     machine.run(["fetch", "latest:photos"]).expect_code(0);
     blocks().iter().filter(of_data).for_each(|path| std::fs::remove_file(path).unwrap());
     let ran = machine.run(["fetch", "latest:photos"]).expect_code(3);
-    ran.expect_err(&["pack", "frame", "more of it"]);
+    let said = ran.expect_err(&["pack", "frame", "more of it"]).out();
+    assert!(said.starts_with("fetched") && said.ends_with("told above\n"), "{said}");
 }
 
 fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {

@@ -255,6 +255,23 @@ fn who_waited_in_vain_for_one_pack_gets_the_chunk_out_of_another_that_is_here() 
 }
 
 #[test]
+fn a_damaged_row_of_the_catalog_keeps_nobody_from_another_pack_that_has_the_chunk() {
+    let world = World::new();
+    let first = world.row().no;
+    world.stage_again(3);
+    world.parts.catalog.damage_place(first, &world.chunks[3].0);
+    world.assert_reads(&world.reader(), 3);
+    world.parts.catalog.packs().unwrap().iter().filter(|row| row.no != first).for_each(|row| {
+        world.parts.catalog.set_bad(row.no, true).unwrap();
+    });
+    world.assert_reads(&world.reader(), 3);
+    // Of the first pack the rest is known as before.
+    let reader = world.reader();
+    reader.learn_places(first).unwrap();
+    world.assert_reads(&reader, 4);
+}
+
+#[test]
 fn what_is_in_memory_is_answered_while_the_disk_of_the_catalog_hangs() {
     let world = World::new();
     let reader = &world.reader();

@@ -224,6 +224,24 @@ fn a_pack_that_was_damaged_and_is_whole_again_is_trusted_after_a_check() {
 }
 
 #[test]
+fn a_copy_that_a_check_missed_was_not_verified_when_it_is_back() {
+    let (home, vault, store, _, name) = vaulted();
+    assert_eq!(findings(&store, Depth::ReadData).findings, []);
+    let no = data_packs(&store).remove(0).no;
+    assert!(store.catalog().verified(no).unwrap().is_some());
+    let (path, there) = (home.path().join(name.as_str()), vault.object(&name).unwrap());
+    let here = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    vault.replace(&name, there.slice(..1000));
+    assert!(!findings(&store, Depth::Structure).findings.is_empty());
+    std::fs::write(&path, here).unwrap();
+    vault.replace(&name, there);
+    assert_eq!(store.catalog().verified(no).unwrap(), None, "nobody has read these");
+    assert_eq!(findings(&store, Depth::ReadData).findings, []);
+    assert!(store.catalog().verified(no).unwrap().is_some());
+}
+
+#[test]
 fn what_is_damaged_everywhere_comes_back_from_the_source_and_the_remains_go() {
     let (home, vault, store, one, name) = vaulted();
     let path = home.path().join(name.as_str());

@@ -1,0 +1,92 @@
+//! What a service manager is told of a mount: a datagram with lines of `NAME=VALUE` to the socket that it names in `NOTIFY_SOCKET`
+//! (sd_notify(3)). Nobody else is told anything, and who cannot be told keeps no mount from anything.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::terminal::text;
+
+/// Where a service manager wants to be told. The variable is no business of what this process starts.
+pub const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// A service manager that reads nothing for so long is not told.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whoever started this process, if he wants to know when the mount is there.
+#[derive(Debug)]
+pub struct Manager(Option<OsString>);
+
+impl Manager {
+    /// The one that the environment names.
+    pub fn named(socket: Option<OsString>) -> Self {
+        Self(socket)
+    }
+
+    /// The mount answers.
+    pub fn ready(&self, mountpoint: &Path) {
+        let at = text::printable(mountpoint.as_os_str().as_bytes());
+        self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=mounted at {at}", std::process::id()));
+    }
+
+    /// It ends.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1");
+    }
+
+    fn tell(&self, state: &str) {
+        let told = self.0.as_deref().map_or(Ok(()), |socket| send(socket, state));
+        if let Err(error) = told {
+            tracing::debug!("the service manager could not be told: {error}");
+        }
+    }
+}
+
+fn send(socket: &OsStr, state: &str) -> io::Result<()> {
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(socket)?,
+        // Such as that of a host by which this whole machine was started.
+        _ => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let from = UnixDatagram::unbound()?;
+    from.set_write_timeout(Some(PATIENCE))?;
+    from.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_mountpoint_says_nothing_else_to_the_service_manager() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Manager::named(Some(path.into())).ready(Path::new("/mnt/a\nMAINPID=1"));
+        let mut bytes = [0; 256];
+        let len = socket.recv(&mut bytes).unwrap();
+        let told = format!("READY=1\nMAINPID={}\nSTATUS=mounted at /mnt/a\\x0aMAINPID=1", std::process::id());
+        assert_eq!(std::str::from_utf8(&bytes[..len]), Ok(told.as_str()));
+    }
+
+    #[test]
+    fn who_cannot_be_told_is_not_waited_for() {
+        for nowhere in ["/nonexistent/notify", "@holdfast-test-nobody", "vsock:2:1234", "relative", "@"] {
+            assert!(send(OsStr::new(nowhere), "READY=1").is_err(), "{nowhere}");
+            Manager::named(Some(nowhere.into())).stopping();
+        }
+        Manager::named(None).stopping();
+        let dir = tempfile::tempdir().unwrap();
+        let _full = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+        let manager = Manager::named(Some(dir.path().join("notify").into()));
+        let told = (0..10_000).map(|_| send(manager.0.as_deref().unwrap(), "READY=1"));
+        assert!(told.into_iter().any(|told| told.is_err()), "nobody reads it");
+    }
+}
