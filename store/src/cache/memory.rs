@@ -40,9 +40,11 @@ impl MemoryBlocks {
         if bytes.len() as u64 > self.limit {
             return;
         }
+        // It may be a part of what came with one request, which would be kept as long as this is.
+        let own = Bytes::copy_from_slice(bytes);
         let mut state = self.lock();
-        state.bytes += bytes.len() as u64;
-        if let Some(old) = state.blocks.put(key, bytes.clone()) {
+        state.bytes += own.len() as u64;
+        if let Some(old) = state.blocks.put(key, own) {
             state.bytes -= old.len() as u64;
         }
         while state.bytes > self.limit {

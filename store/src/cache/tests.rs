@@ -288,3 +288,12 @@ fn a_cache_in_memory_keeps_its_bound_too() {
     cache.remove(&PackId([4; 32]), 0);
     assert!(cache.bytes() == 1000 && !cache.has(&PackId([4; 32]), 0));
 }
+
+#[test]
+fn a_block_that_is_kept_in_memory_does_not_keep_what_came_with_it() {
+    let cache = BlockCache::in_memory(1 << 20);
+    let came = Bytes::from(vec![7; 4000]);
+    (0..4).for_each(|n| cache.put(&PACK, n, &came.slice(n as usize * 1000..n as usize * 1000 + 1000)));
+    assert!(came.is_unique(), "nobody else holds a part of it");
+    assert!((0..4).all(|n| cache.get(&PACK, n) == Some(vec![7; 1000].into())));
+}
