@@ -2,7 +2,8 @@
 //! thread while the others that want it wait.
 //!
 //! Whoever has a deadline waits for others for half of his time, however many blocks he wants. Then he takes what they had under
-//! way for lost, to all who come after him, and asks himself: their connection may be dead. Who waits for another's
+//! way for lost, to all who come after him, and asks himself: their connection may be dead. What somebody asked for anew a short
+//! while ago is left a quarter of his time first: of many who waited for one dead request, one makes another. Who waits for another's
 //! request joins those for whom it is made, so that it goes on when the other one is told to stop.
 
 use std::collections::HashMap;
@@ -36,6 +37,8 @@ type Block = (VaultNo, PackId, u32);
 #[derive(Clone, Copy, Debug)]
 struct Aboard {
     flight: u64,
+    /// When it began, on the monotonic clock.
+    begun: Duration,
     /// That of the flight's request.
     deadline: Deadline,
 }
@@ -291,7 +294,7 @@ impl Fetcher {
             if deadline.passed(&*self.clock) {
                 return Err(StoreError::Timeout { what: crate::names::pack(&pack.id).to_string() });
             }
-            if deadline.half_passed(&*self.clock) {
+            if deadline.is_overdue(&*self.clock, ahead.begun) {
                 flying.retain(|_, aboard| aboard.flight != ahead.flight);
                 self.landed.notify_all();
                 break;
@@ -318,7 +321,7 @@ impl Fetcher {
             return None;
         }
         let number = self.flights.fetch_add(1, Ordering::Relaxed);
-        let aboard = Aboard { flight: number, deadline };
+        let aboard = Aboard { flight: number, begun: self.clock.monotonic(), deadline };
         flying.extend(blocks.clone().map(|n| ((vault, pack.id, n), aboard)));
         Some(Flight { fetcher: self, number, blocks })
     }

@@ -92,6 +92,30 @@ fn what_was_taken_for_lost_takes_nothing_away_when_it_lands() {
 }
 
 #[test]
+fn of_those_who_waited_for_what_is_lost_one_asks_anew_and_the_others_wait_for_him() {
+    let world = World::new();
+    let reader = world.reader();
+    let (entry, deadline) = (world.row().entry, world.deadline());
+    let lost = reader.fetcher.claim_free(world.vault_no, &entry, 0..4, Deadline::NEVER).unwrap();
+    world.clock.advance(MINUTE / 2);
+    let let_other = || reader.fetcher.let_other(world.vault_no, &entry, 0, deadline).unwrap();
+    assert!(let_other(), "it is lost");
+    let asks = Waiting::begin();
+    let of_new = Deadline::NEVER.of(&asks);
+    let is_free = || reader.fetcher.claim_free(world.vault_no, &entry, 0..1, Deadline::NEVER).is_some();
+    let new = reader.fetcher.claim_free(world.vault_no, &entry, 0..4, of_new).unwrap();
+    std::thread::scope(|scope| {
+        let others = [(); 3].map(|()| scope.spawn(let_other));
+        until(|| of_new.waiters() == 4 || is_free());
+        assert!(!is_free(), "they give it its time");
+        world.clock.advance(MINUTE / 4);
+        until(is_free);
+        assert!(others.into_iter().all(|other| other.join().unwrap()), "which is not all of theirs");
+    });
+    drop((lost, new));
+}
+
+#[test]
 fn a_read_that_nobody_waits_for_ends_and_is_not_held_against_the_vault() {
     let world = World::hanging();
     let reader = world.reader();
