@@ -183,6 +183,13 @@ impl Catalog {
         self.writer().execute_batch(sql).expect("a catalog in memory");
     }
 
+    /// Looks for packs and chunks fail from now on.
+    #[cfg(test)]
+    pub(crate) fn lose_tables(&self) {
+        let sql = "ALTER TABLE chunk RENAME TO lost_chunk; ALTER TABLE pack RENAME TO lost_pack";
+        self.writer().execute_batch(sql).expect("a catalog in memory");
+    }
+
     pub(crate) fn writer(&self) -> MutexGuard<'_, Connection> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

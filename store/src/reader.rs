@@ -240,7 +240,7 @@ impl Reader {
         read: impl Fn(&Location, Limits) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         if limits.farthest == Tier::Memory {
-            return read(&self.places.get(id).ok_or_else(not_in_memory)?, limits);
+            return read(&self.places.get(id).ok_or_else(StoreError::not_in_memory)?, limits);
         }
         let first = self.find(id)?;
         let mut error = match read(&first, limits) {
@@ -254,7 +254,10 @@ impl Reader {
             _ => limits,
         };
         self.places.forget(id);
-        for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
+        let Ok(places) = self.catalog.locate_all(id) else { return Err(error) };
+        // Where a pack was out of date, its place may be the right one.
+        let again = error.is_of_changed_catalog();
+        for other in places.iter().filter(|other| again || **other != first) {
             match read(other, limits) {
                 Ok(bytes) => {
                     self.counters.failovers.fetch_add(1, Ordering::Relaxed);
@@ -313,10 +316,6 @@ impl Reader {
         }
         Ok(self.spares.joined.lend(out))
     }
-}
-
-fn not_in_memory() -> StoreError {
-    StoreError::Timeout { what: "memory".to_owned() }
 }
 
 fn missing(id: &ChunkId) -> StoreError {

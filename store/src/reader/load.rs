@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::pack_map::PackMap;
-use super::{Reader, Tier, not_in_memory};
+use super::{Reader, Tier};
 use crate::catalog::VaultNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -47,7 +47,7 @@ impl Reader {
     pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
         let key = (map.row.entry.id, n as u32);
         if limits.farthest == Tier::Memory {
-            return self.frames.get(&key).ok_or_else(not_in_memory);
+            return self.frames.get(&key).ok_or_else(StoreError::not_in_memory);
         }
         self.frames.get_or_load(key, limits, &*self.clock, || {
             let failed = match self.load_frame(map, n, limits) {
@@ -58,8 +58,8 @@ impl Reader {
                 frame => return frame,
             };
             // It may have moved since it was looked up: another process puts packs into vaults and frees them in staging.
-            match self.catalog.pack(map.row.no)? {
-                Some(row) if row.entry == map.row.entry && row != map.row => {
+            match self.catalog.pack(map.row.no) {
+                Ok(Some(row)) if row.entry == map.row.entry && row != map.row => {
                     self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
                     self.load_frame(&PackMap::new(row), n, limits)
                 }

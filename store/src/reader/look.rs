@@ -4,18 +4,26 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::pack_map::PackMap;
-use super::{Limits, Reader, Tier, missing, not_in_memory};
+use super::{Limits, Reader, Tier, missing};
 use crate::catalog::{Location, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::id::ChunkId;
 use crate::pack::PagePlace;
 
+/// What a look for a place and its pack finds: one of them may be out of date, and is forgotten then. The next look finds both as they are.
+fn up_to_date<T>(look: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    look().or_else(|e| if e.is_of_changed_catalog() { look() } else { Err(e) })
+}
+
 impl Reader {
     /// Where a page of a tree lies, if it lies in one frame.
     pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
-        let Some(location) = self.locate(id)? else { return Ok(None) };
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
+        let look = || {
+            let at = self.locate(id)?;
+            at.map(|at| Ok((at, self.map_of(id, &at, Deadline::NEVER)?))).transpose()
+        };
+        let Some((location, map)) = up_to_date(look)? else { return Ok(None) };
         let start = u64::from(location.start);
         let frames = map.frames_of(start, start + u64::from(location.len));
         let n = frames.start;
@@ -41,8 +49,7 @@ impl Reader {
 
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
     pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
-        let location = self.find(id)?;
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
+        let (location, map) = self.placed(id)?;
         let start = u64::from(location.start);
         let mut frames = map.frames_of(start, start + u64::from(location.len));
         if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
@@ -70,6 +77,9 @@ impl Reader {
         let Some(location) = self.places.get(id) else { return false };
         let Some(map) = self.known_map(location.pack) else { return false };
         let pack = map.row.entry.id;
+        if !location.is_of(id, &pack) {
+            return false;
+        }
         let (start, range) = (u64::from(location.start), range.unwrap_or(0..location.len));
         map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
             .all(|n| self.frames.has(&(pack, n as u32)))
@@ -77,8 +87,7 @@ impl Reader {
 
     /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.
     pub fn decoded_with(&self, id: &ChunkId, at: u32) -> Result<Range<u32>, StoreError> {
-        let location = self.find(id)?;
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
+        let (location, map) = self.placed(id)?;
         let start = u64::from(location.start);
         let frames = map.frames_of(start + u64::from(at), start + u64::from(at) + 1);
         let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
@@ -92,6 +101,14 @@ impl Reader {
             return Ok(good);
         }
         self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
+    }
+
+    /// The same, with its pack.
+    pub(super) fn placed(&self, id: &ChunkId) -> Result<(Location, Arc<PackMap>), StoreError> {
+        up_to_date(|| {
+            let at = self.find(id)?;
+            Ok((at, self.map_of(id, &at, Deadline::NEVER)?))
+        })
     }
 
     /// The place of a chunk in a pack without damage, best tier first.
@@ -121,13 +138,17 @@ impl Reader {
         at: &Location,
         limits: impl Into<Limits>,
     ) -> Result<Arc<PackMap>, StoreError> {
-        let map = self.map_within(at.pack, limits.into())?;
+        let limits = limits.into();
+        let map = self.map_within(at.pack, limits)?;
         if at.is_of(id, &map.row.entry.id) {
             return Ok(map);
         }
         // One of the two is out of date: whoever asks next looks both up.
         self.places.forget(id);
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&at.pack);
+        if limits.farthest == Tier::Memory {
+            return Err(StoreError::not_in_memory());
+        }
         Err(StoreError::Catalog {
             detail: format!("pack number {} is another than it was", at.pack.0),
             class: ErrorClass::Corrupt,
@@ -136,7 +157,7 @@ impl Reader {
 
     pub(super) fn map_within(&self, no: PackNo, limits: Limits) -> Result<Arc<PackMap>, StoreError> {
         match limits.farthest {
-            Tier::Memory => self.known_map(no).ok_or_else(not_in_memory),
+            Tier::Memory => self.known_map(no).ok_or_else(StoreError::not_in_memory),
             Tier::Staging | Tier::Cache | Tier::Vault => self.pack_map(no),
         }
     }

@@ -107,8 +107,7 @@ impl<'a> Wanted<'a> {
         if matches!(tier, Tier::Memory | Tier::Staging) {
             return Ok((tier, None));
         }
-        let at = self.reader.find(id)?;
-        let map = self.reader.map_of(id, &at, Deadline::NEVER)?;
+        let (at, map) = self.reader.placed(id)?;
         if !self.packs.contains_key(&at.pack) {
             self.reader.learn_places(at.pack)?;
         }

@@ -43,7 +43,7 @@ impl Attempt {
         }
         let reach = vault.map_or(Reach::Local, |_| Reach::Vault(Line { vault, is_page }));
         *lock(&self.refused) = Some(reach);
-        Err(StoreError::Timeout { what: "memory".to_owned() })
+        Err(StoreError::not_in_memory())
     }
 
     pub(super) fn read(&self, extent: &Extent, range: &Range<u64>) -> Result<Bytes, StoreError> {
