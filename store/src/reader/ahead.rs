@@ -45,8 +45,8 @@ const WINDOW_MAX: u64 = 32 << 20;
 /// Bytes of one request.
 const REQUEST_MIN: u64 = 1 << 20;
 pub(super) const REQUEST_MAX: u64 = 4 << 20;
-/// Requests to a vault at once.
-const FETCHING: usize = 16;
+/// Requests to a vault at once: half of what its transfer makes, so that who waits for something finds a turn free.
+pub(super) const FETCHING: usize = 8;
 /// A vault that takes longer is not read ahead from: whoever needs the bytes shall not wait for a request that hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -129,7 +129,7 @@ impl Trail {
 
 /// What a thread ahead does.
 #[derive(Debug)]
-enum Job {
+pub(super) enum Job {
     Learn(PackNo),
     Decode(PackNo, Range<u32>),
     Fetch(VaultNo, PackNo, Range<u64>),
@@ -233,7 +233,7 @@ impl Ahead {
         jobs
     }
 
-    fn submit(&self, job: Job) {
+    pub(super) fn submit(&self, job: Job) {
         // One vault that hangs keeps nobody from reading ahead from another.
         let vault = if let Job::Fetch(vault, ..) = job { Some(vault) } else { None };
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -39,6 +39,8 @@ pub(super) struct Budget {
     clock: Arc<dyn Clock>,
     lines: Mutex<Lines>,
     freed: Condvar,
+    #[cfg(test)]
+    waiting: std::sync::atomic::AtomicUsize,
 }
 
 type Lines = HashMap<VaultNo, Line>;
@@ -86,7 +88,15 @@ impl Budget {
     /// `limit` bytes, shared by so many vaults.
     pub(super) fn new(limit: u64, vaults: usize, clock: Arc<dyn Clock>) -> Self {
         let vaults = vaults.max(1) as u64;
-        Self { limit, vaults, clock, lines: Mutex::default(), freed: Condvar::new() }
+        Self {
+            limit,
+            vaults,
+            clock,
+            lines: Mutex::default(),
+            freed: Condvar::new(),
+            #[cfg(test)]
+            waiting: Default::default(),
+        }
     }
 
     /// Most bytes that a request should ask a vault for, but for what somebody needs in one piece: a few fit at once, and one of
@@ -114,12 +124,22 @@ impl Budget {
             if deadline.passed(&*self.clock) {
                 return Err(StoreError::Timeout { what: "room for a request to a vault".into() });
             }
+            #[cfg(test)]
+            self.waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             lines = self.freed.wait_timeout(lines, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            #[cfg(test)]
+            self.waiting.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
         }
         let line = lines.entry(vault).or_default();
         line.taken += bytes;
         line.rate.begin(self.clock.monotonic());
         Ok(Room { budget: self, vault, bytes, came: None })
+    }
+
+    /// How many wait for room.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     fn fits(&self, lines: &Lines, vault: VaultNo, bytes: u64, need: Need) -> bool {

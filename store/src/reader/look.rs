@@ -16,6 +16,12 @@ fn up_to_date<T>(look: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreErr
     look().or_else(|e| if e.is_of_changed_catalog() { look() } else { Err(e) })
 }
 
+/// Frames in which `range` of a chunk lies, or all of it.
+fn frames_in(at: &Location, map: &PackMap, range: Option<Range<u32>>) -> Range<usize> {
+    let (start, range) = (u64::from(at.start), range.unwrap_or(0..at.len));
+    map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
+}
+
 impl Reader {
     /// Where a page of a tree lies, if it lies in one frame.
     pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
@@ -49,26 +55,28 @@ impl Reader {
 
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
     pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
-        let (location, map) = self.placed(id)?;
-        let start = u64::from(location.start);
-        let mut frames = map.frames_of(start, start + u64::from(location.len));
-        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
-            return Ok(Tier::Memory);
-        }
-        if map.row.staged {
-            return Ok(Tier::Staging);
-        }
-        let cached = frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n)));
-        Ok(if cached { Tier::Cache } else { Tier::Vault })
+        Ok(self.tier_and_vault(id, None)?.0)
     }
 
-    /// The vault that is asked first for a chunk that no nearer tier has whole.
-    pub fn vault_of(&self, id: &ChunkId) -> Option<VaultNo> {
-        if self.tier(id).ok()? < Tier::Vault {
-            return None;
+    /// The best tier that has all of `range` of a chunk, or of all of it, without reading it; and if that is a vault, the one that is
+    /// asked first. `NotFound` if none has it.
+    pub fn tier_and_vault(
+        &self,
+        id: &ChunkId,
+        range: Option<Range<u32>>,
+    ) -> Result<(Tier, Option<VaultNo>), StoreError> {
+        let (location, map) = self.placed(id)?;
+        let mut frames = frames_in(&location, &map, range);
+        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
+            return Ok((Tier::Memory, None));
         }
-        let map = self.map_of(id, &self.find(id).ok()?, Deadline::NEVER).ok()?;
-        self.fetcher.best_first(&map.row.vaults).first().copied()
+        if map.row.staged {
+            return Ok((Tier::Staging, None));
+        }
+        if frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n))) {
+            return Ok((Tier::Cache, None));
+        }
+        Ok((Tier::Vault, self.fetcher.best_first(&map.row.vaults).first().copied()))
     }
 
     /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even
@@ -80,9 +88,7 @@ impl Reader {
         if !location.is_of(id, &pack) {
             return false;
         }
-        let (start, range) = (u64::from(location.start), range.unwrap_or(0..location.len));
-        map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
-            .all(|n| self.frames.has(&(pack, n as u32)))
+        frames_in(&location, &map, range).all(|n| self.frames.has(&(pack, n as u32)))
     }
 
     /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.

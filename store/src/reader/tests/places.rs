@@ -85,7 +85,9 @@ fn a_catalog_that_fails_while_another_place_is_looked_for_does_not_hide_why_the_
     world.assert_reads(&reader, 3);
     reader.learn_places(world.row().no).unwrap();
     world.parts.catalog.lose_tables();
-    assert!(reader.catalog.locate_all(&world.chunks[60].0).is_err() && reader.catalog.pack(PackNo(1)).is_err());
+    assert!(
+        reader.catalog.locate_all(&world.chunks[60].0).is_err() && reader.catalog.pack(PackNo(1)).is_err()
+    );
     world.vault.fail_any_from(1, Fault::FailBefore);
     let error = reader.chunk(ChunkType::Data, &world.chunks[60].0, Deadline::NEVER).unwrap_err();
     assert!(matches!(error, StoreError::Vault { source: VaultError::Unavailable { .. }, .. }), "{error}");
