@@ -49,7 +49,7 @@ impl BlockCache {
     }
 
     /// About `limit` bytes of files below `dir`, which is made if missing. What an earlier run or another process left there is
-    /// found when it is asked for; opening looks at none of it. A smaller bound than before holds soon after something is put.
+    /// found when it is asked for; opening looks at none of it. A smaller bound than before holds when an eighth of it was put, or more was than it allows.
     pub fn open(dir: &Path, limit: u64, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         Ok(Self { limit, blocks: Blocks::OnDisk(Arc::new(DiskBlocks::new(dir, limit, clock))) })
@@ -108,6 +108,18 @@ impl BlockCache {
             Blocks::OnDisk(blocks) => blocks.is_written(),
         };
         self.limit > GRID && written
+    }
+
+    /// How often a block in memory was asked for.
+    #[cfg(test)]
+    pub(crate) fn gets(&self) -> u64 {
+        if let Blocks::InMemory(blocks) = &self.blocks { blocks.gets() } else { 0 }
+    }
+
+    /// Whoever asks for a block in memory waits until what this gives is dropped, as if it lay on a disk that hangs.
+    #[cfg(test)]
+    pub(crate) fn hang(&self) -> impl Sized {
+        if let Blocks::InMemory(blocks) = &self.blocks { Some(blocks.hang()) } else { None }
     }
 
     /// Most bytes it may hold.

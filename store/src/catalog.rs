@@ -191,6 +191,13 @@ impl Catalog {
         assert_eq!(changed.expect("a catalog in memory"), 1);
     }
 
+    /// Looks for packs and chunks fail from now on.
+    #[cfg(test)]
+    pub(crate) fn lose_tables(&self) {
+        let sql = "ALTER TABLE chunk RENAME TO lost_chunk; ALTER TABLE pack RENAME TO lost_pack";
+        self.writer().execute_batch(sql).expect("a catalog in memory");
+    }
+
     pub(crate) fn writer(&self) -> MutexGuard<'_, Connection> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -166,6 +166,16 @@ impl StoreError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// What is wanted from memory alone is not there: it may be had by who waits for it.
+    pub fn not_in_memory() -> Self {
+        Self::Timeout { what: "memory".to_owned() }
+    }
+
+    /// Whether the catalog is not what it was when something in it was looked up, or damaged.
+    pub(crate) fn is_of_changed_catalog(&self) -> bool {
+        matches!(self, Self::Catalog { class: ErrorClass::Corrupt, .. })
+    }
+
     /// Whether a vault did not answer that may have what was wanted, and may answer later.
     pub fn is_vault_away(&self) -> bool {
         matches!(self, Self::Vault { source: VaultError::Unavailable { .. } | VaultError::Timeout, .. })

@@ -240,7 +240,7 @@ impl Reader {
         read: impl Fn(&Location, Limits) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         if limits.farthest == Tier::Memory {
-            return read(&self.places.get(id).ok_or_else(not_in_memory)?, limits);
+            return read(&self.places.get(id).ok_or_else(StoreError::not_in_memory)?, limits);
         }
         let first = self.find(id)?;
         let mut error = match read(&first, limits) {
@@ -254,7 +254,10 @@ impl Reader {
             _ => limits,
         };
         self.places.forget(id);
-        for other in self.catalog.locate_all(id)?.iter().filter(|other| **other != first) {
+        let Ok(places) = self.catalog.locate_all(id) else { return Err(error) };
+        // Where a pack was out of date, its place may be the right one.
+        let again = error.is_of_changed_catalog();
+        for other in places.iter().filter(|other| again || **other != first) {
             match read(other, limits) {
                 Ok(bytes) => {
                     self.counters.failovers.fetch_add(1, Ordering::Relaxed);
@@ -269,13 +272,13 @@ impl Reader {
     /// Decodes frames that are here, and stops at one that is not.
     fn decode_ahead(&self, no: PackNo, frames: Range<usize>) -> Result<(), StoreError> {
         let map = self.pack_map(no)?;
-        let deadline = ahead::patience(&*self.clock);
+        let (deadline, mut last) = (ahead::patience(&*self.clock), None);
         for n in frames.clone() {
             if !map.row.staged && !self.fetcher.is_cached(&map.row.entry, &map.block_of(n)) {
                 return Ok(());
             }
             // It may have gone since; whoever needs it shall not wait for that.
-            self.frame(&map, n, Limits { farthest: Tier::Cache, deadline })?;
+            self.frame(&map, n, Limits { farthest: Tier::Cache, deadline }, &mut last)?;
         }
         // The kernel is about to have the content. Without a sealed copy beside it, it has memory at hand that is warm.
         if map.row.staged && map.row.entry.kind == PackKind::Data {
@@ -291,7 +294,7 @@ impl Reader {
         }
         let map = self.pack_map(no)?;
         let deadline = ahead::patience(&*self.clock);
-        self.fetcher.fetch_ahead(vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
+        self.fetcher.bring(vault, &map, bytes, Need::Ahead, deadline, &mut Brought::default())
     }
 
     /// Raw bytes `start..end` of a pack.
@@ -301,22 +304,19 @@ impl Reader {
         }
         let frames = map.frames_of(start, end);
         self.ahead.touched(map, &frames, &self.fetcher);
+        let mut last = None;
         if frames.len() == 1 {
             let n = frames.start;
-            return Ok(map.cut(n, &self.frame(map, n, limits)?, start, end));
+            return Ok(map.cut(n, &self.frame(map, n, limits, &mut last)?, start, end));
         }
         let mut out = self.spares.joined.take();
         out.clear();
         out.reserve_exact((end - start) as usize);
         for n in frames {
-            out.extend_from_slice(&map.cut(n, &self.frame(map, n, limits)?, start, end));
+            out.extend_from_slice(&map.cut(n, &self.frame(map, n, limits, &mut last)?, start, end));
         }
         Ok(self.spares.joined.lend(out))
     }
-}
-
-fn not_in_memory() -> StoreError {
-    StoreError::Timeout { what: "memory".to_owned() }
 }
 
 fn missing(id: &ChunkId) -> StoreError {

@@ -17,11 +17,24 @@ pub(super) struct MemoryBlocks {
 struct State {
     blocks: LruCache<Key, Bytes>,
     bytes: u64,
+    #[cfg(test)]
+    gets: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            blocks: LruCache::unbounded(),
+            bytes: 0,
+            #[cfg(test)]
+            gets: 0,
+        }
+    }
 }
 
 impl MemoryBlocks {
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, state: Mutex::new(State { blocks: LruCache::unbounded(), bytes: 0 }) }
+        Self { limit, state: Mutex::new(State::default()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -29,7 +42,12 @@ impl MemoryBlocks {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
-        self.lock().blocks.get(key).cloned()
+        let mut state = self.lock();
+        #[cfg(test)]
+        {
+            state.gets += 1;
+        }
+        state.blocks.get(key).cloned()
     }
 
     pub(super) fn has(&self, key: &Key) -> bool {
@@ -40,9 +58,11 @@ impl MemoryBlocks {
         if bytes.len() as u64 > self.limit {
             return;
         }
+        // It may be a part of what came with one request, which would be kept as long as this is.
+        let own = Bytes::copy_from_slice(bytes);
         let mut state = self.lock();
-        state.bytes += bytes.len() as u64;
-        if let Some(old) = state.blocks.put(key, bytes.clone()) {
+        state.bytes += own.len() as u64;
+        if let Some(old) = state.blocks.put(key, own) {
             state.bytes -= old.len() as u64;
         }
         while state.bytes > self.limit {
@@ -60,5 +80,17 @@ impl MemoryBlocks {
 
     pub(super) fn bytes(&self) -> u64 {
         self.lock().bytes
+    }
+
+    /// How often a block was asked for.
+    #[cfg(test)]
+    pub(super) fn gets(&self) -> u64 {
+        self.lock().gets
+    }
+
+    /// Whoever asks waits until what this gives is dropped.
+    #[cfg(test)]
+    pub(super) fn hang(&self) -> impl Sized {
+        self.lock()
     }
 }

@@ -3,8 +3,9 @@
 //! A list of all blocks would take memory by their number, and a look at each before the first answer. So there is none.
 //! The directory is surveyed when that is due, by a thread of its own: the lengths add up to what is held, and of the blocks the
 //! [`OLDEST`] that were used longest ago are noted. These go as more is put, unless they were used since. The directory is surveyed
-//! again when none of them is left, and after a [step](Room::step) was put in any case, because other processes put and
-//! let go as well. That is a look at no more than some twelve files for each that is put.
+//! again when none of them is left, and after a [step] was put in any case, because other processes put and
+//! let go as well. That is a look at no more than some twelve files for each that is put. Of its first step a process is given a part, by
+//! chance: if it had all of it, many short commands would put much and never survey, and if none, each would survey.
 //!
 //! So the order is that of their last use, as exactly as that is marked. The bound is exceeded by what is put while a survey goes on,
 //! and by what other processes put until the next.
@@ -13,6 +14,7 @@ use std::collections::BinaryHeap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Key;
+use crate::id;
 
 /// Blocks noted to be let go of: 16 GiB of them, in 3 MiB of memory.
 const OLDEST: usize = 65_536;
@@ -66,22 +68,24 @@ struct State {
     surveying: bool,
 }
 
+/// Bytes to be put between two surveys of a cache that may hold `limit`.
+fn step(limit: u64) -> u64 {
+    (limit / 8).max(STEP_MIN)
+}
+
 impl Room {
     pub(super) fn new(limit: u64) -> Self {
-        Self::noting(OLDEST, limit)
+        Self::noting(OLDEST, limit, u64::from_le_bytes(id::random_bytes()))
     }
 
-    pub(super) fn noting(most: usize, limit: u64) -> Self {
-        Self { limit, most, state: Mutex::default() }
+    /// One that notes so many blocks, and whose first survey is due by this chance.
+    pub(super) fn noting(most: usize, limit: u64, chance: u64) -> Self {
+        let left = 1 + chance % step(limit);
+        Self { limit, most, state: Mutex::new(State { left, ..State::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes to be put between two surveys.
-    fn step(&self) -> u64 {
-        (self.limit / 8).max(STEP_MIN)
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -118,7 +122,7 @@ impl Room {
         state.surveying = false;
         if let Some(found) = found {
             state.held = found.held;
-            state.left = self.step();
+            state.left = step(self.limit);
             state.oldest = found.oldest.into_sorted_vec();
             state.oldest.reverse();
         }
@@ -150,7 +154,8 @@ mod tests {
     }
 
     fn surveyed(limit: u64, ages: impl IntoIterator<Item = u64>, most: usize) -> Room {
-        let room = Room::noting(most, limit);
+        let room = Room::noting(most, limit, 0);
+        room.add(1);
         assert!(room.claim_survey() && !room.claim_survey());
         let mut found = room.begin_survey();
         ages.into_iter().for_each(|age| found.add(old(age)));
@@ -181,7 +186,8 @@ mod tests {
         assert!(room.next_to_go().is_none() && !room.claim_survey());
         room.end_survey(None);
         assert_eq!(let_go(&room), [1, 2, 3]);
-        let room = Room::new(50);
+        let room = Room::noting(9, 50, 0);
+        room.add(1);
         assert!(room.claim_survey());
         room.end_survey(None);
         assert!(room.claim_survey());
@@ -194,7 +200,27 @@ mod tests {
         assert!(!room.claim_survey());
         room.add(1 << 20);
         assert!(room.claim_survey(), "an eighth of the bound");
-        assert_eq!(Room::new(5 << 20).step(), STEP_MIN);
+        assert_eq!(step(5 << 20), STEP_MIN);
+    }
+
+    #[test]
+    fn short_commands_survey_once_in_a_step_that_they_put_together() {
+        let limit = 800 << 20;
+        assert!(!Room::new(limit).claim_survey(), "nothing was put");
+        // As many as there are parts in a step, each of which puts one, by every chance.
+        let parts = 100;
+        let surveys = (0..parts).filter(|n| {
+            let room = Room::noting(9, limit, n * step(limit) / parts + 1);
+            room.add(step(limit) / parts);
+            room.claim_survey()
+        });
+        assert_eq!(surveys.count(), 1);
+        let room = Room::new(limit);
+        room.add(step(limit));
+        assert!(room.claim_survey(), "by any chance");
+        let small = Room::noting(9, 1 << 20, STEP_MIN - 1);
+        small.add((1 << 20) + 1);
+        assert!(small.claim_survey(), "it put too much by itself");
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl World {
     }
 }
 
+/// Waits until another thread has done it.
+fn until(done: impl Fn() -> bool) {
+    (0..2000).take_while(|_| !done()).for_each(|_| std::thread::sleep(Duration::from_millis(5)));
+    assert!(done(), "not done within 10 s");
+}
+
 #[test]
 fn the_least_recently_used_blocks_go_first_and_what_is_left_survives_a_restart() {
     let world = World::new();
@@ -128,17 +134,20 @@ fn what_a_wrong_clock_put_goes_first_unless_it_is_used() {
 }
 
 #[test]
-fn opening_looks_at_nothing_and_the_first_block_that_is_put_has_the_rest_counted() {
+fn opening_looks_at_nothing_and_a_block_that_is_put_has_the_rest_counted_when_that_is_due() {
     let world = World::new();
     world.put(&world.open(1 << 20), 0..6);
-    let cache = world.open(3 * LEN);
+    let mut blocks = DiskBlocks::new(world.dir.path(), 3 * LEN, world.clock.clone());
+    blocks.room = Room::noting(9, 3 * LEN, LEN);
+    let blocks = Arc::new(blocks);
+    let cache = BlockCache { limit: 3 * LEN, blocks: Blocks::OnDisk(blocks.clone()) };
     assert_eq!(world.there().len(), 6, "a smaller bound waits for a block");
     assert_eq!(cache.get(&PACK, 0), Some(block(0)));
     world.put(&cache, [6]);
-    while world.there().len() > 3 {
-        std::thread::yield_now();
-    }
-    assert!(world.there().contains(&6));
+    assert_eq!((world.there().len(), blocks.room.held()), (7, LEN), "a short command surveys nothing");
+    world.put(&cache, [7]);
+    until(|| world.there().len() <= 3);
+    assert!(world.there().contains(&7));
 }
 
 #[test]
@@ -146,7 +155,7 @@ fn more_than_what_is_noted_at_once_goes_too() {
     let world = World::new();
     world.put(&world.open(1 << 20), 0..20);
     let mut blocks = DiskBlocks::new(world.dir.path(), 3 * LEN, world.clock.clone());
-    blocks.room = Room::noting(4, 3 * LEN);
+    blocks.room = Room::noting(4, 3 * LEN, 0);
     assert_eq!((blocks.count(), world.there()), (3 * LEN, vec![17, 18, 19]));
 }
 
@@ -287,4 +296,13 @@ fn a_cache_in_memory_keeps_its_bound_too() {
     assert_eq!(cache.get(&PackId([4; 32]), 0), Some(block(4)));
     cache.remove(&PackId([4; 32]), 0);
     assert!(cache.bytes() == 1000 && !cache.has(&PackId([4; 32]), 0));
+}
+
+#[test]
+fn a_block_that_is_kept_in_memory_does_not_keep_what_came_with_it() {
+    let cache = BlockCache::in_memory(1 << 20);
+    let came = Bytes::from(vec![7; 4000]);
+    (0..4).for_each(|n| cache.put(&PACK, n, &came.slice(n as usize * 1000..n as usize * 1000 + 1000)));
+    assert!(came.is_unique(), "nobody else holds a part of it");
+    assert!((0..4).all(|n| cache.get(&PACK, n) == Some(vec![7; 1000].into())));
 }

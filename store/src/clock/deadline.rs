@@ -130,6 +130,13 @@ impl Deadline {
         self.half.is_some_and(|half| half <= clock.monotonic()) || self.is_given_up()
     }
 
+    /// Whether something that another one began at `begin`, on this clock, was waited for long enough: half of the time has passed, and
+    /// since it began half of the rest. So those who lose patience with something together make one new attempt, not one each.
+    pub fn is_overdue(&self, clock: &dyn Clock, begin: Duration) -> bool {
+        let rest = self.at.zip(self.half).map_or(Duration::ZERO, |(at, half)| at.saturating_sub(half));
+        self.half_passed(clock) && clock.monotonic().saturating_sub(begin) >= rest / 2
+    }
+
     /// Whether nobody waits any more, whatever time is left.
     pub fn is_given_up(&self) -> bool {
         self.waiting.is_some_and(|number| !WAITING.borrow().contains_key(&number))

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded};
 use lru::LruCache;
 
 use super::fetch::Fetcher;
@@ -45,8 +45,8 @@ const WINDOW_MAX: u64 = 32 << 20;
 /// Bytes of one request.
 const REQUEST_MIN: u64 = 1 << 20;
 pub(super) const REQUEST_MAX: u64 = 4 << 20;
-/// Requests to a vault at once.
-const FETCHING: usize = 16;
+/// Requests to a vault at once: half of what its transfer makes, so that who waits for something finds a turn free.
+pub(super) const FETCHING: usize = 8;
 /// A vault that takes longer is not read ahead from: whoever needs the bytes shall not wait for a request that hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -70,7 +70,7 @@ struct Trail {
     /// Bytes before this one are fetched or about to be.
     fetched: u64,
     window: u64,
-    /// Whether places of all its chunks were learned.
+    /// Whether places of all its chunks were learned, or are about to be.
     learned: bool,
     /// Whether the pack after it was begun.
     passed_on: bool,
@@ -111,10 +111,15 @@ impl Trail {
         (from.min(all)..self.decoded, to.saturating_sub(all))
     }
 
+    /// Whether half of a window after `at` is neither fetched nor about to be.
+    fn is_fetch_due(&self, at: u64, window: u64) -> bool {
+        self.fetched.saturating_sub(at) * 2 <= window
+    }
+
     /// Bytes to fetch, and how many of the pack after it.
     fn fetch(&mut self, at: u64, all: u64, window: u64) -> (Range<u64>, u64) {
         let (from, to) = (self.fetched.max(at), at + window);
-        if (from - at) * 2 > window {
+        if !self.is_fetch_due(at, window) {
             return (0..0, 0);
         }
         self.fetched = to.min(all);
@@ -124,7 +129,7 @@ impl Trail {
 
 /// What a thread ahead does.
 #[derive(Debug)]
-enum Job {
+pub(super) enum Job {
     Learn(PackNo),
     Decode(PackNo, Range<u32>),
     Fetch(VaultNo, PackNo, Range<u64>),
@@ -211,8 +216,11 @@ impl Ahead {
         }
         let all = map.row.entry.frames.len() as u32;
         let mut bytes = 0;
-        if let Some((vault, window)) = window_from(map, fetcher, trail.window) {
-            let at = map.block_of(trail.next.min(all).saturating_sub(1) as usize).end;
+        let at = map.block_of(trail.next.min(all).saturating_sub(1) as usize).end;
+        // Which vault, and how much of the window it gives in time, is looked up only then.
+        if trail.is_fetch_due(at, trail.window)
+            && let Some((vault, window)) = window_from(map, fetcher, trail.window)
+        {
             let (fetch, more) = trail.fetch(at, map.row.entry.len, window);
             jobs.extend(requests(fetch, window).map(|bytes| Job::Fetch(vault, no, bytes)));
             bytes = more;
@@ -225,12 +233,24 @@ impl Ahead {
         jobs
     }
 
-    fn submit(&self, job: Job) {
+    pub(super) fn submit(&self, job: Job) {
         // One vault that hangs keeps nobody from reading ahead from another.
         let vault = if let Job::Fetch(vault, ..) = job { Some(vault) } else { None };
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = lanes.entry(vault).or_insert_with(|| self.start(vault));
-        let _ = queue.try_send(job);
+        let sent = lanes.entry(vault).or_insert_with(|| self.start(vault)).try_send(job);
+        drop(lanes);
+        if let Err(TrySendError::Full(job)) = sent {
+            self.was_refused(&job);
+        }
+    }
+
+    /// There was no room for a job. What is to be done once for a pack is to be done yet.
+    fn was_refused(&self, job: &Job) {
+        if let Job::Learn(no) = job
+            && let Some(trail) = self.trails().get_mut(no)
+        {
+            trail.learned = false;
+        }
     }
 
     /// Threads that fetch from a vault, or that decode.
@@ -346,6 +366,34 @@ mod tests {
         assert!(!trail.step(&(80..81)));
         assert_eq!((trail.run, trail.decode(100)), (0, (0..0, 0)));
         assert!(!trail.step(&(40..41)), "backwards");
+    }
+
+    #[test]
+    fn places_that_there_was_no_room_to_learn_are_learned_at_the_next_step() {
+        let ahead = Ahead::new(Weak::new(), WINDOW_MIN);
+        let (queue, jobs) = bounded(1);
+        ahead.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(None, queue);
+        let learned = || ahead.trails().get(&PackNo(7)).map(|trail| trail.learned);
+        let learn = || {
+            if let Some(trail) = ahead.trails().get_mut(&PackNo(7)) {
+                trail.learned = true;
+            }
+            ahead.submit(Job::Learn(PackNo(7)));
+        };
+        ahead.trails().put(PackNo(7), Trail::beginning_at(0, WINDOW_MIN));
+        learn();
+        assert_eq!((learned(), jobs.len()), (Some(true), 1));
+        learn();
+        assert_eq!((learned(), jobs.len()), (Some(false), 1), "the queue is full");
+    }
+
+    #[test]
+    fn no_vault_is_looked_for_before_half_of_the_largest_window_is_used() {
+        let mut trail = Trail::beginning_at(0, 1000);
+        assert!(trail.is_fetch_due(0, 1000));
+        assert_eq!(trail.fetch(0, 9000, 1000), (0..1000, 0));
+        assert!(!trail.is_fetch_due(499, 1000) && trail.is_fetch_due(500, 1000));
+        assert!(trail.is_fetch_due(2000, 1000), "who jumped ahead of it");
     }
 
     #[test]

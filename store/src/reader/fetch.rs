@@ -2,7 +2,8 @@
 //! thread while the others that want it wait.
 //!
 //! Whoever has a deadline waits for others for half of his time, however many blocks he wants. Then he takes what they had under
-//! way for lost, to all who come after him, and asks himself: their connection may be dead. Who waits for another's
+//! way for lost, to all who come after him, and asks himself: their connection may be dead. What somebody asked for anew a short
+//! while ago is left a quarter of his time first: of many who waited for one dead request, one makes another. Who waits for another's
 //! request joins those for whom it is made, so that it goes on when the other one is told to stop.
 
 use std::collections::HashMap;
@@ -32,10 +33,15 @@ const SHARE_MAX: Duration = Duration::from_secs(30);
 /// A block of a pack in a vault.
 type Block = (VaultNo, PackId, u32);
 
+/// A block of the cache that was read last, by its number.
+pub(super) type Last = Option<(u32, Bytes)>;
+
 /// With which flight a block is on its way.
 #[derive(Clone, Copy, Debug)]
 struct Aboard {
     flight: u64,
+    /// When it began, on the monotonic clock.
+    begun: Duration,
     /// That of the flight's request.
     deadline: Deadline,
 }
@@ -46,7 +52,7 @@ pub(super) struct Fetcher {
     catalog: Arc<Catalog>,
     cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
-    pub(super) budget: Budget,
+    budget: Budget,
     away: AwayVaults,
     flying: Mutex<HashMap<Block, Aboard>>,
     flights: AtomicU64,
@@ -76,6 +82,15 @@ pub(super) struct Flight<'a> {
     fetcher: &'a Fetcher,
     number: u64,
     blocks: Range<u32>,
+}
+
+impl Flight<'_> {
+    /// Leaves the blocks from this one on to others.
+    fn end_at(&mut self, end: u32) {
+        self.blocks.end = end;
+        self.fetcher.flying().retain(|(_, _, n), aboard| aboard.flight != self.number || *n < end);
+        self.fetcher.landed.notify_all();
+    }
 }
 
 impl Drop for Flight<'_> {
@@ -131,6 +146,17 @@ impl Fetcher {
     /// Requests and bytes so far.
     pub(super) fn stats(&self) -> (u64, u64) {
         (self.requests.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    #[cfg(test)]
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// How many blocks are under way, if nobody keeps that from being told at once.
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> Option<usize> {
+        self.flying.try_lock().ok().map(|flying| flying.len())
     }
 
     pub(super) fn cache(&self) -> &BlockCache {
@@ -207,12 +233,7 @@ impl Fetcher {
 
     /// Bytes `range` of a pack, if the cache has them all. The last block is taken from `last` if it is there, and noted: frames
     /// that follow one another share one.
-    pub(super) fn cached(
-        &self,
-        pack: &PackEntry,
-        range: &Range<u64>,
-        last: &mut Option<(u32, Bytes)>,
-    ) -> Option<Vec<u8>> {
+    pub(super) fn cached(&self, pack: &PackEntry, range: &Range<u64>, last: &mut Last) -> Option<Vec<u8>> {
         let mut get = |n| match last {
             Some((known, block)) if *known == n => Some(block.clone()),
             _ => last.insert((n, self.cache.get(&pack.id, n)?)).1.clone().into(),
@@ -223,7 +244,7 @@ impl Fetcher {
     }
 
     /// Brings blocks into the cache that are neither there nor on their way, and adds up what was brought, also before a failure.
-    pub(super) fn fetch_ahead(
+    pub(super) fn bring(
         &self,
         vault: VaultNo,
         map: &PackMap,
@@ -291,7 +312,7 @@ impl Fetcher {
             if deadline.passed(&*self.clock) {
                 return Err(StoreError::Timeout { what: crate::names::pack(&pack.id).to_string() });
             }
-            if deadline.half_passed(&*self.clock) {
+            if deadline.is_overdue(&*self.clock, ahead.begun) {
                 flying.retain(|_, aboard| aboard.flight != ahead.flight);
                 self.landed.notify_all();
                 break;
@@ -310,15 +331,32 @@ impl Fetcher {
         run: Range<u32>,
         deadline: Deadline,
     ) -> Option<Flight<'_>> {
+        let mut flight = self.claim(vault, pack, run, deadline)?;
+        // Whoever had a block under way put it into the cache before he let go of it. So it is looked for when the blocks are claimed; and
+        // without the lock, which readers of all vaults need, for a disk may hang.
+        let end = flight.blocks.clone().find(|n| self.cache.has(&pack.id, *n));
+        if let Some(end) = end {
+            flight.end_at(end);
+        }
+        (!flight.blocks.is_empty()).then_some(flight)
+    }
+
+    /// The first blocks of a run up to one that is on its way; nothing if the very first is.
+    fn claim(
+        &self,
+        vault: VaultNo,
+        pack: &PackEntry,
+        run: Range<u32>,
+        deadline: Deadline,
+    ) -> Option<Flight<'_>> {
         let mut flying = self.flying();
-        let taken = |n: &u32| flying.contains_key(&(vault, pack.id, *n)) || self.cache.has(&pack.id, *n);
-        let end = run.clone().find(taken).unwrap_or(run.end);
+        let end = run.clone().find(|n| flying.contains_key(&(vault, pack.id, *n))).unwrap_or(run.end);
         let blocks = run.start..end;
         if blocks.is_empty() {
             return None;
         }
         let number = self.flights.fetch_add(1, Ordering::Relaxed);
-        let aboard = Aboard { flight: number, deadline };
+        let aboard = Aboard { flight: number, begun: self.clock.monotonic(), deadline };
         flying.extend(blocks.clone().map(|n| ((vault, pack.id, n), aboard)));
         Some(Flight { fetcher: self, number, blocks })
     }

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::fetch::Last;
 use super::pack_map::PackMap;
-use super::{Reader, Tier, not_in_memory};
+use super::{Reader, Tier};
 use crate::catalog::VaultNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -44,13 +45,21 @@ pub(super) fn more_telling(first: Option<StoreError>, other: StoreError) -> Stor
 }
 
 impl Reader {
-    pub(super) fn frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
+    /// A frame. If it comes from the cache, `last` is the block that was read last there, and hands it on: frames that follow one another
+    /// share one.
+    pub(super) fn frame(
+        &self,
+        map: &PackMap,
+        n: usize,
+        limits: Limits,
+        last: &mut Last,
+    ) -> Result<Bytes, StoreError> {
         let key = (map.row.entry.id, n as u32);
         if limits.farthest == Tier::Memory {
-            return self.frames.get(&key).ok_or_else(not_in_memory);
+            return self.frames.get(&key).ok_or_else(StoreError::not_in_memory);
         }
         self.frames.get_or_load(key, limits, &*self.clock, || {
-            let failed = match self.load_frame(map, n, limits) {
+            let failed = match self.load_frame(map, n, limits, last) {
                 Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) if limits.may_wait() => {
                     return Err(e);
                 }
@@ -58,10 +67,10 @@ impl Reader {
                 frame => return frame,
             };
             // It may have moved since it was looked up: another process puts packs into vaults and frees them in staging.
-            match self.catalog.pack(map.row.no)? {
-                Some(row) if row.entry == map.row.entry && row != map.row => {
+            match self.catalog.pack(map.row.no) {
+                Ok(Some(row)) if row.entry == map.row.entry && row != map.row => {
                     self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
-                    self.load_frame(&PackMap::new(row), n, limits)
+                    self.load_frame(&PackMap::new(row), n, limits, last)
                 }
                 _ => Err(failed),
             }
@@ -69,7 +78,13 @@ impl Reader {
     }
 
     /// Decodes a frame from the first tier that has it whole.
-    fn load_frame(&self, map: &PackMap, n: usize, limits: Limits) -> Result<Bytes, StoreError> {
+    fn load_frame(
+        &self,
+        map: &PackMap,
+        n: usize,
+        limits: Limits,
+        last: &mut Last,
+    ) -> Result<Bytes, StoreError> {
         let staged_error = match map.row.staged.then(|| self.load_staged(map, n)) {
             Some(Ok(frame)) => return Ok(frame),
             Some(Err(e)) => Some(e),
@@ -77,7 +92,7 @@ impl Reader {
         };
         let elsewhere = match limits.may_wait() {
             true => self.load_from_vaults(map, n, limits.deadline),
-            false => self.load_cached(map, n),
+            false => self.load_cached(map, n, last),
         };
         let frame = match elsewhere {
             Ok(frame) => frame,
@@ -112,8 +127,8 @@ impl Reader {
     }
 
     /// From what was fetched before, if it opens.
-    fn load_cached(&self, map: &PackMap, n: usize) -> Result<Bytes, StoreError> {
-        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n), &mut None);
+    fn load_cached(&self, map: &PackMap, n: usize, last: &mut Last) -> Result<Bytes, StoreError> {
+        let sealed = self.fetcher.cached(&map.row.entry, &map.block_of(n), last);
         let opened = sealed.and_then(|mut sealed| self.open_frame(map, n, &mut sealed).ok());
         opened.ok_or_else(|| match map.row.vaults.is_empty() {
             true => StoreError::NotFound { what: format!("pack {}", map.row.entry.id) },
@@ -142,11 +157,11 @@ impl Reader {
         let block = map.block_of(n);
         let entry = &map.row.entry;
         // A vault that has little time is asked for no more than is needed, and so is any if nothing more can be kept.
-        let is_hurried = self.fetcher.is_away(vault) || deadline.half_passed(&*self.clock);
-        let in_time = self.fetcher.budget.in_time(vault);
-        let more = match is_hurried || !self.fetcher.keeps() {
-            true => 0,
-            false => self.ahead.request_len(map.row.no, in_time),
+        let more = match self.fetcher.ahead_from(&[vault]) {
+            Some((_, in_time)) if !deadline.half_passed(&*self.clock) => {
+                self.ahead.request_len(map.row.no, in_time)
+            }
+            _ => 0,
         };
         let fetched = self.fetcher.fetch(vault, &map.name, entry, block.clone(), more, deadline);
         let opened = fetched.and_then(|(mut sealed, waited)| {

@@ -4,18 +4,32 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::pack_map::PackMap;
-use super::{Limits, Reader, Tier, missing, not_in_memory};
+use super::{Limits, Reader, Tier, missing};
 use crate::catalog::{Location, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::id::ChunkId;
 use crate::pack::PagePlace;
 
+/// What a look for a place and its pack finds: one of them may be out of date, and is forgotten then. The next look finds both as they are.
+fn up_to_date<T>(look: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    look().or_else(|e| if e.is_of_changed_catalog() { look() } else { Err(e) })
+}
+
+/// Frames in which `range` of a chunk lies, or all of it.
+fn frames_in(at: &Location, map: &PackMap, range: Option<Range<u32>>) -> Range<usize> {
+    let (start, range) = (u64::from(at.start), range.unwrap_or(0..at.len));
+    map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
+}
+
 impl Reader {
     /// Where a page of a tree lies, if it lies in one frame.
     pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
-        let Some(location) = self.locate(id)? else { return Ok(None) };
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
+        let look = || {
+            let at = self.locate(id)?;
+            at.map(|at| Ok((at, self.map_of(id, &at, Deadline::NEVER)?))).transpose()
+        };
+        let Some((location, map)) = up_to_date(look)? else { return Ok(None) };
         let start = u64::from(location.start);
         let frames = map.frames_of(start, start + u64::from(location.len));
         let n = frames.start;
@@ -41,27 +55,28 @@ impl Reader {
 
     /// The best tier that has the whole chunk, without reading it; `NotFound` if none has it.
     pub fn tier(&self, id: &ChunkId) -> Result<Tier, StoreError> {
-        let location = self.find(id)?;
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
-        let start = u64::from(location.start);
-        let mut frames = map.frames_of(start, start + u64::from(location.len));
-        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
-            return Ok(Tier::Memory);
-        }
-        if map.row.staged {
-            return Ok(Tier::Staging);
-        }
-        let cached = frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n)));
-        Ok(if cached { Tier::Cache } else { Tier::Vault })
+        Ok(self.tier_and_vault(id, None)?.0)
     }
 
-    /// The vault that is asked first for a chunk that no nearer tier has whole.
-    pub fn vault_of(&self, id: &ChunkId) -> Option<VaultNo> {
-        if self.tier(id).ok()? < Tier::Vault {
-            return None;
+    /// The best tier that has all of `range` of a chunk, or of all of it, without reading it; and if that is a vault, the one that is
+    /// asked first. `NotFound` if none has it.
+    pub fn tier_and_vault(
+        &self,
+        id: &ChunkId,
+        range: Option<Range<u32>>,
+    ) -> Result<(Tier, Option<VaultNo>), StoreError> {
+        let (location, map) = self.placed(id)?;
+        let mut frames = frames_in(&location, &map, range);
+        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
+            return Ok((Tier::Memory, None));
         }
-        let map = self.map_of(id, &self.find(id).ok()?, Deadline::NEVER).ok()?;
-        self.fetcher.best_first(&map.row.vaults).first().copied()
+        if map.row.staged {
+            return Ok((Tier::Staging, None));
+        }
+        if frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n))) {
+            return Ok((Tier::Cache, None));
+        }
+        Ok((Tier::Vault, self.fetcher.best_first(&map.row.vaults).first().copied()))
     }
 
     /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even
@@ -70,15 +85,15 @@ impl Reader {
         let Some(location) = self.places.get(id) else { return false };
         let Some(map) = self.known_map(location.pack) else { return false };
         let pack = map.row.entry.id;
-        let (start, range) = (u64::from(location.start), range.unwrap_or(0..location.len));
-        map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
-            .all(|n| self.frames.has(&(pack, n as u32)))
+        if !location.is_of(id, &pack) {
+            return false;
+        }
+        frames_in(&location, &map, range).all(|n| self.frames.has(&(pack, n as u32)))
     }
 
     /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.
     pub fn decoded_with(&self, id: &ChunkId, at: u32) -> Result<Range<u32>, StoreError> {
-        let location = self.find(id)?;
-        let map = self.map_of(id, &location, Deadline::NEVER)?;
+        let (location, map) = self.placed(id)?;
         let start = u64::from(location.start);
         let frames = map.frames_of(start + u64::from(at), start + u64::from(at) + 1);
         let (from, to) = (map.raw[frames.start], map.raw[frames.end]);
@@ -95,6 +110,14 @@ impl Reader {
             _ => {}
         }
         self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
+    }
+
+    /// The same, with its pack.
+    pub(super) fn placed(&self, id: &ChunkId) -> Result<(Location, Arc<PackMap>), StoreError> {
+        up_to_date(|| {
+            let at = self.find(id)?;
+            Ok((at, self.map_of(id, &at, Deadline::NEVER)?))
+        })
     }
 
     /// The place of a chunk in a pack without damage, best tier first.
@@ -124,13 +147,17 @@ impl Reader {
         at: &Location,
         limits: impl Into<Limits>,
     ) -> Result<Arc<PackMap>, StoreError> {
-        let map = self.map_within(at.pack, limits.into())?;
+        let limits = limits.into();
+        let map = self.map_within(at.pack, limits)?;
         if at.is_of(id, &map.row.entry.id) {
             return Ok(map);
         }
         // One of the two is out of date: whoever asks next looks both up.
         self.places.forget(id);
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&at.pack);
+        if limits.farthest == Tier::Memory {
+            return Err(StoreError::not_in_memory());
+        }
         Err(StoreError::Catalog {
             detail: format!("pack number {} is another than it was", at.pack.0),
             class: ErrorClass::Corrupt,
@@ -139,7 +166,7 @@ impl Reader {
 
     pub(super) fn map_within(&self, no: PackNo, limits: Limits) -> Result<Arc<PackMap>, StoreError> {
         match limits.farthest {
-            Tier::Memory => self.known_map(no).ok_or_else(not_in_memory),
+            Tier::Memory => self.known_map(no).ok_or_else(StoreError::not_in_memory),
             Tier::Staging | Tier::Cache | Tier::Vault => self.pack_map(no),
         }
     }

@@ -3,8 +3,7 @@
 //! A file in the cache says that bytes came, not that they are the right ones. What does not open is fetched again, from each vault
 //! that has the pack, until it does.
 
-use bytes::Bytes;
-
+use super::fetch::Last;
 use super::pack_map::PackMap;
 use super::wanted::Frames;
 use super::{Brought, Reader};
@@ -18,9 +17,6 @@ pub struct Damaged {
     /// How many there are.
     pub frames: u64,
 }
-
-/// A block of the cache that was read last, by its number.
-type Last = Option<(u32, Bytes)>;
 
 impl Reader {
     /// Opens these frames, as far as they are in the cache, while `go_on` says so. What had to be fetched again is added to

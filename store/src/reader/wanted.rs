@@ -107,8 +107,7 @@ impl<'a> Wanted<'a> {
         if matches!(tier, Tier::Memory | Tier::Staging) {
             return Ok((tier, None));
         }
-        let at = self.reader.find(id)?;
-        let map = self.reader.map_of(id, &at, Deadline::NEVER)?;
+        let (at, map) = self.reader.placed(id)?;
         if !self.packs.contains_key(&at.pack) {
             self.reader.learn_places(at.pack)?;
         }
@@ -212,7 +211,7 @@ impl Reader {
     }
 
     /// Carries out a request: its bytes come into the cache from the first vault that gives them, but for those that are there
-    /// by now. What was brought is added up, whether or not all could be. The error is that of the first vault.
+    /// by now. What was brought is added up, whether or not all could be. If no vault gives them, the error is the most telling one.
     pub fn fetch(&self, request: &Request, brought: &mut Brought) -> Result<(), StoreError> {
         let map = self.pack_map(request.pack)?;
         let fetch = |vault| self.fetch_from(vault, &map, &request.bytes, brought);
@@ -226,8 +225,7 @@ impl Reader {
         bytes: &Range<u64>,
         brought: &mut Brought,
     ) -> Result<(), StoreError> {
-        let mut fetch =
-            || self.fetcher.fetch_ahead(vault, map, bytes.clone(), Need::Now, Deadline::NEVER, brought);
+        let mut fetch = || self.fetcher.bring(vault, map, bytes.clone(), Need::Now, Deadline::NEVER, brought);
         fetch()?;
         // What was on its way already may have failed.
         self.fetcher.settle(vault, &map.row.entry, bytes);

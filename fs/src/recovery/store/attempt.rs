@@ -28,12 +28,15 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Refuses what is farther away than there is patience for, and notes how far it is.
-    fn allow(&self, id: &ChunkId, is_page: bool, warm: impl FnOnce() -> bool) -> Result<(), StoreError> {
-        if self.farthest == Tier::Vault && self.only.is_none() || warm() {
+    fn allow(&self, id: &ChunkId, is_page: bool, range: Option<Range<u32>>) -> Result<(), StoreError> {
+        if self.farthest == Tier::Vault && self.only.is_none() || self.reader.is_warm(id, range.clone()) {
             return Ok(());
         }
-        // Where it is the catalog knows, which lies on a disk.
-        let vault = (self.farthest > Tier::Memory).then(|| self.reader.vault_of(id)).flatten();
+        // Where it is the catalog knows, which lies on a disk. If it fails, so does the read, which tells why.
+        let vault = match self.farthest {
+            Tier::Memory => None,
+            _ => self.reader.tier_and_vault(id, range).ok().and_then(|(_, vault)| vault),
+        };
         let near_enough = match vault {
             Some(_) => self.farthest == Tier::Vault && self.only == vault,
             None => self.farthest >= Tier::Cache,
@@ -43,7 +46,7 @@ impl Attempt {
         }
         let reach = vault.map_or(Reach::Local, |_| Reach::Vault(Line { vault, is_page }));
         *lock(&self.refused) = Some(reach);
-        Err(StoreError::Timeout { what: "memory".to_owned() })
+        Err(StoreError::not_in_memory())
     }
 
     pub(super) fn read(&self, extent: &Extent, range: &Range<u64>) -> Result<Bytes, StoreError> {
@@ -55,7 +58,7 @@ impl Attempt {
             Extent::Data { id, .. } => {
                 let start = u32::try_from(range.start).map_err(too_long)?;
                 let range = start..u32::try_from(range.end).map_err(too_long)?;
-                self.allow(id, false, || self.reader.is_warm(id, Some(range.clone())))?;
+                self.allow(id, false, Some(range.clone()))?;
                 self.reader.chunk_range(id, range, self.limits(self.deadline))
             }
         }
@@ -85,7 +88,7 @@ impl Attempt {
 
 impl ChunkSource for Attempt {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.allow(id, of == ChunkType::Tree, || self.reader.is_warm(id, None))?;
+        self.allow(id, of == ChunkType::Tree, None)?;
         self.reader.chunk_within(of, id, self.limits(deadline))
     }
 }

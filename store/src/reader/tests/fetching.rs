@@ -62,6 +62,19 @@ fn what_went_before_it_was_touched_is_fetched_too() {
     assert!(are_here(&reader, &wanted));
 }
 
+#[test]
+fn decoding_ahead_reads_a_block_of_the_cache_once_for_all_frames_in_it() {
+    let world = World::new();
+    world.only_in_vault();
+    let cache = Arc::new(BlockCache::in_memory(64 << 20));
+    let reader = world.reader_with(cache.clone());
+    fetch_all(&reader, &wanted_of(&world, &reader, 0..20));
+    let before = cache.gets();
+    reader.decode_ahead(world.row().no, 0..4).unwrap();
+    let (gets, decoded) = (cache.gets() - before, reader.stats().frames_decoded);
+    assert!(decoded == 4 && gets <= 2, "{gets} blocks for {decoded} frames of 64 KiB");
+}
+
 /// The one pack's frames of these chunks, opened after all was fetched.
 fn open_all(reader: &Reader, wanted: &Wanted<'_>) -> (Option<Damaged>, Brought) {
     let mut brought = Brought::default();

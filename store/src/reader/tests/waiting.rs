@@ -1,5 +1,6 @@
 //! Who waits for whom, and for how long: for what another one fetches, for a vault, and for nothing that nobody wants.
 
+use super::ahead::{FETCHING, Job};
 use super::*;
 use crate::clock::Waiting;
 use crate::staging::Files;
@@ -35,19 +36,21 @@ fn a_reader_does_not_hang_on_what_another_one_fetches_by_a_way_that_is_dead() {
     world.only_in_vault();
     let reader = world.reader();
     let row = world.row();
-    let dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..4, Deadline::NEVER).unwrap();
-    let minute = Deadline::after(&*world.clock, Duration::from_secs(60));
-    let begin = world.clock.monotonic();
+    let (waiting, minute) = (Waiting::begin(), world.deadline());
+    let of_dead = Deadline::NEVER.of(&waiting);
+    let dead = reader.fetcher.claim_free(world.vault_no, &row.entry, 0..4, of_dead).unwrap();
+    let is_under_way =
+        || reader.fetcher.claim_free(world.vault_no, &row.entry, 3..4, Deadline::NEVER).is_none();
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| reader.chunk(ChunkType::Data, &world.chunks[0].0, minute));
-        while !reading.is_finished() {
-            world.clock.advance(Duration::from_secs(1));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let waits = comes_true(|| of_dead.waiters() == 2);
+        world.clock.advance(MINUTE / 2 - Duration::from_secs(1));
+        let before = is_under_way();
+        world.clock.advance(Duration::from_secs(1));
         assert!(reading.join().unwrap().unwrap() == world.chunks[0].1);
+        assert!(waits && before, "half of its time is for another");
     });
-    let took = (world.clock.monotonic() - begin).as_secs();
-    assert!((30..60).contains(&took), "half of its time is for another: {took}");
+    assert!(!is_under_way(), "it was taken for lost");
     drop(dead);
     world.assert_reads(&reader, 1);
 }
@@ -89,6 +92,30 @@ fn what_was_taken_for_lost_takes_nothing_away_when_it_lands() {
     assert!(!is_free(), "the second is on its way");
     drop(second);
     assert!(is_free());
+}
+
+#[test]
+fn of_those_who_waited_for_what_is_lost_one_asks_anew_and_the_others_wait_for_him() {
+    let world = World::new();
+    let reader = world.reader();
+    let (entry, deadline) = (world.row().entry, world.deadline());
+    let lost = reader.fetcher.claim_free(world.vault_no, &entry, 0..4, Deadline::NEVER).unwrap();
+    world.clock.advance(MINUTE / 2);
+    let let_other = || reader.fetcher.let_other(world.vault_no, &entry, 0, deadline).unwrap();
+    assert!(let_other(), "it is lost");
+    let asks = Waiting::begin();
+    let of_new = Deadline::NEVER.of(&asks);
+    let is_free = || reader.fetcher.claim_free(world.vault_no, &entry, 0..1, Deadline::NEVER).is_some();
+    let new = reader.fetcher.claim_free(world.vault_no, &entry, 0..4, of_new).unwrap();
+    std::thread::scope(|scope| {
+        let others = [(); 3].map(|()| scope.spawn(let_other));
+        until(|| of_new.waiters() == 4 || is_free());
+        assert!(!is_free(), "they give it its time");
+        world.clock.advance(MINUTE / 4);
+        until(is_free);
+        assert!(others.into_iter().all(|other| other.join().unwrap()), "which is not all of theirs");
+    });
+    drop((lost, new));
 }
 
 #[test]
@@ -181,7 +208,7 @@ fn a_read_waits_for_room_until_its_deadline_and_is_then_not_held_against_the_vau
     let world = World::new();
     world.only_in_vault();
     let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), 4 << 20);
-    let room = reader.fetcher.budget.take(world.vault_no, 4 << 20, Need::Now, Deadline::NEVER).unwrap();
+    let room = reader.fetcher.budget().take(world.vault_no, 4 << 20, Need::Now, Deadline::NEVER).unwrap();
     let deadline = world.deadline();
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| reader.chunk_range(&world.chunks[40].0, 0..100, deadline));
@@ -308,15 +335,60 @@ fn what_is_in_memory_is_answered_while_the_disk_of_the_catalog_hangs() {
 #[test]
 fn the_vault_that_is_asked_first_is_known_before() {
     let world = World::new();
-    let (id, _) = &world.chunks[3];
-    assert_eq!(world.reader().vault_of(id), None, "staging has it");
+    let vault_of = |reader: &Reader, n: usize, range| {
+        let (tier, vault) = reader.tier_and_vault(&world.chunks[n].0, range).unwrap();
+        assert_eq!(tier == Tier::Vault, vault.is_some());
+        vault
+    };
+    assert_eq!(vault_of(&world.reader(), 3, None), None, "staging has it");
     let (reader, _second) = with_second_vault(&world);
-    assert_eq!(reader.vault_of(id), Some(world.vault_no));
+    assert_eq!(vault_of(&reader, 3, None), Some(world.vault_no));
     world.vault.fail_any_from(1, Fault::Hang(Duration::from_secs(31)));
-    reader.chunk_range(id, 0..10, world.deadline()).unwrap();
-    let other = reader.vault_of(&world.chunks[60].0);
-    assert!(other.is_some_and(|no| no != world.vault_no), "the first is away");
-    assert_eq!(reader.vault_of(&world.chunks[4].0), None, "it came with the other one");
+    reader.chunk_range(&world.chunks[3].0, 0..10, world.deadline()).unwrap();
+    assert!(vault_of(&reader, 60, None).is_some_and(|no| no != world.vault_no), "the first is away");
+    assert_eq!(vault_of(&reader, 4, None), None, "it came with the other one");
+    let ends = [0..10, 99_990..100_000];
+    let is_here_in_part = |n: &usize| {
+        vault_of(&reader, *n, None).is_some()
+            && ends.iter().any(|end| vault_of(&reader, *n, Some(end.clone())).is_none())
+    };
+    assert!((0..100).any(|n| is_here_in_part(&n)), "whatever the rest needs");
+}
+
+#[test]
+fn a_disk_of_the_cache_that_hangs_keeps_nobody_from_asking_what_is_under_way() {
+    let world = World::new();
+    let cache = Arc::new(BlockCache::in_memory(64 << 20));
+    let reader = world.reader_with(cache.clone());
+    let entry = world.row().entry;
+    cache.put(&entry.id, 2, &Bytes::from_static(b"a block"));
+    let claim = || reader.fetcher.claim_free(world.vault_no, &entry, 0..4, Deadline::NEVER);
+    std::thread::scope(|scope| {
+        let hanging = cache.hang();
+        let claiming = scope.spawn(|| claim().map(|flight| (reader.fetcher.under_way(), drop(flight)).0));
+        until(|| reader.fetcher.under_way() == Some(4));
+        drop(hanging);
+        assert_eq!(claiming.join().unwrap(), Some(Some(2)), "up to what is there");
+    });
+    assert_eq!(reader.fetcher.under_way(), Some(0));
+    assert!(reader.fetcher.claim_free(world.vault_no, &entry, 2..4, Deadline::NEVER).is_none());
+}
+
+#[test]
+fn who_waits_for_something_finds_a_turn_free_however_much_is_read_ahead() {
+    let world = World::hanging();
+    let reader = world.reader();
+    assert!(2 * FETCHING <= TransferPolicy::default().concurrency);
+    for n in 0..32 {
+        reader.ahead.submit(Job::Fetch(world.vault_no, world.row().no, n * GRID..(n + 1) * GRID));
+    }
+    until(|| world.vault.count(Verb::Get) >= FETCHING as u64);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| reader.chunk(ChunkType::Data, &world.chunks[99].0, world.deadline()));
+        let asks = comes_true(|| world.vault.count(Verb::Get) > FETCHING as u64);
+        world.clock.advance(MINUTE);
+        assert!(reading.join().unwrap().is_err() && asks);
+    });
 }
 
 #[test]
@@ -324,17 +396,18 @@ fn whoever_waits_for_room_has_nothing_under_way_that_others_wait_for() {
     let world = World::new();
     world.only_in_vault();
     let reader = world.reader_within(Arc::new(BlockCache::in_memory(64 << 20)), 4 << 20);
-    let room = reader.fetcher.budget.take(world.vault_no, 4 << 20, Need::Now, Deadline::NEVER).unwrap();
-    let deadline = world.deadline();
+    let room = reader.fetcher.budget().take(world.vault_no, 4 << 20, Need::Now, Deadline::NEVER).unwrap();
+    let (name, entry, deadline) = (world.pack_name(), world.row().entry, world.deadline());
+    let fetch = |at| reader.fetcher.fetch(world.vault_no, &name, &entry, at..at + 9, 0, deadline).is_ok();
     std::thread::scope(|scope| {
-        let read = |from: u32| {
-            let (id, reader) = (&world.chunks[40].0, &reader);
-            scope.spawn(move || reader.chunk_range(id, from..from + 100, deadline).is_ok())
-        };
-        // Two frames of one block.
-        let both = [read(0), read(30_000)];
+        // Of one block.
+        let both = [5, 5000].map(|at| {
+            let fetch = &fetch;
+            scope.spawn(move || fetch(at))
+        });
+        until(|| reader.fetcher.budget().waiting() == 2);
         world.clock.advance(MINUTE * 2 / 3);
-        std::thread::sleep(3 * LOOK);
+        assert_eq!(reader.fetcher.under_way(), Some(0));
         drop(room);
         both.into_iter().for_each(|reading| assert!(reading.join().unwrap()));
     });
