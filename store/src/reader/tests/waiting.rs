@@ -47,6 +47,9 @@ fn a_reader_does_not_hang_on_what_another_one_fetches_by_a_way_that_is_dead() {
         world.clock.advance(MINUTE / 2 - Duration::from_secs(1));
         let before = is_under_way();
         world.clock.advance(Duration::from_secs(1));
+        // Whoever still waits then ends with his deadline, and in vain.
+        comes_true(|| reading.is_finished());
+        world.clock.advance(MINUTE);
         assert!(reading.join().unwrap().unwrap() == world.chunks[0].1);
         assert!(waits && before, "half of its time is for another");
     });
