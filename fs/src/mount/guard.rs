@@ -5,8 +5,11 @@
 //! itself: its descriptor stays, and with it everybody who reads. Only an abort from outside frees them all.
 //!
 //! The guard has none of the mount's descriptors. It is told of the death of the thread that started it by a signal (`PR_SET_PDEATHSIG`), which must
-//! therefore live as long as the mount. It forces the unmounting while it holds the mount busy itself: that aborts the connection, and leaves the dead mount in its place.
-//! Without the right to force, it writes to the connection's file below `/sys/fs/fuse/connections`, which belongs to the user who mounted.
+//! therefore live as long as the mount. Then it writes to the connection's file `abort`, which belongs to the user who mounted, and which it has opened
+//! before: so it does not matter where the mount is by then, nor whether it is anywhere (`umount -l`, a renamed directory above it, another
+//! namespace), and no other connection can be meant that has got the same number since. The dead mount stays in its place.
+//!
+//! Without that file it forces the unmounting while it holds the mount busy itself, which does the same to a mount that is where it was.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,6 +22,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::table;
 
@@ -118,6 +122,8 @@ fn start(program: &[OsString], mountpoint: &Path, id: u64) -> io::Result<Child> 
 
 /// Stands guard: returns after the thread that started this process has died.
 pub fn stand(mountpoint: &Path, id: u64, parent: u32) -> io::Result<()> {
+    // First of all: the mount may go out of sight at any time.
+    let switch = switch_of(id, Path::new(CONNECTIONS));
     let mut died = SigSet::empty();
     died.add(PARENT_DIED);
     let mut blocked = died;
@@ -131,34 +137,54 @@ pub fn stand(mountpoint: &Path, id: u64, parent: u32) -> io::Result<()> {
     if is_there {
         died.wait()?;
     }
-    abort(mountpoint, id)
+    match switch {
+        Ok(switch) => turn_off(&switch),
+        Err(_) => force(mountpoint, id, |path| umount2(path, MntFlags::MNT_FORCE)),
+    }
 }
 
 /// Ends the connection of a mount that is still there, and leaves the mount.
 pub fn abort(mountpoint: &Path, id: u64) -> io::Result<()> {
-    abort_by(mountpoint, id, Path::new(CONNECTIONS), |path| umount2(path, MntFlags::MNT_FORCE))
+    match switch_of(id, Path::new(CONNECTIONS)) {
+        Ok(switch) => turn_off(&switch),
+        Err(_) => force(mountpoint, id, |path| umount2(path, MntFlags::MNT_FORCE)),
+    }
 }
 
-/// The same by `force`, or else by the file below `connections` that belongs to the user who mounted.
-fn abort_by(
-    mountpoint: &Path,
-    id: u64,
-    connections: &Path,
-    force: impl FnOnce(&Path) -> Result<(), Errno>,
-) -> io::Result<()> {
+/// The file that ends the connection of a mount when something is written to it. It keeps neither of them, and once it is open it means this
+/// connection and none that has its number later.
+fn switch_of(id: u64, connections: &Path) -> io::Result<File> {
+    let entry = table::numbered(id).map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
+    let name = format!("{}/abort", entry.minor);
+    let shown = File::options().write(true).open(connections.join(&name));
+    shown.or_else(|_| open_unseen(&name))
+}
+
+/// The same where `fusectl` is mounted nowhere, for root: by a mount of it that has no place.
+fn open_unseen(name: &str) -> io::Result<File> {
+    let context = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    Ok(rustix::fs::openat(&root, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+fn turn_off(mut switch: &File) -> io::Result<()> {
+    switch.write_all(b"1")
+}
+
+/// Ends the connection of a mount that is where it was, by `unmount` while it is busy.
+fn force(mountpoint: &Path, id: u64, unmount: impl FnOnce(&Path) -> Result<(), Errno>) -> io::Result<()> {
     let top = table::top(mountpoint).map_err(io::Error::other)?;
-    let Some(entry) = top.filter(|entry| entry.id == id) else { return Ok(()) };
+    if top.is_none_or(|entry| entry.id != id) {
+        return Ok(());
+    }
     // No request is needed for this, and as long as it is held the mount is busy.
     let held =
         rustix::fs::open(mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let forced = force(mountpoint);
+    let forced = unmount(mountpoint);
     drop(held);
     match forced {
         Ok(()) | Err(Errno::EBUSY) => Ok(()),
-        Err(Errno::EPERM) => {
-            let file = connections.join(entry.minor.to_string()).join("abort");
-            File::options().write(true).open(file)?.write_all(b"1")
-        }
         Err(errno) => Err(errno.into()),
     }
 }
@@ -166,8 +192,6 @@ fn abort_by(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
-    use nix::mount::{MsFlags, mount};
-
     use super::*;
     use crate::mount::{MountOptions, device};
     use crate::testing::can_mount;
@@ -211,31 +235,100 @@ mod tests {
         assert!(!guard.keep_by(SETTLED * 2 - Duration::from_millis(1), never), "nor does its successor stay");
     }
 
+    /// A mount whose requests nobody answers, and somebody who waits for one.
+    struct Silent {
+        dir: tempfile::TempDir,
+        device: Option<std::os::fd::OwnedFd>,
+        id: u64,
+        reader: Option<std::thread::JoinHandle<io::Result<std::fs::Metadata>>>,
+    }
+
+    impl Silent {
+        fn begin() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let device = device::open(dir.path(), &MountOptions::new(dir.path(), "silent")).unwrap();
+            let id = table::top(dir.path()).unwrap().unwrap().id;
+            let file = dir.path().join("file");
+            let reader = std::thread::spawn(move || std::fs::metadata(file));
+            Self { dir, device: Some(device), id, reader: Some(reader) }
+        }
+
+        /// Whether the kernel has ended it.
+        fn is_over(&self) -> bool {
+            device::is_cut_off(self.device.as_ref().unwrap())
+        }
+
+        /// The reader, who is let go.
+        fn refused(&mut self) {
+            assert!(self.reader.take().unwrap().join().unwrap().is_err());
+        }
+    }
+
+    impl Drop for Silent {
+        fn drop(&mut self) {
+            drop(self.device.take());
+            let _ = device::unmount(self.dir.path(), true);
+        }
+    }
+
     #[test]
-    fn who_may_not_force_it_writes_to_the_file_of_the_connection() {
+    fn a_connection_is_ended_wherever_its_mount_is_and_a_mount_that_is_there_stays() {
         if !can_mount() {
             return;
         }
-        let (dir, control) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let none = None::<&str>;
-        if mount(Some("control"), control.path(), Some("fusectl"), MsFlags::empty(), none).is_err() {
-            println!("SKIPPED: needs fusectl");
+        for goes in [false, true] {
+            let mut silent = Silent::begin();
+            let switch = switch_of(silent.id, Path::new(CONNECTIONS)).unwrap();
+            if goes {
+                umount2(silent.dir.path(), MntFlags::MNT_DETACH).unwrap();
+                assert!(switch_of(silent.id, Path::new(CONNECTIONS)).is_err(), "nothing shows where it is");
+            }
+            assert!(!silent.is_over());
+            turn_off(&switch).unwrap();
+            assert!(silent.is_over());
+            silent.refused();
+            let there = table::top(silent.dir.path()).unwrap().is_some_and(|entry| entry.id == silent.id);
+            assert_eq!(there, !goes);
+        }
+    }
+
+    #[test]
+    fn what_was_open_for_one_connection_does_not_end_another_of_the_same_number() {
+        if !can_mount() {
             return;
         }
-        // Nobody reads from it.
-        let device = device::open(dir.path(), &MountOptions::new(dir.path(), "refused")).unwrap();
-        let id = table::top(dir.path()).unwrap().unwrap().id;
-        let file = dir.path().join("file");
-        let reader = std::thread::spawn(move || std::fs::metadata(file));
-        let refused = |_: &Path| Err(Errno::EPERM);
-        assert!(abort_by(dir.path(), id, Path::new("/no/such"), refused).is_err());
-        assert!(!reader.is_finished());
-        let done = abort_by(dir.path(), id, control.path(), refused);
-        umount2(control.path(), MntFlags::MNT_DETACH).unwrap();
-        done.unwrap();
-        assert!(reader.join().unwrap().is_err());
-        assert!(table::top(dir.path()).unwrap().is_some_and(|entry| entry.id == id), "a dead mount is left");
-        device::unmount(dir.path(), true).unwrap();
-        drop(device);
+        let minor = |silent: &Silent| table::numbered(silent.id).unwrap().unwrap().minor;
+        let mut first = Silent::begin();
+        let (number, switch) = (minor(&first), switch_of(first.id, Path::new(CONNECTIONS)).unwrap());
+        turn_off(&switch).unwrap();
+        first.refused();
+        drop(first);
+        // Numbers are given again at once; a few mounts, for others on this machine mount as well.
+        let mut others: Vec<Silent> = (0..8).map(|_| Silent::begin()).collect();
+        if !others.iter().any(|other| minor(other) == number) {
+            println!("SKIPPED: the number was given to somebody else");
+        }
+        turn_off(&switch).unwrap();
+        assert!(others.iter().all(|other| !other.is_over()));
+        for other in &mut others {
+            abort(other.dir.path(), other.id).unwrap();
+            other.refused();
+        }
+    }
+
+    #[test]
+    fn where_the_kernel_shows_no_connections_the_file_is_found_or_the_unmounting_forced() {
+        if !can_mount() {
+            return;
+        }
+        let mut silent = Silent::begin();
+        assert!(switch_of(silent.id, Path::new("/no/such")).is_ok(), "root needs nothing that is mounted");
+        let path = silent.dir.path().to_path_buf();
+        assert!(force(&path, silent.id, |_| Err(Errno::EPERM)).is_err());
+        force(&path, silent.id + 1, |_| panic!("it is another mount")).unwrap();
+        assert!(!silent.is_over());
+        force(&path, silent.id, |path| umount2(path, MntFlags::MNT_FORCE)).unwrap();
+        assert!(silent.is_over() && table::top(&path).unwrap().is_some(), "a dead mount is left");
+        silent.refused();
     }
 }

@@ -31,8 +31,16 @@ impl Entry {
 
 /// The mount that is seen at exactly this path, if it is a mountpoint.
 pub fn top(path: &Path) -> Result<Option<Entry>, MountError> {
-    let text = fs::read(TABLE).map_err(MountError::io("read", Path::new(TABLE)))?;
-    Ok(top_in(&text, path))
+    Ok(top_in(&text()?, path))
+}
+
+/// The mount of this number, wherever it is.
+pub fn numbered(id: u64) -> Result<Option<Entry>, MountError> {
+    Ok(text()?.split(|b| *b == b'\n').filter_map(parse).find(|entry| entry.id == id))
+}
+
+fn text() -> Result<Vec<u8>, MountError> {
+    fs::read(TABLE).map_err(MountError::io("read", Path::new(TABLE)))
 }
 
 /// Of several mounts at one path, later ones lie on top of earlier ones.

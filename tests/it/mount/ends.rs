@@ -1,6 +1,7 @@
 //! Mounts whose processes die, or hang, and what is left of them.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -110,6 +111,32 @@ fn a_guard_stays_when_all_of_a_service_is_asked_to_end() {
     child.wait().unwrap();
     is_dead(&path);
     machine.run([OsStr::new("umount"), path.as_os_str()]).expect_code(0);
+    drop(kept);
+}
+
+#[test]
+fn whoever_stands_in_a_mount_that_is_out_of_sight_is_let_go_when_it_is_killed() {
+    if !can_mount("whoever_stands_in_a_mount_that_is_out_of_sight_is_let_go_when_it_is_killed") {
+        return;
+    }
+    let (machine, _) = with_point();
+    let path = machine.path("recovery");
+    let mut child = in_foreground(&machine, &path);
+    let kept = kernel_ends(&child);
+    stands_guard(children(&child)[0]);
+    let mut inside = std::process::Command::new("sh");
+    inside.args(["-c", "read asked; exec timeout 10 ls by-id"]).current_dir(&path);
+    inside.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut inside = inside.spawn().unwrap();
+    nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    signal(&child, Signal::SIGKILL);
+    child.wait().unwrap();
+    inside.stdin.take().unwrap().write_all(b"now\n").unwrap();
+    // With the last of its descriptors the connection ends in any case, and so does this test.
+    wait_for("an answer", 10, || inside.try_wait().unwrap().is_some());
+    let said = inside.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(text.contains("Transport endpoint is not connected"), "{:?}: {text}", said.status);
     drop(kept);
 }
 
