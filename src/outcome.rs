@@ -304,6 +304,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         StoreError::Corrupt { object, .. } if object.ends_with("settings.json") => {
             "it holds the addresses of the vaults and nothing else: move it away and name them again with `holdfast vault add`"
         }
+        StoreError::Corrupt { object, .. } if object.starts_with("the catalog's row") => {
+            "see to the vaults that may have the point; it is looked for again by each command"
+        }
         StoreError::Corrupt { .. } => {
             "`holdfast check --read-data` finds all damage and the points it touches"
         }

@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 
 use super::Context;
 use super::prune::prune;
-use super::scope::{ScopeArgs, parse_spec};
+use super::scope::{ScopeArgs, parse_spec, refuse_doubt};
 use crate::args::values;
 use crate::json::{ForgetGroup, ForgetPoint};
 use crate::open::open_store;
@@ -127,6 +127,12 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     let points = store.points()?;
     let now = context.terminal.clock().now();
     let plan = make_plan(&points, &specs, &policy, args, now)?;
+    // A rule keeps no less for a point that cannot be read; a name may mean another without it.
+    for spec in &specs {
+        for decision in &plan.remove {
+            refuse_doubt(&store, spec, &points, decision.id)?;
+        }
+    }
     show(context, &points, &plan)?;
     if args.dry_run {
         return Ok(Done::Whole);

@@ -150,7 +150,7 @@ fn no_slots(address: &str) -> Failure {
 
 fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failure> {
     // Not `points`: they would stay in memory for the life of a mount.
-    let points = store.catalog().point_lines()?.len() as u64;
+    let points = store.catalog().point_ids()?.len() as u64;
     if context.terminal.json() {
         let dir = store.dir().display().to_string();
         let recovered =

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use clap::Args;
 use holdfast_store::StoreError;
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
@@ -11,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use crate::outcome::Failure;
 use crate::patience;
-use crate::point_spec::{Candidate, PointSpec, Scope};
+use crate::point_spec::{Candidate, PointName, PointSpec, Scope};
 use crate::terminal::{Terminal, text};
 
 /// Narrows down which points are meant.
@@ -48,8 +49,34 @@ pub fn parse_spec(text: &OsStr) -> Result<PointSpec, Failure> {
 
 /// The point that a name means.
 pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
-    let candidates: Vec<Candidate> = store.points()?.iter().map(Candidate::from).collect();
-    Ok(store.point(&spec.point.resolve(&candidates, scope)?)?)
+    let points = store.points()?;
+    let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
+    let id = spec.point.resolve(&candidates, scope)?;
+    refuse_doubt(store, spec, &points, id)?;
+    Ok(store.point(&id)?)
+}
+
+/// Which point is the newest, or was at a time, is not to be told where one of the same source cannot be read. By its id each is found.
+pub fn refuse_doubt(
+    store: &Store,
+    spec: &PointSpec,
+    points: &[StoredPoint],
+    found: RecoveryPointId,
+) -> Result<(), Failure> {
+    if matches!(spec.point, PointName::Id(_)) {
+        return Ok(());
+    }
+    // `latest` without a source is the newest of several.
+    let of_one = |tag| points.iter().any(|point| point.point.id == found && point.point.source_tag == tag);
+    let any = matches!(spec.point, PointName::Latest { .. });
+    let doubt = store.doubtful_points()?.into_iter().find(|doubt| any || doubt.tag.is_none_or(of_one));
+    match doubt {
+        None => Ok(()),
+        Some(doubt) => {
+            let hint = "`holdfast snapshots` lists the others: name one by its id";
+            Err(Failure::from(doubt.error).hint(hint))
+        }
+    }
 }
 
 /// What stands at a path within a point: raw bytes, the whole point if there are none.

@@ -150,7 +150,7 @@ fn list(context: &Context<'_>) -> Outcome {
 
 fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
     let store = open_store(context)?;
-    let points = store.catalog().points()?;
+    let points = store.catalog().sound_points()?;
     let mut lines = Vec::new();
     for (no, address, transfer) in store.vaults() {
         let there = points.iter().filter(|point| point.vaults.contains(no)).count() as u64;

@@ -17,7 +17,7 @@ mod verified;
 mod tests;
 
 pub use marks::Mark;
-pub use points::{PointLine, PointRow};
+pub use points::{DamagedPoint, PointLine, PointRow};
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -64,7 +64,8 @@ pub const FILES_LISTED: usize = 10_000;
 /// Checks the whole store, all tiers that can be reached.
 pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Report, StoreError> {
     let catalog = store.catalog();
-    let (points, packs) = (catalog.points()?, catalog.packs()?);
+    store.mend_rows(true, false, monitor)?;
+    let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
     let mut check = Check {
         store,
         monitor,

@@ -303,6 +303,56 @@ fn no_flipped_bit_that_matters_goes_unnoticed() {
     run(&whole.machine, dir, &["check", "--read-data"]).expect_code(0);
 }
 
+/// A bit of a point's row in the catalog, each time another one: the object of the point, which is whole, says what is right.
+#[test]
+fn a_flipped_bit_in_the_catalogs_row_of_a_point_changes_no_order_and_costs_nothing() {
+    let machine = Machine::with_store();
+    let (source, db) = (machine.path("source"), machine.store().join("catalog.db"));
+    std::fs::create_dir(&source).unwrap();
+    let take = |version: usize| {
+        std::fs::write(source.join("file"), format!("version {version}")).unwrap();
+        machine.back_up(&source, &[])["snapshot_id"].as_str().unwrap().to_owned()
+    };
+    let mut ids = vec![take(1), take(2), take(3)];
+    let flips = [
+        "sequence = sequence | 64 where sequence = 1",
+        "started = started - 1048576 where sequence = 2",
+        "tag = zeroblob(16) where sequence = (select max(sequence) from point)",
+        "object = cast(substr(object, 1, 200) || x'00' || substr(object, 202) as blob) where sequence = (select max(sequence) from point)",
+        "id = zeroblob(16) where sequence = (select max(sequence) from point)",
+    ];
+    for flip in flips {
+        let damage = || {
+            let sql = format!("update point set {flip}; select changes()");
+            let done = std::process::Command::new("sqlite3").arg(&db).arg(sql).output().unwrap();
+            assert_eq!(String::from_utf8(done.stdout).unwrap(), "1\n", "{flip}");
+        };
+        damage();
+        assert_eq!(points(&machine, &machine.store()), ids, "{flip}");
+        damage();
+        let version = |target: PathBuf| std::fs::read_to_string(target.join("file")).unwrap();
+        let target = machine.restore("latest~1", &format!("before-{}", ids.len()));
+        assert_eq!(version(target), format!("version {}", ids.len() - 1), "{flip}");
+        damage();
+        machine.run(["check", "--read-data"]).expect_code(0);
+        damage();
+        machine.run(["prune"]).expect_code(0);
+        damage();
+        ids.push(take(ids.len() + 1));
+        let target = machine.restore("latest", &format!("newest-{}", ids.len()));
+        assert_eq!(version(target), format!("version {}", ids.len()), "{flip}");
+    }
+    // What the objects say, without this catalog: 1, 2, 3 and so on, each after the one before.
+    delete_catalog(&machine.store());
+    assert_eq!(points(&machine, &machine.store()), ids);
+    let out = machine.run(["snapshots", "--latest", "1", "--json"]).expect_code(0).out();
+    assert!(out.contains(ids.last().unwrap()) && !out.contains(&ids[0]), "{out}");
+    let numbers =
+        std::process::Command::new("sqlite3").arg(&db).arg("select sequence from point order by 1").output();
+    let numbers = String::from_utf8(numbers.unwrap().stdout).unwrap();
+    assert_eq!(numbers.lines().collect::<Vec<_>>(), ["1", "2", "3", "4", "5", "6", "7", "8"]);
+}
+
 fn delete_catalog(dir: &Path) {
     for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
         let _ = std::fs::remove_file(dir.join(name));

@@ -224,22 +224,30 @@ impl Recovery for StoreRecovery {
     /// Never at once: a point may be a megabyte to decode.
     fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal> {
         not_at_once(patience)?;
-        Ok(self.store.decode_point(point)?.root)
+        let decoded = match patience {
+            Patience::Of(..) | Patience::Until(_) => self.store.decode_point_from_anywhere(point),
+            Patience::Now | Patience::Here | Patience::Local(_) => match self.store.decode_point(point) {
+                // A vault may have what its row in the catalog lost.
+                Err(StoreError::Corrupt { .. }) => return Err(Refusal::Later(Reach::VAULT)),
+                decoded => decoded,
+            },
+        };
+        Ok(decoded?.root)
     }
 
     /// Each point is decoded once, when somebody first asks for the sum of all.
     fn totals(&self, patience: Patience) -> Result<Totals, Refusal> {
         not_at_once(patience)?;
         let (clock, deadline) = (self.store.clock(), self.attempt(patience).deadline);
-        let lines = self.store.catalog().point_lines()?;
+        let ids = self.store.catalog().point_ids()?;
         let mut sum = Totals::default();
-        for line in &lines {
+        for (id, _) in &ids {
             if deadline.passed(&**clock) {
                 return Err(StoreError::Timeout { what: "the sum of all points".to_owned() }.into());
             }
-            sum = sum.and(self.counted(&line.id));
+            sum = sum.and(self.counted(id));
         }
-        let there: HashSet<_> = lines.iter().map(|line| line.id).collect();
+        let there: HashSet<_> = ids.into_iter().map(|(id, _)| id).collect();
         lock(&self.counted).retain(|id, _| there.contains(id));
         Ok(sum)
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use holdfast_store::error::StoreError;
 use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::SourceName;
 
 use super::View;
 use crate::error::FsError;
@@ -18,8 +19,9 @@ pub(super) struct Known {
     totals: Option<(i64, Totals)>,
 }
 
-/// The points that the layout shows. Whoever looks for new ones keeps its lock meanwhile.
-pub(super) type Shown = Vec<RecoveryPointId>;
+/// The points that the layout shows, with what it shows of them: of one whose row was damaged that may become known. Whoever looks for
+/// new ones keeps its lock meanwhile.
+pub(super) type Shown = Vec<(RecoveryPointId, u64, i64, Arc<SourceName>)>;
 
 impl View {
     /// Looks for new and vanished points, and says what the kernel must be told.
@@ -30,13 +32,14 @@ impl View {
             return Ok(Vec::new());
         }
         let points = self.recovery.points()?;
-        let mut ids: Vec<_> = points.iter().map(|p| p.id).collect();
-        ids.sort_unstable();
+        let now = points.iter().map(|p| (p.id, p.sequence, p.started, p.source.clone()));
+        let mut now: Shown = now.collect();
+        now.sort_unstable_by_key(|(id, ..)| *id);
         lock(&self.known).stamp = Some(stamp);
-        if *shown == ids {
+        if *shown == now {
             return Ok(Vec::new());
         }
-        *shown = ids;
+        *shown = now;
         let next = Arc::new(Layout::new(&points));
         let changes = self.layout().changes(&next);
         *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;

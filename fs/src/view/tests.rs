@@ -430,6 +430,22 @@ fn new_points_appear_and_vanished_ones_go_while_open_files_stay() {
 }
 
 #[test]
+fn a_point_whose_time_and_number_become_known_takes_its_place() {
+    let f = fixture(|_| vec![]);
+    let latest = || f.view.readlink(walk(&f.view, "by-group/g/s/latest").unwrap(), LATER).unwrap();
+    let mut stored = point("h", "g", "s", 0, u64::MAX);
+    f.recovery.add(stored.clone(), f.recovery.directory("root", vec![]));
+    f.view.refresh().unwrap();
+    assert_eq!(latest(), "1970-01-01T00.00.00Z");
+    f.recovery.remove(&stored.point.id);
+    let known = Arc::make_mut(&mut stored.point);
+    (known.sequence, known.started.seconds) = (0, NOON - 60);
+    f.recovery.add(stored, f.recovery.directory("root", vec![]));
+    assert!(!f.view.refresh().unwrap().is_empty());
+    assert_eq!(latest(), "2026-11-20T12.00.00Z");
+}
+
+#[test]
 fn a_listing_goes_on_behind_points_that_went_however_many() {
     let f = fixture(|_| vec![]);
     for n in 2..=40 {

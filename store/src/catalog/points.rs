@@ -1,10 +1,16 @@
 //! Recovery points in the catalog: kept sealed, as the objects they are.
+//!
+//! A row says of its point what is needed to put points in order without opening them, and nothing that its object does not say. Its
+//! `sum` guards that, with the id, and its `hash` guards the object; a row of which either is wrong is told as damage or passed over,
+//! and never believed. Whether and where a point is kept is not guarded: listings of the places say that.
 
-use rusqlite::{OptionalExtension, params};
+use std::collections::BTreeMap;
 
-use super::{Catalog, VaultNo};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Catalog, VaultNo, damaged, reads_otherwise};
 use crate::error::{ErrorClass, StoreError};
-use crate::id::{RecoveryPointId, SourceTag};
+use crate::id::{RecoveryPointId, SourceTag, to_hex};
 
 /// A point as the catalog knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,19 +46,75 @@ pub struct PointLine {
     pub started: i64,
 }
 
-const COLUMNS: &str = "SELECT id, tag, sequence, started, hash, object, staged FROM point";
+/// A row that is not what was written: nothing in it is to be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedPoint {
+    /// Under what it stands in the catalog: the id, unless that is what is damaged.
+    pub key: Vec<u8>,
+    /// The source that it names, if it names one.
+    pub tag: Option<SourceTag>,
+    /// Whether it says that staging holds the point.
+    pub staged: bool,
+    /// Vaults that are said to hold it.
+    pub vaults: Vec<VaultNo>,
+    /// What stands where the sealed object stood.
+    pub object: Vec<u8>,
+}
 
-fn point_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<PointRow> {
-    Ok(PointRow {
-        id: RecoveryPointId(row.get(0)?),
-        tag: SourceTag(row.get(1)?),
-        sequence: row.get::<_, i64>(2)?.cast_unsigned(),
-        started: row.get(3)?,
-        hash: row.get(4)?,
-        object: row.get(5)?,
-        staged: row.get(6)?,
-        vaults: Vec::new(),
-    })
+impl DamagedPoint {
+    /// The id of the point, unless that is what is damaged.
+    pub fn id(&self) -> Option<RecoveryPointId> {
+        self.key.as_slice().try_into().ok().map(RecoveryPointId)
+    }
+}
+
+const LINE: &str = "SELECT id, tag, sequence, started, hash, sum FROM point";
+const COLUMNS: &str = "SELECT id, tag, sequence, started, hash, sum, staged, object FROM point";
+
+type Hash = [u8; 32];
+
+/// The first columns of a row, if they are what was written.
+fn point_line(row: &Row<'_>) -> rusqlite::Result<(PointLine, Hash)> {
+    let read = || {
+        let line = PointLine {
+            id: RecoveryPointId(row.get(0)?),
+            tag: SourceTag(row.get(1)?),
+            sequence: row.get::<_, i64>(2)?.cast_unsigned(),
+            started: row.get(3)?,
+        };
+        Ok((line, row.get(4)?, row.get::<_, u32>(5)?))
+    };
+    match read() {
+        Ok((line, hash, sum)) if sum == row_sum(&line, &hash) => Ok((line, hash)),
+        Err(e) if !reads_otherwise(&e) => Err(e),
+        _ => Err(damaged_row(row)),
+    }
+}
+
+fn point_row(row: &Row<'_>) -> rusqlite::Result<PointRow> {
+    let (PointLine { id, tag, sequence, started }, hash) = point_line(row)?;
+    let object = row.get_ref(7)?.as_blob().unwrap_or_default();
+    if *blake3::hash(object).as_bytes() != hash {
+        return Err(damaged_row(row));
+    }
+    let (staged, vaults) = (is_true(row, 6)?, Vec::new());
+    Ok(PointRow { id, tag, sequence, started, hash, object: object.to_vec(), staged, vaults })
+}
+
+fn damaged_row(row: &Row<'_>) -> rusqlite::Error {
+    let key = row.get_ref(0).ok().and_then(|key| key.as_bytes().ok()).map(to_hex).unwrap_or_default();
+    damaged(format!("the catalog's row of recovery point {key}"))
+}
+
+/// No row is lost for what is not guarded in it.
+fn is_true(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
+    Ok(row.get_ref(column)?.as_i64().is_ok_and(|number| number != 0))
+}
+
+fn row_sum(line: &PointLine, hash: &Hash) -> u32 {
+    let numbers = [line.sequence.to_le_bytes(), line.started.to_le_bytes()];
+    let parts: [&[u8]; 5] = [&line.id.0, &line.tag.0, &numbers[0], &numbers[1], hash];
+    parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part))
 }
 
 impl Catalog {
@@ -85,38 +147,98 @@ impl Catalog {
         })
     }
 
-    /// All points, ascending by start.
+    /// All points, ascending by start. One whose row is damaged is an error: who must not miss any asks here.
     pub fn points(&self) -> Result<Vec<PointRow>, StoreError> {
+        self.point_rows(|_| true)
+    }
+
+    /// The same without those whose rows are damaged.
+    pub fn sound_points(&self) -> Result<Vec<PointRow>, StoreError> {
+        self.point_rows(|row| row.as_ref().err().is_none_or(|e| !reads_otherwise(e)))
+    }
+
+    fn point_rows(
+        &self,
+        wanted: impl Fn(&rusqlite::Result<PointRow>) -> bool,
+    ) -> Result<Vec<PointRow>, StoreError> {
         self.read("list recovery points", |c| {
-            let rows = c
-                .prepare_cached(&format!("{COLUMNS} ORDER BY started, id"))?
-                .query_map([], point_row)?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            rows.into_iter().map(|row| with_places(c, row)).collect()
+            let mut select = c.prepare_cached(COLUMNS)?;
+            let rows = select.query_map([], point_row)?.filter(wanted);
+            let rows = rows.map(|row| with_places(c, row?));
+            let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            rows.sort_by_key(|row| (row.started, row.id));
+            Ok(rows)
         })
     }
 
-    /// Ids of all points with a stamp that changes when any of them changes place.
-    pub fn point_ids(&self) -> Result<Vec<(RecoveryPointId, bool, u32)>, StoreError> {
+    /// Ids of all points, whatever else is in their rows, and whether staging holds them; in no order.
+    pub fn point_ids(&self) -> Result<Vec<(RecoveryPointId, bool)>, StoreError> {
         self.read("list recovery points", |c| {
-            c.prepare_cached(
-                "SELECT id, staged, (SELECT count(*) FROM point_place WHERE point = id) FROM point ORDER BY started, id",
-            )?
-            .query_map([], |row| Ok((RecoveryPointId(row.get(0)?), row.get(1)?, row.get(2)?)))?
-            .collect()
+            let mut select = c.prepare_cached("SELECT id, staged FROM point")?;
+            let mut rows = select.query([])?;
+            let mut ids = Vec::new();
+            while let Some(row) = rows.next()? {
+                if let Ok(id) = row.get(0) {
+                    ids.push((RecoveryPointId(id), is_true(row, 1)?));
+                }
+            }
+            Ok(ids)
         })
     }
 
-    /// All points without their objects, in no order.
+    /// All points without their objects, in no order, without those whose rows are damaged.
     pub fn point_lines(&self) -> Result<Vec<PointLine>, StoreError> {
+        Ok(self.lines()?.into_iter().map(|(line, _)| line).collect())
+    }
+
+    fn lines(&self) -> Result<Vec<(PointLine, Hash)>, StoreError> {
         self.read("list recovery points", |c| {
-            c.prepare_cached("SELECT id, tag, sequence, started FROM point")?
-                .query_map([], |row| {
-                    let sequence = row.get::<_, i64>(2)?.cast_unsigned();
-                    let (id, tag) = (RecoveryPointId(row.get(0)?), SourceTag(row.get(1)?));
-                    Ok(PointLine { id, tag, sequence, started: row.get(3)? })
-                })?
-                .collect()
+            let mut select = c.prepare_cached(LINE)?;
+            let lines = select.query_map([], point_line)?;
+            lines.filter(|line| line.as_ref().err().is_none_or(|e| !reads_otherwise(e))).collect()
+        })
+    }
+
+    /// Rows that are not what was written. Unless `objects` are looked at, too, only what guards the rest of a row is.
+    pub fn damaged_points(&self, objects: bool) -> Result<Vec<DamagedPoint>, StoreError> {
+        self.read("look for damaged recovery points", |c| {
+            let mut select = c.prepare_cached(if objects { COLUMNS } else { LINE })?;
+            let mut rows = select.query([])?;
+            let mut keys: Vec<rusqlite::types::Value> = Vec::new();
+            while let Some(row) = rows.next()? {
+                let read = if objects { point_row(row).map(drop) } else { point_line(row).map(drop) };
+                match read {
+                    Err(e) if reads_otherwise(&e) => keys.push(row.get(0)?),
+                    read => read?,
+                }
+            }
+            let found = keys.iter().map(|key| damaged_point(c, key).optional());
+            found.filter_map(Result::transpose).collect()
+        })
+    }
+
+    /// The row of a point as it stands there, whatever is in it.
+    pub fn damaged_point(&self, id: &RecoveryPointId) -> Result<Option<DamagedPoint>, StoreError> {
+        self.read("read a recovery point", |c| damaged_point(c, &id.0.to_vec().into()).optional())
+    }
+
+    /// Puts a row right, unless another process removed it meanwhile.
+    pub fn mend_point(&self, point: &PointRow) -> Result<(), StoreError> {
+        self.write("mend a recovery point", |t| {
+            let known = t.query_row("SELECT 1 FROM point WHERE id = ?1", [&point.id.0[..]], |_| Ok(()));
+            if known.optional()?.is_some() {
+                add_point(t, point)?;
+            }
+            touch(t)
+        })
+    }
+
+    /// Forgets a row that is of no point, or of one that is nowhere.
+    pub fn drop_damaged_point(&self, point: &DamagedPoint) -> Result<(), StoreError> {
+        self.write("forget a recovery point", |t| {
+            // What cannot be found by its key any more is found by looking at all.
+            t.execute("DELETE FROM point WHERE +id = ?1", [&point.key])?;
+            touch(t)
         })
     }
 
@@ -131,28 +253,22 @@ impl Catalog {
         })
     }
 
-    /// The newest point of a source by sequence number.
-    pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<PointRow>, StoreError> {
-        self.read("find the newest recovery point", |c| {
-            let row = c
-                .prepare_cached(&format!(
-                    "{COLUMNS} WHERE tag = ?1 ORDER BY sequence DESC, started DESC LIMIT 1"
-                ))?
-                .query_row([&tag.0[..]], point_row)
-                .optional()?;
-            row.map(|row| with_places(c, row)).transpose()
-        })
+    /// The newest point of a source by sequence number, of those whose rows are not damaged.
+    pub fn newest_id(&self, tag: &SourceTag) -> Result<Option<RecoveryPointId>, StoreError> {
+        let of_source = self.point_lines()?.into_iter().filter(|line| line.tag == *tag);
+        let newest = of_source.max_by_key(|line| (line.sequence, line.started, line.id));
+        Ok(newest.map(|line| line.id))
     }
 
     /// The newest sequence number and hash of every source.
     pub fn heads(&self) -> Result<Vec<(SourceTag, u64, [u8; 32])>, StoreError> {
-        self.read("list heads", |c| {
-            c.prepare_cached("SELECT tag, max(sequence), hash FROM point GROUP BY tag ORDER BY tag")?
-                .query_map([], |row| {
-                    Ok((SourceTag(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned(), row.get(2)?))
-                })?
-                .collect()
-        })
+        let mut heads = BTreeMap::new();
+        for (line, hash) in self.lines()? {
+            let this = (line.sequence, line.started, line.id, hash);
+            let head = heads.entry(line.tag).or_insert(this);
+            *head = this.max(*head);
+        }
+        Ok(heads.into_iter().map(|(tag, (sequence, _, _, hash))| (tag, sequence, hash)).collect())
     }
 
     /// Forgets that a point is in staging or, with `vault`, in that vault; where it is nowhere, forgets it wholly.
@@ -185,18 +301,21 @@ pub(super) fn touch(t: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 fn add_point(t: &rusqlite::Transaction<'_>, point: &PointRow) -> rusqlite::Result<()> {
+    let PointRow { id, tag, sequence, started, .. } = *point;
+    // What a row said before may be damaged; what is added was opened.
     t.prepare_cached(
-        "INSERT INTO point(id, tag, sequence, started, hash, object, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT(id) DO UPDATE SET staged = max(staged, excluded.staged)",
+        "INSERT INTO point(id, tag, sequence, started, hash, sum, staged, object) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT(id) DO UPDATE SET tag = ?2, sequence = ?3, started = ?4, hash = ?5, sum = ?6, staged = max(staged, ?7), object = ?8",
     )?
     .execute(params![
-        &point.id.0[..],
-        &point.tag.0[..],
-        point.sequence.cast_signed(),
-        point.started,
+        &id.0[..],
+        &tag.0[..],
+        sequence.cast_signed(),
+        started,
         &point.hash[..],
-        &point.object,
+        row_sum(&PointLine { id, tag, sequence, started }, &point.hash),
         point.staged,
+        &point.object,
     ])?;
     for vault in &point.vaults {
         t.prepare_cached("INSERT OR IGNORE INTO point_place(point, vault) VALUES (?1, ?2)")?
@@ -206,9 +325,24 @@ fn add_point(t: &rusqlite::Transaction<'_>, point: &PointRow) -> rusqlite::Resul
 }
 
 fn with_places(c: &rusqlite::Connection, mut row: PointRow) -> rusqlite::Result<PointRow> {
-    row.vaults = c
-        .prepare_cached("SELECT vault FROM point_place WHERE point = ?1 ORDER BY vault")?
-        .query_map([&row.id.0[..]], |r| Ok(VaultNo(r.get(0)?)))?
-        .collect::<Result<_, _>>()?;
+    row.vaults = places_of(c, &row.id.0)?;
     Ok(row)
+}
+
+fn places_of(c: &rusqlite::Connection, point: &[u8]) -> rusqlite::Result<Vec<VaultNo>> {
+    c.prepare_cached("SELECT vault FROM point_place WHERE point = ?1 ORDER BY vault")?
+        .query_map([point], |r| Ok(VaultNo(r.get(0)?)))?
+        .collect()
+}
+
+fn damaged_point(c: &rusqlite::Connection, key: &rusqlite::types::Value) -> rusqlite::Result<DamagedPoint> {
+    let mut select = c.prepare_cached("SELECT id, tag, staged, object FROM point WHERE +id = ?1")?;
+    let mut found = select.query_row([key], |row| {
+        let bytes =
+            |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_bytes().unwrap_or_default().to_vec());
+        let (tag, staged) = (row.get(1).ok().map(SourceTag), is_true(row, 2)?);
+        Ok(DamagedPoint { key: bytes(0)?, tag, staged, vaults: Vec::new(), object: bytes(3)? })
+    })?;
+    found.vaults = places_of(c, &found.key)?;
+    Ok(found)
 }

@@ -11,7 +11,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::random_bytes;
 
 /// Another version is thrown away and made anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// Oldest SQLite without the WAL-reset defect.
 const SQLITE_MIN: i32 = 3_051_003;
 /// Page cache of the writing connection.
@@ -21,8 +21,9 @@ const READER_CACHE_KIB: i64 = 2_000;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
 
-// Numbers of packs are never used again: other processes remember packs by them. `sum` guards the row of a pack
-// or a chunk, which no seal does.
+// Numbers of packs are never used again: other processes remember packs by them. `sum` guards the row of a pack,
+// a chunk or a point, or the time of a proof, which no seal does. Points have no index: which of them is the newest is decided by rows
+// that were looked at, and there are not so many of them. Their objects stand last: whoever reads the rest does not read them.
 // `chunk_by_pack` has all of a row: who reads a pack in order learns its chunks from pages that lie together.
 const TABLES: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -36,7 +37,7 @@ CREATE TABLE vault(no INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
 CREATE TABLE place(pack INTEGER NOT NULL REFERENCES pack(no) ON DELETE CASCADE,
     vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(pack, vault)) WITHOUT ROWID;
 CREATE TABLE verified(pack INTEGER NOT NULL REFERENCES pack(no) ON DELETE CASCADE, place INTEGER NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY(pack, place)) WITHOUT ROWID;
+    sum INTEGER NOT NULL, PRIMARY KEY(pack, place)) WITHOUT ROWID;
 CREATE TABLE index_object(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
 CREATE TABLE index_pack(idx INTEGER NOT NULL REFERENCES index_object(no) ON DELETE CASCADE, pack INTEGER NOT NULL,
     PRIMARY KEY(idx, pack)) WITHOUT ROWID;
@@ -44,8 +45,7 @@ CREATE INDEX index_by_pack ON index_pack(pack);
 CREATE TABLE index_place(idx INTEGER NOT NULL REFERENCES index_object(no) ON DELETE CASCADE,
     vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(idx, vault)) WITHOUT ROWID;
 CREATE TABLE point(id BLOB PRIMARY KEY, tag BLOB NOT NULL, sequence INTEGER NOT NULL, started INTEGER NOT NULL,
-    hash BLOB NOT NULL, object BLOB NOT NULL, staged INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX point_by_source ON point(tag, sequence);
+    hash BLOB NOT NULL, sum INTEGER NOT NULL, staged INTEGER NOT NULL, object BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE point_place(point BLOB NOT NULL REFERENCES point(id) ON DELETE CASCADE,
     vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(point, vault)) WITHOUT ROWID;
 ";

@@ -95,7 +95,7 @@ fn point(n: u8, sequence: u64) -> PointRow {
         tag: SourceTag([1; 16]),
         sequence,
         started: 1000 + i64::from(n),
-        hash: [n; 32],
+        hash: *blake3::hash(&[n; 50]).as_bytes(),
         object: vec![n; 50],
         staged: true,
         vaults: Vec::new(),
@@ -109,9 +109,9 @@ fn points_are_listed_by_start_and_found_by_source() {
     c.add_point(&point(2, 2)).unwrap();
     c.add_point(&point(1, 1)).unwrap();
     assert_eq!(c.points().unwrap(), [point(1, 1), point(2, 2)]);
-    assert_eq!(c.newest_point(&SourceTag([1; 16])).unwrap(), Some(point(2, 2)));
-    assert_eq!(c.newest_point(&SourceTag([2; 16])).unwrap(), None);
-    assert_eq!(c.heads().unwrap(), [(SourceTag([1; 16]), 2, [2; 32])]);
+    assert_eq!(c.newest_id(&SourceTag([1; 16])).unwrap(), Some(point(2, 2).id));
+    assert_eq!(c.newest_id(&SourceTag([2; 16])).unwrap(), None);
+    assert_eq!(c.heads().unwrap(), [(SourceTag([1; 16]), 2, point(2, 2).hash)]);
     c.add_point(&PointRow { staged: false, vaults: vec![vault], ..point(1, 1) }).unwrap();
     let both = c.point(&point(1, 1).id).unwrap().unwrap();
     assert_eq!((both.staged, both.vaults), (true, vec![vault]));
@@ -188,6 +188,85 @@ fn what_changes_in_a_row_is_damage_and_never_another_place() {
         let told = [no, other].map(|no| c.chunks_of(no).map_err(corrupt));
         assert!(told != [Ok(pack(1, 3).1), Ok(pack(2, 3).1)], "{flip}");
         assert!(told.iter().flatten().all(|chunks| chunks.len() != 1 && chunks.len() != 2), "{flip}");
+    }
+}
+
+/// Damage of the row of point 2, and whether the rest of a row tells it without the object.
+const POINT_FLIPS: [(&str, bool); 16] = [
+    ("sequence = sequence | 64", true),
+    ("sequence = -1", true),
+    ("sequence = 'x'", true),
+    ("started = started - 1048576", true),
+    ("started = 'x'", true),
+    ("tag = zeroblob(16)", true),
+    ("tag = x'01'", true),
+    ("hash = zeroblob(32)", true),
+    ("sum = sum + 1", true),
+    ("sum = -1", true),
+    ("sum = 'x'", true),
+    ("id = zeroblob(16)", true),
+    ("id = x'02'", true),
+    ("object = zeroblob(50)", false),
+    ("object = x''", false),
+    ("object = 'x'", false),
+];
+
+#[test]
+fn what_changes_in_a_points_row_is_damage_and_never_another_order() {
+    for (flip, in_line) in POINT_FLIPS {
+        let c = Catalog::in_memory(&STORE).unwrap();
+        c.add_points(&[point(1, 1), point(2, 2), point(3, 3)]).unwrap();
+        let sql = format!("UPDATE point SET {flip} WHERE sequence = 2");
+        assert_eq!(c.write("flip", |t| t.execute(&sql, [])).unwrap(), 1, "{flip}");
+        let corrupt = |e: StoreError| e.class() == ErrorClass::Corrupt;
+        assert!(c.points().is_err_and(corrupt), "{flip}");
+        assert_eq!(c.sound_points().unwrap(), [point(1, 1), point(3, 3)], "{flip}");
+        assert_eq!(c.damaged_points(false).unwrap().len(), usize::from(in_line), "{flip}");
+        let damaged = c.damaged_points(true).unwrap();
+        assert_eq!(damaged.len(), 1, "{flip}");
+        let lines = c.point_lines().unwrap();
+        assert!(lines.iter().all(|l| l.sequence == u64::from(l.id.0[0])), "{flip}: {lines:?}");
+        assert_eq!(lines.len(), if in_line { 2 } else { 3 }, "{flip}");
+        assert_eq!(c.newest_id(&SourceTag([1; 16])).unwrap(), Some(point(3, 3).id), "{flip}");
+        assert_eq!(c.heads().unwrap(), [(SourceTag([1; 16]), 3, point(3, 3).hash)], "{flip}");
+        match damaged[0].id() {
+            Some(id) if id == point(2, 2).id => {
+                assert!(c.point(&id).is_err_and(corrupt), "{flip}");
+                c.mend_point(&point(2, 2)).unwrap();
+                assert_eq!(c.point(&id).unwrap(), Some(point(2, 2)), "{flip}");
+            }
+            _ => c.drop_damaged_point(&damaged[0]).unwrap(),
+        }
+        assert!(c.damaged_points(true).unwrap().is_empty() && c.points().is_ok(), "{flip}");
+    }
+}
+
+#[test]
+fn a_row_that_went_is_not_put_right() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    c.mend_point(&point(1, 1)).unwrap();
+    assert_eq!(c.points().unwrap(), []);
+}
+
+#[test]
+fn a_time_of_proof_that_changed_was_never_noted() {
+    let flips = [
+        "UPDATE verified SET at = at | 1099511627776",
+        "UPDATE verified SET at = 'x'",
+        "UPDATE verified SET sum = sum + 1",
+        "UPDATE verified SET sum = -1",
+        "UPDATE verified SET pack = 2",
+        "UPDATE verified SET place = 1",
+    ];
+    for flip in flips {
+        let c = Catalog::in_memory(&STORE).unwrap();
+        let vault = c.vault_no("v").unwrap();
+        let (no, other) = (add(&c, 1, true, Some(vault)), add(&c, 2, true, None));
+        c.set_verified(&[(no, None)], Timestamp::from_seconds(100)).unwrap();
+        assert_eq!(c.write("flip", |t| t.execute(flip, [])).unwrap(), 1, "{flip}");
+        assert_eq!((c.verified(no).unwrap(), c.verified(other).unwrap()), (None, None), "{flip}");
+        c.set_verified(&[(no, None)], Timestamp::from_seconds(200)).unwrap();
+        assert_eq!(c.verified(no).unwrap(), Some(Timestamp::from_seconds(200)), "{flip}");
     }
 }
 

@@ -1,11 +1,12 @@
 //! When every byte of a pack was last read and proven, for each place that has it. It goes with the copy that was read: what comes
 //! to the same place later is another one, that nobody has read.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Catalog, PackNo, VaultNo};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::id::PackId;
 
 /// Stands for staging where others are numbers of vaults, which begin with 1.
 const STAGING: i64 = 0;
@@ -15,13 +16,20 @@ impl Catalog {
     pub fn set_verified(&self, packs: &[(PackNo, Option<VaultNo>)], at: Timestamp) -> Result<(), StoreError> {
         self.write("note what was verified", |t| {
             // A copy that went while others were read is not there to speak of.
-            let sql =
-                "INSERT OR REPLACE INTO verified(pack, place, at) SELECT no, ?2, ?3 FROM pack WHERE no = ?1
+            let there = "SELECT id FROM pack WHERE no = ?1
                  AND (?2 = 0 AND staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = no AND vault = ?2))";
-            let mut insert = t.prepare_cached(sql)?;
-            packs.iter().try_for_each(|(no, vault)| {
-                insert.execute(params![no.0, vault.map_or(STAGING, |vault| vault.0), at.seconds]).map(drop)
-            })
+            let mut find = t.prepare_cached(there)?;
+            let mut insert = t.prepare_cached(
+                "INSERT OR REPLACE INTO verified(pack, place, at, sum) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            for (no, vault) in packs {
+                let place = vault.map_or(STAGING, |vault| vault.0);
+                if let Some(id) = find.query_row(params![no.0, place], |row| row.get(0)).optional()? {
+                    let sum = row_sum(&PackId(id), place, at.seconds);
+                    insert.execute(params![no.0, place, at.seconds, sum])?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -33,15 +41,30 @@ impl Catalog {
     /// When a pack was last proven in any place that still has it; `None` if it never was.
     pub fn verified(&self, no: PackNo) -> Result<Option<Timestamp>, StoreError> {
         self.read("look when a pack was verified", |c| {
-            let at: Option<i64> = c
-                .prepare_cached(
-                    "SELECT max(at) FROM verified v JOIN pack ON no = v.pack WHERE v.pack = ?1 AND (place = 0 AND staged = 1
-                     OR EXISTS (SELECT 1 FROM place p WHERE p.pack = v.pack AND p.vault = v.place))",
-                )?
-                .query_row([no.0], |row| row.get(0))?;
-            Ok(at.map(Timestamp::from_seconds))
+            let mut select = c.prepare_cached(
+                "SELECT id, place, at, v.sum FROM verified v JOIN pack ON no = v.pack WHERE v.pack = ?1 AND (place = 0 AND staged = 1
+                 OR EXISTS (SELECT 1 FROM place p WHERE p.pack = v.pack AND p.vault = v.place))",
+            )?;
+            let mut rows = select.query([no.0])?;
+            let mut last = None;
+            while let Some(row) = rows.next()? {
+                // What does not read as what was written says nothing: better read once more than believed.
+                last = last.max(proven_at(row).unwrap_or_default());
+            }
+            Ok(last.map(Timestamp::from_seconds))
         })
     }
+}
+
+/// What a row says, if it is what was written of this pack and place.
+fn proven_at(row: &Row<'_>) -> rusqlite::Result<Option<i64>> {
+    let (id, place, at, sum): ([u8; 32], i64, i64, u32) =
+        (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    Ok((sum == row_sum(&PackId(id), place, at)).then_some(at))
+}
+
+fn row_sum(pack: &PackId, place: i64, at: i64) -> u32 {
+    [place, at].iter().fold(crc32c::crc32c(&pack.0), |sum, n| crc32c::crc32c_append(sum, &n.to_le_bytes()))
 }
 
 /// The copy of a pack that is in staging or a vault is not there any more.

@@ -19,7 +19,10 @@ use crate::vault::{ObjectInfo, VaultError};
 
 impl Check<'_> {
     pub(super) fn points(&mut self) -> Result<(), StoreError> {
-        let points = self.store.points()?;
+        let (points, doubtful) = self.store.look_at_points()?;
+        for doubt in doubtful {
+            self.find(format!("recovery point {}", doubt.id), doubt.error.to_string());
+        }
         self.monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
         let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
         let mut waited = false;
@@ -131,7 +134,7 @@ impl Check<'_> {
 
     fn is_known(&self, object: &ObjectInfo) -> Result<bool, StoreError> {
         let Some((_, id)) = names::point_of(&object.name) else { return Ok(true) };
-        Ok(self.store.catalog().point(&id)?.is_some())
+        Ok(self.store.catalog().damaged_point(&id)?.is_some())
     }
 
     fn fetch_point(&self, transfer: &Transfer, object: &ObjectInfo) -> Result<Vec<u8>, StoreError> {

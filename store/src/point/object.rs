@@ -37,6 +37,13 @@ pub fn open_point(
     Ok(point)
 }
 
+/// Opens the object of whatever point it is. The header names it, and the seal holds for no other.
+pub fn open_point_as_named_inside(bytes: &[u8], sealer: &Sealer) -> Result<RecoveryPoint, FormatError> {
+    let id = RecoveryPointId(Header::decode(bytes, ObjectKind::Point, Some(sealer.vault()))?.object_id.0);
+    let point = RecoveryPoint::decode(&open(ObjectKind::Point, bytes, &id, sealer)?)?;
+    if point.id == id { Ok(point) } else { Err(FormatError::damaged(format!("it is point {}", point.id))) }
+}
+
 /// The bytes of a session's object, to be stored as [`crate::names::session`].
 pub fn seal_session(session: &VaultSession, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
     Ok(seal(ObjectKind::Session, ObjectId(session.id.0), &session.encode()?, sealer))

@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
+use super::mend::row_of;
 use super::vaults::{Listed, listed_packs, of_vault, prove_ours};
 use super::{POINT_LIMIT, Store};
-use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{IndexId, PackId, RecoveryPointId};
@@ -175,27 +176,15 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(
         let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
         let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
         let point = point.map_err(|e| e.of(object.name.as_str()))?;
-        store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+        store.catalog().add_point(&row_of(&point, bytes.to_vec(), false, vec![no]))?;
     }
     Ok(())
 }
 
 fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
-    let known = store.catalog().points()?.into_iter().filter(|row| row.vaults.contains(&no));
+    // A damaged row is no knowledge: the point is read again.
+    let known = store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no));
     Ok(known.map(|row| row.id).collect())
-}
-
-fn vaulted_row(no: VaultNo, point: &point::RecoveryPoint, object: Vec<u8>) -> PointRow {
-    PointRow {
-        id: point.id,
-        tag: point.source_tag,
-        sequence: point.sequence,
-        started: point.started.seconds,
-        hash: *blake3::hash(&object).as_bytes(),
-        object,
-        staged: false,
-        vaults: vec![no],
-    }
 }
 
 /// The points that the catalog did not know to be in this vault: how many were added, and whether these are all.
@@ -223,7 +212,7 @@ fn load_points(
             });
             match opened {
                 Ok((point, bytes)) => {
-                    store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+                    store.catalog().add_point(&row_of(&point, bytes.to_vec(), false, vec![no]))?;
                     new += 1;
                 }
                 Err(e) => {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::mend::row_of;
 use super::{POINT_LIMIT, Store};
-use crate::catalog::{Mark, PointRow};
+use crate::catalog::Mark;
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::error::StoreError;
 use crate::format::FormatError;
@@ -35,6 +36,7 @@ impl Store {
         self.adopt_indexes(&listed, &mut done, monitor)?;
         self.adopt_packs(&listed, &mut done, monitor)?;
         self.index_what_is_not()?;
+        self.mend_rows(true, true, monitor)?;
         self.adopt_points(monitor)?;
         if done.adopted > 0 || !done.lost.is_empty() {
             self.reader().forget_places();
@@ -171,7 +173,7 @@ impl Store {
 
     fn adopt_points(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         let mut known: BTreeSet<_> =
-            self.catalog().point_ids()?.into_iter().filter(|p| p.1).map(|(id, _, _)| id).collect();
+            self.catalog().point_ids()?.into_iter().filter(|p| p.1).map(|(id, _)| id).collect();
         for object in self.staging().list("rp")? {
             let Some((tag, id)) = names::point_of(&object.name) else { continue };
             if known.remove(&id) {
@@ -179,16 +181,7 @@ impl Store {
             }
             let Some(bytes) = self.read_object(&object.name, POINT_LIMIT, monitor)? else { continue };
             match point::object::open_point(&bytes, self.sealer(), &tag, &id) {
-                Ok(point) => self.catalog().add_point(&PointRow {
-                    id,
-                    tag,
-                    sequence: point.sequence,
-                    started: point.started.seconds,
-                    hash: *blake3::hash(&bytes).as_bytes(),
-                    object: bytes,
-                    staged: true,
-                    vaults: Vec::new(),
-                })?,
+                Ok(point) => self.catalog().add_point(&row_of(&point, bytes, true, Vec::new()))?,
                 Err(e) => monitor.event(problem(object.name.as_str(), &e)),
             }
         }
@@ -197,7 +190,12 @@ impl Store {
 
     /// A point whose object is missing is not lost: the catalog keeps it sealed as it was.
     fn put_point_again(&self, id: &RecoveryPointId, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        let Some(row) = self.catalog().point(id)? else { return Ok(()) };
+        let row = match self.catalog().point(id) {
+            // It could not be put right, and that was told.
+            Err(e) if e.is_of_changed_catalog() => return Ok(()),
+            row => row?,
+        };
+        let Some(row) = row else { return Ok(()) };
         let name = names::point(&row.tag, id);
         let whole = point::object::open_point(&row.object, self.sealer(), &row.tag, id).is_ok();
         let reason = match whole {

@@ -4,6 +4,7 @@
 mod heal;
 mod hostile;
 mod losses;
+mod rows;
 mod ways;
 
 use std::collections::BTreeMap;

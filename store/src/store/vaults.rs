@@ -21,7 +21,7 @@ use crate::vault::{ObjectInfo, VaultError};
 /// A vault that does not list its packs within this time is away, as far as a backup is concerned.
 const LISTING_WAIT: Duration = Duration::from_secs(30);
 /// A vault that was never looked at answers within this time, or the next command asks it again.
-const MEETING_WAIT: Duration = Duration::from_secs(10);
+pub(super) const MEETING_WAIT: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Fills a catalog that was made anew, from staging and from the vaults; also one whose filling was cut off. What it
@@ -44,7 +44,11 @@ impl Store {
                 monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
             }
         }
-        Ok(())
+        if self.catalog.damaged_points(false)?.is_empty() {
+            return Ok(());
+        }
+        let lock = self.lock();
+        self.mend_rows(false, lock.is_ok(), monitor)
     }
 
     fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
@@ -79,7 +83,7 @@ impl Store {
 
     /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
     pub(crate) fn knows_staged_points(&self) -> Result<bool, StoreError> {
-        let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _, _)| id);
+        let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _)| id);
         let known: HashSet<_> = known.collect();
         let listed = self.staging.list("rp")?;
         Ok(listed.iter().filter_map(|o| names::point_of(&o.name)).all(|(_, id)| known.contains(&id)))
@@ -226,7 +230,8 @@ fn refresh_points(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     let listed: HashSet<_> = listed.iter().map(|object| &object.name).collect();
-    for row in store.catalog().points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
+    // What is damaged keeps its places until it is put right.
+    for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let name = names::point(&row.tag, &row.id);
         let there = listed.contains(&name);
         if !there {

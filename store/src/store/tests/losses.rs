@@ -10,7 +10,7 @@ use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 use crate::vault::{Vault, Verb};
 
 /// A store with a point in a vault, and one on another machine that has it from there alone.
-fn only_in_vault() -> (Home, Arc<MemoryVault>, tempfile::TempDir, Store) {
+pub(super) fn only_in_vault() -> (Home, Arc<MemoryVault>, tempfile::TempDir, Store) {
     let home = Home::new();
     let (vault, store) = prepared(&home);
     let one = take_point(&store, &sample(1)).unwrap();
