@@ -175,9 +175,23 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(
         let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
         let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
         let point = point.map_err(|e| e.of(object.name.as_str()))?;
-        store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+        learn_point(store, no, &point, bytes.to_vec())?;
     }
     Ok(())
+}
+
+/// A point of staging that was said not to be whole in a vault that was met before stays that until it is put again.
+fn learn_point(
+    store: &Store,
+    no: VaultNo,
+    point: &point::RecoveryPoint,
+    object: Vec<u8>,
+) -> Result<(), StoreError> {
+    let staged = store.catalog().point(&point.id)?.is_some_and(|row| row.staged);
+    if staged && store.catalog().has_mark(Mark::FilledFrom(no))? {
+        return Ok(());
+    }
+    store.catalog().add_point(&vaulted_row(no, point, object))
 }
 
 fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
@@ -223,7 +237,7 @@ fn load_points(
             });
             match opened {
                 Ok((point, bytes)) => {
-                    store.catalog().add_point(&vaulted_row(no, &point, bytes.to_vec()))?;
+                    learn_point(store, no, &point, bytes.to_vec())?;
                     new += 1;
                 }
                 Err(e) => {
