@@ -1,5 +1,7 @@
 //! Opening a store from the program: which directory, which secret, which vaults.
 
+mod bound;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +25,6 @@ use crate::outcome::{Failure, Kind};
 
 /// Bound of the cache of vault ranges until somebody says another.
 const CACHE_LIMIT: u64 = 10 << 30;
-/// Where the bound that was said last is written, in the cache's directory.
-const CACHE_LIMIT_FILE: &str = "limit";
 /// Decoded frames that verbs keep in memory.
 const FRAMES: usize = 24 << 20;
 /// Bytes on their way from vaults, at most, where nobody says otherwise.
@@ -101,14 +101,12 @@ pub fn cache_dir(context: &Context<'_>, id: &VaultId) -> PathBuf {
 /// The bound of the cache: what is said now, which is kept for whoever says nothing, or what was said last. Otherwise a look
 /// at a list of files would let go of all that somebody fetched with a greater bound.
 fn cache_limit(dir: Option<&Path>, said: Option<u64>) -> u64 {
-    let file = dir.map(|dir| dir.join(CACHE_LIMIT_FILE));
-    if let (Some(file), Some(limit)) = (&file, said) {
+    if let (Some(dir), Some(limit)) = (dir, said) {
         // If it cannot be written, the cache cannot be either.
-        let _ = file.parent().map_or(Ok(()), make_private_dir);
-        let _ = std::fs::write(file, limit.to_string());
+        let _ = make_private_dir(dir);
+        let _ = bound::write(dir, limit);
     }
-    let before = || std::fs::read_to_string(file?).ok()?.trim().parse().ok();
-    said.or_else(before).unwrap_or(CACHE_LIMIT)
+    said.or_else(|| bound::read(dir?)).unwrap_or(CACHE_LIMIT)
 }
 
 /// The vaults in a store's settings. One that cannot even be addressed is a warning and stays among them: local work goes on
@@ -238,7 +236,7 @@ mod tests {
         assert_eq!(cache_limit(Some(&cache), None), CACHE_LIMIT);
         assert_eq!(cache_limit(Some(&cache), Some(5 << 30)), 5 << 30);
         assert_eq!(cache_limit(Some(&cache), None), 5 << 30);
-        std::fs::write(cache.join(CACHE_LIMIT_FILE), "much").unwrap();
+        std::fs::write(cache.join(bound::FILE), "much").unwrap();
         assert_eq!(cache_limit(Some(&cache), None), CACHE_LIMIT);
         assert_eq!(cache_limit(None, Some(7)), 7);
     }

@@ -119,7 +119,7 @@ fn learn(store: &Store, place: Place, _lock: &StoreLock, monitor: &dyn Monitor) 
         .into_iter()
         .filter(|row| match place {
             Place::Staging => row.staged,
-            Place::Vault(no) => row.vaults.contains(&no),
+            Place::Vault(no) => row.staged || row.vaults.contains(&no),
         })
         .map(|row| row.id)
         .collect();

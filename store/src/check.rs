@@ -7,6 +7,8 @@ mod objects;
 mod packs;
 mod points;
 
+pub(crate) use packs::prove_in_vault;
+
 use std::collections::{HashMap, HashSet};
 
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};

@@ -3,20 +3,27 @@
 //! For tiers that nobody writes to meanwhile: staging (its lock is held) and vaults of one quiet machine. The packs of
 //! staging are judged by the points there, those of a vault by its points and those of staging: a backup does not store again what a
 //! vault has, so a local point may need a pack that is nowhere else. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
+//!
+//! Nothing goes because something else has it unless that was seen for this plan (`beside`): places are listed anew, and
+//! what a damaged pack holds is read in the packs that are to stand for it.
+
+mod beside;
 
 use std::collections::HashSet;
 
 use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::chunk_store::{IngestParts, rewrite_packs};
+use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
 use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::{PackKind, PackedChunk};
+use crate::pack::PackKind;
 use crate::store::Store;
 use crate::tree::reach::reachable;
 use crate::vault::ObjectName;
+use beside::{Others, Proofs, seen_in};
 
 /// Packs with less than this part of their bytes alive are written anew.
 const THIN_PERCENT: u64 = 60;
@@ -102,27 +109,33 @@ impl ReclaimPlan {
 /// Marks what the points of a place need and judges its packs.
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
     store.refuse_unknown("reclaim", store.config().reclaim_features)?;
+    let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
     know_points(store, place)?;
     let points = points_of(store, place)?;
-    let live = live_chunks(store, &points, monitor)?;
-    let here = |row: &PackRow| match place {
-        Place::Staging => row.staged,
-        Place::Vault(no) => row.vaults.contains(&no),
-    };
-    let rows: Vec<PackRow> = store.catalog().packs()?.into_iter().filter(here).collect();
+    let (mut live, pages) = live_chunks(store, &points, monitor)?;
+    let others = Others::of(store, place, &points, pages, monitor)?;
     let damaged = damaged(store, place, &rows)?;
-    let whole: HashSet<PackNo> = rows.iter().map(|row| row.no).filter(|no| !damaged.contains(no)).collect();
+    let sound = rows.iter().filter(|row| !damaged.contains(&row.no)).cloned();
+    let mut proofs = match place {
+        Place::Staging => None,
+        Place::Vault(no) => Some(Proofs::of(store, no, sound, monitor)),
+    };
     let mut packs = Vec::new();
     for pack in rows {
         let mut needed = store.catalog().chunks_of(pack.no)?;
+        others.hold(store, &needed, &mut live)?;
         needed.retain(|chunk| live.contains(&chunk.id));
         let alive = needed.iter().map(|chunk| u64::from(chunk.len)).sum();
         let total = pack.entry.raw_len();
         let bad = damaged.contains(&pack.no);
+        let stands_elsewhere = match &mut proofs {
+            Some(proofs) if bad && alive > 0 => proofs.have(&needed)?,
+            _ => false,
+        };
         let verdict = match (alive, place) {
             (0, _) => Verdict::Delete,
             (_, Place::Staging) if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
-            (_, Place::Vault(_)) if bad && are_in(store, &needed, &whole)? => Verdict::Delete,
+            _ if stands_elsewhere => Verdict::Delete,
             _ => Verdict::Keep,
         };
         packs.push(Judged { pack, live: alive, total, bad, verdict });
@@ -139,16 +152,6 @@ fn damaged(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<Pack
             Ok(rows.iter().filter(|row| bad.contains(&row.entry.id)).map(|row| row.no).collect())
         }
     }
-}
-
-/// Whether each of these chunks lies in one of these packs.
-fn are_in(store: &Store, chunks: &[PackedChunk], packs: &HashSet<PackNo>) -> Result<bool, StoreError> {
-    for chunk in chunks {
-        if !store.catalog().locate_all(&chunk.id)?.iter().any(|location| packs.contains(&location.pack)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// What a point needs that the catalog does not know would be taken for garbage: the place itself says which points it has.
@@ -171,11 +174,12 @@ fn points_of(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreE
     Ok(in_place.map(|row| row.id).collect())
 }
 
+/// What these points need, and the pages below which that was looked at.
 fn live_chunks(
     store: &Store,
     points: &[RecoveryPointId],
     monitor: &dyn Monitor,
-) -> Result<HashSet<ChunkId>, StoreError> {
+) -> Result<(HashSet<ChunkId>, HashSet<ChunkId>), StoreError> {
     monitor.event(Event::Stage { name: "mark", files_total: points.len() as u64, bytes_total: 0 });
     let (mut live, mut seen) = (HashSet::new(), HashSet::new());
     for id in points {
@@ -186,7 +190,7 @@ fn live_chunks(
         })?;
         monitor.event(Event::Done { files: 1, bytes: 0 });
     }
-    Ok(live)
+    Ok((live, seen))
 }
 
 /// Carries a plan out. The caller has held the store's lock since before the plan was made.

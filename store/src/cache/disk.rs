@@ -236,19 +236,22 @@ impl DiskBlocks {
         Some(found)
     }
 
-    /// Adds a block, or removes what is none in the place of one.
+    /// Adds a block, or removes what is none in the place of one. What lies elsewhere is nobody's, whatever its name: who took it for
+    /// the block would let go of the block.
     fn look_at(&self, entry: &DirEntry, found: &mut Found) {
         let (name, Ok(meta)) = (entry.file_name(), entry.metadata()) else { return };
         let name = name.to_string_lossy();
-        let key = parse_name(&name);
-        let is_odd = match key {
+        let Some(key) = name.split('.').next().and_then(parse_name) else { return };
+        let (path, place) = (entry.path(), self.path(&key));
+        let is_odd = match path == place {
             // Whatever it is, its length says nothing of the room that is left.
-            Some(_) => !may_be_block(&meta),
-            None => name.ends_with(PART) && self.is_left_over(&meta),
+            true => !may_be_block(&meta),
+            false if path.parent() != place.parent() => return,
+            false => name.ends_with(PART) && self.is_left_over(&meta),
         };
         if is_odd {
-            let _ = fs::remove_file(entry.path());
-        } else if let Some(key) = key {
+            let _ = fs::remove_file(path);
+        } else if path == place {
             let len = meta.len().try_into().unwrap_or(u32::MAX);
             found.add(Old { used: self.used(&meta), key, len });
         }
@@ -261,7 +264,7 @@ impl DiskBlocks {
     }
 
     /// How many blocks went.
-    fn let_go(&self) -> u64 {
+    pub(super) fn let_go(&self) -> u64 {
         let mut gone = 0;
         while !self.ended.load(Ordering::Relaxed)
             && let Some(old) = self.room.next_to_go()
@@ -270,7 +273,8 @@ impl DiskBlocks {
             if now.is_ok_and(|meta| self.used(&meta) != old.used) {
                 continue;
             }
-            gone += u64::from(self.unlink(&old.key));
+            // What is gone already is not counted: a survey that finds no more to let go of ends.
+            gone += u64::from(fs::remove_file(self.path(&old.key)).is_ok());
             // One that cannot be deleted is counted with the next survey, and let go of in vain once each time.
             self.room.sub(old.len);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::room::Room;
+use super::room::{Old, Room};
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 
@@ -268,6 +268,67 @@ fn blocks_that_cannot_be_let_go_of_do_not_keep_anybody_busy() {
     let cache = world.open(10);
     cache.bytes();
     assert_eq!(world.there(), [0, 1, 2]);
+}
+
+#[test]
+fn copies_of_blocks_in_other_places_are_neither_counted_nor_let_go_of_nor_is_anything_in_their_stead() {
+    let world = World::new();
+    world.put(&world.open(1 << 20), 0..6);
+    let shard = world.path(0).parent().unwrap().to_path_buf();
+    let copy = shard.with_extension("old");
+    fs::create_dir(&copy).unwrap();
+    for n in 0..6 {
+        let path = copy.join(world.path(n).file_name().unwrap());
+        fs::copy(world.path(n), path).unwrap();
+        let odd = shard.join(format!("{}-0{n}", PACK.hex()));
+        fs::copy(world.path(n), odd).unwrap();
+    }
+    File::create(copy.join(format!("{}-0.1-1.part", PACK.hex())))
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert_eq!(world.open(6 * LEN).bytes(), 6 * LEN);
+    assert_eq!(world.there().len(), 6);
+    assert_eq!(world.open(4 * LEN).bytes(), 4 * LEN);
+    assert_eq!(world.there(), [2, 3, 4, 5]);
+    assert_eq!((fs::read_dir(&copy).unwrap().count(), fs::read_dir(&shard).unwrap().count()), (7, 4 + 6));
+}
+
+/// A cache that notes two blocks with a survey.
+fn noting_two(world: &World, limit: u64) -> Arc<DiskBlocks> {
+    let mut blocks = DiskBlocks::new(world.dir.path(), limit, world.clock.clone());
+    blocks.room = Room::noting(2, limit, LEN);
+    Arc::new(blocks)
+}
+
+#[test]
+fn a_survey_ends_though_more_blocks_than_can_be_noted_lie_elsewhere() {
+    let world = World::new();
+    world.put(&world.open(1 << 20), 0..6);
+    let shard = world.path(0).parent().unwrap().to_path_buf();
+    fs::rename(&shard, shard.with_extension("old")).unwrap();
+    let blocks = noting_two(&world, LEN);
+    let (done, ended) = std::sync::mpsc::channel();
+    let surveyor = Arc::clone(&blocks);
+    std::thread::spawn(move || done.send(surveyor.count()));
+    let held = ended.recv_timeout(Duration::from_secs(20));
+    blocks.end();
+    assert_eq!(held, Ok(0));
+}
+
+#[test]
+fn a_block_that_is_gone_already_is_none_that_was_let_go_of() {
+    let world = World::new();
+    world.put(&world.open(1 << 20), [0]);
+    let blocks = noting_two(&world, LEN);
+    let mut found = blocks.room.begin_survey();
+    let used = fs::metadata(world.path(0)).unwrap().modified().unwrap();
+    let used = used.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    [(used, 0), (1, 7)]
+        .iter()
+        .for_each(|(used, n)| found.add(Old { used: *used, key: (PACK, *n), len: 9999 }));
+    blocks.room.end_survey(Some(found));
+    assert_eq!((blocks.let_go(), world.there()), (1, vec![]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::PackId;
 use crate::monitor::Event;
 use crate::names;
-use crate::pack::{self, PACK_LIMIT};
+use crate::pack::{self, PACK_LIMIT, PackedChunk};
 use crate::store::{Store, of_vault, prove_ours};
 use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
@@ -154,12 +154,12 @@ impl Check<'_> {
 
     fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
         let mark = Mark::BadIn(no, row.entry.id);
-        match self.prove_in_vault(row, no) {
+        match prove_in_vault(self.store, row, no) {
             Err(e) => {
                 self.leave_out(no, &e);
                 Ok(false)
             }
-            Ok(Ok(())) => {
+            Ok(Ok(_)) => {
                 self.report.bytes_read += row.entry.len;
                 self.proven.push((row.no, Some(no)));
                 if self.store.catalog().has_mark(mark)? {
@@ -188,23 +188,27 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
 
-    /// What is wrong with a vault's copy; an error if the vault does not answer. Twice if need be: the way from the vault may
-    /// have flipped a bit.
-    fn prove_in_vault(&self, row: &PackRow, no: VaultNo) -> Result<Result<(), String>, StoreError> {
-        let here = PackRow { vaults: vec![no], ..row.clone() };
-        let prove = || match self.store.fetch_pack(&here) {
-            Ok(bytes) => {
-                let proof = pack::verify(self.store.sealer(), row.entry.id, &bytes);
-                Ok(proof.map(drop).map_err(|e| e.to_string()))
-            }
-            Err(e) if matches!(e.class(), ErrorClass::Unavailable | ErrorClass::Cancelled) => Err(e),
-            Err(e) => Ok(Err(e.to_string())),
-        };
-        match prove()? {
-            Ok(()) => Ok(Ok(())),
-            Err(_) => prove(),
+/// What a vault's copy holds, or what is wrong with it; an error if the vault does not answer. Twice if need be: the way from
+/// the vault may have flipped a bit.
+pub(crate) fn prove_in_vault(
+    store: &Store,
+    row: &PackRow,
+    no: VaultNo,
+) -> Result<Result<Vec<PackedChunk>, String>, StoreError> {
+    let here = PackRow { vaults: vec![no], ..row.clone() };
+    let prove = || match store.fetch_pack(&here) {
+        Ok(bytes) => {
+            let proof = pack::verify(store.sealer(), row.entry.id, &bytes);
+            Ok(proof.map(|(_, chunks)| chunks).map_err(|e| e.to_string()))
         }
+        Err(e) if matches!(e.class(), ErrorClass::Unavailable | ErrorClass::Cancelled) => Err(e),
+        Err(e) => Ok(Err(e.to_string())),
+    };
+    match prove()? {
+        Ok(chunks) => Ok(Ok(chunks)),
+        Err(_) => prove(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::vaults::{Listed, listed_packs, of_vault, prove_ours};
 use super::{POINT_LIMIT, Store};
 use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::{IndexId, PackId, RecoveryPointId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
@@ -176,9 +176,27 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(
         let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
         let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
         let point = point.map_err(|e| e.of(object.name.as_str()))?;
-        store.catalog().add_point(&row_of(&point, bytes.to_vec(), false, vec![no]))?;
+        learn_point(store, no, &point, bytes.to_vec())?;
     }
     Ok(())
+}
+
+/// A point of staging that was said not to be whole in a vault that was met before stays that until it is put again.
+fn learn_point(
+    store: &Store,
+    no: VaultNo,
+    point: &point::RecoveryPoint,
+    object: Vec<u8>,
+) -> Result<(), StoreError> {
+    let known = match store.catalog().point(&point.id) {
+        // A damaged row is no knowledge: this is what puts it right.
+        Err(e) if e.class() == ErrorClass::Corrupt => None,
+        known => known?,
+    };
+    if known.is_some_and(|row| row.staged) && store.catalog().has_mark(Mark::FilledFrom(no))? {
+        return Ok(());
+    }
+    store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 
 fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
@@ -212,7 +230,7 @@ fn load_points(
             });
             match opened {
                 Ok((point, bytes)) => {
-                    store.catalog().add_point(&row_of(&point, bytes.to_vec(), false, vec![no]))?;
+                    learn_point(store, no, &point, bytes.to_vec())?;
                     new += 1;
                 }
                 Err(e) => {

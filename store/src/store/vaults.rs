@@ -18,8 +18,8 @@ use crate::names;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
-/// A vault that does not list its packs within this time is away, as far as a backup is concerned.
-const LISTING_WAIT: Duration = Duration::from_secs(30);
+/// A vault that does not list its packs within this time is away, as far as a backup is concerned, and what relies on it.
+pub(crate) const LISTING_WAIT: Duration = Duration::from_secs(30);
 /// A vault that was never looked at answers within this time, or the next command asks it again.
 pub(super) const MEETING_WAIT: Duration = Duration::from_secs(10);
 
@@ -166,9 +166,20 @@ pub fn refresh_vault(
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let listed = compare_with_listing(store, no, transfer, Deadline::NEVER, monitor)?;
-    slots::put_back(store, transfer, monitor)?;
-    learn::learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor).map(drop)
+    see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
+    slots::put_back(store, transfer, monitor)
+}
+
+/// The same for who puts nothing into the vault.
+pub(crate) fn see_vault(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let listed = compare_with_listing(store, no, transfer, deadline, monitor)?;
+    learn::learn_packs(store, no, transfer, &listed, deadline, monitor).map(drop)
 }
 
 /// The comparison alone, unless the deadline passes before the vault has listed what it holds; the packs that are there.

@@ -1,0 +1,229 @@
+//! What a plan may rely on: what the places showed when they were listed for it, and packs that were read for it. The catalog's
+//! word that a pack is somewhere is as old as the last look there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::{Place, damaged};
+use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
+use crate::check::prove_in_vault;
+use crate::clock::Deadline;
+use crate::error::{ErrorClass, StoreError};
+use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::PackedChunk;
+use crate::reader::{Limits, Reader, Tier};
+use crate::seal::ChunkType;
+use crate::store::{LISTING_WAIT, Store, see_vault};
+use crate::tree::ChunkSource;
+use crate::tree::reach::reachable;
+
+/// The packs that a place shows now with their lengths. Of a vault that shows less than the catalog believed the catalog learns it.
+pub(super) fn seen_in(
+    store: &Store,
+    place: Place,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<Vec<PackRow>, StoreError> {
+    let packs = |store: &Store| store.catalog().packs();
+    match place {
+        Place::Staging => {
+            let listed = store.staging().list(names::PACKS.trim_end_matches('/'))?;
+            let listed: BTreeMap<PackId, u64> =
+                listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
+            let there = |row: &PackRow| row.staged && listed.get(&row.entry.id) == Some(&row.entry.len);
+            Ok(packs(store)?.into_iter().filter(there).collect())
+        }
+        Place::Vault(no) => {
+            see_vault(store, no, store.vault(no)?, deadline, monitor)?;
+            Ok(packs(store)?.into_iter().filter(|row| row.vaults.contains(&no)).collect())
+        }
+    }
+}
+
+/// Points that are not of the place for which there is a plan. What they need may be freed there as far as another place
+/// has it: one that was listed for this plan.
+pub(super) struct Others {
+    /// Nothing if that cannot be told: then all may be needed.
+    needed: Option<HashSet<ChunkId>>,
+    /// Packs that other places show and that were not found damaged there.
+    elsewhere: HashSet<PackNo>,
+}
+
+impl Others {
+    /// Lists the other places, if there are such points. `pages` are those below which `own` points were looked at.
+    pub(super) fn of(
+        store: &Store,
+        place: Place,
+        own: &[RecoveryPointId],
+        mut pages: HashSet<ChunkId>,
+        monitor: &dyn Monitor,
+    ) -> Result<Self, StoreError> {
+        let own: HashSet<_> = own.iter().collect();
+        let mut points = store.catalog().points()?;
+        points.retain(|row| !own.contains(&row.id));
+        let mut others = Self { needed: Some(HashSet::new()), elsewhere: HashSet::new() };
+        if points.is_empty() {
+            return Ok(others);
+        }
+        let all_answer = others.look_elsewhere(store, place, monitor)?;
+        let near = Near(store.reader());
+        let source: &dyn ChunkSource = if all_answer { store.reader().as_ref() } else { &near };
+        for row in points {
+            let mut needed = others.needed.take().unwrap_or_default();
+            let mut visit = |_: ChunkType, id: &ChunkId| {
+                needed.insert(*id);
+                Ok(())
+            };
+            let looked = store
+                .point(&row.id)
+                .and_then(|stored| reachable(source, &stored.point.root, &mut pages, &mut visit));
+            match looked {
+                Ok(()) => others.needed = Some(needed),
+                Err(e @ StoreError::Cancelled) => return Err(e),
+                Err(e) => {
+                    let reason = format!("what it needs is unknown, so only what a vault has goes: {e}");
+                    tell(monitor, names::point(&row.tag, &row.id).as_str(), reason);
+                    break;
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    /// Whether all vaults answered. One that does not answer soon has nothing, as far as this plan is concerned.
+    fn look_elsewhere(
+        &mut self,
+        store: &Store,
+        place: Place,
+        monitor: &dyn Monitor,
+    ) -> Result<bool, StoreError> {
+        let mut all = true;
+        let vaults = store.vaults().iter().map(|vault| Place::Vault(vault.0));
+        for other in std::iter::once(Place::Staging).chain(vaults).filter(|other| *other != place) {
+            let soon = Deadline::after(store.clock().as_ref(), LISTING_WAIT);
+            match seen_in(store, other, soon, monitor) {
+                Ok(rows) => {
+                    let bad = damaged(store, other, &rows)?;
+                    self.elsewhere.extend(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)));
+                }
+                Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
+                Err(e) => {
+                    let Place::Vault(no) = other else { return Err(e) };
+                    let reason = format!("it is not counted on: {e}");
+                    tell(monitor, &store.catalog().vault_address(no), reason);
+                    all = false;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Adds to `live` those of a pack's chunks that these points need and that no other place showed.
+    pub(super) fn hold(
+        &self,
+        store: &Store,
+        chunks: &[PackedChunk],
+        live: &mut HashSet<ChunkId>,
+    ) -> Result<(), StoreError> {
+        for PackedChunk { id, .. } in chunks {
+            let may_be_needed = self.needed.as_ref().is_none_or(|needed| needed.contains(id));
+            if may_be_needed && !live.contains(id) {
+                let places = store.catalog().locate_all(id)?;
+                if !places.iter().any(|at| self.elsewhere.contains(&at.pack)) {
+                    live.insert(*id);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What lies on this machine alone: nobody waits for a vault that is away.
+struct Near<'a>(&'a Reader);
+
+impl ChunkSource for Near<'_> {
+    fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
+        self.0.chunk_within(of, id, Limits { farthest: Tier::Cache, deadline })
+    }
+}
+
+/// What the packs of a vault hold for certain. A pack is fetched whole when somebody would rely on it, once for a plan: as many
+/// bytes as these packs have, and only of packs that hold what a damaged one holds, too.
+pub(super) struct Proofs<'a> {
+    store: &'a Store,
+    vault: VaultNo,
+    monitor: &'a dyn Monitor,
+    rows: HashMap<PackNo, PackRow>,
+    read: HashMap<PackNo, HashSet<ChunkId>>,
+}
+
+impl<'a> Proofs<'a> {
+    /// Of these packs, which the vault showed.
+    pub(super) fn of(
+        store: &'a Store,
+        vault: VaultNo,
+        rows: impl Iterator<Item = PackRow>,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        Self { store, vault, monitor, rows: rows.map(|row| (row.no, row)).collect(), read: HashMap::new() }
+    }
+
+    /// Whether each of these chunks was read in one of the packs. Nothing is fetched unless the catalog says so of all.
+    pub(super) fn have(&mut self, chunks: &[PackedChunk]) -> Result<bool, StoreError> {
+        let mut said = Vec::new();
+        for PackedChunk { id, .. } in chunks {
+            let places = self.store.catalog().locate_all(id)?;
+            let packs: Vec<_> =
+                places.iter().map(|at| at.pack).filter(|no| self.rows.contains_key(no)).collect();
+            if packs.is_empty() {
+                return Ok(false);
+            }
+            said.push((*id, packs));
+        }
+        for (id, packs) in said {
+            if !self.is_in_one_of(&id, &packs)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_in_one_of(&mut self, id: &ChunkId, packs: &[PackNo]) -> Result<bool, StoreError> {
+        for no in packs {
+            let Some(row) = self.rows.get(no) else { continue };
+            let found = match self.read.get(no) {
+                Some(found) => found,
+                None => {
+                    let found = self.read_pack(row)?;
+                    self.read.entry(*no).or_insert(found)
+                }
+            };
+            if found.contains(id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The chunks in a pack; nothing if it is damaged, which is noted.
+    fn read_pack(&self, row: &PackRow) -> Result<HashSet<ChunkId>, StoreError> {
+        match prove_in_vault(self.store, row, self.vault)? {
+            Ok(chunks) => Ok(chunks.into_iter().map(|chunk| chunk.id).collect()),
+            Err(detail) => {
+                let catalog = self.store.catalog();
+                catalog.set_mark(Mark::BadIn(self.vault, row.entry.id), true)?;
+                catalog.clear_verified(row.no, Some(self.vault))?;
+                let reason = format!("{}: {detail}", catalog.vault_address(self.vault));
+                tell(self.monitor, names::pack(&row.entry.id).as_str(), reason);
+                Ok(HashSet::new())
+            }
+        }
+    }
+}
+
+fn tell(monitor: &dyn Monitor, object: &str, reason: String) {
+    monitor.event(Event::Problem { path: object.into(), reason });
+}
