@@ -71,6 +71,31 @@ fn a_pack_that_is_damaged_in_the_vault_is_found_and_sent_again() {
 }
 
 #[test]
+fn a_prune_leaves_a_damaged_pack_whose_replacement_the_vault_lost() {
+    let (machine, source, vault) = with_directory_vault();
+    let before = packs(&vault);
+    for dir in [&vault, &machine.store()] {
+        let (len, damaged) = &packs(dir)[0];
+        flip(damaged, len / 2);
+    }
+    machine.run(["check", "--read-data"]).expect_code(1);
+    machine.back_up(&source, &["--online"]);
+    let stranger = recovered(vault.to_str().unwrap());
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+    stranger.run(["check", "--read-data"]).expect_code(1).expect_err(&[name_of(&before[0].1)]);
+    let lost = packs(&vault).into_iter().find(|pack| !before.contains(pack)).unwrap().1;
+    let away = machine.path("lost");
+    std::fs::rename(&lost, &away).unwrap();
+    stranger.run(["prune"]).expect_code(3).expect_err(&[name_of(&lost), "is missing"]);
+    assert!(before.iter().all(|(len, path)| path.metadata().is_ok_and(|meta| meta.len() == *len)));
+    std::fs::rename(&away, &lost).unwrap();
+    let pruned = stranger.run(["prune", "--json"]).expect_code(0).json();
+    assert_eq!(pruned["packs_removed"], 1, "{pruned}");
+    assert!(!before[0].1.exists());
+    compare(&source, &stranger.restore("latest", "again")).assert_none();
+}
+
+#[test]
 fn a_vault_that_is_away_keeps_nothing_from_the_others() {
     let machine = Machine::with_store();
     let source = machine.path("source");
