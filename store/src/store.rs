@@ -21,7 +21,7 @@ pub use lock::StoreLock;
 pub use reconcile::Reconciled;
 pub use session::Session;
 pub use settings::{Settings, VaultSetting};
-pub(crate) use vaults::of_vault;
+pub(crate) use vaults::{listed_packs, of_vault};
 pub use vaults::{prove_ours, refresh_vault};
 
 use std::collections::HashMap;
