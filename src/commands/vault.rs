@@ -4,9 +4,11 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 use holdfast_store::catalog::VaultNo;
+use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::transfer::Transfer;
+use holdfast_store::vault::ObjectInfo;
 use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
 
@@ -177,11 +179,11 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
 fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
     copy::prove_ours(store, transfer, patience::FOR_A_VAULT)?;
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-    let list = |prefix| transfer.list_all(prefix).map_err(failed);
-    if list(names::SLOTS)?.is_empty() {
+    if transfer.list_all(names::SLOTS).map_err(failed)?.is_empty() {
         return Err(StoreError::NotFound { what: "any key slot".into() });
     }
-    Ok(list(names::PACKS)?.iter().map(|pack| pack.len).sum())
+    let len = |pack: &ObjectInfo| names::pack_of(&pack.name).map(|_| pack.len);
+    Ok(transfer.list_as(names::PACKS, Deadline::NEVER, len).map_err(failed)?.iter().sum())
 }
 
 fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {

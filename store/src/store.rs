@@ -23,7 +23,7 @@ pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
 pub use settings::{Settings, VaultSetting};
-pub(crate) use vaults::{LISTING_WAIT, of_vault, see_vault};
+pub(crate) use vaults::{LISTING_WAIT, listed_packs, of_vault, see_vault};
 pub use vaults::{prove_ours, refresh_vault};
 
 use std::collections::HashMap;

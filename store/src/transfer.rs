@@ -22,6 +22,7 @@ use crate::clock::{Clock, Deadline};
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod gate;
+mod listing;
 mod probe;
 mod put;
 mod retry;
@@ -36,8 +37,6 @@ use retry::Try;
 const WORKERS: usize = 2;
 /// Threads for file work of directory vaults: no more requests than this run at once anyway.
 const BLOCKING_THREADS_MAX: usize = 2 * TransferPolicy::CONCURRENCY_MAX;
-/// Pages of a listing after which a vault that always promises another one is not believed.
-const PAGES_MAX: usize = 1 << 20;
 
 /// Between two looks at whether somebody asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -236,7 +235,22 @@ impl Transfer {
 
     /// The same, or `Timeout` when the deadline has passed.
     pub fn list_all_by(&self, prefix: &str, deadline: Deadline) -> Result<Vec<ObjectInfo>, VaultError> {
-        self.runtime.block_on(self.inner.list_all(prefix, deadline))
+        let all = self.inner.list_as(prefix, listing::NAMES_MAX, deadline, |object| Some(object.clone()));
+        self.runtime.block_on(all)
+    }
+
+    /// What `of` makes of the objects below `prefix`, in the order of their names, without keeping names: for many. What it makes
+    /// nothing of is skipped.
+    ///
+    /// # Errors
+    /// `WrongAnswer` for a listing that does not end; `Timeout` when the deadline has passed; else what the vault said last.
+    pub fn list_as<T>(
+        &self,
+        prefix: &str,
+        deadline: Deadline,
+        of: impl Fn(&ObjectInfo) -> Option<T>,
+    ) -> Result<Vec<T>, VaultError> {
+        self.runtime.block_on(self.inner.list_as(prefix, listing::OBJECTS_MAX, deadline, of))
     }
 
     /// Removes an object; `false` if there was none.
@@ -346,26 +360,6 @@ impl Inner {
     async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
         let of = Try { verb: Verb::Stat, bytes: 0, deadline: Deadline::NEVER };
         Ok(self.retry(of, || self.vault.stat(name)).await?.answer)
-    }
-
-    async fn list_all(&self, prefix: &str, deadline: Deadline) -> Result<Vec<ObjectInfo>, VaultError> {
-        let mut all = Vec::new();
-        let mut from: Option<String> = None;
-        for _ in 0..PAGES_MAX {
-            let of = Try { verb: Verb::List, bytes: 0, deadline };
-            let page = self.retry(of, || self.vault.list(prefix, from.as_deref())).await?.answer;
-            all.extend(page.objects);
-            if page.next.is_none() {
-                all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-                all.dedup_by(|a, b| a.name == b.name);
-                return Ok(all);
-            }
-            if page.next == from {
-                break;
-            }
-            from = page.next;
-        }
-        Err(VaultError::WrongAnswer { detail: format!("the listing of {prefix:?} does not end") })
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {

@@ -106,7 +106,7 @@ pub struct ObjectInfo {
 /// Some of a listing.
 #[derive(Clone, Debug, Default)]
 pub struct ListPage {
-    /// Objects, in no promised order.
+    /// Objects, in no promised order among themselves.
     pub objects: Vec<ObjectInfo>,
     /// Where the next page begins, if there is one; opaque.
     pub next: Option<String>,
@@ -245,7 +245,9 @@ pub trait Vault: Send + Sync + fmt::Debug {
     async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError>;
 
     /// One page of the objects whose names begin with `prefix` (which ends at a `/` or is empty), those put before the
-    /// first page was asked for all among them. `from`: `next` of the page before.
+    /// first page was asked for all among them. `from`: `next` of the page before. Names ascend from page to page: whatever is
+    /// on one orders after all that was on those before, unless `prefix` is empty. Azure says that it lists in alphabetical order
+    /// (<https://learn.microsoft.com/rest/api/storageservices/enumerating-blob-resources>).
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError>;
 
     /// Removes an object; `false` if there was none.

@@ -10,7 +10,7 @@ use crate::id::PackId;
 use crate::monitor::Event;
 use crate::names;
 use crate::pack::{self, PACK_LIMIT, PackedChunk};
-use crate::store::{Store, of_vault, prove_ours};
+use crate::store::{Store, listed_packs, of_vault, prove_ours};
 use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
 
@@ -216,7 +216,7 @@ pub(crate) fn prove_in_vault(
 fn list(store: &Store, transfer: &Transfer) -> Result<(Vec<ObjectInfo>, BTreeMap<PackId, u64>), StoreError> {
     prove_ours(store, transfer, Deadline::NEVER)?;
     let points = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
-    Ok((points, lengths(&transfer.list_all(names::PACKS).map_err(of_vault(transfer))?)))
+    Ok((points, listed_packs(transfer, Deadline::NEVER)?))
 }
 
 fn lengths(listed: &[ObjectInfo]) -> BTreeMap<PackId, u64> {

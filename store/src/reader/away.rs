@@ -1,10 +1,13 @@
-//! Vaults that did not answer, and for how long each reader waits for one of them.
+//! Vaults that did not answer, and for how long each reader waits for one of them; and those that gave wrong bytes.
 //!
 //! Whoever has a deadline, a reader of a mount above all, asks such a vault after the others and waits for it briefly. Whoever has
 //! none, as verbs have none, waits the first time for as long as a transfer tries
 //! ([`retry_budget`](crate::transfer::TransferPolicy::retry_budget)): a line that is down for some minutes costs nobody the work
 //! of hours. Then the vault is *given up*: for a minute no such reader asks it again, and after that each minute one
 //! brief wait, until it answers. So a verb that needs a vault a hundred thousand times ends in about the time of one wait.
+//!
+//! A vault whose bytes did not open answers, and in time; yet for a minute it is asked after those that are not known for it. Only
+//! the order changes: where it alone has something, or the others are away, it is asked as ever.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +22,8 @@ const AWAY_FOR: Duration = Duration::from_secs(60);
 /// And so long is it waited for: one file that cannot be had shall not cost as much as the one before. A vault that came
 /// back answers sooner.
 const AWAY_PATIENCE: Duration = Duration::from_secs(5);
+/// A vault that gave wrong bytes is asked after the others for so long.
+const WRONG_FOR: Duration = Duration::from_secs(60);
 /// A vault that had less time than this to answer is not taken for away.
 const FAIR: Duration = Duration::from_secs(1);
 
@@ -36,6 +41,8 @@ struct Silence {
 pub(super) struct AwayVaults {
     clock: Arc<dyn Clock>,
     silent: Mutex<HashMap<VaultNo, Silence>>,
+    /// Those that gave wrong bytes, and until when that counts.
+    wrong: Mutex<HashMap<VaultNo, Deadline>>,
 }
 
 /// How long a vault is waited for.
@@ -50,7 +57,7 @@ pub(super) struct Patience {
 
 impl AwayVaults {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, silent: Mutex::default() }
+        Self { clock, silent: Mutex::default(), wrong: Mutex::default() }
     }
 
     fn silent(&self) -> MutexGuard<'_, HashMap<VaultNo, Silence>> {
@@ -93,6 +100,20 @@ impl AwayVaults {
             }
             Some(left) => Patience { deadline, tells: left >= FAIR, endless: false },
         })
+    }
+
+    /// Bytes of a vault did not open.
+    pub(super) fn gave_wrong_bytes(&self, no: VaultNo) {
+        self.wrong().insert(no, Deadline::after(&*self.clock, WRONG_FOR));
+    }
+
+    /// Whether bytes of a vault did not open a short while ago.
+    pub(super) fn is_wrong(&self, no: VaultNo) -> bool {
+        self.wrong().get(&no).is_some_and(|until| !until.passed(&*self.clock))
+    }
+
+    fn wrong(&self) -> MutexGuard<'_, HashMap<VaultNo, Deadline>> {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A vault answered.

@@ -172,6 +172,12 @@ impl Fetcher {
         blocks_of(range).all(|n| self.cache.has(&pack.id, n))
     }
 
+    /// Takes note that a vault gave bytes which did not open, and drops them, so that the next vault is not taken for their giver.
+    pub(super) fn gave_wrong_bytes(&self, vault: VaultNo, pack: &PackEntry, range: &Range<u64>) {
+        self.away.gave_wrong_bytes(vault);
+        self.forget(pack, range);
+    }
+
     /// Drops the cached blocks of a range that proved wrong.
     pub(super) fn forget(&self, pack: &PackEntry, range: &Range<u64>) {
         for n in blocks_of(range) {
@@ -405,11 +411,12 @@ impl Fetcher {
         self.away.is_away(no)
     }
 
-    /// These vaults in the order in which they are to be asked: those to which there is no way, and those that did not answer
-    /// a short while ago, last.
+    /// These vaults in the order in which they are to be asked: those to which there is no way, those that did not answer
+    /// a short while ago, and those that gave wrong bytes, last.
     pub(super) fn best_first(&self, vaults: &[VaultNo]) -> Vec<VaultNo> {
         let mut vaults = vaults.to_vec();
-        vaults.sort_by_key(|no| (!self.vaults.iter().any(|known| known.0 == *no), self.is_away(*no)));
+        let has_way = |no: &VaultNo| self.vaults.iter().any(|known| known.0 == *no);
+        vaults.sort_by_cached_key(|no| (!has_way(no), self.is_away(*no), self.away.is_wrong(*no)));
         vaults
     }
 

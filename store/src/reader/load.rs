@@ -174,8 +174,10 @@ impl Reader {
             Err(StoreError::Corrupt { .. }) => {
                 // The cache or the way from the vault may have flipped a bit: once more, past the cache.
                 self.fetcher.forget(entry, &block);
-                let (mut sealed, _) = self.fetcher.fetch(vault, &map.name, entry, block, 0, deadline)?;
+                let (mut sealed, _) =
+                    self.fetcher.fetch(vault, &map.name, entry, block.clone(), 0, deadline)?;
                 self.open_frame(map, n, &mut sealed)
+                    .inspect_err(|_| self.fetcher.gave_wrong_bytes(vault, entry, &block))
             }
             other => other,
         }

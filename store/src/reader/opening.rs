@@ -57,7 +57,7 @@ impl Reader {
             *last = None;
             self.fetcher.forget(pack, &block);
             self.fetch_from(vault, map, &block, brought)?;
-            self.open_cached(map, n, last)
+            self.open_cached(map, n, last).inspect_err(|_| self.fetcher.gave_wrong_bytes(vault, pack, &block))
         })
     }
 

@@ -257,9 +257,10 @@ fn refresh_points(
 }
 
 /// Lengths of the packs that a listing shows.
-pub(super) type Listed = BTreeMap<PackId, u64>;
+pub(crate) type Listed = BTreeMap<PackId, u64>;
 
-pub(super) fn listed_packs(transfer: &Transfer, deadline: Deadline) -> Result<Listed, StoreError> {
-    let listed = transfer.list_all_by(names::PACKS, deadline).map_err(of_vault(transfer))?;
-    Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
+pub(crate) fn listed_packs(transfer: &Transfer, deadline: Deadline) -> Result<Listed, StoreError> {
+    let pack = |object: &ObjectInfo| Some((names::pack_of(&object.name)?, object.len));
+    let listed = transfer.list_as(names::PACKS, deadline, pack).map_err(of_vault(transfer))?;
+    Ok(listed.into_iter().collect())
 }

@@ -3,7 +3,8 @@
 //!
 //! While the gate is shut, one request in two seconds is let through to see. Its success opens the gate to all. That of a
 //! request from before it was shut does not: a vault that can do half of what it is asked answers some of them.
-//! Whoever has a deadline sees at any time; others, uploads above all, wait first as the vault asked them to.
+//! Whoever has a deadline or reads an object sees at any time: somebody waits for him. Others, uploads above all, wait first as
+//! the vault asked them to.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -122,20 +123,20 @@ impl Inner {
     /// `Timeout` without a turn; `Unavailable` if the caller's time ends before the gate; `Cancelled`.
     pub(super) async fn leave(&self, of: Try) -> Result<(Leave, Turns<'_>), VaultError> {
         let mut opened = self.gate.opened.subscribe();
-        let is_watched = of.deadline.left(self.clock.as_ref()).is_some();
+        let looks = of.looks(self.clock.as_ref());
         // What the vault asked for when this request came. Later words of it are others' concern.
         let mut looks_from = None;
         loop {
             let turns = self.turns(of).await?;
             let now = self.clock.monotonic();
-            let is_looker = is_watched || looks_from.is_some_and(|from| from <= now);
+            let is_looker = looks || looks_from.is_some_and(|from| from <= now);
             let wait = match self.gate.pass(now, is_looker) {
                 Ok(leave) => return Ok((leave, turns)),
                 Err(wait) => wait,
             };
             drop(turns);
             let from = *looks_from.get_or_insert(wait.until);
-            let look = if is_watched { wait.next_look } else { wait.next_look.max(from) };
+            let look = if looks { wait.next_look } else { wait.next_look.max(from) };
             self.wait_at_gate(of.deadline, look.min(wait.until).saturating_sub(now), &mut opened, &wait.why)
                 .await?;
         }

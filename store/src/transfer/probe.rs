@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::{Inner, Try};
 use crate::clock::Deadline;
 use crate::id;
-use crate::vault::{ObjectName, PutNew, VaultError, Verb};
+use crate::vault::{ObjectInfo, ObjectName, PutNew, VaultError, Verb};
 
 /// What a probe found besides the promises, all of which were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,9 @@ async fn check(inner: &Inner, name: &ObjectName) -> Result<(), VaultError> {
     if some != FIRST[9..15] {
         return Err(broken("a range is exactly the bytes that were asked for"));
     }
-    let listed = inner.list_all("hb/", Deadline::NEVER).await?;
-    if !listed.iter().any(|object| object.name == *name && object.len == FIRST.len() as u64) {
+    let is_first = |object: &ObjectInfo| object.name == *name && object.len == FIRST.len() as u64;
+    let listed = inner.list_as("hb/", 1, Deadline::NEVER, |object| is_first(object).then_some(())).await?;
+    if listed.is_empty() {
         return Err(broken("an object is listed once it was put"));
     }
     Ok(())

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Inner;
 use super::gate::LEFT_ALONE_MAX;
-use crate::clock::Deadline;
+use crate::clock::{Clock, Deadline};
 use crate::id;
 use crate::vault::{VaultError, Verb};
 
@@ -16,6 +16,7 @@ use crate::vault::{VaultError, Verb};
 const TOLD_FROM: u32 = 4;
 
 /// Longest wait between tries of a request whose caller has a deadline: somebody sits before a mount, and the vault may be back.
+/// Also of other reads, where the gate keeps the time.
 const WATCHED_MAX: Duration = Duration::from_secs(2);
 
 /// Whom to tell why a request is tried again.
@@ -36,6 +37,13 @@ pub(super) struct Try {
     pub(super) bytes: u64,
     /// When its caller gives up.
     pub(super) deadline: Deadline,
+}
+
+impl Try {
+    /// Whether it may see at any time if a vault that asked to be left alone is back: somebody waits for what is read.
+    pub(super) fn looks(&self, clock: &dyn Clock) -> bool {
+        matches!(self.verb, Verb::Get | Verb::Stat) || self.deadline.left(clock).is_some()
+    }
 }
 
 /// What came of it.
@@ -74,7 +82,7 @@ impl Inner {
             };
             // From the first failure on: a call may have waited long for its turn.
             let give_up = *first_failure.get_or_insert_with(|| Deadline::after(self.clock.as_ref(), budget));
-            let wait = self.backoff(tries, &error, of.deadline);
+            let wait = self.backoff(tries, &error, of);
             let enough = |d: Deadline| d.left(self.clock.as_ref()).is_none_or(|left| left > wait);
             if !enough(give_up) || !enough(of.deadline) {
                 return Err(error);
@@ -130,18 +138,22 @@ impl Inner {
     }
 
     /// Doubles with each try, of which the upper half is chance, so that many readers do not come back in step.
-    fn backoff(&self, tries: u32, error: &VaultError, deadline: Deadline) -> Duration {
-        let is_watched = deadline.left(self.clock.as_ref()).is_some();
-        let longest =
-            if is_watched { WATCHED_MAX.min(self.policy.backoff_max) } else { self.policy.backoff_max };
+    fn backoff(&self, tries: u32, error: &VaultError, of: Try) -> Duration {
+        let asked_for = match error {
+            VaultError::Unavailable { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let is_kept = of.looks(self.clock.as_ref()) && !asked_for.is_zero();
+        let is_watched = of.deadline.left(self.clock.as_ref()).is_some();
+        let longest = match is_watched || is_kept {
+            true => WATCHED_MAX.min(self.policy.backoff_max),
+            false => self.policy.backoff_max,
+        };
         let doubled = self.policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
         let half = doubled.min(longest) / 2;
         let chance = f64::from(u32::from_le_bytes(id::random_bytes())) / f64::from(u32::MAX);
-        let asked_for = match error {
-            // Whoever has a deadline is kept by the gate, as far as need be.
-            VaultError::Unavailable { retry_after, .. } if !is_watched => retry_after.unwrap_or_default(),
-            _ => Duration::ZERO,
-        };
+        // Whoever looks is kept by the gate, as far as need be.
+        let asked_for = if is_kept { Duration::ZERO } else { asked_for };
         (half + half.mul_f64(chance)).max(asked_for.min(LEFT_ALONE_MAX))
     }
 

@@ -8,6 +8,7 @@ use crate::vault::directory::DirectoryVault;
 use crate::vault::memory::MemoryVault;
 use crate::vault::testing::{Fault, FaultyVault, Verb};
 
+mod listing;
 mod throttled;
 
 struct Bench {

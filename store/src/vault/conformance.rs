@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::{ObjectName, PutNew, Vault, VaultError};
+use super::{ObjectInfo, ObjectName, PutNew, Vault, VaultError};
 use crate::id;
 
 /// A promise that was not kept.
@@ -255,6 +255,10 @@ impl Suite {
         let (mut all, mut from) = (Vec::new(), None);
         loop {
             let page = self.vault.list(prefix, from.as_deref()).await.or_broken(promise)?;
+            let last = all.iter().map(|(name, _)| name).max().filter(|_| !prefix.is_empty());
+            let goes_on = |object: &ObjectInfo| last.is_none_or(|last| *last < object.name);
+            let ascends = page.objects.iter().all(goes_on);
+            ensure(ascends, "names ascend from page to page", || format!("not after {last:?}"))?;
             all.extend(page.objects.into_iter().map(|object| (object.name, object.len)));
             if page.next.is_none() {
                 break;

@@ -135,3 +135,50 @@ fn what_a_vault_has_damaged_is_counted_and_the_rest_is_opened() {
     let none = reader.open_fetched(&wanted.frames()[0], &mut Brought::default(), || false).unwrap();
     assert!(none.is_none(), "somebody stopped it");
 }
+
+/// A vault that lies, asked before one that is honest, and how many bytes the pack has.
+fn with_a_liar(world: &World) -> (Arc<Reader>, Arc<FaultyVault>, u64) {
+    let (reader, honest) = with_second_vault(world);
+    world.vault.fail_from(Verb::Get, 1, Fault::Lie);
+    (reader, honest, world.row().entry.len)
+}
+
+#[test]
+fn a_vault_that_lies_is_read_a_few_blocks_of_and_the_honest_one_gives_the_rest() {
+    let world = World::new();
+    let (reader, honest, len) = with_a_liar(&world);
+    (0..100).for_each(|n| world.assert_reads(&reader, n));
+    let (lies, truth) = (world.vault.bytes(Verb::Get), honest.bytes(Verb::Get));
+    assert!(lies <= 5 << 20, "{lies} of {len}");
+    // Blocks that were read ahead from the liar are found out frame by frame.
+    assert!(truth <= len + 2 * lies, "{truth} of {len}, {lies} lies");
+}
+
+#[test]
+fn what_was_fetched_from_a_vault_that_lies_is_fetched_once_more_from_an_honest_one() {
+    let world = World::new();
+    let (reader, honest, len) = with_a_liar(&world);
+    let wanted = wanted_of(&world, &reader, 0..100);
+    fetch_all(&reader, &wanted);
+    let (damaged, _) = open_all(&reader, &wanted);
+    assert!(damaged.is_none(), "{damaged:?}");
+    let (lies, truth) = (world.vault.bytes(Verb::Get), honest.bytes(Verb::Get));
+    assert!(lies <= len + 4 * GRID, "{lies} of {len}");
+    assert!(truth <= 2 * len, "{truth} of {len}");
+}
+
+#[test]
+fn a_vault_that_lied_is_asked_first_again_after_a_minute_and_while_the_others_are_away() {
+    let world = World::new();
+    let (reader, honest, _) = with_a_liar(&world);
+    world.assert_reads(&reader, 0);
+    let first_asked = || reader.fetcher.best_first(&world.row().vaults)[0];
+    assert_ne!(first_asked(), world.vault_no);
+    world.vault.heal();
+    honest.fail_from(Verb::Get, 1, Fault::FailBefore);
+    world.assert_reads(&reader, 99);
+    assert_eq!(first_asked(), world.vault_no, "the other is away");
+    honest.heal();
+    world.clock.advance(Duration::from_secs(61));
+    assert_eq!(first_asked(), world.vault_no, "its time is over");
+}

@@ -6,6 +6,8 @@ use std::path::Path;
 use super::*;
 use crate::catalog::Mark;
 use crate::reclaim::{self, Place};
+use crate::vault::Verb;
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
 /// As a mount reads: ranges of chunks, vouched for by seals alone.
 fn restore_by_ranges(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
@@ -222,6 +224,36 @@ fn nothing_new_relies_on_what_a_vault_alone_held_and_lost_or_cannot_show() {
         let two = take_point(&there, &sample(1)).unwrap();
         assert!(restore(&there, &two).unwrap() == sample(1), "away: {away}");
     }
+}
+
+#[test]
+fn a_vault_whose_listings_do_not_end_keeps_nothing_from_the_next_one() {
+    let (home, clock) = (Home::new(), Arc::new(ManualClock::default()));
+    let liar = Arc::new(FaultyVault::new(Arc::new(MemoryVault::new()), clock.clone()));
+    let good = Arc::new(MemoryVault::new());
+    let to_liar = Transfer::new(liar.clone(), clock, TransferPolicy::default()).unwrap();
+    let ways = vec![("memory:liar".into(), to_liar), ("memory:good".into(), transfer(&good))];
+    let open = || Store::open(&home.path(), &home.ring, Home::options(ways.clone()), &VoidMonitor).unwrap();
+    let push = |store: &Store, point: &StoredPoint, nth: usize| {
+        let (no, _, way) = &store.vaults()[nth];
+        copy::refresh_vault(store, *no, way, &VoidMonitor)?;
+        copy::push_point(store, *no, way, &point.point.id, &VoidMonitor).map(drop)
+    };
+    let store = open();
+    let slots = Store::head(&home.path()).unwrap().slots;
+    store.vaults().iter().for_each(|(_, _, way)| copy::prepare_vault(&store, &slots, way).unwrap());
+    let first = take_point(&store, &sample(1)).unwrap();
+    (0..2).for_each(|nth| push(&store, &first, nth).unwrap());
+    liar.fail_from(Verb::List, 1, VaultFault::Endless);
+    drop(store);
+    delete_catalog(&home.path());
+    let store = open();
+    let second = take_point(&store, &sample(2)).unwrap();
+    let error = push(&store, &second, 0).unwrap_err();
+    assert!(error.to_string().contains("does not go on where it was"), "{error}");
+    push(&store, &second, 1).unwrap();
+    let p = &second.point;
+    assert!(good.object(&names::point(&p.source_tag, &p.id)).is_some());
 }
 
 #[test]

@@ -23,11 +23,11 @@ fn bench_of_one() -> Bench {
 }
 
 #[test]
-fn whoever_has_no_deadline_waits_as_asked_but_no_longer_than_two_minutes() {
+fn whoever_writes_or_lists_waits_as_asked_but_no_longer_than_two_minutes() {
     for (asked, waits) in [(100, 100), (1000, 120)] {
         let b = bench();
-        b.faulty.fail(Verb::Stat, 1, Fault::Busy(seconds(asked)));
-        b.transfer.stat(&name("a")).unwrap();
+        b.faulty.fail(Verb::List, 1, Fault::Busy(seconds(asked)));
+        b.transfer.list_all("pack/").unwrap();
         assert_eq!(b.clock.monotonic(), seconds(waits));
     }
     let b = bench();
@@ -44,6 +44,21 @@ fn a_reader_has_his_bytes_when_the_vault_is_back_whatever_it_had_asked_for() {
         let (took, got) = read_within(&b, 60);
         assert_eq!(got.unwrap(), body());
         assert!(took <= seconds(refusals * 3), "{refusals} times {asked}: {took:?}");
+    }
+}
+
+#[test]
+fn who_reads_without_a_deadline_sees_every_two_seconds_too() {
+    for read_whole in [false, true] {
+        let b = bench_of_one();
+        (1..=10).for_each(|nth| b.faulty.fail_any(nth, FOR_EVER));
+        let got = match read_whole {
+            true => b.transfer.get(&name("a"), 22),
+            false => b.transfer.get_range(&name("a"), 0..22, Deadline::NEVER),
+        };
+        assert_eq!(got.unwrap(), body());
+        let (asked, took) = (b.faulty.requests().len() as u64, b.clock.monotonic());
+        assert!(took <= seconds(30) && asked <= 3 + took.as_secs() / 2, "{asked} in {took:?}");
     }
 }
 

@@ -29,6 +29,10 @@ pub enum Fault {
     Short,
     /// The lowest bit of the middle byte is another, on the way to the vault or back. Nothing on other verbs.
     Flip,
+    /// As many bytes, all of them others. Nothing on other verbs than `Get` and `Put`.
+    Lie,
+    /// A listing always has the same page, and says each time that there is another.
+    Endless,
     /// No answer ever. A manual clock is moved by so much first, so that limits pass without waiting.
     Hang(Duration),
 }
@@ -196,6 +200,7 @@ fn spoilt(fault: Option<Fault>, body: Bytes) -> Bytes {
             bytes.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
             bytes.into()
         }
+        Some(Fault::Lie) => body.iter().map(|byte| byte ^ 1).collect(),
         _ => body,
     }
 }
@@ -234,7 +239,11 @@ impl Vault for FaultyVault {
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError> {
         let _running = self.enter();
         let fault = self.begin(Verb::List, prefix, 0..0).await?;
-        let mut page = self.inner.list(prefix, from).await?;
+        let is_endless = fault == Some(Fault::Endless);
+        let mut page = self.inner.list(prefix, from.filter(|_| !is_endless)).await?;
+        if is_endless {
+            page.next = Some(self.count(Verb::List).to_string());
+        }
         if fault == Some(Fault::Short) {
             page.objects.truncate(page.objects.len() / 2);
             page.next = None;
@@ -280,6 +289,7 @@ mod tests {
             (Verb::Get, 2, Fault::Flip),
             (Verb::Stat, 2, Fault::Short),
             (Verb::List, 1, Fault::Short),
+            (Verb::Get, 2, Fault::Lie),
             (Verb::Delete, 2, Fault::FailAfter),
         ] {
             let (_, vault) = faulty();
@@ -287,6 +297,9 @@ mod tests {
             let broken = conformance(vault).await.unwrap_err();
             assert!(!broken.promise.is_empty() && !broken.detail.is_empty(), "{verb:?} {nth} {fault:?}");
         }
+        let (_, vault) = faulty();
+        vault.fail(Verb::List, 1, Fault::Endless);
+        assert_eq!(conformance(vault).await.unwrap_err().promise, "names ascend from page to page");
     }
 
     #[tokio::test]
