@@ -416,3 +416,17 @@ fn whoever_waits_for_room_has_nothing_under_way_that_others_wait_for() {
     });
     assert_eq!(world.vault.count(Verb::Get), 1, "who stood in a queue does not ask twice");
 }
+
+#[test]
+fn what_one_place_lost_and_only_a_vault_has_beside_it_is_far_away_and_not_lost() {
+    let world = World::new();
+    world.only_in_vault();
+    world.stage_again(40);
+    let staged = world.parts.catalog.packs().unwrap().into_iter().find(|row| row.staged).unwrap();
+    world.files.remove(crate::names::pack(&staged.entry.id).as_str()).unwrap();
+    let reader = world.reader();
+    let near = Limits { farthest: Tier::Cache, deadline: world.deadline() };
+    let read = reader.chunk_within(ChunkType::Data, &world.chunks[40].0, near);
+    assert!(matches!(read, Err(StoreError::Timeout { .. })), "{read:?}");
+    world.assert_reads(&reader, 40);
+}
