@@ -312,7 +312,7 @@ impl Shared {
             watched.pending.extract_if(|_, pending| pending.deadline.passed(&*self.clock)).collect()
         };
         for (_, late) in late {
-            self.trouble.note(late.caller.ino, late.reach, &FsError::Late);
+            self.trouble.note(late.caller.ino, late.reach, &FsError::Late, true);
             (late.refuse)(FsError::Late);
         }
     }

@@ -2,26 +2,32 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use holdfast_fs::recovery::{Patience, Reach, Refusal, Seek, StoreRecovery};
+use bytes::Bytes;
+use holdfast_fs::pool::{Caller, Pool, PoolOptions, Reply};
+use holdfast_fs::recovery::{Line, Patience, Reach, Refusal, Seek, StoreRecovery};
 use holdfast_fs::testing::{can_mount, node};
 use holdfast_fs::view::{Detail, Lifetime, View};
 use holdfast_fs::{FsError, Mount, MountOptions, Recovery, Unmounted};
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::chunk_store::TreeSink;
 use holdfast_store::clock::{Deadline, SystemClock};
 use holdfast_store::format::config::{ChunkerParams, StoreConfig};
-use holdfast_store::id::{SlotId, VaultId};
+use holdfast_store::id::{ChunkId, SlotId, VaultId};
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::pack::PackKind;
 use holdfast_store::point::RecoveryPoint;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::{ChunkType, Compression, Sealer};
 use holdfast_store::store::{Session, Store, StoreOptions};
+use holdfast_store::transfer::{Transfer, TransferPolicy};
 use holdfast_store::tree::build::DirectoryBuilder;
 use holdfast_store::tree::content::ContentBuilder;
 use holdfast_store::tree::{Content, Extent, Node, NodeKind};
+use holdfast_store::vault::memory::MemoryVault;
+use holdfast_store::vault::testing::{Fault, FaultyVault};
 
 const LATER: Patience = Patience::Until(Deadline::NEVER);
 
@@ -93,22 +99,26 @@ fn store(dir: &Path) -> Arc<Store> {
 
 /// As [`store`], with so much memory for what is decoded.
 fn store_with(dir: &Path, memory: usize) -> Arc<Store> {
+    store_of(dir, StoreOptions { memory, ..StoreOptions::local(Arc::new(SystemClock)) })
+}
+
+/// As [`store`], opened again in this way.
+fn store_of(dir: &Path, options: StoreOptions) -> Arc<Store> {
     let (dir, ring, vault) = (dir.join("store"), KeyRing::generate(0), VaultId::random());
     let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
     let config =
         StoreConfig { chunker, frame_len: 64 << 10, pack_len: 4 << 20, ..StoreConfig::new(vault, 0) };
     let sealer = Sealer::new(vault, &ring, 1).unwrap();
     Store::create(&dir, &sealer, &config, &[(SlotId::random(), vec![1])]).unwrap();
-    let options = || StoreOptions { memory, ..StoreOptions::local(Arc::new(SystemClock)) };
-    let open = || Store::open(&dir, &ring, options(), &VoidMonitor).unwrap();
-    let writer = open();
+    let open = |options| Store::open(&dir, &ring, options, &VoidMonitor).unwrap();
+    let writer = open(StoreOptions::local(Arc::new(SystemClock)));
     let session = writer.begin(Compression::Zstd(1), &VoidMonitor).unwrap();
     let root = ingest(&session, &sample());
     let template = holdfast_fs::testing::point("h", "g", "s", 1_795_176_000, 1);
     let source_tag = writer.sealer().source_tag("h", "g", "s");
     session.commit(|_| RecoveryPoint { root, source_tag, ..(*template.point).clone() }).unwrap();
     drop(writer);
-    Arc::new(open())
+    Arc::new(open(options))
 }
 
 fn walk(view: &View, path: &str) -> u64 {
@@ -247,9 +257,109 @@ fn what_staging_lost_is_asked_of_a_vault_only_by_who_may_wait_for_it() {
     let read = |patience| recovery.read(file.content.as_ref().unwrap(), 0..100, patience);
     lose_staging(&store);
     assert!(matches!(read(Patience::Now), Err(Refusal::Later(Reach::Local))), "it cannot know");
-    assert!(matches!(read(here), Err(Refusal::Later(Reach::VAULT))));
+    assert!(matches!(read(here), Err(Refusal::Later(Reach::Vault(Line { vault: Some(_), is_page: false })))));
     assert!(matches!(recovery.find(&root, b"f18", here), Ok(Some(_))), "the page is in memory");
     assert!(matches!(read(LATER), Err(Refusal::Failed(_))));
+}
+
+/// A store that lost its staged packs. Vault `b` has the one with the content of `f19`, and `a` all others; every request hangs in `a`.
+struct Lost {
+    store: Arc<Store>,
+    a: VaultNo,
+    b: VaultNo,
+}
+
+impl Lost {
+    fn new(dir: &Path) -> Self {
+        let clock = Arc::new(SystemClock);
+        let memory = Arc::new(MemoryVault::new());
+        let hanging = Arc::new(FaultyVault::new(memory.clone(), clock.clone()));
+        let way = |vault| Transfer::new(vault, clock.clone(), TransferPolicy::default()).unwrap();
+        let vaults = vec![("a".to_owned(), way(hanging.clone())), ("b".to_owned(), way(memory.clone()))];
+        let store = store_of(dir, StoreOptions { vaults, ..StoreOptions::local(clock.clone()) });
+        let [a, b] = ["a", "b"].map(|address| store.catalog().vault_no(address).unwrap());
+        let lost = Self { store, a, b };
+        let of_b = lost.store.reader().pack_of(&lost.chunk("19", 1900)).unwrap();
+        for pack in lost.store.catalog().packs().unwrap() {
+            let name = holdfast_store::names::pack(&pack.entry.id);
+            memory.replace(&name, lost.store.staging().read_all(&name, 1 << 30).unwrap().unwrap().into());
+            let vault = if pack.no == of_b { b } else { a };
+            lost.store.catalog().set_confirmed(pack.no, vault, true).unwrap();
+            assert!(lost.store.staging().remove(&name).unwrap());
+        }
+        lost.store.reader().forget_places();
+        hanging.fail_any_from(1, Fault::Hang(Duration::ZERO));
+        assert_ne!(lost.store.reader().pack_of(&lost.chunk("2 48", STRETCH)).unwrap(), of_b);
+        lost
+    }
+
+    fn chunk(&self, seed: &str, len: usize) -> ChunkId {
+        self.store.sealer().chunk_id(ChunkType::Data, &noise(seed, len))
+    }
+
+    fn recovery(&self) -> StoreRecovery {
+        StoreRecovery::new(self.store.clone(), 16 << 20)
+    }
+
+    fn content(&self, seed: &str, len: usize) -> Content {
+        Content::Inline(vec![Extent::Data { id: self.chunk(seed, len), len: len as u32 }])
+    }
+}
+
+#[test]
+fn what_staging_lost_is_as_far_as_the_vault_that_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = Lost::new(dir.path());
+    let recovery = lost.recovery();
+    let root = recovery.root(&recovery.points().unwrap()[0].id, LATER).unwrap().subtree.unwrap().tree;
+    let (of_a, of_b) = (lost.content("2 48", STRETCH), lost.content("19", 1900));
+    let line = |vault, is_page| Reach::Vault(Line { vault: Some(vault), is_page });
+    let refused = |result: Result<(), Refusal>| match result {
+        Err(Refusal::Later(reach)) => reach,
+        other => panic!("{other:?}"),
+    };
+    let read = |content, patience| refused(recovery.read(content, 0..100, patience).map(drop));
+    // None of them waits for a vault: `a` never answers.
+    for patience in [Patience::Local(Deadline::NEVER), Patience::Of(lost.b, Deadline::NEVER)] {
+        assert_eq!(refused(recovery.find(&root, b"f19", patience).map(drop)), line(lost.a, true));
+        assert_eq!(read(&of_a, patience), line(lost.a, false));
+    }
+    for patience in [Patience::Local(Deadline::NEVER), Patience::Of(lost.a, Deadline::NEVER)] {
+        assert_eq!(read(&of_b, patience), line(lost.b, false));
+    }
+    let in_its_lane = recovery.read(&of_b, 0..1900, Patience::Of(lost.b, Deadline::NEVER));
+    assert!(in_its_lane.unwrap() == noise("19", 1900));
+}
+
+struct Probe(mpsc::Sender<Result<Bytes, FsError>>);
+
+impl Reply for Probe {
+    fn refuse(self, error: FsError) {
+        self.0.send(Err(error)).unwrap();
+    }
+}
+
+#[test]
+fn who_waits_for_what_staging_lost_and_a_hanging_vault_has_does_not_hold_up_another_vault() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = Lost::new(dir.path());
+    let recovery = Arc::new(lost.recovery());
+    let options =
+        PoolOptions { in_place: 0, local_threads: 1, vault_threads: 4, timeout: Duration::from_secs(3600) };
+    let pool = Pool::start(options, Arc::new(SystemClock)).unwrap();
+    let read = |ino, content: Content| {
+        let (sender, receiver) = mpsc::channel();
+        let recovery = recovery.clone();
+        let work = move |patience| Ok(recovery.read(&content, 0..100, patience)?);
+        let answer = |probe: Probe, bytes| probe.0.send(Ok(bytes)).unwrap();
+        pool.submit(Reach::Local, Caller { pid: 0, ino }, Probe(sender), work, answer);
+        receiver
+    };
+    let waiting: Vec<_> = (0..24).map(|ino| read(ino, lost.content("2 48", STRETCH))).collect();
+    let other = read(99, lost.content("19", 1900)).recv_timeout(Duration::from_secs(20));
+    pool.end();
+    assert!(other.unwrap().unwrap() == noise("19", 1900)[..100]);
+    assert!(waiting.iter().all(|one| matches!(one.recv().unwrap(), Err(FsError::Ending))));
 }
 
 #[test]

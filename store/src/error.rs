@@ -176,9 +176,10 @@ impl StoreError {
         matches!(self, Self::Catalog { class: ErrorClass::Corrupt, .. })
     }
 
-    /// Whether a vault did not answer that may have what was wanted, and may answer later.
+    /// Whether a vault did not answer, or not what it was asked, however often it was, that may have what was wanted, and may answer
+    /// later.
     pub fn is_vault_away(&self) -> bool {
-        matches!(self, Self::Vault { source: VaultError::Unavailable { .. } | VaultError::Timeout, .. })
+        matches!(self, Self::Vault { source, .. } if source.is_transient())
     }
 
     /// What a caller can do about it.

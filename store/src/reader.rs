@@ -263,6 +263,8 @@ impl Reader {
                     self.counters.failovers.fetch_add(1, Ordering::Relaxed);
                     return Ok(bytes);
                 }
+                // It is not lost as long as a vault may have it that is not to be waited for now.
+                Err(another @ StoreError::Timeout { .. }) if !limits.may_wait() => error = another,
                 Err(another) => error = load::more_telling(Some(error), another),
             }
         }

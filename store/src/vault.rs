@@ -211,8 +211,11 @@ impl VaultError {
         match self {
             Self::NotFound { .. } => ErrorClass::NotFound,
             Self::Denied { .. } => ErrorClass::Denied,
-            Self::Unavailable { .. } | Self::Timeout | Self::Archived { .. } => ErrorClass::Unavailable,
-            Self::WrongAnswer { .. } | Self::TooShort { .. } => ErrorClass::Corrupt,
+            // A wrong answer tells of the way to the vault, or of somebody else who answers there, and nothing of the object.
+            Self::Unavailable { .. } | Self::WrongAnswer { .. } | Self::Timeout | Self::Archived { .. } => {
+                ErrorClass::Unavailable
+            }
+            Self::TooShort { .. } => ErrorClass::Corrupt,
             Self::Conflict { .. } => ErrorClass::AlreadyThere,
             Self::Full { .. } => ErrorClass::Full,
             Self::Invalid { .. } => ErrorClass::Invalid,

@@ -47,12 +47,14 @@ impl<R: Reply, W, A> Job<R, W, A> {
         if let Err(FsError::Later(Reach::Vault(line))) = result {
             return self.go_on(line);
         }
+        // Before it is done: after that nobody waits any more.
+        let waited = reach.is_far() && self.deadline.half_passed(&*self.shared.clock);
         self.shared.done(self.number);
         let Some(reply) = take(&self.slot) else { return };
         match result {
             Ok(value) => (self.answer)(reply, value),
             Err(error) => {
-                self.shared.trouble.note(self.ino, reach, &error);
+                self.shared.trouble.note(self.ino, reach, &error, waited);
                 reply.refuse(error);
             }
         }

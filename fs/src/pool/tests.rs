@@ -178,6 +178,25 @@ fn a_node_that_cannot_be_had_is_not_asked_again_for_a_moment_but_damage_is() {
 }
 
 #[test]
+fn damage_that_a_vault_took_long_to_give_is_not_asked_for_again_at_once() {
+    let clock = ManualClock::default();
+    let pool = Pool::start(options(YEARS), Arc::new(clock.clone())).unwrap();
+    for (ino, reach, takes, trips) in [
+        (1, Reach::VAULT, YEARS / 4, false),
+        (2, Reach::VAULT, YEARS / 3 * 2, true),
+        (3, Reach::Local, YEARS / 3 * 2, false),
+    ] {
+        let clock = clock.clone();
+        let damaged = ask(&pool, reach, ino, move || {
+            clock.advance(takes);
+            Err(FsError::Store(StoreError::corrupt("pack", "seal")))
+        });
+        assert!(matches!(damaged.recv_timeout(SOON).unwrap(), Err(FsError::Store(_))));
+        assert_eq!(pool.shared.trouble.is_tripped(ino, Reach::VAULT), trips, "{ino}");
+    }
+}
+
+#[test]
 fn the_end_refuses_what_waits_and_what_comes() {
     let pool = Pool::start(options(Duration::from_secs(3600)), Arc::new(SystemClock)).unwrap();
     let (release, hang) = mpsc::channel::<()>();

@@ -53,10 +53,11 @@ impl Trouble {
         Self { clock, tripped: Mutex::new(tripped), told: Mutex::new(told), lines: Mutex::default() }
     }
 
-    /// Tells the log, and remembers a node whose answer could not be had: the kernel will repeat the question.
-    pub(super) fn note(&self, ino: u64, reach: Reach, error: &FsError) {
+    /// Tells the log, and remembers a node whose answer could not be had, or for which a vault was waited for long, whatever it was: the
+    /// kernel will repeat the question.
+    pub(super) fn note(&self, ino: u64, reach: Reach, error: &FsError, waited: bool) {
         self.tell(ino, error);
-        if would_wait_again(error) {
+        if waited || would_wait_again(error) {
             let until = self.clock.monotonic().saturating_add(TRIPPED_FOR);
             lock(&self.tripped).put((ino, reach.is_far()), until);
         }
@@ -148,6 +149,7 @@ fn would_wait_again(error: &FsError) -> bool {
 #[cfg(test)]
 mod tests {
     use holdfast_store::clock::ManualClock;
+    use holdfast_store::vault::VaultError;
 
     use super::*;
 
@@ -216,21 +218,38 @@ mod tests {
         let (_, trouble) = trouble();
         let sector = std::io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32);
         let io = StoreError::io("read", std::path::Path::new("pack"))(sector);
-        trouble.note(1, Reach::Local, &FsError::Store(io));
+        trouble.note(1, Reach::Local, &FsError::Store(io), false);
         assert!(!trouble.is_tripped(1, Reach::VAULT));
-        trouble.note(1, Reach::Local, &FsError::Store(StoreError::Timeout { what: "the disk".into() }));
+        trouble.note(
+            1,
+            Reach::Local,
+            &FsError::Store(StoreError::Timeout { what: "the disk".into() }),
+            false,
+        );
         assert!(trouble.is_tripped(1, Reach::Local));
+    }
+
+    #[test]
+    fn a_vault_that_gives_wrong_answers_is_an_outage_for_the_log_and_not_waited_for_again() {
+        let (_, trouble) = trouble();
+        let wrong = |n: u32| {
+            let source = VaultError::WrongAnswer { detail: format!("{n} bytes") };
+            FsError::Store(StoreError::Vault { vault: "v".into(), source })
+        };
+        trouble.note(1, Reach::VAULT, &wrong(1), false);
+        assert!(trouble.is_tripped(1, Reach::VAULT) && !trouble.is_tripped(1, Reach::Local));
+        assert!(!trouble.is_news(1, &wrong(2)), "it was told");
     }
 
     #[test]
     fn a_node_is_refused_from_the_nearest_place_on_where_it_was_late_whichever_was_late_last() {
         for (first, second) in [(Reach::Local, Reach::VAULT), (Reach::VAULT, Reach::Local)] {
             let (clock, trouble) = trouble();
-            trouble.note(1, first, &FsError::Late);
+            trouble.note(1, first, &FsError::Late, true);
             assert!(trouble.is_tripped(1, Reach::VAULT) && !trouble.is_tripped(2, Reach::VAULT));
             assert_eq!(trouble.is_tripped(1, Reach::Local), first == Reach::Local);
             clock.advance(TRIPPED_FOR / 2);
-            trouble.note(1, second, &FsError::Late);
+            trouble.note(1, second, &FsError::Late, true);
             assert!(trouble.is_tripped(1, Reach::Local) && trouble.is_tripped(1, Reach::VAULT));
             clock.advance(TRIPPED_FOR / 2);
             assert_eq!(trouble.is_tripped(1, Reach::Local), second == Reach::Local, "each for its own time");

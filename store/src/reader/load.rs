@@ -110,14 +110,15 @@ impl Reader {
     }
 
     /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
-    /// failed is it waited for.
+    /// failed is it waited for. Who has a deadline waits for one that is away but once, and briefly.
     fn load_from_vaults(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
         let (mut to_ask, mut left) = (map.row.vaults.len(), Vec::new());
         let soon = self.fetcher.of_any(&map.row.vaults, &map.name, |vault| {
             let share = self.fetcher.share(vault, to_ask, deadline);
+            let is_hurried = deadline.left(&*self.clock).is_some() && self.fetcher.is_away(vault);
             to_ask -= 1;
             self.load_from_vault(map, n, vault, share).inspect_err(|e| {
-                if e.class() == ErrorClass::Unavailable && to_ask > 0 {
+                if e.class() == ErrorClass::Unavailable && to_ask > 0 && !is_hurried {
                     left.push(vault);
                 }
             })

@@ -58,8 +58,8 @@ impl Reader {
         Ok(self.tier_and_vault(id, None)?.0)
     }
 
-    /// The best tier that has all of `range` of a chunk, or of all of it, without reading it; and if that is a vault, the one that is
-    /// asked first. `NotFound` if none has it.
+    /// The best tier that has all of `range` of a chunk, or of all of it, without reading it; and the vault that is asked first, if one
+    /// has it, for what turns out not to be nearer. `NotFound` if none has it.
     pub fn tier_and_vault(
         &self,
         id: &ChunkId,
@@ -67,16 +67,16 @@ impl Reader {
     ) -> Result<(Tier, Option<VaultNo>), StoreError> {
         let (location, map) = self.placed(id)?;
         let mut frames = frames_in(&location, &map, range);
-        if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
-            return Ok((Tier::Memory, None));
-        }
-        if map.row.staged {
-            return Ok((Tier::Staging, None));
-        }
-        if frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n))) {
-            return Ok((Tier::Cache, None));
-        }
-        Ok((Tier::Vault, self.fetcher.best_first(&map.row.vaults).first().copied()))
+        let tier = if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
+            Tier::Memory
+        } else if map.row.staged {
+            Tier::Staging
+        } else if frames.all(|n| self.fetcher.is_cached(&map.row.entry, &map.block_of(n))) {
+            Tier::Cache
+        } else {
+            Tier::Vault
+        };
+        Ok((tier, self.fetcher.best_first(&map.row.vaults).first().copied()))
     }
 
     /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even

@@ -27,26 +27,40 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Refuses what is farther away than there is patience for, and notes how far it is.
-    fn allow(&self, id: &ChunkId, is_page: bool, range: Option<Range<u32>>) -> Result<(), StoreError> {
-        if self.farthest == Tier::Vault && self.only.is_none() || self.reader.is_warm(id, range.clone()) {
-            return Ok(());
+    /// Reads what is near enough, and refuses what is farther away than there is patience for, noting how far it is. What staging should
+    /// have and lost, or what went since it was looked up, shows only when it is read; then it is as far as the vault that has it.
+    fn near_enough(
+        &self,
+        id: &ChunkId,
+        is_page: bool,
+        range: Option<Range<u32>>,
+        read: impl FnOnce(Limits) -> Result<Bytes, StoreError>,
+    ) -> Result<Bytes, StoreError> {
+        let within = |farthest| Limits { farthest, deadline: self.deadline };
+        if self.farthest == Tier::Vault && self.only.is_none() {
+            return read(within(Tier::Vault));
+        }
+        let is_warm = self.reader.is_warm(id, range.clone());
+        if self.farthest == Tier::Memory {
+            return if is_warm { read(within(Tier::Memory)) } else { Err(self.refuse(Reach::Local)) };
         }
         // Where it is the catalog knows, which lies on a disk. If it fails, so does the read, which tells why.
-        let vault = match self.farthest {
-            Tier::Memory => None,
-            _ => self.reader.tier_and_vault(id, range).ok().and_then(|(_, vault)| vault),
-        };
-        let near_enough = match vault {
-            Some(_) => self.farthest == Tier::Vault && self.only == vault,
-            None => self.farthest >= Tier::Cache,
-        };
-        if near_enough {
-            return Ok(());
+        let look = || self.reader.tier_and_vault(id, range.clone()).unwrap_or((Tier::Cache, None));
+        let far = |vault| self.refuse(Reach::Vault(Line { vault, is_page }));
+        match if is_warm { (Tier::Memory, None) } else { look() } {
+            (_, vault @ Some(_)) if self.only == vault => return read(within(Tier::Vault)),
+            (Tier::Vault, vault @ Some(_)) => return Err(far(vault)),
+            _ => {}
         }
-        let reach = vault.map_or(Reach::Local, |_| Reach::Vault(Line { vault, is_page }));
+        read(within(self.farthest.min(Tier::Cache))).map_err(|e| match e {
+            StoreError::Timeout { .. } => far(look().1),
+            e => e,
+        })
+    }
+
+    fn refuse(&self, reach: Reach) -> StoreError {
         *lock(&self.refused) = Some(reach);
-        Err(StoreError::not_in_memory())
+        StoreError::not_in_memory()
     }
 
     pub(super) fn read(&self, extent: &Extent, range: &Range<u64>) -> Result<Bytes, StoreError> {
@@ -58,15 +72,11 @@ impl Attempt {
             Extent::Data { id, .. } => {
                 let start = u32::try_from(range.start).map_err(too_long)?;
                 let range = start..u32::try_from(range.end).map_err(too_long)?;
-                self.allow(id, false, Some(range.clone()))?;
-                self.reader.chunk_range(id, range, self.limits(self.deadline))
+                self.near_enough(id, false, Some(range.clone()), |limits| {
+                    self.reader.chunk_range(id, range, limits)
+                })
             }
         }
-    }
-
-    /// It may have gone since it was found to be near enough.
-    fn limits(&self, deadline: Deadline) -> Limits {
-        Limits { farthest: self.farthest, deadline }
     }
 
     /// An attempt at what is near that failed for lack of time is to be repeated with patience.
@@ -88,7 +98,8 @@ impl Attempt {
 
 impl ChunkSource for Attempt {
     fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.allow(id, of == ChunkType::Tree, None)?;
-        self.reader.chunk_within(of, id, self.limits(deadline))
+        self.near_enough(id, of == ChunkType::Tree, None, |limits| {
+            self.reader.chunk_within(of, id, Limits { deadline, ..limits })
+        })
     }
 }

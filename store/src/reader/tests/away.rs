@@ -3,7 +3,6 @@
 use super::*;
 use crate::error::ErrorClass;
 use crate::staging::Files;
-use crate::vault::VaultError;
 
 impl World {
     /// Time that a read without a deadline takes to fail.
@@ -85,15 +84,36 @@ fn what_staging_lost_and_a_vault_does_not_give_is_told_as_the_vaults_doing() {
         } else {
             world.files.remove(name.as_str()).unwrap();
         }
-        world.vault.fail_any_from(1, Fault::FailBefore);
-        let error = read();
-        assert!(
-            matches!(&error, StoreError::Vault { source: VaultError::Unavailable { .. }, .. }),
-            "{error}"
-        );
-        world.vault.heal();
+        for fault in [Fault::FailBefore, Fault::Short] {
+            world.vault.fail_any_from(1, fault);
+            let error = read();
+            assert!(error.is_vault_away() && error.class() == ErrorClass::Unavailable, "{fault:?}: {error}");
+            world.vault.heal();
+        }
         world.vault.fail_any_from(1, Fault::Deny);
         assert_ne!(read().class(), ErrorClass::Unavailable, "the vault answers");
         world.vault.heal();
+    }
+}
+
+#[test]
+fn a_vault_that_gives_wrong_answers_costs_no_more_than_one_that_gives_none() {
+    let world = World::new();
+    let (reader, second) = with_second_vault(&world);
+    let minute = || Deadline::after(&*world.clock, Duration::from_secs(60));
+    let read = |n: usize| {
+        let begin = world.clock.monotonic();
+        let read = reader.chunk(ChunkType::Data, &world.chunks[n].0, minute());
+        ((world.clock.monotonic() - begin).as_secs(), read)
+    };
+    for fault in [Fault::Short, Fault::FailBefore] {
+        world.vault.fail_any_from(1, fault);
+        second.fail_any_from(1, fault);
+        let (first, next) = (read(0), read(50));
+        assert!(first.0 <= 60 && next.0 <= 10, "{fault:?}: {first:?}, then {next:?}");
+        assert!(first.1.unwrap_err().is_vault_away() && next.1.unwrap_err().is_vault_away());
+        world.vault.heal();
+        second.heal();
+        world.clock.advance(Duration::from_secs(61));
     }
 }

@@ -340,10 +340,10 @@ fn the_vault_that_is_asked_first_is_known_before() {
     let world = World::new();
     let vault_of = |reader: &Reader, n: usize, range| {
         let (tier, vault) = reader.tier_and_vault(&world.chunks[n].0, range).unwrap();
-        assert_eq!(tier == Tier::Vault, vault.is_some());
-        vault
+        vault.filter(|_| tier == Tier::Vault)
     };
-    assert_eq!(vault_of(&world.reader(), 3, None), None, "staging has it");
+    let staged = world.reader().tier_and_vault(&world.chunks[3].0, None).unwrap();
+    assert_eq!(staged, (Tier::Staging, Some(world.vault_no)), "if staging lost it");
     let (reader, _second) = with_second_vault(&world);
     assert_eq!(vault_of(&reader, 3, None), Some(world.vault_no));
     world.vault.fail_any_from(1, Fault::Hang(Duration::from_secs(31)));
@@ -415,4 +415,18 @@ fn whoever_waits_for_room_has_nothing_under_way_that_others_wait_for() {
         both.into_iter().for_each(|reading| assert!(reading.join().unwrap()));
     });
     assert_eq!(world.vault.count(Verb::Get), 1, "who stood in a queue does not ask twice");
+}
+
+#[test]
+fn what_one_place_lost_and_only_a_vault_has_beside_it_is_far_away_and_not_lost() {
+    let world = World::new();
+    world.only_in_vault();
+    world.stage_again(40);
+    let staged = world.parts.catalog.packs().unwrap().into_iter().find(|row| row.staged).unwrap();
+    world.files.remove(crate::names::pack(&staged.entry.id).as_str()).unwrap();
+    let reader = world.reader();
+    let near = Limits { farthest: Tier::Cache, deadline: world.deadline() };
+    let read = reader.chunk_within(ChunkType::Data, &world.chunks[40].0, near);
+    assert!(matches!(read, Err(StoreError::Timeout { .. })), "{read:?}");
+    world.assert_reads(&reader, 40);
 }

@@ -160,7 +160,7 @@ mod tests {
             (409, "BlobArchived", C::Unavailable),
             (409, "ContainerBeingDeleted", C::Unavailable),
             (409, "LeaseIdMissing", C::Invalid),
-            (400, "Md5Mismatch", C::Corrupt),
+            (400, "Md5Mismatch", C::Unavailable),
             (400, "InvalidHeaderValue", C::Invalid),
             (416, "InvalidRange", C::Corrupt),
             (429, "", C::Unavailable),
