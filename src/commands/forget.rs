@@ -124,13 +124,13 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Err(failure.hint("give --keep options, or name the points to remove"));
     }
     let store = open_store(context)?;
-    let points = store.points()?;
+    let (points, mut doubtful) = store.points_and_doubtful()?;
     let now = context.terminal.clock().now();
     let plan = make_plan(&points, &specs, &policy, args, now)?;
     // A rule keeps no less for a point that cannot be read; a name may mean another without it.
     for spec in &specs {
         for decision in &plan.remove {
-            refuse_doubt(&store, spec, &points, decision.id)?;
+            refuse_doubt(spec, &points, &mut doubtful, decision.id)?;
         }
     }
     show(context, &points, &plan)?;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use clap::Args;
 use holdfast_store::StoreError;
 use holdfast_store::id::RecoveryPointId;
-use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::store::{DoubtfulPoint, Store, StoredPoint};
 use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
@@ -49,18 +49,18 @@ pub fn parse_spec(text: &OsStr) -> Result<PointSpec, Failure> {
 
 /// The point that a name means.
 pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
-    let points = store.points()?;
+    let (points, mut doubtful) = store.points_and_doubtful()?;
     let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
     let id = spec.point.resolve(&candidates, scope)?;
-    refuse_doubt(store, spec, &points, id)?;
+    refuse_doubt(spec, &points, &mut doubtful, id)?;
     Ok(store.point(&id)?)
 }
 
 /// Which point is the newest, or was at a time, is not to be told where one of the same source cannot be read. By its id each is found.
 pub fn refuse_doubt(
-    store: &Store,
     spec: &PointSpec,
     points: &[StoredPoint],
+    doubtful: &mut Vec<DoubtfulPoint>,
     found: RecoveryPointId,
 ) -> Result<(), Failure> {
     if matches!(spec.point, PointName::Id(_)) {
@@ -69,12 +69,11 @@ pub fn refuse_doubt(
     // `latest` without a source is the newest of several.
     let of_one = |tag| points.iter().any(|point| point.point.id == found && point.point.source_tag == tag);
     let any = matches!(spec.point, PointName::Latest { .. });
-    let doubt = store.doubtful_points()?.into_iter().find(|doubt| any || doubt.tag.is_none_or(of_one));
-    match doubt {
+    match doubtful.iter().position(|doubt| any || doubt.tag.is_none_or(of_one)) {
         None => Ok(()),
-        Some(doubt) => {
+        Some(at) => {
             let hint = "`holdfast snapshots` lists the others: name one by its id";
-            Err(Failure::from(doubt.error).hint(hint))
+            Err(Failure::from(doubtful.swap_remove(at).error).hint(hint))
         }
     }
 }

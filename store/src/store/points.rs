@@ -13,12 +13,17 @@ impl Store {
     /// All points, ascending by start. Decoded points are kept as long as the catalog knows them. Those that cannot be had are told in
     /// the log and left out.
     pub fn points(&self) -> Result<Vec<StoredPoint>, StoreError> {
-        let (points, doubtful) = self.look_at_points()?;
-        doubtful.iter().for_each(|doubt| tracing::error!("{}", doubt.error));
-        Ok(points)
+        Ok(self.points_and_doubtful()?.0)
     }
 
-    /// The same with those that cannot be had: who asks which is the newest must not pass them over.
+    /// The same with those that are told.
+    pub fn points_and_doubtful(&self) -> Result<(Vec<StoredPoint>, Vec<DoubtfulPoint>), StoreError> {
+        let (points, doubtful) = self.look_at_points()?;
+        doubtful.iter().for_each(|doubt| tracing::error!("{}", doubt.error));
+        Ok((points, doubtful))
+    }
+
+    /// The same, untold: who asks which is the newest must not pass over those that cannot be had.
     pub fn look_at_points(&self) -> Result<(Vec<StoredPoint>, Vec<DoubtfulPoint>), StoreError> {
         let ids = self.catalog.point_ids()?;
         let known: HashSet<_> = ids.iter().map(|(id, _)| *id).collect();
@@ -36,17 +41,6 @@ impl Store {
         // The catalog knows full seconds only.
         points.sort_by_key(|stored| (stored.point.started, stored.point.id));
         Ok((points, doubtful))
-    }
-
-    /// Those that cannot be had, alone.
-    pub fn doubtful_points(&self) -> Result<Vec<DoubtfulPoint>, StoreError> {
-        let mut doubtful = Vec::new();
-        for id in self.catalog.damaged_points(true)?.into_iter().filter_map(|row| row.id()) {
-            if let Err(e @ StoreError::Corrupt { .. }) = self.sound_row(&id, Far::Vaults) {
-                doubtful.push(self.doubtful(id, e)?);
-            }
-        }
-        Ok(doubtful)
     }
 
     /// One point.
