@@ -21,7 +21,7 @@ impl Check<'_> {
     /// Compares the catalog with listings of all tiers.
     pub(super) fn existence(&mut self, packs: &[PackRow], depth: Depth) -> Result<(), StoreError> {
         self.report.packs = packs.len() as u64;
-        let staged = lengths(&self.store.staging().list("pack")?);
+        let staged = self.store.staged_packs()?;
         let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
         for row in packs.iter().filter(|row| row.staged) {
             let wrong = wrong_length(&staged, row);
@@ -217,10 +217,6 @@ fn list(store: &Store, transfer: &Transfer) -> Result<(Vec<ObjectInfo>, BTreeMap
     prove_ours(store, transfer, Deadline::NEVER)?;
     let points = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
     Ok((points, listed_packs(transfer, Deadline::NEVER)?))
-}
-
-fn lengths(listed: &[ObjectInfo]) -> BTreeMap<PackId, u64> {
-    listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect()
 }
 
 fn wrong_length(listed: &BTreeMap<PackId, u64>, row: &PackRow) -> Option<String> {

@@ -1,7 +1,7 @@
 //! What a plan may rely on: what the places showed when they were listed for it, and packs that were read for it. The catalog's
 //! word that a pack is somewhere is as old as the last look there.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::check::prove_in_vault;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
-use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PackedChunk;
@@ -30,9 +30,7 @@ pub(super) fn seen_in(
     let packs = |store: &Store| store.catalog().packs();
     match place {
         Place::Staging => {
-            let listed = store.staging().list(names::PACKS.trim_end_matches('/'))?;
-            let listed: BTreeMap<PackId, u64> =
-                listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
+            let listed = store.staged_packs()?;
             let there = |row: &PackRow| row.staged && listed.get(&row.entry.id) == Some(&row.entry.len);
             Ok(packs(store)?.into_iter().filter(there).collect())
         }

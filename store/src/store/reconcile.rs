@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::mend::row_of;
+use super::vaults::Listed;
 use super::{POINT_LIMIT, Store};
 use crate::catalog::Mark;
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
@@ -31,7 +32,7 @@ impl Store {
     /// Makes the catalog agree with staging. The caller holds the lock.
     pub fn reconcile(&self, monitor: &dyn Monitor) -> Result<Reconciled, StoreError> {
         let mut done = Reconciled::default();
-        let listed = self.listed_packs()?;
+        let listed = self.staged_packs()?;
         self.drop_lost_packs(&listed, &mut done, monitor)?;
         self.adopt_indexes(&listed, &mut done, monitor)?;
         self.adopt_packs(&listed, &mut done, monitor)?;
@@ -46,7 +47,7 @@ impl Store {
 
     /// Tells an empty catalog what staging shows, and writes nothing there.
     pub(super) fn read_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        let (listed, mut done) = (self.listed_packs()?, Reconciled::default());
+        let (listed, mut done) = (self.staged_packs()?, Reconciled::default());
         self.adopt_indexes(&listed, &mut done, monitor)?;
         self.adopt_packs(&listed, &mut done, monitor)?;
         self.adopt_points(monitor)
@@ -69,7 +70,8 @@ impl Store {
         }
     }
 
-    fn listed_packs(&self) -> Result<BTreeMap<PackId, u64>, StoreError> {
+    /// What a listing of staging shows.
+    pub(crate) fn staged_packs(&self) -> Result<Listed, StoreError> {
         let listed = self.staging().list("pack")?;
         Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
     }
