@@ -106,6 +106,11 @@ fn damaged_row(row: &Row<'_>) -> rusqlite::Error {
     damaged(format!("the catalog's row of recovery point {key}"))
 }
 
+/// Whether a row is what was written, or could not be read at all.
+fn is_sound<T>(row: &rusqlite::Result<T>) -> bool {
+    row.as_ref().err().is_none_or(|e| !reads_otherwise(e))
+}
+
 /// No row is lost for what is not guarded in it.
 fn is_true(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
     Ok(row.get_ref(column)?.as_i64().is_ok_and(|number| number != 0))
@@ -154,7 +159,7 @@ impl Catalog {
 
     /// The same without those whose rows are damaged.
     pub fn sound_points(&self) -> Result<Vec<PointRow>, StoreError> {
-        self.point_rows(|row| row.as_ref().err().is_none_or(|e| !reads_otherwise(e)))
+        self.point_rows(is_sound)
     }
 
     fn point_rows(
@@ -195,7 +200,7 @@ impl Catalog {
         self.read("list recovery points", |c| {
             let mut select = c.prepare_cached(LINE)?;
             let lines = select.query_map([], point_line)?;
-            lines.filter(|line| line.as_ref().err().is_none_or(|e| !reads_otherwise(e))).collect()
+            lines.filter(is_sound).collect()
         })
     }
 

@@ -8,7 +8,7 @@ use super::vaults::{Listed, listed_packs, of_vault, prove_ours};
 use super::{POINT_LIMIT, Store};
 use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
-use crate::error::{ErrorClass, StoreError};
+use crate::error::StoreError;
 use crate::id::{IndexId, PackId, RecoveryPointId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
@@ -190,7 +190,7 @@ fn learn_point(
 ) -> Result<(), StoreError> {
     let known = match store.catalog().point(&point.id) {
         // A damaged row is no knowledge: this is what puts it right.
-        Err(e) if e.class() == ErrorClass::Corrupt => None,
+        Err(e) if e.is_of_changed_catalog() => None,
         known => known?,
     };
     if known.is_some_and(|row| row.staged) && store.catalog().has_mark(Mark::FilledFrom(no))? {
