@@ -18,6 +18,7 @@ mod error;
 mod guard;
 mod place;
 mod pulse;
+mod read_ahead;
 mod table;
 mod within;
 
@@ -357,8 +358,11 @@ fn begin(
     };
     let begun = shake_hands().map_err(|error: io::Error| MountError::Session(error.to_string()));
     let begun = begun.and_then(|(session, ours)| {
-        let id = table::top(mountpoint)?.map(|entry| entry.id);
-        Ok((session, ours, id))
+        let entry = table::top(mountpoint)?;
+        if let Some(error) = entry.as_ref().and_then(|entry| read_ahead::raise(entry.minor).err()) {
+            tracing::debug!(%error, "the kernel reads ahead on this mount no further than it does by itself");
+        }
+        Ok((session, ours, entry.map(|entry| entry.id)))
     });
     begun.inspect_err(|_| _ = device::unmount(mountpoint, true))
 }

@@ -21,6 +21,24 @@ fn a_mount_that_does_not_get_as_far_as_to_answer_leaves_nothing() {
 }
 
 #[test]
+fn the_kernel_reads_ahead_as_far_as_it_is_told() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+    let begun = Mount::begun(MemoryRecovery::new(), &MountOptions::new(dir.path(), "ahead"), clock);
+    let minor = table::top(dir.path()).unwrap().unwrap().minor;
+    let file = format!("/sys/class/bdi/0:{minor}/read_ahead_kb");
+    // In many containers nobody may.
+    if rustix::fs::access(&file, rustix::fs::Access::WRITE_OK).is_ok() {
+        let told = fs::read_to_string(&file).unwrap();
+        assert!(told.trim().parse::<u32>().unwrap() >= 256, "{told}");
+    }
+    drop(begun.unwrap());
+}
+
+#[test]
 fn a_mount_whose_threads_are_stuck_sees_that_it_is_cut_off() {
     if !can_mount() {
         return;
