@@ -14,7 +14,7 @@ use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
 
 use crate::commands::Context;
-use crate::open::{Bounds, connect, open_unlocked};
+use crate::open::{Bounds, by_machine_key, connect, open_unlocked};
 use crate::outcome::Failure;
 use crate::places::{is_same_directory, refuse_own};
 use crate::secrets::Secret;
@@ -215,15 +215,31 @@ impl Keys<'_> {
     }
 }
 
-/// Gives this machine a key of its own to an open store: a slot in staging, the key's file beside no store.
-pub fn add_machine_key(context: &Context<'_>, store: &Store, ring: &KeyRing) -> Result<PathBuf, Failure> {
+/// Gives this machine a key of its own to an open store, unless it has one that opens it: a slot in staging, the key's file beside no store. A
+/// key that opens nothing, as that of a staging that was lost, is put aside.
+pub fn add_machine_key(context: &Context<'_>, store: &Store, ring: &KeyRing) -> Result<(), Failure> {
+    if by_machine_key(context, &Store::head(store.dir())?)?.is_some() {
+        return Ok(());
+    }
     let now = context.terminal.clock().now().seconds;
+    put_aside(context, &context.settings.secrets.machine_key_file(store.id()), now)?;
     let mut slots = Vec::new();
-    let file = Keys { context, id: store.id(), ring, now }.machine_key(&mut slots)?;
+    Keys { context, id: store.id(), ring, now }.machine_key(&mut slots)?;
     for (id, bytes) in slots {
         store.put_control(&names::slot(&id), &bytes)?;
     }
-    Ok(file)
+    Ok(())
+}
+
+fn put_aside(context: &Context<'_>, file: &Path, now: i64) -> Result<(), Failure> {
+    let mut aside = file.as_os_str().to_owned();
+    aside.push(format!(".unused-{now}"));
+    match std::fs::rename(file, &aside) {
+        Ok(()) => context.terminal.warn(&format!("it is now {}", aside.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(StoreError::io("rename", file)(error).into()),
+    }
+    Ok(())
 }
 
 /// A new slot, opened once before it counts.

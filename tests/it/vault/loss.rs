@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{build, flip, latest_id, name_of, packs, recovered, with_directory_vault};
 use crate::compare::compare;
-use crate::testkit::{Machine, Ran};
+use crate::testkit::{Machine, PASSPHRASE, Ran};
 
 /// Puts an empty directory in the place of a vault, as a mount point without its disk is.
 fn unmount(vault: &Path) -> PathBuf {
@@ -161,4 +161,30 @@ fn damage_in_the_local_store_is_moved_aside_and_keeps_prune_from_nothing() {
     assert!(!again.err().contains(name_of(&cut)), "{}", again.err());
     compare(&source, &machine.restore("latest", "back")).assert_none();
     machine.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn a_machine_that_recovers_once_more_keeps_the_key_that_opens_and_puts_aside_one_that_does_not() {
+    let (machine, _, vault) = with_directory_vault();
+    let recover = |of: &Machine, store: &str| {
+        let mut command = of.command(["recover", "--machine-key"]);
+        command.arg(&vault).env("HOLDFAST_STORE", of.path(store)).env("HOLDFAST_PASSWORD", PASSPHRASE);
+        Ran::of(&mut command).expect_code(0)
+    };
+    let opens = |of: &Machine, store: &str| {
+        Ran::of(of.command(["snapshots"]).env("HOLDFAST_STORE", of.path(store))).expect_code(0);
+    };
+    let keys = |of: &Machine| std::fs::read_dir(of.root().join("keys")).unwrap().count();
+    recover(&machine, "again");
+    opens(&machine, "again");
+    opens(&machine, "store");
+    assert_eq!(keys(&machine), 1);
+    // Its slot was in the staging alone that is lost here.
+    let other = Machine::recovering();
+    recover(&other, "first");
+    std::fs::remove_dir_all(other.path("first")).unwrap();
+    let ran = recover(&other, "second");
+    assert!(ran.err().contains(".unused-"), "{}", ran.err());
+    opens(&other, "second");
+    assert_eq!(keys(&other), 2);
 }
