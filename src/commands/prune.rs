@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
 
@@ -74,29 +74,50 @@ pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     prune(context, &store, &lock, args.dry_run)
 }
 
-/// Prunes an open store whose lock is held; `forget --prune` ends with this.
+/// Prunes an open store whose lock is held; `forget --prune` ends with this. A vault that fails does not keep the others from it.
 pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run, ..Pruned::default() };
-    let vaults = store.vaults().iter().map(|(no, address, _)| (Place::Vault(*no), address.as_str()));
-    let mut plans = Vec::new();
-    for (place, name) in std::iter::once((Place::Staging, "staging")).chain(vaults) {
-        let monitor = context.terminal.monitor();
-        learn(store, place, lock, &*monitor)?;
-        let plan = reclaim::plan(store, place, &*monitor)?;
-        if dry_run {
-            drop(monitor);
-            foresee(&plan, &mut sum);
-            show_plan(context.terminal, name, &plan)?;
-        } else {
-            carry_out(store, &plan, &mut sum, &*monitor)?;
-            plans.push(plan);
+    let mut plans = vec![prune_place(context, store, lock, (Place::Staging, "staging"), &mut sum)?];
+    let mut failed = None;
+    for (no, address, _) in store.vaults() {
+        match prune_place(context, store, lock, (Place::Vault(*no), address), &mut sum) {
+            Ok(plan) => plans.push(plan),
+            Err(failure) if failure.kind != Kind::Failed => return Err(failure),
+            // The last one is told when the program ends.
+            Err(failure) => {
+                failed.replace(failure).iter().for_each(|first| context.terminal.warn(&first.message))
+            }
         }
     }
-    if !dry_run {
+    if !dry_run && failed.is_none() {
         reclaim::forget_missed(store, &plans)?;
     }
     show(context.terminal, &sum)?;
-    Ok(if sum.packs_unreadable > 0 { Done::Partial } else { Done::Whole })
+    match failed {
+        Some(failure) => Err(failure),
+        None if sum.packs_unreadable > 0 => Ok(Done::Partial),
+        None => Ok(Done::Whole),
+    }
+}
+
+fn prune_place(
+    context: &Context<'_>,
+    store: &Store,
+    lock: &StoreLock,
+    (place, name): (Place, &str),
+    sum: &mut Pruned,
+) -> Result<ReclaimPlan, Failure> {
+    let monitor = context.terminal.monitor();
+    learn(store, place, lock, &*monitor)?;
+    let plan = reclaim::plan(store, place, &*monitor)?;
+    if sum.dry_run {
+        drop(monitor);
+        foresee(&plan, sum);
+        show_plan(context.terminal, name, &plan)?;
+    } else {
+        carry_out(store, &plan, sum, &*monitor)?;
+    }
+    Ok(plan)
 }
 
 /// Makes the catalog know all that a place holds before anything there is judged: a point that it does not know of, because

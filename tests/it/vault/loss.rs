@@ -188,3 +188,20 @@ fn a_machine_that_recovers_once_more_keeps_the_key_that_opens_and_puts_aside_one
     opens(&other, "second");
     assert_eq!(keys(&other), 2);
 }
+
+#[test]
+fn a_vault_that_is_away_does_not_keep_prune_from_the_next_one() {
+    let (machine, _, vault) = with_directory_vault();
+    let other = machine.path("other");
+    Ran::of(machine.command(["vault", "add"]).arg(&other)).expect_code(0);
+    machine.run(["vault", "push"]).expect_code(0);
+    let useless = packs(&other)[0].1.clone();
+    machine.run(["forget", &latest_id(&machine), "--yes", "--allow-newest"]).expect_code(0);
+    let away = unmount(&vault);
+    let ran = machine.run(["prune"]).expect_code(1).expect_err(&[vault.to_str().unwrap(), "not found"]);
+    assert!(ran.out().contains("removed"), "{}", ran.out());
+    assert!(!useless.exists());
+    mount_again(&vault, &away);
+    machine.run(["prune"]).expect_code(0);
+    assert_eq!(packs(&vault), []);
+}
