@@ -114,7 +114,12 @@ fn error(during: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
             None if reads_otherwise(&e) => ErrorClass::Corrupt,
             _ => ErrorClass::Unavailable,
         };
-        StoreError::Catalog { detail: format!("{during}: {e}"), class }
+        let detail = match &e {
+            // Ours, in rusqlite's envelope.
+            rusqlite::Error::FromSqlConversionFailure(_, _, why) => format!("{during}: {why}"),
+            e => format!("{during}: {e}"),
+        };
+        StoreError::Catalog { detail, class }
     }
 }
 

@@ -35,6 +35,10 @@ impl Settings {
         let bytes = match std::fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(StoreError::io("read", &path)(e)),
+            // A pipe would wait for a writer.
+            Ok(meta) if !meta.is_file() => {
+                return Err(StoreError::corrupt(path.display().to_string(), "it is not a file"));
+            }
             Ok(meta) if meta.len() > LIMIT => {
                 return Err(StoreError::corrupt(path.display().to_string(), "too long"));
             }
@@ -96,5 +100,8 @@ mod tests {
             std::fs::write(dir.path().join(FILE), text).unwrap();
             assert!(matches!(Settings::load(dir.path()), Err(StoreError::Corrupt { .. })), "{text}");
         }
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        nix::unistd::mkfifo(&dir.path().join(FILE), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(Settings::load(dir.path()), Err(StoreError::Corrupt { .. })), "a pipe");
     }
 }
