@@ -301,6 +301,12 @@ impl Drop for Mount {
         {
             tracing::warn!(%error, "cannot unmount");
         }
+        // It is out of sight and in use: whoever waits in it when this process ends must be let go as ever.
+        if !self.is_cut_off()
+            && let Some(guard) = self.guard.take()
+        {
+            guard.stay();
+        }
     }
 }
 

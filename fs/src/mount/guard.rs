@@ -43,7 +43,7 @@ const PARENT_DIED: Signal = Signal::SIGUSR1;
 #[derive(Debug)]
 pub struct Guard {
     program: Vec<OsString>,
-    child: Child,
+    pub(super) child: Child,
     started: Duration,
     /// Since it ended, and another one could not be started.
     missing: Option<Missing>,
@@ -66,6 +66,11 @@ impl Guard {
     /// Starts another if it has ended; false if that has no use, for it ended at once.
     pub fn keep(&mut self, mountpoint: &Path, id: u64, now: Duration) -> bool {
         self.keep_by(now, |program| start(program, mountpoint, id))
+    }
+
+    /// Lets it stand on, to see to the readers when the thread that started it has died.
+    pub fn stay(self) {
+        std::mem::forget(self);
     }
 
     fn keep_by(&mut self, now: Duration, start: impl FnOnce(&[OsString]) -> io::Result<Child>) -> bool {

@@ -55,6 +55,29 @@ fn a_mount_whose_threads_are_stuck_sees_that_it_is_cut_off() {
 }
 
 #[test]
+fn the_guard_of_a_mount_that_is_still_in_use_stays_when_the_mount_is_let_go() {
+    if !can_mount() {
+        return;
+    }
+    let program = ["sh", "-c", "exec tail -f /dev/null"].map(OsString::from);
+    for in_use in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp { seconds: 0, nanos: 0 }));
+        let options = MountOptions::new(dir.path(), "in use");
+        let (mut mount, session, _) = Mount::begun(MemoryRecovery::new(), &options, clock).unwrap();
+        let guard = Guard::start(&program, dir.path(), mount.id.unwrap(), Duration::ZERO).unwrap();
+        let pid = nix::unistd::Pid::from_raw(guard.child.id().cast_signed());
+        mount.guard = Some(guard);
+        let path = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let held = in_use.then(|| rustix::fs::open(dir.path(), path, rustix::fs::Mode::empty()).unwrap());
+        drop(mount);
+        let ended = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        assert_eq!(ended.is_ok(), in_use);
+        drop((held, session));
+    }
+}
+
+#[test]
 fn a_mount_that_counts_its_points_is_alive() {
     if !can_mount() {
         return;
