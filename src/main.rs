@@ -57,7 +57,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
-    terminal::log_to_stderr(cli.global.verbose, commands::serves(&cli.verb), settings::log_filter());
+    let _log =
+        terminal::log_to_stderr(cli.global.verbose, commands::serves(&cli.verb), settings::log_filter());
     if let Some(outcome) = commands::run_anywhere(terminal, &cli.verb) {
         return outcome;
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_store::clock::{Clock, Deadline};
 use serde::Serialize;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::outcome::{Failure, Kind};
 use face::{BarFace, Face, JsonFace, LineFace, QuietFace};
@@ -231,9 +232,15 @@ fn failure_as_json(failure: &Failure) -> String {
     serde_json::to_string(&error).unwrap_or_else(|_| r#"{"message_type":"exit_error","code":1}"#.to_owned())
 }
 
+/// Lines of the log that wait to be written, at most.
+const LINES_WAITING: usize = 1000;
+
 /// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`. What `serves` reads
 /// of programs has no other way to say why one failed, so its warnings are shown. Colours are for terminals, and not for the files of logs.
-pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) {
+///
+/// A thread of its own writes what `serves`: nobody who answers a read may wait for the disk of a log. What is still to be written is written
+/// when the returned guard is dropped, within a second.
+pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) -> Option<WorkerGuard> {
     use tracing_subscriber::EnvFilter;
     let by_verbosity = match verbose {
         0 | 1 if serves => "holdfast=warn,holdfast_store=warn,holdfast_backup=warn,holdfast_fs=warn,error",
@@ -242,9 +249,16 @@ pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) {
         _ => "debug",
     };
     let filter = EnvFilter::new(filter.unwrap_or_else(|| by_verbosity.to_owned()));
-    // Fails only if a subscriber is set already, as in tests.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal());
-    let _ = log.with_writer(io::stderr).try_init();
+    // Both fail only if a subscriber is set already, as in tests.
+    if !serves {
+        let _ = log.with_writer(io::stderr).try_init();
+        return None;
+    }
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(io::stderr());
+    let _ = log.with_writer(writer).try_init();
+    Some(guard)
 }
 
 #[cfg(test)]

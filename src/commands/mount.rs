@@ -166,6 +166,8 @@ fn lasts(context: &Context<'_>, mount: &mut Mount) -> bool {
         if mount.is_cut_off() && now.saturating_sub(*cut_off.get_or_insert(now)) > STUCK {
             // Dropping the mount could wait for them.
             tracing::error!("it was unmounted, and threads of it are stuck; leaving them");
+            // Another thread writes that.
+            context.terminal.clock().pause(LOOK);
             std::process::exit(Kind::Failed.exit_code().into());
         }
         if context.terminal.cancelled() {

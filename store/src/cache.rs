@@ -4,6 +4,7 @@
 //! Losing a block loses nothing: it is fetched again. So nothing is synced, and nothing that fails here is an error.
 
 mod disk;
+mod marks;
 mod memory;
 mod room;
 

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use lru::LruCache;
 
+use super::marks::Marks;
 use super::room::{Found, Old, Room};
 use super::{EXTRA, GRID, Key};
 use crate::clock::Clock;
@@ -41,6 +42,7 @@ pub(super) struct DiskBlocks {
     clock: Arc<dyn Clock>,
     serial: AtomicU64,
     pub(super) room: Room,
+    marks: Marks,
     /// Whoever surveys the directory.
     surveyor: Mutex<()>,
     /// Blocks that proved wrong and could not be deleted, in a directory that nobody may write to, say: not to be found again.
@@ -60,6 +62,7 @@ impl DiskBlocks {
             clock,
             serial: AtomicU64::new(0),
             room: Room::new(limit),
+            marks: Marks::new(mark),
             surveyor: Mutex::default(),
             stuck: Mutex::new(LruCache::new(STUCK)),
             failing: AtomicBool::new(false),
@@ -74,7 +77,7 @@ impl DiskBlocks {
             return None;
         }
         let read = match open_regular(&self.path(key)) {
-            Ok(mut file) => self.read(key, &mut file),
+            Ok(file) => self.read(key, file),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
             Err(_) => None,
         };
@@ -93,7 +96,7 @@ impl DiskBlocks {
         if !self.has(key) {
             return false;
         }
-        let _ = open_regular(&self.path(key)).map(|file| self.mark(&file));
+        let _ = open_regular(&self.path(key)).map(|file| mark(&file, self.now()));
         true
     }
 
@@ -143,20 +146,16 @@ impl DiskBlocks {
         fs::remove_file(self.path(key)).map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true)
     }
 
-    /// The bytes in a block's file, marked as used; nothing if they are not what was put.
-    fn read(&self, key: &Key, file: &mut File) -> Option<Bytes> {
+    /// The bytes in a block's file, which is marked as used; nothing if they are not what was put.
+    fn read(&self, key: &Key, file: File) -> Option<Bytes> {
         let meta = file.metadata().ok().filter(may_be_block)?;
         let mut bytes = Vec::with_capacity(meta.len() as usize);
-        file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
-        if nanos(self.now()).saturating_sub(self.used(&meta)) >= nanos_of(MARK_EVERY) {
-            self.mark(file);
+        (&file).take(FILE_MAX).read_to_end(&mut bytes).ok()?;
+        let now = self.now();
+        if nanos(now).saturating_sub(self.used(&meta)) >= nanos_of(MARK_EVERY) {
+            self.marks.leave(file, now);
         }
         check(key, bytes)
-    }
-
-    /// Marks a block as used now. Others may own it: then it goes by when they used it.
-    fn mark(&self, file: &File) {
-        let _ = file.set_modified(self.now());
     }
 
     fn write(&self, key: &Key, bytes: &Bytes) -> std::io::Result<u64> {
@@ -280,6 +279,11 @@ impl DiskBlocks {
         }
         gone
     }
+}
+
+/// Marks a block as used. Others may own it: then it goes by when they used it.
+fn mark(file: &File, used: SystemTime) {
+    let _ = file.set_modified(used);
 }
 
 /// Nanoseconds since 1970, until the year 2554.

@@ -37,6 +37,15 @@ impl World {
         BlockCache::open(self.dir.path(), limit, self.clock.clone()).unwrap()
     }
 
+    /// Reads a block, and waits until that is marked, which another thread does.
+    fn read_and_marked(&self, cache: &BlockCache, n: u32) {
+        cache.get(&PACK, n).unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(self.clock.now().seconds as u64);
+        while fs::metadata(self.path(n)).unwrap().modified().unwrap() != now {
+            std::thread::yield_now();
+        }
+    }
+
     /// Puts blocks, minutes apart.
     fn put(&self, cache: &BlockCache, blocks: impl IntoIterator<Item = u32>) {
         for n in blocks {
@@ -87,7 +96,7 @@ fn a_block_that_was_used_since_it_was_noted_to_go_stays() {
     world.put(&cache, 0..3);
     cache.bytes();
     world.clock.advance(Duration::from_secs(100));
-    cache.get(&PACK, 0).unwrap();
+    world.read_and_marked(&cache, 0);
     // Nobody surveys again: of the noted ones, the next goes.
     world.put(&cache, [3]);
     assert_eq!(world.there(), [0, 2, 3]);
@@ -104,7 +113,7 @@ fn a_use_is_marked_once_a_minute() {
     cache.get(&PACK, 7).unwrap();
     assert_eq!(marked(), put);
     world.clock.advance(Duration::from_secs(1));
-    cache.get(&PACK, 7).unwrap();
+    world.read_and_marked(&cache, 7);
     assert_eq!(marked(), put + Duration::from_secs(60));
 }
 
@@ -127,7 +136,7 @@ fn what_a_wrong_clock_put_goes_first_unless_it_is_used() {
     world.put(&cache, 0..3);
     let late = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
     [1, 2].iter().for_each(|n| File::open(world.path(*n)).unwrap().set_modified(late).unwrap());
-    cache.get(&PACK, 1).unwrap();
+    world.read_and_marked(&cache, 1);
     cache.bytes();
     world.put(&cache, [3]);
     assert_eq!(world.there(), [0, 1, 3]);
