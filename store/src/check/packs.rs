@@ -35,6 +35,9 @@ impl Check<'_> {
             match list(self.store, transfer) {
                 Ok((points, listed)) => {
                     let there = self.in_vault(*no, address, packs, &listed, &mut nowhere)?;
+                    if depth == Depth::Structure {
+                        self.known_damage(*no, address, packs, &there)?;
+                    }
                     self.listings.insert(*no, Listing { points, packs: there });
                 }
                 // What it holds is not known; the other tiers are looked at all the same.
@@ -73,6 +76,24 @@ impl Check<'_> {
             }
         }
         Ok(there)
+    }
+
+    /// Copies that were read before and found damaged, which their lengths do not tell.
+    fn known_damage(
+        &mut self,
+        no: VaultNo,
+        address: &str,
+        packs: &[PackRow],
+        there: &HashSet<PackNo>,
+    ) -> Result<(), StoreError> {
+        let bad = self.store.catalog().bad_in(no)?;
+        for row in packs.iter().filter(|row| there.contains(&row.no) && bad.contains(&row.entry.id)) {
+            if self.pack_still_in(row, Place::Vault(no))? {
+                let detail = format!("{address}: it was read before and is damaged");
+                self.find(names::pack(&row.entry.id).as_str(), detail);
+            }
+        }
+        Ok(())
     }
 
     /// A pack that no tier can give: its chunks count as lost unless a pack that is not `gone` has them.
@@ -162,9 +183,7 @@ impl Check<'_> {
             Ok(Ok(_)) => {
                 self.report.bytes_read += row.entry.len;
                 self.proven.push((row.no, Some(no)));
-                if self.store.catalog().has_mark(mark)? {
-                    self.store.catalog().set_mark(mark, false)?;
-                }
+                self.store.catalog().set_mark(mark, false)?;
                 Ok(true)
             }
             Ok(Err(detail)) if self.pack_still_in(row, Place::Vault(no))? => {
