@@ -12,10 +12,11 @@ pub(crate) use packs::prove_in_vault;
 use std::collections::{HashMap, HashSet};
 
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
-use crate::store::Store;
+use crate::store::{LISTING_WAIT, Store, prove_ours};
 use crate::vault::ObjectInfo;
 
 /// How thorough a check is.
@@ -76,6 +77,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
         bad_chunks: HashSet::new(),
         proven: Vec::new(),
         away: HashSet::new(),
+        not_given: HashMap::new(),
         listings: HashMap::new(),
     };
     check.ways()?;
@@ -106,6 +108,8 @@ struct Check<'a> {
     proven: Vec<(PackNo, Option<VaultNo>)>,
     /// Vaults that cannot be looked at: what they hold is not known to be lost.
     away: HashSet<VaultNo>,
+    /// How many packs a vault did not give, one after the other.
+    not_given: HashMap<VaultNo, u32>,
     /// What the vaults that answer show.
     listings: HashMap<VaultNo, Listing>,
 }
@@ -148,13 +152,19 @@ impl Check<'_> {
     /// A vault that does not answer is told once, and is not asked again.
     fn leave_out(&mut self, no: VaultNo, e: &StoreError) {
         if self.away.insert(no) {
-            // The address is the finding's object.
-            let why = match e {
-                StoreError::Vault { source, .. } => source.to_string(),
-                e => e.to_string(),
-            };
-            self.find(self.store.catalog().vault_address(no), format!("it cannot be looked at: {why}"));
+            self.find(self.store.catalog().vault_address(no), format!("it cannot be looked at: {}", why(e)));
         }
+    }
+
+    /// Whether a vault shows that it is there and ours, so that what went wrong there was of one object.
+    fn answers(&self, no: VaultNo) -> bool {
+        let soon = Deadline::after(self.store.clock().as_ref(), LISTING_WAIT);
+        let shown = self.store.vault(no).and_then(|transfer| prove_ours(self.store, transfer, soon));
+        if shown.is_ok() {
+            // Else what else is in it would not be asked for.
+            self.store.reader().vault_answers(no);
+        }
+        shown.is_ok()
     }
 
     /// Whether a pack is still said to be in a place: others may have removed it since the check began.
@@ -173,5 +183,13 @@ impl Check<'_> {
             Place::Staging => now.staged,
             Place::Vault(no) => now.vaults.contains(&no),
         }))
+    }
+}
+
+/// An error without the address of the vault, which is told beside it.
+fn why(e: &StoreError) -> String {
+    match e {
+        StoreError::Vault { source, .. } => source.to_string(),
+        e => e.to_string(),
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 
-use crate::catalog::{PackNo, PackRow, PointRow, VaultNo};
+use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SlotId, VaultId};
@@ -254,6 +254,8 @@ fn send_pack(
         }
         Some(put) => {
             put.map_err(of_vault(transfer))?;
+            // What was read there before is gone.
+            store.catalog().set_mark(Mark::BadIn(no, pack.entry.id), false)?;
             store.catalog().set_confirmed(pack.no, no, true)?;
         }
     }

@@ -215,6 +215,11 @@ impl Reader {
         self.fetcher.fetch_whole(row)
     }
 
+    /// A vault that did not give something showed that it is there: it is not taken for away.
+    pub(crate) fn vault_answers(&self, vault: VaultNo) {
+        self.fetcher.answers(vault);
+    }
+
     /// Bound of decoded frames, in bytes.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {

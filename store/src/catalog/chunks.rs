@@ -7,6 +7,7 @@ use std::sync::Once;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::marks::NOT_BAD_THERE;
 use super::packs::{pack_row, select_packs};
 use super::places::SOMEWHERE;
 use super::{Catalog, Location, PackNo, VaultNo, damaged, reads_otherwise};
@@ -29,13 +30,13 @@ impl Catalog {
         })
     }
 
-    /// Whether a chunk lies in a good pack of staging or of one of these vaults. One that only a damaged row knows does not: it is
-    /// stored once more, which heals.
+    /// Whether a chunk lies in a good pack of staging or of one of these vaults. One that only a damaged row knows, or a copy that was
+    /// found damaged has, does not: it is stored once more, which heals.
     pub fn is_in(&self, id: &ChunkId, vaults: &[VaultNo]) -> Result<bool, StoreError> {
         let vaults: Vec<String> = vaults.iter().map(|no| no.0.to_string()).collect();
         let sql = format!(
             "SELECT c.pack, c.start, c.len, c.sum, p.id FROM chunk c JOIN pack p ON p.no = c.pack WHERE c.id = ?1 AND p.bad = 0
-             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({})))",
+             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({}) AND {NOT_BAD_THERE}))",
             vaults.join(",")
         );
         self.read("look for a chunk", |c| {

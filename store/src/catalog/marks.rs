@@ -21,6 +21,10 @@ pub enum Mark {
     BadIn(VaultNo, PackId),
 }
 
+/// Of a row of `place` for the pack `p`: no [`Mark::BadIn`] says that the copy there is damaged.
+pub(super) const NOT_BAD_THERE: &str =
+    "NOT EXISTS (SELECT 1 FROM meta WHERE key = 'bad ' || place.vault || ' ' || lower(hex(p.id)))";
+
 impl Mark {
     fn key(self) -> String {
         match self {
@@ -40,8 +44,11 @@ impl Catalog {
         })
     }
 
-    /// Makes a note, or takes it away.
+    /// Makes a note, or takes it away. Nothing is written to take away what is not there.
     pub fn set_mark(&self, mark: Mark, there: bool) -> Result<(), StoreError> {
+        if !there && !self.has_mark(mark)? {
+            return Ok(());
+        }
         let sql = match there {
             true => "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, 1)",
             false => "DELETE FROM meta WHERE key = ?1",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{Check, Depth, Listing, Place};
+use super::{Check, Depth, Listing, Place, why};
 use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -10,12 +10,15 @@ use crate::id::PackId;
 use crate::monitor::Event;
 use crate::names;
 use crate::pack::{self, PACK_LIMIT, PackedChunk};
-use crate::store::{Store, listed_packs, of_vault, prove_ours};
+use crate::store::{LISTING_WAIT, Store, listed_packs, of_vault, prove_ours};
 use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
 
 /// Packs that are noted as proven in one commit, which costs about as much as reading a pack.
 const NOTED_TOGETHER: usize = 64;
+/// A vault that does not give so many packs, one after the other, is left out though it shows its config, which the kernel may
+/// still have of a disk that was pulled out: each pack is tried for minutes.
+const NOT_GIVEN_MAX: u32 = 3;
 
 impl Check<'_> {
     /// Compares the catalog with listings of all tiers.
@@ -35,6 +38,9 @@ impl Check<'_> {
             match list(self.store, transfer) {
                 Ok((points, listed)) => {
                     let there = self.in_vault(*no, address, packs, &listed, &mut nowhere)?;
+                    if depth == Depth::Structure {
+                        self.known_damage(*no, address, packs, &there)?;
+                    }
                     self.listings.insert(*no, Listing { points, packs: there });
                 }
                 // What it holds is not known; the other tiers are looked at all the same.
@@ -73,6 +79,24 @@ impl Check<'_> {
             }
         }
         Ok(there)
+    }
+
+    /// Copies that were read before and found damaged, which their lengths do not tell.
+    fn known_damage(
+        &mut self,
+        no: VaultNo,
+        address: &str,
+        packs: &[PackRow],
+        there: &HashSet<PackNo>,
+    ) -> Result<(), StoreError> {
+        let bad = self.store.catalog().bad_in(no)?;
+        for row in packs.iter().filter(|row| there.contains(&row.no) && bad.contains(&row.entry.id)) {
+            if self.pack_still_in(row, Place::Vault(no))? {
+                let detail = format!("{address}: it was read before and is damaged");
+                self.find(names::pack(&row.entry.id).as_str(), detail);
+            }
+        }
+        Ok(())
     }
 
     /// A pack that no tier can give: its chunks count as lost unless a pack that is not `gone` has them.
@@ -154,17 +178,20 @@ impl Check<'_> {
 
     fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
         let mark = Mark::BadIn(no, row.entry.id);
-        match prove_in_vault(self.store, row, no) {
+        let proof = prove_in_vault(self.store, row, no);
+        if proof.is_ok() {
+            self.not_given.remove(&no);
+        }
+        match proof {
             Err(e) => {
-                self.leave_out(no, &e);
-                Ok(false)
+                self.not_given(row, no, &e);
+                // What cannot be looked at is not lost.
+                Ok(true)
             }
             Ok(Ok(_)) => {
                 self.report.bytes_read += row.entry.len;
                 self.proven.push((row.no, Some(no)));
-                if self.store.catalog().has_mark(mark)? {
-                    self.store.catalog().set_mark(mark, false)?;
-                }
+                self.store.catalog().set_mark(mark, false)?;
                 Ok(true)
             }
             Ok(Err(detail)) if self.pack_still_in(row, Place::Vault(no))? => {
@@ -179,6 +206,18 @@ impl Check<'_> {
         }
     }
 
+    /// A vault did not give a pack, which says nothing of what it has there: it is told of the pack if the vault answers, else of
+    /// the vault.
+    fn not_given(&mut self, row: &PackRow, no: VaultNo, e: &StoreError) {
+        let in_a_row = self.not_given.entry(no).or_default();
+        *in_a_row += 1;
+        if *in_a_row >= NOT_GIVEN_MAX || !self.answers(no) {
+            return self.leave_out(no, e);
+        }
+        let address = self.store.catalog().vault_address(no);
+        self.find(names::pack(&row.entry.id).as_str(), format!("{address}: it cannot be read: {}", why(e)));
+    }
+
     /// Of a damaged pack, the chunks that are not in the damaged part can still be read.
     fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
         for chunk in self.store.catalog().chunks_of(row.no)? {
@@ -190,8 +229,8 @@ impl Check<'_> {
     }
 }
 
-/// What a vault's copy holds, or what is wrong with it; an error if the vault does not answer. Twice if need be: the way from
-/// the vault may have flipped a bit.
+/// What a vault's copy holds, or what is wrong with it; an error if the vault does not give it, for want of rights say, which
+/// tells nothing of it. Twice if need be: the way from the vault may have flipped a bit.
 pub(crate) fn prove_in_vault(
     store: &Store,
     row: &PackRow,
@@ -203,8 +242,12 @@ pub(crate) fn prove_in_vault(
             let proof = pack::verify(store.sealer(), row.entry.id, &bytes);
             Ok(proof.map(|(_, chunks)| chunks).map_err(|e| e.to_string()))
         }
-        Err(e) if matches!(e.class(), ErrorClass::Unavailable | ErrorClass::Cancelled) => Err(e),
-        Err(e) => Ok(Err(e.to_string())),
+        // Where a disk was unplugged, or a container removed, nothing is there, and that is no damage of one pack.
+        Err(e) if matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt) => {
+            let soon = Deadline::after(store.clock().as_ref(), LISTING_WAIT);
+            prove_ours(store, store.vault(no)?, soon).map(|()| Err(e.to_string()))
+        }
+        Err(e) => Err(e),
     };
     match prove()? {
         Ok(chunks) => Ok(Ok(chunks)),

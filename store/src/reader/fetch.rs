@@ -406,6 +406,11 @@ impl Fetcher {
         found.ok_or_else(|| StoreError::NoWay { address: self.catalog.vault_address(vault) })
     }
 
+    /// Takes note that a vault answered somebody else.
+    pub(super) fn answers(&self, vault: VaultNo) {
+        self.away.answered(vault);
+    }
+
     /// Whether a vault did not answer a short while ago.
     pub(super) fn is_away(&self, no: VaultNo) -> bool {
         self.away.is_away(no)

@@ -5,6 +5,7 @@ mod freeing;
 mod heal;
 mod hostile;
 mod losses;
+mod rot;
 mod rows;
 mod ways;
 

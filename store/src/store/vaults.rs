@@ -194,7 +194,7 @@ fn compare_with_listing(
     let listed = listed_packs(transfer, deadline)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let bad = store.catalog().bad_in(no)?;
-    let (mut missed, mut incomplete) = (Vec::new(), false);
+    let (mut missed, mut incomplete, mut damaged) = (Vec::new(), false, false);
     for row in store.catalog().packs_ever_seen()? {
         let (found, known) = (listed.get(&row.entry.id), row.vaults.contains(&no));
         let there = found == Some(&row.entry.len);
@@ -214,14 +214,19 @@ fn compare_with_listing(
                 missed.push(row.no);
             }
             (false, true) => store.catalog().set_confirmed(row.no, no, true)?,
-            // What another place has whole can be sent again.
-            (true, true) => incomplete |= bad.contains(&row.entry.id) && (row.staged || row.vaults.len() > 1),
-            (false, false) => {}
+            (true, true) if bad.contains(&row.entry.id) => {
+                damaged = true;
+                // What another place has whole can be sent again.
+                incomplete |= row.staged || row.vaults.len() > 1;
+            }
+            (true, true) | (false, false) => {}
         }
     }
     incomplete |= !missed.is_empty();
     if incomplete {
         store.catalog().forget_proven(no)?;
+    }
+    if incomplete || damaged {
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     // The packs last: what is cut off before them finds the loss again.

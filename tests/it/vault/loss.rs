@@ -205,3 +205,44 @@ fn a_vault_that_is_away_does_not_keep_prune_from_the_next_one() {
     machine.run(["prune"]).expect_code(0);
     assert_eq!(packs(&vault), []);
 }
+
+#[test]
+fn a_backup_stores_what_it_has_in_its_hands_and_a_vault_is_known_to_hold_damaged() {
+    for all in [false, true] {
+        let (machine, source, vault) = with_directory_vault();
+        let stranger = recovered(vault.to_str().unwrap());
+        let mut rotten = packs(&vault);
+        rotten.truncate(if all { rotten.len() } else { 1 });
+        rotten.iter().for_each(|(len, pack)| flip(pack, len / 2));
+        let named: Vec<&str> = rotten.iter().map(|(_, pack)| name_of(pack)).collect();
+        stranger.run(["check", "--read-data"]).expect_code(1).expect_err(&named);
+        // It is told until it is put right, also by who reads nothing.
+        stranger.run(["check"]).expect_code(1).expect_err(&named);
+        stranger.back_up(&source, &["--online"]);
+        let kept = machine.path("kept");
+        std::fs::rename(&source, &kept).unwrap();
+        compare(&kept, &stranger.restore("latest", "back")).assert_none();
+        let third = recovered(vault.to_str().unwrap());
+        compare(&kept, &third.restore("latest", "back")).assert_none();
+        // Nobody needs what is damaged any more.
+        stranger.run(["prune"]).expect_code(0);
+        stranger.run(["check", "--read-data"]).expect_code(0);
+    }
+}
+
+#[test]
+fn a_vault_whose_other_copies_are_damaged_is_not_given_up_without_a_word() {
+    let (machine, source, one) = with_directory_vault();
+    let two = machine.path("two");
+    Ran::of(machine.command(["vault", "add"]).arg(&two)).expect_code(0);
+    machine.run(["vault", "push"]).expect_code(0);
+    let stranger = recovered(one.to_str().unwrap());
+    Ran::of(stranger.command(["vault", "add"]).arg(&two)).expect_code(0);
+    let (len, rotten) = &packs(&two)[0];
+    flip(rotten, len / 2);
+    stranger.run(["check", "--read-data"]).expect_code(1).expect_err(&[name_of(rotten)]);
+    let remove = ["vault", "remove", one.to_str().unwrap()];
+    stranger.run(remove).expect_code(1).expect_err(&["alone holds", "1 pack", "--force"]);
+    stranger.run(["vault", "remove", two.to_str().unwrap()]).expect_code(0);
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+}

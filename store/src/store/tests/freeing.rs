@@ -98,20 +98,43 @@ fn what_is_known_to_be_damaged_after_a_look_for_a_replacement_is_told_and_noted(
     assert!(twice.store.catalog().has_mark(Mark::BadIn(no, id)).unwrap());
 }
 
+/// Fails from the n-th request of a kind on, for every n until the plan is made; names of what was asked for last.
+fn plan_while_it_goes_away(twice: &Twice, verb: Verb, fault: VaultFault) -> Vec<String> {
+    let faulty = Arc::new(FaultyVault::new(twice.vault.clone(), Arc::new(ManualClock::default())));
+    let mut asked = Vec::new();
+    for n in 1.. {
+        // Opened anew: nothing that was read before is in memory.
+        let options = Home::options(vec![("memory:v".into(), transfer_of(faulty.clone()))]);
+        let dir = twice.dir.path().join("new");
+        let store = Store::open(&dir, &twice.home.ring, options, &VoidMonitor).unwrap();
+        let no = store.vaults()[0].0;
+        let known = store.catalog().bad_in(no).unwrap();
+        faulty.forget();
+        faulty.fail_from(verb, n, fault);
+        let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor);
+        faulty.heal();
+        assert_eq!(store.catalog().bad_in(no).unwrap(), known, "{verb:?} {n} {fault:?}");
+        match plan {
+            Err(_) => asked.extend(faulty.requests().pop().map(|request| request.name)),
+            Ok(plan) => {
+                assert_eq!(plan.with(Verdict::Delete).count(), 1, "{verb:?} {n} {fault:?}");
+                break;
+            }
+        }
+    }
+    asked
+}
+
 #[test]
 fn a_vault_that_does_not_answer_frees_nothing_there_wherever_it_goes_away() {
     let twice = Twice::new();
-    let faulty = Arc::new(FaultyVault::new(twice.vault.clone(), Arc::new(ManualClock::default())));
-    let options = Home::options(vec![("memory:v".into(), transfer_of(faulty.clone()))]);
-    let store = Store::open(&twice.dir.path().join("new"), &twice.home.ring, options, &VoidMonitor).unwrap();
-    let place = Place::Vault(store.vaults()[0].0);
-    for verb in [Verb::List, Verb::Get] {
-        faulty.fail_from(verb, 1, VaultFault::Deny);
-        assert!(reclaim::plan(&store, place, &VoidMonitor).is_err());
-        faulty.heal();
+    for fault in [VaultFault::Deny, VaultFault::Gone] {
+        assert!(!plan_while_it_goes_away(&twice, Verb::List, fault).is_empty());
+        plan_while_it_goes_away(&twice, Verb::Get, fault);
     }
-    let whole = reclaim::plan(&store, place, &VoidMonitor).unwrap();
-    assert_eq!(whole.with(Verdict::Delete).count(), 1);
+    // What was to stand for the damaged pack is among what was not given.
+    let asked = plan_while_it_goes_away(&twice, Verb::Get, VaultFault::Deny);
+    assert!(twice.packs.iter().any(|pack| asked.iter().any(|name| name == pack.as_str())), "{asked:?}");
 }
 
 /// A store whose point staging does not show any more, but a vault does. Staging has its packs still.

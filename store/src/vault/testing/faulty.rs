@@ -23,6 +23,8 @@ pub enum Fault {
     Busy(Duration),
     /// `Denied`.
     Deny,
+    /// `NotFound`: nothing is there, not even the vault.
+    Gone,
     /// `Full`.
     Full,
     /// Half of it, and no error: half a body is stored or answered, half a length, half a page without a next one.
@@ -65,8 +67,15 @@ struct State {
 
 struct Rule {
     verb: Option<Verb>,
+    name: Option<String>,
     numbers: Range<u64>,
     fault: Fault,
+}
+
+impl Rule {
+    fn new(verb: Option<Verb>, numbers: Range<u64>, fault: Fault) -> Self {
+        Self { verb, name: None, numbers, fault }
+    }
 }
 
 impl FaultyVault {
@@ -77,22 +86,28 @@ impl FaultyVault {
 
     /// The `nth` request of a kind fails.
     pub fn fail(&self, verb: Verb, nth: u64, fault: Fault) {
-        self.state().rules.push(Rule { verb: Some(verb), numbers: nth..nth + 1, fault });
+        self.state().rules.push(Rule::new(Some(verb), nth..nth + 1, fault));
     }
 
     /// All requests of a kind fail, from the `nth` until `heal`.
     pub fn fail_from(&self, verb: Verb, nth: u64, fault: Fault) {
-        self.state().rules.push(Rule { verb: Some(verb), numbers: nth..u64::MAX, fault });
+        self.state().rules.push(Rule::new(Some(verb), nth..u64::MAX, fault));
     }
 
     /// The `nth` request of any kind fails: for "fail the n-th, for every n until it gets through".
     pub fn fail_any(&self, nth: u64, fault: Fault) {
-        self.state().rules.push(Rule { verb: None, numbers: nth..nth + 1, fault });
+        self.state().rules.push(Rule::new(None, nth..nth + 1, fault));
     }
 
     /// All requests fail, from the `nth` until `heal`: the vault is away.
     pub fn fail_any_from(&self, nth: u64, fault: Fault) {
-        self.state().rules.push(Rule { verb: None, numbers: nth..u64::MAX, fault });
+        self.state().rules.push(Rule::new(None, nth..u64::MAX, fault));
+    }
+
+    /// All requests for one object fail until `heal`: the disk does not give it.
+    pub fn fail_object(&self, name: &ObjectName, fault: Fault) {
+        let rule = Rule { name: Some(name.to_string()), ..Rule::new(None, 1..u64::MAX, fault) };
+        self.state().rules.push(rule);
     }
 
     /// Nothing fails any more.
@@ -152,6 +167,7 @@ impl FaultyVault {
                 Err(VaultError::Unavailable { detail: scripted(), retry_after: Some(wait) })
             }
             Some(Fault::Deny) => Err(VaultError::Denied { detail: scripted() }),
+            Some(Fault::Gone) => Err(VaultError::NotFound { what: scripted() }),
             Some(Fault::Full) => Err(VaultError::Full { detail: scripted() }),
             Some(Fault::Hang(time)) => {
                 self.clock.sleep(time).await;
@@ -163,13 +179,16 @@ impl FaultyVault {
 
     fn note(&self, request: Request) -> Option<Fault> {
         let mut state = self.state();
-        let verb = request.verb;
+        let (verb, name) = (request.verb, request.name.clone());
         state.requests.push(request);
         let of_any = state.requests.len() as u64;
         let of_verb = state.requests.iter().filter(|r| r.verb == verb).count() as u64;
-        let meant = |rule: &&Rule| match rule.verb {
-            Some(wanted) => wanted == verb && rule.numbers.contains(&of_verb),
-            None => rule.numbers.contains(&of_any),
+        let meant = |rule: &&Rule| {
+            rule.name.as_ref().is_none_or(|wanted| *wanted == name)
+                && match rule.verb {
+                    Some(wanted) => wanted == verb && rule.numbers.contains(&of_verb),
+                    None => rule.numbers.contains(&of_any),
+                }
         };
         state.rules.iter().find(meant).map(|rule| rule.fault)
     }
