@@ -199,7 +199,8 @@ fn learn_point(
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 
-fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
+/// The points that the catalog says to be in this vault.
+pub(super) fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
     // A damaged row is no knowledge: the point is read again.
     let known = store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no));
     Ok(known.map(|row| row.id).collect())

@@ -4,6 +4,7 @@
 mod freeing;
 mod heal;
 mod hostile;
+mod listings;
 mod losses;
 mod rows;
 mod ways;

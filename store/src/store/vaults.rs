@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::{SMALL_OBJECT, Store, learn, slots};
-use crate::catalog::{Mark, VaultNo};
+use crate::catalog::{Mark, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
-use crate::id::PackId;
+use crate::id::{PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::transfer::Transfer;
@@ -191,6 +191,7 @@ fn compare_with_listing(
     monitor: &dyn Monitor,
 ) -> Result<Listed, StoreError> {
     prove_ours(store, transfer, deadline)?;
+    let before = Confirmed::in_vault(store, no)?;
     let listed = listed_packs(transfer, deadline)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let bad = store.catalog().bad_in(no)?;
@@ -199,6 +200,7 @@ fn compare_with_listing(
         let (found, known) = (listed.get(&row.entry.id), row.vaults.contains(&no));
         let there = found == Some(&row.entry.len);
         match (known, there) {
+            (true, false) if !before.packs.contains(&row.no) => {}
             (true, false) => {
                 let reason = match found {
                     None => format!("the pack is missing from vault {}", transfer.address()),
@@ -225,18 +227,32 @@ fn compare_with_listing(
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     // The packs last: what is cut off before them finds the loss again.
-    refresh_points(store, no, &points, incomplete, monitor)?;
+    refresh_points(store, no, &points, &before, incomplete, monitor)?;
     missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
     store.reader().forget_places();
     Ok(listed)
 }
 
-/// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole: each that
-/// staging holds is put again, which sends what it misses.
+/// What the catalog said to be in a vault before that was listed. Others push meanwhile: a listing takes away only what was
+/// there before it began and still is when it has ended.
+struct Confirmed {
+    packs: HashSet<PackNo>,
+    points: HashSet<RecoveryPointId>,
+}
+
+impl Confirmed {
+    fn in_vault(store: &Store, no: VaultNo) -> Result<Self, StoreError> {
+        Ok(Self { packs: store.catalog().packs_in(no)?, points: learn::known_points(store, no)? })
+    }
+}
+
+/// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole, not even one that
+/// came there just now: each that staging holds is put again, which sends what it misses.
 fn refresh_points(
     store: &Store,
     no: VaultNo,
     listed: &[ObjectInfo],
+    before: &Confirmed,
     lost: bool,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
@@ -244,7 +260,7 @@ fn refresh_points(
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let name = names::point(&row.tag, &row.id);
-        let there = listed.contains(&name);
+        let there = listed.contains(&name) || !before.points.contains(&row.id);
         if !there {
             let reason = "the recovery point is missing from the vault".to_owned();
             monitor.event(Event::Problem { path: name.as_str().into(), reason });
