@@ -6,6 +6,7 @@ mod heal;
 mod hostile;
 mod listings;
 mod losses;
+mod pack_rows;
 mod rows;
 mod ways;
 

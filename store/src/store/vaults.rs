@@ -32,6 +32,16 @@ impl Store {
         } else {
             self.fill_from_staging(monitor)?;
         }
+        self.meet_vaults(monitor)?;
+        if self.catalog.damaged_points(false)?.is_empty() {
+            return Ok(());
+        }
+        let lock = self.lock();
+        self.mend_rows(false, lock.is_ok(), monitor)
+    }
+
+    /// Learns what those vaults hold that were never looked at. One that does not answer is told, and asked again by the next command.
+    pub(super) fn meet_vaults(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         for (no, address, transfer) in &self.vaults {
             if self.catalog.has_mark(Mark::FilledFrom(*no))? {
                 continue;
@@ -44,11 +54,7 @@ impl Store {
                 monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
             }
         }
-        if self.catalog.damaged_points(false)?.is_empty() {
-            return Ok(());
-        }
-        let lock = self.lock();
-        self.mend_rows(false, lock.is_ok(), monitor)
+        Ok(())
     }
 
     fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
@@ -90,11 +96,16 @@ impl Store {
     }
 
     /// Asks the vaults that alone hold something what they hold: new points rely on nothing that was not seen. One that does
-    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one.
-    pub(super) fn see_vaults(&self, monitor: &dyn Monitor) -> Result<(Vec<VaultNo>, bool), StoreError> {
+    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one. All are asked after packs
+    /// were `forgotten`.
+    pub(super) fn see_vaults(
+        &self,
+        forgotten: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<(Vec<VaultNo>, bool), StoreError> {
         let alone = self.catalog.vaults_that_alone_hold()?;
         // What was missed somewhere may have come back.
-        let misses = self.catalog.misses_packs()?;
+        let misses = forgotten || self.catalog.misses_packs()?;
         let mut seen = Vec::new();
         for (no, address, transfer) in &self.vaults {
             if !alone.contains(no) && !misses {
@@ -104,17 +115,24 @@ impl Store {
             match compare_with_listing(self, *no, transfer, deadline, monitor) {
                 Ok(listed) => {
                     seen.push(*no);
-                    if let Err(e) = learn::learn_packs(self, *no, transfer, &listed, deadline, monitor) {
-                        tracing::warn!("vault {address}: {e}; not all that it holds is known");
+                    match learn::learn_packs(self, *no, transfer, &listed, deadline, monitor) {
+                        Err(e) if !is_of_vault(&e) => return Err(e),
+                        Err(e) => tracing::warn!("vault {address}: {e}; not all that it holds is known"),
+                        Ok(_) => {}
                     }
                 }
-                Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
+                Err(e) if !is_of_vault(&e) => return Err(e),
                 Err(e) => tracing::warn!("vault {address}: {e}; nothing new relies on what it holds"),
             }
         }
         let unseen = alone.iter().any(|no| !seen.contains(no));
         Ok((seen, unseen))
     }
+}
+
+/// Whether who asked several vaults goes on with the next one: not when somebody asks to stop, nor when the catalog is to blame.
+fn is_of_vault(e: &StoreError) -> bool {
+    e.class() != ErrorClass::Cancelled && !matches!(e, StoreError::Catalog { .. })
 }
 
 /// An error of this vault, named.
@@ -166,6 +184,7 @@ pub fn refresh_vault(
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
+    store.mend_packs(monitor)?;
     see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
     slots::put_back(store, transfer, monitor)
 }

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::hostile::{data_packs, prepared, push};
+use super::hostile::{data_packs, prepared, push, reopened};
+use super::losses::{only_in_vault, open_on};
+use super::pack_rows::damage;
 use super::*;
 use crate::catalog::Mark;
 use crate::vault::{ListPage, PutNew, Vault, VaultError};
@@ -24,6 +26,12 @@ struct Slow {
 impl fmt::Debug for Slow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
+    }
+}
+
+impl Slow {
+    fn doing(inner: &Arc<MemoryVault>, prefix: &'static str, work: impl FnOnce() + Send + 'static) -> Self {
+        Self { inner: inner.clone(), prefix, meanwhile: Mutex::new(Some(Box::new(work))) }
     }
 }
 
@@ -74,16 +82,13 @@ fn refresh_beside(
     prefix: &'static str,
     work: impl FnOnce() + Send + 'static,
 ) -> RecordingMonitor {
-    let slow = Slow { inner: vault.clone(), prefix, meanwhile: Mutex::new(Some(Box::new(work))) };
-    let slow = Arc::new(slow);
-    let way =
-        Transfer::new(slow.clone(), Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
-    let options = Home::options(vec![("memory:v".into(), way.clone())]);
-    let beside = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    let slow = Arc::new(Slow::doing(vault, prefix, work));
+    let beside = open_on(home, &home.path(), slow.clone());
+    let (no, _, way) = beside.vaults()[0].clone();
     // Both met the vault when they were opened, which casts doubt of its own.
     beside.catalog().set_mark(Mark::Doubtful, false).unwrap();
     let monitor = RecordingMonitor::default();
-    copy::refresh_vault(&beside, beside.vaults()[0].0, &way, &monitor).unwrap();
+    copy::refresh_vault(&beside, no, &way, &monitor).unwrap();
     assert!(slow.meanwhile.lock().unwrap().is_none(), "{prefix} was not listed");
     monitor
 }
@@ -149,4 +154,19 @@ fn a_point_that_a_push_confirms_while_a_loss_is_found_is_put_again() {
     assert!(!has_in_vault(&store, &two), "it relies on what is lost");
     push(&store, &two, &RecordingMonitor::default()).unwrap();
     assert!(vault.object(&names::pack(&lost.entry.id)).is_some());
+}
+
+#[test]
+fn a_row_that_is_found_damaged_while_a_vault_is_listed_is_not_blamed_on_the_vault() {
+    let (home, vault, dir, there) = only_in_vault();
+    let path = dir.path().join("new");
+    let pack = data_packs(&there).remove(0).no;
+    drop(there);
+    let other = reopened(&home, &vault, &path);
+    let slow = Slow::doing(&vault, names::PACKS, move || damage(&other, "len = len + 1", pack));
+    let store = open_on(&home, &path, Arc::new(slow));
+    let e = store.begin(Compression::None, &VoidMonitor).unwrap_err();
+    assert!(e.to_string().contains("the catalog's row of pack"), "{e}");
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
 }
