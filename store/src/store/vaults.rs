@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
-    pub(crate) fn knows_staged_points(&self) -> Result<bool, StoreError> {
+    fn knows_staged_points(&self) -> Result<bool, StoreError> {
         let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _)| id);
         let known: HashSet<_> = known.collect();
         let listed = self.staging.list("rp")?;

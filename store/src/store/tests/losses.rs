@@ -42,7 +42,7 @@ fn an_empty_place_where_a_vault_should_be_takes_nothing_away() {
     for refused in [
         copy::refresh_vault(&unmounted, no, &way, &VoidMonitor),
         copy::load_catalog(&unmounted, no, &way, &VoidMonitor),
-        copy::learn_points(&unmounted, no, &way),
+        copy::learn_points(&unmounted, no, &way).map(drop),
     ] {
         let e = refused.unwrap_err();
         assert_eq!(e.class(), ErrorClass::NotFound, "{e}");
