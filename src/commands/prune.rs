@@ -1,13 +1,10 @@
 //! `holdfast prune`: space given back.
 
-use std::collections::HashSet;
-
 use clap::Args;
-use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::Monitor;
 use holdfast_store::reclaim::{self, Judged, Place, ReclaimPlan, Verdict};
 use holdfast_store::store::{Store, StoreLock};
-use holdfast_store::{copy, names};
+use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
 use super::Context;
@@ -26,7 +23,7 @@ Examples:
   holdfast prune --dry-run                  what would be freed
   holdfast prune")]
 pub struct PruneArgs {
-    /// Say what would be done, and do nothing
+    /// Say what would be done, and remove nothing; what is found missing or damaged meanwhile is noted
     #[arg(short = 'n', long)]
     dry_run: bool,
 }
@@ -122,37 +119,10 @@ fn prune_place(
 
 /// Makes the catalog know all that a place holds before anything there is judged: a point that it does not know of, because
 /// the catalog was made anew or another machine put the point there, needs its packs as much as the others do.
-fn learn(store: &Store, place: Place, _lock: &StoreLock, monitor: &dyn Monitor) -> Result<(), Failure> {
-    let listed = match place {
-        Place::Staging => {
-            store.reconcile(monitor)?;
-            store.staging().list(names::POINTS.trim_end_matches('/'))?
-        }
-        Place::Vault(no) => {
-            let transfer = store.vault(no)?;
-            copy::load_catalog(store, no, transfer, monitor)?;
-            transfer.list_all(names::POINTS)?
-        }
-    };
-    let known: HashSet<RecoveryPointId> = store
-        .catalog()
-        .points()?
-        .into_iter()
-        .filter(|row| match place {
-            Place::Staging => row.staged,
-            Place::Vault(no) => row.staged || row.vaults.contains(&no),
-        })
-        .map(|row| row.id)
-        .collect();
-    let unknown =
-        listed.iter().find(|object| names::point_of(&object.name).is_none_or(|(_, id)| !known.contains(&id)));
-    match unknown {
-        None => Ok(()),
-        Some(object) => {
-            let failure =
-                format!("{} cannot be read, so what it needs is unknown; nothing was removed", object.name);
-            Err(Failure::failed(failure).hint("`holdfast check` says what is wrong with it"))
-        }
+fn learn(store: &Store, place: Place, _lock: &StoreLock, monitor: &dyn Monitor) -> Result<(), StoreError> {
+    match place {
+        Place::Staging => store.reconcile(monitor).map(drop),
+        Place::Vault(no) => copy::load_catalog(store, no, store.vault(no)?, monitor),
     }
 }
 

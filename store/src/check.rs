@@ -1,6 +1,6 @@
 //! Is everything there that the recovery points need, and is it whole? Names the damaged packs and the files they touch.
 //!
-//! It takes no lock, and others work meanwhile: what the catalog says is read before the places are listed, and whatever seems
+//! It takes no lock, but to put right what is damaged in the catalog, and others work meanwhile: what the catalog says is read before the places are listed, and whatever seems
 //! wrong then is looked up again before it is told. A vault that does not answer is told once and left out from then on.
 
 mod objects;
@@ -67,6 +67,7 @@ pub const FILES_LISTED: usize = 10_000;
 /// Checks the whole store, all tiers that can be reached.
 pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Report, StoreError> {
     let catalog = store.catalog();
+    store.mend_packs(monitor)?;
     store.mend_rows(true, false, monitor)?;
     let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
     let mut check = Check {

@@ -110,8 +110,7 @@ impl ReclaimPlan {
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
     store.refuse_unknown("reclaim", store.config().reclaim_features)?;
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
-    know_points(store, place)?;
-    let points = points_of(store, place)?;
+    let points = know_points(store, place)?;
     let (mut live, pages) = live_chunks(store, &points, monitor)?;
     let others = Others::of(store, place, &points, pages, monitor)?;
     let damaged = damaged(store, place, &rows)?;
@@ -155,14 +154,19 @@ fn damaged(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<Pack
 }
 
 /// What a point needs that the catalog does not know would be taken for garbage: the place itself says which points it has.
-fn know_points(store: &Store, place: Place) -> Result<(), StoreError> {
-    match place {
-        Place::Vault(no) => copy::learn_points(store, no, store.vault(no)?),
-        Place::Staging if store.knows_staged_points()? => Ok(()),
-        Place::Staging => Err(StoreError::corrupt(
-            "rp",
-            "a recovery point in staging is not in the catalog or does not open; what it needs is unknown",
-        )),
+fn know_points(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreError> {
+    let listed = match place {
+        Place::Vault(no) => copy::learn_points(store, no, store.vault(no)?)?,
+        Place::Staging => store.staging().list(names::POINTS.trim_end_matches('/'))?,
+    };
+    let known = points_of(store, place)?;
+    let is_known = |name: &ObjectName| names::point_of(name).is_some_and(|(_, id)| known.contains(&id));
+    match listed.into_iter().find(|object| !is_known(&object.name)) {
+        None => Ok(known),
+        Some(object) => {
+            let detail = "it cannot be read, so what it needs is unknown, and nothing is removed";
+            Err(StoreError::corrupt(object.name.as_str(), detail))
+        }
     }
 }
 

@@ -3,11 +3,16 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::places::SOMEWHERE;
-use super::{Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, verified};
+use super::{
+    Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, reads_otherwise, verified,
+};
 use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
 use crate::id::{ObjectId, PackId};
 use crate::pack::{Frame, PackEntry, PackKind, PackedChunk};
+
+/// What a comparison with a listing needs of a pack; of a damaged row what it can tell.
+type PackLine = Result<(PackNo, PackId, u64, bool), (PackNo, String)>;
 
 impl Catalog {
     /// Adds packs with their chunks in one transaction; what is known already is only marked as staged or confirmed.
@@ -58,13 +63,43 @@ impl Catalog {
 
     /// Number, name, length and whether staged, of all packs: what a comparison with a listing needs.
     pub fn pack_list(&self) -> Result<Vec<(PackNo, PackId, u64, bool)>, StoreError> {
+        Ok(self.pack_lines()?.into_iter().filter_map(Result::ok).collect())
+    }
+
+    /// Packs whose rows are not what was written, each with its name as it reads now.
+    pub fn damaged_packs(&self) -> Result<Vec<(PackNo, String)>, StoreError> {
+        Ok(self.pack_lines()?.into_iter().filter_map(Result::err).collect())
+    }
+
+    fn pack_lines(&self) -> Result<Vec<PackLine>, StoreError> {
         self.read("list packs", |c| {
-            c.prepare_cached("SELECT no, id, len, staged FROM pack ORDER BY no")?
-                .query_map([], |row| {
-                    let len: i64 = row.get(2)?;
-                    Ok((PackNo(row.get(0)?), PackId(row.get(1)?), len.cast_unsigned(), row.get(3)?))
-                })?
-                .collect()
+            let mut statement = c.prepare_cached(&select_packs("ORDER BY no"))?;
+            let mut rows = statement.query([])?;
+            let mut lines = Vec::new();
+            while let Some(row) = rows.next()? {
+                lines.push(match pack_row(row) {
+                    Ok(pack) => Ok((pack.no, pack.entry.id, pack.entry.len, pack.staged)),
+                    Err(e) if reads_otherwise(&e) => {
+                        let name =
+                            row.get(1).map_or_else(|_| "without a name".into(), |id| PackId(id).to_string());
+                        Err((PackNo(row.get(0)?), name))
+                    }
+                    Err(e) => return Err(e),
+                });
+            }
+            Ok(lines)
+        })
+    }
+
+    /// Forgets a pack whose row is damaged, wherever it is said to be: as if it had never been read. The vaults that were said to have it
+    /// count as never met, so that it is found there again.
+    pub fn forget_damaged_pack(&self, no: PackNo) -> Result<(), StoreError> {
+        self.write("forget a pack", |t| {
+            let vaults = "SELECT 'filled ' || vault FROM place WHERE pack = ?1";
+            t.execute(&format!("DELETE FROM meta WHERE key IN ({vaults})"), [no.0])?;
+            t.execute("DELETE FROM place WHERE pack = ?1", [no.0])?;
+            t.execute("UPDATE pack SET staged = 0 WHERE no = ?1", [no.0])?;
+            forget_if_nowhere(t, no)
         })
     }
 

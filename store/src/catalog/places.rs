@@ -48,6 +48,14 @@ impl Catalog {
         })
     }
 
+    /// The packs that a vault is said to hold.
+    pub fn packs_in(&self, vault: VaultNo) -> Result<HashSet<PackNo>, StoreError> {
+        self.read("list packs", |c| {
+            let sql = "SELECT pack FROM place WHERE vault = ?1";
+            c.prepare_cached(sql)?.query_map([vault.0], |row| Ok(PackNo(row.get(0)?)))?.collect()
+        })
+    }
+
     /// All packs of which anything is known, also those that are nowhere now, ascending by number.
     pub fn packs_ever_seen(&self) -> Result<Vec<PackRow>, StoreError> {
         self.read("list packs", |c| {

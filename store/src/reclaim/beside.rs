@@ -9,6 +9,7 @@ use super::{Place, damaged};
 use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::check::prove_in_vault;
 use crate::clock::Deadline;
+use crate::copy;
 use crate::error::{ErrorClass, StoreError};
 use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
@@ -51,7 +52,7 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Lists the other places, if there are such points. `pages` are those below which `own` points were looked at.
+    /// Lists the other places, if there are such points or there may be. `pages` are those below which `own` points were looked at.
     pub(super) fn of(
         store: &Store,
         place: Place,
@@ -59,11 +60,16 @@ impl Others {
         mut pages: HashSet<ChunkId>,
         monitor: &dyn Monitor,
     ) -> Result<Self, StoreError> {
+        let all_known = know_others(store, place, monitor)?;
         let own: HashSet<_> = own.iter().collect();
         let mut points = store.catalog().points()?;
         points.retain(|row| !own.contains(&row.id));
         let mut others = Self { needed: Some(HashSet::new()), elsewhere: HashSet::new() };
-        if points.is_empty() {
+        if !all_known {
+            others.needed = None;
+            others.look_elsewhere(store, place, monitor)?;
+        }
+        if points.is_empty() || !all_known {
             return Ok(others);
         }
         let all_answer = others.look_elsewhere(store, place, monitor)?;
@@ -137,6 +143,28 @@ impl Others {
         }
         Ok(())
     }
+}
+
+/// Whether it is known which points the other vaults have. Those that were away since the catalog was made anew are read now.
+fn know_others(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<bool, StoreError> {
+    let mut all = true;
+    for (no, address, transfer) in store.vaults().iter().filter(|vault| Place::Vault(vault.0) != place) {
+        let known = || store.catalog().has_mark(Mark::FilledFrom(*no));
+        if known()? {
+            continue;
+        }
+        let e = match copy::load_catalog(store, *no, transfer, monitor) {
+            Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
+            Err(e) => e.to_string(),
+            Ok(()) if known()? => continue,
+            Ok(()) => "not all of it can be read".to_owned(),
+        };
+        let reason =
+            format!("what its recovery points need is unknown, so only what another place has goes: {e}");
+        tell(monitor, address, reason);
+        all = false;
+    }
+    Ok(all)
 }
 
 /// What lies on this machine alone: nobody waits for a vault that is away.

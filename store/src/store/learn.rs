@@ -16,7 +16,7 @@ use crate::names;
 use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
 use crate::point;
 use crate::transfer::Transfer;
-use crate::vault::{ObjectName, VaultError};
+use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// Fills the catalog with what a vault holds: index objects first, packs that none covers by their own
 /// directories, then the points. What does not open is told and left out, and looked at again when the store is opened the next
@@ -165,11 +165,12 @@ impl From<crate::format::FormatError> for PackError {
 }
 
 /// Makes sure that the catalog knows every point that a vault shows, also those that came there in other ways. One that
-/// cannot be opened is an error: what it needs is unknown.
-pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
+/// cannot be opened is an error: what it needs is unknown. What the vault shows.
+pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<Vec<ObjectInfo>, StoreError> {
     prove_ours(store, transfer, Deadline::NEVER)?;
     let known = known_points(store, no)?;
-    for object in transfer.list_all(names::POINTS).map_err(of_vault(transfer))? {
+    let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    for object in &listed {
         let Some((tag, id)) = names::point_of(&object.name).filter(|(_, id)| !known.contains(id)) else {
             continue;
         };
@@ -178,7 +179,7 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(
         let point = point.map_err(|e| e.of(object.name.as_str()))?;
         learn_point(store, no, &point, bytes.to_vec())?;
     }
-    Ok(())
+    Ok(listed)
 }
 
 /// A point of staging that was said not to be whole in a vault that was met before stays that until it is put again.
@@ -199,7 +200,8 @@ fn learn_point(
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 
-fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
+/// The points that the catalog says to be in this vault.
+pub(super) fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
     // A damaged row is no knowledge: the point is read again.
     let known = store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no));
     Ok(known.map(|row| row.id).collect())

@@ -26,12 +26,14 @@ pub struct Reconciled {
     pub adopted: usize,
     /// Packs that the catalog believed to be there whole and that are not.
     pub lost: Vec<PackId>,
+    /// Packs that the catalog does not know any more, because their rows were damaged. Those of staging are adopted again.
+    pub forgotten: usize,
 }
 
 impl Store {
     /// Makes the catalog agree with staging. The caller holds the lock.
     pub fn reconcile(&self, monitor: &dyn Monitor) -> Result<Reconciled, StoreError> {
-        let mut done = Reconciled::default();
+        let mut done = Reconciled { forgotten: self.forget_damaged_packs(monitor)?, ..Reconciled::default() };
         let listed = self.staged_packs()?;
         self.drop_lost_packs(&listed, &mut done, monitor)?;
         self.adopt_indexes(&listed, &mut done, monitor)?;
@@ -39,7 +41,7 @@ impl Store {
         self.index_what_is_not()?;
         self.mend_rows(true, true, monitor)?;
         self.adopt_points(monitor)?;
-        if done.adopted > 0 || !done.lost.is_empty() {
+        if done != Reconciled::default() {
             self.reader().forget_places();
         }
         Ok(done)
@@ -74,6 +76,32 @@ impl Store {
     pub(crate) fn staged_packs(&self) -> Result<Listed, StoreError> {
         let listed = self.staging().list("pack")?;
         Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
+    }
+
+    /// A row of a pack that is damaged is no knowledge of it: where the pack lies it is read again, as one that is new.
+    fn forget_damaged_packs(&self, monitor: &dyn Monitor) -> Result<usize, StoreError> {
+        let damaged = self.catalog().damaged_packs()?;
+        for (no, name) in &damaged {
+            let note = format!(
+                "the catalog's row of pack {name} was damaged; the pack is read again from where it lies"
+            );
+            monitor.event(Event::Note(note));
+            self.catalog().set_mark(Mark::Doubtful, true)?;
+            self.catalog().forget_damaged_pack(*no)?;
+        }
+        Ok(damaged.len())
+    }
+
+    /// Puts damaged rows of packs right for who has no lock and asks for all packs: if another process has it, that one does so.
+    pub(crate) fn mend_packs(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        if self.catalog().damaged_packs()?.is_empty() {
+            return Ok(());
+        }
+        match self.lock() {
+            Ok(_lock) => self.reconcile(monitor).map(drop)?,
+            Err(_) => return Ok(()),
+        }
+        self.meet_vaults(monitor)
     }
 
     fn drop_lost_packs(

@@ -18,8 +18,8 @@ impl Store {
         // Directories may be missing where a store was put together from copies of its objects.
         self.staging.prepare()?;
         self.staging.clear_temp()?;
-        self.reconcile(monitor)?;
-        let (seen_vaults, unseen) = self.see_vaults(monitor)?;
+        let forgotten = self.reconcile(monitor)?.forgotten > 0;
+        let (seen_vaults, unseen) = self.see_vaults(forgotten, monitor)?;
         let suspicious = unseen || self.catalog.has_bad_packs()?;
         let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
         Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })

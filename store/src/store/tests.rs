@@ -4,7 +4,9 @@
 mod freeing;
 mod heal;
 mod hostile;
+mod listings;
 mod losses;
+mod pack_rows;
 mod rot;
 mod rows;
 mod ways;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::{SMALL_OBJECT, Store, learn, slots};
-use crate::catalog::{Mark, VaultNo};
+use crate::catalog::{Mark, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
-use crate::id::PackId;
+use crate::id::{PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::transfer::Transfer;
@@ -32,6 +32,16 @@ impl Store {
         } else {
             self.fill_from_staging(monitor)?;
         }
+        self.meet_vaults(monitor)?;
+        if self.catalog.damaged_points(false)?.is_empty() {
+            return Ok(());
+        }
+        let lock = self.lock();
+        self.mend_rows(false, lock.is_ok(), monitor)
+    }
+
+    /// Learns what those vaults hold that were never looked at. One that does not answer is told, and asked again by the next command.
+    pub(super) fn meet_vaults(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         for (no, address, transfer) in &self.vaults {
             if self.catalog.has_mark(Mark::FilledFrom(*no))? {
                 continue;
@@ -44,11 +54,7 @@ impl Store {
                 monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
             }
         }
-        if self.catalog.damaged_points(false)?.is_empty() {
-            return Ok(());
-        }
-        let lock = self.lock();
-        self.mend_rows(false, lock.is_ok(), monitor)
+        Ok(())
     }
 
     fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
@@ -82,7 +88,7 @@ impl Store {
     }
 
     /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
-    pub(crate) fn knows_staged_points(&self) -> Result<bool, StoreError> {
+    fn knows_staged_points(&self) -> Result<bool, StoreError> {
         let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _)| id);
         let known: HashSet<_> = known.collect();
         let listed = self.staging.list("rp")?;
@@ -90,11 +96,16 @@ impl Store {
     }
 
     /// Asks the vaults that alone hold something what they hold: new points rely on nothing that was not seen. One that does
-    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one.
-    pub(super) fn see_vaults(&self, monitor: &dyn Monitor) -> Result<(Vec<VaultNo>, bool), StoreError> {
+    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one. All are asked after packs
+    /// were `forgotten`.
+    pub(super) fn see_vaults(
+        &self,
+        forgotten: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<(Vec<VaultNo>, bool), StoreError> {
         let alone = self.catalog.vaults_that_alone_hold()?;
         // What was missed somewhere may have come back.
-        let misses = self.catalog.misses_packs()?;
+        let misses = forgotten || self.catalog.misses_packs()?;
         let mut seen = Vec::new();
         for (no, address, transfer) in &self.vaults {
             if !alone.contains(no) && !misses {
@@ -104,17 +115,24 @@ impl Store {
             match compare_with_listing(self, *no, transfer, deadline, monitor) {
                 Ok(listed) => {
                     seen.push(*no);
-                    if let Err(e) = learn::learn_packs(self, *no, transfer, &listed, deadline, monitor) {
-                        tracing::warn!("vault {address}: {e}; not all that it holds is known");
+                    match learn::learn_packs(self, *no, transfer, &listed, deadline, monitor) {
+                        Err(e) if !is_of_vault(&e) => return Err(e),
+                        Err(e) => tracing::warn!("vault {address}: {e}; not all that it holds is known"),
+                        Ok(_) => {}
                     }
                 }
-                Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
+                Err(e) if !is_of_vault(&e) => return Err(e),
                 Err(e) => tracing::warn!("vault {address}: {e}; nothing new relies on what it holds"),
             }
         }
         let unseen = alone.iter().any(|no| !seen.contains(no));
         Ok((seen, unseen))
     }
+}
+
+/// Whether who asked several vaults goes on with the next one: not when somebody asks to stop, nor when the catalog is to blame.
+fn is_of_vault(e: &StoreError) -> bool {
+    e.class() != ErrorClass::Cancelled && !matches!(e, StoreError::Catalog { .. })
 }
 
 /// An error of this vault, named.
@@ -166,6 +184,7 @@ pub fn refresh_vault(
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
+    store.mend_packs(monitor)?;
     see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
     slots::put_back(store, transfer, monitor)
 }
@@ -191,6 +210,7 @@ fn compare_with_listing(
     monitor: &dyn Monitor,
 ) -> Result<Listed, StoreError> {
     prove_ours(store, transfer, deadline)?;
+    let before = Confirmed::in_vault(store, no)?;
     let listed = listed_packs(transfer, deadline)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let bad = store.catalog().bad_in(no)?;
@@ -199,6 +219,7 @@ fn compare_with_listing(
         let (found, known) = (listed.get(&row.entry.id), row.vaults.contains(&no));
         let there = found == Some(&row.entry.len);
         match (known, there) {
+            (true, false) if !before.packs.contains(&row.no) => {}
             (true, false) => {
                 let reason = match found {
                     None => format!("the pack is missing from vault {}", transfer.address()),
@@ -230,18 +251,32 @@ fn compare_with_listing(
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     // The packs last: what is cut off before them finds the loss again.
-    refresh_points(store, no, &points, incomplete, monitor)?;
+    refresh_points(store, no, &points, &before, incomplete, monitor)?;
     missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
     store.reader().forget_places();
     Ok(listed)
 }
 
-/// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole: each that
-/// staging holds is put again, which sends what it misses.
+/// What the catalog said to be in a vault before that was listed. Others push meanwhile: a listing takes away only what was
+/// there before it began and still is when it has ended.
+struct Confirmed {
+    packs: HashSet<PackNo>,
+    points: HashSet<RecoveryPointId>,
+}
+
+impl Confirmed {
+    fn in_vault(store: &Store, no: VaultNo) -> Result<Self, StoreError> {
+        Ok(Self { packs: store.catalog().packs_in(no)?, points: learn::known_points(store, no)? })
+    }
+}
+
+/// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole, not even one that
+/// came there just now: each that staging holds is put again, which sends what it misses.
 fn refresh_points(
     store: &Store,
     no: VaultNo,
     listed: &[ObjectInfo],
+    before: &Confirmed,
     lost: bool,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
@@ -249,7 +284,7 @@ fn refresh_points(
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let name = names::point(&row.tag, &row.id);
-        let there = listed.contains(&name);
+        let there = listed.contains(&name) || !before.points.contains(&row.id);
         if !there {
             let reason = "the recovery point is missing from the vault".to_owned();
             monitor.event(Event::Problem { path: name.as_str().into(), reason });

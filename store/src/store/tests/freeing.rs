@@ -1,6 +1,6 @@
 //! Tests of what may go because something else has it: only what this was seen to have just now, and what was read there.
 
-use super::hostile::{data_packs, prepared, push, recovered, reopened};
+use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reopened};
 use super::*;
 use crate::catalog::Mark;
 use crate::check::{self, Depth};
@@ -231,4 +231,25 @@ fn what_a_prune_finds_missing_the_next_push_sends() {
     copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
     assert_eq!(push(&store, &one, &RecordingMonitor::default()).unwrap().packs, 1);
     assert!(vault.object(&name).is_some());
+}
+
+#[test]
+fn what_a_vault_may_need_that_was_never_read_since_the_catalog_was_made_anew_stays_in_staging() {
+    let (home, vault, store, one) = left_to_the_vault();
+    let lost = names::pack(&data_packs(&store).remove(0).entry.id);
+    assert!(transfer(&vault).delete(&lost).unwrap());
+    drop(store);
+    delete_catalog(&home.path());
+    let faulty = Arc::new(FaultyVault::new(vault, Arc::new(ManualClock::default())));
+    faulty.fail_any_from(1, VaultFault::Deny);
+    let options = Home::options(vec![("memory:v".into(), transfer_of(faulty.clone()))]);
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    assert!(store.points().unwrap().is_empty());
+    let monitor = RecordingMonitor::default();
+    assert_eq!(prune_staging(&store, &monitor).packs, 0, "the vault is away still");
+    assert!(format!("{:?}", monitor.events()).contains("what its recovery points need is unknown"));
+    faulty.heal();
+    assert!(prune_staging(&store, &RecordingMonitor::default()).packs > 0, "what the vault has goes");
+    assert!(home.path().join(lost.as_str()).exists());
+    assert!(restore(&store, &store.point(&one.point.id).unwrap()).unwrap() == sample(1));
 }

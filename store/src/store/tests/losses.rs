@@ -23,7 +23,7 @@ fn faulty(vault: &Arc<MemoryVault>) -> Arc<FaultyVault> {
     Arc::new(FaultyVault::new(vault.clone(), Arc::new(ManualClock::default())))
 }
 
-fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>) -> Store {
+pub(super) fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>) -> Store {
     let clock = Arc::new(ManualClock::default());
     let transfer = Transfer::new(vault, clock, TransferPolicy::default()).unwrap();
     let options = Home::options(vec![("memory:v".into(), transfer)]);
@@ -42,7 +42,7 @@ fn an_empty_place_where_a_vault_should_be_takes_nothing_away() {
     for refused in [
         copy::refresh_vault(&unmounted, no, &way, &VoidMonitor),
         copy::load_catalog(&unmounted, no, &way, &VoidMonitor),
-        copy::learn_points(&unmounted, no, &way),
+        copy::learn_points(&unmounted, no, &way).map(drop),
     ] {
         let e = refused.unwrap_err();
         assert_eq!(e.class(), ErrorClass::NotFound, "{e}");

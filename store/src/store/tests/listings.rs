@@ -1,0 +1,172 @@
+//! Tests of listings of a vault that others change while it is listed: only what was there before, and still is said to be, can be
+//! missing.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::hostile::{data_packs, prepared, push, reopened};
+use super::losses::{only_in_vault, open_on};
+use super::pack_rows::damage;
+use super::*;
+use crate::catalog::Mark;
+use crate::vault::{ListPage, PutNew, Vault, VaultError};
+
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// A vault that does something once, when a listing of a prefix was made and is not yet answered.
+struct Slow {
+    inner: Arc<MemoryVault>,
+    prefix: &'static str,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+impl fmt::Debug for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Slow {
+    fn doing(inner: &Arc<MemoryVault>, prefix: &'static str, work: impl FnOnce() + Send + 'static) -> Self {
+        Self { inner: inner.clone(), prefix, meanwhile: Mutex::new(Some(Box::new(work))) }
+    }
+}
+
+#[async_trait]
+impl Vault for Slow {
+    fn address(&self) -> String {
+        self.inner.address()
+    }
+
+    async fn prepare(&self) -> Result<(), VaultError> {
+        self.inner.prepare().await
+    }
+
+    async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError> {
+        self.inner.put_new(name, body).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
+        self.inner.get_range(name, range).await
+    }
+
+    async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
+        self.inner.stat(name).await
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError> {
+        let page = self.inner.list(prefix, from).await;
+        if prefix == self.prefix {
+            let meanwhile = self.meanwhile.lock().unwrap().take();
+            // On a thread of its own: another process, which waits for its vault.
+            if let Some(work) = meanwhile {
+                std::thread::spawn(work).join().unwrap();
+            }
+        }
+        page
+    }
+
+    async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
+        self.inner.delete(name).await
+    }
+}
+
+/// Refreshes the vault on a second handle of the store while `work` is done with the first, as soon as `prefix` was listed.
+/// What was told.
+fn refresh_beside(
+    home: &Home,
+    vault: &Arc<MemoryVault>,
+    prefix: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> RecordingMonitor {
+    let slow = Arc::new(Slow::doing(vault, prefix, work));
+    let beside = open_on(home, &home.path(), slow.clone());
+    let (no, _, way) = beside.vaults()[0].clone();
+    // Both met the vault when they were opened, which casts doubt of its own.
+    beside.catalog().set_mark(Mark::Doubtful, false).unwrap();
+    let monitor = RecordingMonitor::default();
+    copy::refresh_vault(&beside, no, &way, &monitor).unwrap();
+    assert!(slow.meanwhile.lock().unwrap().is_none(), "{prefix} was not listed");
+    monitor
+}
+
+fn has_in_vault(store: &Store, point: &StoredPoint) -> bool {
+    let row = store.catalog().point(&point.point.id).unwrap().unwrap();
+    row.vaults.contains(&store.vaults()[0].0)
+}
+
+#[test]
+fn what_a_push_confirms_while_the_vault_is_listed_is_not_taken_for_lost() {
+    for prefix in [names::PACKS, names::POINTS] {
+        let home = Home::new();
+        let (vault, store) = prepared(&home);
+        let one = take_point(&store, &sample(1)).unwrap();
+        push(&store, &one, &RecordingMonitor::default()).unwrap();
+        let two = take_point(&store, &sample(2)).unwrap();
+        let (other, id) = (home.open_with(&vault), two.point.id);
+        let told = refresh_beside(&home, &vault, prefix, move || {
+            let (no, _, way) = other.vaults()[0].clone();
+            assert!(copy::push_point(&other, no, &way, &id, &VoidMonitor).unwrap().packs > 0);
+        });
+        assert_eq!(told.events(), [], "{prefix}");
+        assert!(has_in_vault(&store, &one) && has_in_vault(&store, &two), "{prefix}");
+        assert!(!store.catalog().has_mark(Mark::Doubtful).unwrap(), "{prefix}");
+        let no = store.vaults()[0].0;
+        assert!(store.catalog().packs().unwrap().iter().all(|row| row.vaults.contains(&no)), "{prefix}");
+    }
+}
+
+#[test]
+fn what_is_removed_on_purpose_while_the_vault_is_listed_is_not_taken_for_lost() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (other, row) = (home.open_with(&vault), data_packs(&store).remove(0));
+    let name = names::pack(&row.entry.id);
+    // The file goes before it is listed, the row while it is.
+    assert!(transfer(&vault).delete(&name).unwrap());
+    let told = refresh_beside(&home, &vault, names::PACKS, move || {
+        other.catalog().set_confirmed(row.no, other.vaults()[0].0, false).unwrap();
+    });
+    assert_eq!(told.events(), []);
+    assert!(has_in_vault(&store, &one));
+}
+
+#[test]
+fn a_point_that_a_push_confirms_while_a_loss_is_found_is_put_again() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let lost = data_packs(&store).remove(0);
+    assert!(transfer(&vault).delete(&names::pack(&lost.entry.id)).unwrap());
+    let two = take_point(&store, &sample(1)).unwrap();
+    let (other, id) = (home.open_with(&vault), two.point.id);
+    let told = refresh_beside(&home, &vault, names::PACKS, move || {
+        let (no, _, way) = other.vaults()[0].clone();
+        copy::push_point(&other, no, &way, &id, &VoidMonitor).unwrap();
+    });
+    assert!(format!("{:?}", told.events()).contains("the pack is missing from vault"));
+    assert!(!has_in_vault(&store, &two), "it relies on what is lost");
+    push(&store, &two, &RecordingMonitor::default()).unwrap();
+    assert!(vault.object(&names::pack(&lost.entry.id)).is_some());
+}
+
+#[test]
+fn a_row_that_is_found_damaged_while_a_vault_is_listed_is_not_blamed_on_the_vault() {
+    let (home, vault, dir, there) = only_in_vault();
+    let path = dir.path().join("new");
+    let pack = data_packs(&there).remove(0).no;
+    drop(there);
+    let other = reopened(&home, &vault, &path);
+    let slow = Slow::doing(&vault, names::PACKS, move || damage(&other, "len = len + 1", pack));
+    let store = open_on(&home, &path, Arc::new(slow));
+    let e = store.begin(Compression::None, &VoidMonitor).unwrap_err();
+    assert!(e.to_string().contains("the catalog's row of pack"), "{e}");
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
+}
