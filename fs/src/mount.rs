@@ -42,7 +42,7 @@ use crate::recovery::Recovery;
 use crate::view::View;
 
 use guard::Guard;
-use place::{make_way, unmount_if};
+use place::{claim, make_way, unmount_if};
 use pulse::Pulse;
 
 pub use error::MountError;
@@ -171,6 +171,9 @@ impl Mount {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Session<Fuse>, Arc<Offers>), MountError> {
         let mountpoint = table::resolve(&options.mountpoint)?;
+        // First of all, for whoever claims a dead mount claims nothing; and again, for somebody may have been quicker.
+        make_way(&mountpoint, options, &*clock)?;
+        let _claim = claim(&mountpoint, &*clock);
         make_way(&mountpoint, options, &*clock)?;
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let view = Arc::new(View::new(recovery, uid, gid).map_err(MountError::Store)?);

@@ -1,13 +1,17 @@
 //! A mountpoint before a mount and after it: what must be out of the way, and taking away what is meant and nothing else.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 
 use holdfast_store::clock::Clock;
 use nix::errno::Errno;
 
 use super::pulse::{self, Pulse};
 use super::{BUSY_PATIENCE, MountError, MountOptions, STEP, Unmounted, device, table};
+
+/// Mounting takes a moment.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whatever has to be out of the way, or else must not be mounted over.
 pub fn make_way(mountpoint: &Path, options: &MountOptions, clock: &dyn Clock) -> Result<(), MountError> {
@@ -31,11 +35,26 @@ pub fn make_way(mountpoint: &Path, options: &MountOptions, clock: &dyn Clock) ->
     Ok(())
 }
 
+/// Keeps others who do the same from mounting at this place, until it is dropped; those who come meanwhile wait. Whoever waits in vain, or
+/// may not even look at the directory, goes on: the worst that comes of it are two mounts.
+pub fn claim(mountpoint: &Path, clock: &dyn Clock) -> Option<File> {
+    let claim = File::open(mountpoint).ok()?;
+    let until = clock.monotonic().saturating_add(CLAIM_PATIENCE);
+    while claim.try_lock().is_err() && clock.monotonic() < until {
+        clock.pause(STEP);
+    }
+    Some(claim)
+}
+
 /// A mount of ours whose process is gone gives way; one that lives, or may live, does not.
 fn replace_dead(mountpoint: &Path, entry: &table::Entry, clock: &dyn Clock) -> Result<(), MountError> {
     let path = mountpoint.to_path_buf();
     match (pulse::of(mountpoint, clock)?, entry.is_ours()) {
         (Pulse::Dead, true) => {
+            // Somebody else may have replaced it already.
+            if table::top(mountpoint)?.is_none_or(|top| top.id != entry.id) {
+                return Ok(());
+            }
             tracing::info!(path = %path.display(), "replacing a mount whose process has died");
             device::unmount(mountpoint, true).map_err(|e| MountError::io("unmount", &path)(e.into()))
         }

@@ -78,6 +78,30 @@ fn the_guard_of_a_mount_that_is_still_in_use_stays_when_the_mount_is_let_go() {
 }
 
 #[test]
+fn of_many_who_mount_at_one_place_at_once_one_does() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = MountOptions::new(dir.path(), "many");
+    let begin = std::sync::Barrier::new(4);
+    let mounted: Vec<_> = thread::scope(|scope| {
+        let mounting = || {
+            begin.wait();
+            Mount::spawn(MemoryRecovery::new(), &options, clock.clone())
+        };
+        let begun: Vec<_> = (0..4).map(|_| scope.spawn(mounting)).collect();
+        begun.into_iter().map(|mounting| mounting.join().unwrap()).collect()
+    });
+    let (one, others): (Vec<_>, Vec<_>) = mounted.into_iter().partition(Result::is_ok);
+    assert_eq!(one.len(), 1, "{others:?}");
+    assert!(others.iter().all(|other| matches!(other, Err(MountError::AlreadyMounted { .. }))), "{others:?}");
+    drop(one);
+    assert_eq!(table::top(dir.path()).unwrap(), None);
+}
+
+#[test]
 fn a_mount_that_counts_its_points_is_alive() {
     if !can_mount() {
         return;
