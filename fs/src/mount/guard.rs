@@ -245,6 +245,8 @@ mod tests {
         dir: tempfile::TempDir,
         device: Option<std::os::fd::OwnedFd>,
         id: u64,
+        /// Keeps it in use, whether the reader has come as far as to wait or not.
+        held: Option<std::os::fd::OwnedFd>,
         reader: Option<std::thread::JoinHandle<io::Result<std::fs::Metadata>>>,
     }
 
@@ -253,9 +255,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let device = device::open(dir.path(), &MountOptions::new(dir.path(), "silent")).unwrap();
             let id = table::top(dir.path()).unwrap().unwrap().id;
+            let path = OFlags::PATH | OFlags::CLOEXEC;
+            let held = rustix::fs::open(dir.path(), path, Mode::empty()).unwrap();
             let file = dir.path().join("file");
             let reader = std::thread::spawn(move || std::fs::metadata(file));
-            Self { dir, device: Some(device), id, reader: Some(reader) }
+            Self { dir, device: Some(device), id, held: Some(held), reader: Some(reader) }
         }
 
         /// Whether the kernel has ended it.
@@ -271,7 +275,7 @@ mod tests {
 
     impl Drop for Silent {
         fn drop(&mut self) {
-            drop(self.device.take());
+            drop((self.device.take(), self.held.take()));
             let _ = device::unmount(self.dir.path(), true);
         }
     }

@@ -71,14 +71,18 @@ fn out_of_range() -> Error {
 
 fn wrong_range(asked: &str, status: u16, headers: &Headers) -> Option<String> {
     let said = header(headers, "content-range").unwrap_or_default();
-    let wrong = || Some(format!("asked for {asked:?}, the answer has status {status} and range {said:?}"));
+    let long = header(headers, "content-length");
+    let wrong = || {
+        let len = long.map_or_else(|| "an unknown number of".to_owned(), str::to_owned);
+        Some(format!("asked for {asked:?}, the answer has status {status}, range {said:?} and {len} bytes"))
+    };
     let (Some((first, last)), Some((start, end))) = (
         asked.strip_prefix("bytes=").and_then(numbers),
         said.strip_prefix("bytes ").and_then(|said| numbers(said.split('/').next()?)),
     ) else {
         return wrong();
     };
-    let len = header(headers, "content-length").map(str::parse::<u64>);
+    let len = long.map(str::parse::<u64>);
     let len_is_right = len.is_none_or(|len| len.ok() == end.checked_sub(start).map(|n| n.saturating_add(1)));
     if status == 206 && start == first && end <= last && len_is_right { None } else { wrong() }
 }
