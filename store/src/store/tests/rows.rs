@@ -48,6 +48,8 @@ fn a_damaged_row_is_put_right_from_the_object_in_staging() {
         "started = 'x'".to_owned(),
         "hash = zeroblob(32)".to_owned(),
         "id = zeroblob(16)".to_owned(),
+        "id = CAST(id AS TEXT)".to_owned(),
+        "id = CAST(x'ff' || id AS TEXT)".to_owned(),
         format!("sequence = 0, {OBJECT}"),
         format!("tag = zeroblob(16), {OBJECT}"),
     ];
@@ -83,7 +85,7 @@ fn a_row_that_is_damaged_while_the_store_is_open_is_put_right_by_who_comes_to_it
     let store = home.open();
     let both = two_points(&store);
     let id = both[1].point.id;
-    for flip in [OBJECT, "sequence = 64", "tag = zeroblob(16)"] {
+    for flip in [OBJECT, "sequence = 64", "tag = zeroblob(16)", "id = CAST(id AS TEXT)"] {
         damage(&store, flip, &id);
         assert_eq!(store.decode_point(&id).unwrap().sequence, 2, "{flip}");
         damage(&store, flip, &id);
