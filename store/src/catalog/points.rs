@@ -235,26 +235,17 @@ impl Catalog {
         self.read("read a recovery point", |c| damaged_point(c, Some(&id.0)).optional())
     }
 
-    /// Puts right what a row says of its point, unless another process removed it meanwhile.
+    /// Puts right what a row says of its point, unless another process removed it meanwhile. Where the point is kept is not taken from who
+    /// looked at the row a while ago: it may be known better by now.
     pub fn mend_point(&self, point: &PointRow) -> Result<(), StoreError> {
-        let (id, tag) = (&point.id.0[..], &point.tag.0[..]);
+        let sql = format!(
+            "UPDATE OR IGNORE point SET id = ?1, tag = ?2, sequence = ?3, started = ?4, hash = ?5, sum = ?6, object = ?7,
+             staged = (SELECT max(staged) FROM point WHERE {WITH_KEY}) WHERE {WITH_KEY}"
+        );
+        let (id, tag, sequence) = (&point.id.0[..], &point.tag.0[..], point.sequence.cast_signed());
+        let (hash, sum) = (&point.hash[..], sum_of(point));
         self.write("mend a recovery point", |t| {
-            t.execute(
-                &format!(
-                    "UPDATE OR IGNORE point SET id = ?1, tag = ?2, sequence = ?3, started = ?4, hash = ?5, sum = ?6,
-                     staged = max(staged, ?7), object = ?8 WHERE {WITH_KEY}"
-                ),
-                params![
-                    id,
-                    tag,
-                    point.sequence.cast_signed(),
-                    point.started,
-                    &point.hash[..],
-                    sum_of(point),
-                    point.staged,
-                    &point.object
-                ],
-            )?;
+            t.execute(&sql, params![id, tag, sequence, point.started, hash, sum, &point.object])?;
             // The point was added anew while one bit hid its row.
             t.execute(&format!("DELETE FROM point WHERE {WITH_KEY} AND id IS NOT ?1"), [id])?;
             touch(t)

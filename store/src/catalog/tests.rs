@@ -259,8 +259,23 @@ fn a_point_that_was_added_while_one_bit_hid_its_row_has_one_row_again() {
     let vault = c.vault_no("v").unwrap();
     let there = PointRow { staged: false, vaults: vec![vault], ..point(1, 1) };
     c.add_point(&there).unwrap();
-    c.mend_point(&point(1, 1)).unwrap();
+    c.mend_point(&there).unwrap();
     assert_eq!(c.points().unwrap(), [PointRow { staged: true, ..there }]);
+}
+
+#[test]
+fn a_row_that_is_put_right_gets_back_no_place_that_was_lost_since_it_was_looked_at() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    let looked_at = PointRow { vaults: vec![vault], ..point(1, 1) };
+    for (lost, left) in [(Some(vault), point(1, 1)), (None, PointRow { staged: false, ..looked_at.clone() })]
+    {
+        c.add_point(&looked_at).unwrap();
+        c.write("flip", |t| t.execute("UPDATE point SET sequence = 64", [])).unwrap();
+        c.remove_point(&looked_at.id, lost).unwrap();
+        c.mend_point(&looked_at).unwrap();
+        assert_eq!(c.points().unwrap(), [left]);
+    }
 }
 
 #[test]
