@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Catalog, VaultNo, damaged, reads_otherwise};
+use super::{Catalog, VaultNo, damaged, marks, reads_otherwise};
 use crate::error::{ErrorClass, StoreError};
 use crate::id::{RecoveryPointId, SourceTag, to_hex};
 
@@ -252,10 +252,13 @@ impl Catalog {
         })
     }
 
-    /// Forgets a row that is of no point, or of one that is nowhere.
+    /// Forgets a row that is of no point, or of one that is nowhere, unless it was put right meanwhile. What it was before, nobody knows for
+    /// sure: a point that only a vault has is found again in the vault.
     pub fn drop_damaged_point(&self, point: &DamagedPoint) -> Result<(), StoreError> {
         self.write("forget a recovery point", |t| {
-            t.execute(&format!("DELETE FROM point WHERE {WITH_KEY}"), [&point.key])?;
+            let same = format!("{WITH_KEY} AND coalesce(CAST(object AS BLOB), x'') = ?2");
+            t.execute(&format!("DELETE FROM point WHERE {same}"), params![point.key, point.object])?;
+            marks::reread_all(t)?;
             touch(t)
         })
     }

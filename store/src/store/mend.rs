@@ -120,7 +120,7 @@ impl Store {
         Ok(DoubtfulPoint { id, tag, error })
     }
 
-    /// Its name is what is damaged: the object says the right one.
+    /// Its name is what is damaged: the object says the right one, and the places that are said of the wrong one are not its own.
     fn rename_row(
         &self,
         damaged: &DamagedPoint,
@@ -128,16 +128,20 @@ impl Store {
         bytes: Vec<u8>,
     ) -> Result<(), StoreError> {
         let staged = self.staging.len(&names::point(&point.source_tag, &point.id))?.is_some();
-        self.catalog.add_point(&PointRow { staged, ..row_right(damaged, point, bytes) })?;
+        self.catalog.add_point(&row_of(point, bytes, staged, Vec::new()))?;
         self.catalog.drop_damaged_point(damaged)
     }
 
     fn find_object(&self, damaged: &DamagedPoint, far: Far) -> Result<Found, StoreError> {
-        if let Ok(point) = object::open_point_as_named_inside(&damaged.object, &self.sealer) {
+        let id = damaged.id();
+        if let Ok(point) = object::open_point_as_named_inside(&damaged.object, &self.sealer)
+            // Another point's object in this one's row says nothing of this one.
+            && (id == Some(point.id) || !self.has_sound_row(&point.id)?)
+        {
             return Ok(Found::Whole(Box::new(point), damaged.object.clone()));
         }
-        let mut away = false;
-        let Some(id) = damaged.id() else { return Ok(Found::Away) };
+        // Without an id it is nobody's whom anybody could look for, but what lies in a place that is away may be it.
+        let (mut away, id) = (false, id.unwrap_or(RecoveryPointId([0; 16])));
         for name in self.staging.list("rp")?.into_iter().map(|object| object.name) {
             if is_of(&name, &id) {
                 match self
@@ -162,6 +166,13 @@ impl Store {
             }
         }
         Ok(if away { Found::Away } else { Found::Nowhere })
+    }
+
+    fn has_sound_row(&self, id: &RecoveryPointId) -> Result<bool, StoreError> {
+        match self.catalog.point(id) {
+            Err(e) if e.is_of_changed_catalog() => Ok(false),
+            row => Ok(row?.is_some()),
+        }
     }
 
     fn find_in_vault(

@@ -30,10 +30,13 @@ impl Store {
         if self.read_only {
             self.read_staging(monitor)?;
         } else {
+            // First: what is forgotten here is looked for again in all places.
+            self.mend_damaged_rows(monitor)?;
             self.fill_from_staging(monitor)?;
         }
         for (no, address, transfer) in &self.vaults {
-            if self.catalog.has_mark(Mark::FilledFrom(*no))? {
+            let filled = self.catalog.has_mark(Mark::FilledFrom(*no))?;
+            if filled && !self.catalog.has_mark(Mark::Reread(*no))? {
                 continue;
             }
             if let Err(e) = self.meet(*no, transfer, monitor) {
@@ -44,6 +47,10 @@ impl Store {
                 monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
             }
         }
+        Ok(())
+    }
+
+    fn mend_damaged_rows(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         if self.catalog.damaged_points(false)?.is_empty() {
             return Ok(());
         }

@@ -5,16 +5,18 @@ use super::hostile::reopened;
 use super::losses::only_in_vault;
 use super::*;
 use crate::ErrorClass;
-use crate::catalog::PointRow;
+use crate::catalog::{Mark, PointRow};
 use crate::check::{self, Depth};
 use crate::monitor::Event;
 use crate::reclaim::{self, Place};
 
-/// Sets columns of a point's row.
+/// Sets columns of a point's row, as damage does: what is said elsewhere of the point stays.
 fn damage(store: &Store, set: &str, id: &RecoveryPointId) {
+    let writer = store.catalog().writer();
+    writer.pragma_update(None, "foreign_keys", "OFF").unwrap();
     let sql = format!("UPDATE point SET {set} WHERE id = ?1");
-    let changed = store.catalog().write("flip", |t| t.execute(&sql, [&id.0[..]]));
-    assert_eq!(changed.unwrap(), 1, "{set}");
+    assert_eq!(writer.execute(&sql, [&id.0[..]]).unwrap(), 1, "{set}");
+    writer.pragma_update(None, "foreign_keys", "ON").unwrap();
 }
 
 const OBJECT: &str = "object = CAST(substr(object, 1, 200) || x'00' || substr(object, 202) AS BLOB)";
@@ -50,6 +52,8 @@ fn a_damaged_row_is_put_right_from_the_object_in_staging() {
         "id = zeroblob(16)".to_owned(),
         "id = CAST(id AS TEXT)".to_owned(),
         "id = CAST(x'ff' || id AS TEXT)".to_owned(),
+        format!("id = zeroblob(16), {OBJECT}"),
+        format!("id = x'02', {OBJECT}"),
         format!("sequence = 0, {OBJECT}"),
         format!("tag = zeroblob(16), {OBJECT}"),
     ];
@@ -187,4 +191,43 @@ fn a_point_that_is_damaged_in_its_row_and_in_staging_stays_and_is_told() {
     drop(store);
     std::fs::write(rp_of(&home, &both[0]), good).unwrap();
     assert_eq!(home.open().points().unwrap().len(), 2);
+}
+
+#[test]
+fn a_point_of_a_vault_whose_row_lost_name_and_object_is_found_again_in_the_vault() {
+    for id in ["id = zeroblob(16)", "id = x'02'", "id = CAST(x'ff' || id AS TEXT)"] {
+        for away_first in [false, true] {
+            let (home, vault, dir, there) = only_in_vault();
+            let one = there.points().unwrap().remove(0);
+            let two = take_point(&there, &sample(2)).unwrap();
+            damage(&there, &format!("{id}, {OBJECT}"), &one.point.id);
+            drop(there);
+            let dir = dir.path().join("new");
+            if away_first {
+                drop(Store::open(&dir, &home.ring, Home::options(Vec::new()), &VoidMonitor).unwrap());
+            }
+            let back = reopened(&home, &vault, &dir);
+            let points = back.points().unwrap();
+            let ids: Vec<_> = points.iter().map(|p| p.point.id).collect();
+            assert_eq!(ids, [one.point.id, two.point.id], "{id}, {away_first}");
+            assert_eq!((points[0].local, &points[0].vaults), (false, &one.vaults), "{id}, {away_first}");
+            assert_eq!(back.catalog().points().unwrap().len(), 2, "{id}, {away_first}");
+            assert!(!back.catalog().has_mark(Mark::Reread(back.vaults()[0].0)).unwrap(), "it was read");
+        }
+    }
+}
+
+#[test]
+fn a_row_with_another_points_object_is_put_right_and_the_other_point_gets_none_of_its_places() {
+    let (home, vault, dir, there) = only_in_vault();
+    let one = there.points().unwrap().remove(0);
+    let two = take_point(&there, &sample(2)).unwrap();
+    let of_two = format!("(SELECT object FROM point WHERE id = x'{}')", two.point.id);
+    damage(&there, &format!("sequence = 64, object = {of_two}"), &one.point.id);
+    drop(there);
+    let back = reopened(&home, &vault, &dir.path().join("new"));
+    let points = back.points().unwrap();
+    assert_eq!(points.iter().map(|p| p.hash).collect::<Vec<_>>(), [one.hash, two.hash]);
+    assert_eq!((&points[0].vaults, &points[1].vaults), (&one.vaults, &Vec::new()));
+    assert!(points[1].local);
 }
