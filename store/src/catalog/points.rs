@@ -235,6 +235,13 @@ impl Catalog {
         self.read("read a recovery point", |c| damaged_point(c, Some(&id.0)).optional())
     }
 
+    /// Whether a row is still there as it was looked at.
+    pub fn stands(&self, point: &DamagedPoint) -> Result<bool, StoreError> {
+        let now =
+            self.read("read a recovery point", |c| damaged_point(c, point.key.as_deref()).optional())?;
+        Ok(now.as_ref() == Some(point))
+    }
+
     /// Puts right what a row says of its point, unless another process removed it meanwhile. Where the point is kept is not taken from who
     /// looked at the row a while ago: it may be known better by now.
     pub fn mend_point(&self, point: &PointRow) -> Result<(), StoreError> {

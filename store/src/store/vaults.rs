@@ -51,11 +51,13 @@ impl Store {
     }
 
     fn mend_damaged_rows(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        if self.catalog.damaged_points(false)?.is_empty() {
+        let rows = self.look_for_rows(false)?;
+        if rows.is_empty() {
             return Ok(());
         }
+        // Not before: nobody is kept from the lock while vaults are asked.
         let lock = self.lock();
-        self.mend_rows(false, lock.is_ok(), monitor)
+        self.put_rows_right(rows, lock.is_ok(), monitor)
     }
 
     fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {

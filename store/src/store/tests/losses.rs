@@ -19,11 +19,11 @@ pub(super) fn only_in_vault() -> (Home, Arc<MemoryVault>, tempfile::TempDir, Sto
     (home, vault, dir, there)
 }
 
-fn faulty(vault: &Arc<MemoryVault>) -> Arc<FaultyVault> {
+pub(super) fn faulty(vault: &Arc<MemoryVault>) -> Arc<FaultyVault> {
     Arc::new(FaultyVault::new(vault.clone(), Arc::new(ManualClock::default())))
 }
 
-fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>) -> Store {
+pub(super) fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>) -> Store {
     let clock = Arc::new(ManualClock::default());
     let transfer = Transfer::new(vault, clock, TransferPolicy::default()).unwrap();
     let options = Home::options(vec![("memory:v".into(), transfer)]);

@@ -1,14 +1,17 @@
 //! Tests of rows of recovery points that are damaged in the catalog: the object of the point says what is right, and nobody takes
 //! another point for it meanwhile.
 
-use super::hostile::reopened;
-use super::losses::only_in_vault;
+use super::hostile::{prepared, push, recovered, reopened};
+use super::losses::{faulty, only_in_vault, open_on};
 use super::*;
 use crate::ErrorClass;
 use crate::catalog::{Mark, PointRow};
 use crate::check::{self, Depth};
+use crate::clock::Waiting;
 use crate::monitor::Event;
 use crate::reclaim::{self, Place};
+use crate::vault::Verb;
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
 /// Sets columns of a point's row, as damage does: what is said elsewhere of the point stays.
 fn damage(store: &Store, set: &str, id: &RecoveryPointId) {
@@ -19,7 +22,8 @@ fn damage(store: &Store, set: &str, id: &RecoveryPointId) {
     writer.pragma_update(None, "foreign_keys", "ON").unwrap();
 }
 
-const OBJECT: &str = "object = CAST(substr(object, 1, 200) || x'00' || substr(object, 202) AS BLOB)";
+/// Eight bytes, for one may be zero already.
+const OBJECT: &str = "object = CAST(substr(object, 1, 200) || zeroblob(8) || substr(object, 209) AS BLOB)";
 
 fn two_points(store: &Store) -> [StoredPoint; 2] {
     [1, 2].map(|version| take_point(store, &sample(version)).unwrap())
@@ -230,4 +234,67 @@ fn a_row_with_another_points_object_is_put_right_and_the_other_point_gets_none_o
     assert_eq!(points.iter().map(|p| p.hash).collect::<Vec<_>>(), [one.hash, two.hash]);
     assert_eq!((&points[0].vaults, &points[1].vaults), (&one.vaults, &Vec::new()));
     assert!(points[1].local);
+}
+
+/// A store that has two points from a vault alone, with the rows of both damaged; and the vault, which can fail.
+fn damaged_rows_of_a_vault() -> (Home, tempfile::TempDir, Arc<FaultyVault>) {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let both = two_points(&store);
+    for point in &both {
+        push(&store, point, &RecordingMonitor::default()).unwrap();
+    }
+    let (dir, there) = recovered(&home, &vault);
+    both.iter().for_each(|p| damage(&there, &format!("sequence = 64, {OBJECT}"), &p.point.id));
+    (home, dir, faulty(&vault))
+}
+
+#[test]
+fn a_vault_lists_its_points_once_for_all_damaged_rows_and_one_that_fails_is_not_asked_again() {
+    let (home, dir, vault) = damaged_rows_of_a_vault();
+    vault.fail_any_from(1, VaultFault::Deny);
+    let store = open_on(&home, &dir.path().join("new"), vault.clone());
+    assert_eq!(vault.requests().len(), 1, "{:?}", vault.requests());
+    assert_eq!(store.look_at_points().unwrap().1.len(), 2);
+    assert_eq!(vault.requests().len(), 2, "{:?}", vault.requests());
+    vault.heal();
+    vault.forget();
+    assert_eq!(store.points().unwrap().len(), 2);
+    assert_eq!(vault.count(Verb::List), 1, "{:?}", vault.requests());
+}
+
+#[test]
+fn nobody_is_kept_from_the_lock_while_a_vault_is_asked_for_a_damaged_row() {
+    let (home, dir, vault) = damaged_rows_of_a_vault();
+    let (path, free) = (dir.path().join("new"), Arc::new(Mutex::new(Vec::new())));
+    let (of, seen) = (path.clone(), free.clone());
+    vault.watch(move || seen.lock().unwrap().push(StoreLock::take(&of, "lock", true).is_ok()));
+    let store = open_on(&home, &path, vault);
+    assert!(store.catalog().damaged_points(true).unwrap().is_empty());
+    let free = free.lock().unwrap();
+    assert!(free.len() > 2 && free.iter().all(|free| *free), "{free:?}");
+}
+
+#[test]
+fn no_vault_is_asked_for_a_point_when_nobody_waits_for_it_any_more() {
+    let (home, dir, vault) = damaged_rows_of_a_vault();
+    vault.fail_any_from(1, VaultFault::Deny);
+    let store = open_on(&home, &dir.path().join("new"), vault.clone());
+    let (id, _) = store.catalog().point_ids().unwrap()[0];
+    vault.heal();
+    vault.forget();
+    let given_up = Deadline::NEVER.of(&Waiting::begin());
+    assert!(store.decode_point_from_anywhere(&id, given_up).is_err());
+    assert_eq!(vault.requests(), []);
+    assert_eq!(store.decode_point_from_anywhere(&id, Deadline::NEVER).unwrap().id, id);
+}
+
+#[test]
+fn a_row_that_says_something_else_than_the_object_is_put_right_by_who_decodes_the_point() {
+    let home = Home::new();
+    let store = home.open();
+    let both = two_points(&store);
+    let row = store.catalog().point(&both[0].point.id).unwrap().unwrap();
+    store.catalog().mend_point(&PointRow { sequence: 64, ..row }).unwrap();
+    assert_eq!(store.decode_point(&both[0].point.id).unwrap(), *both[0].point);
 }
