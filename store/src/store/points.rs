@@ -55,13 +55,18 @@ impl Store {
     pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<StoredPoint>, StoreError> {
         let mut look = Look::far(self, Deadline::NEVER);
         for damaged in self.catalog.damaged_points(false)? {
-            if let Some(id) = damaged.id()
-                && let Err(e @ StoreError::Corrupt { .. }) = self.sound_row(&id, &mut look)
-            {
-                let doubt = self.doubtful(id, e)?;
-                if doubt.tag.is_none_or(|of| of == *tag) {
-                    return Err(doubt.error);
+            let Some(id) = damaged.id() else {
+                let row = "the catalog's row of a recovery point without a name";
+                return Err(StoreError::corrupt(row, "it may be of any source"));
+            };
+            match self.sound_row(&id, &mut look) {
+                Err(e @ StoreError::Corrupt { .. }) => {
+                    let doubt = self.doubtful(id, e)?;
+                    if doubt.tag.is_none_or(|of| of == *tag) {
+                        return Err(doubt.error);
+                    }
                 }
+                row => drop(row?),
             }
         }
         let newest = self.catalog.newest_id(tag)?;

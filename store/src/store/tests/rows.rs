@@ -298,3 +298,32 @@ fn a_row_that_says_something_else_than_the_object_is_put_right_by_who_decodes_th
     store.catalog().mend_point(&PointRow { sequence: 64, ..row }).unwrap();
     assert_eq!(store.decode_point(&both[0].point.id).unwrap(), *both[0].point);
 }
+
+#[test]
+fn a_row_without_a_name_may_be_the_newest_of_any_source() {
+    let home = Home::new();
+    let store = home.open();
+    let both = two_points(&store);
+    damage(&store, &format!("id = x'02', {OBJECT}"), &both[1].point.id);
+    for tag in [both[1].point.source_tag, store.sealer().source_tag("host", "group", "other")] {
+        assert_eq!(store.newest_point(&tag).unwrap_err().class(), ErrorClass::Corrupt);
+    }
+    assert_eq!(take_point(&store, &sample(3)).unwrap().point.sequence, 3, "who has the lock finds it again");
+}
+
+#[test]
+fn staging_that_cannot_be_read_does_not_make_an_older_point_the_newest() {
+    let home = Home::new();
+    let store = home.open();
+    let both = two_points(&store);
+    damage(&store, &format!("sequence = 64, {OBJECT}"), &both[1].point.id);
+    let (rp, aside) = (home.path().join("rp"), home.path().join("aside"));
+    std::fs::rename(&rp, &aside).unwrap();
+    std::fs::write(&rp, "in the way").unwrap();
+    let error = store.newest_point(&both[1].point.source_tag).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    std::fs::remove_file(&rp).unwrap();
+    std::fs::rename(&aside, &rp).unwrap();
+    let newest = store.newest_point(&both[1].point.source_tag).unwrap().unwrap();
+    assert_eq!(newest.point.id, both[1].point.id);
+}
