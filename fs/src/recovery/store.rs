@@ -99,9 +99,9 @@ impl StoreRecovery {
         if let Some(known) = { lock(&self.counted).get(point).copied() } {
             return known;
         }
-        // What cannot be decoded counts nothing.
-        let decoded = self.store.decode_point(point);
-        let one = decoded.map_or_else(|_| Totals::default(), |point| Totals::of(&point.counts));
+        // What cannot be decoded counts nothing now.
+        let Ok(decoded) = self.store.decode_point(point) else { return Totals::default() };
+        let one = Totals::of(&decoded.counts);
         lock(&self.counted).insert(*point, one);
         one
     }
