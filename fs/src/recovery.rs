@@ -132,7 +132,7 @@ pub trait Recovery: Send + Sync + 'static {
     /// All recovery points, in any order.
     fn points(&self) -> Result<Vec<PointBrief>, StoreError>;
 
-    /// The root directory of a point. It lies on this machine.
+    /// The root directory of a point. It lies on this machine, unless what tells of the point there is damaged.
     fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal>;
 
     /// What all points hold. What was counted until the deadline passed need not be counted again.

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_fs::pool::{Caller, Pool, PoolOptions, Reply};
-use holdfast_fs::recovery::{Line, Patience, Reach, Refusal, Seek, StoreRecovery};
+use holdfast_fs::recovery::{Line, Patience, Reach, Refusal, Seek, StoreRecovery, Totals};
 use holdfast_fs::testing::{can_mount, node};
 use holdfast_fs::view::{Detail, Lifetime, View};
 use holdfast_fs::{FsError, Mount, MountOptions, Recovery, Unmounted};
-use holdfast_store::catalog::VaultNo;
+use holdfast_store::catalog::{PointRow, VaultNo};
 use holdfast_store::chunk_store::TreeSink;
 use holdfast_store::clock::{Deadline, SystemClock};
 use holdfast_store::format::config::{ChunkerParams, StoreConfig};
 use holdfast_store::id::{ChunkId, SlotId, VaultId};
 use holdfast_store::monitor::VoidMonitor;
+use holdfast_store::names;
 use holdfast_store::pack::PackKind;
 use holdfast_store::point::RecoveryPoint;
 use holdfast_store::seal::keys::KeyRing;
@@ -384,4 +385,21 @@ fn a_mounted_store_is_copied_with_its_holes() {
         assert!(blocks * 512 <= stored + (1 << 20), "{name} lost its holes");
     }
     assert_eq!(mount.unmount().unwrap(), Unmounted::Cleanly);
+}
+
+#[test]
+fn a_point_that_could_not_be_decoded_counts_when_it_can_be_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let row = store.catalog().points().unwrap().remove(0);
+    let object = dir.path().join("store").join(names::point(&row.tag, &row.id).as_str());
+    let whole = std::fs::read(&object).unwrap();
+    std::fs::write(&object, "damaged").unwrap();
+    store.catalog().mend_point(&PointRow { object: b"damaged".to_vec(), ..row.clone() }).unwrap();
+    let recovery = StoreRecovery::new(store.clone(), 1 << 20);
+    assert_eq!(recovery.totals(LATER).unwrap(), Totals::default());
+    std::fs::write(&object, whole).unwrap();
+    let counts = store.decode_point(&row.id).unwrap().counts;
+    assert!(counts.bytes > 0);
+    assert_eq!(recovery.totals(LATER).unwrap(), Totals::of(&counts));
 }

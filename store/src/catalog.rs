@@ -203,6 +203,14 @@ impl Catalog {
         self.writer().execute_batch(sql).expect("a catalog in memory");
     }
 
+    /// As a bit flip can: the table itself takes no point without a key.
+    #[cfg(test)]
+    pub(crate) fn let_keys_be_null(&self) {
+        let sql = "PRAGMA foreign_keys = OFF; CREATE TABLE loose(id BLOB UNIQUE, tag, sequence, started, hash, sum, staged, object);
+            DROP TABLE point; ALTER TABLE loose RENAME TO point; PRAGMA foreign_keys = ON";
+        self.writer().execute_batch(sql).expect("a catalog in memory");
+    }
+
     pub(crate) fn writer(&self) -> MutexGuard<'_, Connection> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

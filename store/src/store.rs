@@ -4,6 +4,7 @@ mod bad;
 mod brief;
 mod learn;
 mod lock;
+mod look;
 mod mend;
 mod place;
 mod points;

@@ -99,9 +99,9 @@ impl StoreRecovery {
         if let Some(known) = { lock(&self.counted).get(point).copied() } {
             return known;
         }
-        // What cannot be decoded counts nothing.
-        let decoded = self.store.decode_point(point);
-        let one = decoded.map_or_else(|_| Totals::default(), |point| Totals::of(&point.counts));
+        // What cannot be decoded counts nothing now.
+        let Ok(decoded) = self.store.decode_point(point) else { return Totals::default() };
+        let one = Totals::of(&decoded.counts);
         lock(&self.counted).insert(*point, one);
         one
     }
@@ -225,7 +225,9 @@ impl Recovery for StoreRecovery {
     fn root(&self, point: &RecoveryPointId, patience: Patience) -> Result<Node, Refusal> {
         not_at_once(patience)?;
         let decoded = match patience {
-            Patience::Of(..) | Patience::Until(_) => self.store.decode_point_from_anywhere(point),
+            Patience::Of(_, deadline) | Patience::Until(deadline) => {
+                self.store.decode_point_from_anywhere(point, deadline)
+            }
             Patience::Now | Patience::Here | Patience::Local(_) => match self.store.decode_point(point) {
                 // A vault may have what its row in the catalog lost.
                 Err(StoreError::Corrupt { .. }) => return Err(Refusal::Later(Reach::VAULT)),

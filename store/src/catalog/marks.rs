@@ -15,6 +15,8 @@ pub enum Mark {
     Filled,
     /// The catalog knows all that a vault held when it was first met.
     FilledFrom(VaultNo),
+    /// A row was forgotten of which it is not sure whose it was: what the vault holds is to be read again.
+    Reread(VaultNo),
     /// Something that points need may be missing: each chunk that a new point relies on must be looked up.
     Doubtful,
     /// A vault's copy of a pack has its length and was read, and its bytes are others.
@@ -30,6 +32,7 @@ impl Mark {
         match self {
             Self::Filled => "filled".into(),
             Self::FilledFrom(no) => format!("filled {}", no.0),
+            Self::Reread(no) => format!("reread {}", no.0),
             Self::Doubtful => "doubtful".into(),
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
         }
@@ -42,6 +45,11 @@ impl Catalog {
         self.read("read a note", |c| {
             c.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = ?1)", [mark.key()], |row| row.get(0))
         })
+    }
+
+    /// Whether the catalog knows all that a vault held when it was last read whole.
+    pub fn knows_all_in(&self, no: VaultNo) -> Result<bool, StoreError> {
+        Ok(self.has_mark(Mark::FilledFrom(no))? && !self.has_mark(Mark::Reread(no))?)
     }
 
     /// Makes a note, or takes it away. Nothing is written to take away what is not there.
@@ -95,6 +103,11 @@ impl Catalog {
         let keys = format!("proven {} *", no.0);
         self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys]).map(drop))
     }
+}
+
+/// Makes a note for each vault that it is to be read again.
+pub(super) fn reread_all(t: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    t.execute("INSERT OR REPLACE INTO meta(key, value) SELECT 'reread ' || no, 1 FROM vault", []).map(drop)
 }
 
 fn proven_key(no: VaultNo, tag: &SourceTag) -> String {

@@ -91,12 +91,12 @@ impl Catalog {
         })
     }
 
-    /// Forgets a pack whose row is damaged, wherever it is said to be: as if it had never been read. The vaults that were said to have it
-    /// count as never met, so that it is found there again.
+    /// Forgets a pack whose row is damaged, wherever it is said to be: as if it had never been read. The vaults that were said to have it are
+    /// to be read again, so that it is found there.
     pub fn forget_damaged_pack(&self, no: PackNo) -> Result<(), StoreError> {
         self.write("forget a pack", |t| {
-            let vaults = "SELECT 'filled ' || vault FROM place WHERE pack = ?1";
-            t.execute(&format!("DELETE FROM meta WHERE key IN ({vaults})"), [no.0])?;
+            let reread = "INSERT OR REPLACE INTO meta(key, value) SELECT 'reread ' || vault, 1 FROM place WHERE pack = ?1";
+            t.execute(reread, [no.0])?;
             t.execute("DELETE FROM place WHERE pack = ?1", [no.0])?;
             t.execute("UPDATE pack SET staged = 0 WHERE no = ?1", [no.0])?;
             forget_if_nowhere(t, no)

@@ -108,7 +108,7 @@ impl Catalog {
                 t.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [vault.0])?;
             }
             verified::forget_all_in(t, vault)?;
-            for keys in ["filled ?", "proven ? *", "bad ? *"] {
+            for keys in ["filled ?", "reread ?", "proven ? *", "bad ? *"] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
             }

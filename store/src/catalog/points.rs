@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Catalog, VaultNo, damaged, reads_otherwise};
+use super::{Catalog, VaultNo, damaged, marks, reads_otherwise};
 use crate::error::{ErrorClass, StoreError};
 use crate::id::{RecoveryPointId, SourceTag, to_hex};
 
@@ -49,8 +49,8 @@ pub struct PointLine {
 /// A row that is not what was written: nothing in it is to be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedPoint {
-    /// Under what it stands in the catalog: the id, unless that is what is damaged.
-    pub key: Vec<u8>,
+    /// The bytes under which it stands in the catalog: the id's, unless these are what is damaged.
+    pub key: Option<Vec<u8>>,
     /// The source that it names, if it names one.
     pub tag: Option<SourceTag>,
     /// Whether it says that staging holds the point.
@@ -64,12 +64,15 @@ pub struct DamagedPoint {
 impl DamagedPoint {
     /// The id of the point, unless that is what is damaged.
     pub fn id(&self) -> Option<RecoveryPointId> {
-        self.key.as_slice().try_into().ok().map(RecoveryPointId)
+        self.key.as_deref()?.try_into().ok().map(RecoveryPointId)
     }
 }
 
-const LINE: &str = "SELECT id, tag, sequence, started, hash, sum FROM point";
-const COLUMNS: &str = "SELECT id, tag, sequence, started, hash, sum, staged, object FROM point";
+const LINE: &str = "SELECT id, tag, sequence, started, hash, sum, CAST(id AS BLOB) FROM point";
+const COLUMNS: &str =
+    "SELECT id, tag, sequence, started, hash, sum, CAST(id AS BLOB), staged, object FROM point";
+// One bit makes text of the key of a row, which no look for the id finds. All rows are read for it.
+const WITH_KEY: &str = "CAST(id AS BLOB) IS ?1";
 
 type Hash = [u8; 32];
 
@@ -93,16 +96,16 @@ fn point_line(row: &Row<'_>) -> rusqlite::Result<(PointLine, Hash)> {
 
 fn point_row(row: &Row<'_>) -> rusqlite::Result<PointRow> {
     let (PointLine { id, tag, sequence, started }, hash) = point_line(row)?;
-    let object = row.get_ref(7)?.as_blob().unwrap_or_default();
+    let object = row.get_ref(8)?.as_blob().unwrap_or_default();
     if *blake3::hash(object).as_bytes() != hash {
         return Err(damaged_row(row));
     }
-    let (staged, vaults) = (is_true(row, 6)?, Vec::new());
+    let (staged, vaults) = (is_true(row, 7)?, Vec::new());
     Ok(PointRow { id, tag, sequence, started, hash, object: object.to_vec(), staged, vaults })
 }
 
 fn damaged_row(row: &Row<'_>) -> rusqlite::Error {
-    let key = row.get_ref(0).ok().and_then(|key| key.as_bytes().ok()).map(to_hex).unwrap_or_default();
+    let key = row.get_ref(6).ok().and_then(|key| key.as_bytes().ok()).map(to_hex).unwrap_or_default();
     damaged(format!("the catalog's row of recovery point {key}"))
 }
 
@@ -120,6 +123,11 @@ fn row_sum(line: &PointLine, hash: &Hash) -> u32 {
     let numbers = [line.sequence.to_le_bytes(), line.started.to_le_bytes()];
     let parts: [&[u8]; 5] = [&line.id.0, &line.tag.0, &numbers[0], &numbers[1], hash];
     parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part))
+}
+
+fn sum_of(point: &PointRow) -> u32 {
+    let PointRow { id, tag, sequence, started, .. } = *point;
+    row_sum(&PointLine { id, tag, sequence, started }, &point.hash)
 }
 
 impl Catalog {
@@ -179,7 +187,7 @@ impl Catalog {
     /// Ids of all points, whatever else is in their rows, and whether staging holds them; in no order.
     pub fn point_ids(&self) -> Result<Vec<(RecoveryPointId, bool)>, StoreError> {
         self.read("list recovery points", |c| {
-            let mut select = c.prepare_cached("SELECT id, staged FROM point")?;
+            let mut select = c.prepare_cached("SELECT CAST(id AS BLOB), staged FROM point")?;
             let mut rows = select.query([])?;
             let mut ids = Vec::new();
             while let Some(row) = rows.next()? {
@@ -209,40 +217,55 @@ impl Catalog {
         self.read("look for damaged recovery points", |c| {
             let mut select = c.prepare_cached(if objects { COLUMNS } else { LINE })?;
             let mut rows = select.query([])?;
-            let mut keys: Vec<rusqlite::types::Value> = Vec::new();
+            let mut keys: Vec<Option<Vec<u8>>> = Vec::new();
             while let Some(row) = rows.next()? {
                 let read = if objects { point_row(row).map(drop) } else { point_line(row).map(drop) };
                 match read {
-                    Err(e) if reads_otherwise(&e) => keys.push(row.get(0)?),
+                    Err(e) if reads_otherwise(&e) => keys.push(row.get(6)?),
                     read => read?,
                 }
             }
-            let found = keys.iter().map(|key| damaged_point(c, key).optional());
+            let found = keys.iter().map(|key| damaged_point(c, key.as_deref()).optional());
             found.filter_map(Result::transpose).collect()
         })
     }
 
     /// The row of a point as it stands there, whatever is in it.
     pub fn damaged_point(&self, id: &RecoveryPointId) -> Result<Option<DamagedPoint>, StoreError> {
-        self.read("read a recovery point", |c| damaged_point(c, &id.0.to_vec().into()).optional())
+        self.read("read a recovery point", |c| damaged_point(c, Some(&id.0)).optional())
     }
 
-    /// Puts a row right, unless another process removed it meanwhile.
+    /// Whether a row is still there as it was looked at.
+    pub fn stands(&self, point: &DamagedPoint) -> Result<bool, StoreError> {
+        let now =
+            self.read("read a recovery point", |c| damaged_point(c, point.key.as_deref()).optional())?;
+        Ok(now.as_ref() == Some(point))
+    }
+
+    /// Puts right what a row says of its point, unless another process removed it meanwhile. Where the point is kept is not taken from who
+    /// looked at the row a while ago: it may be known better by now.
     pub fn mend_point(&self, point: &PointRow) -> Result<(), StoreError> {
+        let sql = format!(
+            "UPDATE OR IGNORE point SET id = ?1, tag = ?2, sequence = ?3, started = ?4, hash = ?5, sum = ?6, object = ?7,
+             staged = (SELECT max(staged) FROM point WHERE {WITH_KEY}) WHERE {WITH_KEY}"
+        );
+        let (id, tag, sequence) = (&point.id.0[..], &point.tag.0[..], point.sequence.cast_signed());
+        let (hash, sum) = (&point.hash[..], sum_of(point));
         self.write("mend a recovery point", |t| {
-            let known = t.query_row("SELECT 1 FROM point WHERE id = ?1", [&point.id.0[..]], |_| Ok(()));
-            if known.optional()?.is_some() {
-                add_point(t, point)?;
-            }
+            t.execute(&sql, params![id, tag, sequence, point.started, hash, sum, &point.object])?;
+            // The point was added anew while one bit hid its row.
+            t.execute(&format!("DELETE FROM point WHERE {WITH_KEY} AND id IS NOT ?1"), [id])?;
             touch(t)
         })
     }
 
-    /// Forgets a row that is of no point, or of one that is nowhere.
+    /// Forgets a row that is of no point, or of one that is nowhere, unless it was put right meanwhile. What it was before, nobody knows for
+    /// sure: a point that only a vault has is found again in the vault.
     pub fn drop_damaged_point(&self, point: &DamagedPoint) -> Result<(), StoreError> {
         self.write("forget a recovery point", |t| {
-            // What cannot be found by its key any more is found by looking at all.
-            t.execute("DELETE FROM point WHERE +id = ?1", [&point.key])?;
+            let same = format!("{WITH_KEY} AND coalesce(CAST(object AS BLOB), x'') = ?2");
+            t.execute(&format!("DELETE FROM point WHERE {same}"), params![point.key, point.object])?;
+            marks::reread_all(t)?;
             touch(t)
         })
     }
@@ -318,7 +341,7 @@ fn add_point(t: &rusqlite::Transaction<'_>, point: &PointRow) -> rusqlite::Resul
         sequence.cast_signed(),
         started,
         &point.hash[..],
-        row_sum(&PointLine { id, tag, sequence, started }, &point.hash),
+        sum_of(point),
         point.staged,
         &point.object,
     ])?;
@@ -340,14 +363,13 @@ fn places_of(c: &rusqlite::Connection, point: &[u8]) -> rusqlite::Result<Vec<Vau
         .collect()
 }
 
-fn damaged_point(c: &rusqlite::Connection, key: &rusqlite::types::Value) -> rusqlite::Result<DamagedPoint> {
-    let mut select = c.prepare_cached("SELECT id, tag, staged, object FROM point WHERE +id = ?1")?;
-    let mut found = select.query_row([key], |row| {
-        let bytes =
-            |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_bytes().unwrap_or_default().to_vec());
-        let (tag, staged) = (row.get(1).ok().map(SourceTag), is_true(row, 2)?);
-        Ok(DamagedPoint { key: bytes(0)?, tag, staged, vaults: Vec::new(), object: bytes(3)? })
+fn damaged_point(c: &rusqlite::Connection, key: Option<&[u8]>) -> rusqlite::Result<DamagedPoint> {
+    let sql = format!("SELECT tag, staged, CAST(object AS BLOB) FROM point WHERE {WITH_KEY}");
+    let mut found = c.prepare_cached(&sql)?.query_row([key], |row| {
+        let (tag, staged) = (row.get(0).ok().map(SourceTag), is_true(row, 1)?);
+        let object = row.get::<_, Option<_>>(2)?.unwrap_or_default();
+        Ok(DamagedPoint { key: key.map(<[u8]>::to_vec), tag, staged, vaults: Vec::new(), object })
     })?;
-    found.vaults = places_of(c, &found.key)?;
+    found.vaults = places_of(c, key.unwrap_or_default())?;
     Ok(found)
 }

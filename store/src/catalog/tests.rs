@@ -192,7 +192,7 @@ fn what_changes_in_a_row_is_damage_and_never_another_place() {
 }
 
 /// Damage of the row of point 2, and whether the rest of a row tells it without the object.
-const POINT_FLIPS: [(&str, bool); 16] = [
+const POINT_FLIPS: [(&str, bool); 19] = [
     ("sequence = sequence | 64", true),
     ("sequence = -1", true),
     ("sequence = 'x'", true),
@@ -206,6 +206,9 @@ const POINT_FLIPS: [(&str, bool); 16] = [
     ("sum = 'x'", true),
     ("id = zeroblob(16)", true),
     ("id = x'02'", true),
+    ("id = CAST(id AS TEXT)", true),
+    ("id = CAST(x'ff020202020202020202020202020202' AS TEXT)", true),
+    ("id = NULL", true),
     ("object = zeroblob(50)", false),
     ("object = x''", false),
     ("object = 'x'", false),
@@ -215,6 +218,9 @@ const POINT_FLIPS: [(&str, bool); 16] = [
 fn what_changes_in_a_points_row_is_damage_and_never_another_order() {
     for (flip, in_line) in POINT_FLIPS {
         let c = Catalog::in_memory(&STORE).unwrap();
+        if flip.ends_with("NULL") {
+            c.let_keys_be_null();
+        }
         c.add_points(&[point(1, 1), point(2, 2), point(3, 3)]).unwrap();
         let sql = format!("UPDATE point SET {flip} WHERE sequence = 2");
         assert_eq!(c.write("flip", |t| t.execute(&sql, [])).unwrap(), 1, "{flip}");
@@ -234,13 +240,41 @@ fn what_changes_in_a_points_row_is_damage_and_never_another_order() {
         assert_eq!(c.heads().unwrap(), [(SourceTag([1; 16]), 3, point(3, 3).hash)], "{flip}");
         match damaged[0].id() {
             Some(id) if id == point(2, 2).id => {
-                assert!(c.point(&id).is_err_and(corrupt), "{flip}");
+                // One whose key one bit made text is not found by its id.
+                assert!(c.point(&id).map_or_else(corrupt, |found| found.is_none()), "{flip}");
                 c.mend_point(&point(2, 2)).unwrap();
                 assert_eq!(c.point(&id).unwrap(), Some(point(2, 2)), "{flip}");
             }
             _ => c.drop_damaged_point(&damaged[0]).unwrap(),
         }
         assert!(c.damaged_points(true).unwrap().is_empty() && c.points().is_ok(), "{flip}");
+    }
+}
+
+#[test]
+fn a_point_that_was_added_while_one_bit_hid_its_row_has_one_row_again() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    c.add_point(&point(1, 1)).unwrap();
+    c.write("flip", |t| t.execute("UPDATE point SET id = CAST(id AS TEXT)", [])).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    let there = PointRow { staged: false, vaults: vec![vault], ..point(1, 1) };
+    c.add_point(&there).unwrap();
+    c.mend_point(&there).unwrap();
+    assert_eq!(c.points().unwrap(), [PointRow { staged: true, ..there }]);
+}
+
+#[test]
+fn a_row_that_is_put_right_gets_back_no_place_that_was_lost_since_it_was_looked_at() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    let looked_at = PointRow { vaults: vec![vault], ..point(1, 1) };
+    for (lost, left) in [(Some(vault), point(1, 1)), (None, PointRow { staged: false, ..looked_at.clone() })]
+    {
+        c.add_point(&looked_at).unwrap();
+        c.write("flip", |t| t.execute("UPDATE point SET sequence = 64", [])).unwrap();
+        c.remove_point(&looked_at.id, lost).unwrap();
+        c.mend_point(&looked_at).unwrap();
+        assert_eq!(c.points().unwrap(), [left]);
     }
 }
 

@@ -149,7 +149,7 @@ impl Others {
 fn know_others(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<bool, StoreError> {
     let mut all = true;
     for (no, address, transfer) in store.vaults().iter().filter(|vault| Place::Vault(vault.0) != place) {
-        let known = || store.catalog().has_mark(Mark::FilledFrom(*no));
+        let known = || store.catalog().knows_all_in(*no);
         if known()? {
             continue;
         }

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::mend::Far;
+use super::look::Look;
 use super::{PointBrief, Store};
 use crate::catalog::{PointLine, PointRow};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
@@ -16,9 +17,9 @@ impl Store {
     /// is not known either, it is one of its own.
     pub fn point_briefs(&self) -> Result<Vec<PointBrief>, StoreError> {
         let ids = self.catalog.damaged_points(false)?.into_iter().filter_map(|row| row.id());
-        let mut lines = Vec::new();
+        let (mut lines, mut look) = (Vec::new(), Look::here(self));
         for id in ids.collect::<Vec<_>>() {
-            match self.sound_row(&id, Far::Here) {
+            match self.sound_row(&id, &mut look) {
                 Err(e @ StoreError::Corrupt { .. }) => {
                     tracing::warn!("{e}");
                     let tag = self.doubtful(id, e)?.tag.unwrap_or(SourceTag(id.0));
@@ -46,17 +47,16 @@ impl Store {
 
     /// A point, decoded for the caller alone, with what is on this machine.
     pub fn decode_point(&self, id: &RecoveryPointId) -> Result<RecoveryPoint, StoreError> {
-        self.decode(id, Far::Here)
+        self.load(id, &mut Look::here(self), |row| self.open_row(&row))
     }
 
-    /// The same; where its row is damaged, a vault is asked for it, too.
-    pub fn decode_point_from_anywhere(&self, id: &RecoveryPointId) -> Result<RecoveryPoint, StoreError> {
-        self.decode(id, Far::Vaults)
-    }
-
-    fn decode(&self, id: &RecoveryPointId, far: Far) -> Result<RecoveryPoint, StoreError> {
-        let row = self.sound_row(id, far)?;
-        self.open_row(&row.ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?)
+    /// The same; where its row is damaged, vaults are asked for it, too, until then.
+    pub fn decode_point_from_anywhere(
+        &self,
+        id: &RecoveryPointId,
+        until: Deadline,
+    ) -> Result<RecoveryPoint, StoreError> {
+        self.load(id, &mut Look::far(self, until), |row| self.open_row(&row))
     }
 
     /// `Corrupt` also if the row says something else of the point than its object.

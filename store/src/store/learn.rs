@@ -38,6 +38,7 @@ pub fn load_catalog(
     }
     if all_packs && all_points {
         store.catalog().set_mark(Mark::FilledFrom(no), true)?;
+        store.catalog().set_mark(Mark::Reread(no), false)?;
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! A row that cannot be put right now stays and is told: its point may be whole in a vault that is away. Only a point that was looked
 //! for in every place where it may be, and is in none, is forgotten.
 
-use super::vaults::{MEETING_WAIT, of_vault, prove_ours};
-use super::{POINT_LIMIT, Store};
+use super::Store;
+use super::look::{Found, Look};
 use crate::catalog::{DamagedPoint, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -13,8 +13,6 @@ use crate::id::{RecoveryPointId, SourceTag};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::point::{RecoveryPoint, object};
-use crate::transfer::Transfer;
-use crate::vault::ObjectName;
 
 /// A point whose row is damaged, and of which no whole copy can be had now.
 #[derive(Debug)]
@@ -27,23 +25,6 @@ pub struct DoubtfulPoint {
     pub error: StoreError,
 }
 
-/// What became of a look for a point's object.
-enum Found {
-    Whole(Box<RecoveryPoint>, Vec<u8>),
-    /// Not to be had now: a place does not answer, or what is there does not open.
-    Away,
-    Nowhere,
-}
-
-/// How far a look goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Far {
-    /// On this machine.
-    Here,
-    /// Into the vaults as well.
-    Vaults,
-}
-
 impl Store {
     /// Puts damaged rows right, and tells of each. With `objects` what guards the sealed objects is looked at, too. Whoever holds the
     /// store's lock says so: rows are added and removed only then.
@@ -53,42 +34,96 @@ impl Store {
         locked: bool,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        for damaged in self.catalog.damaged_points(objects)? {
-            let name = damaged.id().map_or_else(|| "without a name".to_owned(), |id| id.to_string());
-            let tell = |reason: &str| {
-                let path = format!("the catalog's row of recovery point {name}").into_bytes();
-                monitor.event(Event::Problem { path, reason: reason.to_owned() });
-            };
-            match self.find_object(&damaged, Far::Vaults)? {
-                Found::Whole(point, bytes) if damaged.id() == Some(point.id) => {
-                    self.catalog.mend_point(&row_right(&damaged, &point, bytes))?;
-                    monitor.event(Event::Note(mended(&point.id)));
-                }
-                Found::Whole(point, bytes) if locked => {
-                    self.rename_row(&damaged, &point, bytes)?;
-                    monitor.event(Event::Note(mended(&point.id)));
-                }
-                Found::Nowhere if locked => {
-                    tell("it is damaged, and the point is in no place any more; it is forgotten");
-                    self.catalog.drop_damaged_point(&damaged)?;
-                }
-                _ => tell("it is damaged, and no whole copy of the point can be reached"),
+        self.put_rows_right(self.look_for_rows(objects)?, locked, monitor)
+    }
+
+    /// Damaged rows, and what became of the look for each.
+    pub(super) fn look_for_rows(&self, objects: bool) -> Result<Vec<(DamagedPoint, Found)>, StoreError> {
+        let mut look = Look::far(self, Deadline::NEVER);
+        let look_for = |row| look.object_of(&row).map(|found| (row, found));
+        self.catalog.damaged_points(objects)?.into_iter().map(look_for).collect()
+    }
+
+    /// What somebody else put right meanwhile stays.
+    pub(super) fn put_rows_right(
+        &self,
+        rows: Vec<(DamagedPoint, Found)>,
+        locked: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        for (damaged, found) in rows {
+            if self.catalog.stands(&damaged)? {
+                self.put_row_right(&damaged, found, locked, monitor)?;
             }
         }
         Ok(())
     }
 
+    fn put_row_right(
+        &self,
+        damaged: &DamagedPoint,
+        found: Found,
+        locked: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        let name = damaged.id().map_or_else(|| "without a name".to_owned(), |id| id.to_string());
+        let tell = |reason: &str| {
+            let path = format!("the catalog's row of recovery point {name}").into_bytes();
+            monitor.event(Event::Problem { path, reason: reason.to_owned() });
+        };
+        match found {
+            Found::Whole(point, bytes) if damaged.id() == Some(point.id) => {
+                self.catalog.mend_point(&row_right(damaged, &point, bytes))?;
+                monitor.event(Event::Note(mended(&point.id)));
+            }
+            Found::Whole(point, bytes) if locked => {
+                self.rename_row(damaged, &point, bytes)?;
+                monitor.event(Event::Note(mended(&point.id)));
+            }
+            Found::Nowhere if locked => {
+                tell("it is damaged, and the point is in no place any more; it is forgotten");
+                self.catalog.drop_damaged_point(damaged)?;
+            }
+            _ => tell("it is damaged, and no whole copy of the point can be reached"),
+        }
+        Ok(())
+    }
+
     /// The row of a point, put right if it is damaged; `Corrupt` if that cannot be done now.
-    pub(super) fn sound_row(&self, id: &RecoveryPointId, far: Far) -> Result<Option<PointRow>, StoreError> {
+    pub(super) fn sound_row(
+        &self,
+        id: &RecoveryPointId,
+        look: &mut Look<'_>,
+    ) -> Result<Option<PointRow>, StoreError> {
         match self.catalog.point(id) {
-            Err(e) if e.is_of_changed_catalog() => self.mend_point(id, far),
+            Err(e) if e.is_of_changed_catalog() => self.mend_point(id, look),
+            // A row whose key one bit made text is not found by the id.
+            Ok(None) => self.mend_point(id, look),
             row => row,
         }
     }
 
-    pub(super) fn mend_point(&self, id: &RecoveryPointId, far: Far) -> Result<Option<PointRow>, StoreError> {
+    /// What `open` makes of the row of a point, which is put right if it is damaged, or is as it was written and not what the object says.
+    pub(super) fn load<T>(
+        &self,
+        id: &RecoveryPointId,
+        look: &mut Look<'_>,
+        open: impl Fn(PointRow) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let row = self.sound_row(id, look)?;
+        match open(row.ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?) {
+            Err(e @ StoreError::Corrupt { .. }) => self.mend_point(id, look)?.map_or(Err(e), open),
+            opened => opened,
+        }
+    }
+
+    pub(super) fn mend_point(
+        &self,
+        id: &RecoveryPointId,
+        look: &mut Look<'_>,
+    ) -> Result<Option<PointRow>, StoreError> {
         let Some(damaged) = self.catalog.damaged_point(id)? else { return Ok(None) };
-        match self.find_object(&damaged, far)? {
+        match look.object_of(&damaged)? {
             Found::Whole(point, bytes) if point.id == *id => {
                 let row = row_right(&damaged, &point, bytes);
                 tracing::warn!("{}", mended(id));
@@ -118,7 +153,7 @@ impl Store {
         Ok(DoubtfulPoint { id, tag, error })
     }
 
-    /// Its name is what is damaged: the object says the right one.
+    /// Its name is what is damaged: the object says the right one, and the places that are said of the wrong one are not its own.
     fn rename_row(
         &self,
         damaged: &DamagedPoint,
@@ -126,68 +161,8 @@ impl Store {
         bytes: Vec<u8>,
     ) -> Result<(), StoreError> {
         let staged = self.staging.len(&names::point(&point.source_tag, &point.id))?.is_some();
-        self.catalog.add_point(&PointRow { staged, ..row_right(damaged, point, bytes) })?;
+        self.catalog.add_point(&row_of(point, bytes, staged, Vec::new()))?;
         self.catalog.drop_damaged_point(damaged)
-    }
-
-    fn find_object(&self, damaged: &DamagedPoint, far: Far) -> Result<Found, StoreError> {
-        if let Ok(point) = object::open_point_as_named_inside(&damaged.object, &self.sealer) {
-            return Ok(Found::Whole(Box::new(point), damaged.object.clone()));
-        }
-        let mut away = false;
-        let Some(id) = damaged.id() else { return Ok(Found::Away) };
-        for name in self.staging.list("rp")?.into_iter().map(|object| object.name) {
-            if is_of(&name, &id) {
-                match self
-                    .staging
-                    .read_all(&name, POINT_LIMIT)
-                    .map(|bytes| self.open_as(&bytes.unwrap_or_default(), &id))
-                {
-                    Ok(Some((point, bytes))) => return Ok(Found::Whole(Box::new(point), bytes)),
-                    Ok(None) | Err(_) => away = true,
-                }
-            }
-        }
-        away |= damaged.vaults.iter().any(|no| self.vault(*no).is_err());
-        for (_, address, transfer) in &self.vaults {
-            match self.find_in_vault(transfer, &id, far) {
-                Ok(Some((point, bytes))) => return Ok(Found::Whole(Box::new(point), bytes)),
-                Ok(None) => {}
-                Err(e) => {
-                    tracing::warn!("vault {address}: {e}");
-                    away = true;
-                }
-            }
-        }
-        Ok(if away { Found::Away } else { Found::Nowhere })
-    }
-
-    fn find_in_vault(
-        &self,
-        transfer: &Transfer,
-        id: &RecoveryPointId,
-        far: Far,
-    ) -> Result<Option<(RecoveryPoint, Vec<u8>)>, StoreError> {
-        if far == Far::Here {
-            return Err(StoreError::not_in_memory());
-        }
-        let soon = Deadline::after(self.clock.as_ref(), MEETING_WAIT);
-        prove_ours(self, transfer, soon)?;
-        let listed = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
-        let Some(object) = listed.into_iter().find(|object| is_of(&object.name, id)) else { return Ok(None) };
-        // Twice if need be: the way from the vault may have flipped a bit.
-        for _ in 0..2 {
-            let bytes = transfer.get_by(&object.name, POINT_LIMIT, soon).map_err(of_vault(transfer))?;
-            if let Some(found) = self.open_as(&bytes, id) {
-                return Ok(Some(found));
-            }
-        }
-        Err(StoreError::corrupt(object.name.as_str(), "it does not open"))
-    }
-
-    fn open_as(&self, bytes: &[u8], id: &RecoveryPointId) -> Option<(RecoveryPoint, Vec<u8>)> {
-        let point = object::open_point_as_named_inside(bytes, &self.sealer).ok()?;
-        (point.id == *id).then(|| (point, bytes.to_vec()))
     }
 }
 
@@ -207,10 +182,6 @@ pub(super) fn row_of(point: &RecoveryPoint, object: Vec<u8>, staged: bool, vault
 
 fn row_right(damaged: &DamagedPoint, point: &RecoveryPoint, object: Vec<u8>) -> PointRow {
     row_of(point, object, damaged.staged, damaged.vaults.clone())
-}
-
-fn is_of(name: &ObjectName, id: &RecoveryPointId) -> bool {
-    names::point_of(name).is_some_and(|(_, of)| of == *id)
 }
 
 fn mended(id: &RecoveryPointId) -> String {

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 
-use super::mend::{DoubtfulPoint, Far};
+use super::look::Look;
+use super::mend::DoubtfulPoint;
 use super::{Store, StoredPoint};
 use crate::catalog::{PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SourceTag};
 
@@ -29,8 +31,9 @@ impl Store {
         let known: HashSet<_> = ids.iter().map(|(id, _)| *id).collect();
         self.decoded.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
         let (mut points, mut doubtful) = (Vec::with_capacity(ids.len()), Vec::new());
+        let mut look = Look::far(self, Deadline::NEVER);
         for (id, _) in ids {
-            match self.point(&id) {
+            match self.load(&id, &mut look, |row| self.stored(row)) {
                 Ok(point) => points.push(point),
                 // It was forgotten meanwhile.
                 Err(StoreError::NotFound { .. }) => {}
@@ -45,28 +48,25 @@ impl Store {
 
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
-        let row = self.sound_row(id, Far::Vaults)?;
-        let row = row.ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?;
-        match self.stored(row) {
-            // The row is as it was written, and not what the object says.
-            Err(e @ StoreError::Corrupt { .. }) => {
-                let row = self.mend_point(id, Far::Vaults)?;
-                row.map_or(Err(e), |row| self.stored(row))
-            }
-            stored => stored,
-        }
+        self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))
     }
 
     /// The newest point of a source. An error if it cannot be told which that is: what comes after would be numbered wrongly for good.
     pub fn newest_point(&self, tag: &SourceTag) -> Result<Option<StoredPoint>, StoreError> {
+        let mut look = Look::far(self, Deadline::NEVER);
         for damaged in self.catalog.damaged_points(false)? {
-            if let Some(id) = damaged.id()
-                && let Err(e @ StoreError::Corrupt { .. }) = self.sound_row(&id, Far::Vaults)
-            {
-                let doubt = self.doubtful(id, e)?;
-                if doubt.tag.is_none_or(|of| of == *tag) {
-                    return Err(doubt.error);
+            let Some(id) = damaged.id() else {
+                let row = "the catalog's row of a recovery point without a name";
+                return Err(StoreError::corrupt(row, "it may be of any source"));
+            };
+            match self.sound_row(&id, &mut look) {
+                Err(e @ StoreError::Corrupt { .. }) => {
+                    let doubt = self.doubtful(id, e)?;
+                    if doubt.tag.is_none_or(|of| of == *tag) {
+                        return Err(doubt.error);
+                    }
                 }
+                row => drop(row?),
             }
         }
         let newest = self.catalog.newest_id(tag)?;

@@ -1,7 +1,7 @@
 //! Adding a recovery point: one session at a time, which holds the store's lock.
 
+use super::mend::row_of;
 use super::{Store, StoreLock, StoredPoint};
-use crate::catalog::PointRow;
 use crate::chunk_store::{Ingest, IngestParts, Ingested};
 use crate::error::StoreError;
 use crate::monitor::Monitor;
@@ -76,18 +76,8 @@ impl<'a> Session<'a> {
         let mut point = make(&done);
         point.list_packs(&done.packs);
         let object = point::object::seal_point(&point, &self.store.sealer)?;
-        let hash = *blake3::hash(&object).as_bytes();
         self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;
-        let row = PointRow {
-            id: point.id,
-            tag: point.source_tag,
-            sequence: point.sequence,
-            started: point.started.seconds,
-            hash,
-            object,
-            staged: true,
-            vaults: Vec::new(),
-        };
+        let row = row_of(&point, object, true, Vec::new());
         self.store.catalog.add_point(&row)?;
         self.store.stored(row)
     }

@@ -30,20 +30,17 @@ impl Store {
         if self.read_only {
             self.read_staging(monitor)?;
         } else {
+            // First: what is forgotten here is looked for again in all places.
+            self.mend_damaged_rows(monitor)?;
             self.fill_from_staging(monitor)?;
         }
-        self.meet_vaults(monitor)?;
-        if self.catalog.damaged_points(false)?.is_empty() {
-            return Ok(());
-        }
-        let lock = self.lock();
-        self.mend_rows(false, lock.is_ok(), monitor)
+        self.meet_vaults(monitor)
     }
 
     /// Learns what those vaults hold that were never looked at. One that does not answer is told, and asked again by the next command.
     pub(super) fn meet_vaults(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         for (no, address, transfer) in &self.vaults {
-            if self.catalog.has_mark(Mark::FilledFrom(*no))? {
+            if self.catalog.knows_all_in(*no)? {
                 continue;
             }
             if let Err(e) = self.meet(*no, transfer, monitor) {
@@ -55,6 +52,16 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    fn mend_damaged_rows(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let rows = self.look_for_rows(false)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        // Not before: nobody is kept from the lock while vaults are asked.
+        let lock = self.lock();
+        self.put_rows_right(rows, lock.is_ok(), monitor)
     }
 
     fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {

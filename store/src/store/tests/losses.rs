@@ -19,7 +19,7 @@ pub(super) fn only_in_vault() -> (Home, Arc<MemoryVault>, tempfile::TempDir, Sto
     (home, vault, dir, there)
 }
 
-fn faulty(vault: &Arc<MemoryVault>) -> Arc<FaultyVault> {
+pub(super) fn faulty(vault: &Arc<MemoryVault>) -> Arc<FaultyVault> {
     Arc::new(FaultyVault::new(vault.clone(), Arc::new(ManualClock::default())))
 }
 

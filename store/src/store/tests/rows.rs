@@ -1,23 +1,29 @@
 //! Tests of rows of recovery points that are damaged in the catalog: the object of the point says what is right, and nobody takes
 //! another point for it meanwhile.
 
-use super::hostile::reopened;
-use super::losses::only_in_vault;
+use super::hostile::{prepared, push, recovered, reopened};
+use super::losses::{faulty, only_in_vault, open_on};
 use super::*;
 use crate::ErrorClass;
-use crate::catalog::PointRow;
+use crate::catalog::{Mark, PointRow};
 use crate::check::{self, Depth};
+use crate::clock::Waiting;
 use crate::monitor::Event;
 use crate::reclaim::{self, Place};
+use crate::vault::Verb;
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
-/// Sets columns of a point's row.
+/// Sets columns of a point's row, as damage does: what is said elsewhere of the point stays.
 fn damage(store: &Store, set: &str, id: &RecoveryPointId) {
+    let writer = store.catalog().writer();
+    writer.pragma_update(None, "foreign_keys", "OFF").unwrap();
     let sql = format!("UPDATE point SET {set} WHERE id = ?1");
-    let changed = store.catalog().write("flip", |t| t.execute(&sql, [&id.0[..]]));
-    assert_eq!(changed.unwrap(), 1, "{set}");
+    assert_eq!(writer.execute(&sql, [&id.0[..]]).unwrap(), 1, "{set}");
+    writer.pragma_update(None, "foreign_keys", "ON").unwrap();
 }
 
-const OBJECT: &str = "object = CAST(substr(object, 1, 200) || x'00' || substr(object, 202) AS BLOB)";
+/// Eight bytes, for one may be zero already.
+const OBJECT: &str = "object = CAST(substr(object, 1, 200) || zeroblob(8) || substr(object, 209) AS BLOB)";
 
 fn two_points(store: &Store) -> [StoredPoint; 2] {
     [1, 2].map(|version| take_point(store, &sample(version)).unwrap())
@@ -48,6 +54,10 @@ fn a_damaged_row_is_put_right_from_the_object_in_staging() {
         "started = 'x'".to_owned(),
         "hash = zeroblob(32)".to_owned(),
         "id = zeroblob(16)".to_owned(),
+        "id = CAST(id AS TEXT)".to_owned(),
+        "id = CAST(x'ff' || id AS TEXT)".to_owned(),
+        format!("id = zeroblob(16), {OBJECT}"),
+        format!("id = x'02', {OBJECT}"),
         format!("sequence = 0, {OBJECT}"),
         format!("tag = zeroblob(16), {OBJECT}"),
     ];
@@ -83,7 +93,7 @@ fn a_row_that_is_damaged_while_the_store_is_open_is_put_right_by_who_comes_to_it
     let store = home.open();
     let both = two_points(&store);
     let id = both[1].point.id;
-    for flip in [OBJECT, "sequence = 64", "tag = zeroblob(16)"] {
+    for flip in [OBJECT, "sequence = 64", "tag = zeroblob(16)", "id = CAST(id AS TEXT)"] {
         damage(&store, flip, &id);
         assert_eq!(store.decode_point(&id).unwrap().sequence, 2, "{flip}");
         damage(&store, flip, &id);
@@ -185,4 +195,135 @@ fn a_point_that_is_damaged_in_its_row_and_in_staging_stays_and_is_told() {
     drop(store);
     std::fs::write(rp_of(&home, &both[0]), good).unwrap();
     assert_eq!(home.open().points().unwrap().len(), 2);
+}
+
+#[test]
+fn a_point_of_a_vault_whose_row_lost_name_and_object_is_found_again_in_the_vault() {
+    for id in ["id = zeroblob(16)", "id = x'02'", "id = CAST(x'ff' || id AS TEXT)"] {
+        for away_first in [false, true] {
+            let (home, vault, dir, there) = only_in_vault();
+            let one = there.points().unwrap().remove(0);
+            let two = take_point(&there, &sample(2)).unwrap();
+            damage(&there, &format!("{id}, {OBJECT}"), &one.point.id);
+            drop(there);
+            let dir = dir.path().join("new");
+            if away_first {
+                drop(Store::open(&dir, &home.ring, Home::options(Vec::new()), &VoidMonitor).unwrap());
+            }
+            let back = reopened(&home, &vault, &dir);
+            let points = back.points().unwrap();
+            let ids: Vec<_> = points.iter().map(|p| p.point.id).collect();
+            assert_eq!(ids, [one.point.id, two.point.id], "{id}, {away_first}");
+            assert_eq!((points[0].local, &points[0].vaults), (false, &one.vaults), "{id}, {away_first}");
+            assert_eq!(back.catalog().points().unwrap().len(), 2, "{id}, {away_first}");
+            assert!(!back.catalog().has_mark(Mark::Reread(back.vaults()[0].0)).unwrap(), "it was read");
+        }
+    }
+}
+
+#[test]
+fn a_row_with_another_points_object_is_put_right_and_the_other_point_gets_none_of_its_places() {
+    let (home, vault, dir, there) = only_in_vault();
+    let one = there.points().unwrap().remove(0);
+    let two = take_point(&there, &sample(2)).unwrap();
+    let of_two = format!("(SELECT object FROM point WHERE id = x'{}')", two.point.id);
+    damage(&there, &format!("sequence = 64, object = {of_two}"), &one.point.id);
+    drop(there);
+    let back = reopened(&home, &vault, &dir.path().join("new"));
+    let points = back.points().unwrap();
+    assert_eq!(points.iter().map(|p| p.hash).collect::<Vec<_>>(), [one.hash, two.hash]);
+    assert_eq!((&points[0].vaults, &points[1].vaults), (&one.vaults, &Vec::new()));
+    assert!(points[1].local);
+}
+
+/// A store that has two points from a vault alone, with the rows of both damaged; and the vault, which can fail.
+fn damaged_rows_of_a_vault() -> (Home, tempfile::TempDir, Arc<FaultyVault>) {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let both = two_points(&store);
+    for point in &both {
+        push(&store, point, &RecordingMonitor::default()).unwrap();
+    }
+    let (dir, there) = recovered(&home, &vault);
+    both.iter().for_each(|p| damage(&there, &format!("sequence = 64, {OBJECT}"), &p.point.id));
+    (home, dir, faulty(&vault))
+}
+
+#[test]
+fn a_vault_lists_its_points_once_for_all_damaged_rows_and_one_that_fails_is_not_asked_again() {
+    let (home, dir, vault) = damaged_rows_of_a_vault();
+    vault.fail_any_from(1, VaultFault::Deny);
+    let store = open_on(&home, &dir.path().join("new"), vault.clone());
+    assert_eq!(vault.requests().len(), 1, "{:?}", vault.requests());
+    assert_eq!(store.look_at_points().unwrap().1.len(), 2);
+    assert_eq!(vault.requests().len(), 2, "{:?}", vault.requests());
+    vault.heal();
+    vault.forget();
+    assert_eq!(store.points().unwrap().len(), 2);
+    assert_eq!(vault.count(Verb::List), 1, "{:?}", vault.requests());
+}
+
+#[test]
+fn nobody_is_kept_from_the_lock_while_a_vault_is_asked_for_a_damaged_row() {
+    let (home, dir, vault) = damaged_rows_of_a_vault();
+    let (path, free) = (dir.path().join("new"), Arc::new(Mutex::new(Vec::new())));
+    let (of, seen) = (path.clone(), free.clone());
+    vault.watch(move || seen.lock().unwrap().push(StoreLock::take(&of, "lock", true).is_ok()));
+    let store = open_on(&home, &path, vault);
+    assert!(store.catalog().damaged_points(true).unwrap().is_empty());
+    let free = free.lock().unwrap();
+    assert!(free.len() > 2 && free.iter().all(|free| *free), "{free:?}");
+}
+
+#[test]
+fn no_vault_is_asked_for_a_point_when_nobody_waits_for_it_any_more() {
+    let (home, dir, vault) = damaged_rows_of_a_vault();
+    vault.fail_any_from(1, VaultFault::Deny);
+    let store = open_on(&home, &dir.path().join("new"), vault.clone());
+    let (id, _) = store.catalog().point_ids().unwrap()[0];
+    vault.heal();
+    vault.forget();
+    let given_up = Deadline::NEVER.of(&Waiting::begin());
+    assert!(store.decode_point_from_anywhere(&id, given_up).is_err());
+    assert_eq!(vault.requests(), []);
+    assert_eq!(store.decode_point_from_anywhere(&id, Deadline::NEVER).unwrap().id, id);
+}
+
+#[test]
+fn a_row_that_says_something_else_than_the_object_is_put_right_by_who_decodes_the_point() {
+    let home = Home::new();
+    let store = home.open();
+    let both = two_points(&store);
+    let row = store.catalog().point(&both[0].point.id).unwrap().unwrap();
+    store.catalog().mend_point(&PointRow { sequence: 64, ..row }).unwrap();
+    assert_eq!(store.decode_point(&both[0].point.id).unwrap(), *both[0].point);
+}
+
+#[test]
+fn a_row_without_a_name_may_be_the_newest_of_any_source() {
+    let home = Home::new();
+    let store = home.open();
+    let both = two_points(&store);
+    damage(&store, &format!("id = x'02', {OBJECT}"), &both[1].point.id);
+    for tag in [both[1].point.source_tag, store.sealer().source_tag("host", "group", "other")] {
+        assert_eq!(store.newest_point(&tag).unwrap_err().class(), ErrorClass::Corrupt);
+    }
+    assert_eq!(take_point(&store, &sample(3)).unwrap().point.sequence, 3, "who has the lock finds it again");
+}
+
+#[test]
+fn staging_that_cannot_be_read_does_not_make_an_older_point_the_newest() {
+    let home = Home::new();
+    let store = home.open();
+    let both = two_points(&store);
+    damage(&store, &format!("sequence = 64, {OBJECT}"), &both[1].point.id);
+    let (rp, aside) = (home.path().join("rp"), home.path().join("aside"));
+    std::fs::rename(&rp, &aside).unwrap();
+    std::fs::write(&rp, "in the way").unwrap();
+    let error = store.newest_point(&both[1].point.source_tag).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    std::fs::remove_file(&rp).unwrap();
+    std::fs::rename(&aside, &rp).unwrap();
+    let newest = store.newest_point(&both[1].point.source_tag).unwrap().unwrap();
+    assert_eq!(newest.point.id, both[1].point.id);
 }

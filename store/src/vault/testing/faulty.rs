@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -55,7 +55,10 @@ pub struct FaultyVault {
     inner: Arc<dyn Vault>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    watch: OnceLock<Watch>,
 }
+
+type Watch = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -81,7 +84,12 @@ impl Rule {
 impl FaultyVault {
     /// A vault that does not fail yet. The clock is for `Hang`.
     pub fn new(inner: Arc<dyn Vault>, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, clock, state: Mutex::default() }
+        Self { inner, clock, state: Mutex::default(), watch: OnceLock::new() }
+    }
+
+    /// Something is to be done whenever something is asked.
+    pub fn watch(&self, watch: impl Fn() + Send + Sync + 'static) {
+        let _ = self.watch.set(Box::new(watch));
     }
 
     /// The `nth` request of a kind fails.
@@ -151,6 +159,9 @@ impl FaultyVault {
     }
 
     fn enter(&self) -> Running<'_> {
+        if let Some(watch) = self.watch.get() {
+            watch();
+        }
         let mut state = self.state();
         state.running += 1;
         state.most_at_once = state.most_at_once.max(state.running);
