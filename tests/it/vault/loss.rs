@@ -205,3 +205,23 @@ fn a_vault_that_is_away_does_not_keep_prune_from_the_next_one() {
     machine.run(["prune"]).expect_code(0);
     assert_eq!(packs(&vault), []);
 }
+
+#[test]
+fn a_recovery_from_a_listing_that_was_short_is_made_whole_by_the_same_command() {
+    let (machine, source, vault) = with_directory_vault();
+    let first = latest_id(&machine);
+    std::fs::write(source.join("more"), "more").unwrap();
+    machine.back_up(&source, &["--online"]);
+    // The point that was there first, and its biggest pack.
+    let folder = vault.join("rp").read_dir().unwrap().next().unwrap().unwrap().path();
+    let hidden = [folder.join(&first), packs(&vault)[0].1.clone()];
+    let aside = |path: &Path| machine.path(name_of(path));
+    hidden.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
+    let stranger = recovered(vault.to_str().unwrap());
+    hidden.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
+    let mut recover = stranger.command(["recover"]);
+    let ran = Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    assert!(ran.out().contains("2 recovery points"), "{}", ran.out());
+    stranger.restore(&first, "back");
+    compare(&source, &stranger.restore("latest", "now")).assert_none();
+}
