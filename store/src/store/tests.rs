@@ -6,6 +6,7 @@ mod heal;
 mod hostile;
 mod losses;
 mod rows;
+mod unopened;
 mod ways;
 
 use std::collections::BTreeMap;
