@@ -38,7 +38,7 @@ impl Check<'_> {
             }
             let mut lost = BTreeSet::new();
             let walked = self.walk(&stored.point.root, &mut seen, &mut |check, id| {
-                if check.bad_chunks.contains(id) || check.store.catalog().locate_all(id)?.is_empty() {
+                if check.bad_chunks.contains(id) || !check.is_somewhere(id)? {
                     lost.insert(*id);
                 }
                 Ok(())
@@ -66,6 +66,10 @@ impl Check<'_> {
             self.name_files();
         }
         Ok(())
+    }
+
+    fn is_somewhere(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        Ok(self.hidden.contains(id) || !self.store.catalog().locate_all(id)?.is_empty())
     }
 
     fn walk(
@@ -123,6 +127,9 @@ impl Check<'_> {
             open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;
         let mut lost = HashSet::new();
         self.walk(&point.root, seen, &mut |check, id| {
+            if check.hidden.contains(id) {
+                return Ok(());
+            }
             let places = check.store.catalog().locate_all(id)?;
             if !places.iter().any(|l| packs.contains(&l.pack)) && !check.bad_chunks.contains(id) {
                 lost.insert(*id);
