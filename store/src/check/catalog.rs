@@ -14,7 +14,7 @@ impl Check<'_> {
             self.find(
                 "catalog.db",
                 format!(
-                    "{rows} of its rows of chunks are damaged; nothing is lost by that: move it away when nothing else runs, \
+                    "damaged rows of chunks: {rows}; nothing is lost by that: move it away when nothing else runs, \
                      and it is made anew"
                 ),
             );

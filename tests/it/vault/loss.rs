@@ -225,3 +225,19 @@ fn a_recovery_from_a_listing_that_was_short_is_made_whole_by_the_same_command() 
     stranger.restore(&first, "back");
     compare(&source, &stranger.restore("latest", "now")).assert_none();
 }
+
+#[test]
+fn what_has_the_name_of_a_pack_and_is_no_file_is_named_by_a_check() {
+    let (machine, _, vault) = with_directory_vault();
+    let pack = packs(&vault)[0].1.clone();
+    std::fs::remove_file(&pack).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &pack).unwrap();
+    let named = [name_of(&pack), "symbolic link", "remove it by hand"];
+    machine.run(["check"]).expect_code(1).expect_err(&named);
+    machine.run(["vault", "push"]).expect_code(1);
+    // It is not believed to be there any more.
+    machine.run(["check"]).expect_code(1).expect_err(&named);
+    std::fs::remove_file(&pack).unwrap();
+    machine.run(["vault", "push"]).expect_code(0);
+    machine.run(["check", "--read-data"]).expect_code(0);
+}
