@@ -6,12 +6,10 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
-use holdfast_store::catalog::{PointRow, VaultNo};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::PointState;
-use holdfast_store::store::{Store, StoreLock, StoredPoint};
-use holdfast_store::{StoreError, names};
+use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
 use super::Context;
@@ -23,6 +21,8 @@ use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::point_spec::{Candidate, PointSpec};
 use crate::terminal::text::{self, Table};
+
+mod removal;
 
 /// Remove recovery points by a retention policy or by name
 ///
@@ -140,8 +140,11 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     consent(&plan, args.yes)?;
     let lock = store.lock()?;
     still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args, now)?)?;
-    remove(&store, &lock, &plan)?;
-    if args.prune { prune(context, &store, &lock, false) } else { Ok(Done::Whole) }
+    let done = removal::remove(context, &store, &lock, &plan)?;
+    if !args.prune {
+        return Ok(done);
+    }
+    prune(context, &store, &lock, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
 fn make_plan(
@@ -229,38 +232,6 @@ fn still_so(agreed: &RetentionPlan, now: &RetentionPlan) -> Result<(), Failure> 
         return Ok(());
     }
     Err(Failure::failed("the recovery points changed meanwhile; nothing was removed").hint("run it again"))
-}
-
-/// Removes the points, each from the vaults first: what fails there leaves a point that can be forgotten again. The object
-/// goes before the catalog's word of it, because what the catalog still knows keeps its packs.
-fn remove(store: &Store, _lock: &StoreLock, plan: &RetentionPlan) -> Result<(), Failure> {
-    let mut rows = Vec::new();
-    for decision in &plan.remove {
-        rows.extend(store.catalog().point(&decision.id)?);
-    }
-    // All ways must be known before the first step.
-    for no in rows.iter().flat_map(|row| &row.vaults) {
-        store.vault(*no)?;
-    }
-    for row in rows {
-        for no in &row.vaults {
-            remove_from_vault(store, *no, &row)?;
-        }
-        if row.staged {
-            store.staging().remove(&names::point(&row.tag, &row.id))?;
-            store.catalog().remove_point(&row.id, None)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_from_vault(store: &Store, no: VaultNo, row: &PointRow) -> Result<(), Failure> {
-    let transfer = store.vault(no)?;
-    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-    transfer.delete(&names::point(&row.tag, &row.id)).map_err(failed)?;
-    // The session of a point that is gone has nothing to say any more.
-    transfer.delete(&names::session(&row.id)).map_err(failed)?;
-    Ok(store.catalog().remove_point(&row.id, Some(no))?)
 }
 
 fn show(context: &Context<'_>, points: &[StoredPoint], plan: &RetentionPlan) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use holdfast_store::monitor::Monitor;
-use holdfast_store::reclaim::{self, Judged, Place, ReclaimPlan, Verdict};
+use holdfast_store::reclaim::{self, Judged, Place, ReclaimPlan, Unopened, Verdict};
 use holdfast_store::store::{Store, StoreLock};
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
@@ -127,11 +127,11 @@ fn learn(store: &Store, place: Place, _lock: &StoreLock, monitor: &dyn Monitor) 
 }
 
 fn foresee(plan: &ReclaimPlan, sum: &mut Pruned) {
-    sum.packs_removed += plan.with(Verdict::Delete).count() as u64;
+    sum.packs_removed += (plan.with(Verdict::Delete).count() + plan.unopened.len()) as u64;
     sum.packs_rewritten += plan.with(Verdict::Rewrite).count() as u64;
     let all: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
     let freed: u64 = plan.packs.iter().map(freed).sum();
-    sum.bytes_freed += freed;
+    sum.bytes_freed += freed + plan.unopened.iter().map(|pack| pack.len).sum::<u64>();
     sum.bytes_kept += all - freed;
 }
 
@@ -155,17 +155,19 @@ fn carry_out(
     monitor: &dyn Monitor,
 ) -> Result<(), Failure> {
     let done = reclaim::execute(store, plan, monitor)?;
-    sum.packs_removed += done.packs - done.packs_rewritten;
+    sum.packs_removed += done.packs - done.packs_rewritten + done.unopened;
     sum.packs_rewritten += done.packs_rewritten;
     sum.packs_unreadable += done.packs_unreadable;
-    sum.bytes_freed += done.bytes.saturating_sub(done.bytes_rewritten);
+    sum.bytes_freed += done.bytes.saturating_sub(done.bytes_rewritten) + done.unopened_bytes;
     let all: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
     sum.bytes_kept += all - done.bytes + done.bytes_rewritten;
     Ok(())
 }
 
 fn show_plan(terminal: &Terminal, place: &str, plan: &ReclaimPlan) -> Result<(), Failure> {
-    let going: Vec<PackLine<'_>> = plan.packs.iter().filter_map(|judged| pack_line(place, judged)).collect();
+    let judged = plan.packs.iter().filter_map(|judged| pack_line(place, judged));
+    let going: Vec<PackLine<'_>> =
+        judged.chain(plan.unopened.iter().map(|pack| unopened_line(place, pack))).collect();
     if terminal.json() {
         return going.iter().try_for_each(|line| terminal.json_line(line));
     }
@@ -201,6 +203,18 @@ fn pack_line<'a>(place: &'a str, judged: &Judged) -> Option<PackLine<'a>> {
     };
     let (pack, bytes) = (judged.pack.entry.id.hex(), judged.pack.entry.len);
     Some(PackLine { message_type: "pack", place, pack, action, reason, bytes, bytes_freed: freed(judged) })
+}
+
+fn unopened_line<'a>(place: &'a str, pack: &Unopened) -> PackLine<'a> {
+    PackLine {
+        message_type: "pack",
+        place,
+        pack: pack.id.hex(),
+        action: "remove",
+        reason: "it does not open, and other packs have what is needed".to_owned(),
+        bytes: pack.len,
+        bytes_freed: pack.len,
+    }
 }
 
 fn show(terminal: &Terminal, pruned: &Pruned) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_store::catalog::Mark;
+use holdfast_store::monitor::Monitor;
 use holdfast_store::seal::slots::KeySlot;
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, VaultSetting, unlock};
 use holdfast_store::{StoreError, copy};
@@ -70,6 +71,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let ring = open_slots(&head, &secret_of(typed.reveal()))?;
     // A wrong key or a damaged config ends it before anything is made.
     unlock(&head, &ring)?;
+    let was_there = begun.is_some();
     match begun {
         None => Store::adopt(dir, &whole(&head))?,
         Some(begun) if begun.vault == head.vault => {}
@@ -78,12 +80,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     remember(dir, &address)?;
     let monitor = context.terminal.monitor();
     let store = open_watched(context, dir, &head.vault, &ring, bounds, &*monitor)?;
-    for (no, _, transfer) in store.vaults() {
-        // Opening has done it, unless something went wrong, which here is a failure.
-        if !store.catalog().has_mark(Mark::FilledFrom(*no))? {
-            copy::load_catalog(&store, *no, transfer, &*monitor)?;
-        }
-    }
+    load(&store, was_there.then_some(address.as_str()), &*monitor)?;
     drop(monitor);
     if args.machine_key {
         add_machine_key(context, &store, &ring)?;
@@ -93,6 +90,19 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
         (Some(mount), Some(place)) => mount_here(context, store, mount, place),
         _ => Ok(Done::Whole),
     }
+}
+
+/// Makes sure that the catalog knows what the vaults hold. Opening has done it, unless something went wrong, which here is a failure.
+/// A vault that was met before is looked at `again`: its listing may have been short, and nobody else would read what came back.
+fn load(store: &Store, again: Option<&str>, monitor: &dyn Monitor) -> Result<(), Failure> {
+    let _lock = again.map(|_| store.lock()).transpose()?;
+    for (no, address, transfer) in store.vaults() {
+        let filled = store.catalog().has_mark(Mark::FilledFrom(*no))?;
+        if !filled || again == Some(address.as_str()) {
+            copy::load_catalog(store, *no, transfer, monitor)?;
+        }
+    }
+    Ok(())
 }
 
 /// The store that an earlier run which was cut off made, if there is one; a failure if something else is there. What a run left

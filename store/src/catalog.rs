@@ -5,6 +5,7 @@
 //! because staged packs may be evicted on the word of a commit.
 
 mod chunks;
+mod damage;
 mod indexes;
 mod marks;
 mod packs;
@@ -16,6 +17,7 @@ mod verified;
 #[cfg(test)]
 mod tests;
 
+pub use damage::DamagedChunks;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
 

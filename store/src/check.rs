@@ -3,6 +3,7 @@
 //! It takes no lock, but to put right what is damaged in the catalog, and others work meanwhile: what the catalog says is read before the places are listed, and whatever seems
 //! wrong then is looked up again before it is told. A vault that does not answer is told once and left out from then on.
 
+mod catalog;
 mod objects;
 mod packs;
 mod points;
@@ -76,11 +77,13 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
         report: Report::default(),
         bad: catalog.bad_packs()?,
         bad_chunks: HashSet::new(),
+        hidden: HashSet::new(),
         proven: Vec::new(),
         away: HashSet::new(),
         not_given: HashMap::new(),
         listings: HashMap::new(),
     };
+    check.catalog()?;
     check.ways()?;
     check.existence(&packs, depth)?;
     if depth == Depth::ReadData {
@@ -105,6 +108,8 @@ struct Check<'a> {
     bad: HashSet<PackNo>,
     /// Chunks that no tier can give.
     bad_chunks: HashSet<ChunkId>,
+    /// Chunks of packs of which the catalog has a damaged row: one of them may not be found, and is not lost.
+    hidden: HashSet<ChunkId>,
     /// Packs that were proven and are not yet noted as such.
     proven: Vec<(PackNo, Option<VaultNo>)>,
     /// Vaults that cannot be looked at: what they hold is not known to be lost.

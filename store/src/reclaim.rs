@@ -8,6 +8,7 @@
 //! what a damaged pack holds is read in the packs that are to stand for it.
 
 mod beside;
+mod unopened;
 
 use std::collections::HashSet;
 
@@ -24,6 +25,7 @@ use crate::store::Store;
 use crate::tree::reach::reachable;
 use crate::vault::ObjectName;
 use beside::{Others, Proofs, seen_in};
+pub use unopened::Unopened;
 
 /// Packs with less than this part of their bytes alive are written anew.
 const THIN_PERCENT: u64 = 60;
@@ -70,6 +72,8 @@ pub struct ReclaimPlan {
     pub place: Place,
     /// All packs there.
     pub packs: Vec<Judged>,
+    /// Packs that do not open there and that may go.
+    pub unopened: Vec<Unopened>,
     live: HashSet<ChunkId>,
     points: HashSet<RecoveryPointId>,
 }
@@ -87,6 +91,10 @@ pub struct Reclaimed {
     pub bytes_rewritten: u64,
     /// Packs that stay because something in them that points need cannot be read.
     pub packs_unreadable: u64,
+    /// Packs removed that did not open.
+    pub unopened: u64,
+    /// Bytes of them.
+    pub unopened_bytes: u64,
 }
 
 impl ReclaimPlan {
@@ -119,6 +127,10 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
         Place::Staging => None,
         Place::Vault(no) => Some(Proofs::of(store, no, sound, monitor)),
     };
+    let unopened = match place {
+        Place::Staging => Vec::new(),
+        Place::Vault(no) => unopened::that_may_go(store, no, (&live, &points), (&rows, &others), monitor)?,
+    };
     let mut packs = Vec::new();
     for pack in rows {
         let mut needed = store.catalog().chunks_of(pack.no)?;
@@ -139,7 +151,7 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
         };
         packs.push(Judged { pack, live: alive, total, bad, verdict });
     }
-    Ok(ReclaimPlan { place, packs, live, points: points.into_iter().collect() })
+    Ok(ReclaimPlan { place, packs, unopened, live, points: points.into_iter().collect() })
 }
 
 /// Packs whose bytes in a place were read and found damaged.
@@ -211,6 +223,7 @@ pub fn execute(store: &Store, plan: &ReclaimPlan, monitor: &dyn Monitor) -> Resu
     // Nobody needs anything of these, so they wait for nothing; and what is written anew needs room.
     let dead: Vec<&Judged> = plan.with(Verdict::Delete).collect();
     remove(store, plan.place, &dead, &mut done, monitor)?;
+    unopened::remove(store, plan, &mut done, monitor)?;
     let thin: Vec<&Judged> = plan.with(Verdict::Rewrite).collect();
     let kept = rewrite(store, plan, &thin, &mut done, monitor)?;
     let moved: Vec<&Judged> = thin.into_iter().filter(|judged| !kept.contains(&judged.pack.no)).collect();

@@ -142,6 +142,7 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
     sources: Mutex<HashMap<SourceTag, Arc<SourceName>>>,
+    unopened: Mutex<learn::Unopened>,
     read_only: bool,
 }
 
@@ -279,6 +280,7 @@ impl Store {
             clock,
             decoded,
             sources: Mutex::default(),
+            unopened: Mutex::default(),
             read_only: false,
         })
     }

@@ -38,7 +38,7 @@ impl Check<'_> {
             }
             let mut lost = BTreeSet::new();
             let walked = self.walk(&stored.point.root, &mut seen, &mut |check, id| {
-                if check.bad_chunks.contains(id) || check.store.catalog().locate_all(id)?.is_empty() {
+                if check.bad_chunks.contains(id) || !check.is_somewhere(id)? {
                     lost.insert(*id);
                 }
                 Ok(())
@@ -68,6 +68,10 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn is_somewhere(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        Ok(self.hidden.contains(id) || !self.store.catalog().locate_all(id)?.is_empty())
+    }
+
     fn walk(
         &self,
         root: &Node,
@@ -81,9 +85,10 @@ impl Check<'_> {
     pub(super) fn vaulted_points(&mut self) -> Result<(), StoreError> {
         for (no, address, transfer) in self.store.vaults() {
             let Some(listing) = self.listings.remove(no) else { continue };
-            let mut seen = HashSet::new();
+            let (mut seen, mut in_the_way) = (HashSet::new(), BTreeSet::new());
             for object in &listing.points {
-                match self.not_in(&listing.packs, transfer, object, &mut seen) {
+                let mut packs = BTreeSet::new();
+                match self.not_in(&listing.packs, transfer, object, (&mut seen, &mut packs)) {
                     Ok(0) => {}
                     wrong => {
                         seen.clear();
@@ -93,6 +98,7 @@ impl Check<'_> {
                             Err(_) if self.is_known(object)? => continue,
                             Err(e) => e.to_string(),
                         };
+                        in_the_way.append(&mut packs);
                         // Another process may have forgotten it since it was listed.
                         if transfer.stat(&object.name).is_ok_and(|there| there.is_some()) {
                             self.find(object.name.as_str(), format!("{address}: {detail}"));
@@ -101,17 +107,37 @@ impl Check<'_> {
                 }
             }
             self.listings.insert(*no, listing);
+            self.name_what_is_in_the_way(address, transfer, &in_the_way)?;
         }
         Ok(())
     }
 
-    /// How many chunks of a point that a vault lists are in none of these packs, without those that are lost everywhere.
+    /// Where a link or a directory has the name of a pack that a point lacks, no push can put it there.
+    fn name_what_is_in_the_way(
+        &mut self,
+        address: &str,
+        transfer: &Transfer,
+        packs: &BTreeSet<PackNo>,
+    ) -> Result<(), StoreError> {
+        for no in packs {
+            let Some(row) = self.store.catalog().pack(*no)? else { continue };
+            let name = names::pack(&row.entry.id);
+            if let Err(VaultError::Invalid { detail }) = transfer.get_range(&name, 0..1, Deadline::NEVER) {
+                let detail = format!("{address}: {detail}; remove it by hand, then push");
+                self.find(name.as_str(), detail);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many chunks of a point that a vault lists are in none of these packs, without those that are lost everywhere; and which packs
+    /// elsewhere hold them.
     fn not_in(
         &self,
         packs: &HashSet<PackNo>,
         transfer: &Transfer,
         object: &ObjectInfo,
-        seen: &mut HashSet<ChunkId>,
+        (seen, lacking): (&mut HashSet<ChunkId>, &mut BTreeSet<PackNo>),
     ) -> Result<usize, StoreError> {
         let Some((tag, id)) = names::point_of(&object.name) else { return Ok(0) };
         let row = self.store.catalog().point(&id)?;
@@ -123,9 +149,13 @@ impl Check<'_> {
             open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;
         let mut lost = HashSet::new();
         self.walk(&point.root, seen, &mut |check, id| {
+            if check.hidden.contains(id) {
+                return Ok(());
+            }
             let places = check.store.catalog().locate_all(id)?;
             if !places.iter().any(|l| packs.contains(&l.pack)) && !check.bad_chunks.contains(id) {
                 lost.insert(*id);
+                lacking.extend(places.iter().map(|at| at.pack));
             }
             Ok(())
         })?;

@@ -97,6 +97,16 @@ impl Others {
         Ok(others)
     }
 
+    /// What these points need, if that can be told.
+    pub(super) fn needed(&self) -> Option<&HashSet<ChunkId>> {
+        self.needed.as_ref()
+    }
+
+    /// Whether another place showed a pack that was not found damaged there.
+    pub(super) fn showed(&self, pack: PackNo) -> bool {
+        self.elsewhere.contains(&pack)
+    }
+
     /// Whether all vaults answered. One that does not answer soon has nothing, as far as this plan is concerned.
     fn look_elsewhere(
         &mut self,
@@ -250,6 +260,6 @@ impl<'a> Proofs<'a> {
     }
 }
 
-fn tell(monitor: &dyn Monitor, object: &str, reason: String) {
+pub(super) fn tell(monitor: &dyn Monitor, object: &str, reason: String) {
     monitor.event(Event::Problem { path: object.into(), reason });
 }

@@ -1,7 +1,8 @@
 //! Reading into the catalog what a vault holds and nobody here knows: all of it when the vault is first met, later what
 //! came there in other ways or was away.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use super::mend::row_of;
 use super::vaults::{Listed, listed_packs, of_vault, prove_ours};
@@ -17,6 +18,20 @@ use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
 use crate::point;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
+
+/// Packs that vaults list and that do not open there, with the lengths that were listed.
+pub(crate) type Unopened = BTreeMap<(VaultNo, PackId), u64>;
+
+impl Store {
+    /// Packs of vaults that were found not to open since the store was opened: each is told once.
+    pub(crate) fn unopened(&self) -> MutexGuard<'_, Unopened> {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a pack that does not open.
+const WAY_OUT: &str =
+    "a push sends it again where it is whole, a prune removes it if no recovery point needs it";
 
 /// Fills the catalog with what a vault holds: index objects first, packs that none covers by their own
 /// directories, then the points. What does not open is told and left out, and looked at again when the store is opened the next
@@ -70,7 +85,7 @@ pub(super) fn learn_packs(
         let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
         match open_index(store, transfer, &object.name, id, deadline)? {
             Ok(index) => adopt_index(store, no, &id, &index, listed)?,
-            Err(e) => monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e }),
+            Err(e) => monitor.event(problem(transfer, &object.name, &e)),
         }
         monitor.event(Event::Done { files: 1, bytes: object.len });
     }
@@ -142,15 +157,26 @@ fn load_uncovered_packs(
             opened => opened,
         };
         match opened {
-            Ok((entry, chunks)) => store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?,
+            Ok((entry, chunks)) => {
+                store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?;
+                store.unopened().remove(&(no, *id));
+            }
             Err(PackError::Store(e)) => return Err(e),
             Err(PackError::Format(e)) => {
                 all = false;
-                monitor.event(Event::Problem { path: name.as_str().into(), reason: e.to_string() });
+                if store.unopened().insert((no, *id), *len).is_none() {
+                    let reason = format!("{e}; {WAY_OUT}");
+                    monitor.event(problem(transfer, &name, &reason));
+                }
             }
         }
     }
     Ok(all)
+}
+
+fn problem(transfer: &Transfer, name: &ObjectName, reason: &str) -> Event {
+    let reason = format!("vault {}: {reason}", transfer.address());
+    Event::Problem { path: name.as_str().into(), reason }
 }
 
 /// A damaged pack is told and left out; a vault that fails ends the loading.
@@ -236,9 +262,7 @@ fn load_points(
                     learn_point(store, no, &point, bytes.to_vec())?;
                     new += 1;
                 }
-                Err(e) => {
-                    monitor.event(Event::Problem { path: object.name.as_str().into(), reason: e.to_string() })
-                }
+                Err(e) => monitor.event(problem(transfer, &object.name, &e.to_string())),
             }
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }

@@ -9,6 +9,7 @@ mod losses;
 mod pack_rows;
 mod rot;
 mod rows;
+mod unopened;
 mod ways;
 
 use std::collections::BTreeMap;

@@ -246,3 +246,39 @@ fn a_vault_whose_other_copies_are_damaged_is_not_given_up_without_a_word() {
     stranger.run(["vault", "remove", two.to_str().unwrap()]).expect_code(0);
     compare(&source, &stranger.restore("latest", "back")).assert_none();
 }
+
+#[test]
+fn a_recovery_from_a_listing_that_was_short_is_made_whole_by_the_same_command() {
+    let (machine, source, vault) = with_directory_vault();
+    let first = latest_id(&machine);
+    std::fs::write(source.join("more"), "more").unwrap();
+    machine.back_up(&source, &["--online"]);
+    // The point that was there first, and its biggest pack.
+    let folder = vault.join("rp").read_dir().unwrap().next().unwrap().unwrap().path();
+    let hidden = [folder.join(&first), packs(&vault)[0].1.clone()];
+    let aside = |path: &Path| machine.path(name_of(path));
+    hidden.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
+    let stranger = recovered(vault.to_str().unwrap());
+    hidden.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
+    let mut recover = stranger.command(["recover"]);
+    let ran = Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    assert!(ran.out().contains("2 recovery points"), "{}", ran.out());
+    stranger.restore(&first, "back");
+    compare(&source, &stranger.restore("latest", "now")).assert_none();
+}
+
+#[test]
+fn what_has_the_name_of_a_pack_and_is_no_file_is_named_by_a_check() {
+    let (machine, _, vault) = with_directory_vault();
+    let pack = packs(&vault)[0].1.clone();
+    std::fs::remove_file(&pack).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &pack).unwrap();
+    let named = [name_of(&pack), "symbolic link", "remove it by hand"];
+    machine.run(["check"]).expect_code(1).expect_err(&named);
+    machine.run(["vault", "push"]).expect_code(1);
+    // It is not believed to be there any more.
+    machine.run(["check"]).expect_code(1).expect_err(&named);
+    std::fs::remove_file(&pack).unwrap();
+    machine.run(["vault", "push"]).expect_code(0);
+    machine.run(["check", "--read-data"]).expect_code(0);
+}

@@ -1,6 +1,7 @@
 //! `forget` and `prune`.
 
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::{PASSPHRASE, Stored};
 use crate::testkit::{Ran, noise};
@@ -100,4 +101,58 @@ fn points_that_cannot_be_read_stop_a_prune() {
     let refused = stored.run(["prune"]).expect_code(1).err();
     assert!(refused.contains("0123456789abcdef"), "{refused}");
     assert_eq!(stored.pack_bytes("store"), before);
+}
+
+/// Points that a vault shows, by id.
+fn shown_in(vault: &Path) -> Vec<String> {
+    let sources = std::fs::read_dir(vault.join("rp")).unwrap().map(|source| source.unwrap().path());
+    let points = sources.flat_map(|source| std::fs::read_dir(source).unwrap());
+    points.map(|point| point.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The biggest pack below a directory.
+fn a_pack(place: &Path) -> PathBuf {
+    let packs = std::fs::read_dir(place.join("pack")).unwrap().map(|shard| shard.unwrap().path());
+    let packs = packs.flat_map(|shard| std::fs::read_dir(shard).unwrap()).map(|pack| pack.unwrap().path());
+    packs.max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap()
+}
+
+#[test]
+fn a_point_goes_from_a_vault_that_is_not_known_any_more_to_hold_it_whole() {
+    let stored = Stored::with_vault();
+    let (points, vault) = (four_points(&stored), stored.path("vault"));
+    stored.run(["vault", "push"]).expect_code(0);
+    std::fs::remove_file(a_pack(&vault)).unwrap();
+    // Looks at the vault, and sends the new point alone: the others are believed to be local from then on.
+    let args = ["backup", "src", "--as", "docs", "--online", "--force"];
+    stored.run(args).expect_code(3).expect_err(&["the pack is missing"]);
+    assert_eq!(stored.json(&["snapshots"])[0][0]["vaults"], serde_json::json!([]));
+    assert!(shown_in(&vault).contains(&points[0]));
+    stored.run(["forget", &points[0], &points[1], "--yes"]).expect_code(0);
+    assert!(!shown_in(&vault).iter().any(|id| points[..2].contains(id)), "{:?}", shown_in(&vault));
+    stored.run(["vault", "push"]);
+    stored.run(["prune"]).expect_code(0);
+    assert_eq!(stored.points()[..2], points[2..]);
+    stored.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn a_vault_that_may_hold_a_forgotten_point_and_cannot_be_asked_is_told() {
+    let stored = Stored::with_vault();
+    let points = four_points(&stored);
+    std::fs::rename(stored.path("vault"), stored.path("away")).unwrap();
+    // Where its disk is not mounted.
+    std::fs::create_dir(stored.path("vault")).unwrap();
+    let vault = stored.path("vault");
+    let told = [vault.to_str().unwrap(), "comes back with it"];
+    stored.run(["forget", &points[0]]).expect_code(3).expect_err(&told);
+    assert_eq!(stored.points(), points[1..]);
+    std::fs::remove_dir(&vault).unwrap();
+    std::fs::rename(stored.path("away"), &vault).unwrap();
+    stored.run(["vault", "push"]).expect_code(0);
+    std::fs::rename(&vault, stored.path("away")).unwrap();
+    std::fs::create_dir(&vault).unwrap();
+    // It is known to hold this one.
+    stored.run(["forget", &points[1]]).expect_code(1).expect_err(&[vault.to_str().unwrap(), "mounted"]);
+    assert_eq!(stored.points(), points[1..]);
 }

@@ -1,5 +1,5 @@
-//! Tests of rows of recovery points that are damaged in the catalog: the object of the point says what is right, and nobody takes
-//! another point for it meanwhile.
+//! Tests of rows that are damaged in the catalog: the object of a recovery point says what is right in its row, and nobody takes
+//! another point for it meanwhile; what a row of a chunk hides is not lost.
 
 use super::hostile::{prepared, push, recovered, reopened};
 use super::losses::{faulty, only_in_vault, open_on};
@@ -326,4 +326,44 @@ fn staging_that_cannot_be_read_does_not_make_an_older_point_the_newest() {
     std::fs::rename(&aside, &rp).unwrap();
     let newest = store.newest_point(&both[1].point.source_tag).unwrap().unwrap();
     assert_eq!(newest.point.id, both[1].point.id);
+}
+
+/// Where these bytes stand in a file.
+fn found_in(file: &[u8], bytes: &[u8]) -> Vec<usize> {
+    file.windows(bytes.len()).enumerate().filter(|(_, at)| *at == bytes).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn a_bit_in_a_row_of_a_chunk_is_named_as_the_catalogs_and_nothing_is_called_lost() {
+    let home = Home::new();
+    let store = home.open();
+    let point = take_point(&store, &sample(1)).unwrap();
+    let data = store.catalog().packs().unwrap().into_iter().find(|row| row.entry.kind == PackKind::Data);
+    let chunk = store.catalog().chunks_of(data.unwrap().no).unwrap().remove(1).id;
+    let slots = check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings.len();
+    drop(store);
+    let path = home.path().join("catalog.db");
+    let whole = std::fs::read(&path).unwrap();
+    let places = found_in(&whole, &chunk.0);
+    let mut found = 0;
+    for at in &places {
+        let mut bytes = whole.clone();
+        bytes[at + 20] ^= 4;
+        std::fs::write(&path, bytes).unwrap();
+        for depth in [Depth::Structure, Depth::ReadData] {
+            let store = home.open();
+            let report = check::check(&store, depth, &VoidMonitor).unwrap();
+            let named = report.findings.iter().filter(|f| f.object == "catalog.db").count();
+            // Where the file has a page twice, one of them is read by nobody.
+            assert_eq!(report.findings.len(), slots + named, "{report:?}");
+            found += named;
+            assert_eq!(report.files, []);
+        }
+    }
+    assert_eq!(found, 2 * 2, "in the table and in its index, at each depth: {places:?}");
+    // The way out that is named.
+    std::fs::remove_file(&path).unwrap();
+    let store = home.open();
+    assert!(restore(&store, &point).unwrap() == sample(1));
+    assert_eq!(check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings.len(), slots);
 }

@@ -1,0 +1,108 @@
+//! Removing recovery points from every place that holds them.
+//!
+//! Which vaults that are, the catalog alone does not know: after a loss it takes no point of a vault for whole, though the vault shows
+//! them all, and a push that was cut off may have put one there. So each vault is asked for its list before anything goes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use holdfast_backup::retention::RetentionPlan;
+use holdfast_store::catalog::{PointRow, VaultNo};
+use holdfast_store::clock::Deadline;
+use holdfast_store::error::ErrorClass;
+use holdfast_store::store::{Store, StoreLock};
+use holdfast_store::transfer::Transfer;
+use holdfast_store::vault::ObjectName;
+use holdfast_store::{StoreError, copy, names};
+
+use crate::commands::Context;
+use crate::outcome::{Done, Failure, Outcome};
+use crate::patience;
+
+/// A vault that is not known to hold any of the points answers within this time, or it is left out and told.
+const MAY_HOLD_WAIT: Duration = Duration::from_secs(30);
+
+/// What the vaults list that answered.
+type Shown = Vec<(VaultNo, HashSet<ObjectName>)>;
+
+/// Removes the points, each from the vaults first: what fails there leaves a point that can be forgotten again. The object
+/// goes before the catalog's word of it, because what the catalog still knows keeps its packs.
+pub(super) fn remove(
+    context: &Context<'_>,
+    store: &Store,
+    _lock: &StoreLock,
+    plan: &RetentionPlan,
+) -> Outcome {
+    let mut rows = Vec::new();
+    for decision in &plan.remove {
+        rows.extend(store.catalog().point(&decision.id)?);
+    }
+    if rows.is_empty() {
+        return Ok(Done::Whole);
+    }
+    let (shown, done) = ask_vaults(context, store, &rows)?;
+    for row in rows {
+        let name = names::point(&row.tag, &row.id);
+        for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&name)) {
+            remove_from_vault(store, *no, &row)?;
+        }
+        if row.staged {
+            store.staging().remove(&name)?;
+            store.catalog().remove_point(&row.id, None)?;
+        }
+    }
+    Ok(done)
+}
+
+/// What each vault lists. All that are known to hold one of the points must answer before the first step; another one that does
+/// not is told.
+fn ask_vaults(context: &Context<'_>, store: &Store, rows: &[PointRow]) -> Result<(Shown, Done), Failure> {
+    let holders: HashSet<VaultNo> = rows.iter().flat_map(|row| row.vaults.iter().copied()).collect();
+    holders.iter().try_for_each(|no| store.vault(*no).map(drop))?;
+    let (mut shown, mut done) = (Vec::new(), Done::Whole);
+    for (no, address, transfer) in store.vaults() {
+        let deadline = match holders.contains(no) {
+            true => patience::FOR_A_VAULT,
+            false => Deadline::after(store.clock().as_ref(), MAY_HOLD_WAIT),
+        };
+        match points_in(store, transfer, deadline) {
+            Ok(points) => shown.push((*no, points)),
+            Err(e) if e.class() == ErrorClass::Cancelled || holders.contains(no) => return Err(e.into()),
+            Err(e) => {
+                let held = "what it holds of these recovery points stays there, and comes back with it";
+                context.terminal.warn(&format!("vault {address}: {held}: {}", cause(&e)));
+                done = Done::Partial;
+            }
+        }
+    }
+    Ok((shown, done))
+}
+
+fn cause(e: &StoreError) -> String {
+    match e {
+        // The vault is named already.
+        StoreError::Vault { source, .. } => source.to_string(),
+        e => e.to_string(),
+    }
+}
+
+/// An empty directory where a disk is not mounted lists nothing: it must be this store's vault.
+fn points_in(
+    store: &Store,
+    transfer: &Transfer,
+    deadline: Deadline,
+) -> Result<HashSet<ObjectName>, StoreError> {
+    copy::prove_ours(store, transfer, deadline)?;
+    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+    let listed = transfer.list_all_by(names::POINTS, deadline).map_err(failed)?;
+    Ok(listed.into_iter().map(|object| object.name).collect())
+}
+
+fn remove_from_vault(store: &Store, no: VaultNo, row: &PointRow) -> Result<(), Failure> {
+    let transfer = store.vault(no)?;
+    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
+    transfer.delete(&names::point(&row.tag, &row.id)).map_err(failed)?;
+    // The session of a point that is gone has nothing to say any more.
+    transfer.delete(&names::session(&row.id)).map_err(failed)?;
+    Ok(store.catalog().remove_point(&row.id, Some(no))?)
+}

@@ -1,0 +1,153 @@
+//! Packs of a vault that do not open: nothing is known of what they held, so no verdict is passed on them. One may go if that is no loss,
+//! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere.
+//!
+//! An upload of another machine that has not ended may be about to need it. Its session was put before its first pack, so sessions
+//! are listed after the packs: one whose point is not among those that were judged keeps all of them.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::beside::{Others, seen_in, tell};
+use super::{Place, ReclaimPlan, Reclaimed, damaged, delete_from_vault};
+use crate::catalog::{PackNo, PackRow, VaultNo};
+use crate::clock::Deadline;
+use crate::error::StoreError;
+use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::monitor::Monitor;
+use crate::names;
+use crate::pack::PACK_LIMIT;
+use crate::store::{Store, of_vault};
+use crate::transfer::Transfer;
+use crate::vault::VaultError;
+
+/// A pack that does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unopened {
+    /// Its name.
+    pub id: PackId,
+    /// Its length, as the vault lists it.
+    pub len: u64,
+}
+
+/// Those that may go. Nothing is asked, of the vault or the catalog, if there are none.
+pub(super) fn that_may_go(
+    store: &Store,
+    vault: VaultNo,
+    (live, points): (&HashSet<ChunkId>, &[RecoveryPointId]),
+    (rows, others): (&[PackRow], &Others),
+    monitor: &dyn Monitor,
+) -> Result<Vec<Unopened>, StoreError> {
+    let mut found = damaged_for_certain(store, vault)?;
+    let stay = match found.as_slice() {
+        [] => return Ok(found),
+        _ if !is_all_elsewhere(store, vault, live, (rows, others), monitor)? => {
+            Some("something that recovery points need was seen in no other pack".to_owned())
+        }
+        _ => unknown_upload(store, vault, &points.iter().copied().collect())?,
+    };
+    if let Some(why) = stay {
+        found.drain(..).for_each(|pack| it_stays(store, vault, pack, &why, monitor));
+    }
+    Ok(found)
+}
+
+/// Removes them, unless an upload that nobody knows began since.
+pub(super) fn remove(
+    store: &Store,
+    plan: &ReclaimPlan,
+    done: &mut Reclaimed,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let (Place::Vault(vault), false) = (plan.place, plan.unopened.is_empty()) else { return Ok(()) };
+    let stay = unknown_upload(store, vault, &plan.points)?;
+    for pack in &plan.unopened {
+        if let Some(why) = &stay {
+            it_stays(store, vault, *pack, why, monitor);
+            continue;
+        }
+        delete_from_vault(store, vault, &names::pack(&pack.id))?;
+        store.unopened().remove(&(vault, pack.id));
+        done.unopened += 1;
+        done.unopened_bytes += pack.len;
+    }
+    Ok(())
+}
+
+fn it_stays(store: &Store, vault: VaultNo, pack: Unopened, why: &str, monitor: &dyn Monitor) {
+    let address = store.catalog().vault_address(vault);
+    tell(
+        monitor,
+        names::pack(&pack.id).as_str(),
+        format!("vault {address}: it does not open, and stays: {why}"),
+    );
+}
+
+/// Those that nobody has whole, as far as is known, and whose bytes are wrong.
+fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<Vec<Unopened>, StoreError> {
+    let transfer = store.vault(vault)?;
+    let of_vault: Vec<_> = store.unopened().iter().map(|(key, len)| (*key, *len)).collect();
+    let mut found = Vec::new();
+    for ((_, id), len) in of_vault.into_iter().filter(|((no, _), _)| *no == vault) {
+        // The next push sends one again that is somewhere.
+        let row = store.catalog().pack_by_id(&id)?;
+        let is_somewhere = row.is_some_and(|row| row.staged || !row.vaults.is_empty());
+        if !is_somewhere && is_other_than_its_name(transfer, &id)? {
+            found.push(Unopened { id, len });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the bytes are the same wrong ones twice: the way from the vault may flip bits, though not the same ones each time.
+fn is_other_than_its_name(transfer: &Transfer, id: &PackId) -> Result<bool, StoreError> {
+    let read = || match transfer.get(&names::pack(id), PACK_LIMIT) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(VaultError::NotFound { .. } | VaultError::TooShort { .. } | VaultError::Invalid { .. }) => {
+            Ok(None)
+        }
+        Err(e) => Err(of_vault(transfer)(e)),
+    };
+    let wrong = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() != id.0;
+    let Some(first) = read()?.filter(wrong) else { return Ok(false) };
+    Ok(read()?.is_some_and(|second| second == first))
+}
+
+/// Whether each chunk that a point needs lies in a pack that was seen for this plan and is not known to be damaged.
+fn is_all_elsewhere(
+    store: &Store,
+    vault: VaultNo,
+    live: &HashSet<ChunkId>,
+    (rows, others): (&[PackRow], &Others),
+    monitor: &dyn Monitor,
+) -> Result<bool, StoreError> {
+    let mut seen: HashSet<PackNo> = HashSet::new();
+    let staged = seen_in(store, Place::Staging, Deadline::NEVER, monitor)?;
+    for (place, rows) in [(Place::Staging, staged.as_slice()), (Place::Vault(vault), rows)] {
+        let bad = damaged(store, place, rows)?;
+        seen.extend(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)));
+    }
+    let Some(needed) = others.needed() else { return Ok(false) };
+    for id in live.iter().chain(needed) {
+        let places = store.catalog().locate_all(id)?;
+        if !places.iter().any(|at| seen.contains(&at.pack) || others.showed(at.pack)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Why nothing may go, if the vault shows a session that is of none of these points.
+fn unknown_upload(
+    store: &Store,
+    vault: VaultNo,
+    points: &HashSet<RecoveryPointId>,
+) -> Result<Option<String>, StoreError> {
+    let transfer = store.vault(vault)?;
+    let sessions = transfer.list_all(names::SESSIONS).map_err(of_vault(transfer))?;
+    let known: HashSet<_> = points.iter().map(names::session).collect();
+    let unknown = sessions.into_iter().find(|session| !known.contains(&session.name));
+    Ok(unknown.map(|session| {
+        format!("{} is of an upload that has not ended; if nobody ends it, remove it by hand", session.name)
+    }))
+}

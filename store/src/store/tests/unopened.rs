@@ -1,0 +1,150 @@
+//! Tests of packs in a vault that do not open: each is told once with its vault, and goes when that is no loss for certain.
+
+use super::hostile::{data_packs, prepared, push, recovered};
+use super::*;
+use crate::id::PackId;
+use crate::monitor::Event;
+use crate::reclaim::{self, Place};
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
+use crate::vault::{Vault, Verb};
+
+/// A machine that has a point from a vault alone, where a pack lies that does not open.
+struct Hurt {
+    home: Home,
+    vault: Arc<MemoryVault>,
+    dir: tempfile::TempDir,
+    hurt: ObjectName,
+}
+
+impl Hurt {
+    /// Nobody needs the pack, and nobody knows it.
+    fn useless() -> Self {
+        let hurt = names::pack(&PackId([7; 32]));
+        Self::new(|vault, _| {
+            vault.replace(&hurt, vec![7; 5000].into());
+            hurt
+        })
+    }
+
+    /// The vault's copy, which is the only one, was cut.
+    fn needed() -> Self {
+        Self::new(|vault, writer| {
+            let name = names::pack(&data_packs(writer).remove(0).entry.id);
+            let bytes = vault.object(&name).unwrap();
+            vault.replace(&name, bytes.slice(..bytes.len() / 2));
+            name
+        })
+    }
+
+    fn new(hurt: impl FnOnce(&MemoryVault, &Store) -> ObjectName) -> Self {
+        let home = Home::new();
+        let (vault, writer) = prepared(&home);
+        let one = take_point(&writer, &sample(1)).unwrap();
+        push(&writer, &one, &RecordingMonitor::default()).unwrap();
+        let hurt = hurt(&vault, &writer);
+        let (dir, _) = recovered(&home, &vault);
+        Self { home, vault, dir, hurt }
+    }
+
+    fn open(&self, vault: Arc<dyn Vault>, monitor: &RecordingMonitor) -> Store {
+        let transfer =
+            Transfer::new(vault, Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
+        let options = Home::options(vec![("memory:v".into(), transfer)]);
+        Store::open(&self.dir.path().join("new"), &self.home.ring, options, monitor).unwrap()
+    }
+
+    /// Prunes the vault; what was told of the pack, from the opening of the store on.
+    fn prune(&self) -> (reclaim::Reclaimed, Vec<String>) {
+        let monitor = RecordingMonitor::default();
+        let store = self.open(self.vault.clone(), &monitor);
+        let (no, _, way) = store.vaults()[0].clone();
+        copy::load_catalog(&store, no, &way, &monitor).unwrap();
+        let plan = reclaim::plan(&store, Place::Vault(no), &monitor).unwrap();
+        let done = reclaim::execute(&store, &plan, &monitor).unwrap();
+        (done, self.told(&monitor))
+    }
+
+    fn told(&self, monitor: &RecordingMonitor) -> Vec<String> {
+        let events = monitor.events().into_iter();
+        let of_pack = events.filter_map(|event| match event {
+            Event::Problem { path, reason } if path == self.hurt.as_str().as_bytes() => Some(reason),
+            _ => None,
+        });
+        of_pack.collect()
+    }
+
+    fn is_there(&self) -> bool {
+        self.vault.object(&self.hurt).is_some()
+    }
+}
+
+#[test]
+fn one_that_nobody_needs_is_told_once_with_its_vault_and_removed() {
+    let hurt = Hurt::useless();
+    let (done, told) = hurt.prune();
+    assert_eq!((done.unopened, done.unopened_bytes, done.packs), (1, 5000, 0));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("vault memory: ") && told[0].contains("prune removes it"), "{told:?}");
+    assert!(!hurt.is_there());
+    assert_eq!(hurt.prune(), (reclaim::Reclaimed::default(), Vec::new()));
+}
+
+#[test]
+fn one_stays_while_something_that_a_point_needs_is_nowhere_else() {
+    let hurt = Hurt::needed();
+    let (done, told) = hurt.prune();
+    assert_eq!((done.unopened, told.len()), (0, 2), "{told:?}");
+    assert!(told[1].contains("stays: something that recovery points need"), "{told:?}");
+    assert!(hurt.is_there());
+}
+
+#[test]
+fn one_stays_while_an_upload_goes_on_that_nobody_here_knows() {
+    let hurt = Hurt::useless();
+    hurt.vault.replace(&names::session(&RecoveryPointId([9; 16])), b"session"[..].into());
+    let (done, told) = hurt.prune();
+    assert_eq!((done.unopened, told.len()), (0, 2), "{told:?}");
+    assert!(told[1].contains("upload that has not ended"), "{told:?}");
+    assert!(hurt.is_there());
+}
+
+#[test]
+fn an_upload_that_began_after_the_plan_keeps_it() {
+    let hurt = Hurt::useless();
+    let store = hurt.open(hurt.vault.clone(), &RecordingMonitor::default());
+    let plan = reclaim::plan(&store, Place::Vault(store.vaults()[0].0), &VoidMonitor).unwrap();
+    assert_eq!(plan.unopened.len(), 1);
+    hurt.vault.replace(&names::session(&RecoveryPointId([9; 16])), b"session"[..].into());
+    assert_eq!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap().unopened, 0);
+    assert!(hurt.is_there());
+}
+
+#[test]
+fn one_whose_bytes_have_its_name_stays_whatever_arrived_when_it_was_opened() {
+    let bytes = vec![7; 5000];
+    let name = names::pack(&PackId(*blake3::hash(&bytes).as_bytes()));
+    let hurt = Hurt::new(|vault, _| {
+        vault.replace(&name, bytes.into());
+        name
+    });
+    let (done, told) = hurt.prune();
+    assert_eq!((done.unopened, told.len()), (0, 1), "{told:?}");
+    assert!(hurt.is_there());
+}
+
+#[test]
+fn one_that_arrives_with_other_bytes_each_time_stays() {
+    let hurt = Hurt::useless();
+    let way = Arc::new(FaultyVault::new(hurt.vault.clone(), Arc::new(ManualClock::default())));
+    let store = hurt.open(way.clone(), &RecordingMonitor::default());
+    let no = store.vaults()[0].0;
+    let unopened = || reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap().unopened.len();
+    assert_eq!(unopened(), 1);
+    let before = way.count(Verb::Get);
+    assert_eq!(unopened(), 1);
+    let gets = way.count(Verb::Get) - before;
+    // The last one asks for all of it, the second time.
+    way.fail(Verb::Get, way.count(Verb::Get) + gets, VaultFault::Flip);
+    assert_eq!(unopened(), 0);
+    assert_eq!(unopened(), 1);
+}
