@@ -383,8 +383,8 @@ async fn put_if_absent_is_asked_of_the_service_in_one_request() {
     assert_eq!((s.proxy.count(Verb::Put), s.proxy.count(Verb::Stat)), (2, 0));
 }
 
-/// Answers every request with the same page.
-fn portal(page: &'static str) -> u16 {
+/// Answers every request with the same page, its head beginning with `status` and whatever headers come after that.
+fn portal(status: &'static str, page: &'static str) -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -392,9 +392,9 @@ fn portal(page: &'static str) -> u16 {
             let mut stream = stream.unwrap();
             // The requests have no bodies and fit into one read.
             let _ = std::io::Read::read(&mut stream, &mut [0; 16 << 10]);
-            let head =
-                "HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length:";
-            let _ = stream.write_all(format!("{head} {}\r\n\r\n{page}", page.len()).as_bytes());
+            let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close");
+            let _ = stream
+                .write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{page}", page.len()).as_bytes());
         }
     });
     port
@@ -405,9 +405,39 @@ async fn a_page_that_is_no_listing_of_this_container_is_a_wrong_answer_and_not_a
     let other = "<?xml version=\"1.0\"?><EnumerationResults ServiceEndpoint=\"http://x/\" ContainerName=\"other\">\
                  <Blobs/><NextMarker/></EnumerationResults>";
     for page in ["<html><body><p>Log in</p></body></html>", "<EnumerationResults/>", other, ""] {
-        let vault = vault_at(portal(page), Azurite::credential());
+        let vault = vault_at(portal("200 OK", page), Azurite::credential());
         let listed = vault.list("keys/", None).await;
         let error = listed.expect_err(page);
         assert!(error.is_transient(), "{page:?}: {error}");
     }
+}
+
+/// What a vault says to each kind of request, none of which sends a body.
+async fn failures(vault: &AzureVault) -> [(&'static str, VaultError); 6] {
+    let object = name("pack/aa/1");
+    [
+        ("get", vault.get_range(&object, 0..10).await.map(drop).unwrap_err()),
+        ("stat", vault.stat(&object).await.map(drop).unwrap_err()),
+        ("delete", vault.delete(&object).await.map(drop).unwrap_err()),
+        ("put", vault.put_new(&object, Bytes::new()).await.map(drop).unwrap_err()),
+        ("list", vault.list("pack/", None).await.map(drop).unwrap_err()),
+        ("prepare", vault.prepare().await.unwrap_err()),
+    ]
+}
+
+#[tokio::test]
+async fn only_the_service_says_that_something_is_missing() {
+    for (status, page) in [
+        ("404 Not Found", "<html>no such page</html>"),
+        ("404 Not Found", ""),
+        ("404 Not Found\r\nx-ms-error-code: ShareNotFound", "<Error/>"),
+    ] {
+        let vault = vault_at(portal(status, page), Azurite::credential());
+        for (verb, error) in failures(&vault).await {
+            assert!(matches!(error, VaultError::WrongAnswer { .. }), "{status} {page} {verb}: {error:?}");
+        }
+    }
+    let vault = vault_at(portal("404\r\nx-ms-error-code: BlobNotFound", ""), Azurite::credential());
+    assert_eq!(vault.stat(&name("pack/aa/1")).await.unwrap(), None);
+    assert!(!vault.delete(&name("pack/aa/1")).await.unwrap());
 }

@@ -22,8 +22,9 @@ impl<'a> Refusal<'a> {
     /// Nothing if there was no answer at all.
     pub(super) fn of(e: &'a azure_core::Error) -> Option<Self> {
         let ErrorKind::HttpResponse { status, error_code, raw_response } = e.kind() else { return None };
-        let (code, response) = (error_code.as_deref().unwrap_or_default(), raw_response.as_deref());
-        Some(Self { status: u16::from(*status), code, response })
+        // Of a page without one the SDK makes the status its code.
+        let code = error_code.as_deref().filter(|code| code.parse::<u16>().is_err()).unwrap_or_default();
+        Some(Self { status: u16::from(*status), code, response: raw_response.as_deref() })
     }
 
     /// Put-if-absent found something. A signature that may create but not write gets the last form.
@@ -34,9 +35,9 @@ impl<'a> Refusal<'a> {
         )
     }
 
-    /// The object is missing, not its container.
+    /// The object is missing, not its container, and it is the service that says so. Pages of others have this status, too.
     pub(super) fn is_no_object(&self) -> bool {
-        self.status == 404 && self.code != "ContainerNotFound"
+        self.status == 404 && matches!(self.code, "BlobNotFound" | "ResourceNotFound")
     }
 
     fn header(&self, name: &'static str) -> Option<&str> {
@@ -81,7 +82,7 @@ fn refused(refusal: &Refusal<'_>, what: &str) -> VaultError {
         (400, "Md5Mismatch" | "InvalidOperation") => {
             VaultError::WrongAnswer { detail: format!("{what} changed on its way: {detail}") }
         }
-        (404, _) => VaultError::NotFound { what: what.into() },
+        _ if refusal.is_no_object() => VaultError::NotFound { what: what.into() },
         (401 | 403, _) => VaultError::Denied { detail },
         (_, "ContainerBeingDeleted" | "AccountBeingCreated" | "OperationTimedOut" | "ServerBusy")
         | (408 | 429 | 500 | 502 | 503 | 504, _) => {
@@ -91,8 +92,9 @@ fn refused(refusal: &Refusal<'_>, what: &str) -> VaultError {
             VaultError::TooShort { what: what.into(), detail: "it ends before the range begins".into() }
         }
         (507, _) => VaultError::Full { detail },
-        // The object changed between two requests of one read: it is not one of ours, or the answer is not.
-        (412, _) => VaultError::WrongAnswer { detail },
+        // The first is not the service's, which names what is missing. By the second the object changed between two requests
+        // of one read: it is not one of ours, or the answer is not.
+        (404 | 412, _) => VaultError::WrongAnswer { detail: format!("{what}: {detail}") },
         _ => VaultError::Invalid { detail: format!("{what}: {detail}") },
     }
 }
@@ -154,7 +156,11 @@ mod tests {
     fn answers_are_classified_by_what_can_be_done() {
         for (status, code, class) in [
             (404, "BlobNotFound", C::NotFound),
+            (404, "ResourceNotFound", C::NotFound),
             (404, "ContainerNotFound", C::NotFound),
+            (404, "", C::Unavailable),
+            (404, "404", C::Unavailable),
+            (404, "ShareNotFound", C::Unavailable),
             (403, "AuthenticationFailed", C::Denied),
             (401, "NoAuthenticationInformation", C::Denied),
             (409, "BlobArchived", C::Unavailable),
