@@ -441,3 +441,46 @@ async fn only_the_service_says_that_something_is_missing() {
     assert_eq!(vault.stat(&name("pack/aa/1")).await.unwrap(), None);
     assert!(!vault.delete(&name("pack/aa/1")).await.unwrap());
 }
+
+#[tokio::test]
+async fn whoever_wants_a_login_first_is_an_outage() {
+    for status in [
+        "302 Found",
+        "301 Moved",
+        "307 Elsewhere",
+        "407 Proxy Authentication Required",
+        "511 Network Authentication Required",
+        "501 Not Implemented",
+        "520 Unknown",
+        "530 Frozen",
+    ] {
+        for page in ["", "<html>log in</html>"] {
+            let vault = vault_at(portal(status, page), Azurite::credential());
+            for (verb, error) in failures(&vault).await {
+                assert!(matches!(error, VaultError::Unavailable { .. }), "{status} {page} {verb}: {error:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_is_not_the_services_is_a_wrong_answer_whatever_was_asked() {
+    for status in ["200 OK", "203 Changed"] {
+        let vault = vault_at(portal(status, "<html>log in</html>"), Azurite::credential());
+        for (verb, error) in failures(&vault).await {
+            assert!(matches!(error, VaultError::WrongAnswer { .. }), "{status} {verb}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let to = format!("302 Found\r\nLocation: http://{}/login", elsewhere.local_addr().unwrap());
+    let vault = vault_at(portal(to.leak(), ""), AzureCredential::Sas(sas("r")));
+    for (verb, error) in failures(&vault).await {
+        assert!(matches!(error, VaultError::Unavailable { .. }), "{verb}: {error:?}");
+    }
+    elsewhere.set_nonblocking(true).unwrap();
+    assert!(elsewhere.accept().is_err(), "nobody came");
+}
