@@ -340,7 +340,7 @@ impl RestoreEntry {
 pub struct CheckSummary {
     /// Always `summary`.
     pub message_type: &'static str,
-    /// Number of damages.
+    /// Number of damages, and of what could not be looked at.
     pub num_errors: u64,
     /// Packs that are damaged or missing.
     pub broken_packs: Vec<String>,

@@ -36,6 +36,14 @@ struct Report {
     broken_packs: Vec<String>,
     files: Vec<AffectedFile>,
     problems: u64,
+    /// Of the problems, those that something could not be looked at.
+    unseen: u64,
+}
+
+impl Report {
+    fn only_unseen(&self) -> bool {
+        self.problems > 0 && self.problems == self.unseen
+    }
 }
 
 /// Checks.
@@ -46,13 +54,22 @@ pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
     report.problems = report.problems.max(monitor.problems());
     drop(monitor);
     show(context.terminal, &report)?;
-    if report.problems > 0 {
-        let failure =
-            Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem")));
-        return Err(failure
-            .hint("the lines above name the damage; `holdfast vault push`, another vault or the unchanged source may heal it"));
+    match report.problems {
+        0 => Ok(Done::Whole),
+        _ => Err(failure(&report)),
     }
-    Ok(Done::Whole)
+}
+
+/// What was found, if anything was.
+fn failure(report: &Report) -> Failure {
+    if report.only_unseen() {
+        let message = format!("not all could be looked at: {}", text::count(report.unseen, "problem"));
+        return Failure::failed(message)
+            .hint("see to the vaults that the lines above name, then check again");
+    }
+    Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem"))).hint(
+        "the lines above name the damage; `holdfast vault push`, another vault or the unchanged source may heal it",
+    )
 }
 
 fn check(store: &Store, read_data: bool, monitor: &WorkMonitor) -> Result<Report, Failure> {
@@ -68,6 +85,7 @@ fn check(store: &Store, read_data: bool, monitor: &WorkMonitor) -> Result<Report
         broken_packs,
         files: found.files,
         problems: found.findings.len() as u64,
+        unseen: found.findings.iter().filter(|finding| finding.unseen).count() as u64,
     })
 }
 
@@ -109,7 +127,11 @@ fn sentence(report: &Report) -> String {
         0 => "without reading their data".to_owned(),
         bytes => format!("read {}", text::size(bytes)),
     };
-    let verdict = if report.problems == 0 { "no damage found" } else { "DAMAGE FOUND" };
+    let verdict = match report.problems {
+        0 => "no damage found",
+        _ if report.only_unseen() => "NOT ALL COULD BE LOOKED AT",
+        _ => "DAMAGE FOUND",
+    };
     format!("{checked}, {read}: {verdict}")
 }
 
@@ -127,5 +149,16 @@ mod tests {
         report.bytes_read = 1 << 30;
         report.problems = 1;
         assert_eq!(sentence(&report), "checked 2 recovery points and 1 pack, read 1.000 GiB: DAMAGE FOUND");
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_not_called_damage() {
+        let unseen = Report { problems: 2, unseen: 2, ..Report::default() };
+        assert!(sentence(&unseen).ends_with(": NOT ALL COULD BE LOOKED AT"), "{}", sentence(&unseen));
+        assert_eq!(failure(&unseen).message, "not all could be looked at: 2 problems");
+        assert_eq!(failure(&unseen).exit_code(), 1);
+        let damaged = Report { problems: 3, ..unseen };
+        assert!(sentence(&damaged).ends_with(": DAMAGE FOUND"), "{}", sentence(&damaged));
+        assert_eq!(failure(&damaged).message, "the store is damaged: 3 problems");
     }
 }

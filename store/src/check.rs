@@ -36,6 +36,8 @@ pub struct Finding {
     pub object: String,
     /// What is wrong with it.
     pub detail: String,
+    /// It could not be looked at: nothing is known to be damaged.
+    pub unseen: bool,
 }
 
 /// A file that cannot be restored whole.
@@ -136,16 +138,25 @@ enum Place {
 
 impl Check<'_> {
     fn find(&mut self, object: impl Into<String>, detail: impl Into<String>) {
-        let (object, detail) = (object.into(), detail.into());
-        self.monitor.event(Event::Problem { path: object.clone().into_bytes(), reason: detail.clone() });
-        self.report.findings.push(Finding { object, detail });
+        self.tell(Finding { object: object.into(), detail: detail.into(), unseen: false });
+    }
+
+    /// What could not be looked at is told, and is no damage.
+    fn pass_over(&mut self, object: impl Into<String>, detail: impl Into<String>) {
+        self.tell(Finding { object: object.into(), detail: detail.into(), unseen: true });
+    }
+
+    fn tell(&mut self, finding: Finding) {
+        let (path, reason) = (finding.object.clone().into_bytes(), finding.detail.clone());
+        self.monitor.event(Event::Problem { path, reason });
+        self.report.findings.push(finding);
     }
 
     /// Vaults that alone hold something and that nobody can ask.
     fn ways(&mut self) -> Result<(), StoreError> {
         for no in self.store.catalog().vaults_that_alone_hold()? {
             if !self.store.vaults().iter().any(|vault| vault.0 == no) {
-                self.find(
+                self.pass_over(
                     self.store.catalog().vault_address(no),
                     "there is no way to it, and it holds what nobody else has",
                 );
@@ -158,7 +169,10 @@ impl Check<'_> {
     /// A vault that does not answer is told once, and is not asked again.
     fn leave_out(&mut self, no: VaultNo, e: &StoreError) {
         if self.away.insert(no) {
-            self.find(self.store.catalog().vault_address(no), format!("it cannot be looked at: {}", why(e)));
+            self.pass_over(
+                self.store.catalog().vault_address(no),
+                format!("it cannot be looked at: {}", why(e)),
+            );
         }
     }
 

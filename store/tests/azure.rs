@@ -382,32 +382,3 @@ async fn put_if_absent_is_asked_of_the_service_in_one_request() {
     assert_eq!(s.vault.put_new(&object, body(10)).await.unwrap(), PutNew::AlreadyThere);
     assert_eq!((s.proxy.count(Verb::Put), s.proxy.count(Verb::Stat)), (2, 0));
 }
-
-/// Answers every request with the same page.
-fn portal(page: &'static str) -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            // The requests have no bodies and fit into one read.
-            let _ = std::io::Read::read(&mut stream, &mut [0; 16 << 10]);
-            let head =
-                "HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length:";
-            let _ = stream.write_all(format!("{head} {}\r\n\r\n{page}", page.len()).as_bytes());
-        }
-    });
-    port
-}
-
-#[tokio::test]
-async fn a_page_that_is_no_listing_of_this_container_is_a_wrong_answer_and_not_an_empty_vault() {
-    let other = "<?xml version=\"1.0\"?><EnumerationResults ServiceEndpoint=\"http://x/\" ContainerName=\"other\">\
-                 <Blobs/><NextMarker/></EnumerationResults>";
-    for page in ["<html><body><p>Log in</p></body></html>", "<EnumerationResults/>", other, ""] {
-        let vault = vault_at(portal(page), Azurite::credential());
-        let listed = vault.list("keys/", None).await;
-        let error = listed.expect_err(page);
-        assert!(error.is_transient(), "{page:?}: {error}");
-    }
-}

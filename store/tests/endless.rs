@@ -84,7 +84,7 @@ async fn an_error_that_does_not_end_is_what_its_status_says_whatever_was_asked()
     }
     assert!(errors[0].to_string().contains("with a text that does not end"), "{}", errors[0]);
     assert_taken(vault, &sent, errors.len(), LITTLE);
-    let (vault, sent) = liar("404 Not Found");
+    let (vault, sent) = liar("404 Not Found\r\nx-ms-error-code: BlobNotFound");
     assert!(matches!(vault.get_range(&object(), 0..9).await, Err(VaultError::NotFound { .. })));
     assert_taken(vault, &sent, 1, LITTLE);
 }

@@ -125,6 +125,10 @@ impl Check<'_> {
             for object in listed {
                 match transfer.get(&object.name, SMALL_OBJECT) {
                     Ok(bytes) => self.look_at_slot(address, object.name, bytes.to_vec(), &mut first),
+                    Err(e) if e.is_transient() => {
+                        self.leave_out(*no, &of_vault(transfer)(e));
+                        break;
+                    }
                     Err(e) => self.find(object.name.as_str(), format!("{address}: {e}")),
                 }
             }

@@ -215,7 +215,10 @@ impl Check<'_> {
             return self.leave_out(no, e);
         }
         let address = self.store.catalog().vault_address(no);
-        self.find(names::pack(&row.entry.id).as_str(), format!("{address}: it cannot be read: {}", why(e)));
+        self.pass_over(
+            names::pack(&row.entry.id).as_str(),
+            format!("{address}: it cannot be read: {}", why(e)),
+        );
     }
 
     /// Of a damaged pack, the chunks that are not in the damaged part can still be read.

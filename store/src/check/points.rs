@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{AffectedFile, Check, FILES_LISTED};
+use super::{AffectedFile, Check, FILES_LISTED, Finding};
 use crate::catalog::PackNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -10,7 +10,7 @@ use crate::id::ChunkId;
 use crate::monitor::Event;
 use crate::names;
 use crate::point::object::open_point;
-use crate::store::POINT_LIMIT;
+use crate::store::{POINT_LIMIT, StoredPoint};
 use crate::transfer::Transfer;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
@@ -30,7 +30,7 @@ impl Check<'_> {
             self.report.points += 1;
             let name = names::point(&stored.point.source_tag, &stored.point.id);
             if waited && !stored.local {
-                self.find(
+                self.pass_over(
                     name.as_str(),
                     "it is not looked at: a vault that holds its directories does not answer",
                 );
@@ -50,8 +50,12 @@ impl Check<'_> {
                 missing.append(&mut lost);
             }
             if let Err(e) = walked {
-                if !forgotten {
-                    self.find(name.as_str(), format!("its directories cannot be read: {e}"));
+                match forgotten {
+                    true => {}
+                    false if self.is_away(stored, &e) => {
+                        self.pass_over(name.as_str(), format!("it is not looked at: {e}"));
+                    }
+                    false => self.find(name.as_str(), format!("its directories cannot be read: {e}")),
                 }
                 waited |= e.class() == ErrorClass::Unavailable;
                 // What was walked of it must be walked again for the next point that shares it.
@@ -70,6 +74,16 @@ impl Check<'_> {
 
     fn is_somewhere(&self, id: &ChunkId) -> Result<bool, StoreError> {
         Ok(self.hidden.contains(id) || !self.store.catalog().locate_all(id)?.is_empty())
+    }
+
+    /// Whether the directories of a point may be whole all the same: where a vault cannot be looked at, as a disk that is not
+    /// mounted, it has nothing either.
+    fn is_away(&self, point: &StoredPoint, e: &StoreError) -> bool {
+        match e.class() {
+            ErrorClass::Unavailable => true,
+            ErrorClass::NotFound => !point.local && !self.away.is_empty(),
+            _ => false,
+        }
     }
 
     fn walk(
@@ -92,16 +106,19 @@ impl Check<'_> {
                     Ok(0) => {}
                     wrong => {
                         seen.clear();
-                        let detail = match wrong {
-                            Ok(lost) => format!("{lost} chunks that it needs are not whole in this vault"),
+                        let (detail, unseen) = match wrong {
+                            Ok(lost) => {
+                                (format!("{lost} chunks that it needs are not whole in this vault"), false)
+                            }
                             // Of one that the catalog knows this was told above.
                             Err(_) if self.is_known(object)? => continue,
-                            Err(e) => e.to_string(),
+                            Err(e) => (e.to_string(), e.class() == ErrorClass::Unavailable),
                         };
                         in_the_way.append(&mut packs);
                         // Another process may have forgotten it since it was listed.
                         if transfer.stat(&object.name).is_ok_and(|there| there.is_some()) {
-                            self.find(object.name.as_str(), format!("{address}: {detail}"));
+                            let (object, detail) = (object.name.to_string(), format!("{address}: {detail}"));
+                            self.tell(Finding { object, detail, unseen });
                         }
                     }
                 }

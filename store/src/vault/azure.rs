@@ -53,6 +53,8 @@ const STALLED_MAX: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 /// Ranges above this are read only after the object's length was asked for, so that memory is not taken on anybody's word.
 const UNCHECKED_RANGE_MAX: u64 = 64 << 20;
+/// In the head of each answer that tells of a blob.
+const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
 /// Marks of pages in listings of both containers.
 const CONTROL_PAGE: &str = "control:";
 const DATA_PAGE: &str = "data:";
@@ -229,6 +231,10 @@ impl Vault for AzureVault {
         let wrong =
             |e: azure_core::Error| VaultError::WrongAnswer { detail: format!("{name} has no length: {e}") };
         match self.blob(name).get_properties(None).await {
+            // A captive portal's page has a length, too.
+            Ok(answer) if answer.headers().get_optional_str(&BLOB_TYPE).is_none() => {
+                Err(VaultError::WrongAnswer { detail: format!("what answers for {name} is no blob") })
+            }
             Ok(answer) => {
                 answer.headers().get_as(&HeaderName::from_static("content-length")).map(Some).map_err(wrong)
             }

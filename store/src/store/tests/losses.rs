@@ -52,6 +52,8 @@ fn an_empty_place_where_a_vault_should_be_takes_nothing_away() {
     let report = check::check(&unmounted, Depth::Structure, &VoidMonitor).unwrap();
     assert!(report.findings.iter().any(|f| f.detail.contains("cannot be looked at")), "{report:?}");
     assert!(!report.findings.iter().any(|f| f.object.starts_with("pack/")), "{report:?}");
+    // The slots of these stores are not real ones.
+    assert!(report.findings.iter().all(|f| f.unseen || f.object.starts_with("keys/")), "{report:?}");
     drop(unmounted);
     let there = reopened(&home, &vault, &path);
     for (point, version) in there.points().unwrap().iter().zip([1, 2]) {
@@ -235,6 +237,27 @@ fn a_vault_that_is_away_is_told_once_and_the_rest_is_checked() {
             assert_eq!((report.points, report.packs > 0), (1, true));
         }
     }
+}
+
+#[test]
+fn a_vault_that_goes_away_while_its_slots_are_read_is_left_out() {
+    let (home, vault, dir, there) = only_in_vault();
+    drop(there);
+    let going = faulty(&vault);
+    let store = open_on(&home, &dir.path().join("new"), going.clone());
+    // The second time nothing of packs is asked for any more.
+    for _ in 0..2 {
+        going.forget();
+        check::check(&store, Depth::Structure, &VoidMonitor).unwrap();
+    }
+    let asked = going.requests();
+    let first = asked.iter().filter(|r| r.verb == Verb::Get).position(|r| r.name.starts_with("keys/"));
+    going.forget();
+    going.fail_from(Verb::Get, first.unwrap() as u64 + 1, VaultFault::FailBefore);
+    let report = check::check(&store, Depth::Structure, &VoidMonitor).unwrap();
+    let unseen: Vec<_> = report.findings.iter().filter(|f| f.unseen).map(|f| f.object.as_str()).collect();
+    assert_eq!(unseen, ["memory:v"], "{report:?}");
+    assert!(!report.findings.iter().any(|f| f.detail.contains("unavailable") && !f.unseen), "{report:?}");
 }
 
 #[test]

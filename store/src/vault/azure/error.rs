@@ -22,8 +22,9 @@ impl<'a> Refusal<'a> {
     /// Nothing if there was no answer at all.
     pub(super) fn of(e: &'a azure_core::Error) -> Option<Self> {
         let ErrorKind::HttpResponse { status, error_code, raw_response } = e.kind() else { return None };
-        let (code, response) = (error_code.as_deref().unwrap_or_default(), raw_response.as_deref());
-        Some(Self { status: u16::from(*status), code, response })
+        // Of a page without one the SDK makes the status its code.
+        let code = error_code.as_deref().filter(|code| code.parse::<u16>().is_err()).unwrap_or_default();
+        Some(Self { status: u16::from(*status), code, response: raw_response.as_deref() })
     }
 
     /// Put-if-absent found something. A signature that may create but not write gets the last form.
@@ -34,9 +35,9 @@ impl<'a> Refusal<'a> {
         )
     }
 
-    /// The object is missing, not its container.
+    /// The object is missing, not its container, and it is the service that says so. Pages of others have this status, too.
     pub(super) fn is_no_object(&self) -> bool {
-        self.status == 404 && self.code != "ContainerNotFound"
+        self.status == 404 && matches!(self.code, "BlobNotFound" | "ResourceNotFound")
     }
 
     fn header(&self, name: &'static str) -> Option<&str> {
@@ -81,20 +82,31 @@ fn refused(refusal: &Refusal<'_>, what: &str) -> VaultError {
         (400, "Md5Mismatch" | "InvalidOperation") => {
             VaultError::WrongAnswer { detail: format!("{what} changed on its way: {detail}") }
         }
-        (404, _) => VaultError::NotFound { what: what.into() },
+        _ if refusal.is_no_object() => VaultError::NotFound { what: what.into() },
         (401 | 403, _) => VaultError::Denied { detail },
-        (_, "ContainerBeingDeleted" | "AccountBeingCreated" | "OperationTimedOut" | "ServerBusy")
-        | (408 | 429 | 500 | 502 | 503 | 504, _) => {
-            VaultError::Unavailable { detail, retry_after: refusal.retry_after() }
-        }
-        (416, _) => {
+        (416, "InvalidRange") => {
             VaultError::TooShort { what: what.into(), detail: "it ends before the range begins".into() }
         }
         (507, _) => VaultError::Full { detail },
+        (_, "ContainerBeingDeleted" | "AccountBeingCreated" | "OperationTimedOut" | "ServerBusy") => {
+            VaultError::Unavailable { detail, retry_after: refusal.retry_after() }
+        }
+        (status, _) if is_outage(status) => {
+            VaultError::Unavailable { detail, retry_after: refusal.retry_after() }
+        }
         // The object changed between two requests of one read: it is not one of ours, or the answer is not.
-        (412, _) => VaultError::WrongAnswer { detail },
+        (412, _) => VaultError::WrongAnswer { detail: format!("{what}: {detail}") },
+        // None of these is the service's: it names what is missing, has one status for each success, and has a code for
+        // each refusal.
+        (200..=299 | 404, _) | (_, "") => VaultError::WrongAnswer { detail: format!("{what}: {detail}") },
         _ => VaultError::Invalid { detail: format!("{what}: {detail}") },
     }
+}
+
+/// Whether a status tells of trouble in the service, or of somebody on the way to it who wants a login first, as a captive
+/// portal does. Redirects are his, and are not followed: nobody else shall see what proves who asks.
+fn is_outage(status: u16) -> bool {
+    matches!(status, 300..=399 | 407 | 408 | 429 | 500..)
 }
 
 fn unanswered(e: &azure_core::Error) -> VaultError {
@@ -113,7 +125,7 @@ fn is_passing(e: &azure_core::Error) -> bool {
     while let Some(cause) = source {
         if let Some(e) = cause.downcast_ref::<azure_core::Error>() {
             match Refusal::of(e) {
-                Some(refusal) if matches!(refusal.status, 408 | 429 | 500..) => return true,
+                Some(refusal) if is_outage(refusal.status) => return true,
                 None if matches!(e.kind(), ErrorKind::Connection | ErrorKind::Io) => return true,
                 _ => {}
             }
@@ -154,7 +166,11 @@ mod tests {
     fn answers_are_classified_by_what_can_be_done() {
         for (status, code, class) in [
             (404, "BlobNotFound", C::NotFound),
+            (404, "ResourceNotFound", C::NotFound),
             (404, "ContainerNotFound", C::NotFound),
+            (404, "", C::Unavailable),
+            (404, "404", C::Unavailable),
+            (404, "ShareNotFound", C::Unavailable),
             (403, "AuthenticationFailed", C::Denied),
             (401, "NoAuthenticationInformation", C::Denied),
             (409, "BlobArchived", C::Unavailable),
@@ -162,12 +178,19 @@ mod tests {
             (409, "LeaseIdMissing", C::Invalid),
             (400, "Md5Mismatch", C::Unavailable),
             (400, "InvalidHeaderValue", C::Invalid),
+            (400, "", C::Unavailable),
             (416, "InvalidRange", C::Corrupt),
+            (416, "416", C::Unavailable),
             (429, "", C::Unavailable),
             (500, "InternalError", C::Unavailable),
             (503, "ServerBusy", C::Unavailable),
             (507, "", C::Full),
-            (302, "", C::Invalid),
+            (200, "200", C::Unavailable),
+            (302, "", C::Unavailable),
+            (407, "", C::Unavailable),
+            (501, "", C::Unavailable),
+            (511, "", C::Unavailable),
+            (530, "", C::Unavailable),
         ] {
             let error = error(&answer(status, code, &[]), "x");
             assert_eq!(error.class(), class, "{status} {code}: {error}");
@@ -209,6 +232,8 @@ mod tests {
     fn no_token_is_unavailable_if_the_way_to_it_is() {
         let source = azure_core::Error::with_message(ErrorKind::Connection, "no route");
         let e = azure_core::Error::new(ErrorKind::Credential, source);
+        assert_eq!(error(&e, "x").class(), C::Unavailable);
+        let e = azure_core::Error::new(ErrorKind::Credential, answer(302, "", &[]));
         assert_eq!(error(&e, "x").class(), C::Unavailable);
         let e = azure_core::Error::with_message(ErrorKind::Credential, "wrong secret");
         assert_eq!(error(&e, "x").class(), C::Denied);
