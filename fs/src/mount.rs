@@ -171,8 +171,6 @@ impl Mount {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Session<Fuse>, Arc<Offers>), MountError> {
         let mountpoint = table::resolve(&options.mountpoint)?;
-        // First of all, for whoever claims a dead mount claims nothing; and again, for somebody may have been quicker.
-        make_way(&mountpoint, options, &*clock)?;
         let _claim = claim(&mountpoint, &*clock);
         make_way(&mountpoint, options, &*clock)?;
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());

@@ -35,10 +35,10 @@ pub fn make_way(mountpoint: &Path, options: &MountOptions, clock: &dyn Clock) ->
     Ok(())
 }
 
-/// Keeps others who do the same from mounting at this place, until it is dropped; those who come meanwhile wait. Whoever waits in vain, or
-/// may not even look at the directory, goes on: the worst that comes of it are two mounts.
+/// Keeps others who do the same from mounting in this directory's parent, until it is dropped; those who come meanwhile wait. It is the parent
+/// because a dead mount cannot be opened. Whoever waits in vain, or may not look at the parent, goes on: the worst that comes of it are two mounts.
 pub fn claim(mountpoint: &Path, clock: &dyn Clock) -> Option<File> {
-    let claim = File::open(mountpoint).ok()?;
+    let claim = File::open(mountpoint.parent()?).ok()?;
     let until = clock.monotonic().saturating_add(CLAIM_PATIENCE);
     while claim.try_lock().is_err() && clock.monotonic() < until {
         clock.pause(STEP);
@@ -51,10 +51,6 @@ fn replace_dead(mountpoint: &Path, entry: &table::Entry, clock: &dyn Clock) -> R
     let path = mountpoint.to_path_buf();
     match (pulse::of(mountpoint, clock)?, entry.is_ours()) {
         (Pulse::Dead, true) => {
-            // Somebody else may have replaced it already.
-            if table::top(mountpoint)?.is_none_or(|top| top.id != entry.id) {
-                return Ok(());
-            }
             tracing::info!(path = %path.display(), "replacing a mount whose process has died");
             device::unmount(mountpoint, true).map_err(|e| MountError::io("unmount", &path)(e.into()))
         }

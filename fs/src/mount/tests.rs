@@ -82,9 +82,20 @@ fn of_many_who_mount_at_one_place_at_once_one_does() {
     if !can_mount() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    for over_a_dead_one in [false, true] {
+        one_of_four_mounts(over_a_dead_one);
+    }
+}
+
+fn one_of_four_mounts(over_a_dead_one: bool) {
+    let above = tempfile::tempdir().unwrap();
+    let place = above.path().join("place");
+    fs::create_dir(&place).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let options = MountOptions::new(dir.path(), "many");
+    let options = MountOptions::new(&place, "many");
+    if over_a_dead_one {
+        drop(device::open(&place, &options).unwrap());
+    }
     let begin = std::sync::Barrier::new(4);
     let mounted: Vec<_> = thread::scope(|scope| {
         let mounting = || {
@@ -97,8 +108,9 @@ fn of_many_who_mount_at_one_place_at_once_one_does() {
     let (one, others): (Vec<_>, Vec<_>) = mounted.into_iter().partition(Result::is_ok);
     assert_eq!(one.len(), 1, "{others:?}");
     assert!(others.iter().all(|other| matches!(other, Err(MountError::AlreadyMounted { .. }))), "{others:?}");
+    assert!(one.iter().flatten().all(|mount| !mount.is_cut_off()), "nobody took it away");
     drop(one);
-    assert_eq!(table::top(dir.path()).unwrap(), None);
+    assert_eq!(table::top(&place).unwrap(), None);
 }
 
 #[test]

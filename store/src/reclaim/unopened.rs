@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::beside::{Others, seen_in, tell};
 use super::{Place, ReclaimPlan, Reclaimed, damaged, delete_from_vault};
-use crate::catalog::{PackNo, PackRow, VaultNo};
+use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId, RecoveryPointId};
@@ -67,6 +67,7 @@ pub(super) fn remove(
             continue;
         }
         delete_from_vault(store, vault, &names::pack(&pack.id))?;
+        store.catalog().set_mark(Mark::BadIn(vault, pack.id), false)?;
         store.unopened().remove(&(vault, pack.id));
         done.unopened += 1;
         done.unopened_bytes += pack.len;

@@ -159,11 +159,14 @@ fn load_uncovered_packs(
         match opened {
             Ok((entry, chunks)) => {
                 store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?;
+                store.catalog().set_mark(Mark::BadIn(no, *id), false)?;
                 store.unopened().remove(&(no, *id));
             }
             Err(PackError::Store(e)) => return Err(e),
             Err(PackError::Format(e)) => {
                 all = false;
+                // Another place may have it whole, and this one lists it with the right length: that is no copy.
+                store.catalog().set_mark(Mark::BadIn(no, *id), true)?;
                 if store.unopened().insert((no, *id), *len).is_none() {
                     let reason = format!("{e}; {WAY_OUT}");
                     monitor.event(problem(transfer, &name, &reason));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{build, flip, latest_id, name_of, packs, recovered, with_directory_vault};
 use crate::compare::compare;
-use crate::testkit::{Machine, PASSPHRASE, Ran};
+use crate::testkit::{Machine, PASSPHRASE, Ran, noise};
 
 /// Puts an empty directory in the place of a vault, as a mount point without its disk is.
 fn unmount(vault: &Path) -> PathBuf {
@@ -283,4 +283,26 @@ fn what_has_the_name_of_a_pack_and_is_no_file_is_named_by_a_check() {
     std::fs::remove_file(&pack).unwrap();
     machine.run(["vault", "push"]).expect_code(0);
     machine.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn a_pack_stays_in_one_vault_whose_copy_in_another_does_not_open() {
+    let (machine, source, one) = with_directory_vault();
+    let other = machine.path("other");
+    Ran::of(machine.command(["vault", "add"]).arg(&other)).expect_code(0);
+    machine.run(["vault", "push"]).expect_code(0);
+    // A machine that knew of the first vault alone forgot the point; in the second one bytes of the same length rotted, and what tells of them is lost.
+    std::fs::remove_dir_all(one.join("rp")).unwrap();
+    std::fs::remove_dir_all(other.join("idx")).unwrap();
+    let (len, rotten) = packs(&other)[0].clone();
+    std::fs::write(&rotten, noise("rot", len as usize)).unwrap();
+    let stranger = Machine::recovering();
+    let mut recover = stranger.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&one).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    Ran::of(stranger.command(["vault", "add"]).arg(&other)).code();
+    stranger.run(["prune"]).expect_code(3).expect_err(&[name_of(&rotten), "does not"]);
+    assert!(one.join("pack").join(&name_of(&rotten)[..2]).join(name_of(&rotten)).exists());
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+    // What is known of the copy is not forgotten.
+    stranger.run(["check"]).expect_code(1).expect_err(&[name_of(&rotten)]);
 }
