@@ -145,12 +145,24 @@ pub struct Layout {
     roots: HashMap<u64, Arc<Root>>,
     by_id: BTreeMap<String, Item>,
     by_id_folder: u64,
+    shared: Shared,
 }
+
+/// What points would be called: group, source and time, or day, nothing and source with time.
+type Name = [String; 3];
+
+/// Points that would have the same name, in the order of their numbers, also those that are gone.
+type Shared = HashMap<Name, Vec<RecoveryPointId>>;
 
 impl Layout {
     /// The layout of these points, whatever their order.
     pub fn new(points: &[PointBrief]) -> Self {
-        build::layout(points)
+        build::layout(points, &Self::default())
+    }
+
+    /// The layout of these points after this one: no name comes to mean another point.
+    pub fn next(&self, points: &[PointBrief]) -> Self {
+        build::layout(points, self)
     }
 
     /// What the number stands for, if it is one of the layout's.

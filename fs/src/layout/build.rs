@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use holdfast_store::clock::Timestamp;
-use holdfast_store::id::to_hex;
+use holdfast_store::id::{RecoveryPointId, to_hex};
 use holdfast_store::point::SourceName;
 use holdfast_store::store::PointBrief;
 
 use super::names::clock_name;
-use super::{Door, Folder, Item, ItemKind, Layout, Link, Root, clean_name, day_name, gmt_name, time_name};
+use super::{
+    Door, Folder, Item, ItemKind, Layout, Link, Name, Root, Shared, clean_name, day_name, gmt_name, time_name,
+};
 use crate::inode::{Identity, ROOT};
 
 /// Directory of the group and directory of the source.
@@ -20,46 +22,71 @@ struct Placed<'a> {
     point: &'a PointBrief,
     path: SourcePath,
     time: String,
+    /// Which of the points of its second it is, from 1 on.
+    number: usize,
 }
 
-/// The layout of these points, whatever their order.
-pub fn layout(points: &[PointBrief]) -> Layout {
-    let placed = place(points);
+/// The layout of these points, whatever their order, in which no name means another point than it did `before`.
+pub fn layout(points: &[PointBrief], before: &Layout) -> Layout {
     let mut builder = Builder::default();
+    builder.layout.shared = before.shared.clone();
+    let placed = place(points, before, &mut builder.layout.shared);
     let [group, id, time] = ["by-group", "by-id", "by-time"].map(|name| builder.folder(ROOT, &[name]));
     builder.layout.by_id_folder = id;
     builder.add_groups(group, &placed);
     placed.iter().for_each(|p| builder.add_id(id, p.point));
-    builder.add_times(time, &placed);
+    builder.add_times(time, &placed, before);
     builder.finish()
 }
 
 /// Points in order of time, with their names.
-fn place(points: &[PointBrief]) -> Vec<Placed<'_>> {
+fn place<'a>(points: &'a [PointBrief], before: &Layout, shared: &mut Shared) -> Vec<Placed<'a>> {
     let paths = source_paths(points);
     let mut sorted: Vec<_> = points.iter().collect();
     sorted.sort_by_key(|p| (p.started, p.source.clone(), p.sequence, p.id));
     sorted.dedup_by_key(|p| p.id);
-    let mut names = Numbered::default();
-    let placed = sorted.into_iter().filter_map(|point| {
-        let path = paths.get(&*point.source)?.clone();
-        let time = names.next((path.clone(), time_name(began(point))));
-        Some(Placed { point, path, time })
+    let named = sorted.into_iter().filter_map(|point| {
+        let (group, source) = paths.get(&*point.source)?.clone();
+        Some((point, [group, source, time_name(began(point))]))
+    });
+    let named: Vec<_> = named.collect();
+    let numbers = numbers(named.iter().map(|(point, name)| (point.id, name)), before, shared);
+    let placed = named.into_iter().map(|(point, [group, source, time])| {
+        let number = number_of(&numbers, &point.id);
+        Placed { point, path: (group, source), time: numbered(time, number), number }
     });
     placed.collect()
 }
 
-/// Gives the second, third... of equal names the suffix `.2`, `.3`...
-#[derive(Default)]
-struct Numbered(HashMap<(SourcePath, String), u32>);
-
-impl Numbered {
-    fn next(&mut self, key: (SourcePath, String)) -> String {
-        let name = key.1.clone();
-        let count = self.0.entry(key).or_default();
-        *count += 1;
-        if *count == 1 { name } else { format!("{name}.{count}") }
+/// Which of the points that would have the same name each one is, from 2 on. Those that were there before keep their numbers, and what is gone
+/// leaves its number to nobody: a path that meant one point must never come to mean another.
+fn numbers<'a>(
+    named: impl Iterator<Item = (RecoveryPointId, &'a Name)>,
+    before: &Layout,
+    shared: &mut Shared,
+) -> HashMap<RecoveryPointId, usize> {
+    let mut by_name: HashMap<&Name, Vec<RecoveryPointId>> = HashMap::new();
+    named.for_each(|(id, name)| by_name.entry(name).or_default().push(id));
+    by_name.retain(|name, ids| ids.len() > 1 || shared.contains_key(*name));
+    let mut numbers = HashMap::new();
+    for (name, ids) in by_name {
+        let order = shared.entry(name.clone()).or_default();
+        let known: HashSet<RecoveryPointId> = order.iter().copied().collect();
+        let came = ids.into_iter().filter(|id| !known.contains(id));
+        let (earlier, new): (Vec<_>, Vec<_>) = came.partition(|id| before.by_id.contains_key(&id.hex()));
+        order.extend(earlier.into_iter().chain(new));
+        numbers.extend(order.iter().zip(1..).skip(1).map(|(id, number)| (*id, number)));
     }
+    numbers
+}
+
+fn number_of(numbers: &HashMap<RecoveryPointId, usize>, id: &RecoveryPointId) -> usize {
+    numbers.get(id).copied().unwrap_or(1)
+}
+
+/// The second, third... of equal names has the suffix `.2`, `.3`...
+fn numbered(name: String, number: usize) -> String {
+    if number == 1 { name } else { format!("{name}.{number}") }
 }
 
 /// Directories of every source. When two hosts have a source of the same name, both get `@<host>`: a path that meant
@@ -144,7 +171,9 @@ impl Builder {
             let source = self.folder(group, &["by-group", &p.path.0, &p.path.1]);
             let item = self.root(source, p.time.clone(), Door::Group, point);
             self.list(source, item);
-            self.hide_gmt(source, point);
+            if p.number == 1 {
+                self.hide_gmt(source, point);
+            }
             [top, group, source].into_iter().for_each(|folder| self.touch(folder, point));
             let best = newest.entry(source).or_insert(p);
             if best.point.sequence <= point.sequence {
@@ -158,13 +187,11 @@ impl Builder {
         }
     }
 
-    /// Of two points in one second the first has the alias.
+    /// Of the points of one second the first has the alias.
     fn hide_gmt(&mut self, source: u64, point: &PointBrief) {
         let name = gmt_name(began(point));
-        if self.entry(source).get(&name).is_none() {
-            let item = self.root(source, name.clone(), Door::Gmt, point);
-            self.entry(source).hidden.insert(name, item);
-        }
+        let item = self.root(source, name.clone(), Door::Gmt, point);
+        self.entry(source).hidden.insert(name, item);
     }
 
     fn add_id(&mut self, top: u64, point: &PointBrief) {
@@ -176,14 +203,18 @@ impl Builder {
         self.layout.by_id.insert(id, link);
     }
 
-    fn add_times(&mut self, top: u64, placed: &[Placed<'_>]) {
-        let mut names = Numbered::default();
-        for p in placed {
+    fn add_times(&mut self, top: u64, placed: &[Placed<'_>], before: &Layout) {
+        let name = |p: &Placed<'_>| {
+            let began = began(p.point);
+            [day_name(began), String::new(), format!("{}@{}", p.path.1, clock_name(began))]
+        };
+        let named: Vec<(&Placed<'_>, Name)> = placed.iter().map(|p| (p, name(p))).collect();
+        let names = named.iter().map(|(p, name)| (p.point.id, name));
+        let numbers = numbers(names, before, &mut self.layout.shared);
+        for (p, [day, _, name]) in named {
             let point = p.point;
-            let day = day_name(began(point));
             let folder = self.folder(top, &["by-time", &day]);
-            let name = format!("{}@{}", p.path.1, clock_name(began(point)));
-            let name = names.next(((day, String::new()), name));
+            let name = numbered(name, number_of(&numbers, &point.id));
             let target = format!("../../by-group/{}/{}/{}", p.path.0, p.path.1, p.time);
             let item = self.link(&folder.to_le_bytes(), name, target, began(point));
             self.list(folder, item);

@@ -223,3 +223,35 @@ fn positions_stay_when_other_points_come_and_go() {
     let fewer = positions(&Layout::new(&points[10..]));
     assert!(fewer.iter().all(|(name, at)| all[name] == *at && *at >= 3));
 }
+
+#[test]
+fn no_name_comes_to_mean_another_point_whatever_comes_and_goes() {
+    let all: Vec<PointBrief> = (1..=6).map(|n| point("h", "g", "s", NOON, n)).collect();
+    // What `all` has at these places, one layout after the other.
+    let steps: [&[usize]; 7] = [&[1], &[0, 1], &[0, 1, 2, 3], &[1, 2, 3], &[2, 3, 4], &[], &[2, 5]];
+    let (mut layout, mut meant) = (Layout::new(&[]), std::collections::BTreeMap::new());
+    for step in steps {
+        let points: Vec<_> = step.iter().map(|n| all[*n].clone()).collect();
+        layout = layout.next(&points);
+        let links = ["by-group/g/s", "by-time/2026-11-20"];
+        let there = links.iter().filter(|folder| ino(&layout, folder).is_some());
+        for path in
+            there.flat_map(|folder| names(&layout, folder).into_iter().map(move |n| format!("{folder}/{n}")))
+        {
+            if path.ends_with("latest") {
+                continue;
+            }
+            let id = match path.starts_with("by-time") {
+                true => id_at(&layout, target(&layout, &path).trim_start_matches("../../")),
+                false => id_at(&layout, &path),
+            };
+            assert_eq!(*meant.entry(path.clone()).or_insert(id), id, "{path} in {step:?}");
+        }
+        if let Some(first) = ino(&layout, "by-group/g/s/@GMT-2026.11.20-12.00.00") {
+            assert!(first > 0 && id_at(&layout, "by-group/g/s/@GMT-2026.11.20-12.00.00") == all[1].id);
+        }
+    }
+    assert_eq!(meant.len(), 2 * all.len(), "each point had one name in each place");
+    // A new mount counts anew.
+    assert_eq!(names(&Layout::new(&all[2..3]), "by-group/g/s"), ["2026-11-20T12.00.00Z", "latest"]);
+}

@@ -40,7 +40,7 @@ impl View {
             return Ok(Vec::new());
         }
         *shown = now;
-        let next = Arc::new(Layout::new(&points));
+        let next = Arc::new(self.layout().next(&points));
         let changes = self.layout().changes(&next);
         *self.layout.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(changes)
