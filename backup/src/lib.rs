@@ -6,6 +6,7 @@ pub mod pattern;
 pub mod protect;
 pub mod restore;
 pub mod retention;
+pub mod schedule;
 pub mod source;
 pub mod source_name;
 #[cfg(test)]

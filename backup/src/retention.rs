@@ -396,7 +396,7 @@ fn period(time: Timestamp, reason: Reason, zone: &TimeZone) -> Period {
 }
 
 /// The calendar ends at the years -9999 and 9999; a time beyond stands at its end.
-fn on_calendar(time: Timestamp) -> jiff::Timestamp {
+pub(crate) fn on_calendar(time: Timestamp) -> jiff::Timestamp {
     let nanos = i32::try_from(time.nanos).unwrap_or(0);
     let end = if time.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
     jiff::Timestamp::new(time.seconds, nanos).unwrap_or(end)
