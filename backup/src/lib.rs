@@ -11,3 +11,4 @@ pub mod source;
 pub mod source_name;
 #[cfg(test)]
 mod testing;
+pub mod values;

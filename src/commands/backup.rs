@@ -284,7 +284,7 @@ fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
         exclude.if_present(name.as_bytes())?;
     }
     if let Some(size) = choice.exclude_larger_than {
-        exclude.larger_than(&size.to_string())?;
+        exclude.larger_than(size);
     }
     exclude.one_file_system(choice.one_file_system);
     Ok(exclude)

@@ -72,15 +72,9 @@ impl Exclude {
         Ok(())
     }
 
-    /// Leaves out regular files above this size: a number of bytes, or of `K`, `M`, `G`, `T` (powers of 1,024).
-    pub fn larger_than(&mut self, size: &str) -> Result<(), SourceError> {
-        let failed = || SourceError::Rule {
-            what: "size",
-            given: size.into(),
-            detail: "expected for example 500M".into(),
-        };
-        self.size_max = Some(parse_size(size).ok_or_else(failed)?);
-        Ok(())
+    /// Leaves out regular files of more bytes than this.
+    pub fn larger_than(&mut self, bytes: u64) {
+        self.size_max = Some(bytes);
     }
 
     /// Keeps to the file system of the root; mount points stay as empty directories.
@@ -108,50 +102,5 @@ impl Mark {
         let mut begin = Vec::new();
         let read = std::fs::File::from(file).take(self.header.len() as u64).read_to_end(&mut begin);
         read.is_ok() && begin == self.header
-    }
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: u64 = match text.get(digits.len()..)?.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units_of_1024() {
-        let table = [
-            ("0", Some(0)),
-            ("10", Some(10)),
-            ("1k", Some(1024)),
-            ("2M", Some(2 << 20)),
-            ("1T", Some(1 << 40)),
-        ];
-        for (text, size) in table {
-            assert_eq!(parse_size(text), size, "{text}");
-        }
-        for text in ["", "M", "1X", "-1", "1.5M", "99999999999T"] {
-            assert_eq!(parse_size(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_rule_that_makes_no_sense_is_named() {
-        let mut rules = Exclude::default();
-        for given in [&b""[..], b":header", b"a/b"] {
-            assert!(rules.if_present(given).is_err());
-        }
-        let message = rules.pattern(b"[x").map_err(|error| error.to_string());
-        assert_eq!(message, Err("invalid exclude pattern \"[x\": a set is not closed with ]".into()));
     }
 }
