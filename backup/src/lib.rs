@@ -1,5 +1,6 @@
 //! Protection and recovery: what reads sources, what writes restored trees, and the policies between.
 
+pub mod config;
 pub mod descent;
 pub mod error;
 pub mod pattern;

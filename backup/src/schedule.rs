@@ -77,6 +77,15 @@ impl Schedule {
         }
     }
 
+    /// The least number of seconds between two of its first hundred moments since 1970.
+    pub fn shortest(&self) -> Option<i64> {
+        let first = self.next_after(Timestamp::default(), &TimeZone::UTC);
+        let following = |after: &Timestamp| self.next_after(*after, &TimeZone::UTC);
+        let moments: Vec<i64> =
+            std::iter::successors(first, following).take(100).map(|m| m.seconds).collect();
+        moments.iter().zip(moments.iter().skip(1)).map(|(one, next)| next - one).min()
+    }
+
     /// When something that last began at `last` is to begin again: at `now` if it is overdue, or if it never began. A last time in the
     /// future was said by a clock that has been put right.
     pub fn due(&self, last: Option<Timestamp>, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
@@ -116,8 +125,8 @@ fn shortened(given: &str) -> String {
     given.chars().take(TEXT_MAX).collect()
 }
 
-/// `15 minutes`, `hour`.
-fn seconds_of(interval: &str) -> Result<i64, String> {
+/// Seconds of `15 minutes`, `hour`: of what lies on the grid, and of other lengths of time that people write.
+pub fn seconds_of(interval: &str) -> Result<i64, String> {
     let mut words = interval.split_whitespace();
     let (number, unit) = match (words.next(), words.next(), words.next()) {
         (Some(unit), None, _) => ("1", unit),

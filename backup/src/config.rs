@@ -1,0 +1,349 @@
+//! The configuration: what is protected, when, where to, and how long it is kept, as text that people write.
+//!
+//! One file in TOML, and beside it a directory of more (`holdfast.toml` and `holdfast.toml.d/*.toml`, in the order of their names).
+//! Reading it asks nothing but these files: whether a source exists is no mistake of the configuration.
+
+mod table;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use jiff::tz::TimeZone;
+
+use crate::error::SourceError;
+use crate::retention::Retention;
+use crate::schedule::{self, Schedule};
+use crate::source::exclude::Exclude;
+use crate::values;
+use table::{Notes, Table, Text, TextOrTable};
+
+/// Most bytes of a file.
+const LEN_MAX: u64 = 1 << 20;
+/// Most files of the directory beside it.
+const FILES_MAX: usize = 1000;
+
+/// What is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The store's directory.
+    pub store: Option<PathBuf>,
+    /// The zone in which schedules and retention count days; the machine's if none is named.
+    pub zone: Option<TimeZone>,
+    /// The groups, in the order of their names.
+    pub groups: Vec<Group>,
+}
+
+/// Data sources that share schedules, retention and vaults.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Never empty.
+    pub sources: Vec<Source>,
+    /// Points on the staging disk.
+    pub local: Option<Tier>,
+    /// Points in vaults.
+    pub online: Option<Tier>,
+    /// Addresses of its vaults; all of the store's if none is named.
+    pub vaults: Vec<String>,
+}
+
+/// What a data source is made of.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// The name that was given to it; else one is made from the path.
+    pub name: Option<String>,
+    /// What is left out of it: by its own rules and by those of its group.
+    pub exclude: Exclude,
+}
+
+/// When points of a tier are taken, and which of them are kept.
+#[derive(Clone, Debug)]
+pub struct Tier {
+    /// When.
+    pub schedule: Schedule,
+    /// Up to so many seconds later, each machine at its own time.
+    pub jitter: u32,
+    /// What is kept; everything, if it is empty.
+    pub keep: Retention,
+}
+
+/// A mistake in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.what)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Mistakes, all of them; never empty.
+    #[error("{}", counted(problems))]
+    Wrong {
+        /// In the order of files and lines.
+        problems: Vec<Problem>,
+    },
+}
+
+fn counted(problems: &[Problem]) -> String {
+    match problems {
+        [one] => one.to_string(),
+        many => format!(
+            "{} mistakes in the configuration, the first: {}",
+            many.len(),
+            many.first().map_or_else(String::new, ToString::to_string)
+        ),
+    }
+}
+
+impl Config {
+    /// Reads the file at `path` and those in the directory beside it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&files_of(path)?)
+    }
+
+    /// The same from contents, for whoever has not written them yet.
+    pub fn parse(files: &[Text]) -> Result<Self, ConfigError> {
+        let problems = RefCell::new(Vec::new());
+        let (mut config, mut groups) = (Self::default(), BTreeMap::new());
+        for (path, text) in files {
+            let notes = Notes::about(path, text, &problems);
+            match toml_edit::Document::parse(text.as_str()) {
+                Ok(document) => config.read(Table::whole(document.as_table(), &notes), &mut groups),
+                Err(error) => notes.add(error.span(), error.message()),
+            }
+        }
+        config.groups = groups.into_values().collect();
+        match problems.into_inner() {
+            none if none.is_empty() => Ok(config),
+            problems => Err(ConfigError::Wrong { problems }),
+        }
+    }
+}
+
+/// The contents of the file at `path` and of those in the directory beside it.
+pub fn files_of(path: &Path) -> Result<Vec<Text>, ConfigError> {
+    let mut files = vec![path.to_path_buf()];
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".d");
+    let beside = PathBuf::from(beside);
+    match fs::read_dir(&beside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(ConfigError::Io { path: beside, source }),
+        Ok(entries) => {
+            let paths: Result<Vec<_>, _> = entries.take(FILES_MAX).map(|entry| Ok(entry?.path())).collect();
+            let mut paths = paths.map_err(|source| ConfigError::Io { path: beside, source })?;
+            paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+            paths.sort();
+            files.extend(paths);
+        }
+    }
+    files.into_iter().map(|path| Ok((path.clone(), content(path)?))).collect()
+}
+
+fn content(path: PathBuf) -> Result<String, ConfigError> {
+    let read = || {
+        let meta = fs::metadata(&path)?;
+        // A pipe would wait for a writer.
+        if !meta.is_file() || meta.len() > LEN_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it is no file of at most {LEN_MAX} bytes"),
+            ));
+        }
+        fs::read_to_string(&path)
+    };
+    read().map_err(|source| ConfigError::Io { path: path.clone(), source })
+}
+
+impl Config {
+    fn read(&mut self, file: Table<'_>, groups: &mut BTreeMap<String, Group>) {
+        if let Some(store) = file.parsed("store", absolute) {
+            match &self.store {
+                Some(_) => file.note_at("store", "it is said in another file already"),
+                None => self.store = Some(store),
+            }
+        }
+        if let Some(zone) = file.parsed("time-zone", zone) {
+            match &self.zone {
+                Some(_) => file.note_at("time-zone", "it is said in another file already"),
+                None => self.zone = Some(zone),
+            }
+        }
+        for (name, table) in file.table("group").iter().flat_map(Table::tables) {
+            match values::name(name) {
+                Err(error) => table.note(format!("the group {name:?}: {error}")),
+                Ok(_) if groups.contains_key(name) => {
+                    table.note(format!("there is a group {name} in another file already"))
+                }
+                Ok(name) => _ = groups.extend(Group::read(&name, table).map(|group| (name, group))),
+            }
+        }
+        file.end();
+    }
+}
+
+impl Group {
+    fn read(name: &str, table: Table<'_>) -> Option<Self> {
+        let sources = Source::read_all(&table);
+        let read = |tier: Option<Table<'_>>| tier.map(Tier::read);
+        let (local, online) = (read(table.table("local")), read(table.table("online")));
+        let vaults = table.texts("vaults").into_iter().map(str::to_owned).collect();
+        if local.is_none() && online.is_none() {
+            table.note(format!(
+                "the group {name} has no schedule: it needs a table group.{name}.local or group.{name}.online"
+            ));
+        }
+        table.end();
+        let name = name.to_owned();
+        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)?, vaults })
+    }
+}
+
+/// What is missing is well; what is wrong is not.
+fn transpose(tier: Option<Option<Tier>>) -> Option<Option<Tier>> {
+    tier.map_or(Some(None), |read| read.map(Some))
+}
+
+impl Source {
+    fn read_all(group: &Table<'_>) -> Option<Vec<Self>> {
+        let mut shared = Exclude::default();
+        add_rules(group, &mut shared);
+        let listed = group.texts_and_tables("sources")?;
+        if listed.is_empty() {
+            group.note_at("sources", "it is empty; it is a list of absolute paths");
+        }
+        let mut sources: Vec<Self> = Vec::new();
+        for entry in listed {
+            let (read, place) = match entry {
+                TextOrTable::Text(path, place) => {
+                    let read = absolute(path).map_err(|error| group.note_in("sources", place.clone(), error));
+                    (read.ok().map(|path| Self { path, name: None, exclude: shared.clone() }), place)
+                }
+                TextOrTable::Table(table) => (Self::read(&table, shared.clone()), table.end()),
+            };
+            let Some(source) = read else { continue };
+            match sources.iter().find(|other| other.is_twin_of(&source)) {
+                Some(_) => {
+                    group.note_in("sources", place, "another source of the group has this path, or this name")
+                }
+                None => sources.push(source),
+            }
+        }
+        Some(sources)
+    }
+
+    fn read(table: &Table<'_>, mut exclude: Exclude) -> Option<Self> {
+        add_rules(table, &mut exclude);
+        let name = table.parsed("name", values::name);
+        if !table.has("path") {
+            table.note("a source needs a path");
+        }
+        Some(Self { path: table.parsed("path", absolute)?, name, exclude })
+    }
+
+    fn is_twin_of(&self, other: &Self) -> bool {
+        self.path == other.path || (self.name.is_some() && self.name == other.name)
+    }
+}
+
+/// What is left out, as the options of `backup` say it.
+fn add_rules(table: &Table<'_>, exclude: &mut Exclude) {
+    let mut each = |key, add: fn(&mut Exclude, &[u8]) -> Result<(), SourceError>| {
+        for text in table.texts(key) {
+            if let Err(error) = add(exclude, text.as_bytes()) {
+                table.note_at(key, error);
+            }
+        }
+    };
+    each("exclude", Exclude::pattern);
+    each("exclude-any-case", Exclude::pattern_any_case);
+    each("exclude-if-present", Exclude::if_present);
+    if table.flag("exclude-caches") {
+        exclude.caches();
+    }
+    if let Some(bytes) = table.parsed("exclude-larger-than", values::size) {
+        exclude.larger_than(bytes);
+    }
+    if table.flag("one-file-system") {
+        exclude.one_file_system(true);
+    }
+}
+
+impl Tier {
+    fn read(table: Table<'_>) -> Option<Self> {
+        if !table.has("schedule") {
+            table.note("it needs a schedule, such as \"every 15 minutes\" or \"22:00\"");
+        }
+        let schedule = table.parsed("schedule", Schedule::from_str);
+        let jitter = table.parsed("jitter", |text| jitter(text, schedule.as_ref())).unwrap_or(0);
+        let keep = table.table("keep").map(read_keep).unwrap_or_default();
+        table.end();
+        Some(Self { schedule: schedule?, jitter, keep })
+    }
+}
+
+/// More than half of the time between two moments would make one of them meet the next.
+fn jitter(text: &str, schedule: Option<&Schedule>) -> Result<u32, String> {
+    let seconds = schedule::seconds_of(text)?;
+    let most = schedule.and_then(Schedule::shortest).map_or(i64::MAX, |shortest| shortest / 2);
+    match u32::try_from(seconds) {
+        Ok(jitter) if seconds <= most => Ok(jitter),
+        _ => Err(format!("{text:?} is more than half of the time between two moments of the schedule")),
+    }
+}
+
+fn read_keep(table: Table<'_>) -> Retention {
+    let keep = Retention {
+        last: table.count("last"),
+        hourly: table.count("hourly"),
+        daily: table.count("daily"),
+        weekly: table.count("weekly"),
+        monthly: table.count("monthly"),
+        yearly: table.count("yearly"),
+        within: table.parsed("within", values::span),
+    };
+    table.end();
+    keep
+}
+
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    match Path::new(path) {
+        path if path.is_absolute() => Ok(path.to_path_buf()),
+        _ => Err(format!("{path:?} is no absolute path")),
+    }
+}
+
+fn zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name)
+        .map_err(|_| format!("this machine knows no time zone {name:?}; one is \"Europe/Berlin\""))
+}
+
+#[cfg(test)]
+mod tests;

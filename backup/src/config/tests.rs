@@ -1,0 +1,221 @@
+//! What a configuration says, and what is said of mistakes in one.
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+const WHOLE: &str = r#"
+store = "/srv/holdfast"
+time-zone = "Europe/Berlin"
+
+[group.web]
+sources = ["/srv/www", { path = "/var/lib/app", name = "app", exclude = ["*.sock"] }]
+exclude = ["node_modules"]
+exclude-any-case = ["thumbs.db"]
+exclude-if-present = [".nobackup"]
+exclude-caches = true
+exclude-larger-than = "2G"
+one-file-system = true
+vaults = ["file:///mnt/usb/vault"]
+
+[group.web.local]
+schedule = "every 15 minutes"
+jitter = "2 minutes"
+keep = { within = "7d", last = 10 }
+
+[group.web.online]
+schedule = "22:00"
+keep = { daily = 14, weekly = 8, monthly = 24, yearly = "all" }
+
+[group.etc]
+sources = ["/etc"]
+local = { schedule = "daily" }
+"#;
+
+fn text(text: &str) -> Text {
+    ("/etc/holdfast/holdfast.toml".into(), text.to_owned())
+}
+
+/// Mistakes as line and text.
+fn mistakes(files: &[Text]) -> Vec<(usize, String)> {
+    match Config::parse(files) {
+        Err(ConfigError::Wrong { problems }) => problems.into_iter().map(|p| (p.line, p.what)).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn all_that_can_be_said_is_read() {
+    let config = Config::parse(&[text(WHOLE)]).unwrap();
+    assert_eq!(config.store.as_deref(), Some(Path::new("/srv/holdfast")));
+    assert_eq!(config.zone.unwrap().iana_name(), Some("Europe/Berlin"));
+    let [etc, web] = &config.groups[..] else { panic!("{:?}", config.groups) };
+    assert_eq!((etc.name.as_str(), web.name.as_str()), ("etc", "web"));
+    let sources: Vec<_> = web.sources.iter().map(|s| (s.path.to_str().unwrap(), s.name.as_deref())).collect();
+    assert_eq!(sources, [("/srv/www", None), ("/var/lib/app", Some("app"))]);
+    assert_eq!(web.vaults, ["file:///mnt/usb/vault"]);
+    let (local, online) = (web.local.as_ref().unwrap(), web.online.as_ref().unwrap());
+    assert_eq!(
+        (local.schedule.to_string().as_str(), local.jitter, local.keep.last),
+        ("every 15 minutes", 120, 10)
+    );
+    assert_eq!(local.keep.within.unwrap().fieldwise(), jiff::Span::new().days(7).fieldwise());
+    let keep = &online.keep;
+    assert_eq!((keep.last, keep.daily, keep.weekly, keep.monthly, keep.yearly), (0, 14, 8, 24, u32::MAX));
+    assert!(etc.online.is_none() && etc.local.as_ref().unwrap().keep.is_empty() && etc.vaults.is_empty());
+}
+
+#[test]
+fn a_source_has_the_rules_of_its_group_and_its_own() {
+    let config = Config::parse(&[text(WHOLE)]).unwrap();
+    let [www, app] = &config.groups[1].sources[..] else { panic!() };
+    let (www, app) = (format!("{:?}", www.exclude), format!("{:?}", app.exclude));
+    for said in
+        ["node_modules", "CACHEDIR.TAG", ".nobackup", "one_file_system: true", "size_max: Some(2147483648)"]
+    {
+        // Names of marks are shown as bytes.
+        let bytes = format!("{:?}", said.as_bytes());
+        assert!(
+            [&www, &app].iter().all(|rules| rules.contains(said) || rules.contains(&bytes)),
+            "{said}: {www}"
+        );
+    }
+    assert!(app.len() > www.len());
+}
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_all_of_them_at_once() {
+    let wrong = r#"store = "srv"
+time-zone = "Mars/Olympus"
+tiem-zone = "UTC"
+[group.a]
+sources = ["/a", "b", 7, { name = "c" }, { path = "/d", nmae = "x" }, "/a", { path = "/e", exclude = ["["] }]
+exclude-larger-than = "2 bananas"
+exclude-caches = "yes"
+[group.a.local]
+schedule = "every 30 seconds"
+jitter = "1 minute"
+keep = { daily = -1, weekly = "some", within = "7" }
+[group.".b"]
+sources = ["/b"]
+[group.c]
+sources = []
+vaults = "usb"
+[group.c.online]
+keep = 7
+[group.d]
+sources = ["/d"]
+[group.e]
+sources = ["/e"]
+local = { schedule = "hourly", jitter = "31 minutes" }
+"#;
+    let found = mistakes(&[text(wrong)]);
+    for (line, said) in [
+        (1, "store: \"srv\" is no absolute path"),
+        (2, "time-zone: this machine knows no time zone"),
+        (3, "tiem-zone is not known; known here: store, time-zone, group"),
+        (5, "\"b\" is no absolute path"),
+        (5, "group.a.sources: a text or a table is wanted"),
+        (5, "a source needs a path"),
+        (5, "group.a.sources.nmae is not known; known here: exclude,"),
+        (5, "another source of the group has this path"),
+        (6, "\"bananas\" is no unit"),
+        (7, "group.a.exclude-caches: true or false is wanted, and this is a text"),
+        (9, "group.a.local.schedule: \"every 30 seconds\" is no schedule: a minute is the least"),
+        (11, "group.a.local.keep.daily: a number of points"),
+        (11, "group.a.local.keep.weekly: a number of points"),
+        (11, "group.a.local.keep.within: \"7\" is no span"),
+        (12, "the group \".b\""),
+        (15, "sources: it is empty"),
+        (16, "group.c.vaults: a list of texts is wanted, and this is a text"),
+        (17, "it needs a schedule"),
+        (18, "group.c.online.keep: a table is wanted, and this is a number"),
+        (19, "the group d has no schedule"),
+        (23, "more than half of the time between two moments"),
+    ] {
+        assert!(
+            found.iter().any(|(at, what)| *at == line && what.contains(said)),
+            "{line}: {said}\n{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    assert_eq!(mistakes(&[text("store = \"/s\"\n[group\n")])[0].0, 2);
+    let both = mistakes(&[text("x = "), ("/etc/holdfast/holdfast.toml.d/b.toml".into(), "y = 1".into())]);
+    assert_eq!(both.len(), 2, "{both:?}");
+}
+
+#[test]
+fn files_beside_it_add_groups_and_say_nothing_twice() {
+    let beside = |name: &str, text: &str| {
+        (PathBuf::from(format!("/etc/holdfast/holdfast.toml.d/{name}")), text.to_owned())
+    };
+    let more = beside("db.toml", "[group.db]\nsources = [\"/db\"]\nlocal = { schedule = \"hourly\" }\n");
+    let config = Config::parse(&[text(WHOLE), more.clone()]).unwrap();
+    assert_eq!(config.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(), ["db", "etc", "web"]);
+    let again = beside(
+        "z.toml",
+        "store = \"/other\"\n[group.db]\nsources = [\"/x\"]\nlocal = { schedule = \"hourly\" }\n",
+    );
+    let Err(ConfigError::Wrong { problems }) = Config::parse(&[text(WHOLE), more, again]) else { panic!() };
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("/etc/holdfast/holdfast.toml.d/z.toml:1: store: it is said"), "{told:?}");
+    assert!(told[1].contains("z.toml:2: there is a group db in another file"), "{told:?}");
+}
+
+#[test]
+fn files_are_read_in_the_order_of_their_names_and_what_is_no_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("holdfast.toml");
+    assert!(matches!(Config::load(&path), Err(ConfigError::Io { .. })));
+    fs::write(&path, "").unwrap();
+    assert!(Config::load(&path).unwrap().groups.is_empty());
+    let beside = dir.path().join("holdfast.toml.d");
+    fs::create_dir(&beside).unwrap();
+    for name in ["b.toml", "a.toml", "c.toml.old"] {
+        fs::write(beside.join(name), "").unwrap();
+    }
+    let names: Vec<_> = files_of(&path).unwrap().into_iter().map(|file| file.0).collect();
+    assert_eq!(names, [path.clone(), beside.join("a.toml"), beside.join("b.toml")]);
+    nix::unistd::mkfifo(&beside.join("d.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("d.toml"));
+    fs::remove_file(beside.join("d.toml")).unwrap();
+    fs::File::create(beside.join("e.toml")).unwrap().set_len(LEN_MAX + 1).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("e.toml"));
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    let pieces = [
+        "[group.a]",
+        "[group]",
+        "\n",
+        "sources",
+        " = ",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"/a\"",
+        "local",
+        ".",
+        "7",
+        "schedule",
+        ",",
+        "\"daily\"",
+        "#",
+        "é",
+    ];
+    let mut state = 20_261_128_u64;
+    let mut below = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % n
+    };
+    for _ in 0..20_000 {
+        let made: String = (0..=below(20)).map(|_| pieces[below(pieces.len())]).collect();
+        if let Err(error) = Config::parse(&[text(&made)]) {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}
