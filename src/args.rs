@@ -55,6 +55,9 @@ pub struct GlobalArgs {
     /// The store's directory [env: HOLDFAST_STORE]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// The configuration [env: HOLDFAST_CONFIG; else /etc/holdfast/holdfast.toml, or ~/.config/holdfast/holdfast.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// A file whose first line is the passphrase [env: HOLDFAST_PASSWORD_FILE, or HOLDFAST_PASSWORD itself]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]
     pub password_file: Option<PathBuf>,
@@ -100,10 +103,12 @@ pub enum Verb {
     Umount(verbs::umount::UmountArgs),
     Recover(verbs::recover::RecoverArgs),
     Check(verbs::check::CheckArgs),
+    Config(verbs::config::ConfigArgs),
     Stats(verbs::stats::StatsArgs),
     Key(verbs::key::KeyArgs),
     Vault(verbs::vault::VaultArgs),
     Forget(verbs::forget::ForgetArgs),
+    Plan(verbs::plan::PlanArgs),
     Prune(verbs::prune::PruneArgs),
     Completions(verbs::completions::CompletionsArgs),
     Man(verbs::man::ManArgs),

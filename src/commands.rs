@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod diff;
 pub mod dump;
 pub mod estimate;
@@ -19,6 +20,7 @@ pub mod ls;
 pub mod man;
 pub mod mount;
 pub mod place;
+pub mod plan;
 pub mod prune;
 pub mod quickstart;
 pub mod recover;
@@ -114,10 +116,12 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Umount(args) => umount::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
+        Verb::Config(args) => config::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Vault(args) => vault::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Plan(args) => plan::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Completions(args) => completions::run(context.terminal, &args),
         Verb::Man(args) => man::run(context.terminal, &args),

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 
+use holdfast_backup::config::ConfigError;
 use holdfast_backup::error::{SourceError, TargetError};
 use holdfast_backup::protect::ProtectError;
 use holdfast_backup::restore::RestoreError;
@@ -194,6 +195,18 @@ impl From<StoreError> for Failure {
         match hint_for_store(&error) {
             Some(hint) => failure.hint(hint),
             None => failure,
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let failure = Self::failed(error.to_string());
+        match &error {
+            ConfigError::Io { .. } => failure,
+            ConfigError::Wrong { .. } => {
+                failure.hint("`holdfast config check` names the line of each mistake")
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What a run works with: the command line first, then the environment, then the place the system has for it.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use holdfast_backup::config::{Config, ConfigError};
 use holdfast_store::vault::address::Credentials;
 
 use crate::args::GlobalArgs;
@@ -36,6 +38,10 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// Name of this machine.
     pub host: String,
+    /// Where the configuration is, or would be; who has no home has no place for one.
+    config_file: Option<PathBuf>,
+    /// What it says; nothing where there is none and nobody named one.
+    config: Result<Option<Config>, Failure>,
 }
 
 impl Settings {
@@ -44,6 +50,8 @@ impl Settings {
         let root = nix::unistd::geteuid().is_root();
         let places = Places { root, env };
         let key_dir = path_from(env, "HOLDFAST_KEY_DIR").map_or_else(|| places.keys(), Ok)?;
+        let named = args.config.clone().or_else(|| path_from(env, "HOLDFAST_CONFIG"));
+        let config_file = named.clone().or_else(|| places.config().ok());
         Ok(Self {
             store: args.store.clone().or_else(|| path_from(env, "HOLDFAST_STORE")),
             secrets: Secrets::new(SecretSources::gather(args, env)?, key_dir),
@@ -51,14 +59,37 @@ impl Settings {
             cache_dir: path_from(env, "HOLDFAST_CACHE_DIR").map_or_else(|| places.cache(), Ok)?,
             data_dir: places.data().ok(),
             host: host_name(),
+            config: config_file.as_deref().map_or(Ok(None), |path| read_config(path, named.is_some())),
+            config_file,
         })
     }
 
     /// The store's directory.
     pub fn store(&self) -> Result<&Path, Failure> {
-        self.store.as_deref().ok_or_else(|| {
+        if let Some(store) = &self.store {
+            return Ok(store);
+        }
+        let config = self.config.as_ref().map_err(Clone::clone)?;
+        config.as_ref().and_then(|config| config.store.as_deref()).ok_or_else(|| {
             Failure::new(Kind::NoStore, "no store was named")
                 .hint("give --store DIR or set HOLDFAST_STORE; `holdfast init --store DIR` makes a new one")
+        })
+    }
+
+    /// The place of the configuration.
+    pub fn config_file(&self) -> Result<&Path, Failure> {
+        let nowhere = || {
+            Failure::failed("no configuration was named").hint("give --config FILE or set HOLDFAST_CONFIG")
+        };
+        self.config_file.as_deref().ok_or_else(nowhere)
+    }
+
+    /// What the configuration says.
+    pub fn config(&self) -> Result<&Config, Failure> {
+        let path = self.config_file()?;
+        self.config.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
+            Failure::failed(format!("there is no configuration {}", path.display()))
+                .hint("give --config FILE or set HOLDFAST_CONFIG")
         })
     }
 
@@ -67,7 +98,7 @@ impl Settings {
         Self { store: Some(store), ..self.clone() }
     }
 
-    /// The store's directory, if one was named.
+    /// The store's directory, if the command line or the environment names one.
     pub fn named_store(&self) -> Option<&Path> {
         self.store.as_deref()
     }
@@ -82,6 +113,17 @@ struct Places<'a> {
 impl Places<'_> {
     fn keys(&self) -> Result<PathBuf, Failure> {
         self.choose("/etc/holdfast/keys", "XDG_CONFIG_HOME", ".config", "holdfast/keys", "HOLDFAST_KEY_DIR")
+    }
+
+    fn config(&self) -> Result<PathBuf, Failure> {
+        let ours = "HOLDFAST_CONFIG";
+        self.choose(
+            "/etc/holdfast/holdfast.toml",
+            "XDG_CONFIG_HOME",
+            ".config",
+            "holdfast/holdfast.toml",
+            ours,
+        )
     }
 
     fn cache(&self) -> Result<PathBuf, Failure> {
@@ -114,6 +156,13 @@ impl Places<'_> {
                 Err(Failure::failed("neither HOME nor XDG directories are set").hint(format!("set {ours}")))
             }
         }
+    }
+}
+
+fn read_config(path: &Path, was_named: bool) -> Result<Option<Config>, Failure> {
+    match Config::load(path) {
+        Err(ConfigError::Io { source, .. }) if source.kind() == ErrorKind::NotFound && !was_named => Ok(None),
+        read => Ok(Some(read?)),
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Config {
     pub groups: Vec<Group>,
 }
 
-/// Data sources that share schedules, retention and vaults.
+/// Data sources that share schedules and retention.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Its name.
@@ -49,8 +49,6 @@ pub struct Group {
     pub local: Option<Tier>,
     /// Points in vaults.
     pub online: Option<Tier>,
-    /// Addresses of its vaults; all of the store's if none is named.
-    pub vaults: Vec<String>,
 }
 
 /// What a data source is made of.
@@ -202,7 +200,7 @@ impl Config {
                 Ok(_) if groups.contains_key(name) => {
                     table.note(format!("there is a group {name} in another file already"))
                 }
-                Ok(name) => _ = groups.extend(Group::read(&name, table).map(|group| (name, group))),
+                Ok(name) => groups.extend(Group::read(&name, table).map(|group| (name, group))),
             }
         }
         file.end();
@@ -214,7 +212,6 @@ impl Group {
         let sources = Source::read_all(&table);
         let read = |tier: Option<Table<'_>>| tier.map(Tier::read);
         let (local, online) = (read(table.table("local")), read(table.table("online")));
-        let vaults = table.texts("vaults").into_iter().map(str::to_owned).collect();
         if local.is_none() && online.is_none() {
             table.note(format!(
                 "the group {name} has no schedule: it needs a table group.{name}.local or group.{name}.online"
@@ -222,7 +219,7 @@ impl Group {
         }
         table.end();
         let name = name.to_owned();
-        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)?, vaults })
+        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)? })
     }
 }
 

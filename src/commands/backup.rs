@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_backup::config::{Group, Source};
 use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
@@ -23,12 +24,13 @@ use super::Context;
 use crate::args::values;
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
-use crate::outcome::{Done, Failure, Failures, Outcome};
+use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
 use crate::terminal::{Terminal, WorkMonitor, text};
 
-/// Take a recovery point of each path
+/// Take a recovery point of each path, or of all that the configuration protects
 ///
-/// Each PATH becomes a data source with a recovery point of its own. A source's name is made from its path
+/// Without a PATH the groups of the configuration are taken (--group: one of them), as they are described there. Each PATH
+/// becomes a data source with a recovery point of its own. A source's name is made from its path
 /// (/home/me/Documents is home-me-Documents) and stays the same from point to point; --as gives another. Files that did
 /// not change since the point before are not read again. A file that cannot be read is reported, the rest is kept, the
 /// point is marked partial, and the exit code is 3.
@@ -36,19 +38,20 @@ use crate::terminal::{Terminal, WorkMonitor, text};
 #[command(after_long_help = "\
 Examples:
   holdfast backup ~/Documents
+  holdfast backup --group web --online      what the configuration says of this group
   holdfast backup /etc /srv/www --group web --online
   holdfast backup / --as root-disk --one-file-system --exclude-caches
   holdfast backup /home --exclude '*.tmp' --exclude-larger-than 2G --tag before-upgrade")]
 pub struct BackupArgs {
     /// Directories or files to protect
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Name of the data source, for a single PATH
-    #[arg(long = "as", value_name = "NAME", value_parser = values::name)]
+    #[arg(long = "as", value_name = "NAME", value_parser = values::name, requires = "paths")]
     name: Option<String>,
-    /// Protection group that the source belongs to
-    #[arg(long, value_name = "GROUP", default_value = "default", value_parser = values::name)]
-    group: String,
+    /// Protection group that the source belongs to; "default" for a PATH, without one all of the configuration
+    #[arg(long, value_name = "GROUP", value_parser = values::name)]
+    group: Option<String>,
     /// Put the point into the vaults too, and wait until it is there
     #[arg(long)]
     online: bool,
@@ -67,6 +70,9 @@ pub struct BackupArgs {
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = values::compression)]
     compression: Compression,
 }
+
+/// The group of what is backed up by its path.
+const DEFAULT_GROUP: &str = "default";
 
 /// What of a source is taken.
 #[derive(Debug, Default, Args)]
@@ -94,11 +100,14 @@ pub struct ChoiceArgs {
     pub one_file_system: bool,
 }
 
-/// A path with the name its source has.
-#[derive(Debug, PartialEq, Eq)]
+/// What one point is to be taken of.
+#[derive(Debug)]
 struct Target {
     path: PathBuf,
+    group: String,
     name: String,
+    /// Rules that it has already; those of the command line are added.
+    exclude: Exclude,
 }
 
 /// A point that was taken.
@@ -116,23 +125,86 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     if args.name.is_some() && args.paths.len() > 1 {
         return Err(Failure::usage("--as names one data source, and there are several paths"));
     }
+    if args.paths.is_empty() {
+        let groups = configured(context, args.group.as_deref())?;
+        let store = open_store(context)?;
+        let targets = groups.into_iter().map(|group| targets_of_group(context, &store, group, args));
+        let targets = targets.collect::<Result<Vec<_>, Failure>>()?;
+        return take_and_push(context, &store, targets.into_iter().flatten().collect(), args);
+    }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
-    take_and_push(context, &open_store(context)?, paths, args)
+    let store = open_store(context)?;
+    let targets = targets_of_paths(context, &store, paths, args)?;
+    take_and_push(context, &store, targets, args)
 }
 
 /// A point of one directory with everything as usual, put into the vaults.
 pub fn usual(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
-    take_and_push(context, store, vec![existing(dir)?], &BackupArgs::usual())
+    let args = BackupArgs::usual();
+    let targets = targets_of_paths(context, store, vec![existing(dir)?], &args)?;
+    take_and_push(context, store, targets, &args)
 }
 
-/// Takes a point of each path and tells of it, and only then puts them into the vaults: nothing that is to be protected waits
+/// The groups of the configuration, or the one that was named.
+pub fn configured<'a>(context: &'a Context<'_>, name: Option<&str>) -> Result<Vec<&'a Group>, Failure> {
+    let wrong = |failure| {
+        Failure { kind: Kind::Usage, ..failure }.hint("name a PATH, or look at `holdfast config check`")
+    };
+    let config = context.settings.config().map_err(wrong)?;
+    let groups: Vec<&Group> =
+        config.groups.iter().filter(|group| name.is_none_or(|name| group.name == name)).collect();
+    match (groups.is_empty(), name) {
+        (false, _) => Ok(groups),
+        (true, Some(name)) => {
+            let known: Vec<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
+            let failure = Failure::usage(format!("the configuration has no group {name}"));
+            Err(failure.hint(format!("it has {}", known.join(", "))))
+        }
+        (true, None) => Err(Failure::usage("neither a PATH was named, nor has the configuration a group")),
+    }
+}
+
+fn targets_of_group(
+    context: &Context<'_>,
+    store: &Store,
+    group: &Group,
+    args: &BackupArgs,
+) -> Result<Vec<Target>, Failure> {
+    let mut known = known_sources(&store.points()?, host(context, args), &group.name);
+    // Names that were given are nobody else's.
+    known.extend(group.sources.iter().filter_map(|source| {
+        Some(KnownSource { name: source.name.clone()?, path: source.path.as_os_str().as_bytes().to_vec() })
+    }));
+    let named = |source: &Source| {
+        // What is not there is told when its turn comes.
+        let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
+        let name = source.name.as_deref();
+        Target { exclude: source.exclude.clone(), ..target(path, &group.name, name, &mut known) }
+    };
+    Ok(group.sources.iter().map(named).collect())
+}
+
+fn targets_of_paths(
+    context: &Context<'_>,
+    store: &Store,
+    paths: Vec<PathBuf>,
+    args: &BackupArgs,
+) -> Result<Vec<Target>, Failure> {
+    let group = args.group.as_deref().unwrap_or(DEFAULT_GROUP);
+    let mut known = known_sources(&store.points()?, host(context, args), group);
+    Ok(paths.into_iter().map(|path| target(path, group, args.name.as_deref(), &mut known)).collect())
+}
+
+fn host<'a>(context: &'a Context<'_>, args: &'a BackupArgs) -> &'a str {
+    args.host.as_deref().unwrap_or(&context.settings.host)
+}
+
+/// Takes a point of each target and tells of it, and only then puts them into the vaults: nothing that is to be protected waits
 /// for a vault. What fails keeps nothing else from being done.
-fn take_and_push(context: &Context<'_>, store: &Store, paths: Vec<PathBuf>, args: &BackupArgs) -> Outcome {
-    let host = args.host.as_deref().unwrap_or(&context.settings.host);
-    let known = known_sources(&store.points()?, host, &args.group);
+fn take_and_push(context: &Context<'_>, store: &Store, targets: Vec<Target>, args: &BackupArgs) -> Outcome {
     let (mut points, mut failures) = (Vec::new(), Failures::default());
-    for target in name_targets(paths, args.name.as_deref(), known) {
-        points.extend(failures.note(take_and_show(context, store, &target, args))?);
+    for target in targets {
+        points.extend(failures.note(take_and_show(context, store, target, args))?);
     }
     if args.online && !points.is_empty() {
         push_everywhere(context, store, &points, &mut failures)?;
@@ -144,7 +216,7 @@ fn take_and_push(context: &Context<'_>, store: &Store, paths: Vec<PathBuf>, args
 fn take_and_show(
     context: &Context<'_>,
     store: &Store,
-    target: &Target,
+    target: Target,
     args: &BackupArgs,
 ) -> Result<StoredPoint, Failure> {
     let monitor = context.terminal.monitor();
@@ -159,7 +231,7 @@ impl BackupArgs {
         Self {
             paths: Vec::new(),
             name: None,
-            group: "default".into(),
+            group: None,
             online: true,
             tags: Vec::new(),
             host: None,
@@ -184,35 +256,28 @@ fn known_sources(points: &[StoredPoint], host: &str, group: &str) -> Vec<KnownSo
     points.iter().filter(here).map(known).collect()
 }
 
-fn name_targets(paths: Vec<PathBuf>, given: Option<&str>, mut known: Vec<KnownSource>) -> Vec<Target> {
-    let mut targets = Vec::new();
-    for path in paths {
-        let raw = path.as_os_str().as_bytes().to_vec();
-        let name = given.map_or_else(|| choose_name(&raw, &known), str::to_owned);
-        known.push(KnownSource { name: name.clone(), path: raw });
-        targets.push(Target { path, name });
-    }
-    targets
+fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<KnownSource>) -> Target {
+    let raw = path.as_os_str().as_bytes().to_vec();
+    let name = given.map_or_else(|| choose_name(&raw, known), str::to_owned);
+    known.push(KnownSource { name: name.clone(), path: raw });
+    Target { path, group: group.to_owned(), name, exclude: Exclude::default() }
 }
 
 fn take_point(
     context: &Context<'_>,
     store: &Store,
-    target: &Target,
+    mut target: Target,
     args: &BackupArgs,
     monitor: &WorkMonitor,
 ) -> Result<Taken, Failure> {
+    add_rules(&args.choice, &mut target.exclude)?;
     let options = WalkOptions {
-        exclude: exclude(&args.choice)?,
+        exclude: target.exclude,
         never_enter: own_directories(context, store),
         ..WalkOptions::default()
     };
     let request = Request {
-        source: SourceName {
-            host: args.host.clone().unwrap_or_else(|| context.settings.host.clone()),
-            group: args.group.clone(),
-            source: target.name.clone(),
-        },
+        source: SourceName { host: host(context, args).to_owned(), group: target.group, source: target.name },
         path: target.path.as_os_str().as_bytes().to_vec(),
         tags: args.tags.clone(),
         read_all: args.force,
@@ -265,8 +330,7 @@ fn push_to(
     Ok(())
 }
 
-fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
-    let mut exclude = Exclude::default();
+fn add_rules(choice: &ChoiceArgs, exclude: &mut Exclude) -> Result<(), Failure> {
     for pattern in &choice.exclude {
         exclude.pattern(pattern.as_bytes())?;
     }
@@ -286,8 +350,10 @@ fn exclude(choice: &ChoiceArgs) -> Result<Exclude, Failure> {
     if let Some(size) = choice.exclude_larger_than {
         exclude.larger_than(size);
     }
-    exclude.one_file_system(choice.one_file_system);
-    Ok(exclude)
+    if choice.one_file_system {
+        exclude.one_file_system(true);
+    }
+    Ok(())
 }
 
 /// The store's own directories: its staging, its cache and its vaults on this machine are never taken into it. Mounts of
@@ -391,18 +457,17 @@ mod tests {
 
     #[test]
     fn two_paths_of_one_run_never_share_a_name() {
-        let targets = name_targets(vec!["/a/b".into(), "/a-b".into()], None, Vec::new());
-        let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        let mut known = Vec::new();
+        let names = ["/a/b", "/a-b"].map(|path| target(path.into(), "g", None, &mut known).name);
         assert_eq!(names, ["a-b", "a-b-2"]);
     }
 
     #[test]
     fn a_source_keeps_its_name_and_only_its_own_group_counts() {
         let points = [stored_point(1, "docs", 1)];
-        let known = known_sources(&points, "host", "group");
+        let mut known = known_sources(&points, "host", "group");
         assert_eq!(known_sources(&points, "host", "other"), []);
-        let targets = name_targets(vec!["/srv/docs".into()], None, known);
-        assert_eq!(targets[0].name, "docs");
-        assert_eq!(name_targets(vec!["/x".into()], Some("given"), Vec::new())[0].name, "given");
+        assert_eq!(target("/srv/docs".into(), "group", None, &mut known).name, "docs");
+        assert_eq!(target("/x".into(), "group", Some("given"), &mut known).name, "given");
     }
 }

@@ -181,7 +181,8 @@ fn make_plan(
     }
 }
 
-fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
+/// What retention needs to know of a point.
+pub fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
     let point = &stored.point;
     let name = &point.source;
     let series = match group_by {

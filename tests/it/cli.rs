@@ -3,7 +3,7 @@
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 25] = [
     "quickstart",
     "init",
     "backup",
@@ -20,10 +20,12 @@ const VERBS: [&str; 23] = [
     "umount",
     "recover",
     "check",
+    "config",
     "stats",
     "key",
     "vault",
     "forget",
+    "plan",
     "prune",
     "completions",
     "man",

@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod cloud;
 mod compare;
+mod config;
 mod crash;
 mod damage;
 mod decoder;

@@ -14,7 +14,6 @@ exclude-if-present = [".nobackup"]
 exclude-caches = true
 exclude-larger-than = "2G"
 one-file-system = true
-vaults = ["file:///mnt/usb/vault"]
 
 [group.web.local]
 schedule = "every 15 minutes"
@@ -51,7 +50,6 @@ fn all_that_can_be_said_is_read() {
     assert_eq!((etc.name.as_str(), web.name.as_str()), ("etc", "web"));
     let sources: Vec<_> = web.sources.iter().map(|s| (s.path.to_str().unwrap(), s.name.as_deref())).collect();
     assert_eq!(sources, [("/srv/www", None), ("/var/lib/app", Some("app"))]);
-    assert_eq!(web.vaults, ["file:///mnt/usb/vault"]);
     let (local, online) = (web.local.as_ref().unwrap(), web.online.as_ref().unwrap());
     assert_eq!(
         (local.schedule.to_string().as_str(), local.jitter, local.keep.last),
@@ -60,7 +58,7 @@ fn all_that_can_be_said_is_read() {
     assert_eq!(local.keep.within.unwrap().fieldwise(), jiff::Span::new().days(7).fieldwise());
     let keep = &online.keep;
     assert_eq!((keep.last, keep.daily, keep.weekly, keep.monthly, keep.yearly), (0, 14, 8, 24, u32::MAX));
-    assert!(etc.online.is_none() && etc.local.as_ref().unwrap().keep.is_empty() && etc.vaults.is_empty());
+    assert!(etc.online.is_none() && etc.local.as_ref().unwrap().keep.is_empty());
 }
 
 #[test]
@@ -98,7 +96,7 @@ keep = { daily = -1, weekly = "some", within = "7" }
 sources = ["/b"]
 [group.c]
 sources = []
-vaults = "usb"
+exclude = "usb"
 [group.c.online]
 keep = 7
 [group.d]
@@ -125,7 +123,7 @@ local = { schedule = "hourly", jitter = "31 minutes" }
         (11, "group.a.local.keep.within: \"7\" is no span"),
         (12, "the group \".b\""),
         (15, "sources: it is empty"),
-        (16, "group.c.vaults: a list of texts is wanted, and this is a text"),
+        (16, "group.c.exclude: a list of texts is wanted, and this is a text"),
         (17, "it needs a schedule"),
         (18, "group.c.online.keep: a table is wanted, and this is a number"),
         (19, "the group d has no schedule"),

@@ -1,0 +1,167 @@
+//! `holdfast plan`: what the configuration will do, and what it keeps of the points that there are, and why.
+
+use std::iter::successors;
+
+use clap::Args;
+use holdfast_backup::config::{Config, Group, Tier};
+use holdfast_backup::retention::{Decision, plan};
+use holdfast_backup::schedule::jitter;
+use holdfast_store::clock::Timestamp;
+use holdfast_store::store::StoredPoint;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::Context;
+use super::backup::configured;
+use super::forget::{GroupBy, facts};
+use crate::open::open_store;
+use crate::outcome::{Done, Failure, Outcome};
+use crate::terminal::text::{self, Table};
+
+/// Show what the configuration will do, and what it keeps
+///
+/// For each group and each of its two tiers: when the next recovery points are taken, and which of the points that there are
+/// would be kept or expire, with the reason. Nothing is done.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast plan                             all groups
+  holdfast plan --group web --next 10
+  holdfast plan --json | jq -r 'select(.tier == \"online\") | .next[0]'")]
+pub struct PlanArgs {
+    /// One group
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// How many moments to show
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(..=1000))]
+    next: u16,
+}
+
+/// A tier of a group.
+#[derive(Debug, Serialize)]
+struct TierPlan {
+    /// Always `plan`.
+    message_type: &'static str,
+    group: String,
+    /// `local` or `online`.
+    tier: &'static str,
+    schedule: String,
+    /// RFC 3339, in UTC, with the jitter of this machine.
+    next: Vec<String>,
+    points: Vec<PointPlan>,
+    #[serde(skip)]
+    moments: Vec<Timestamp>,
+}
+
+/// A point in a tier.
+#[derive(Debug, Serialize)]
+struct PointPlan {
+    id: String,
+    time: String,
+    source: String,
+    /// `keep` or `expire`.
+    action: &'static str,
+    reason: String,
+    #[serde(skip)]
+    started: Timestamp,
+}
+
+/// Shows it.
+pub fn run(context: &Context<'_>, args: &PlanArgs) -> Outcome {
+    let groups = configured(context, args.group.as_deref())?;
+    let config = context.settings.config()?;
+    let zone = zone_of(config);
+    let points = open_store(context)?.points()?;
+    for group in groups {
+        for (name, tier) in [("local", &group.local), ("online", &group.online)] {
+            if let Some(tier) = tier {
+                show(context, &plan_tier(context, (group, name, tier), &points, args.next, &zone), &zone)?;
+            }
+        }
+    }
+    Ok(Done::Whole)
+}
+
+/// The zone in which days are counted.
+fn zone_of(config: &Config) -> TimeZone {
+    config.zone.clone().unwrap_or_else(TimeZone::system)
+}
+
+fn plan_tier(
+    context: &Context<'_>,
+    (group, name, tier): (&Group, &'static str, &Tier),
+    points: &[StoredPoint],
+    next: u16,
+    zone: &TimeZone,
+) -> TierPlan {
+    let (now, host) = (context.terminal.clock().now(), &context.settings.host);
+    let later = i64::from(jitter(&format!("{host} {}", group.name), tier.jitter));
+    let moments: Vec<Timestamp> =
+        successors(tier.schedule.next_after(now, zone), |last| tier.schedule.next_after(*last, zone))
+            .take(next.into())
+            .map(|moment| Timestamp::from_seconds(moment.seconds.saturating_add(later)))
+            .collect();
+    let is_there = |stored: &&StoredPoint| match name {
+        "local" => stored.local,
+        _ => !stored.vaults.is_empty(),
+    };
+    let of_group =
+        |stored: &&StoredPoint| stored.point.source.group == group.name && stored.point.source.host == *host;
+    let points: Vec<&StoredPoint> = points.iter().filter(of_group).filter(is_there).collect();
+    TierPlan {
+        message_type: "plan",
+        group: group.name.clone(),
+        tier: name,
+        schedule: tier.schedule.to_string(),
+        next: moments.iter().map(|moment| text::rfc3339(*moment)).collect(),
+        points: plan_points(&points, tier, zone, now),
+        moments,
+    }
+}
+
+fn plan_points(points: &[&StoredPoint], tier: &Tier, zone: &TimeZone, now: Timestamp) -> Vec<PointPlan> {
+    let facts: Vec<_> = points.iter().map(|stored| facts(stored, GroupBy::Source)).collect();
+    let plan = plan(&facts, &tier.keep, zone, now);
+    let line = |action: &'static str, decision: &Decision| {
+        let point = &points.iter().find(|stored| stored.point.id == decision.id)?.point;
+        Some(PointPlan {
+            id: point.id.to_string(),
+            time: text::rfc3339(point.started),
+            source: point.source.source.clone(),
+            action,
+            reason: if tier.keep.is_empty() { "everything is kept".to_owned() } else { decision.why() },
+            started: point.started,
+        })
+    };
+    let keep = plan.keep.iter().filter_map(|decision| line("keep", decision));
+    let mut lines: Vec<_> = keep.chain(plan.remove.iter().filter_map(|d| line("expire", d))).collect();
+    lines.sort_by(|a, b| (&a.source, a.started).cmp(&(&b.source, b.started)));
+    lines
+}
+
+fn show(context: &Context<'_>, plan: &TierPlan, zone: &TimeZone) -> Result<(), Failure> {
+    if context.terminal.json() {
+        return context.terminal.json_line(plan);
+    }
+    context.terminal.line(&render(plan, zone))
+}
+
+fn render(plan: &TierPlan, zone: &TimeZone) -> String {
+    let next: Vec<String> = plan.moments.iter().map(|moment| text::local_time(*moment, zone)).collect();
+    let next = if next.is_empty() { "never".to_owned() } else { next.join(", ") };
+    let head = format!("{} {}: {}; next {next}", plan.group, plan.tier, plan.schedule);
+    if plan.points.is_empty() {
+        return format!("{head}\nno recovery points yet\n");
+    }
+    let mut table = Table::new(&["", "ID", "Time", "Source", "Why"]);
+    for point in &plan.points {
+        table.row([
+            point.action.to_owned(),
+            point.id.chars().take(8).collect(),
+            text::local_time(point.started, zone),
+            point.source.clone(),
+            point.reason.clone(),
+        ]);
+    }
+    format!("{head}\n{}\n", table.render())
+}
