@@ -57,7 +57,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The packs that a vault has with their lengths.
+    /// The packs that a vault has with their lengths, also those that came since the check began: points that came are listed, too.
     fn in_vault(
         &mut self,
         no: VaultNo,
@@ -66,19 +66,17 @@ impl Check<'_> {
         listed: &BTreeMap<PackId, u64>,
         nowhere: &mut BTreeMap<PackNo, usize>,
     ) -> Result<HashSet<PackNo>, StoreError> {
-        let mut there = HashSet::new();
         for row in packs.iter().filter(|row| row.vaults.contains(&no)) {
-            let Some(wrong) = wrong_length(listed, row) else {
-                there.insert(row.no);
-                continue;
-            };
+            let Some(wrong) = wrong_length(listed, row) else { continue };
             if self.pack_still_in(row, Place::Vault(no))? {
                 self.store.catalog().clear_verified(row.no, Some(no))?;
                 self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));
                 *nowhere.entry(row.no).or_default() += 1;
             }
         }
-        Ok(there)
+        let now = self.store.catalog().packs()?.into_iter();
+        let there = now.filter(|row| row.vaults.contains(&no) && wrong_length(listed, row).is_none());
+        Ok(there.map(|row| row.no).collect())
     }
 
     /// Copies that were read before and found damaged, which their lengths do not tell.

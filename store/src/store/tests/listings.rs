@@ -8,10 +8,11 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::hostile::{data_packs, prepared, push, reopened};
-use super::losses::{only_in_vault, open_on};
+use super::losses::{faulty, only_in_vault, open_on};
 use super::pack_rows::damage;
 use super::*;
 use crate::catalog::Mark;
+use crate::check::{self, Depth};
 use crate::vault::{ListPage, PutNew, Vault, VaultError};
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
@@ -169,4 +170,29 @@ fn a_row_that_is_found_damaged_while_a_vault_is_listed_is_not_blamed_on_the_vaul
     assert!(e.to_string().contains("the catalog's row of pack"), "{e}");
     drop(store.begin(Compression::None, &VoidMonitor).unwrap());
     assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn a_point_that_comes_while_a_check_begins_is_whole_in_its_vault() {
+    let home = Home::new();
+    let (vault, writer) = prepared(&home);
+    let push_one = |writer: &Store, version| {
+        let point = take_point(writer, &sample(version)).unwrap();
+        push(writer, &point, &RecordingMonitor::default()).unwrap();
+    };
+    push_one(&writer, 1);
+    let watched = faulty(&vault);
+    let beside = open_on(&home, &home.path(), watched.clone());
+    let writer = Mutex::new(Some(writer));
+    // The first thing that the check asks of the vault; what the catalog said before that it has read.
+    watched.watch(move || {
+        let writer = writer.lock().unwrap().take();
+        if let Some(writer) = writer {
+            std::thread::spawn(move || push_one(&writer, 2)).join().unwrap();
+        }
+    });
+    let report = check::check(&beside, Depth::Structure, &VoidMonitor).unwrap();
+    assert_eq!(beside.points().unwrap().len(), 2);
+    // The slots of these stores are none.
+    assert!(report.findings.iter().all(|f| f.object.starts_with("keys/")), "{:?}", report.findings);
 }
