@@ -90,9 +90,15 @@ pub struct Catalog {
 /// Connections for reading that are kept when idle.
 const IDLE_READERS: usize = 8;
 
+/// Whether something is not what was written: a value, a row that is always there, or the tables themselves, for what is asked of them is always
+/// the same.
 fn reads_otherwise(e: &rusqlite::Error) -> bool {
     use rusqlite::Error as E;
-    matches!(e, E::FromSqlConversionFailure(..) | E::InvalidColumnType(..) | E::IntegralValueOutOfRange(..))
+    let values = matches!(
+        e,
+        E::FromSqlConversionFailure(..) | E::InvalidColumnType(..) | E::IntegralValueOutOfRange(..)
+    );
+    values || matches!(e, E::QueryReturnedNoRows | E::SqlInputError { .. })
 }
 
 /// A row that no longer reads as what was written.
@@ -113,7 +119,7 @@ fn error(during: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorClass::Corrupt,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => ErrorClass::Denied,
             // What no longer reads as what was written.
-            None if reads_otherwise(&e) => ErrorClass::Corrupt,
+            _ if reads_otherwise(&e) => ErrorClass::Corrupt,
             _ => ErrorClass::Unavailable,
         };
         let detail = match &e {
@@ -180,6 +186,7 @@ impl Catalog {
         drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path));
         let connection = Connection::open(path).map_err(error("open"))?;
         schema::prepare(&connection, store)?;
+        schema::instance(&connection).map_err(error("open"))?;
         Ok(connection)
     }
 

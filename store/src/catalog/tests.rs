@@ -417,6 +417,11 @@ fn a_damaged_foreign_or_torn_catalog_is_set_aside_and_made_anew() {
     drop(c);
     let other = Catalog::open(&path, &[6; 16]).unwrap();
     assert!(other.packs().unwrap().is_empty(), "another store's catalog");
+    add(&other, 1, true, None);
+    other.write("flip", |t| t.execute("UPDATE meta SET key = 'inst' WHERE key = 'instance'", [])).unwrap();
+    drop(other);
+    let other = Catalog::open(&path, &[6; 16]).unwrap();
+    assert!(other.packs().unwrap().is_empty(), "one that does not know itself");
     drop(other);
     std::fs::write(&path, b"this is not a database, however long it may be, and never was one").unwrap();
     let c = Catalog::open(&path, &STORE).unwrap();
