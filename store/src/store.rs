@@ -85,6 +85,14 @@ pub struct PointBrief {
     pub started: i64,
 }
 
+impl PointBrief {
+    /// Whether what tells of it is damaged and cannot be put right now: then its number is beyond all others, its time is not known, and its
+    /// source may be one of its own.
+    pub fn is_in_doubt(&self) -> bool {
+        self.sequence == u64::MAX
+    }
+}
+
 /// What a store shows without a key.
 #[derive(Clone, Debug)]
 pub struct StoreHead {

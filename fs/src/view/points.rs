@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use holdfast_store::error::StoreError;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::SourceName;
+use holdfast_store::store::PointBrief;
 
 use super::View;
 use crate::error::FsError;
@@ -23,6 +24,14 @@ pub(super) struct Known {
 /// new ones keeps its lock meanwhile.
 pub(super) type Shown = Vec<(RecoveryPointId, u64, i64, Arc<SourceName>)>;
 
+/// Of a point of which it is not known any more where it belongs, that is what was shown: its place does not vanish under who reads there.
+fn as_shown(shown: &Shown, point: &mut PointBrief) {
+    if let Ok(at) = shown.binary_search_by_key(&point.id, |(id, ..)| *id) {
+        let (_, sequence, started, source) = &shown[at];
+        (point.sequence, point.started, point.source) = (*sequence, *started, source.clone());
+    }
+}
+
 impl View {
     /// Looks for new and vanished points, and says what the kernel must be told.
     pub fn refresh(&self) -> Result<Vec<Change>, StoreError> {
@@ -31,7 +40,8 @@ impl View {
         if { lock(&self.known).stamp } == Some(stamp) {
             return Ok(Vec::new());
         }
-        let points = self.recovery.points()?;
+        let mut points = self.recovery.points()?;
+        points.iter_mut().filter(|point| point.is_in_doubt()).for_each(|point| as_shown(&shown, point));
         let now = points.iter().map(|p| (p.id, p.sequence, p.started, p.source.clone()));
         let mut now: Shown = now.collect();
         now.sort_unstable_by_key(|(id, ..)| *id);

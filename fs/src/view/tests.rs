@@ -446,6 +446,22 @@ fn a_point_whose_time_and_number_become_known_takes_its_place() {
 }
 
 #[test]
+fn a_point_that_comes_into_doubt_stays_where_it_was_shown() {
+    let f = fixture(|_| vec![]);
+    let place = "by-group/g/s/2026-11-20T12.00.00Z";
+    let ino = walk(&f.view, place).unwrap();
+    let mut stored = point("h", "g", "s", NOON, 1);
+    f.recovery.remove(&stored.point.id);
+    let doubtful = Arc::make_mut(&mut stored.point);
+    (doubtful.sequence, doubtful.started.seconds) = (u64::MAX, 0);
+    (doubtful.source.group, doubtful.source.source) = ("unknown".into(), "of its own".into());
+    f.recovery.add(stored, f.recovery.directory("root", vec![]));
+    f.view.refresh().unwrap();
+    assert_eq!(walk(&f.view, place).unwrap(), ino);
+    assert!(matches!(walk(&f.view, "by-group/unknown"), Err(FsError::NotFound)));
+}
+
+#[test]
 fn a_listing_goes_on_behind_points_that_went_however_many() {
     let f = fixture(|_| vec![]);
     for n in 2..=40 {
