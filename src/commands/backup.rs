@@ -128,9 +128,9 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     if args.paths.is_empty() {
         let groups = configured(context, args.group.as_deref())?;
         let store = open_store(context)?;
-        let targets = groups.into_iter().map(|group| targets_of_group(context, &store, group, args));
-        let targets = targets.collect::<Result<Vec<_>, Failure>>()?;
-        return take_and_push(context, &store, targets.into_iter().flatten().collect(), args);
+        let (points, host) = (store.points()?, host(context, args));
+        let targets = groups.into_iter().flat_map(|group| targets_of_group(&points, host, group)).collect();
+        return take_and_push(context, &store, targets, args);
     }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(context)?;
@@ -164,13 +164,8 @@ pub fn configured<'a>(context: &'a Context<'_>, name: Option<&str>) -> Result<Ve
     }
 }
 
-fn targets_of_group(
-    context: &Context<'_>,
-    store: &Store,
-    group: &Group,
-    args: &BackupArgs,
-) -> Result<Vec<Target>, Failure> {
-    let mut known = known_sources(&store.points()?, host(context, args), &group.name);
+fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Target> {
+    let mut known = known_sources(points, host, &group.name);
     // Names that were given are nobody else's.
     known.extend(group.sources.iter().filter_map(|source| {
         Some(KnownSource { name: source.name.clone()?, path: source.path.as_os_str().as_bytes().to_vec() })
@@ -181,7 +176,7 @@ fn targets_of_group(
         let name = source.name.as_deref();
         Target { exclude: source.exclude.clone(), ..target(path, &group.name, name, &mut known) }
     };
-    Ok(group.sources.iter().map(named).collect())
+    group.sources.iter().map(named).collect()
 }
 
 fn targets_of_paths(

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use holdfast_store::catalog::Mark;
 use holdfast_store::monitor::Monitor;
 use holdfast_store::seal::slots::KeySlot;
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, VaultSetting, unlock};
@@ -97,8 +96,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
 fn load(store: &Store, again: Option<&str>, monitor: &dyn Monitor) -> Result<(), Failure> {
     let _lock = again.map(|_| store.lock()).transpose()?;
     for (no, address, transfer) in store.vaults() {
-        let filled = store.catalog().has_mark(Mark::FilledFrom(*no))?;
-        if !filled || again == Some(address.as_str()) {
+        if !store.catalog().knows_all_in(*no)? || again == Some(address.as_str()) {
             copy::load_catalog(store, *no, transfer, monitor)?;
         }
     }
