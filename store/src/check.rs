@@ -171,7 +171,7 @@ impl Check<'_> {
         if self.away.insert(no) {
             self.pass_over(
                 self.store.catalog().vault_address(no),
-                format!("it cannot be looked at: {}", why(e)),
+                format!("it cannot be looked at: {}", e.beside_vault()),
             );
         }
     }
@@ -203,13 +203,5 @@ impl Check<'_> {
             Place::Staging => now.staged,
             Place::Vault(no) => now.vaults.contains(&no),
         }))
-    }
-}
-
-/// An error without the address of the vault, which is told beside it.
-fn why(e: &StoreError) -> String {
-    match e {
-        StoreError::Vault { source, .. } => source.to_string(),
-        e => e.to_string(),
     }
 }

@@ -182,6 +182,14 @@ impl StoreError {
         matches!(self, Self::Vault { source, .. } if source.is_transient())
     }
 
+    /// What happened, without the address of the vault: for who has named that already.
+    pub fn beside_vault(&self) -> String {
+        match self {
+            Self::Vault { source, .. } => source.to_string(),
+            e => e.to_string(),
+        }
+    }
+
     /// What a caller can do about it.
     pub fn class(&self) -> ErrorClass {
         use std::io::ErrorKind as K;

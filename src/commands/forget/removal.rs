@@ -70,20 +70,12 @@ fn ask_vaults(context: &Context<'_>, store: &Store, rows: &[PointRow]) -> Result
             Err(e) if e.class() == ErrorClass::Cancelled || holders.contains(no) => return Err(e.into()),
             Err(e) => {
                 let held = "what it holds of these recovery points stays there, and comes back with it";
-                context.terminal.warn(&format!("vault {address}: {held}: {}", cause(&e)));
+                context.terminal.warn(&format!("vault {address}: {held}: {}", e.beside_vault()));
                 done = Done::Partial;
             }
         }
     }
     Ok((shown, done))
-}
-
-fn cause(e: &StoreError) -> String {
-    match e {
-        // The vault is named already.
-        StoreError::Vault { source, .. } => source.to_string(),
-        e => e.to_string(),
-    }
 }
 
 /// An empty directory where a disk is not mounted lists nothing: it must be this store's vault.

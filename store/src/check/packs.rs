@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{Check, Depth, Listing, Place, why};
+use super::{Check, Depth, Listing, Place};
 use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -215,7 +215,7 @@ impl Check<'_> {
         let address = self.store.catalog().vault_address(no);
         self.pass_over(
             names::pack(&row.entry.id).as_str(),
-            format!("{address}: it cannot be read: {}", why(e)),
+            format!("{address}: it cannot be read: {}", e.beside_vault()),
         );
     }
 
