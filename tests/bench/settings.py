@@ -14,6 +14,7 @@ class Settings:
     """Everything a run depends on. `size` says how large generated data are: FULL or SMOKE."""
 
     work: Path
+    out: Path | None = None
     programs: dict = field(default_factory=dict)
     datasets: tuple = DATASET_NAMES
     turns: int = 3
@@ -38,6 +39,7 @@ class Settings:
 def add_options(parser):
     env = os.environ.get
     parser.add_argument("--work", default=env("BENCH_DIR", "/var/tmp/holdfast-bench"), help="data, repositories, results")
+    parser.add_argument("--out", type=Path, default=env("BENCH_OUT"), help="where to copy and restore to; default: below --work")
     parser.add_argument("--tool", action="append", default=[], metavar="NAME=PATH", help="where a tool is, if not on PATH")
     parser.add_argument("--tools", nargs="+", choices=TOOL_NAMES, default=None, help="only these; default: all that are found")
     parser.add_argument("--datasets", nargs="+", choices=DATASET_NAMES, default=list(DATASET_NAMES))
@@ -67,7 +69,7 @@ def from_options(options, smoke_dir=None):
     if smoke_dir:
         return Settings(work=Path(smoke_dir), turns=1, fio_ms=100, patience=20, many_files=300, smoke=True,
                         datasets=tuple(options.datasets), **common)
-    return Settings(work=Path(options.work), datasets=tuple(options.datasets), turns=options.turns,
+    return Settings(work=Path(options.work), out=options.out, datasets=tuple(options.datasets), turns=options.turns,
                     fio_ms=options.fio_seconds * 1000, patience=options.patience, kernel=options.kernel, big=options.big,
                     many_files=options.many_files, **common)
 

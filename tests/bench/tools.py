@@ -76,12 +76,14 @@ class Mounted:
 class Repository:
     """One tool with one dataset: repository, cache, mount point and a place to restore to, below `base`."""
 
-    def __init__(self, tool, program, src, base):
+    def __init__(self, tool, program, src, base, out=None):
         self.tool, self.src, self.base, self.spec = tool, src, base, TOOLS[tool]
         self.names = dict(bin=shlex.quote(program), src=src, name="0")
         self.mark = base / "holds"
         for name in ("repo", "cache", "mnt", "out"):
             self.names[name] = base / name
+        if out is not None:
+            self.names["out"] = out / base.name
         self.repo, self.cache, self.mnt, self.out = (self.names[name] for name in ("repo", "cache", "mnt", "out"))
 
     # --- life of it ---
@@ -90,11 +92,12 @@ class Repository:
         """An empty repository, whatever was there."""
         shutil.rmtree(self.base, ignore_errors=True)
         for name in ("repo", "cache", "mnt", "out"):
-            self.names[name].mkdir(parents=True)
+            self.names[name].mkdir(parents=True, exist_ok=True)
         self.run("init")
 
     def ensure(self):
         """A repository with one backup of the source: the one of an earlier run, if it ended well and the source is the same."""
+        self.out.mkdir(parents=True, exist_ok=True)
         if self.mark.exists() and self.mark.read_text() == str(self.src):
             return
         print(f"{self.tool} backs up {self.src}", flush=True)
@@ -199,8 +202,8 @@ class Plain:
 def subjects(settings, dataset, src):
     """Who is measured with a dataset: all tools that are here, and the limit."""
     base = settings.work / "run"
-    found = [Repository(name, settings.programs[name], src, base / f"{name}-{dataset}") for name in settings.tools()]
-    return [*found, Plain(src, base / f"{LIMIT}-{dataset}")]
+    found = [Repository(name, settings.programs[name], src, base / f"{name}-{dataset}", settings.out) for name in settings.tools()]
+    return [*found, Plain(src, (settings.out or base) / f"{LIMIT}-{dataset}")]
 
 
 def take_turns(settings, what, subjects, take):
