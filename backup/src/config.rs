@@ -26,6 +26,9 @@ use table::{Notes, Table, Text, TextOrTable};
 const LEN_MAX: u64 = 1 << 20;
 /// Most files of the directory beside it.
 const FILES_MAX: usize = 1000;
+/// When space is freed, and when it is looked whether everything is there, if nothing else is said.
+const RECLAIM: &str = "04:30";
+const CHECK: &str = "Sun 05:30";
 
 /// What is to be done.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,12 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// The zone in which schedules and retention count days; the machine's if none is named.
     pub zone: Option<TimeZone>,
+    /// When space is freed; never, if nothing is said here.
+    pub reclaim: Option<Schedule>,
+    /// Whether space is freed in vaults as well, by this machine.
+    pub reclaim_vaults: bool,
+    /// When it is looked whether everything is there.
+    pub check: Option<Schedule>,
     /// The groups, in the order of their names.
     pub groups: Vec<Group>,
 }
@@ -130,6 +139,7 @@ impl Config {
     pub fn parse(files: &[Text]) -> Result<Self, ConfigError> {
         let problems = RefCell::new(Vec::new());
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
+        (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
         for (path, text) in files {
             let notes = Notes::about(path, text, &problems);
             match toml_edit::Document::parse(text.as_str()) {
@@ -193,6 +203,13 @@ impl Config {
                 Some(_) => file.note_at("time-zone", "it is said in another file already"),
                 None => self.zone = Some(zone),
             }
+        }
+        if let Some(table) = file.table("reclaim") {
+            self.reclaim_vaults = table.flag("vaults");
+            read_upkeep(table, &mut self.reclaim);
+        }
+        if let Some(table) = file.table("check") {
+            read_upkeep(table, &mut self.check);
         }
         for (name, table) in file.table("group").iter().flat_map(Table::tables) {
             match values::name(name) {
@@ -304,6 +321,15 @@ impl Tier {
         table.end();
         Some(Self { schedule: schedule?, jitter, keep })
     }
+}
+
+/// `never` is a schedule here.
+fn read_upkeep(table: Table<'_>, schedule: &mut Option<Schedule>) {
+    let parse = |text: &str| if text == "never" { Ok(None) } else { Schedule::from_str(text).map(Some) };
+    if let Some(said) = table.parsed("schedule", parse) {
+        *schedule = said;
+    }
+    table.end();
 }
 
 /// More than half of the time between two moments would make one of them meet the next.

@@ -1,8 +1,10 @@
 //! Protection and recovery: what reads sources, what writes restored trees, and the policies between.
 
+pub mod agenda;
 pub mod config;
 pub mod descent;
 pub mod error;
+pub mod ledger;
 pub mod pattern;
 pub mod protect;
 pub mod restore;

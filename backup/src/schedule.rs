@@ -3,8 +3,7 @@
 //! Two forms. `every 15 minutes` falls on a grid that begins at 1970-01-01T00:00Z, so all machines and all restarts mean the same
 //! moments. `Mon..Fri 22:00 Europe/Berlin` is a calendar expression of systemd (`systemd.time(7)`), down to minutes.
 //!
-//! Nothing here asks a clock, and nothing is stored but when something last ran: [`Schedule::due`] tells from that when it is to run
-//! again. What was missed is caught up once, however often it was missed; a clock that was set back silences nothing.
+//! Nothing here asks a clock. What follows from when something last ran is told by [`crate::agenda`].
 
 mod calendar;
 mod field;
@@ -84,13 +83,6 @@ impl Schedule {
         let moments: Vec<i64> =
             std::iter::successors(first, following).take(100).map(|m| m.seconds).collect();
         moments.iter().zip(moments.iter().skip(1)).map(|(one, next)| next - one).min()
-    }
-
-    /// When something that last began at `last` is to begin again: at `now` if it is overdue, or if it never began. A last time in the
-    /// future was said by a clock that has been put right.
-    pub fn due(&self, last: Option<Timestamp>, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let Some(last) = last else { return Some(now) };
-        Some(self.next_after(last.min(now), zone)?.max(now))
     }
 }
 

@@ -109,19 +109,6 @@ fn what_never_comes_has_no_moment_and_is_soon_known() {
 }
 
 #[test]
-fn what_was_missed_is_caught_up_once() {
-    let (nightly, zone) = (schedule("22:00"), TimeZone::UTC);
-    let now = at("2026-02-27T12:00:00Z");
-    assert_eq!(nightly.due(None, now, &zone), Some(now), "it never ran");
-    let due = |last: &str| shown(nightly.due(Some(at(last)), now, &zone).unwrap());
-    assert_eq!(due("2026-02-26T22:00:07Z"), "2026-02-27T22:00:00Z");
-    assert_eq!(due("2026-02-26T21:59:59Z"), shown(now), "one night was missed");
-    assert_eq!(due("2025-02-26T22:00:07Z"), shown(now), "a year of nights was missed");
-    assert_eq!(due("2126-02-26T22:00:07Z"), "2026-02-27T22:00:00Z", "a clock that has been put back");
-    assert_eq!(nightly.due(Some(now), now, &zone), nightly.due(Some(at("2027-01-01T00:00:00Z")), now, &zone));
-}
-
-#[test]
 fn moments_go_on_and_lie_where_the_expression_says() {
     // Whatever is asked for from anywhere is the first of what is asked for from a little earlier.
     let texts = ["*:0/7", "Mon..Wed,Sat 2:15,45", "*-*~1 02:30", "every 37 minutes", "hourly"];

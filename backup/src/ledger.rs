@@ -1,0 +1,369 @@
+//! The ledger: which jobs ran, when, and how they ended. A file of its own (`ledger.db`), for unlike the catalog it cannot be made again
+//! from anything; and nothing but what people are told, and when things are done next, depends on it.
+//!
+//! One process writes (the daemon), any may read. A ledger that is damaged, or of another version, is put aside as
+//! `ledger.db.damaged`, and a new one begins.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_store::clock::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+
+use crate::agenda::{History, Past, Task, Work};
+
+/// Its name in the store's directory.
+const NAME: &str = "ledger.db";
+const VERSION: i64 = 1;
+/// How long one process waits for another's commit.
+const BUSY: Duration = Duration::from_secs(20);
+/// Jobs that are remembered: a year of one every quarter of an hour, for two groups.
+const JOBS_MAX: i64 = 100_000;
+/// Bytes of what a job said that are kept.
+const SAID_MAX: usize = 4096;
+
+// `good` is the last job of a task that was done; the count of failures since needs no more than its number.
+const TABLES: &str = "
+CREATE TABLE job(no INTEGER PRIMARY KEY AUTOINCREMENT, work TEXT NOT NULL, grp TEXT, person INTEGER NOT NULL, begun INTEGER NOT NULL,
+    ended INTEGER, state TEXT NOT NULL, process INTEGER NOT NULL, said TEXT NOT NULL, points TEXT NOT NULL);
+CREATE INDEX job_by_task ON job(work, grp, no);
+";
+
+const COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points";
+
+/// Number of a job; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobNo(pub i64);
+
+impl fmt::Display for JobNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How far a job is, or how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// It runs.
+    Running,
+    /// All of it was done.
+    Done,
+    /// Something of it could not be done.
+    Partial,
+    /// It was not done.
+    Failed,
+    /// It was asked to stop.
+    Cancelled,
+    /// Its end was not seen: the daemon or the machine ended before.
+    Lost,
+}
+
+const STATES: [(JobState, &str); 6] = [
+    (JobState::Running, "running"),
+    (JobState::Done, "done"),
+    (JobState::Partial, "partial"),
+    (JobState::Failed, "failed"),
+    (JobState::Cancelled, "cancelled"),
+    (JobState::Lost, "lost"),
+];
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(STATES.iter().find(|(state, _)| state == self).map_or("", |(_, word)| word))
+    }
+}
+
+impl FromStr for JobState {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let found = STATES.iter().find(|(_, known)| *known == word);
+        found.map(|(state, _)| *state).ok_or_else(|| format!("{word:?} is no state of a job"))
+    }
+}
+
+/// A job that ran, or runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its number.
+    pub no: JobNo,
+    /// What was to be done.
+    pub task: Task,
+    /// Whether a person asked for it; else it was its time.
+    pub person: bool,
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// How it ended.
+    pub state: JobState,
+    /// Number of its process.
+    pub process: u32,
+    /// What it said of troubles.
+    pub said: String,
+    /// The recovery points that it made, as their ids.
+    pub points: Vec<String>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub state: JobState,
+    /// What it said of troubles.
+    pub said: String,
+    /// The recovery points that it made, as their ids.
+    pub points: Vec<String>,
+}
+
+/// The ledger cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} the ledger {}: {source}", path.display())]
+pub struct LedgerError {
+    /// Verb: `open`, `read`, `write`.
+    pub action: &'static str,
+    /// Which.
+    pub path: PathBuf,
+    /// Why.
+    pub source: rusqlite::Error,
+}
+
+/// The jobs of a store.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Ledger {
+    /// Opens the ledger of the store in `dir` for the one process that writes to it, and begins it if there is none, or none that can be
+    /// read. The second value is where the old one is then.
+    pub fn open(dir: &Path) -> Result<(Self, Option<PathBuf>), LedgerError> {
+        let path = dir.join(NAME);
+        let failed = |source| LedgerError { action: "open", path: path.clone(), source };
+        match prepare(&path) {
+            Ok(connection) => Ok((Self::of(&path, connection), None)),
+            Err(error) if is_damage(&error) => {
+                let aside = put_aside(&path);
+                Ok((Self::of(&path, prepare(&path).map_err(failed)?), aside))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The same to read from only; `None` if there is none.
+    pub fn look(dir: &Path) -> Result<Option<Self>, LedgerError> {
+        let path = dir.join(NAME);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let open = || {
+            // One that its writer did not close has to be put in order first, which takes the right to write.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let c = Connection::open_with_flags(&path, flags)?;
+            c.busy_timeout(BUSY)?;
+            c.pragma_update(None, "query_only", "ON")?;
+            expect_version(&c)?;
+            Ok(c)
+        };
+        match open() {
+            Ok(connection) => Ok(Some(Self::of(&path, connection))),
+            Err(source) => Err(LedgerError { action: "open", path, source }),
+        }
+    }
+
+    fn of(path: &Path, connection: Connection) -> Self {
+        Self { path: path.to_path_buf(), connection: Mutex::new(connection) }
+    }
+
+    /// Puts down that a job begins, as the process of this number, before it is known whether it can.
+    pub fn begin(&self, task: &Task, person: bool, at: Timestamp) -> Result<JobNo, LedgerError> {
+        self.write(|c| {
+            c.execute(
+                "INSERT INTO job(work, grp, person, begun, state, process, said, points)
+                 VALUES (?1, ?2, ?3, ?4, 'running', 0, '', '')",
+                (task.work.to_string(), &task.group, person, at.seconds),
+            )?;
+            let no = c.last_insert_rowid();
+            c.execute("DELETE FROM job WHERE no <= ?1", [no - JOBS_MAX])?;
+            Ok(JobNo(no))
+        })
+    }
+
+    /// Puts down the number of a job's process.
+    pub fn set_process(&self, no: JobNo, process: u32) -> Result<(), LedgerError> {
+        self.write(|c| c.execute("UPDATE job SET process = ?2 WHERE no = ?1", (no.0, process)).map(drop))
+    }
+
+    /// Puts down how a job ended.
+    pub fn end(&self, no: JobNo, ended: &Ended) -> Result<(), LedgerError> {
+        let (said, points) = (shortened(&ended.said), ended.points.join(" "));
+        self.write(|c| {
+            c.execute(
+                "UPDATE job SET ended = ?2, state = ?3, said = ?4, points = ?5 WHERE no = ?1",
+                (no.0, ended.at.seconds, ended.state.to_string(), said, points),
+            )
+            .map(drop)
+        })
+    }
+
+    /// The last jobs, the newest first.
+    pub fn jobs(&self, most: u32) -> Result<Vec<Job>, LedgerError> {
+        let sql = format!("SELECT {COLUMNS} FROM job ORDER BY no DESC LIMIT ?1");
+        self.read(|c| c.prepare_cached(&sql)?.query_map([most], job)?.collect())
+    }
+
+    /// Jobs whose end was not put down.
+    pub fn running(&self) -> Result<Vec<Job>, LedgerError> {
+        let sql = format!("SELECT {COLUMNS} FROM job WHERE state = 'running' ORDER BY no");
+        self.read(|c| c.prepare_cached(&sql)?.query_map([], job)?.collect())
+    }
+
+    /// The last job of a task that ended in one of these ways.
+    pub fn last(&self, task: &Task, states: &[JobState]) -> Result<Option<Job>, LedgerError> {
+        let states: Vec<String> = states.iter().map(|state| format!("'{state}'")).collect();
+        let sql = format!(
+            "SELECT {COLUMNS} FROM job WHERE work = ?1 AND grp IS ?2 AND state IN ({}) ORDER BY no DESC LIMIT 1",
+            states.join(",")
+        );
+        let work = task.work.to_string();
+        self.read(|c| c.prepare_cached(&sql)?.query_row((work, &task.group), job).optional())
+    }
+
+    /// What is known of a task.
+    pub fn past(&self, task: &Task) -> Result<Past, LedgerError> {
+        let good = self.last(task, &[JobState::Done, JobState::Partial])?;
+        let every: Vec<JobState> = STATES.iter().map(|(state, _)| *state).collect();
+        let last = self.last(task, &every)?;
+        let since = good.as_ref().map_or(0, |job| job.no.0);
+        let failures = self.read(|c| {
+            c.query_row(
+                "SELECT count(*) FROM job WHERE work = ?1 AND grp IS ?2 AND no > ?3 AND state IN ('failed', 'lost')",
+                (task.work.to_string(), &task.group, since),
+                |row| row.get(0),
+            )
+        })?;
+        Ok(Past {
+            begun: last.as_ref().map(|job| job.begun),
+            good: good.map(|job| job.begun),
+            ended: last.and_then(|job| job.ended),
+            failures,
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, get: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+        self.tried("read", get)
+    }
+
+    fn write<T>(&self, put: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+        self.tried("write", |c| {
+            let t = rusqlite::Transaction::new_unchecked(c, rusqlite::TransactionBehavior::Immediate)?;
+            let value = put(&t)?;
+            t.commit().map(|()| value)
+        })
+    }
+
+    fn tried<T>(
+        &self,
+        action: &'static str,
+        with: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        with(&self.connection()).map_err(|source| LedgerError { action, path: self.path.clone(), source })
+    }
+}
+
+/// What cannot be read was never done.
+impl History for Ledger {
+    fn past(&self, task: &Task) -> Past {
+        Self::past(self, task).unwrap_or_default()
+    }
+}
+
+fn prepare(path: &Path) -> rusqlite::Result<Connection> {
+    let c = Connection::open(path)?;
+    c.busy_timeout(BUSY)?;
+    c.pragma_update(None, "journal_mode", "WAL")?;
+    c.pragma_update(None, "synchronous", "FULL")?;
+    c.pragma_update(None, "trusted_schema", "OFF")?;
+    let tables: i64 = c.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables == 0 {
+        let t = rusqlite::Transaction::new_unchecked(&c, rusqlite::TransactionBehavior::Immediate)?;
+        t.execute_batch(TABLES)?;
+        t.pragma_update(None, "user_version", VERSION)?;
+        t.commit()?;
+    }
+    expect_version(&c)?;
+    Ok(c)
+}
+
+fn expect_version(c: &Connection) -> rusqlite::Result<()> {
+    match c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+        VERSION => Ok(()),
+        other => Err(rusqlite::Error::IntegralValueOutOfRange(0, other)),
+    }
+}
+
+/// Whether a new ledger can help.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error {
+        rusqlite::Error::IntegralValueOutOfRange(..) => true,
+        error => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
+    }
+}
+
+fn put_aside(path: &Path) -> Option<PathBuf> {
+    let with = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = with(".damaged");
+    let moved = std::fs::rename(path, &aside).is_ok();
+    for of_old in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(with(of_old));
+    }
+    moved.then_some(aside)
+}
+
+fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let (work, state): (String, String) = (row.get(1)?, row.get(6)?);
+    let wrong = |at: usize| {
+        move |what: String| {
+            rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.into())
+        }
+    };
+    let points: String = row.get(9)?;
+    Ok(Job {
+        no: JobNo(row.get(0)?),
+        task: Task { work: Work::from_str(&work).map_err(wrong(1))?, group: row.get(2)? },
+        person: row.get(3)?,
+        begun: Timestamp::from_seconds(row.get(4)?),
+        ended: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_seconds),
+        state: JobState::from_str(&state).map_err(wrong(6))?,
+        process: row.get(7)?,
+        said: row.get(8)?,
+        points: points.split_whitespace().map(str::to_owned).collect(),
+    })
+}
+
+/// The end of what was said, for the reason stands there.
+fn shortened(said: &str) -> &str {
+    let mut from = said.len().saturating_sub(SAID_MAX);
+    while !said.is_char_boundary(from) {
+        from += 1;
+    }
+    said.get(from..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! What the ledger remembers, and what becomes of a damaged one.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn task(work: Work, group: Option<&str>) -> Task {
+    Task { work, group: group.map(str::to_owned) }
+}
+
+fn second(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(seconds)
+}
+
+fn ended(at: i64, state: JobState) -> Ended {
+    Ended { at: second(at), state, said: String::new(), points: Vec::new() }
+}
+
+fn run(ledger: &Ledger, task: &Task, from: i64, state: JobState) -> JobNo {
+    let no = ledger.begin(task, false, second(from)).unwrap();
+    ledger.end(no, &ended(from + 5, state)).unwrap();
+    no
+}
+
+#[test]
+fn a_job_is_remembered_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Ledger::look(dir.path()).unwrap().is_none());
+    let (ledger, aside) = Ledger::open(dir.path()).unwrap();
+    assert_eq!(aside, None);
+    let web = task(Work::Take, Some("web"));
+    let no = ledger.begin(&web, true, second(100)).unwrap();
+    ledger.set_process(no, 4242).unwrap();
+    let running = ledger.running().unwrap();
+    assert_eq!((running.len(), running[0].process, running[0].state), (1, 4242, JobState::Running));
+    let points = vec!["aa".to_owned(), "bb".to_owned()];
+    let end = Ended { at: second(160), state: JobState::Partial, said: "cannot read x".into(), points };
+    ledger.end(no, &end).unwrap();
+    let expected = Job {
+        no,
+        task: web,
+        person: true,
+        begun: second(100),
+        ended: Some(second(160)),
+        state: JobState::Partial,
+        process: 4242,
+        said: "cannot read x".into(),
+        points: end.points.clone(),
+    };
+    // Another process sees the same, while this one has it open and afterwards.
+    let other = Ledger::look(dir.path()).unwrap().unwrap();
+    assert_eq!(other.jobs(10).unwrap(), [expected.clone()]);
+    assert!(other.begin(&expected.task, false, second(0)).is_err(), "who looks does not write");
+    drop(ledger);
+    assert_eq!(Ledger::look(dir.path()).unwrap().unwrap().jobs(10).unwrap(), [expected]);
+}
+
+#[test]
+fn the_past_of_a_task_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let (web, etc, store) =
+        (task(Work::Take, Some("web")), task(Work::Take, Some("etc")), task(Work::Reclaim, None));
+    assert_eq!(ledger.past(&web).unwrap(), Past::default());
+    run(&ledger, &web, 100, JobState::Failed);
+    run(&ledger, &web, 200, JobState::Done);
+    run(&ledger, &etc, 250, JobState::Partial);
+    run(&ledger, &web, 300, JobState::Failed);
+    run(&ledger, &web, 400, JobState::Lost);
+    run(&ledger, &web, 500, JobState::Cancelled);
+    run(&ledger, &store, 600, JobState::Done);
+    let past = |begun, good, failures| Past {
+        begun: Some(second(begun)),
+        good: Some(second(good)),
+        ended: Some(second(begun + 5)),
+        failures,
+    };
+    assert_eq!(ledger.past(&web).unwrap(), past(500, 200, 2));
+    assert_eq!(ledger.past(&etc).unwrap(), past(250, 250, 0));
+    assert_eq!(ledger.past(&store).unwrap(), past(600, 600, 0));
+    assert_eq!(ledger.jobs(2).unwrap().iter().map(|job| job.begun.seconds).collect::<Vec<_>>(), [600, 500]);
+}
+
+#[test]
+fn only_the_last_jobs_are_kept_and_numbers_are_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let web = task(Work::Take, Some("web"));
+    let first = run(&ledger, &web, 1, JobState::Done);
+    ledger.connection().execute("UPDATE sqlite_sequence SET seq = ?1", [JOBS_MAX]).unwrap();
+    let next = run(&ledger, &web, 2, JobState::Done);
+    assert_eq!((first.0, next.0), (1, JOBS_MAX + 1));
+    assert_eq!(ledger.jobs(10).unwrap().len(), 1);
+}
+
+#[test]
+fn much_that_was_said_is_cut_at_its_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let no = ledger.begin(&task(Work::Check, None), false, second(1)).unwrap();
+    let said = "ä".repeat(5000) + "!";
+    ledger.end(no, &Ended { said, ..ended(2, JobState::Failed) }).unwrap();
+    let kept = &ledger.jobs(1).unwrap()[0].said;
+    assert!(kept.len() <= SAID_MAX && kept.len() > SAID_MAX - 4 && kept.ends_with("ä!"), "{}", kept.len());
+}
+
+#[test]
+fn a_damaged_ledger_is_put_aside_and_one_of_another_version_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(NAME);
+    std::fs::write(&path, vec![7; 8192]).unwrap();
+    assert!(Ledger::look(dir.path()).is_err());
+    let (ledger, aside) = Ledger::open(dir.path()).unwrap();
+    assert_eq!(std::fs::read(aside.unwrap()).unwrap(), vec![7; 8192]);
+    run(&ledger, &task(Work::Check, None), 1, JobState::Done);
+    ledger.connection().pragma_update(None, "user_version", VERSION + 1).unwrap();
+    drop(ledger);
+    let (ledger, aside) = Ledger::open(dir.path()).unwrap();
+    assert!(aside.is_some() && ledger.jobs(1).unwrap().is_empty());
+}
+
+#[test]
+fn a_row_that_makes_no_sense_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    run(&ledger, &task(Work::Check, None), 1, JobState::Done);
+    ledger.connection().execute("UPDATE job SET work = 'x'", []).unwrap();
+    assert!(ledger.jobs(1).is_err());
+    assert_eq!(History::past(&ledger, &task(Work::Check, None)), Past::default());
+}
