@@ -4,9 +4,11 @@
 //! person and as JSON for a program, from one plain struct.
 
 pub mod backup;
+pub mod cancel;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod daemon;
 pub mod diff;
 pub mod dump;
 pub mod estimate;
@@ -15,6 +17,7 @@ pub mod find;
 pub mod forget;
 pub mod history;
 pub mod init;
+pub mod jobs;
 pub mod key;
 pub mod ls;
 pub mod man;
@@ -28,6 +31,7 @@ pub mod restore;
 pub mod scope;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
 pub mod umount;
 pub mod vault;
 
@@ -92,10 +96,15 @@ fn writes(verb: &Verb) -> bool {
 /// Whether a verb goes on after it is done, answering other programs.
 pub fn serves(verb: &Verb) -> bool {
     match verb {
-        Verb::Mount(_) => true,
+        Verb::Mount(_) | Verb::Daemon(_) => true,
         Verb::Recover(args) => args.mounts(),
         _ => false,
     }
+}
+
+/// Whether a verb takes the signals by itself that ask others to stop.
+pub fn takes_signals(verb: &Verb) -> bool {
+    matches!(verb, Verb::Daemon(_))
 }
 
 fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
@@ -121,6 +130,10 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Key(args) => key::run(context, &args),
         Verb::Vault(args) => vault::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Daemon(args) => daemon::run(context, &args),
+        Verb::Status(args) => status::run(context, &args),
+        Verb::Jobs(args) => jobs::run(context, &args),
+        Verb::Cancel(args) => cancel::run(context, &args),
         Verb::Plan(args) => plan::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Completions(args) => completions::run(context.terminal, &args),

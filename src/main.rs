@@ -6,8 +6,10 @@ mod args;
 mod commands;
 mod create;
 mod credentials;
+mod daemon;
 mod json;
 mod mount_helper;
+mod notify;
 mod open;
 mod outcome;
 mod patience;
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let cancelled = signals::watch();
+    let takes_signals = commands::takes_signals(&cli.verb);
+    let cancelled = if takes_signals { Arc::default() } else { signals::watch() };
     let terminal = Terminal::new(cli.global.show(), Arc::new(SystemClock), cancelled);
     match run(cli, &terminal) {
         Ok(done) => ExitCode::from(done.exit_code()),

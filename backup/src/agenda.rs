@@ -109,6 +109,21 @@ impl fmt::Display for Task {
     }
 }
 
+/// One of the two tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TierName {
+    /// Points on the staging disk.
+    Local,
+    /// Points in vaults.
+    Online,
+}
+
+impl fmt::Display for TierName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Local { "local" } else { "online" })
+    }
+}
+
 /// What is known of a task that was done before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Past {
@@ -257,6 +272,13 @@ impl Agenda {
             _ => None,
         };
         soonest(due, retry(&past))
+    }
+
+    /// The first moment after `after` of a tier of a group.
+    pub fn moment_after(&self, group: &str, tier: TierName, after: Timestamp) -> Option<Timestamp> {
+        let plans = self.groups.iter().find(|plans| plans.name == group)?;
+        let moments = if tier == TierName::Local { &plans.local } else { &plans.online };
+        moments.as_ref()?.next_after(after, &self.zone)
     }
 
     fn plans(&self, task: &Task) -> Option<&Plans> {

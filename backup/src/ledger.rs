@@ -5,6 +5,8 @@
 //! `ledger.db.damaged`, and a new one begins.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -289,6 +291,9 @@ impl History for Ledger {
 }
 
 fn prepare(path: &Path) -> rusqlite::Result<Connection> {
+    // Names of files that could not be read are nobody else's business. If it cannot be made, opening it says why.
+    let mut private = OpenOptions::new();
+    drop(private.read(true).write(true).create(true).truncate(false).mode(0o600).open(path));
     let c = Connection::open(path)?;
     c.busy_timeout(BUSY)?;
     c.pragma_update(None, "journal_mode", "WAL")?;

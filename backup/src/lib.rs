@@ -1,6 +1,7 @@
 //! Protection and recovery: what reads sources, what writes restored trees, and the policies between.
 
 pub mod agenda;
+pub mod alert;
 pub mod config;
 pub mod descent;
 pub mod error;

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::config::{Group, Source};
 use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
@@ -22,6 +23,7 @@ use holdfast_store::transfer::Transfer;
 
 use super::Context;
 use crate::args::values;
+use crate::daemon::through_daemon;
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
 use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
@@ -100,6 +102,14 @@ pub struct ChoiceArgs {
     pub one_file_system: bool,
 }
 
+impl ChoiceArgs {
+    fn is_empty(&self) -> bool {
+        let none = self.exclude.is_empty() && self.iexclude.is_empty() && self.exclude_file.is_empty();
+        let none = none && self.exclude_if_present.is_empty() && self.exclude_larger_than.is_none();
+        none && !self.exclude_caches && !self.one_file_system
+    }
+}
+
 /// What one point is to be taken of.
 #[derive(Debug)]
 struct Target {
@@ -127,6 +137,11 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     }
     if args.paths.is_empty() {
         let groups = configured(context, args.group.as_deref())?;
+        if args.is_as_configured()
+            && let Some(done) = through_daemon(context, &args.tasks(&groups))?
+        {
+            return Ok(done);
+        }
         let store = open_store(context)?;
         let (points, host) = (store.points()?, host(context, args));
         let targets = groups.into_iter().flat_map(|group| targets_of_group(&points, host, group)).collect();
@@ -222,6 +237,18 @@ fn take_and_show(
 }
 
 impl BackupArgs {
+    /// Whether it is what a daemon does when it is time.
+    fn is_as_configured(&self) -> bool {
+        let usual = Self::usual();
+        let same = (self.force, self.compression) == (usual.force, usual.compression);
+        same && self.tags.is_empty() && self.host.is_none() && self.choice.is_empty()
+    }
+
+    fn tasks(&self, groups: &[&Group]) -> Vec<Task> {
+        let all = |work| groups.iter().map(move |group| Task { work, group: Some(group.name.clone()) });
+        all(Work::Take).chain(all(Work::Push).filter(|_| self.online)).collect()
+    }
+
     fn usual() -> Self {
         Self {
             paths: Vec::new(),

@@ -144,7 +144,8 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     if !args.prune {
         return Ok(done);
     }
-    prune(context, &store, &lock, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
+    prune(context, &store, &lock, false, false)
+        .map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
 fn make_plan(

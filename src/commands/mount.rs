@@ -2,7 +2,6 @@
 
 pub mod guard;
 mod memory;
-mod notify;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -21,6 +20,7 @@ use holdfast_store::store::{Store, StoreHead};
 use super::Context;
 use crate::args::values;
 use crate::create::make_private_dir;
+use crate::notify;
 use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::secrets::{PLAIN_SECRETS, Secret};
@@ -148,7 +148,7 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
 /// Waits until somebody unmounts it or this process is asked to stop.
 pub fn serve(context: &Context<'_>, mount: &mut Mount) -> Outcome {
     let manager = notify::Manager::named(process_environment()(notify::SOCKET));
-    manager.ready(mount.mountpoint());
+    manager.ready(&format!("mounted at {}", mount.mountpoint().display()));
     let asked = lasts(context, mount);
     manager.stopping();
     match asked {

@@ -21,11 +21,15 @@ use crate::terminal::text::{self, Table};
 #[command(after_long_help = "\
 Examples:
   holdfast prune --dry-run                  what would be freed
-  holdfast prune")]
+  holdfast prune
+  holdfast prune --local                    vaults stay as they are")]
 pub struct PruneArgs {
     /// Say what would be done, and remove nothing; what is found missing or damaged meanwhile is noted
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Free space in the local store only, and in no vault
+    #[arg(long)]
+    local: bool,
 }
 
 /// What a prune does or did.
@@ -68,15 +72,15 @@ struct PackLine<'a> {
 pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     let store = open_store(context)?;
     let lock = store.lock()?;
-    prune(context, &store, &lock, args.dry_run)
+    prune(context, &store, &lock, args.dry_run, args.local)
 }
 
 /// Prunes an open store whose lock is held; `forget --prune` ends with this. A vault that fails does not keep the others from it.
-pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool) -> Outcome {
+pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool, local: bool) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run, ..Pruned::default() };
     let mut plans = vec![prune_place(context, store, lock, (Place::Staging, "staging"), &mut sum)?];
     let mut failed = None;
-    for (no, address, _) in store.vaults() {
+    for (no, address, _) in store.vaults().iter().filter(|_| !local) {
         match prune_place(context, store, lock, (Place::Vault(*no), address), &mut sum) {
             Ok(plan) => plans.push(plan),
             Err(failure) if failure.kind != Kind::Failed => return Err(failure),
@@ -86,7 +90,8 @@ pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bo
             }
         }
     }
-    if !dry_run && failed.is_none() {
+    // What every place was asked for has to be known.
+    if !dry_run && !local && failed.is_none() {
         reclaim::forget_missed(store, &plans)?;
     }
     show(context.terminal, &sum)?;

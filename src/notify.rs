@@ -1,12 +1,11 @@
-//! What a service manager is told of a mount: a datagram with lines of `NAME=VALUE` to the socket that it names in `NOTIFY_SOCKET`
-//! (sd_notify(3)). Nobody else is told anything, and who cannot be told keeps no mount from anything.
+//! What a service manager is told of what serves: a datagram with lines of `NAME=VALUE` to the socket that it names in `NOTIFY_SOCKET`
+//! (sd_notify(3)). Nobody else is told anything, and who cannot be told keeps nobody from anything.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::terminal::text;
@@ -14,10 +13,13 @@ use crate::terminal::text;
 /// Where a service manager wants to be told. The variable is no business of what this process starts.
 pub const SOCKET: &str = "NOTIFY_SOCKET";
 
+/// How often a service manager wants to be told that all is well, in microseconds, or it ends the process.
+pub const WATCHDOG: &str = "WATCHDOG_USEC";
+
 /// A service manager that reads nothing for so long is not told.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whoever started this process, if he wants to know when the mount is there.
+/// Whoever started this process, if he wants to know when it serves.
 #[derive(Debug)]
 pub struct Manager(Option<OsString>);
 
@@ -27,10 +29,15 @@ impl Manager {
         Self(socket)
     }
 
-    /// The mount answers.
-    pub fn ready(&self, mountpoint: &Path) {
-        let at = text::printable(mountpoint.as_os_str().as_bytes());
-        self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=mounted at {at}", std::process::id()));
+    /// It serves, and this is what.
+    pub fn ready(&self, status: &str) {
+        let status = text::printable(status.as_bytes());
+        self.tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}", std::process::id()));
+    }
+
+    /// It is well.
+    pub fn alive(&self) {
+        self.tell("WATCHDOG=1");
     }
 
     /// It ends.
@@ -64,12 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_of_a_mountpoint_says_nothing_else_to_the_service_manager() {
+    fn what_is_served_says_nothing_else_to_the_service_manager() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Manager::named(Some(path.into())).ready(Path::new("/mnt/a\nMAINPID=1"));
+        Manager::named(Some(path.into())).ready("mounted at /mnt/a\nMAINPID=1");
         let mut bytes = [0; 256];
         let len = socket.recv(&mut bytes).unwrap();
         let told = format!("READY=1\nMAINPID={}\nSTATUS=mounted at /mnt/a\\x0aMAINPID=1", std::process::id());

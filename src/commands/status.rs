@@ -1,0 +1,278 @@
+//! `holdfast status`: whether all is well, on one page.
+
+use std::path::Path;
+
+use clap::Args;
+use holdfast_backup::agenda::{Agenda, History, Past, Task, TierName};
+use holdfast_backup::alert::{Alert, Newest, alerts};
+use holdfast_backup::config::{Config, Group};
+use holdfast_backup::ledger::{JobState, Ledger};
+use holdfast_store::clock::Timestamp;
+use holdfast_store::point::PointState;
+use holdfast_store::store::StoredPoint;
+use jiff::tz::TimeZone;
+use nix::sys::statvfs::statvfs;
+use serde::Serialize;
+
+use super::Context;
+use super::jobs::present;
+use crate::daemon::talk::Present;
+use crate::open::open_store;
+use crate::outcome::{Done, Failure, Outcome};
+use crate::terminal::text::{self, Table};
+
+/// Show on one page whether all is well
+///
+/// For each group and tier the newest good recovery point and when the next one is taken, what the daemon does, the room that is left, and
+/// what somebody has to see to, with its cause and what to do.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast status
+  holdfast status --json | jq '.alerts[]'")]
+pub struct StatusArgs {}
+
+/// The page.
+#[derive(Debug, Serialize)]
+struct Page {
+    /// Always `status`.
+    message_type: &'static str,
+    store: String,
+    /// Bytes free on the disk of the store, and all of them.
+    bytes_free: u64,
+    bytes_total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<Present>,
+    tiers: Vec<TierLine>,
+    alerts: Vec<AlertLine>,
+}
+
+/// A tier of a source.
+#[derive(Debug, Serialize)]
+struct TierLine {
+    group: String,
+    source: String,
+    /// `local` or `online`.
+    tier: String,
+    schedule: String,
+    /// The newest good point; `newest` is when it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newest: Option<String>,
+    points: usize,
+    /// When the next point is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    #[serde(skip)]
+    newest_at: Option<Timestamp>,
+    #[serde(skip)]
+    next_at: Option<Timestamp>,
+}
+
+/// What somebody has to see to.
+#[derive(Debug, Serialize)]
+struct AlertLine {
+    name: &'static str,
+    subject: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    what: String,
+    next_step: String,
+}
+
+/// Shows it.
+pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
+    let config = context.settings.config()?;
+    let store = open_store(context)?;
+    let points = store.points()?;
+    let (now, zone) = (context.terminal.clock().now(), config.zone.clone().unwrap_or_else(TimeZone::system));
+    let agenda = Agenda::new(config, &context.settings.host, zone.clone(), now);
+    let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
+    let daemon = present(context)?;
+    let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
+    let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
+    if daemon.is_none() {
+        told.insert(0, no_daemon());
+    }
+    let (bytes_free, bytes_total) = room(store.dir());
+    let page = Page {
+        message_type: "status",
+        store: store.dir().display().to_string(),
+        bytes_free,
+        bytes_total,
+        daemon,
+        tiers,
+        alerts: told.into_iter().map(AlertLine::from).collect(),
+    };
+    if context.terminal.json() {
+        context.terminal.json_line(&page)?;
+    } else {
+        context.terminal.line(&render(&page, &zone))?;
+    }
+    Ok(Done::Whole)
+}
+
+/// Bytes free on the disk of a directory, and all of them.
+fn room(dir: &Path) -> (u64, u64) {
+    let Ok(disk) = statvfs(dir) else { return (0, 0) };
+    let size = disk.fragment_size();
+    (disk.blocks_available().saturating_mul(size), disk.blocks().saturating_mul(size))
+}
+
+fn no_daemon() -> Alert {
+    Alert {
+        name: "no-daemon",
+        subject: "daemon".to_owned(),
+        since: None,
+        what: "no daemon serves this store: nothing is done by itself".to_owned(),
+        next_step: "`systemctl enable --now holdfast`, or `holdfast daemon`".to_owned(),
+    }
+}
+
+fn tiers(
+    config: &Config,
+    host: &str,
+    agenda: &Agenda,
+    points: &[StoredPoint],
+    now: Timestamp,
+) -> Vec<TierLine> {
+    let mut lines = Vec::new();
+    for group in &config.groups {
+        for name in sources_of(group, host, points) {
+            for (tier, is_there) in [
+                (TierName::Local, (|stored| stored.local) as fn(&StoredPoint) -> bool),
+                (TierName::Online, |stored| !stored.vaults.is_empty()),
+            ] {
+                let said = if tier == TierName::Local { &group.local } else { &group.online };
+                let Some(said) = said else { continue };
+                let source = |stored: &&StoredPoint| {
+                    let of = &stored.point.source;
+                    of.group == group.name && of.host == host && of.source == name && is_there(stored)
+                };
+                let points: Vec<&StoredPoint> = points.iter().filter(source).collect();
+                let good = points.iter().filter(|stored| stored.point.state == PointState::Complete);
+                let newest_at =
+                    good.max_by_key(|stored| stored.point.sequence).map(|stored| stored.point.started);
+                let next_at = agenda.moment_after(&group.name, tier, now);
+                lines.push(TierLine {
+                    group: group.name.clone(),
+                    source: name.clone(),
+                    tier: tier.to_string(),
+                    schedule: said.schedule.to_string(),
+                    newest: newest_at.map(text::rfc3339),
+                    points: points.len(),
+                    next: next_at.map(text::rfc3339),
+                    newest_at,
+                    next_at,
+                });
+            }
+        }
+    }
+    lines
+}
+
+/// The sources of a group as their points name them; those that have none yet by their path.
+fn sources_of(group: &Group, host: &str, points: &[StoredPoint]) -> Vec<String> {
+    use std::os::unix::ffi::OsStrExt;
+    let named = |source: &holdfast_backup::config::Source| {
+        let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
+        let of = |stored: &&StoredPoint| {
+            let point = &stored.point;
+            point.source.group == group.name
+                && point.source.host == host
+                && point.path == path.as_os_str().as_bytes()
+        };
+        let known = points.iter().filter(of).max_by_key(|stored| stored.point.sequence);
+        let known = known.map(|stored| stored.point.source.source.clone());
+        source.name.clone().or(known).unwrap_or_else(|| text::printable(path.as_os_str().as_bytes()))
+    };
+    group.sources.iter().map(named).collect()
+}
+
+fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Timestamp) -> Vec<Alert> {
+    let newest: Vec<Newest> = tiers
+        .iter()
+        .map(|line| Newest {
+            group: line.group.clone(),
+            source: line.source.clone(),
+            tier: if line.tier == "local" { TierName::Local } else { TierName::Online },
+            started: line.newest_at,
+        })
+        .collect();
+    let history = |task: &Task| ledger.map_or_else(Past::default, |ledger| History::past(ledger, task));
+    let said = |task: &Task| {
+        let last = ledger?
+            .last(task, &[JobState::Done, JobState::Partial, JobState::Failed, JobState::Lost])
+            .ok()??;
+        (last.state != JobState::Done && !last.said.is_empty()).then_some(last.said)
+    };
+    alerts(agenda, &newest, &history, &said, now)
+}
+
+impl From<Alert> for AlertLine {
+    fn from(alert: Alert) -> Self {
+        let Alert { name, subject, since, what, next_step } = alert;
+        Self { name, subject, since: since.map(text::rfc3339), what, next_step }
+    }
+}
+
+fn render(page: &Page, zone: &TimeZone) -> String {
+    let time = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| text::local_time(at, zone));
+    let mut lines = vec![format!(
+        "{}: {} of {} free",
+        page.store,
+        text::size(page.bytes_free),
+        text::size(page.bytes_total)
+    )];
+    let mut table = Table::new(&["Group", "Source", "Tier", "Schedule", "Points", "Newest good", "Next"]);
+    for line in &page.tiers {
+        table.row([
+            line.group.clone(),
+            line.source.clone(),
+            line.tier.clone(),
+            line.schedule.clone(),
+            line.points.to_string(),
+            time(line.newest_at),
+            time(line.next_at),
+        ]);
+    }
+    lines.push(table.render());
+    if let Some(daemon) = &page.daemon {
+        lines.push(daemon_line(daemon, zone));
+    }
+    for alert in &page.alerts {
+        let since = alert.since.as_ref().map_or_else(String::new, |since| format!(", since {since}"));
+        let what = text::printable_text(&alert.what);
+        lines.push(format!(
+            "ALERT {} ({}{since}): {what}\n      {}",
+            alert.name, alert.subject, alert.next_step
+        ));
+    }
+    if page.alerts.is_empty() {
+        lines.push("all is well".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
+
+fn daemon_line(daemon: &Present, zone: &TimeZone) -> String {
+    let since = text::local_time(Timestamp::from_seconds(daemon.since), zone);
+    let mut line = format!("daemon: process {} since {since}", daemon.process);
+    for running in &daemon.running {
+        line += &format!(
+            "\n  job {}: {} {} {:.0} %",
+            running.job,
+            running.task,
+            running.stage,
+            running.part_done * 100.0
+        );
+    }
+    for waiting in &daemon.waiting {
+        line += &format!("\n  waits: {waiting}");
+    }
+    if let Some(trouble) = &daemon.trouble {
+        line += &format!(
+            "\n  the configuration has mistakes and the one before holds: {}",
+            text::printable_text(trouble)
+        );
+    }
+    line
+}

@@ -1,0 +1,436 @@
+//! The daemon of a store: does what is due, one job after the other in each lane, and answers whoever asks.
+//!
+//! It holds nothing that matters: what is due follows from the configuration and the ledger (`holdfast_backup::agenda`), and a job is a
+//! process of its own (`job`). So it may be killed at any time; the next one does what is due then.
+//!
+//! One loop takes what happens: a question, the end of a job, a signal, the time that something is due. No more than that is decided
+//! anywhere else.
+
+mod ask;
+mod control;
+mod job;
+pub mod talk;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use holdfast_backup::agenda::{Agenda, Lane, Task, Work};
+use holdfast_backup::ledger::{Ended, JobNo, JobState, Ledger, LedgerError};
+use holdfast_store::clock::{Clock, Timestamp};
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+pub use ask::through_daemon;
+pub use job::Caller;
+
+use crate::notify::Manager;
+use control::Answers;
+use job::Hearing;
+use talk::{Answer, Present, Question, Running};
+
+/// How long the daemon sleeps at most: a clock may be put forward meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(20);
+/// A job that was asked to stop and does not is killed after this.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// What waits to be taken by the loop.
+const QUEUE: usize = 256;
+
+/// What the loop takes.
+#[derive(Debug)]
+pub enum Happened {
+    /// Somebody asks.
+    Asked(Question, Answers),
+    /// The process of a job ended.
+    Ended(JobNo, Result<ExitStatus, String>),
+    /// A job was asked to stop a while ago.
+    Overdue(JobNo),
+    /// The configuration is to be read again.
+    Reload,
+    /// The daemon is to end.
+    Stop,
+}
+
+/// What a daemon is made of.
+pub struct Parts {
+    /// The store's directory.
+    pub store: PathBuf,
+    /// The jobs so far.
+    pub ledger: Ledger,
+    /// How jobs are started.
+    pub caller: Caller,
+    /// Reads the configuration, or says what is wrong with it.
+    pub read: Box<dyn Fn() -> Result<Planned, String>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who started this process.
+    pub manager: Manager,
+    /// How often he wants to be told that it is well.
+    pub watchdog: Option<Duration>,
+}
+
+/// What a configuration asks for.
+#[derive(Debug)]
+pub struct Planned {
+    /// What is to be done, and when.
+    pub agenda: Agenda,
+    /// Whether space is freed in vaults, too.
+    pub reclaim_vaults: bool,
+}
+
+/// A job that runs.
+struct Active {
+    no: JobNo,
+    task: Task,
+    process: u32,
+    hearing: Hearing,
+    asked_to_stop: bool,
+    /// Who waits for its end.
+    waiting: Vec<Answers>,
+}
+
+/// A task that a person asked for and that waits for its lane.
+struct Wanted {
+    task: Task,
+    answers: Vec<Answers>,
+}
+
+struct Daemon {
+    parts: Parts,
+    agenda: Agenda,
+    since: Timestamp,
+    trouble: Option<String>,
+    active: BTreeMap<Lane, Active>,
+    wanted: VecDeque<Wanted>,
+    to_loop: Sender<Happened>,
+    stopping: bool,
+}
+
+/// Serves until it is asked to stop.
+pub fn run(parts: Parts) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(serve(parts))
+}
+
+async fn serve(parts: Parts) -> Result<(), String> {
+    let planned = (parts.read)()?;
+    let listener =
+        control::listen(&parts.store).map_err(|error| format!("cannot make its socket: {error}"))?;
+    let (to_loop, mut happened) = channel(QUEUE);
+    watch_signals(&to_loop).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    tokio::spawn(control::serve(listener, to_loop.clone(), Arc::clone(&parts.clock)));
+    let since = parts.clock.now();
+    let mut daemon = Daemon {
+        agenda: planned.agenda,
+        since,
+        trouble: None,
+        active: BTreeMap::new(),
+        wanted: VecDeque::new(),
+        to_loop,
+        stopping: false,
+        parts,
+    };
+    daemon.parts.caller.reclaim_vaults = planned.reclaim_vaults;
+    daemon.note_lost();
+    daemon.parts.manager.ready("waits for what is due");
+    daemon.live(&mut happened).await;
+    control::leave(&daemon.parts.store);
+    Ok(())
+}
+
+fn watch_signals(to_loop: &Sender<Happened>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    for kind in kinds {
+        let (mut stream, to_loop) = (signal(kind)?, to_loop.clone());
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                let what = if kind == SignalKind::hangup() { Happened::Reload } else { Happened::Stop };
+                if to_loop.send(what).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+impl Daemon {
+    async fn live(&mut self, happened: &mut Receiver<Happened>) {
+        loop {
+            let sleep = if self.stopping { SLEEP_MAX } else { self.start_what_is_due() };
+            if self.stopping && self.active.is_empty() {
+                return;
+            }
+            let sleep = self.parts.watchdog.map_or(sleep, |every| sleep.min(every / 3));
+            let clock = Arc::clone(&self.parts.clock);
+            tokio::select! {
+                what = happened.recv() => self.take(what),
+                () = clock.sleep(sleep) => {}
+            }
+            self.parts.manager.alive();
+        }
+    }
+
+    fn take(&mut self, what: Option<Happened>) {
+        match what {
+            Some(Happened::Asked(question, answers)) => self.answer(question, answers),
+            Some(Happened::Ended(no, status)) => self.ended(no, status),
+            Some(Happened::Overdue(no)) => self.kill(no),
+            Some(Happened::Reload) => self.reload(),
+            Some(Happened::Stop) | None => self.stop(),
+        }
+    }
+
+    // --- what is due ---
+
+    /// Starts what is due and has a free lane; how long there is nothing to start.
+    fn start_what_is_due(&mut self) -> Duration {
+        while let Some(at) = self.wanted.iter().position(|wanted| self.is_free(&wanted.task)) {
+            if let Some(wanted) = self.wanted.remove(at) {
+                self.start(&wanted.task, true, wanted.answers);
+            }
+        }
+        let now = self.parts.clock.now();
+        let mut sleep = SLEEP_MAX;
+        for task in self.agenda.tasks() {
+            let Some(next) = self.agenda.next(&task, &self.parts.ledger, now) else { continue };
+            if next > now {
+                sleep = sleep.min(until(next, now));
+            } else if self.is_free(&task) {
+                self.start(&task, false, Vec::new());
+            }
+        }
+        sleep
+    }
+
+    /// Points are taken before anything else is done with them.
+    fn is_free(&self, task: &Task) -> bool {
+        let same = |active: &Active| active.task == *task;
+        !self.active.contains_key(&task.work.lane()) && !self.active.values().any(same)
+    }
+
+    fn start(&mut self, task: &Task, person: bool, waiting: Vec<Answers>) {
+        match self.try_start(task, person) {
+            Ok(active) => {
+                let begun = Answer::Begun { job: active.no.0 };
+                tell(&waiting, &begun);
+                self.active.insert(task.work.lane(), Active { waiting, ..active });
+            }
+            Err(reason) => {
+                tracing::error!("{task}: {reason}");
+                tell(&waiting, &Answer::Refused { reason });
+            }
+        }
+    }
+
+    fn try_start(&self, task: &Task, person: bool) -> Result<Active, String> {
+        let Parts { ledger, caller, clock, .. } = &self.parts;
+        let no = ledger.begin(task, person, clock.now()).map_err(|error| error.to_string())?;
+        let child = match caller.start(task) {
+            Ok(child) => child,
+            Err(error) => {
+                let said = format!("its process cannot be started: {error}");
+                let end = Ended {
+                    at: clock.now(),
+                    state: JobState::Failed,
+                    said: said.clone(),
+                    points: Vec::new(),
+                };
+                ledger.end(no, &end).map_err(|error| error.to_string())?;
+                return Err(said);
+            }
+        };
+        let process = child.id().unwrap_or(0);
+        if let Err(error) = ledger.set_process(no, process) {
+            tracing::warn!("{error}");
+        }
+        let hearing = Hearing::default();
+        let (heard, to_loop, name) =
+            (Arc::clone(&hearing), self.to_loop.clone(), format!("job {no} ({task})"));
+        let clock = Arc::clone(clock);
+        tokio::spawn(async move {
+            let status = job::hear(child, name, heard, clock).await.map_err(|error| error.to_string());
+            // The loop is there as long as there are jobs.
+            let _ = to_loop.send(Happened::Ended(no, status)).await;
+        });
+        Ok(Active { no, task: task.clone(), process, hearing, asked_to_stop: false, waiting: Vec::new() })
+    }
+
+    // --- ends ---
+
+    fn ended(&mut self, no: JobNo, status: Result<ExitStatus, String>) {
+        let Some(active) = self.remove(no) else { return };
+        let mut heard = active.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut said, points) = (std::mem::take(&mut heard.said), std::mem::take(&mut heard.points));
+        drop(heard);
+        let (state, code) = match &status {
+            Ok(status) => (job::state_of(*status, active.asked_to_stop), status.code()),
+            Err(_) => (JobState::Failed, None),
+        };
+        match &status {
+            Ok(status) if status.code().is_none() => {
+                said.push_str(&format!("its process ended by {status}\n"))
+            }
+            Err(error) => said.push_str(error),
+            Ok(_) => {}
+        }
+        // What was cut off because the daemon ends is to be done again by the next one.
+        let state = if self.stopping && state == JobState::Cancelled { JobState::Lost } else { state };
+        let end = Ended { at: self.parts.clock.now(), state, said, points };
+        if let Err(error) = self.parts.ledger.end(no, &end) {
+            tracing::error!("{error}");
+        }
+        let level = format!("job {no} ({}): {state}", active.task);
+        if state == JobState::Done {
+            tracing::info!("{level}")
+        } else {
+            tracing::warn!("{level}")
+        }
+        let Ended { said, points, .. } = end;
+        let answer = Answer::Ended { job: no.0, state: state.to_string(), said, points, code };
+        tell(&active.waiting, &answer);
+    }
+
+    fn remove(&mut self, no: JobNo) -> Option<Active> {
+        let lane = self.active.iter().find(|(_, active)| active.no == no).map(|(lane, _)| *lane)?;
+        self.active.remove(&lane)
+    }
+
+    /// Jobs that an earlier daemon did not see end. A process of it that is still there is left to end by itself.
+    fn note_lost(&self) {
+        let note = || -> Result<(), LedgerError> {
+            for job in self.parts.ledger.running()? {
+                let said = "the daemon ended before it".to_owned();
+                let at = self.parts.clock.now();
+                let end = Ended { at, state: JobState::Lost, said, points: Vec::new() };
+                self.parts.ledger.end(job.no, &end)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = note() {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn cancel(&mut self, no: JobNo) -> bool {
+        let Some(active) = self.active.values_mut().find(|active| active.no == no) else { return false };
+        if !std::mem::replace(&mut active.asked_to_stop, true) {
+            job::signal(active.process, Signal::SIGINT);
+            let (to_loop, clock) = (self.to_loop.clone(), Arc::clone(&self.parts.clock));
+            tokio::spawn(async move {
+                clock.sleep(STOP_PATIENCE).await;
+                let _ = to_loop.send(Happened::Overdue(no)).await;
+            });
+        }
+        true
+    }
+
+    fn kill(&self, no: JobNo) {
+        if let Some(active) = self.active.values().find(|active| active.no == no) {
+            tracing::warn!("job {no} ({}) does not stop: it is killed", active.task);
+            job::signal(active.process, Signal::SIGKILL);
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopping {
+            // Whoever asks twice is in a hurry.
+            self.active.values().for_each(|active| job::signal(active.process, Signal::SIGKILL));
+            return;
+        }
+        self.stopping = true;
+        self.parts.manager.stopping();
+        for wanted in self.wanted.drain(..) {
+            tell(&wanted.answers, &Answer::Refused { reason: "the daemon ends".to_owned() });
+        }
+        let running: Vec<JobNo> = self.active.values().map(|active| active.no).collect();
+        running.into_iter().for_each(|no| {
+            self.cancel(no);
+        });
+    }
+
+    // --- questions ---
+
+    fn answer(&mut self, question: Question, answers: Answers) {
+        let answer = match question {
+            Question::Status => Answer::Status(self.present()),
+            Question::Run { work, group } => match self.task(&work, group) {
+                Ok(task) => return self.want(task, answers),
+                Err(reason) => Answer::Refused { reason },
+            },
+            Question::Cancel { job } if self.cancel(JobNo(job)) => Answer::Done,
+            Question::Cancel { job } => Answer::Refused { reason: format!("no job {job} runs") },
+        };
+        // Who has gone needs no answer.
+        let _ = answers.send(answer);
+    }
+
+    fn task(&self, work: &str, group: Option<String>) -> Result<Task, String> {
+        if self.stopping {
+            return Err("the daemon ends".to_owned());
+        }
+        let task = Task { work: work.parse()?, group };
+        let of_store = matches!(task.work, Work::Reclaim | Work::Check) && task.group.is_none();
+        if of_store || self.agenda.tasks().contains(&task) {
+            return Ok(task);
+        }
+        Err(format!("by its configuration the daemon has no {task} to do"))
+    }
+
+    /// Has a task done; whoever wants one that runs or waits already hears of its end.
+    fn want(&mut self, task: Task, answers: Answers) {
+        if let Some(active) = self.active.values_mut().find(|active| active.task == task) {
+            let _ = answers.send(Answer::Begun { job: active.no.0 });
+            return active.waiting.push(answers);
+        }
+        match self.wanted.iter_mut().find(|wanted| wanted.task == task) {
+            Some(wanted) => wanted.answers.push(answers),
+            None => self.wanted.push_back(Wanted { task, answers: vec![answers] }),
+        }
+    }
+
+    fn present(&self) -> Present {
+        let running = |active: &Active| {
+            let heard = active.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (job, task) = (active.no.0, active.task.to_string());
+            Running { job, task, part_done: heard.part_done, stage: heard.stage.clone() }
+        };
+        Present {
+            process: std::process::id(),
+            since: self.since.seconds,
+            running: self.active.values().map(running).collect(),
+            waiting: self.wanted.iter().map(|wanted| wanted.task.to_string()).collect(),
+            trouble: self.trouble.clone(),
+        }
+    }
+
+    fn reload(&mut self) {
+        match (self.parts.read)() {
+            Ok(planned) => {
+                (self.agenda, self.parts.caller.reclaim_vaults) = (planned.agenda, planned.reclaim_vaults);
+                self.trouble = None;
+                tracing::warn!("the configuration was read again");
+            }
+            Err(error) => {
+                tracing::error!("the configuration stays what it was: {error}");
+                self.trouble = Some(error);
+            }
+        }
+    }
+}
+
+fn tell(waiting: &[Answers], answer: &Answer) {
+    for answers in waiting {
+        // Who has gone needs no answer.
+        let _ = answers.send(answer.clone());
+    }
+}
+
+fn until(next: Timestamp, now: Timestamp) -> Duration {
+    let seconds = next.seconds.saturating_sub(now.seconds).max(0).unsigned_abs();
+    // A little later rather than earlier.
+    Duration::from_secs(seconds).saturating_add(Duration::from_millis(1))
+}

@@ -1,0 +1,95 @@
+//! Having the daemon do what a person asks for, where one serves the store: so that the two never get into each other's way, and what was
+//! asked for stands in the history of jobs.
+
+use holdfast_backup::agenda::Task;
+
+use super::job::MARK;
+use super::talk::{Answer, Daemon, Question};
+use crate::commands::Context;
+use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
+use crate::settings::process_environment;
+
+/// Has the daemon do these tasks, one after the other, and waits; `None` if no daemon serves the store, or this process is a job itself.
+pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Done>, Failure> {
+    let store = context.settings.store()?;
+    if process_environment()(MARK).is_some() || Daemon::of(store).is_none() {
+        return Ok(None);
+    }
+    let (mut failures, mut done) = (Failures::default(), Done::Whole);
+    for task in tasks {
+        let outcome = match Daemon::of(store) {
+            Some(daemon) => have_done(context, daemon, task),
+            None => Err(Failure::failed(format!("{task}: the daemon has ended"))),
+        };
+        if failures.note(outcome)? == Some(Done::Partial) {
+            done = Done::Partial;
+        }
+    }
+    failures.or(done).map(Some)
+}
+
+fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task) -> Outcome {
+    let question = Question::Run { work: task.work.to_string(), group: task.group.clone() };
+    let (mut last, mut begun) = (None, None);
+    let asked = daemon.ask(
+        &question,
+        || context.terminal.cancelled(),
+        |answer| {
+            if let Answer::Begun { job } = answer {
+                begun = Some(job);
+                return true;
+            }
+            last = Some(answer);
+            false
+        },
+    );
+    if let (true, None) = (context.terminal.cancelled(), &last) {
+        let failure = Failure::interrupted();
+        return Err(match begun {
+            Some(job) => failure.hint(format!("job {job} goes on; `holdfast cancel {job}` ends it")),
+            None => failure,
+        });
+    }
+    asked.map_err(|error| Failure::failed(format!("the daemon does not answer: {error}")))?;
+    match last {
+        Some(Answer::Ended { job, state, said, points, code }) => {
+            tell(context, task, (job, &state), &points)?;
+            outcome(&format!("job {job} ({task})"), &state, &said, code)
+        }
+        Some(Answer::Refused { reason }) => Err(Failure::failed(reason)),
+        _ => Err(Failure::failed(format!("{task}: the daemon ended before it"))),
+    }
+}
+
+fn tell(
+    context: &Context<'_>,
+    task: &Task,
+    (job, state): (i64, &str),
+    points: &[String],
+) -> Result<(), Failure> {
+    if context.terminal.json() {
+        let line = serde_json::json!({
+            "message_type": "job", "job": job, "work": task.work.to_string(), "group": task.group,
+            "state": state, "points": points,
+        });
+        return context.terminal.json_line(&line);
+    }
+    for point in points {
+        let id: String = point.chars().take(8).collect();
+        context.terminal.say(&format!("recovery point {id} saved"))?;
+    }
+    context.terminal.say(&format!("job {job} ({task}): {state}"))
+}
+
+/// The job's own exit code is what it would have been without a daemon.
+fn outcome(name: &str, state: &str, said: &str, code: Option<i32>) -> Outcome {
+    let failure = |kind| Err(Failure::new(kind, format!("{name}: {state}: {}", said.trim_end())));
+    match code {
+        Some(0) => Ok(Done::Whole),
+        Some(3) => Ok(Done::Partial),
+        Some(11) => failure(Kind::Locked),
+        Some(12) => failure(Kind::WrongKey),
+        Some(130) | None if state == "cancelled" => failure(Kind::Interrupted),
+        _ => failure(Kind::Failed),
+    }
+}

@@ -1,0 +1,192 @@
+//! A job: the verb that does a task, as a process of this program. What it does is what the verb does when a person types it; a job that
+//! goes wrong takes nothing else with it, and its memory ends with it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_backup::agenda::{Task, Work};
+use holdfast_backup::ledger::JobState;
+use holdfast_store::clock::Clock;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::talk::LINE_MAX;
+
+/// Bytes of what a job says of troubles that are kept until it ends.
+const SAID_MAX: usize = 64 << 10;
+/// Recovery points of one job that are kept.
+const POINTS_MAX: usize = 1000;
+
+/// How long a process is still heard after its end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Set for the processes of jobs, so that they do not ask the daemon in turn.
+pub const MARK: &str = "HOLDFAST_JOB";
+
+/// How the program is called for a job.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The program.
+    pub program: PathBuf,
+    /// What stands before the verb.
+    pub common: Vec<OsString>,
+    /// Whether reclaim frees space in vaults, too.
+    pub reclaim_vaults: bool,
+}
+
+impl Caller {
+    /// The verb of a task, with its arguments.
+    fn words(&self, task: &Task) -> Vec<String> {
+        let words: &[&str] = match task.work {
+            Work::Take => &["backup"],
+            Work::Push => &["vault", "push"],
+            Work::ExpireLocal => &["forget", "--tier", "local"],
+            Work::ExpireOnline => &["forget", "--tier", "online"],
+            Work::Reclaim if self.reclaim_vaults => &["prune"],
+            Work::Reclaim => &["prune", "--local"],
+            Work::Check => &["check"],
+        };
+        let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);
+        words.iter().map(|word| (*word).to_owned()).chain(group).collect()
+    }
+
+    /// Starts the process of a task.
+    pub fn start(&self, task: &Task) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.common).arg("--json").args(self.words(task)).env(MARK, "1");
+        command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);
+        // A group of its own: what ends it ends all that it started, and a Ctrl-C that is meant for the daemon is not meant for it.
+        command.process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    }
+}
+
+/// What is heard of a job while it runs.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Its present stage.
+    pub stage: String,
+    /// How much of that is done, from 0 to 1.
+    pub part_done: f64,
+    /// What it said of troubles, line by line.
+    pub said: String,
+    /// The recovery points that it made.
+    pub points: Vec<String>,
+}
+
+impl Heard {
+    /// Takes a line of standard output.
+    fn result(&mut self, line: &str) {
+        let Ok(value) = serde_json::from_str::<Value>(line) else { return };
+        let text = |key: &str| value.get(key).and_then(Value::as_str);
+        match text("message_type") {
+            Some("status") => {
+                self.stage = text("stage").unwrap_or_default().to_owned();
+                self.part_done = value.get("percent_done").and_then(Value::as_f64).unwrap_or(0.0);
+            }
+            Some("summary") if self.points.len() < POINTS_MAX => {
+                self.points.extend(text("snapshot_id").map(str::to_owned));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a line of standard error; what it says, for people.
+    fn trouble(&mut self, line: &str) -> String {
+        let said = serde_json::from_str::<Value>(line).ok().and_then(|value| trouble_of(&value));
+        let said = said.unwrap_or_else(|| line.trim_end().to_owned());
+        if self.said.len() + said.len() < SAID_MAX {
+            self.said.push_str(&said);
+            self.said.push('\n');
+        }
+        said
+    }
+}
+
+/// The sentence of an error that is told as JSON.
+fn trouble_of(value: &Value) -> Option<String> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    match value.get("message_type")?.as_str()? {
+        "error" => {
+            let message = text(value.get("error")?.get("message"))?;
+            Some(match text(value.get("item")).filter(|item| !item.is_empty()) {
+                Some(item) => format!("{item}: {message}"),
+                None => message,
+            })
+        }
+        "exit_error" => {
+            let causes = value.get("causes").and_then(Value::as_array).into_iter().flatten();
+            let causes = causes.filter_map(|cause| Some(format!(" because: {}", cause.as_str()?)));
+            let hint = text(value.get("hint")).map(|hint| format!(" hint: {hint}"));
+            Some(text(value.get("message"))? + &causes.chain(hint).collect::<String>())
+        }
+        _ => None,
+    }
+}
+
+/// What was heard of a job by now, shared with whoever is asked about it.
+pub type Hearing = Arc<Mutex<Heard>>;
+
+/// Hears a process until it has ended.
+pub async fn hear(
+    mut child: Child,
+    name: String,
+    hearing: Hearing,
+    clock: Arc<dyn Clock>,
+) -> std::io::Result<ExitStatus> {
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let heard = || hearing.lock().unwrap_or_else(PoisonError::into_inner);
+    let out = lines(out, |line| heard().result(line));
+    let err = lines(err, |line| {
+        let said = heard().trouble(line);
+        tracing::warn!("{name}: {said}");
+    });
+    let all_said = async { tokio::join!(out, err) };
+    tokio::pin!(all_said);
+    tokio::select! {
+        status = child.wait() => {
+            // What it said last is still to be read; what it started may keep its outputs for longer than it lives.
+            tokio::select! {
+                _ = &mut all_said => {}
+                () = clock.sleep(LAST_WORDS) => {}
+            }
+            status
+        }
+        _ = &mut all_said => child.wait().await,
+    }
+}
+
+/// Takes lines, each up to a length, until there are no more.
+async fn lines(from: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&str)) {
+    let Some(from) = from else { return };
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut from).take(LINE_MAX).read_until(b'\n', &mut line).await {
+        take(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+}
+
+/// How a job ended, as its exit code says.
+pub fn state_of(status: ExitStatus, was_asked: bool) -> JobState {
+    match status.code() {
+        Some(0) => JobState::Done,
+        Some(3) => JobState::Partial,
+        Some(130) | None if was_asked => JobState::Cancelled,
+        _ => JobState::Failed,
+    }
+}
+
+/// Sends a signal to a job and all that it started.
+pub fn signal(process: u32, signal: Signal) {
+    if let Ok(process) = i32::try_from(process) {
+        // One that has just ended needs none.
+        let _ = killpg(Pid::from_raw(process), signal);
+    }
+}
