@@ -267,7 +267,7 @@ impl Daemon {
         let (mut said, points) = (std::mem::take(&mut heard.said), std::mem::take(&mut heard.points));
         drop(heard);
         let (state, code) = match &status {
-            Ok(status) => (job::state_of(*status, active.asked_to_stop), status.code()),
+            Ok(status) => (job::state_of(*status, active.asked_to_stop, !points.is_empty()), status.code()),
             Err(_) => (JobState::Failed, None),
         };
         match &status {

@@ -158,7 +158,7 @@ impl Ledger {
         }
     }
 
-    /// The same to read from only; `None` if there is none.
+    /// The same to read from only; `None` if there is none, or one that is just being made.
     pub fn look(dir: &Path) -> Result<Option<Self>, LedgerError> {
         let path = dir.join(NAME);
         if !path.exists() {
@@ -170,11 +170,14 @@ impl Ledger {
             let c = Connection::open_with_flags(&path, flags)?;
             c.busy_timeout(BUSY)?;
             c.pragma_update(None, "query_only", "ON")?;
+            if version(&c)? == 0 {
+                return Ok(None);
+            }
             expect_version(&c)?;
-            Ok(c)
+            Ok(Some(c))
         };
         match open() {
-            Ok(connection) => Ok(Some(Self::of(&path, connection))),
+            Ok(connection) => Ok(connection.map(|connection| Self::of(&path, connection))),
             Err(source) => Err(LedgerError { action: "open", path, source }),
         }
     }
@@ -310,8 +313,12 @@ fn prepare(path: &Path) -> rusqlite::Result<Connection> {
     Ok(c)
 }
 
+fn version(c: &Connection) -> rusqlite::Result<i64> {
+    c.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
 fn expect_version(c: &Connection) -> rusqlite::Result<()> {
-    match c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+    match version(c)? {
         VERSION => Ok(()),
         other => Err(rusqlite::Error::IntegralValueOutOfRange(0, other)),
     }

@@ -173,11 +173,12 @@ async fn lines(from: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&str))
     }
 }
 
-/// How a job ended, as its exit code says.
-pub fn state_of(status: ExitStatus, was_asked: bool) -> JobState {
+/// How a job ended, as its exit code says. One that could not take all of a group's sources took the others.
+pub fn state_of(status: ExitStatus, was_asked: bool, made_points: bool) -> JobState {
     match status.code() {
         Some(0) => JobState::Done,
         Some(3) => JobState::Partial,
+        Some(1) if made_points => JobState::Partial,
         Some(130) | None if was_asked => JobState::Cancelled,
         _ => JobState::Failed,
     }

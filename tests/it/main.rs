@@ -8,6 +8,7 @@ mod cloud;
 mod compare;
 mod config;
 mod crash;
+mod daemon;
 mod damage;
 mod decoder;
 mod dependencies;

@@ -25,6 +25,8 @@ fn run(ledger: &Ledger, task: &Task, from: i64, state: JobState) -> JobNo {
 fn a_job_is_remembered_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     assert!(Ledger::look(dir.path()).unwrap().is_none());
+    std::fs::write(dir.path().join(NAME), "").unwrap();
+    assert!(Ledger::look(dir.path()).unwrap().is_none(), "it is just being made");
     let (ledger, aside) = Ledger::open(dir.path()).unwrap();
     assert_eq!(aside, None);
     let web = task(Work::Take, Some("web"));
