@@ -21,6 +21,7 @@ pub mod man;
 pub mod mount;
 pub mod place;
 pub mod plan;
+pub mod protect;
 pub mod prune;
 pub mod quickstart;
 pub mod recover;
@@ -122,6 +123,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Vault(args) => vault::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Plan(args) => plan::run(context, &args),
+        Verb::Protect(args) => protect::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Completions(args) => completions::run(context.terminal, &args),
         Verb::Man(args) => man::run(context.terminal, &args),

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod config_file;
 mod create;
 mod credentials;
 mod json;

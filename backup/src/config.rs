@@ -3,6 +3,7 @@
 //! One file in TOML, and beside it a directory of more (`holdfast.toml` and `holdfast.toml.d/*.toml`, in the order of their names).
 //! Reading it asks nothing but these files: whether a source exists is no mistake of the configuration.
 
+pub mod edit;
 mod table;
 
 use std::cell::RefCell;
@@ -20,7 +21,8 @@ use crate::retention::Retention;
 use crate::schedule::{self, Schedule};
 use crate::source::exclude::Exclude;
 use crate::values;
-use table::{Notes, Table, Text, TextOrTable};
+pub use table::Text;
+use table::{Notes, Table, TextOrTable};
 
 /// Most bytes of a file.
 const LEN_MAX: u64 = 1 << 20;
@@ -147,22 +149,25 @@ impl Config {
 
 /// The contents of the file at `path` and of those in the directory beside it.
 pub fn files_of(path: &Path) -> Result<Vec<Text>, ConfigError> {
-    let mut files = vec![path.to_path_buf()];
+    let own = (path.to_path_buf(), content(path.to_path_buf())?);
+    Ok([own].into_iter().chain(files_beside(path)?).collect())
+}
+
+/// The contents of those in the directory beside it alone.
+pub fn files_beside(path: &Path) -> Result<Vec<Text>, ConfigError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".d");
     let beside = PathBuf::from(beside);
-    match fs::read_dir(&beside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    let entries = match fs::read_dir(&beside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(ConfigError::Io { path: beside, source }),
-        Ok(entries) => {
-            let paths: Result<Vec<_>, _> = entries.take(FILES_MAX).map(|entry| Ok(entry?.path())).collect();
-            let mut paths = paths.map_err(|source| ConfigError::Io { path: beside, source })?;
-            paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-            paths.sort();
-            files.extend(paths);
-        }
-    }
-    files.into_iter().map(|path| Ok((path.clone(), content(path)?))).collect()
+        Ok(entries) => entries,
+    };
+    let paths: Result<Vec<_>, _> = entries.take(FILES_MAX).map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(|source| ConfigError::Io { path: beside, source })?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths.into_iter().map(|path| Ok((path.clone(), content(path)?))).collect()
 }
 
 fn content(path: PathBuf) -> Result<String, ConfigError> {

@@ -71,8 +71,8 @@ pub struct BackupArgs {
     compression: Compression,
 }
 
-/// The group of what is backed up by its path.
-const DEFAULT_GROUP: &str = "default";
+/// The group of what is protected by its path, where no other is named.
+pub const DEFAULT_GROUP: &str = "default";
 
 /// What of a source is taken.
 #[derive(Debug, Default, Args)]

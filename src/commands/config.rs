@@ -99,7 +99,12 @@ fn say_good(terminal: &Terminal, path: &std::path::Path, config: &Config) -> Out
     Ok(Done::Whole)
 }
 
-fn say_wrong(terminal: &Terminal, path: &std::path::Path, problems: &[Problem]) -> Result<Failure, Failure> {
+/// Names all mistakes; the failure that they are.
+pub fn say_wrong(
+    terminal: &Terminal,
+    path: &std::path::Path,
+    problems: &[Problem],
+) -> Result<Failure, Failure> {
     for Problem { file, line, what } in problems {
         if terminal.json() {
             terminal.json_line(&Line::Problem {

@@ -21,6 +21,7 @@ mod messages;
 mod mount;
 mod nasty;
 mod outage;
+mod protect;
 mod rough;
 mod roundtrip;
 mod size;
