@@ -7,6 +7,7 @@ mod commands;
 mod config_file;
 mod create;
 mod credentials;
+mod hooks;
 mod json;
 mod mount_helper;
 mod open;

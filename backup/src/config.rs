@@ -4,6 +4,7 @@
 //! Reading it asks nothing but these files: whether a source exists is no mistake of the configuration.
 
 pub mod edit;
+mod hooks;
 mod table;
 
 use std::cell::RefCell;
@@ -21,6 +22,7 @@ use crate::retention::Retention;
 use crate::schedule::{self, Schedule};
 use crate::source::exclude::Exclude;
 use crate::values;
+pub use hooks::{HookCommand, Hooks, OnFailure};
 pub use table::Text;
 use table::{Notes, Table, TextOrTable};
 
@@ -51,6 +53,8 @@ pub struct Group {
     pub local: Option<Tier>,
     /// Points in vaults.
     pub online: Option<Tier>,
+    /// What runs before and after its points are taken.
+    pub hooks: Option<Hooks>,
 }
 
 /// What a data source is made of.
@@ -222,9 +226,10 @@ impl Group {
                 "the group {name} has no schedule: it needs a table group.{name}.local or group.{name}.online"
             ));
         }
+        let hooks = table.table("hooks").and_then(Hooks::read);
         table.end();
         let name = name.to_owned();
-        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)? })
+        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)?, hooks })
     }
 }
 

@@ -14,6 +14,7 @@ mod dependencies;
 mod expire;
 mod faults;
 mod fstab;
+mod hooks;
 mod hostile;
 mod house;
 mod malice;
