@@ -230,8 +230,11 @@ fn put(context: &Context<'_>, group: &str, mut files: Vec<Text>, at: usize, edit
         config_file::replace(&path, &read, &files[at].1)?;
     }
     let file = path.display().to_string();
+    let is_there = config.groups.iter().any(|known| known.name == group);
     if context.terminal.json() {
-        show(context, &config, Some(group))?;
+        if is_there {
+            show(context, &config, Some(group))?;
+        }
         context.terminal.json_line(&Line::Summary { file, group, changed })?;
         return Ok(Done::Whole);
     }
@@ -239,7 +242,7 @@ fn put(context: &Context<'_>, group: &str, mut files: Vec<Text>, at: usize, edit
         true => format!("{file} is changed"),
         false => format!("{file} says so already"),
     })?;
-    if config.groups.iter().any(|known| known.name == group) && !context.terminal.show().quiet {
+    if is_there && !context.terminal.show().quiet {
         show(context, &config, Some(group))?;
     }
     Ok(Done::Whole)
@@ -248,6 +251,9 @@ fn put(context: &Context<'_>, group: &str, mut files: Vec<Text>, at: usize, edit
 fn show(context: &Context<'_>, config: &Config, group: Option<&str>) -> Outcome {
     let groups = config.groups.iter().filter(|known| group.is_none_or(|group| known.name == group));
     let groups: Vec<&Group> = groups.collect();
+    if let (Some(group), true) = (group, groups.is_empty()) {
+        return unknown(config, group);
+    }
     if context.terminal.json() {
         for group in groups {
             context.terminal.json_line(&as_json(group))?;
@@ -258,6 +264,12 @@ fn show(context: &Context<'_>, config: &Config, group: Option<&str>) -> Outcome 
         context.terminal.line(&render(&groups))?;
     }
     Ok(Done::Whole)
+}
+
+fn unknown(config: &Config, group: &str) -> Outcome {
+    let known: Vec<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
+    let failure = Failure::usage(format!("the configuration has no group {group}"));
+    Err(if known.is_empty() { failure } else { failure.hint(format!("it has {}", known.join(", "))) })
 }
 
 fn name_of(source: &Source) -> String {

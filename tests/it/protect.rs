@@ -82,8 +82,14 @@ fn the_file_in_which_a_group_stands_is_changed_and_keeps_what_is_its_own() {
     assert_eq!(std::fs::metadata(&real).unwrap().mode() & 0o7777, 0o664);
     protect(&machine, &file, &["app", "--group", "new"]).expect_code(0);
     assert!(text(&file).starts_with("# main\n\n[group.new]\n"), "{}", text(&file));
-    let ran = protect(&machine, &file, &["--group", "new", "--remove", "app"]).expect_code(0);
+    let begun = text(&file);
+    let remove = ["--group", "new", "--remove", "app"];
+    let ran = protect(&machine, &file, &remove).expect_code(0);
     assert!(ran.out().contains("the group new has no source any more and goes"), "{}", ran.out());
+    assert_eq!(text(&file), "# main\n");
+    std::fs::write(&file, begun).unwrap();
+    let ran = protect(&machine, &file, &[&remove[..], &["--json"]].concat()).expect_code(0);
+    assert_eq!((&ran.json()["changed"], ran.out().lines().count()), (&true.into(), 1), "{}", ran.out());
     assert_eq!(text(&file), "# main\n");
 }
 
@@ -102,6 +108,7 @@ fn what_would_be_a_mistake_is_refused_and_nothing_is_written() {
     refused(&["www", "--keep-local", "dayly=3"], 2, &["dayly"]);
     refused(&["--group", "web", "--keep-online", "daily=3"], 1, &["no online schedule", "--online"]);
     refused(&["--group", "web", "--remove", "www"], 1, &["is no source of the group web"]);
+    refused(&["--group", "nobody"], 2, &["no group nobody", "it has web"]);
     refused(&["--group", "nobody", "--local", "daily"], 1, &["nobody"]);
     refused(&["--group", "web", "--remove", "/srv/www", "--local", "daily"], 2, &["--remove"]);
     // Both sources would have the same name.
