@@ -88,6 +88,7 @@ impl GlobalArgs {
 pub enum Verb {
     Quickstart(verbs::quickstart::QuickstartArgs),
     Init(verbs::init::InitArgs),
+    Protect(verbs::protect::ProtectArgs),
     Backup(verbs::backup::BackupArgs),
     #[command(visible_alias = "points")]
     Snapshots(verbs::snapshots::SnapshotsArgs),

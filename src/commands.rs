@@ -24,6 +24,7 @@ pub mod man;
 pub mod mount;
 pub mod place;
 pub mod plan;
+pub mod protect;
 pub mod prune;
 pub mod quickstart;
 pub mod recover;
@@ -135,6 +136,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Jobs(args) => jobs::run(context, &args),
         Verb::Cancel(args) => cancel::run(context, &args),
         Verb::Plan(args) => plan::run(context, &args),
+        Verb::Protect(args) => protect::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Completions(args) => completions::run(context.terminal, &args),
         Verb::Man(args) => man::run(context.terminal, &args),

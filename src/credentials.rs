@@ -9,6 +9,16 @@ use crate::settings::Environment;
 /// Longest credential in a file.
 const LEN_MAX: u64 = 64 << 10;
 
+/// Variables that hold a credential itself. A child that has no use for them is started without.
+pub const PLAIN_CREDENTIALS: [&str; 6] = [
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "HOLDFAST_AZURE_SAS_DATA",
+    "HOLDFAST_AZURE_SAS_CONTROL",
+];
+
 /// Looks at the environment for what Azure's own tools take: `AZURE_STORAGE_CONNECTION_STRING`, `AZURE_STORAGE_KEY`,
 /// `AZURE_STORAGE_SAS_TOKEN` (each also as `_FILE`), before them a signature for each container by our own
 /// `HOLDFAST_AZURE_SAS_DATA` and `HOLDFAST_AZURE_SAS_CONTROL` (the same), then Entra by `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` with

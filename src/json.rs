@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
-use holdfast_store::point::PointState;
+use holdfast_store::point::{Consistency, PointState};
 use holdfast_store::store::StoredPoint;
 use holdfast_store::tree::{Node, NodeKind};
 use serde::Serialize;
@@ -64,6 +64,8 @@ pub struct Snapshot {
     pub sequence: u64,
     /// `complete` or `partial`.
     pub state: &'static str,
+    /// `fuzzy`, `snapshot` or `application`.
+    pub consistency: &'static str,
     /// Whether the staging directory holds it.
     pub local: bool,
     /// Addresses of the vaults that hold it.
@@ -117,6 +119,7 @@ impl From<&StoredPoint> for Snapshot {
             source: point.source.source.clone(),
             sequence: point.sequence,
             state: state_word(point.state),
+            consistency: consistency_word(point.consistency),
             local: stored.local,
             vaults: stored.vaults.clone(),
             errors: point.errors_total,
@@ -131,6 +134,14 @@ pub fn state_word(state: PointState) -> &'static str {
     match state {
         PointState::Complete => "complete",
         PointState::Partial => "partial",
+    }
+}
+
+fn consistency_word(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Fuzzy => "fuzzy",
+        Consistency::Snapshot => "snapshot",
+        Consistency::Application => "application",
     }
 }
 

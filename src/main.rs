@@ -4,9 +4,11 @@
 
 mod args;
 mod commands;
+mod config_file;
 mod create;
 mod credentials;
 mod daemon;
+mod hooks;
 mod json;
 mod mount_helper;
 mod notify;

@@ -170,6 +170,11 @@ impl Failures {
         }
     }
 
+    /// How many were kept.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// `done`, unless something failed. Of several failures each is named as a cause, and the first one's hint is given.
     pub fn or(mut self, done: Done) -> Outcome {
         if self.0.len() < 2 {

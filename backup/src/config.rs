@@ -3,6 +3,8 @@
 //! One file in TOML, and beside it a directory of more (`holdfast.toml` and `holdfast.toml.d/*.toml`, in the order of their names).
 //! Reading it asks nothing but these files: whether a source exists is no mistake of the configuration.
 
+pub mod edit;
+mod hooks;
 mod table;
 
 use std::cell::RefCell;
@@ -20,7 +22,9 @@ use crate::retention::Retention;
 use crate::schedule::{self, Schedule};
 use crate::source::exclude::Exclude;
 use crate::values;
-use table::{Notes, Table, Text, TextOrTable};
+pub use hooks::{HookCommand, Hooks, OnFailure};
+pub use table::Text;
+use table::{Notes, Table, TextOrTable};
 
 /// Most bytes of a file.
 const LEN_MAX: u64 = 1 << 20;
@@ -58,6 +62,8 @@ pub struct Group {
     pub local: Option<Tier>,
     /// Points in vaults.
     pub online: Option<Tier>,
+    /// What runs before and after its points are taken.
+    pub hooks: Option<Hooks>,
 }
 
 /// What a data source is made of.
@@ -157,22 +163,25 @@ impl Config {
 
 /// The contents of the file at `path` and of those in the directory beside it.
 pub fn files_of(path: &Path) -> Result<Vec<Text>, ConfigError> {
-    let mut files = vec![path.to_path_buf()];
+    let own = (path.to_path_buf(), content(path.to_path_buf())?);
+    Ok([own].into_iter().chain(files_beside(path)?).collect())
+}
+
+/// The contents of those in the directory beside it alone.
+pub fn files_beside(path: &Path) -> Result<Vec<Text>, ConfigError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".d");
     let beside = PathBuf::from(beside);
-    match fs::read_dir(&beside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    let entries = match fs::read_dir(&beside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(ConfigError::Io { path: beside, source }),
-        Ok(entries) => {
-            let paths: Result<Vec<_>, _> = entries.take(FILES_MAX).map(|entry| Ok(entry?.path())).collect();
-            let mut paths = paths.map_err(|source| ConfigError::Io { path: beside, source })?;
-            paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-            paths.sort();
-            files.extend(paths);
-        }
-    }
-    files.into_iter().map(|path| Ok((path.clone(), content(path)?))).collect()
+        Ok(entries) => entries,
+    };
+    let paths: Result<Vec<_>, _> = entries.take(FILES_MAX).map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(|source| ConfigError::Io { path: beside, source })?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths.into_iter().map(|path| Ok((path.clone(), content(path)?))).collect()
 }
 
 fn content(path: PathBuf) -> Result<String, ConfigError> {
@@ -234,9 +243,10 @@ impl Group {
                 "the group {name} has no schedule: it needs a table group.{name}.local or group.{name}.online"
             ));
         }
+        let hooks = table.table("hooks").and_then(Hooks::read);
         table.end();
         let name = name.to_owned();
-        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)? })
+        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)?, hooks })
     }
 }
 

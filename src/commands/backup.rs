@@ -16,7 +16,7 @@ use holdfast_backup::source_name::{KnownSource, choose_name};
 use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::copy;
-use holdfast_store::point::{Consistency, SourceName};
+use holdfast_store::point::SourceName;
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::transfer::Transfer;
@@ -24,6 +24,7 @@ use holdfast_store::transfer::Transfer;
 use super::Context;
 use crate::args::values;
 use crate::daemon::through_daemon;
+use crate::hooks::{self, Manner};
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
 use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
@@ -73,8 +74,8 @@ pub struct BackupArgs {
     compression: Compression,
 }
 
-/// The group of what is backed up by its path.
-const DEFAULT_GROUP: &str = "default";
+/// The group of what is protected by its path, where no other is named.
+pub const DEFAULT_GROUP: &str = "default";
 
 /// What of a source is taken.
 #[derive(Debug, Default, Args)]
@@ -118,6 +119,8 @@ struct Target {
     name: String,
     /// Rules that it has already; those of the command line are added.
     exclude: Exclude,
+    /// What the point is by what ran before it.
+    manner: Manner,
 }
 
 /// A point that was taken.
@@ -144,8 +147,14 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         }
         let store = open_store(context)?;
         let (points, host) = (store.points()?, host(context, args));
-        let targets = groups.into_iter().flat_map(|group| targets_of_group(&points, host, group)).collect();
-        return take_and_push(context, &store, targets, args);
+        let mut taken = hooks::Taken::default();
+        for group in groups {
+            hooks::around(context, &store, group, &mut taken, |manner, taken| {
+                let targets = targets_of_group(&points, host, group).into_iter();
+                take_all(context, &store, targets.map(|target| Target { manner, ..target }), args, taken)
+            })?;
+        }
+        return push_and_end(context, &store, taken, args);
     }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(context)?;
@@ -212,10 +221,26 @@ fn host<'a>(context: &'a Context<'_>, args: &'a BackupArgs) -> &'a str {
 /// Takes a point of each target and tells of it, and only then puts them into the vaults: nothing that is to be protected waits
 /// for a vault. What fails keeps nothing else from being done.
 fn take_and_push(context: &Context<'_>, store: &Store, targets: Vec<Target>, args: &BackupArgs) -> Outcome {
-    let (mut points, mut failures) = (Vec::new(), Failures::default());
+    let mut taken = hooks::Taken::default();
+    take_all(context, store, targets.into_iter(), args, &mut taken)?;
+    push_and_end(context, store, taken, args)
+}
+
+fn take_all(
+    context: &Context<'_>,
+    store: &Store,
+    targets: impl Iterator<Item = Target>,
+    args: &BackupArgs,
+    taken: &mut hooks::Taken,
+) -> Result<(), Failure> {
     for target in targets {
-        points.extend(failures.note(take_and_show(context, store, target, args))?);
+        taken.points.extend(taken.failures.note(take_and_show(context, store, target, args))?);
     }
+    Ok(())
+}
+
+fn push_and_end(context: &Context<'_>, store: &Store, taken: hooks::Taken, args: &BackupArgs) -> Outcome {
+    let hooks::Taken { points, mut failures } = taken;
     if args.online && !points.is_empty() {
         push_everywhere(context, store, &points, &mut failures)?;
     }
@@ -282,7 +307,7 @@ fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<Known
     let raw = path.as_os_str().as_bytes().to_vec();
     let name = given.map_or_else(|| choose_name(&raw, known), str::to_owned);
     known.push(KnownSource { name: name.clone(), path: raw });
-    Target { path, group: group.to_owned(), name, exclude: Exclude::default() }
+    Target { path, group: group.to_owned(), name, exclude: Exclude::default(), manner: Manner::default() }
 }
 
 fn take_point(
@@ -301,9 +326,9 @@ fn take_point(
     let request = Request {
         source: SourceName { host: host(context, args).to_owned(), group: target.group, source: target.name },
         path: target.path.as_os_str().as_bytes().to_vec(),
-        tags: args.tags.clone(),
+        tags: args.tags.iter().cloned().chain(target.manner.tag.map(str::to_owned)).collect(),
         read_all: args.force,
-        consistency: Consistency::Fuzzy,
+        consistency: target.manner.consistency,
         readers: 0,
         tool: concat!("holdfast ", env!("CARGO_PKG_VERSION")).to_owned(),
     };

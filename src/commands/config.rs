@@ -7,6 +7,7 @@ use holdfast_backup::config::{Config, ConfigError, Problem};
 use serde::Serialize;
 
 use super::Context;
+use crate::hooks::unsafe_because;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::{Terminal, text};
 
@@ -40,6 +41,10 @@ A configuration:
   schedule = \"22:00\"
   jitter = \"30 minutes\"
   keep = { daily = 14, weekly = 8, monthly = 24, yearly = \"all\" }
+
+  [group.web.hooks]                         # run before and after the points are taken
+  before = [\"/usr/local/bin/dump\", \"web\"]
+  after = \"rm -f /srv/www/dump.sql\"
 
 A schedule is `every N minutes` (hours, days, weeks), or an expression of systemd.time(7) down to minutes: `Mon..Fri 22:00`, \
 `*-*-01 03:00 UTC`, `hourly`.")]
@@ -81,10 +86,23 @@ pub fn run(context: &Context<'_>, args: &ConfigArgs) -> Outcome {
         None => context.settings.config_file()?.to_path_buf(),
     };
     match Config::load(&path) {
-        Ok(config) => say_good(context.terminal, &path, &config),
+        Ok(config) => match unsafe_hooks(&config) {
+            none if none.is_empty() => say_good(context.terminal, &path, &config),
+            problems => Err(say_wrong(context.terminal, &path, &problems)?),
+        },
         Err(ConfigError::Wrong { problems }) => Err(say_wrong(context.terminal, &path, &problems)?),
         Err(error) => Err(Failure::from(error)),
     }
+}
+
+/// Hooks that would not be run.
+fn unsafe_hooks(config: &Config) -> Vec<Problem> {
+    let hooks = config.groups.iter().filter_map(|group| group.hooks.as_ref());
+    let wrong = hooks.filter_map(|hooks| {
+        let (file, line) = hooks.place.clone();
+        Some(Problem { file, line, what: unsafe_because(hooks)? })
+    });
+    wrong.collect()
 }
 
 fn say_good(terminal: &Terminal, path: &std::path::Path, config: &Config) -> Outcome {
@@ -99,7 +117,12 @@ fn say_good(terminal: &Terminal, path: &std::path::Path, config: &Config) -> Out
     Ok(Done::Whole)
 }
 
-fn say_wrong(terminal: &Terminal, path: &std::path::Path, problems: &[Problem]) -> Result<Failure, Failure> {
+/// Names all mistakes; the failure that they are.
+pub fn say_wrong(
+    terminal: &Terminal,
+    path: &std::path::Path,
+    problems: &[Problem],
+) -> Result<Failure, Failure> {
     for Problem { file, line, what } in problems {
         if terminal.json() {
             terminal.json_line(&Line::Problem {

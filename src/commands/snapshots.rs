@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::Context;
 use super::scope::ScopeArgs;
+use crate::hooks::FAILED_TAG;
 use crate::json::Snapshot;
 use crate::open::open_store;
 use crate::outcome::{Done, Outcome};
@@ -105,10 +106,12 @@ fn kept_in(stored: &StoredPoint) -> String {
 }
 
 fn state(stored: &StoredPoint) -> String {
-    match stored.point.state {
-        PointState::Complete => String::new(),
-        PointState::Partial => format!("partial, {}", text::count(stored.point.errors_total, "error")),
-    }
+    let point = &stored.point;
+    let partial = (point.state == PointState::Partial)
+        .then(|| format!("partial, {}", text::count(point.errors_total, "error")));
+    let hook = point.tags.iter().any(|tag| tag == FAILED_TAG).then(|| "hook failed".to_owned());
+    let words: Vec<String> = partial.into_iter().chain(hook).collect();
+    words.join(", ")
 }
 
 #[cfg(test)]

@@ -23,10 +23,14 @@ impl<'a> Notes<'a> {
         Self { path, text, problems }
     }
 
+    fn line(&self, span: Option<Range<usize>>) -> usize {
+        let start = span.map_or(0, |span| span.start).min(self.text.len());
+        1 + self.text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count()
+    }
+
     /// Notes what is wrong at a place in the text.
     pub fn add(&self, span: Option<Range<usize>>, what: impl Into<String>) {
-        let start = span.map_or(0, |span| span.start).min(self.text.len());
-        let line = 1 + self.text.as_bytes().iter().take(start).filter(|byte| **byte == b'\n').count();
+        let line = self.line(span);
         self.problems.borrow_mut().push(Problem { file: self.path.to_path_buf(), line, what: what.into() });
     }
 }
@@ -54,6 +58,11 @@ impl<'a> Table<'a> {
             return None;
         };
         Some(Self { table, name, at: item.span(), notes: self.notes, known: RefCell::default() })
+    }
+
+    /// The file in which the table stands, and its line.
+    pub fn place_in_file(&self) -> (PathBuf, usize) {
+        (self.notes.path.to_path_buf(), self.notes.line(self.at.clone()))
     }
 
     /// Notes what is wrong with the table as a whole.
@@ -144,6 +153,14 @@ impl<'a> Table<'a> {
         self.value(key, wanted, take).unwrap_or_default()
     }
 
+    /// A text, or a list of them; `None` if it is missing or something else.
+    pub fn text_or_texts(&self, key: &'static str) -> Option<TextOrTexts<'a>> {
+        self.value(key, "a text or a list of texts", |item| match item.as_str() {
+            Some(text) => Some(TextOrTexts::Text(text)),
+            None => item.as_array()?.iter().map(Value::as_str).collect::<Option<_>>().map(TextOrTexts::Texts),
+        })
+    }
+
     /// A list of texts and tables, those of the second kind as tables; `None` if it is missing or something else.
     pub fn texts_and_tables(&self, key: &'static str) -> Option<Vec<TextOrTable<'a>>> {
         let array = self.value(key, "a list", Item::as_array)?;
@@ -185,6 +202,14 @@ impl<'a> Table<'a> {
         }
         self.at.clone()
     }
+}
+
+/// A value that may be either.
+pub enum TextOrTexts<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A list of them.
+    Texts(Vec<&'a str>),
 }
 
 /// An entry of a list that holds both.

@@ -1,5 +1,7 @@
 //! What a configuration says, and what is said of mistakes in one.
 #![allow(clippy::unwrap_used)]
+use holdfast_store::point::Consistency;
+
 use super::*;
 
 const WHOLE: &str = r#"
@@ -59,6 +61,49 @@ fn all_that_can_be_said_is_read() {
     let keep = &online.keep;
     assert_eq!((keep.last, keep.daily, keep.weekly, keep.monthly, keep.yearly), (0, 14, 8, 24, u32::MAX));
     assert!(etc.online.is_none() && etc.local.as_ref().unwrap().keep.is_empty());
+}
+
+#[test]
+fn hooks_are_read_with_what_is_usual() {
+    let of = |hooks: &str| {
+        let group = format!("[group.a]\nsources = [\"/a\"]\nlocal = {{ schedule = \"daily\" }}\n{hooks}\n");
+        Config::parse(&[text(&group)]).map(|config| config.groups[0].hooks.clone().unwrap())
+    };
+    let file = PathBuf::from("/etc/holdfast/holdfast.toml");
+    let usual = Hooks {
+        before: Some(HookCommand::Words(vec!["/bin/dump".into(), "-f".into(), "a b".into()])),
+        after: None,
+        limit: std::time::Duration::from_secs(600),
+        on_failure: OnFailure::Fail,
+        consistency: Consistency::Fuzzy,
+        place: (file.clone(), 4),
+    };
+    assert_eq!(of("[group.a.hooks]\nbefore = [\"/bin/dump\", \"-f\", \"a b\"]").unwrap(), usual);
+    let all = "hooks = { before = \"dump | gzip\", after = \"rm x\", timeout = \"2 seconds\", on-failure = \"mark\", consistency = \"application\" }";
+    let said = Hooks {
+        before: Some(HookCommand::Shell("dump | gzip".into())),
+        after: Some(HookCommand::Shell("rm x".into())),
+        limit: std::time::Duration::from_secs(2),
+        on_failure: OnFailure::Mark,
+        consistency: Consistency::Application,
+        place: (file, 4),
+    };
+    assert_eq!(of(all).unwrap(), said);
+    for (wrong, what) in [
+        ("", "it needs `before` or `after`"),
+        ("before = []", "nothing to run"),
+        ("before = \" \"", "nothing to run"),
+        ("before = [\"a\", 1]", "a text or a list of texts is wanted"),
+        ("after = \"x\"\nconsistency = \"application\"", "without `before`"),
+        ("before = \"x\"\nconsistency = \"perfect\"", "is none of"),
+        ("before = \"x\"\non-failure = \"ignore\"", "neither"),
+        ("before = \"x\"\ntimeout = \"0 seconds\"", "a second is the least"),
+        ("before = \"x\"\ntimeout = \"soon\"", "10 minutes"),
+        ("before = \"x\"\nbeside = \"y\"", "group.a.hooks.beside is not known"),
+    ] {
+        let error = of(&format!("[group.a.hooks]\n{wrong}")).unwrap_err().to_string();
+        assert!(error.contains(what), "{wrong}: {error}");
+    }
 }
 
 #[test]
