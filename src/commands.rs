@@ -7,6 +7,7 @@ pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod configured;
 pub mod diff;
 pub mod dump;
 pub mod estimate;
@@ -29,6 +30,7 @@ pub mod scope;
 pub mod snapshots;
 pub mod stats;
 pub mod umount;
+pub mod upload;
 pub mod vault;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod descent;
 pub mod error;
+pub mod expire;
 pub mod online;
 pub mod pattern;
 pub mod protect;

@@ -12,19 +12,18 @@ use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
 use holdfast_backup::source_name::{KnownSource, choose_name};
-use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::Timestamp;
-use holdfast_store::copy;
 use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
-use holdfast_store::transfer::Transfer;
 
 use super::Context;
+use super::configured;
+use super::upload::{Upload, Wanted};
 use crate::args::values;
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
-use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
+use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::terminal::{Terminal, WorkMonitor, text};
 
 /// Take a recovery point of each path, or of all that the configuration protects
@@ -52,7 +51,8 @@ pub struct BackupArgs {
     /// Protection group that the source belongs to; "default" for a PATH, without one all of the configuration
     #[arg(long, value_name = "GROUP", value_parser = values::name)]
     group: Option<String>,
-    /// Put the point into the vaults too, and wait until it is there
+    /// Put the point into the vaults too, and wait until it is there; of groups of the configuration also what a vault
+    /// missed that was away
     #[arg(long)]
     online: bool,
     /// A word to find the point by; may be repeated
@@ -126,42 +126,23 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         return Err(Failure::usage("--as names one data source, and there are several paths"));
     }
     if args.paths.is_empty() {
-        let groups = configured(context, args.group.as_deref())?;
+        let groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
         let store = open_store(context)?;
         let (points, host) = (store.points()?, host(context, args));
-        let targets = groups.into_iter().flat_map(|group| targets_of_group(&points, host, group)).collect();
-        return take_and_push(context, &store, targets, args);
+        let targets = groups.iter().flat_map(|group| targets_of_group(&points, host, group)).collect();
+        return take_and_push(context, &store, targets, groups, args);
     }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(context)?;
     let targets = targets_of_paths(context, &store, paths, args)?;
-    take_and_push(context, &store, targets, args)
+    take_and_push(context, &store, targets, Vec::new(), args)
 }
 
 /// A point of one directory with everything as usual, put into the vaults.
 pub fn usual(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
     let args = BackupArgs::usual();
     let targets = targets_of_paths(context, store, vec![existing(dir)?], &args)?;
-    take_and_push(context, store, targets, &args)
-}
-
-/// The groups of the configuration, or the one that was named.
-pub fn configured<'a>(context: &'a Context<'_>, name: Option<&str>) -> Result<Vec<&'a Group>, Failure> {
-    let wrong = |failure| {
-        Failure { kind: Kind::Usage, ..failure }.hint("name a PATH, or look at `holdfast config check`")
-    };
-    let config = context.settings.config().map_err(wrong)?;
-    let groups: Vec<&Group> =
-        config.groups.iter().filter(|group| name.is_none_or(|name| group.name == name)).collect();
-    match (groups.is_empty(), name) {
-        (false, _) => Ok(groups),
-        (true, Some(name)) => {
-            let known: Vec<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
-            let failure = Failure::usage(format!("the configuration has no group {name}"));
-            Err(failure.hint(format!("it has {}", known.join(", "))))
-        }
-        (true, None) => Err(Failure::usage("neither a PATH was named, nor has the configuration a group")),
-    }
+    take_and_push(context, store, targets, Vec::new(), &args)
 }
 
 fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Target> {
@@ -194,17 +175,23 @@ fn host<'a>(context: &'a Context<'_>, args: &'a BackupArgs) -> &'a str {
     args.host.as_deref().unwrap_or(&context.settings.host)
 }
 
-/// Takes a point of each target and tells of it, and only then puts them into the vaults: nothing that is to be protected waits
-/// for a vault. What fails keeps nothing else from being done.
-fn take_and_push(context: &Context<'_>, store: &Store, targets: Vec<Target>, args: &BackupArgs) -> Outcome {
-    let (mut points, mut failures) = (Vec::new(), Failures::default());
+/// Takes a point of each target and tells of it, and only then puts them into the vaults, with what is pending of these groups:
+/// nothing that is to be protected waits for a vault. What fails keeps nothing else from being done.
+fn take_and_push(
+    context: &Context<'_>,
+    store: &Store,
+    targets: Vec<Target>,
+    pending: Vec<&Group>,
+    args: &BackupArgs,
+) -> Outcome {
+    let (mut also, mut failures) = (Vec::new(), Failures::default());
     for target in targets {
-        points.extend(failures.note(take_and_show(context, store, target, args))?);
+        also.extend(failures.note(take_and_show(context, store, target, args))?);
     }
-    if args.online && !points.is_empty() {
-        push_everywhere(context, store, &points, &mut failures)?;
+    let partial = also.iter().any(|stored| stored.point.errors_total > 0);
+    if args.online && !(also.is_empty() && pending.is_empty()) {
+        push_everywhere(context, store, &Wanted { pending, also }, &mut failures)?;
     }
-    let partial = points.iter().any(|stored| stored.point.errors_total > 0);
     failures.or(if partial { Done::Partial } else { Done::Whole })
 }
 
@@ -286,43 +273,26 @@ fn take_point(
     Ok(Taken { stored, files_new, files_changed })
 }
 
-/// Puts points into every vault of the store, of which one that fails keeps none from the others; without a vault that is a
-/// failure.
+/// Puts points into every vault of the store; without a vault that is a failure.
 fn push_everywhere(
     context: &Context<'_>,
     store: &Store,
-    points: &[StoredPoint],
+    wanted: &Wanted<'_>,
     failures: &mut Failures,
 ) -> Result<(), Failure> {
     if store.vaults().is_empty() {
         let failure = Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one");
         return failures.note(Err(failure)).map(|_: Option<()>| ());
     }
-    let mut everywhere = true;
-    for (no, _, transfer) in store.vaults() {
-        let monitor = context.terminal.monitor_after_result();
-        everywhere &= failures.note(push_to(store, *no, transfer, points, &monitor))?.is_some();
+    let monitor = context.terminal.monitor_after_result();
+    let mut upload = Upload::new(context, store, &monitor);
+    upload.push(wanted)?;
+    let arrived = upload.arrived()?;
+    for failure in upload.failures {
+        failures.note(Err(failure)).map(|_: Option<()>| ())?;
     }
-    if everywhere {
-        for stored in points {
-            context.terminal.say(&format!("recovery point {} vaulted", stored.point.id.short()))?;
-        }
-    }
-    Ok(())
-}
-
-fn push_to(
-    store: &Store,
-    no: VaultNo,
-    transfer: &Transfer,
-    points: &[StoredPoint],
-    monitor: &WorkMonitor,
-) -> Result<(), Failure> {
-    copy::refresh_vault(store, no, transfer, monitor)?;
-    for stored in points {
-        copy::push_point(store, no, transfer, &stored.point.id, monitor)?;
-    }
-    Ok(())
+    drop(monitor);
+    arrived.iter().try_for_each(|id| context.terminal.say(&format!("recovery point {} vaulted", id.short())))
 }
 
 fn add_rules(choice: &ChoiceArgs, exclude: &mut Exclude) -> Result<(), Failure> {

@@ -3,16 +3,16 @@
 use std::iter::successors;
 
 use clap::Args;
-use holdfast_backup::config::{Config, Group, Tier};
+use holdfast_backup::config::{Group, Tier};
+use holdfast_backup::expire::lateness;
 use holdfast_backup::retention::{Decision, plan};
-use holdfast_backup::schedule::jitter;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::Context;
-use super::backup::configured;
+use super::configured;
 use super::forget::{GroupBy, facts};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
@@ -68,9 +68,9 @@ struct PointPlan {
 
 /// Shows it.
 pub fn run(context: &Context<'_>, args: &PlanArgs) -> Outcome {
-    let groups = configured(context, args.group.as_deref())?;
+    let groups = configured::groups(context, args.group.as_deref(), "")?;
     let config = context.settings.config()?;
-    let zone = zone_of(config);
+    let zone = configured::zone_of(config);
     let points = open_store(context)?.points()?;
     for group in groups {
         for (name, tier) in [("local", &group.local), ("online", &group.online)] {
@@ -82,11 +82,6 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Outcome {
     Ok(Done::Whole)
 }
 
-/// The zone in which days are counted.
-fn zone_of(config: &Config) -> TimeZone {
-    config.zone.clone().unwrap_or_else(TimeZone::system)
-}
-
 fn plan_tier(
     context: &Context<'_>,
     (group, name, tier): (&Group, &'static str, &Tier),
@@ -95,7 +90,7 @@ fn plan_tier(
     zone: &TimeZone,
 ) -> TierPlan {
     let (now, host) = (context.terminal.clock().now(), &context.settings.host);
-    let later = i64::from(jitter(&format!("{host} {}", group.name), tier.jitter));
+    let later = i64::from(lateness(host, &group.name, tier));
     let moments: Vec<Timestamp> =
         successors(tier.schedule.next_after(now, zone), |last| tier.schedule.next_after(*last, zone))
             .take(next.into())

@@ -26,6 +26,7 @@ mod roundtrip;
 mod size;
 mod soak;
 mod testkit;
+mod tiers;
 mod trouble;
 mod truth;
 mod vault;
