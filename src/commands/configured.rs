@@ -1,8 +1,10 @@
 //! What verbs take from the configuration: its groups, and how it sees the points that there are.
 
 use holdfast_backup::config::{Config, Group};
-use holdfast_backup::expire::Tiers;
-use holdfast_store::store::StoredPoint;
+use holdfast_backup::expire::{KnownVault, Tiers};
+use holdfast_store::StoreError;
+use holdfast_store::catalog::VaultNo;
+use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
 use super::Context;
@@ -37,7 +39,15 @@ pub fn zone_of(config: &Config) -> TimeZone {
 }
 
 /// These points as the configuration sees them.
-pub fn tiers<'a>(context: &'a Context<'_>, points: &'a [StoredPoint]) -> Result<Tiers<'a>, Failure> {
+pub fn tiers<'a>(
+    context: &'a Context<'_>,
+    store: &'a Store,
+    points: &'a [StoredPoint],
+) -> Result<Tiers<'a>, Failure> {
+    let known = |(no, address, _): &'a (VaultNo, String, _)| {
+        Ok(KnownVault { address, is_known: store.catalog().knows_all_in(*no)? })
+    };
+    let vaults = store.vaults().iter().map(known).collect::<Result<_, StoreError>>()?;
     let zone = zone_of(context.settings.config()?);
-    Ok(Tiers { points, host: &context.settings.host, zone })
+    Ok(Tiers { points, vaults, host: &context.settings.host, zone, now: context.terminal.clock().now() })
 }

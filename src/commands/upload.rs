@@ -92,7 +92,7 @@ impl<'a> Upload<'a> {
         let mut chosen: Vec<RecoveryPointId> = Vec::new();
         if !wanted.pending.is_empty() {
             let (points, _) = self.store.look_at_points()?;
-            let tiers = configured::tiers(self.context, &points)?;
+            let tiers = configured::tiers(self.context, self.store, &points)?;
             let pending = wanted.pending.iter().flat_map(|group| tiers.pending(group, vault));
             chosen.extend(pending.map(id));
         }

@@ -2,7 +2,7 @@
 //! points are taken by the library with a clock of the test's, since the program's goes by the day.
 #![allow(clippy::unwrap_used)]
 
-// mod expiry;
+mod expiry;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
