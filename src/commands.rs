@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod check;
 pub mod completions;
 pub mod config;
+pub mod configured;
 pub mod daemon;
 pub mod diff;
 pub mod dump;
@@ -34,6 +35,7 @@ pub mod snapshots;
 pub mod stats;
 pub mod status;
 pub mod umount;
+pub mod upload;
 pub mod vault;
 
 #[cfg(test)]

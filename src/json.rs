@@ -445,6 +445,9 @@ pub struct ForgetGroup {
     pub group: String,
     /// Data source.
     pub source: String,
+    /// `local` or `online`, where each tier expires by its own rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<&'static str>,
     /// Points that stay.
     pub keep: Vec<ForgetPoint>,
     /// Points that go.

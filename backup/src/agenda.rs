@@ -15,14 +15,16 @@ use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::config::{Config, Group, Tier};
-use crate::schedule::{Schedule, jitter};
+use crate::expire::lateness;
+use crate::schedule::Schedule;
 
 /// The first wait after a failure; each further one doubles it …
 const RETRY_FIRST: i64 = 60;
 /// … up to this.
 const RETRY_MAX: i64 = 3600;
-/// A tier is expired this long after the last time at the earliest: points that are taken each minute are no reason to look each minute.
-const EXPIRE_EVERY: i64 = 3600;
+/// A tier is expired this long after the last time at the earliest. Much longer, and the many points of a tier that takes one each minute and
+/// keeps a few would meet the brake on removing many at once.
+const EXPIRE_EVERY: i64 = 120;
 /// What is said to have been so many seconds after now, or more, was said by a clock that has been put right: when it was is not known.
 /// Less is how clocks are set right.
 const CLOCK_SLACK: i64 = 600;
@@ -178,7 +180,7 @@ struct Moments {
 
 impl Moments {
     fn of(tier: &Tier, group: &str, host: &str) -> Self {
-        let later = i64::from(jitter(&format!("{host} {group}"), tier.jitter));
+        let later = i64::from(lateness(host, group, tier));
         Self { schedule: tier.schedule.clone(), later }
     }
 

@@ -66,6 +66,28 @@ pub struct Group {
     pub hooks: Option<Hooks>,
 }
 
+/// Where copies of points lie, each with rules of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TierName {
+    /// Staging.
+    Local,
+    /// The vaults.
+    Online,
+}
+
+impl TierName {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Local, Self::Online];
+
+    /// As the configuration has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Online => "online",
+        }
+    }
+}
+
 /// What a data source is made of.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -234,6 +256,14 @@ impl Config {
 }
 
 impl Group {
+    /// One of its tiers, if it has that.
+    pub fn tier(&self, name: TierName) -> Option<&Tier> {
+        match name {
+            TierName::Local => self.local.as_ref(),
+            TierName::Online => self.online.as_ref(),
+        }
+    }
+
     fn read(name: &str, table: Table<'_>) -> Option<Self> {
         let sources = Source::read_all(&table);
         let read = |tier: Option<Table<'_>>| tier.map(Tier::read);

@@ -102,6 +102,10 @@ pub enum Reason {
     LastOfSource,
     /// Guard: held.
     Held,
+    /// A vault that is to have it has it not.
+    WaitsForVault,
+    /// There are no rules.
+    NoRules,
     /// Nobody named it (when points are removed by name).
     NotNamed,
     /// No rule keeps it.
@@ -124,6 +128,8 @@ impl fmt::Display for Reason {
             Self::NewestComplete => "newest complete",
             Self::LastOfSource => "among the last three",
             Self::Held => "held",
+            Self::WaitsForVault => "waits for a vault",
+            Self::NoRules => "everything is kept",
             Self::NotNamed => "not named",
             Self::NoRule => "no rule keeps it",
             Self::Named => "named",
@@ -172,10 +178,22 @@ impl RetentionPlan {
 /// Applies a policy to each series of points. Periods are those of `zone`. An empty policy keeps everything. `now` is only
 /// held against points that claim to be from the future; a `now` that is wrong itself removes nothing more.
 pub fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone, now: Timestamp) -> RetentionPlan {
+    plan_and_keep(points, policy, zone, now, &[])
+}
+
+/// The same, and these stay, too.
+pub fn plan_and_keep(
+    points: &[PointFacts],
+    policy: &Retention,
+    zone: &TimeZone,
+    now: Timestamp,
+    kept: &[(RecoveryPointId, Reason)],
+) -> RetentionPlan {
     if policy.is_empty() {
-        return decide(points, |_| vec![Reason::NoRule], |_| true);
+        return decide(points, |_| vec![Reason::NoRules], |_| true);
     }
     let mut reasons = guards(points);
+    kept.iter().for_each(|(id, reason)| reasons.add_id(*id, *reason));
     let mut series: BTreeMap<&str, Vec<&PointFacts>> = BTreeMap::new();
     for point in points {
         series.entry(&point.series).or_default().push(point);
@@ -209,7 +227,11 @@ struct Reasons(HashMap<RecoveryPointId, BTreeSet<Reason>>);
 
 impl Reasons {
     fn add(&mut self, point: &PointFacts, reason: Reason) {
-        self.0.entry(point.id).or_default().insert(reason);
+        self.add_id(point.id, reason);
+    }
+
+    fn add_id(&mut self, id: RecoveryPointId, reason: Reason) {
+        self.0.entry(id).or_default().insert(reason);
     }
 }
 
@@ -299,6 +321,12 @@ fn placed(points: Vec<&PointFacts>, now: Timestamp) -> Vec<Aged<'_>> {
 /// Whether `a` is after `b` by more than clocks differ.
 fn is_after(a: Timestamp, b: Timestamp) -> bool {
     a > Timestamp { seconds: b.seconds.saturating_add(CLOCK_SLACK), ..b }
+}
+
+/// What stays of these points whatever the policy.
+pub fn guarded(points: &[PointFacts]) -> Vec<(RecoveryPointId, Reason)> {
+    let reasons = guards(points).0.into_iter();
+    reasons.flat_map(|(id, reasons)| reasons.into_iter().map(move |reason| (id, reason))).collect()
 }
 
 fn guards(points: &[PointFacts]) -> Reasons {

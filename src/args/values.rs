@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_backup::config::TierName;
 pub use holdfast_backup::values::{keep_count, name, size, span};
 use holdfast_store::seal::Compression;
 
@@ -42,6 +43,12 @@ pub fn compression(text: &str) -> Result<Compression, String> {
             _ => Err(format!("{text:?} is none of off, auto, max, 1 to 19")),
         },
     }
+}
+
+/// `local` or `online`.
+pub fn tier(text: &str) -> Result<TierName, String> {
+    let known = TierName::ALL.into_iter().find(|name| name.as_str() == text);
+    known.ok_or_else(|| format!("{text:?} is neither local nor online"))
 }
 
 /// A word to find a point by, of at most 1,000 bytes: a point's object has room for no more.

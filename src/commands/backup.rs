@@ -13,21 +13,20 @@ use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
 use holdfast_backup::source_name::{KnownSource, choose_name};
-use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::Timestamp;
-use holdfast_store::copy;
 use holdfast_store::point::SourceName;
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
-use holdfast_store::transfer::Transfer;
 
 use super::Context;
+use super::configured;
+use super::upload::{Upload, Wanted};
 use crate::args::values;
 use crate::daemon::through_daemon;
 use crate::hooks::{self, Manner};
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
-use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
+use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::terminal::{Terminal, WorkMonitor, text};
 
 /// Take a recovery point of each path, or of all that the configuration protects
@@ -55,7 +54,8 @@ pub struct BackupArgs {
     /// Protection group that the source belongs to; "default" for a PATH, without one all of the configuration
     #[arg(long, value_name = "GROUP", value_parser = values::name)]
     group: Option<String>,
-    /// Put the point into the vaults too, and wait until it is there
+    /// Put the point into the vaults too, and wait until it is there; of groups of the configuration also what a vault
+    /// missed that was away
     #[arg(long)]
     online: bool,
     /// A word to find the point by; may be repeated
@@ -139,7 +139,7 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         return Err(Failure::usage("--as names one data source, and there are several paths"));
     }
     if args.paths.is_empty() {
-        let groups = configured(context, args.group.as_deref())?;
+        let groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
         if args.is_as_configured()
             && let Some(done) = through_daemon(context, &args.tasks(&groups))?
         {
@@ -148,13 +148,13 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         let store = open_store(context)?;
         let (points, host) = (store.points()?, host(context, args));
         let mut taken = hooks::Taken::default();
-        for group in groups {
+        for group in &groups {
             hooks::around(context, &store, group, &mut taken, |manner, taken| {
                 let targets = targets_of_group(&points, host, group).into_iter();
                 take_all(context, &store, targets.map(|target| Target { manner, ..target }), args, taken)
             })?;
         }
-        return push_and_end(context, &store, taken, args);
+        return push_and_end(context, &store, taken, groups, args);
     }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(context)?;
@@ -167,25 +167,6 @@ pub fn usual(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
     let args = BackupArgs::usual();
     let targets = targets_of_paths(context, store, vec![existing(dir)?], &args)?;
     take_and_push(context, store, targets, &args)
-}
-
-/// The groups of the configuration, or the one that was named.
-pub fn configured<'a>(context: &'a Context<'_>, name: Option<&str>) -> Result<Vec<&'a Group>, Failure> {
-    let wrong = |failure| {
-        Failure { kind: Kind::Usage, ..failure }.hint("name a PATH, or look at `holdfast config check`")
-    };
-    let config = context.settings.config().map_err(wrong)?;
-    let groups: Vec<&Group> =
-        config.groups.iter().filter(|group| name.is_none_or(|name| group.name == name)).collect();
-    match (groups.is_empty(), name) {
-        (false, _) => Ok(groups),
-        (true, Some(name)) => {
-            let known: Vec<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
-            let failure = Failure::usage(format!("the configuration has no group {name}"));
-            Err(failure.hint(format!("it has {}", known.join(", "))))
-        }
-        (true, None) => Err(Failure::usage("neither a PATH was named, nor has the configuration a group")),
-    }
 }
 
 fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Target> {
@@ -223,7 +204,7 @@ fn host<'a>(context: &'a Context<'_>, args: &'a BackupArgs) -> &'a str {
 fn take_and_push(context: &Context<'_>, store: &Store, targets: Vec<Target>, args: &BackupArgs) -> Outcome {
     let mut taken = hooks::Taken::default();
     take_all(context, store, targets.into_iter(), args, &mut taken)?;
-    push_and_end(context, store, taken, args)
+    push_and_end(context, store, taken, Vec::new(), args)
 }
 
 fn take_all(
@@ -239,12 +220,19 @@ fn take_all(
     Ok(())
 }
 
-fn push_and_end(context: &Context<'_>, store: &Store, taken: hooks::Taken, args: &BackupArgs) -> Outcome {
-    let hooks::Taken { points, mut failures } = taken;
-    if args.online && !points.is_empty() {
-        push_everywhere(context, store, &points, &mut failures)?;
+/// What is pending of these groups goes into the vaults with what was taken.
+fn push_and_end(
+    context: &Context<'_>,
+    store: &Store,
+    taken: hooks::Taken,
+    pending: Vec<&Group>,
+    args: &BackupArgs,
+) -> Outcome {
+    let hooks::Taken { points: also, mut failures } = taken;
+    let partial = also.iter().any(|stored| stored.point.errors_total > 0);
+    if args.online && !(also.is_empty() && pending.is_empty()) {
+        push_everywhere(context, store, &Wanted { pending, also }, &mut failures)?;
     }
-    let partial = points.iter().any(|stored| stored.point.errors_total > 0);
     failures.or(if partial { Done::Partial } else { Done::Whole })
 }
 
@@ -338,43 +326,26 @@ fn take_point(
     Ok(Taken { stored, files_new, files_changed })
 }
 
-/// Puts points into every vault of the store, of which one that fails keeps none from the others; without a vault that is a
-/// failure.
+/// Puts points into every vault of the store; without a vault that is a failure.
 fn push_everywhere(
     context: &Context<'_>,
     store: &Store,
-    points: &[StoredPoint],
+    wanted: &Wanted<'_>,
     failures: &mut Failures,
 ) -> Result<(), Failure> {
     if store.vaults().is_empty() {
         let failure = Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one");
         return failures.note(Err(failure)).map(|_: Option<()>| ());
     }
-    let mut everywhere = true;
-    for (no, _, transfer) in store.vaults() {
-        let monitor = context.terminal.monitor_after_result();
-        everywhere &= failures.note(push_to(store, *no, transfer, points, &monitor))?.is_some();
+    let monitor = context.terminal.monitor_after_result();
+    let mut upload = Upload::new(context, store, &monitor);
+    upload.push(wanted)?;
+    let arrived = upload.arrived()?;
+    for failure in upload.failures {
+        failures.note(Err(failure)).map(|_: Option<()>| ())?;
     }
-    if everywhere {
-        for stored in points {
-            context.terminal.say(&format!("recovery point {} vaulted", stored.point.id.short()))?;
-        }
-    }
-    Ok(())
-}
-
-fn push_to(
-    store: &Store,
-    no: VaultNo,
-    transfer: &Transfer,
-    points: &[StoredPoint],
-    monitor: &WorkMonitor,
-) -> Result<(), Failure> {
-    copy::refresh_vault(store, no, transfer, monitor)?;
-    for stored in points {
-        copy::push_point(store, no, transfer, &stored.point.id, monitor)?;
-    }
-    Ok(())
+    drop(monitor);
+    arrived.iter().try_for_each(|id| context.terminal.say(&format!("recovery point {} vaulted", id.short())))
 }
 
 fn add_rules(choice: &ChoiceArgs, exclude: &mut Exclude) -> Result<(), Failure> {

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
+use holdfast_backup::config::TierName;
+use holdfast_backup::expire;
 use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
-use holdfast_store::point::PointState;
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
@@ -22,17 +23,22 @@ use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::point_spec::{Candidate, PointSpec};
 use crate::terminal::text::{self, Table};
 
+mod by_config;
 mod removal;
 
-/// Remove recovery points by a retention policy or by name
+/// Remove recovery points by the configuration, by a retention policy or by name
 ///
-/// With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
+/// Without --keep options and names, each tier of each group of the configuration keeps what its `keep` says (--group: one
+/// group, --tier: one tier): the local tier removes copies in the store's directory and no others, the online tier those in
+/// vaults; a copy that a vault is still to be given stays. `plan` shows the same. With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
 /// years, each by its newest complete point. The newest complete point of a data source and its last three points always
 /// stay. With names, exactly these points go. Space is freed by `prune`, or at once with --prune. A run that would remove
 /// more than 30 % of more than ten points, or five or more of ten or fewer, asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
+  holdfast forget --dry-run                 what the configuration lets go
+  holdfast forget --group web --tier local --prune
   holdfast forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
   holdfast forget --keep-within 30d --keep-yearly unlimited --prune
   holdfast forget 1f2e3d4c latest~5")]
@@ -47,6 +53,9 @@ pub struct ForgetArgs {
     group_by: GroupBy,
     #[command(flatten)]
     scope: ScopeArgs,
+    /// By the configuration: only this tier
+    #[arg(long, value_name = "TIER", value_parser = values::tier, conflicts_with_all = ["points", "policy"])]
+    tier: Option<TierName>,
     /// Free the space at once
     #[arg(long)]
     prune: bool,
@@ -57,7 +66,7 @@ pub struct ForgetArgs {
     #[arg(long)]
     yes: bool,
     /// Let the newest complete point of a data source go, if it is named
-    #[arg(long, conflicts_with = "policy")]
+    #[arg(long, requires = "points", conflicts_with = "policy")]
     allow_newest: bool,
 }
 
@@ -86,6 +95,20 @@ pub struct PolicyArgs {
     /// Every point within this span before the newest, as in 1y6m2w3d12h
     #[arg(long, value_name = "SPAN", value_parser = values::span)]
     keep_within: Option<jiff::Span>,
+}
+
+impl PolicyArgs {
+    fn is_not_given(&self) -> bool {
+        let counts = [
+            self.keep_last,
+            self.keep_hourly,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+        ];
+        counts.iter().all(Option::is_none) && self.keep_within.is_none()
+    }
 }
 
 impl From<&PolicyArgs> for Retention {
@@ -119,9 +142,12 @@ pub enum GroupBy {
 pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     let specs = args.points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
     let policy = Retention::from(&args.policy);
+    if specs.is_empty() && args.policy.is_not_given() {
+        return by_config::run(context, args);
+    }
     if specs.is_empty() && policy.is_empty() {
-        let failure = Failure::usage("nothing says what to keep");
-        return Err(failure.hint("give --keep options, or name the points to remove"));
+        let failure = Failure::usage("the --keep options keep nothing");
+        return Err(failure.hint("name the points to remove"));
     }
     let store = open_store(context)?;
     let (points, mut doubtful) = store.points_and_doubtful()?;
@@ -137,10 +163,11 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     if args.dry_run {
         return Ok(Done::Whole);
     }
-    consent(&plan, args.yes)?;
+    consent(&plan, "", args.yes)?;
     let lock = store.lock()?;
     still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args, now)?)?;
-    let done = removal::remove(context, &store, &lock, &plan)?;
+    let ids = plan.remove.iter().map(|decision| decision.id).collect();
+    let done = removal::remove(context, &store, &lock, ids, None)?;
     if !args.prune {
         return Ok(done);
     }
@@ -182,36 +209,27 @@ fn make_plan(
     }
 }
 
-/// What retention needs to know of a point.
-pub fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
-    let point = &stored.point;
-    let name = &point.source;
-    let series = match group_by {
-        GroupBy::Source => format!("{}\0{}\0{}", name.host, name.group, name.source),
-        GroupBy::Group => name.group.clone(),
-        GroupBy::Host => name.host.clone(),
-        GroupBy::None => String::new(),
-    };
-    PointFacts {
-        id: point.id,
-        source: name.clone(),
-        series,
-        sequence: point.sequence,
-        started: point.started,
-        complete: point.state == PointState::Complete,
-        held: false,
+fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
+    let name = &stored.point.source;
+    match group_by {
+        GroupBy::Source => expire::facts_of_source(stored),
+        GroupBy::Group => expire::facts(stored, name.group.clone()),
+        GroupBy::Host => expire::facts(stored, name.host.clone()),
+        GroupBy::None => expire::facts(stored, String::new()),
     }
 }
 
-/// The brake: a policy that suddenly removes much is more often a mistake than a wish.
-fn consent(plan: &RetentionPlan, yes: bool) -> Result<(), Failure> {
+/// The brake: a policy that suddenly removes much is more often a mistake than a wish. `tier` names a group and its tier, if it is of one.
+fn consent(plan: &RetentionPlan, tier: &str, yes: bool) -> Result<(), Failure> {
     if yes || !plan.removes_much() {
         return Ok(());
     }
     let (removed, total) = (plan.remove.len(), plan.remove.len() + plan.keep.len());
+    let of = if tier.is_empty() { String::new() } else { format!(" of {tier}") };
     let refuse = || {
-        let failure =
-            Failure::failed(format!("{removed} of {total} recovery points would go; nothing was removed"));
+        let failure = Failure::failed(format!(
+            "{removed} of {total} recovery points{of} would go; nothing was removed"
+        ));
         failure.hint("look at the list with --dry-run, then say --yes")
     };
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
@@ -219,7 +237,7 @@ fn consent(plan: &RetentionPlan, yes: bool) -> Result<(), Failure> {
     }
     let mut err = io::stderr();
     let asked =
-        write!(err, "remove {removed} of {total} recovery points? Type yes: ").and_then(|()| err.flush());
+        write!(err, "remove {removed} of {total} recovery points{of}? Type yes: ").and_then(|()| err.flush());
     let mut answer = String::new();
     asked
         .and_then(|()| io::stdin().read_line(&mut answer).map(drop))
@@ -275,6 +293,7 @@ fn as_json(points: &[StoredPoint], plan: &RetentionPlan) -> Vec<ForgetGroup> {
             host: name.host.clone(),
             group: name.group.clone(),
             source: name.source.clone(),
+            tier: None,
             keep: Vec::new(),
             remove: Vec::new(),
         });

@@ -3,17 +3,16 @@
 use std::iter::successors;
 
 use clap::Args;
-use holdfast_backup::config::{Config, Group, Tier};
-use holdfast_backup::retention::{Decision, plan};
-use holdfast_backup::schedule::jitter;
+use holdfast_backup::config::{Group, TierName};
+use holdfast_backup::expire::{Tiers, lateness};
+use holdfast_backup::retention::{Decision, RetentionPlan};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::Context;
-use super::backup::configured;
-use super::forget::{GroupBy, facts};
+use super::configured;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text::{self, Table};
@@ -21,7 +20,7 @@ use crate::terminal::text::{self, Table};
 /// Show what the configuration will do, and what it keeps
 ///
 /// For each group and each of its two tiers: when the next recovery points are taken, and which of the points that there are
-/// would be kept or expire, with the reason. Nothing is done.
+/// would be kept or expire, with the reason, as `forget` will do it. Nothing is done.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -68,60 +67,38 @@ struct PointPlan {
 
 /// Shows it.
 pub fn run(context: &Context<'_>, args: &PlanArgs) -> Outcome {
-    let groups = configured(context, args.group.as_deref())?;
-    let config = context.settings.config()?;
-    let zone = zone_of(config);
-    let points = open_store(context)?.points()?;
-    for group in groups {
-        for (name, tier) in [("local", &group.local), ("online", &group.online)] {
-            if let Some(tier) = tier {
-                show(context, &plan_tier(context, (group, name, tier), &points, args.next, &zone), &zone)?;
-            }
+    let groups = configured::groups(context, args.group.as_deref(), "")?;
+    let store = open_store(context)?;
+    let points = store.points()?;
+    let tiers = configured::tiers(context, &store, &points)?;
+    for (group, name) in groups.iter().flat_map(|group| TierName::ALL.map(|name| (group, name))) {
+        if let Some(plan) = plan_tier(&tiers, group, name, args.next) {
+            show(context, &plan, &tiers.zone)?;
         }
     }
     Ok(Done::Whole)
 }
 
-/// The zone in which days are counted.
-fn zone_of(config: &Config) -> TimeZone {
-    config.zone.clone().unwrap_or_else(TimeZone::system)
-}
-
-fn plan_tier(
-    context: &Context<'_>,
-    (group, name, tier): (&Group, &'static str, &Tier),
-    points: &[StoredPoint],
-    next: u16,
-    zone: &TimeZone,
-) -> TierPlan {
-    let (now, host) = (context.terminal.clock().now(), &context.settings.host);
-    let later = i64::from(jitter(&format!("{host} {}", group.name), tier.jitter));
-    let moments: Vec<Timestamp> =
-        successors(tier.schedule.next_after(now, zone), |last| tier.schedule.next_after(*last, zone))
-            .take(next.into())
-            .map(|moment| Timestamp::from_seconds(moment.seconds.saturating_add(later)))
-            .collect();
-    let is_there = |stored: &&StoredPoint| match name {
-        "local" => stored.local,
-        _ => !stored.vaults.is_empty(),
-    };
-    let of_group =
-        |stored: &&StoredPoint| stored.point.source.group == group.name && stored.point.source.host == *host;
-    let points: Vec<&StoredPoint> = points.iter().filter(of_group).filter(is_there).collect();
-    TierPlan {
+fn plan_tier(tiers: &Tiers<'_>, group: &Group, name: TierName, next: u16) -> Option<TierPlan> {
+    let (tier, plan) = (group.tier(name)?, tiers.plan(group, name)?);
+    let later = i64::from(lateness(tiers.host, &group.name, tier));
+    let following = |last: &Timestamp| tier.schedule.next_after(*last, &tiers.zone);
+    let moments: Vec<Timestamp> = successors(following(&tiers.now), following)
+        .take(next.into())
+        .map(|moment| Timestamp::from_seconds(moment.seconds.saturating_add(later)))
+        .collect();
+    Some(TierPlan {
         message_type: "plan",
         group: group.name.clone(),
-        tier: name,
+        tier: name.as_str(),
         schedule: tier.schedule.to_string(),
         next: moments.iter().map(|moment| text::rfc3339(*moment)).collect(),
-        points: plan_points(&points, tier, zone, now),
+        points: plan_points(tiers.points, &plan),
         moments,
-    }
+    })
 }
 
-fn plan_points(points: &[&StoredPoint], tier: &Tier, zone: &TimeZone, now: Timestamp) -> Vec<PointPlan> {
-    let facts: Vec<_> = points.iter().map(|stored| facts(stored, GroupBy::Source)).collect();
-    let plan = plan(&facts, &tier.keep, zone, now);
+fn plan_points(points: &[StoredPoint], plan: &RetentionPlan) -> Vec<PointPlan> {
     let line = |action: &'static str, decision: &Decision| {
         let point = &points.iter().find(|stored| stored.point.id == decision.id)?.point;
         Some(PointPlan {
@@ -129,7 +106,7 @@ fn plan_points(points: &[&StoredPoint], tier: &Tier, zone: &TimeZone, now: Times
             time: text::rfc3339(point.started),
             source: point.source.source.clone(),
             action,
-            reason: if tier.keep.is_empty() { "everything is kept".to_owned() } else { decision.why() },
+            reason: decision.why(),
             started: point.started,
         })
     };

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
-use holdfast_store::catalog::VaultNo;
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::store::{Store, StoredPoint};
@@ -13,14 +12,16 @@ use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
 
 use super::Context;
+use super::configured;
 use super::scope::{ScopeArgs, find_point, parse_spec};
+use super::upload::{Pushed, Upload, Wanted};
 use crate::create::add_vaults;
 use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
 use crate::point_spec::PointSpec;
+use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
-use crate::terminal::{Terminal, WorkMonitor};
 
 mod remove;
 
@@ -36,6 +37,7 @@ Examples:
   holdfast vault list
   holdfast vault push                       every point that a vault does not have yet
   holdfast vault push latest docs@2026-11-20
+  holdfast vault push --pending --group web  what is to be there by the configuration, and is not
   holdfast vault remove azure://ACCOUNT/NAME")]
 pub struct VaultArgs {
     #[command(subcommand)]
@@ -75,6 +77,9 @@ enum VaultAction {
         /// Which; all that are missing if none is named
         #[arg(value_name = "POINT")]
         points: Vec<OsString>,
+        /// What is pending of the groups of the configuration, by the schedules of their online tiers (--group: of one)
+        #[arg(long, conflicts_with_all = ["points", "host", "source"])]
+        pending: bool,
         #[command(flatten)]
         scope: ScopeArgs,
     },
@@ -96,29 +101,14 @@ pub struct VaultLine {
     pub trouble: Option<String>,
 }
 
-/// What a push did.
-#[derive(Debug, Serialize)]
-struct Pushed {
-    /// Always `summary`.
-    message_type: &'static str,
-    points: u64,
-    packs: u64,
-    bytes: u64,
-}
-
-impl Default for Pushed {
-    fn default() -> Self {
-        Self { message_type: "summary", points: 0, packs: 0, bytes: 0 }
-    }
-}
-
 /// Does it.
 pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
     match &args.action {
         VaultAction::Add { url } => add(context, url),
         VaultAction::List => list(context),
         VaultAction::Remove { url, force } => remove::remove(context, url, *force),
-        VaultAction::Push { points, scope } => {
+        VaultAction::Push { pending: true, scope, .. } => push_pending(context, scope),
+        VaultAction::Push { points, scope, .. } => {
             let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
             if specs.iter().any(|spec| !spec.path.is_empty()) {
                 return Err(Failure::usage("only whole recovery points can be pushed, without :PATH"));
@@ -188,19 +178,32 @@ fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
 
 fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {
     let store = open_store(context)?;
-    if store.vaults().is_empty() {
-        return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
-    }
-    let chosen: Vec<StoredPoint> = match specs {
+    has_vaults(&store)?;
+    let also: Vec<StoredPoint> = match specs {
         [] => scope.select(store.points()?),
         _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
     };
-    let monitor = context.terminal.monitor();
-    let mut upload =
-        Upload { store: &store, monitor: &monitor, pushed: Pushed::default(), failures: Vec::new() };
-    for (no, _, transfer) in store.vaults() {
-        upload.push_to(*no, transfer, &chosen)?;
+    push_wanted(context, &store, &Wanted { also, ..Wanted::default() })
+}
+
+fn push_pending(context: &Context<'_>, scope: &ScopeArgs) -> Outcome {
+    let pending = configured::groups(context, scope.group.as_deref(), "name recovery points")?;
+    let store = open_store(context)?;
+    has_vaults(&store)?;
+    push_wanted(context, &store, &Wanted { pending, ..Wanted::default() })
+}
+
+fn has_vaults(store: &Store) -> Result<(), Failure> {
+    if store.vaults().is_empty() {
+        return Err(Failure::failed("the store has no vault").hint("`holdfast vault add URL` adds one"));
     }
+    Ok(())
+}
+
+fn push_wanted(context: &Context<'_>, store: &Store, wanted: &Wanted<'_>) -> Outcome {
+    let monitor = context.terminal.monitor();
+    let mut upload = Upload::new(context, store, &monitor);
+    upload.push(wanted)?;
     let Upload { pushed, failures, .. } = upload;
     drop(monitor);
     show_pushed(context.terminal, &pushed)?;
@@ -208,54 +211,6 @@ fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcom
     let Some(first) = failures.next() else { return Ok(Done::Whole) };
     failures.for_each(|failure| context.terminal.warn(&failure.message));
     Err(first)
-}
-
-/// A push to all vaults: what fails in one keeps nothing from the others.
-struct Upload<'a> {
-    store: &'a Store,
-    monitor: &'a WorkMonitor,
-    pushed: Pushed,
-    failures: Vec<Failure>,
-}
-
-impl Upload<'_> {
-    /// Stops only when it is asked to.
-    fn push_to(&mut self, no: VaultNo, transfer: &Transfer, chosen: &[StoredPoint]) -> Result<(), Failure> {
-        if let Err(e) = copy::refresh_vault(self.store, no, transfer, self.monitor) {
-            return self.failed(e);
-        }
-        for stored in chosen {
-            let id = &stored.point.id;
-            // What the vault is believed to hold may be less than before it was asked.
-            if self.store.catalog().point(id)?.is_none_or(|row| row.vaults.contains(&no)) {
-                continue;
-            }
-            match copy::push_point(self.store, no, transfer, id, self.monitor) {
-                Ok(done) => {
-                    self.pushed.points += 1;
-                    self.pushed.packs += done.packs;
-                    self.pushed.bytes += done.bytes;
-                }
-                // The point is damaged here; others are not.
-                Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
-                    self.failed(StoreError::corrupt(
-                        format!("recovery point {}", id.short()),
-                        e.to_string(),
-                    ))?;
-                }
-                Err(e) => return self.failed(e),
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&mut self, e: StoreError) -> Result<(), Failure> {
-        if e.class() == ErrorClass::Cancelled {
-            return Err(e.into());
-        }
-        self.failures.push(e.into());
-        Ok(())
-    }
 }
 
 fn show_pushed(terminal: &Terminal, pushed: &Pushed) -> Result<(), Failure> {

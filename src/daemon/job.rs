@@ -45,7 +45,7 @@ impl Caller {
     fn words(&self, task: &Task) -> Vec<String> {
         let words: &[&str] = match task.work {
             Work::Take => &["backup"],
-            Work::Push => &["vault", "push"],
+            Work::Push => &["vault", "push", "--pending"],
             Work::ExpireLocal => &["forget", "--tier", "local"],
             Work::ExpireOnline => &["forget", "--tier", "online"],
             Work::Reclaim if self.reclaim_vaults => &["prune"],

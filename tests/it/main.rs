@@ -29,6 +29,7 @@ mod roundtrip;
 mod size;
 mod soak;
 mod testkit;
+mod tiers;
 mod trouble;
 mod truth;
 mod vault;

@@ -11,8 +11,13 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use holdfast_store::clock::Clock;
+use holdfast_store::monitor::VoidMonitor;
+use holdfast_store::seal::machine::MachineKey;
+use holdfast_store::seal::slots::KeySlot;
+use holdfast_store::store::{Store, StoreOptions};
 use holdfast_store::vault::testing::Azurite;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -62,6 +67,14 @@ fn read_all(root: &Path, below: &Path, files: &mut Vec<(PathBuf, Option<Vec<u8>>
 /// Says that something is left out. Straight to standard error: what tests print is shown only of those that fail.
 pub fn skip(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {what}: {why}");
+}
+
+/// Opens the store in `dir` by the machine key in `keys`, without its vaults.
+pub fn open_store(dir: &Path, keys: &Path, clock: Arc<dyn Clock>) -> Store {
+    let head = Store::head(dir).unwrap();
+    let secret = MachineKey::read(&MachineKey::path_in(keys, &head.vault)).unwrap().secret();
+    let mut opened = head.slots.iter().filter_map(|(_, slot)| KeySlot::open(slot, &head.vault, &secret).ok());
+    Store::open(dir, &opened.next().unwrap().0, StoreOptions::local(clock), &VoidMonitor).unwrap()
 }
 
 /// Whether this process may do everything.

@@ -99,8 +99,7 @@ fn a_year_has_all_its_moments_and_no_others() {
         assert_eq!((local.hour(), local.minute()), (22, 0), "{local}");
     }
     assert_eq!(life.times(Work::Reclaim).len(), 365);
-    // Once an hour is enough where points are taken more often.
-    assert_eq!(life.times(Work::ExpireLocal).len(), 365 * 24);
+    assert_eq!(life.times(Work::ExpireLocal).len(), taken.len());
     assert_eq!(life.times(Work::ExpireOnline).len(), 366);
 }
 
@@ -137,7 +136,7 @@ fn a_clock_that_is_set_back_or_forth_silences_nothing() {
         let taken = life.times(Work::Take);
         assert!((192..=193).contains(&taken.len()), "{jump}: {} points", taken.len());
         assert!((2..=3).contains(&life.times(Work::Push).len()), "{jump}: {:?}", life.times(Work::Push));
-        assert!((48..=49).contains(&life.times(Work::ExpireLocal).len()), "{jump}");
+        assert!((192..=193).contains(&life.times(Work::ExpireLocal).len()), "{jump}");
     }
 }
 
@@ -191,6 +190,16 @@ fn nothing_is_pushed_before_a_point_was_taken_for_it() {
     life.now = at("2026-03-01T21:00:00Z");
     life.run(&task(Work::Take));
     assert_eq!(life.next(&task(Work::Push)), Some(life.now));
+}
+
+#[test]
+fn points_of_each_minute_are_expired_every_other_one() {
+    let text =
+        "[group.web]\nsources = [\"/s\"]\nlocal = { schedule = \"every 1 minute\", keep = { last = 5 } }";
+    let mut life = Life::new(text, "2026-03-01T10:00:00Z");
+    life.live_until(at("2026-03-01T11:00:00Z"));
+    assert_eq!(life.times(Work::Take).len(), 60);
+    assert_eq!(life.times(Work::ExpireLocal).len(), 30);
 }
 
 #[test]

@@ -1,15 +1,16 @@
-//! Removing recovery points from every place that holds them.
+//! Removing recovery points from every place that holds them, or from one tier: from staging, or from the vaults.
 //!
 //! Which vaults that are, the catalog alone does not know: after a loss it takes no point of a vault for whole, though the vault shows
-//! them all, and a push that was cut off may have put one there. So each vault is asked for its list before anything goes.
+//! them all, and a push that was cut off may have put one there. So each vault is asked for its list before anything goes from one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use holdfast_backup::retention::RetentionPlan;
+use holdfast_backup::config::TierName;
 use holdfast_store::catalog::{PointRow, VaultNo};
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoreLock};
 use holdfast_store::transfer::Transfer;
 use holdfast_store::vault::ObjectName;
@@ -31,22 +32,29 @@ pub(super) fn remove(
     context: &Context<'_>,
     store: &Store,
     _lock: &StoreLock,
-    plan: &RetentionPlan,
+    ids: BTreeSet<RecoveryPointId>,
+    tier: Option<TierName>,
 ) -> Outcome {
     let mut rows = Vec::new();
-    for decision in &plan.remove {
-        rows.extend(store.catalog().point(&decision.id)?);
+    for id in ids {
+        rows.extend(store.catalog().point(&id)?);
     }
     if rows.is_empty() {
         return Ok(Done::Whole);
     }
-    let (shown, done) = ask_vaults(context, store, &rows)?;
+    let (shown, done) = match tier {
+        Some(TierName::Local) => (Vec::new(), Done::Whole),
+        _ => ask_vaults(context, store, &rows)?,
+    };
     for row in rows {
+        if context.terminal.cancelled() {
+            return Err(Failure::interrupted());
+        }
         let name = names::point(&row.tag, &row.id);
         for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&name)) {
             remove_from_vault(store, *no, &row)?;
         }
-        if row.staged {
+        if row.staged && tier != Some(TierName::Online) {
             store.staging().remove(&name)?;
             store.catalog().remove_point(&row.id, None)?;
         }

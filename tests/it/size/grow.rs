@@ -8,13 +8,12 @@ use std::sync::Arc;
 use holdfast_store::catalog::PointRow;
 use holdfast_store::clock::SystemClock;
 use holdfast_store::id::{ChunkId, ObjectId, PackId, RecoveryPointId};
-use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::pack::{Frame, PackEntry, PackKind, PackedChunk};
 use holdfast_store::point::PointError;
 use holdfast_store::point::object::{object_hash, seal_point};
-use holdfast_store::seal::machine::MachineKey;
-use holdfast_store::seal::slots::KeySlot;
-use holdfast_store::store::{Store, StoreOptions};
+use holdfast_store::store::Store;
+
+use crate::testkit::open_store;
 
 /// Length of the packs that are made up.
 const PACK_LEN: u64 = 16 << 20;
@@ -25,11 +24,7 @@ const HOUR: i64 = 3600;
 
 /// Opens the store in `dir` by the machine key in `keys`.
 pub fn open(dir: &Path, keys: &Path) -> Store {
-    let head = Store::head(dir).unwrap();
-    let secret = MachineKey::read(&MachineKey::path_in(keys, &head.vault)).unwrap().secret();
-    let mut opened = head.slots.iter().filter_map(|(_, slot)| KeySlot::open(slot, &head.vault, &secret).ok());
-    let options = StoreOptions::local(Arc::new(SystemClock));
-    Store::open(dir, &opened.next().unwrap().0, options, &VoidMonitor).unwrap()
+    open_store(dir, keys, Arc::new(SystemClock))
 }
 
 /// Adds `count` points like the newest one, an hour apart, each with a list of so many errors.

@@ -1,0 +1,165 @@
+//! What the configuration means for the points that there are: which ones a vault is to be given, and which ones stay in each tier of a
+//! group. All verbs ask here, so that what is shown beforehand is what is done.
+//!
+//! A point is taken once. Its copy in staging is of the local tier, its copies in vaults are of the online tier, and each tier expires
+//! by its own rules; a point that is in neither any more is gone. A copy in staging stays as long as a vault is to have the point and is
+//! not known to have it. Only points of this machine are looked at.
+
+use std::collections::BTreeMap;
+
+use holdfast_store::clock::Timestamp;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::{PointState, SourceName};
+use holdfast_store::store::StoredPoint;
+use jiff::tz::TimeZone;
+
+use crate::config::{Group, Tier, TierName};
+use crate::online::{self, OnlineFacts, Rhythm};
+use crate::retention::{PointFacts, Reason, RetentionPlan, guarded, plan_and_keep};
+use crate::schedule::jitter;
+
+/// What there is, as far as the catalog knows.
+#[derive(Clone, Debug)]
+pub struct Tiers<'a> {
+    /// All points, ascending by start.
+    pub points: &'a [StoredPoint],
+    /// The vaults of the store.
+    pub vaults: Vec<KnownVault<'a>>,
+    /// This machine.
+    pub host: &'a str,
+    /// Where days are counted.
+    pub zone: TimeZone,
+    /// The present, which is only held against points that claim to be from the future.
+    pub now: Timestamp,
+}
+
+/// A vault of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownVault<'a> {
+    /// Its address, as points name it.
+    pub address: &'a str,
+    /// Whether the catalog knows what it holds: one that was made anew does not, until it saw the vault.
+    pub is_known: bool,
+}
+
+/// Seconds by which this machine comes later than a tier's schedule says.
+pub fn lateness(host: &str, group: &str, tier: &Tier) -> u32 {
+    jitter(&format!("{host} {group}"), tier.jitter)
+}
+
+impl<'a> Tiers<'a> {
+    /// What a vault is to be given of a group, oldest first.
+    pub fn pending(&self, group: &Group, vault: &str) -> Vec<&'a StoredPoint> {
+        let Some(tier) = &group.online else { return Vec::new() };
+        let lateness = lateness(self.host, &group.name, tier);
+        let rhythm = Rhythm { schedule: &tier.schedule, jitter: lateness, zone: &self.zone };
+        let sources = self.sources(group);
+        let mut pending: Vec<_> =
+            sources.values().flat_map(|points| pending_of_source(points, vault, &rhythm)).collect();
+        // Stays in the order of its source whatever its time is.
+        pending.sort_by_key(|(place, _)| *place);
+        pending.into_iter().map(|(_, stored)| stored).collect()
+    }
+
+    /// What stays and what goes in a tier of a group, and why; nothing if the group has no such tier. What cannot be read is in no list
+    /// of points, and so in no plan.
+    pub fn plan(&self, group: &Group, name: TierName) -> Option<RetentionPlan> {
+        let keep = &group.tier(name)?.keep;
+        let ours = self.sources(group).into_values().flatten();
+        let there: Vec<&StoredPoint> = ours.filter(|stored| is_in(stored, name)).collect();
+        let kept = match name {
+            TierName::Local => self.waiting(group, &there),
+            TierName::Online => self.guarded_in_each_vault(&there),
+        };
+        let facts: Vec<PointFacts> = there.iter().map(|stored| facts_of_source(stored)).collect();
+        Some(plan_and_keep(&facts, keep, &self.zone, self.now, &kept))
+    }
+
+    /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point.
+    fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
+        let wants = |vault: &KnownVault<'_>| match vault.is_known {
+            false if group.online.is_some() => there.iter().map(|stored| stored.point.id).collect(),
+            _ => self.pending(group, vault.address).iter().map(|stored| stored.point.id).collect::<Vec<_>>(),
+        };
+        self.vaults.iter().flat_map(wants).map(|id| (id, Reason::WaitsForVault)).collect()
+    }
+
+    /// A vault that was away has older points than the others, and keeps its newest until it has newer ones.
+    fn guarded_in_each_vault(&self, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
+        let guarded_in = |vault: &KnownVault<'_>| {
+            let holds = |stored: &&&StoredPoint| stored.vaults.iter().any(|held| held == vault.address);
+            let facts: Vec<_> = there.iter().filter(holds).map(|stored| facts_of_source(stored)).collect();
+            guarded(&facts)
+        };
+        self.vaults.iter().flat_map(guarded_in).collect()
+    }
+
+    /// Points of a group that were taken on this machine, by data source.
+    fn sources(&self, group: &Group) -> BTreeMap<&'a SourceName, Vec<&'a StoredPoint>> {
+        let mut sources: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let is_ours = |source: &SourceName| source.group == group.name && source.host == self.host;
+        for stored in self.points.iter().filter(|stored| is_ours(&stored.point.source)) {
+            sources.entry(&stored.point.source).or_default().push(stored);
+        }
+        sources
+    }
+}
+
+fn is_in(stored: &StoredPoint, tier: TierName) -> bool {
+    match tier {
+        TierName::Local => stored.local,
+        TierName::Online => !stored.vaults.is_empty(),
+    }
+}
+
+/// What retention needs to know of a point in this series.
+pub fn facts(stored: &StoredPoint, series: String) -> PointFacts {
+    let point = &stored.point;
+    PointFacts {
+        id: point.id,
+        source: point.source.clone(),
+        series,
+        sequence: point.sequence,
+        started: point.started,
+        complete: point.state == PointState::Complete,
+        held: false,
+    }
+}
+
+/// The same where each data source is a series.
+pub fn facts_of_source(stored: &StoredPoint) -> PointFacts {
+    let SourceName { host, group, source } = &stored.point.source;
+    facts(stored, format!("{host}\0{group}\0{source}"))
+}
+
+/// With places among other sources that never go back.
+fn pending_of_source<'a>(
+    points: &[&'a StoredPoint],
+    vault: &str,
+    rhythm: &Rhythm<'_>,
+) -> Vec<(Timestamp, &'a StoredPoint)> {
+    let facts: Vec<OnlineFacts> = points.iter().map(|stored| online_facts(stored, vault)).collect();
+    let mut latest = None;
+    let place = |id| {
+        let stored = *points.iter().find(|stored| stored.point.id == id)?;
+        let place = latest.max(Some(stored.point.started))?;
+        latest = Some(place);
+        Some((place, stored))
+    };
+    online::pending(&facts, rhythm).into_iter().filter_map(place).collect()
+}
+
+fn online_facts(stored: &StoredPoint, vault: &str) -> OnlineFacts {
+    let point = &stored.point;
+    OnlineFacts {
+        id: point.id,
+        sequence: point.sequence,
+        started: point.started,
+        complete: point.state == PointState::Complete,
+        staged: stored.local,
+        vaulted: stored.vaults.iter().any(|address| address == vault),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Groups as text, and points made up for them.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::RecoveryPoint;
+use holdfast_store::point::testing::bare_point;
+use holdfast_store::tree::NodeKind;
+use holdfast_store::tree::testing::bare_node;
+
+use super::*;
+use crate::config::Config;
+
+const HOUR: i64 = 3600;
+/// 2026-11-20T12:00:00Z.
+const NOON: i64 = 1_795_176_000;
+const A: &str = "/vault/a";
+const B: &str = "/vault/b";
+
+fn group(tiers: &str) -> Group {
+    let text = format!("[group.web]\nsources = [\"/srv\"]\n{tiers}\n");
+    Config::parse(&[(PathBuf::from("test.toml"), text)]).unwrap().groups.remove(0)
+}
+
+/// Number `n` of a source of this machine's group `web`, taken so many hours after noon.
+fn point(source: &str, n: u8, hours: i64, vaults: &[&str]) -> StoredPoint {
+    let root = bare_node(b"root", NodeKind::Directory);
+    let point = RecoveryPoint {
+        id: RecoveryPointId([n; 16]),
+        sequence: n.into(),
+        ..bare_point(["here", "web", source], NOON + hours * HOUR, root)
+    };
+    let vaults = vaults.iter().map(|vault| (*vault).to_owned()).collect();
+    StoredPoint { point: Arc::new(point), hash: [n; 32], local: true, vaults }
+}
+
+fn tiers(points: &[StoredPoint]) -> Tiers<'_> {
+    let vaults = [A, B].map(|address| KnownVault { address, is_known: true }).to_vec();
+    let now = Timestamp::from_seconds(NOON + 1000 * HOUR);
+    Tiers { points, vaults, host: "here", zone: TimeZone::UTC, now }
+}
+
+fn numbers(points: Vec<&StoredPoint>) -> Vec<u8> {
+    points.iter().map(|stored| stored.point.id.0[0]).collect()
+}
+
+#[test]
+fn each_vault_is_given_what_it_lacks_of_all_sources_oldest_first() {
+    let group = group("online = { schedule = \"12:00\" }");
+    let mut points = Vec::new();
+    for day in 0..4 {
+        let vaults: &[&str] = [&[A, B][..], &[A], &[], &[]][day];
+        points.push(point("docs", day as u8, day as i64 * 24, vaults));
+        points.push(point("mail", 10 + day as u8, day as i64 * 24 + 1, vaults));
+    }
+    assert_eq!(numbers(tiers(&points).pending(&group, A)), [2, 12, 3, 13]);
+    assert_eq!(numbers(tiers(&points).pending(&group, B)), [1, 11, 2, 12, 3, 13]);
+    assert_eq!(numbers(tiers(&points).pending(&group, "/vault/new")), [3, 13]);
+}
+
+#[test]
+fn points_of_other_machines_and_groups_and_groups_without_an_online_tier_have_nothing_pending() {
+    let points = [point("docs", 1, 0, &[])];
+    let online = group("online = { schedule = \"12:00\" }");
+    assert_eq!(numbers(tiers(&points).pending(&online, A)), [1]);
+    assert!(Tiers { host: "there", ..tiers(&points) }.pending(&online, A).is_empty());
+    assert!(tiers(&points).pending(&Group { name: "other".into(), ..online }, A).is_empty());
+    assert!(tiers(&points).pending(&group("local = { schedule = \"12:00\" }"), A).is_empty());
+}
+
+#[test]
+fn a_source_keeps_its_order_whatever_its_clock_said() {
+    let group = group("online = { schedule = \"12:00\" }");
+    let points = [
+        point("docs", 1, 0, &[A]),
+        point("docs", 2, 24_000, &[]),
+        point("docs", 3, 48, &[]),
+        point("mail", 11, 0, &[A]),
+        point("mail", 12, 72, &[]),
+    ];
+    assert_eq!(numbers(tiers(&points).pending(&group, A)), [12, 2, 3]);
+}
+
+/// Numbers of what goes from a tier.
+fn goes(tiers: &Tiers<'_>, group: &Group, name: TierName) -> Vec<u8> {
+    tiers.plan(group, name).unwrap().remove.iter().map(|decision| decision.id.0[0]).collect()
+}
+
+fn why(tiers: &Tiers<'_>, group: &Group, name: TierName, n: u8) -> String {
+    let plan = tiers.plan(group, name).unwrap();
+    plan.keep.iter().chain(&plan.remove).find(|decision| decision.id.0[0] == n).unwrap().why()
+}
+
+/// A point each 12 hours; those at noon are in the vaults up to a day.
+fn days(count: u8, in_a: u8, in_b: u8) -> Vec<StoredPoint> {
+    let vaults =
+        |day: u8| [(A, day < in_a), (B, day < in_b)].into_iter().filter_map(|(v, is)| is.then_some(v));
+    (0..count)
+        .flat_map(|day| {
+            let noon = vaults(day).collect::<Vec<_>>();
+            let hours = i64::from(day) * 24;
+            [point("docs", day * 2, hours, &noon), point("docs", day * 2 + 1, hours + 12, &[])]
+        })
+        .collect()
+}
+
+const BOTH: &str = "local = { schedule = \"every 12 hours\", keep = { last = 4 } }
+online = { schedule = \"12:00\", keep = { last = 5 } }";
+
+#[test]
+fn each_tier_lets_go_by_its_own_rules_of_what_it_has() {
+    let points = days(8, 8, 8);
+    let group = group(BOTH);
+    assert_eq!(goes(&tiers(&points), &group, TierName::Local), (0..12).collect::<Vec<u8>>());
+    assert_eq!(goes(&tiers(&points), &group, TierName::Online), [0, 2, 4]);
+    let local_only = points.iter().filter(|stored| stored.vaults.is_empty()).cloned().collect::<Vec<_>>();
+    assert_eq!(tiers(&local_only).plan(&group, TierName::Online).unwrap(), RetentionPlan::default());
+}
+
+#[test]
+fn a_local_copy_waits_for_each_vault_that_is_to_have_it() {
+    let group = group(BOTH);
+    let points = days(8, 8, 3);
+    let goes_now = goes(&tiers(&points), &group, TierName::Local);
+    assert_eq!(goes_now, [0, 1, 2, 3, 4, 5, 7, 9, 11]);
+    assert_eq!(why(&tiers(&points), &group, TierName::Local, 6), "waits for a vault");
+    let only_a = Tiers { vaults: tiers(&points).vaults[..1].to_vec(), ..tiers(&points) };
+    assert_eq!(goes(&only_a, &group, TierName::Local).len(), 12);
+    let none = Tiers { vaults: Vec::new(), ..tiers(&points) };
+    assert_eq!(goes(&none, &group, TierName::Local).len(), 12);
+}
+
+#[test]
+fn nothing_local_goes_while_nobody_knows_what_a_vault_holds() {
+    let points = days(8, 8, 8);
+    let mut unknown = tiers(&points);
+    unknown.vaults[1].is_known = false;
+    assert_eq!(goes(&unknown, &group(BOTH), TierName::Local), [0; 0]);
+    let local = group("local = { schedule = \"every 12 hours\", keep = { last = 4 } }");
+    assert_eq!(goes(&unknown, &local, TierName::Local).len(), 12, "none of it is for a vault");
+}
+
+#[test]
+fn a_vault_that_was_away_keeps_its_newest_points() {
+    // The other vault has four days more; three of this one's are among its last three.
+    let points = days(10, 10, 4);
+    let group = group("online = { schedule = \"12:00\", keep = { last = 3 } }");
+    assert_eq!(goes(&tiers(&points), &group, TierName::Online), [0, 8, 10, 12]);
+    assert_eq!(why(&tiers(&points), &group, TierName::Online, 6), "newest complete, among the last three");
+}
+
+#[test]
+fn a_tier_without_rules_keeps_everything_and_one_that_is_not_there_has_no_plan() {
+    let points = days(8, 8, 8);
+    let group = group("online = { schedule = \"12:00\" }");
+    assert!(tiers(&points).plan(&group, TierName::Local).is_none());
+    assert_eq!(goes(&tiers(&points), &group, TierName::Online), [0; 0]);
+    assert_eq!(why(&tiers(&points), &group, TierName::Online, 0), "everything is kept");
+}
+
+#[test]
+fn points_of_other_machines_and_groups_are_in_no_plan() {
+    let (points, online) = (days(8, 8, 8), group(BOTH));
+    for (host, name) in [("there", "web"), ("here", "other")] {
+        let (tiers, group) =
+            (Tiers { host, ..tiers(&points) }, Group { name: name.into(), ..online.clone() });
+        assert_eq!(tiers.plan(&group, TierName::Local).unwrap(), RetentionPlan::default());
+    }
+}

@@ -1,0 +1,53 @@
+//! What verbs take from the configuration: its groups, and how it sees the points that there are.
+
+use holdfast_backup::config::{Config, Group};
+use holdfast_backup::expire::{KnownVault, Tiers};
+use holdfast_store::StoreError;
+use holdfast_store::catalog::VaultNo;
+use holdfast_store::store::{Store, StoredPoint};
+use jiff::tz::TimeZone;
+
+use super::Context;
+use crate::outcome::{Failure, Kind};
+
+/// The groups of the configuration, or the one that was named. `otherwise` says what to give in the place of a configuration.
+pub fn groups<'a>(
+    context: &'a Context<'_>,
+    name: Option<&str>,
+    otherwise: &str,
+) -> Result<Vec<&'a Group>, Failure> {
+    let look = "look at `holdfast config check`";
+    let hint = if otherwise.is_empty() { look.to_owned() } else { format!("{otherwise}, or {look}") };
+    let config = context.settings.config();
+    let config = config.map_err(|failure| Failure { kind: Kind::Usage, ..failure }.hint(hint.clone()))?;
+    let groups: Vec<&Group> =
+        config.groups.iter().filter(|group| name.is_none_or(|name| group.name == name)).collect();
+    match (groups.is_empty(), name) {
+        (false, _) => Ok(groups),
+        (true, Some(name)) => {
+            let known: Vec<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
+            let failure = Failure::usage(format!("the configuration has no group {name}"));
+            Err(failure.hint(format!("it has {}", known.join(", "))))
+        }
+        (true, None) => Err(Failure::usage("the configuration has no group").hint(hint)),
+    }
+}
+
+/// The zone in which days are counted.
+pub fn zone_of(config: &Config) -> TimeZone {
+    config.zone.clone().unwrap_or_else(TimeZone::system)
+}
+
+/// These points as the configuration sees them.
+pub fn tiers<'a>(
+    context: &'a Context<'_>,
+    store: &'a Store,
+    points: &'a [StoredPoint],
+) -> Result<Tiers<'a>, Failure> {
+    let known = |(no, address, _): &'a (VaultNo, String, _)| {
+        Ok(KnownVault { address, is_known: store.catalog().knows_all_in(*no)? })
+    };
+    let vaults = store.vaults().iter().map(known).collect::<Result<_, StoreError>>()?;
+    let zone = zone_of(context.settings.config()?);
+    Ok(Tiers { points, vaults, host: &context.settings.host, zone, now: context.terminal.clock().now() })
+}

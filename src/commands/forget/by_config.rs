@@ -1,0 +1,118 @@
+//! `forget` by the configuration: each tier of each group by its own rules, and by no other's. What a tier lets go is removed from
+//! that tier alone; one that fails, or that would let go of much, keeps nothing from the others.
+
+use std::collections::BTreeSet;
+
+use holdfast_backup::config::{Group, TierName};
+use holdfast_backup::retention::RetentionPlan;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::store::{Store, StoreLock, StoredPoint};
+
+use super::{ForgetArgs, GroupBy, as_json, consent, removal, render, still_so};
+use crate::commands::Context;
+use crate::commands::configured;
+use crate::commands::prune::prune;
+use crate::json::ForgetGroup;
+use crate::open::open_store;
+use crate::outcome::{Done, Failure, Failures, Outcome};
+
+/// What to give when there is no configuration.
+const OTHERWISE: &str = "give --keep options, name the points to remove";
+
+/// What is to become of a tier of a group.
+struct Planned<'a> {
+    group: &'a Group,
+    tier: TierName,
+    plan: RetentionPlan,
+}
+
+impl Planned<'_> {
+    fn name(&self) -> String {
+        format!("{} {}", self.group.name, self.tier.as_str())
+    }
+}
+
+/// Plans, shows, asks, removes.
+pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
+    if args.scope.host.is_some() || args.group_by != GroupBy::Source {
+        let failure = Failure::usage("the configuration is of this machine, and counts by data source");
+        return Err(failure.hint("--host and --group-by go with --keep options"));
+    }
+    let groups = configured::groups(context, args.scope.group.as_deref(), OTHERWISE)?;
+    let store = open_store(context)?;
+    let points = args.scope.select(store.points()?);
+    let plans = make_plans(context, &store, &points, &groups, args.tier)?;
+    show(context, &points, &plans)?;
+    if args.dry_run {
+        return Ok(Done::Whole);
+    }
+    let mut failures = Failures::default();
+    let mut agreed = Vec::new();
+    for planned in plans {
+        let consented = consent(&planned.plan, &planned.name(), args.yes);
+        agreed.extend(failures.note(consented)?.map(|()| planned));
+    }
+    let lock = store.lock()?;
+    let points = args.scope.select(store.points()?);
+    for now in make_plans(context, &store, &points, &groups, args.tier)? {
+        let before = agreed.iter().find(|planned| planned.name() == now.name());
+        before.map_or(Ok(()), |before| still_so(&before.plan, &now.plan))?;
+    }
+    let done = remove(context, &store, &lock, &agreed, &mut failures)?;
+    let pruned = match args.prune {
+        true => failures.note(prune(context, &store, &lock, false, false))?,
+        false => None,
+    };
+    failures.or(pruned.filter(|pruned| *pruned != Done::Whole).unwrap_or(done))
+}
+
+fn make_plans<'a>(
+    context: &Context<'_>,
+    store: &Store,
+    points: &[StoredPoint],
+    groups: &[&'a Group],
+    wanted: Option<TierName>,
+) -> Result<Vec<Planned<'a>>, Failure> {
+    let tiers = configured::tiers(context, store, points)?;
+    let plan = |group: &&'a Group, tier| Some(Planned { group, tier, plan: tiers.plan(group, tier)? });
+    let names = || TierName::ALL.into_iter().filter(|name| wanted.is_none_or(|wanted| wanted == *name));
+    Ok(groups.iter().flat_map(|group| names().filter_map(|tier| plan(group, tier))).collect())
+}
+
+fn show(context: &Context<'_>, points: &[StoredPoint], plans: &[Planned<'_>]) -> Result<(), Failure> {
+    if context.terminal.json() {
+        let of_tier = |planned: &Planned<'_>| -> Vec<ForgetGroup> {
+            let tier = Some(planned.tier.as_str());
+            let groups = as_json(points, &planned.plan).into_iter();
+            groups.map(|group| ForgetGroup { tier, ..group }).collect()
+        };
+        return context.terminal.json_line(&plans.iter().flat_map(of_tier).collect::<Vec<_>>());
+    }
+    let zone = configured::zone_of(context.settings.config()?);
+    for planned in plans {
+        let table = render(points, &planned.plan, &zone);
+        context.terminal.say(&format!("{}:\n{table}\n", planned.name()))?;
+    }
+    Ok(())
+}
+
+/// Staging first: what is to be removed there needs no vault.
+fn remove(
+    context: &Context<'_>,
+    store: &Store,
+    lock: &StoreLock,
+    agreed: &[Planned<'_>],
+    failures: &mut Failures,
+) -> Outcome {
+    let mut done = Done::Whole;
+    for tier in TierName::ALL {
+        let of_tier = agreed.iter().filter(|planned| planned.tier == tier);
+        let ids: BTreeSet<RecoveryPointId> =
+            of_tier.flat_map(|planned| &planned.plan.remove).map(|decision| decision.id).collect();
+        let removed = failures.note(removal::remove(context, store, lock, ids, Some(tier)))?;
+        if removed == Some(Done::Partial) {
+            done = Done::Partial;
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,139 @@
+//! Bringing recovery points into the vaults, for the verbs that do. What fails in one vault keeps nothing from the others, and a point
+//! that is damaged here none of the points after it.
+
+use holdfast_backup::config::Group;
+use holdfast_store::catalog::VaultNo;
+use holdfast_store::error::ErrorClass;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::transfer::Transfer;
+use holdfast_store::{StoreError, copy};
+use serde::Serialize;
+
+use super::Context;
+use super::configured;
+use crate::outcome::Failure;
+use crate::terminal::WorkMonitor;
+
+/// What a push did.
+#[derive(Debug, Serialize)]
+pub struct Pushed {
+    /// Always `summary`.
+    message_type: &'static str,
+    /// Points that came into a vault, counted for each.
+    pub points: u64,
+    /// Packs that were sent.
+    pub packs: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// What is to be in the vaults.
+#[derive(Debug, Default)]
+pub struct Wanted<'a> {
+    /// What is pending of these groups, as the configuration has it.
+    pub pending: Vec<&'a Group>,
+    /// These points in any case.
+    pub also: Vec<StoredPoint>,
+}
+
+/// A push to all vaults.
+pub struct Upload<'a> {
+    context: &'a Context<'a>,
+    store: &'a Store,
+    monitor: &'a WorkMonitor,
+    /// What was done so far.
+    pub pushed: Pushed,
+    /// What failed so far.
+    pub failures: Vec<Failure>,
+    /// What each vault was to be given.
+    asked: Vec<(VaultNo, Vec<RecoveryPointId>)>,
+}
+
+impl<'a> Upload<'a> {
+    /// One that did nothing yet.
+    pub fn new(context: &'a Context<'a>, store: &'a Store, monitor: &'a WorkMonitor) -> Self {
+        let pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
+        Self { context, store, monitor, pushed, failures: Vec::new(), asked: Vec::new() }
+    }
+
+    /// Puts into every vault what it is to have. Stops only when it is asked to.
+    pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
+        for (no, address, transfer) in self.store.vaults() {
+            let seen = copy::refresh_vault(self.store, *no, transfer, self.monitor);
+            // What the vault is believed to hold may be less than before it was asked.
+            let chosen = self.chosen(address, wanted)?;
+            match seen {
+                Ok(()) => self.push_to(*no, transfer, &chosen)?,
+                Err(e) => self.failed(e)?,
+            }
+            self.asked.push((*no, chosen));
+        }
+        Ok(())
+    }
+
+    /// Points that are now in each vault that was to have them.
+    pub fn arrived(&self) -> Result<Vec<RecoveryPointId>, Failure> {
+        let mut arrived = Vec::new();
+        for id in self.asked.iter().flat_map(|(_, ids)| ids) {
+            let row = self.store.catalog().point(id)?;
+            let is_in = |no| row.as_ref().is_some_and(|row| row.vaults.contains(no));
+            let everywhere = self.asked.iter().all(|(no, ids)| !ids.contains(id) || is_in(no));
+            if everywhere && !arrived.contains(id) {
+                arrived.push(*id);
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// Oldest first: a vault that is lost on the way goes on there the next time.
+    fn chosen(&self, vault: &str, wanted: &Wanted<'_>) -> Result<Vec<RecoveryPointId>, Failure> {
+        let id = |stored: &StoredPoint| stored.point.id;
+        let mut chosen: Vec<RecoveryPointId> = Vec::new();
+        if !wanted.pending.is_empty() {
+            let (points, _) = self.store.look_at_points()?;
+            let tiers = configured::tiers(self.context, self.store, &points)?;
+            let pending = wanted.pending.iter().flat_map(|group| tiers.pending(group, vault));
+            chosen.extend(pending.map(id));
+        }
+        // One that was just taken is the newest.
+        let also: Vec<_> = wanted.also.iter().map(id).filter(|id| !chosen.contains(id)).collect();
+        chosen.extend(also);
+        Ok(chosen)
+    }
+
+    fn push_to(
+        &mut self,
+        no: VaultNo,
+        transfer: &Transfer,
+        chosen: &[RecoveryPointId],
+    ) -> Result<(), Failure> {
+        for id in chosen {
+            if self.store.catalog().point(id)?.is_none_or(|row| row.vaults.contains(&no)) {
+                continue;
+            }
+            match copy::push_point(self.store, no, transfer, id, self.monitor) {
+                Ok(done) => {
+                    self.pushed.points += 1;
+                    self.pushed.packs += done.packs;
+                    self.pushed.bytes += done.bytes;
+                }
+                // The point is damaged here; others are not.
+                Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
+                    let point = format!("recovery point {}", id.short());
+                    self.failed(StoreError::corrupt(point, e.to_string()))?;
+                }
+                Err(e) => return self.failed(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, e: StoreError) -> Result<(), Failure> {
+        if e.class() == ErrorClass::Cancelled {
+            return Err(e.into());
+        }
+        self.failures.push(e.into());
+        Ok(())
+    }
+}

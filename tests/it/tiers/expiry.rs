@@ -1,0 +1,198 @@
+//! What each tier lets go.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{ONLINE, Tiers, set, shown_in};
+
+/// `(tier, id)` of what a list of groups removes.
+fn removed(groups: &Value) -> BTreeSet<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let groups = groups.as_array().unwrap().iter();
+    groups
+        .flat_map(|group| {
+            let points = group["remove"].as_array().unwrap().iter();
+            points.map(|point| (text(&group["tier"]), text(&point["id"])))
+        })
+        .collect()
+}
+
+/// The same as `plan` shows it, with the reasons of all points.
+fn planned(tiers: &Tiers) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
+    let (mut expire, mut reasons) = (BTreeSet::new(), BTreeSet::new());
+    for line in tiers.run(&["plan", "--json"]).expect_code(0).out().lines() {
+        let tier: Value = serde_json::from_str(line).unwrap();
+        for point in tier["points"].as_array().unwrap() {
+            let text = |name: &str| point[name].as_str().unwrap().to_owned();
+            reasons.insert(format!("{} {} {}", tier["tier"], text("id"), text("reason")));
+            if point["action"] == "expire" {
+                expire.insert((tier["tier"].as_str().unwrap().to_owned(), text("id")));
+            }
+        }
+    }
+    (expire, reasons)
+}
+
+/// What a dry run says, which is what `plan` says.
+fn foreseen(tiers: &Tiers) -> BTreeSet<(String, String)> {
+    let groups = tiers.run(&["forget", "--dry-run", "--json"]).expect_code(0).json();
+    let (expire, reasons) = planned(tiers);
+    assert_eq!(removed(&groups), expire);
+    let mut told = BTreeSet::new();
+    for group in groups.as_array().unwrap() {
+        for point in ["keep", "remove"].iter().flat_map(|list| group[*list].as_array().unwrap()) {
+            let why: Vec<&str> =
+                point["reasons"].as_array().unwrap().iter().map(|reason| reason.as_str().unwrap()).collect();
+            told.insert(format!("{} {} {}", group["tier"], point["id"].as_str().unwrap(), why.join(", ")));
+        }
+    }
+    assert_eq!(told, reasons);
+    expire
+}
+
+fn of(tier: &str, ids: &[&String]) -> BTreeSet<(String, String)> {
+    ids.iter().map(|id| (tier.to_owned(), (*id).clone())).collect()
+}
+
+const KEEP_4: &str = "schedule = \"every 12 hours\", keep = { last = 4 }";
+const KEEP_3_DAYS: &str = "schedule = \"12:00\", keep = { daily = 3 }";
+
+/// A point at noon and one at midnight of each of so many days.
+fn days(count: i64) -> Vec<i64> {
+    (0..count * 2).map(|half| half * 12).collect()
+}
+
+#[test]
+fn each_tier_lets_go_by_its_own_rules_and_the_other_keeps() {
+    let tiers = Tiers::new(KEEP_4, ONLINE);
+    let (store, vault) = (tiers.machine.store(), tiers.vault());
+    let other = tiers.take_of("other", &[0, 12, 24, 36, 48, 60]);
+    let first = tiers.take(&[0]);
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    let ids = [first, tiers.take(&days(3)[1..])].concat();
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    assert_eq!(shown_in(&vault), set([&ids[0], &ids[2], &ids[4]]));
+
+    let before = shown_in(&store);
+    assert_eq!(foreseen(&tiers), of("local", &[&ids[0], &ids[1]]));
+    assert_eq!(shown_in(&store), before);
+    // What goes from staging alone needs no vault.
+    std::fs::rename(&vault, tiers.away()).unwrap();
+    tiers.run(&["forget", "--tier", "online"]).expect_code(0);
+    tiers.run(&["forget", "--tier", "local"]).expect_code(0);
+    std::fs::rename(tiers.away(), &vault).unwrap();
+    assert_eq!(
+        shown_in(&store),
+        set(other.iter().chain(&ids[2..])),
+        "a group that is not configured keeps all"
+    );
+    assert_eq!(shown_in(&vault), set([&ids[0], &ids[2], &ids[4]]));
+    assert_eq!(foreseen(&tiers), BTreeSet::new());
+    // The one that was in no vault is gone, the other one is there and can be read.
+    let snapshots = tiers.run(&["snapshots"]).expect_code(0).out();
+    assert!(snapshots.contains(&ids[0][..8]) && !snapshots.contains(&ids[1][..8]), "{snapshots}");
+    tiers.run(&["prune"]).expect_code(0);
+    tiers.machine.restore(&ids[0], "restored");
+    tiers.run(&["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn what_expires_online_stays_here() {
+    let tiers = Tiers::new("schedule = \"every 12 hours\"", KEEP_3_DAYS);
+    let (store, vault) = (tiers.machine.store(), tiers.vault());
+    let first = tiers.take(&[0]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let ids = [first, tiers.take(&days(4)[1..])].concat();
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    assert_eq!(foreseen(&tiers), of("online", &[&ids[0]]));
+    // What goes from a vault needs it, and nothing goes before it answers.
+    std::fs::rename(&vault, tiers.away()).unwrap();
+    tiers.run(&["forget"]).expect_code(1).expect_err(&[vault.to_str().unwrap()]);
+    std::fs::rename(tiers.away(), &vault).unwrap();
+    assert_eq!(shown_in(&vault).len(), 4);
+    tiers.run(&["forget", "--group", "web", "--prune"]).expect_code(0);
+    assert_eq!(shown_in(&vault), set([&ids[2], &ids[4], &ids[6]]));
+    assert_eq!(shown_in(&store), set(&ids));
+    tiers.machine.restore(&ids[0], "restored");
+    // It is older than what the vault has, and does not come back.
+    let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
+    assert_eq!(pushed["points"], 0, "{pushed}");
+    tiers.run(&["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn what_waits_for_a_vault_stays_until_it_is_there() {
+    let tiers = Tiers::new(KEEP_4, ONLINE);
+    let (store, vault) = (tiers.machine.store(), tiers.vault());
+    let first = tiers.take(&[0]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    std::fs::rename(&vault, tiers.away()).unwrap();
+    let ids = [first, tiers.take(&days(5)[1..])].concat();
+    // At noon of three days the vault should have had them; the last four stay anyway.
+    assert_eq!(foreseen(&tiers), of("local", &[&ids[0], &ids[1], &ids[3], &ids[5]]));
+    tiers.run(&["forget"]).expect_code(0);
+    assert_eq!(shown_in(&store), set([&ids[2], &ids[4]].into_iter().chain(&ids[6..])));
+    assert!(planned(&tiers).1.contains(&format!("\"local\" {} waits for a vault", ids[2])));
+    tiers.run(&["vault", "push", "--pending"]).expect_code(1);
+    std::fs::rename(tiers.away(), &vault).unwrap();
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    assert_eq!(shown_in(&vault), set([&ids[0], &ids[2], &ids[4], &ids[6], &ids[8]]));
+    tiers.run(&["forget"]).expect_code(0);
+    assert_eq!(shown_in(&store), set(&ids[6..]));
+    tiers.machine.restore(&ids[2], "restored");
+}
+
+#[test]
+fn a_catalog_that_was_made_anew_lets_nothing_go_that_a_vault_may_want() {
+    let tiers = Tiers::new(KEEP_4, ONLINE);
+    let (store, vault) = (tiers.machine.store(), tiers.vault());
+    let first = tiers.take(&[0]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let ids = [first, tiers.take(&days(3)[1..])].concat();
+    std::fs::rename(&vault, tiers.away()).unwrap();
+    for file in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        let _ = std::fs::remove_file(store.join(file));
+    }
+    tiers.run(&["forget"]);
+    assert_eq!(shown_in(&store), set(&ids));
+    std::fs::rename(tiers.away(), &vault).unwrap();
+    tiers.run(&["forget", "--yes"]).expect_code(0);
+    assert_eq!(shown_in(&store), set(&ids[2..]));
+}
+
+#[test]
+fn the_brake_holds_in_each_tier_for_itself() {
+    let tiers = Tiers::new(KEEP_4, KEEP_3_DAYS);
+    let (store, vault) = (tiers.machine.store(), tiers.vault());
+    let first = tiers.take(&[0]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let ids = [first, tiers.take(&days(5)[1..])].concat();
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    // Six of ten here, two of five there.
+    let told = ["6 of 10", "web local", "--yes"];
+    tiers.run(&["forget"]).expect_code(1).expect_err(&told);
+    assert_eq!(shown_in(&store), set(&ids));
+    assert_eq!(shown_in(&vault), set([&ids[4], &ids[6], &ids[8]]));
+    tiers.run(&["forget", "--yes"]).expect_code(0);
+    assert_eq!(shown_in(&store), set(&ids[6..]));
+    // In no tier any more.
+    assert!(!tiers.run(&["snapshots"]).out().contains(&ids[0][..8]));
+}
+
+#[test]
+fn what_does_not_go_with_the_configuration_is_refused() {
+    let tiers = Tiers::new(KEEP_4, ONLINE);
+    for args in [
+        &["forget", "--host", "other"][..],
+        &["forget", "--group-by", "host"],
+        &["forget", "--tier", "both"],
+        &["forget", "--tier", "local", "--keep-last", "3"],
+        &["forget", "--keep-last", "0"],
+        &["forget", "--allow-newest"],
+    ] {
+        tiers.run(args).expect_code(2);
+    }
+    tiers.run(&["forget", "--group", "wbe"]).expect_code(2).expect_err(&["wbe", "web"]);
+    tiers.machine.run(["forget"]).expect_code(2).expect_err(&["--keep options"]);
+}
