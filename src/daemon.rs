@@ -198,7 +198,7 @@ impl Daemon {
         for task in self.agenda.tasks() {
             let Some(next) = self.agenda.next(&task, &self.parts.ledger, now) else { continue };
             if next > now {
-                sleep = sleep.min(until(next, now));
+                sleep = sleep.min(self.parts.clock.until_passed(until(next, now)));
             } else if self.is_free(&task) {
                 self.start(&task, false, Vec::new());
             }

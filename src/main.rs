@@ -26,7 +26,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use holdfast_store::clock::SystemClock;
 use nix::sys::resource::{Resource, setrlimit};
 
 use args::Cli;
@@ -51,7 +50,11 @@ fn main() -> ExitCode {
     };
     let takes_signals = commands::takes_signals(&cli.verb);
     let cancelled = if takes_signals { Arc::default() } else { signals::watch() };
-    let terminal = Terminal::new(cli.global.show(), Arc::new(SystemClock), cancelled);
+    let clock = match settings::clock() {
+        Ok(clock) => clock,
+        Err(failure) => return end(&failure),
+    };
+    let terminal = Terminal::new(cli.global.show(), clock, cancelled);
     match run(cli, &terminal) {
         Ok(done) => ExitCode::from(done.exit_code()),
         Err(failure) => {

@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use holdfast_backup::config::{Config, ConfigError};
+use holdfast_store::clock::{Clock, HurriedClock, SystemClock};
 use holdfast_store::vault::address::Credentials;
 
 use crate::args::GlobalArgs;
@@ -22,6 +24,15 @@ pub fn process_environment() -> Box<Environment> {
 /// `HOLDFAST_LOG`, in the syntax of `tracing`'s filters.
 pub fn log_filter() -> Option<String> {
     process_environment()("HOLDFAST_LOG").and_then(|value| value.into_string().ok())
+}
+
+/// The system's clock, or the one that `HOLDFAST_CLOCK` describes: for rehearsals and tests, with a store of their own.
+pub fn clock() -> Result<Arc<dyn Clock>, Failure> {
+    let Some(text) = process_environment()("HOLDFAST_CLOCK") else { return Ok(Arc::new(SystemClock)) };
+    let clock = text.to_string_lossy().parse::<HurriedClock>();
+    clock
+        .map(|clock| Arc::new(clock) as _)
+        .map_err(|error| Failure::usage(format!("HOLDFAST_CLOCK: {error}")))
 }
 
 /// Everything a verb may need to know about where it runs.

@@ -40,6 +40,11 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Blocks the thread for `duration`.
     fn pause(&self, duration: Duration);
 
+    /// How long it takes on the monotonic clock until so much has passed on the wall clock, if nobody sets that.
+    fn until_passed(&self, on_the_wall: Duration) -> Duration {
+        on_the_wall
+    }
+
     /// Completes when `duration` has passed, as `sleep` does, but never makes a manual clock move: the limit of
     /// something that is raced against it.
     fn limit(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -74,6 +79,69 @@ impl Clock for SystemClock {
 
     fn pause(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+}
+
+/// A wall clock that goes faster than the system's, for rehearsals of what takes months. Waiting and time limits are those of the system.
+#[derive(Debug, Clone, Copy)]
+pub struct HurriedClock {
+    /// What it shows …
+    shown: i64,
+    /// … when the system's clock shows this, both in seconds since 1970.
+    when: i64,
+    /// Seconds that pass on it in one second.
+    rate: u32,
+}
+
+/// A text that describes no clock.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no clock: it has the form SHOWN@WHENxRATE, as in 1767225600@1795899600x1000")]
+pub struct NoClock(String);
+
+impl std::str::FromStr for HurriedClock {
+    type Err = NoClock;
+
+    fn from_str(text: &str) -> Result<Self, NoClock> {
+        let read = || {
+            let (shown, rest) = text.split_once('@')?;
+            let (when, rate) = rest.split_once('x')?;
+            let clock =
+                Self { shown: shown.parse().ok()?, when: when.parse().ok()?, rate: rate.parse().ok()? };
+            (clock.rate > 0).then_some(clock)
+        };
+        read().ok_or_else(|| NoClock(text.to_owned()))
+    }
+}
+
+impl HurriedClock {
+    fn at(&self, system: Timestamp) -> Timestamp {
+        let seconds = i128::from(system.seconds.saturating_sub(self.when)) * 1_000_000_000;
+        let shown = (seconds + i128::from(system.nanos)) * i128::from(self.rate);
+        let passed = i64::try_from(shown.div_euclid(1_000_000_000)).unwrap_or(i64::MAX);
+        let nanos = shown.rem_euclid(1_000_000_000) as u32;
+        Timestamp { seconds: self.shown.saturating_add(passed), nanos }
+    }
+}
+
+impl Clock for HurriedClock {
+    fn now(&self) -> Timestamp {
+        self.at(SystemClock.now())
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn pause(&self, duration: Duration) {
+        SystemClock.pause(duration);
+    }
+
+    fn until_passed(&self, on_the_wall: Duration) -> Duration {
+        on_the_wall / self.rate
     }
 }
 
@@ -143,5 +211,27 @@ impl Clock for ManualClock {
             }
             Poll::Pending
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_hurried_clock_shows_what_it_was_told_and_goes_faster() {
+        let clock: HurriedClock = "1000@500x100".parse().unwrap();
+        let at = |seconds, nanos| {
+            let shown = clock.at(Timestamp { seconds, nanos });
+            (shown.seconds, shown.nanos)
+        };
+        assert_eq!((at(500, 0), at(501, 500_000_000), at(499, 0)), ((1000, 0), (1150, 0), (900, 0)));
+        assert_eq!(at(500, 1_234_567), (1000, 123_456_700));
+        assert_eq!(at(i64::MAX, 0).0, i64::MAX);
+        assert_eq!(clock.until_passed(Duration::from_secs(100)), Duration::from_secs(1));
+        for text in ["", "1@2", "1@2x0", "1@2x-1", "x", "1x2@3"] {
+            assert!(text.parse::<HurriedClock>().is_err(), "{text}");
+        }
     }
 }

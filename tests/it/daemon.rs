@@ -30,7 +30,9 @@ impl Site {
     fn new(text: &str) -> Self {
         let machine = Machine::with_store();
         std::fs::create_dir(machine.path("www")).unwrap();
-        std::fs::write(machine.path("www/page"), "a page").unwrap();
+        for n in 0..20 {
+            std::fs::write(machine.path("www").join(format!("page-{n}")), format!("page {n}")).unwrap();
+        }
         Ran::of(machine.command(["vault", "add"]).arg(machine.path("vault"))).expect_code(0);
         let site = Self { config: machine.path("holdfast.toml"), machine };
         site.configure(text);

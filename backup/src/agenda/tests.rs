@@ -118,6 +118,7 @@ fn what_was_missed_is_done_once() {
         (at("2026-03-05T10:07:00Z"), Work::ExpireOnline),
         (at("2026-03-05T10:07:00Z"), Work::Reclaim),
         (at("2026-03-05T10:15:00Z"), Work::Take),
+        (at("2026-03-05T10:15:00Z"), Work::ExpireLocal),
     ];
     assert_eq!(life.done, expected);
 }
