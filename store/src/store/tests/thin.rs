@@ -246,3 +246,26 @@ fn packs_are_new_where_a_point_needs_a_part_and_of_one_kind_and_in_the_order_of_
     assert!(plan.packs.iter().all(|judged| judged.live * 100 >= judged.total * 98));
     assert_recovers(&home, &vault, &[(last, files)]);
 }
+
+#[test]
+fn a_vault_whose_packs_hold_what_staging_has_in_others_is_not_the_only_one_to_have_it() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let (last, files) = Work::begins().taken(&store, 6);
+    let pushed = push(&store, &last, &RecordingMonitor::default()).unwrap();
+    let (catalog, no) = (store.catalog(), store.vaults()[0].0);
+    let not_here = || catalog.packs().unwrap().into_iter().filter(|row| !row.staged).count() as u64;
+    assert!((1..pushed.packs).contains(&not_here()));
+    assert_eq!((catalog.vaults_that_alone_hold().unwrap(), catalog.packs_alone_in(no).unwrap()), (vec![], 0));
+    store.points().unwrap().iter().for_each(|point| forget_here(&store, point));
+    prune(&store, Place::Staging);
+    assert_eq!(catalog.vaults_that_alone_hold().unwrap(), [no]);
+    assert_eq!(catalog.packs_alone_in(no).unwrap(), not_here());
+    let other = catalog.vault_no("memory:other").unwrap();
+    let row = catalog.packs().unwrap().remove(0);
+    catalog.set_confirmed(row.no, other, true).unwrap();
+    assert_eq!(catalog.packs_alone_in(no).unwrap(), not_here() - 1);
+    catalog.set_mark(crate::catalog::Mark::BadIn(other, row.entry.id), true).unwrap();
+    assert_eq!(catalog.packs_alone_in(no).unwrap(), not_here());
+    assert_recovers(&home, &vault, &[(last, files)]);
+}
