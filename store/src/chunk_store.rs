@@ -33,6 +33,8 @@ mod tests;
 const GROUPS_WAITING: usize = 4;
 /// Content collected before it is handed to the packer.
 pub const GROUP_LEN: u64 = 1 << 20;
+/// How hard to compress what is written anew.
+pub(crate) const REWRITTEN: Compression = Compression::Zstd(3);
 /// Packs per index object: each is held in memory when it is written and when it is read.
 pub(crate) const PACKS_PER_INDEX: usize = 256;
 
@@ -202,16 +204,11 @@ fn pack_groups(
             .send(builder.finish(&parts.sealer))
             .map_err(|_| StoreError::Ended { detail: "the pack writer has ended".into() })
     };
-    // Data packs are filled: room for one at once instead of doubling beyond it. Tree packs are often small.
-    let room = |kind| if kind == PackKind::Data { parts.pack_len + GROUP_LEN as usize } else { 0 };
-    let new = |kind| PackBuilder::new(&parts.sealer, kind, room(kind));
-    let (mut data, mut tree) = (new(PackKind::Data), new(PackKind::Tree));
+    let (mut data, mut tree) = (new_pack(parts, PackKind::Data), new_pack(parts, PackKind::Tree));
     for (kind, group) in incoming {
         let open = if kind == PackKind::Data { &mut data } else { &mut tree };
-        if !open.is_empty()
-            && (open.len() + group.packed_len() > parts.pack_len || !open.has_room_for(&group))
-        {
-            send(std::mem::replace(open, new(kind)))?;
+        if open.is_full_for(&group, parts.pack_len) {
+            send(std::mem::replace(open, new_pack(parts, kind)))?;
         }
         open.push(&parts.sealer, group);
     }
@@ -221,6 +218,12 @@ fn pack_groups(
         }
     }
     Ok(())
+}
+
+/// An empty pack. Data packs are filled: room for one at once instead of doubling beyond it. Tree packs are often small.
+pub(crate) fn new_pack(parts: &IngestParts, kind: PackKind) -> PackBuilder {
+    let room = if kind == PackKind::Data { parts.pack_len + GROUP_LEN as usize } else { 0 };
+    PackBuilder::new(&parts.sealer, kind, room)
 }
 
 fn write_packs(

@@ -13,7 +13,7 @@ mod unopened;
 use std::collections::HashSet;
 
 use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
-use crate::chunk_store::{IngestParts, rewrite_packs};
+use crate::chunk_store::{IngestParts, REWRITTEN, rewrite_packs};
 use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
@@ -277,7 +277,7 @@ fn rewrite(
     monitor: &dyn Monitor,
 ) -> Result<HashSet<PackNo>, StoreError> {
     let mut kept = HashSet::new();
-    let parts: IngestParts = store.ingest_parts(crate::seal::Compression::Zstd(3));
+    let parts: IngestParts = store.ingest_parts(REWRITTEN);
     for kind in [PackKind::Data, PackKind::Tree] {
         let of_kind: Vec<_> =
             thin.iter().map(|judged| &judged.pack).filter(|row| row.entry.kind == kind).collect();

@@ -3,11 +3,7 @@
 //! Nothing in the vault is touched. The settings change first and the catalog after: whatever comes between, the verb can be
 //! given again, and until then points that the vault holds are shown as in it.
 
-use std::collections::{HashMap, HashSet};
-
-use holdfast_store::StoreError;
-use holdfast_store::catalog::{PackRow, VaultNo};
-use holdfast_store::id::PackId;
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::store::{Settings as StoreSettings, Store};
 
 use crate::commands::Context;
@@ -70,28 +66,9 @@ fn held(store: &Store, no: VaultNo) -> Result<Held, Failure> {
         points.iter().any(|row| row.vaults.contains(&no)) || packs.iter().any(|row| row.vaults.contains(&no));
     let alone = Alone {
         points: points.iter().filter(|row| !row.staged && row.vaults == [no]).count() as u64,
-        packs: packs_alone(store, no, &packs)?,
+        packs: store.catalog().packs_alone_in(no)?,
     };
     Ok(Held { anything, alone })
-}
-
-/// Packs of the vault of which no other copy is whole, as far as that is known.
-fn packs_alone(store: &Store, no: VaultNo, packs: &[PackRow]) -> Result<u64, Failure> {
-    let catalog = store.catalog();
-    let bad_here = catalog.bad_packs()?;
-    let bad: HashMap<VaultNo, HashSet<PackId>> = catalog
-        .vaults()?
-        .into_iter()
-        .map(|(vault, _)| Ok((vault, catalog.bad_in(vault)?)))
-        .collect::<Result<_, StoreError>>()?;
-    let is_good =
-        |vault: &VaultNo, row: &PackRow| !bad.get(vault).is_some_and(|bad| bad.contains(&row.entry.id));
-    let elsewhere = |row: &&PackRow| {
-        (row.staged && !bad_here.contains(&row.no))
-            || row.vaults.iter().any(|vault| *vault != no && is_good(vault, row))
-    };
-    let held = packs.iter().filter(|row| row.vaults.contains(&no));
-    Ok(held.filter(|row| !elsewhere(row)).count() as u64)
 }
 
 fn refusal(address: &str, alone: &Alone) -> Failure {

@@ -47,11 +47,28 @@ impl Catalog {
         })
     }
 
-    /// Vaults with packs that staging lacks, those among them to which there is no way any more.
+    /// Vaults with packs of which staging lacks something, those among them to which there is no way any more. Packs in which a vault got
+    /// what staging has in others do not make it one of these.
     pub fn vaults_that_alone_hold(&self) -> Result<Vec<VaultNo>, StoreError> {
         self.read("look for packs", |c| {
-            let sql = "SELECT DISTINCT vault FROM place JOIN pack ON no = pack WHERE staged = 0";
+            let sql = "SELECT no FROM vault WHERE EXISTS (SELECT 1 FROM place held JOIN pack h ON h.no = held.pack
+                 WHERE held.vault = vault.no AND h.staged = 0 AND EXISTS (SELECT 1 FROM chunk c WHERE c.pack = h.no
+                   AND NOT EXISTS (SELECT 1 FROM chunk d JOIN pack p ON p.no = d.pack
+                     WHERE d.id = c.id AND p.staged = 1 AND p.bad = 0)))";
             c.prepare_cached(sql)?.query_map([], |row| Ok(VaultNo(row.get(0)?)))?.collect()
+        })
+    }
+
+    /// How many packs of a vault hold something that is whole in no other place, as far as is known.
+    pub fn packs_alone_in(&self, vault: VaultNo) -> Result<u64, StoreError> {
+        self.read("look for packs", |c| {
+            let sql = format!(
+                "SELECT count(*) FROM place held JOIN pack h ON h.no = held.pack
+                 WHERE held.vault = ?1 AND NOT (h.staged = 1 AND h.bad = 0) AND EXISTS (SELECT 1 FROM chunk c WHERE c.pack = h.no
+                   AND NOT EXISTS (SELECT 1 FROM chunk d JOIN pack p ON p.no = d.pack WHERE d.id = c.id AND (p.staged = 1 AND p.bad = 0
+                     OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault <> ?1 AND {NOT_BAD_THERE}))))"
+            );
+            c.prepare_cached(&sql)?.query_row([vault.0], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
         })
     }
 

@@ -51,10 +51,15 @@ impl PackBuilder {
     }
 
     /// Whether the group can still be added without breaking a limit of the format.
-    pub fn has_room_for(&self, group: &FrameGroup) -> bool {
+    fn has_room_for(&self, group: &FrameGroup) -> bool {
         self.raw_len + group.raw_len() <= RAW_LIMIT
             && self.entry.frames.len() + group.frames.len() <= FRAMES_LIMIT
             && self.chunks.len() + group.chunks.len() <= CHUNKS_LIMIT
+    }
+
+    /// Whether it is to be finished before the group is added, because it would be longer than `pack_len`.
+    pub fn is_full_for(&self, group: &FrameGroup, pack_len: usize) -> bool {
+        !self.is_empty() && (self.len() + group.packed_len() > pack_len || !self.has_room_for(group))
     }
 
     /// Seals the group's frames at the end of the pack.

@@ -9,6 +9,8 @@ mod losses;
 mod pack_rows;
 mod rot;
 mod rows;
+mod thin;
+mod thin_damage;
 mod unopened;
 mod ways;
 

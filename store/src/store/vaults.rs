@@ -15,6 +15,7 @@ use crate::format::config::StoreConfig;
 use crate::id::{PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
+use crate::pack::PackedChunk;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
@@ -221,7 +222,7 @@ fn compare_with_listing(
     let listed = listed_packs(transfer, deadline)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let bad = store.catalog().bad_in(no)?;
-    let (mut missed, mut incomplete, mut damaged) = (Vec::new(), false, false);
+    let (mut missed, mut damaged) = (Vec::new(), Vec::new());
     for row in store.catalog().packs_ever_seen()? {
         let (found, known) = (listed.get(&row.entry.id), row.vaults.contains(&no));
         let there = found == Some(&row.entry.len);
@@ -242,19 +243,15 @@ fn compare_with_listing(
                 missed.push(row.no);
             }
             (false, true) => store.catalog().set_confirmed(row.no, no, true)?,
-            (true, true) if bad.contains(&row.entry.id) => {
-                damaged = true;
-                // What another place has whole can be sent again.
-                incomplete |= row.staged || row.vaults.len() > 1;
-            }
+            (true, true) if bad.contains(&row.entry.id) => damaged.push(row.no),
             (true, true) | (false, false) => {}
         }
     }
-    incomplete |= !missed.is_empty();
+    let incomplete = !missed.is_empty() || lacks_what_can_be_sent(store, no, &damaged)?;
     if incomplete {
         store.catalog().forget_proven(no)?;
     }
-    if incomplete || damaged {
+    if incomplete || !damaged.is_empty() {
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     // The packs last: what is cut off before them finds the loss again.
@@ -262,6 +259,33 @@ fn compare_with_listing(
     missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
     store.reader().forget_places();
     Ok(listed)
+}
+
+/// Whether a damaged pack holds something that no other pack of the vault has, and that another place has whole: a push sends it
+/// again, be it in other packs.
+fn lacks_what_can_be_sent(store: &Store, no: VaultNo, damaged: &[PackNo]) -> Result<bool, StoreError> {
+    if damaged.is_empty() {
+        return Ok(false);
+    }
+    let catalog = store.catalog();
+    let others: Vec<_> =
+        catalog.vaults()?.into_iter().map(|vault| vault.0).filter(|vault| *vault != no).collect();
+    let mut sound = catalog.packs_in(no)?;
+    sound.retain(|pack| !damaged.contains(pack));
+    for pack in damaged {
+        let chunks = match catalog.chunks_of(*pack) {
+            // Nobody knows what it holds: each point looks.
+            Err(e) if e.class() == ErrorClass::Corrupt => return Ok(true),
+            chunks => chunks?,
+        };
+        for PackedChunk { id, .. } in chunks {
+            let is_there = catalog.locate_all(&id)?.iter().any(|at| sound.contains(&at.pack));
+            if !is_there && catalog.is_in(&id, &others)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// What the catalog said to be in a vault before that was listed. Others push meanwhile: a listing takes away only what was

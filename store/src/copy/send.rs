@@ -1,0 +1,268 @@
+//! Packs on their way into a vault: some as they are, and new ones that hold what is needed of others.
+//!
+//! New packs are never in staging: they are made in memory, opened and proven, put into the vault, and recorded when the vault
+//! confirmed them. Where that is cut off, the vault has a pack more, or not; the next listing of it tells which.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::lacking::{Lacking, Thin};
+use super::{PACKS_AT_ONCE, Pushed};
+use crate::catalog::{Mark, PackRow, VaultNo};
+use crate::chunk_store::{GROUP_LEN, IngestParts, REWRITTEN, new_pack};
+use crate::clock::Deadline;
+use crate::error::{ErrorClass, StoreError};
+use crate::id::ChunkId;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::{self, FinishedPack, FrameBuilder, PACK_LIMIT, PackBuilder, PackKind};
+use crate::seal::ChunkType;
+use crate::store::{Store, of_vault, replace_in_vault};
+use crate::transfer::Transfer;
+use crate::vault::VaultError;
+
+/// A pack that is to go.
+enum Going<'a> {
+    AsItIs(&'a PackRow),
+    New(FinishedPack),
+}
+
+/// Sends what a vault lacks.
+pub(super) fn send_packs(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    lacking: &Lacking,
+    monitor: &dyn Monitor,
+) -> Result<Pushed, StoreError> {
+    let parts = store.ingest_parts(REWRITTEN);
+    let (failure, done) = (Mutex::default(), Mutex::default());
+    let upload = Upload { store, no, transfer, monitor, parts, failure, done };
+    upload.announce(lacking);
+    // A rendezvous: one new pack at most is being filled while others are on their way.
+    let (to_send, incoming) = bounded(0);
+    std::thread::scope(|scope| {
+        for _ in 0..PACKS_AT_ONCE {
+            let (upload, incoming) = (&upload, incoming.clone());
+            scope.spawn(move || upload.work(&incoming));
+        }
+        drop(incoming);
+        if let Err(e) = upload.hand_out(lacking, &to_send) {
+            upload.failure().get_or_insert(e);
+        }
+        drop(to_send);
+    });
+    let Upload { failure, done, .. } = upload;
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(e) => Err(e),
+        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+struct Upload<'a> {
+    store: &'a Store,
+    no: VaultNo,
+    transfer: &'a Transfer,
+    monitor: &'a dyn Monitor,
+    parts: IngestParts,
+    failure: Mutex<Option<StoreError>>,
+    done: Mutex<Pushed>,
+}
+
+impl Upload<'_> {
+    fn announce(&self, lacking: &Lacking) {
+        let new: u64 = lacking.thin.iter().map(Thin::len).sum();
+        let files_total = lacking.whole.len() as u64 + new.div_ceil(self.parts.pack_len as u64);
+        let bytes_total = lacking.whole.iter().map(|pack| pack.entry.len).sum::<u64>() + new;
+        self.monitor.event(Event::Stage { name: "upload", files_total, bytes_total });
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_out<'a>(&self, lacking: &'a Lacking, to_send: &Sender<Going<'a>>) -> Result<(), StoreError> {
+        for pack in &lacking.whole {
+            hand_over(to_send, Going::AsItIs(pack))?;
+        }
+        for kind in [PackKind::Data, PackKind::Tree] {
+            let mut of_kind = lacking.thin.iter().filter(|thin| thin.pack.entry.kind == kind).peekable();
+            if of_kind.peek().is_none() {
+                continue;
+            }
+            let mut filling = Filling::new(&self.parts, kind, to_send);
+            for thin in of_kind {
+                for (of, id) in thin.chunks(self.store.catalog())? {
+                    filling.push(id, &self.read(thin, of, &id)?)?;
+                }
+            }
+            filling.finish()?;
+        }
+        Ok(())
+    }
+
+    /// A chunk, from wherever it is whole.
+    fn read(&self, thin: &Thin, of: ChunkType, id: &ChunkId) -> Result<Bytes, StoreError> {
+        if self.monitor.cancelled() {
+            return Err(StoreError::Cancelled);
+        }
+        let read = self.store.reader().chunk_within(of, id, Deadline::NEVER);
+        read.inspect_err(|e| {
+            if e.class() == ErrorClass::Corrupt {
+                // If it is the pack's copy in staging that is damaged, it is noted, and a backup stores anew what it held.
+                drop(right_bytes(self.store, self.no, &thin.pack));
+            }
+        })
+    }
+
+    /// Sends what comes, until nothing comes any more or something failed.
+    fn work(&self, incoming: &Receiver<Going<'_>>) {
+        for going in incoming {
+            if self.failure().is_some() {
+                return;
+            }
+            let sent = match going {
+                _ if self.monitor.cancelled() => Err(StoreError::Cancelled),
+                Going::AsItIs(pack) => self.send(pack).map(|sent| (sent, pack.entry.len)),
+                Going::New(pack) => self.send_new(&pack).map(|()| (true, pack.entry.len)),
+            };
+            match sent {
+                Ok((sent, len)) => self.count(sent, len),
+                Err(e) => {
+                    self.failure().get_or_insert(e);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn count(&self, sent: bool, len: u64) {
+        if sent {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.packs += 1;
+            done.bytes += len;
+        }
+        self.monitor.event(Event::Done { files: 1, bytes: len });
+    }
+
+    fn send_new(&self, pack: &FinishedPack) -> Result<(), StoreError> {
+        self.transfer
+            .put_new(&names::pack(&pack.entry.id), pack.bytes.clone())
+            .map_err(of_vault(self.transfer))?;
+        self.store.catalog().add_packs(&[(&pack.entry, &pack.chunks)], false, Some(self.no))
+    }
+
+    /// Sends a pack as the bytes it is, checked against its name first: what the local disk damaged must not go out. Other bytes
+    /// under its name in the vault are replaced. `false` if the vault's copy is damaged and there is no better one.
+    fn send(&self, pack: &PackRow) -> Result<bool, StoreError> {
+        let (store, no, transfer) = (self.store, self.no, self.transfer);
+        let name = names::pack(&pack.entry.id);
+        // It was read and found damaged; a missing one is not confirmed.
+        let damaged = pack.vaults.contains(&no);
+        let bytes = match right_bytes(store, no, pack) {
+            Err(StoreError::Corrupt { .. } | StoreError::NotFound { .. }) if damaged => {
+                let reason =
+                    format!("vault {}: it is damaged there, and nowhere else whole", transfer.address());
+                self.monitor.event(Event::Problem { path: name.as_str().into(), reason });
+                return Ok(false);
+            }
+            bytes => bytes?,
+        };
+        let put = if damaged { None } else { Some(transfer.put_new(&name, bytes.clone())) };
+        match put {
+            None | Some(Err(VaultError::Conflict { .. })) => {
+                replace_in_vault(store, no, transfer, pack, bytes, self.monitor)?;
+            }
+            Some(put) => {
+                put.map_err(of_vault(transfer))?;
+                // What was read there before is gone.
+                store.catalog().set_mark(Mark::BadIn(no, pack.entry.id), false)?;
+                store.catalog().set_confirmed(pack.no, no, true)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn hand_over<'a>(to_send: &Sender<Going<'a>>, going: Going<'a>) -> Result<(), StoreError> {
+    // Whoever failed said why.
+    to_send.send(going).map_err(|_| StoreError::Ended { detail: "the upload has ended".into() })
+}
+
+/// New packs of one kind, filled in the order in which chunks come.
+struct Filling<'a, 'b> {
+    parts: &'b IngestParts,
+    kind: PackKind,
+    to_send: &'b Sender<Going<'a>>,
+    frames: FrameBuilder,
+    pack: PackBuilder,
+}
+
+impl<'a, 'b> Filling<'a, 'b> {
+    fn new(parts: &'b IngestParts, kind: PackKind, to_send: &'b Sender<Going<'a>>) -> Self {
+        let frames = FrameBuilder::new(parts.frame_len, parts.compression);
+        Self { parts, kind, to_send, frames, pack: new_pack(parts, kind) }
+    }
+
+    fn push(&mut self, id: ChunkId, plain: &[u8]) -> Result<(), StoreError> {
+        self.frames.push(id, plain);
+        if self.frames.raw_len() >= GROUP_LEN { self.add_frames() } else { Ok(()) }
+    }
+
+    fn add_frames(&mut self) -> Result<(), StoreError> {
+        let group = self.frames.take();
+        if self.pack.is_full_for(&group, self.parts.pack_len) {
+            let full = std::mem::replace(&mut self.pack, new_pack(self.parts, self.kind));
+            finish_pack(self.parts, full, self.to_send)?;
+        }
+        self.pack.push(&self.parts.sealer, group);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), StoreError> {
+        self.add_frames()?;
+        finish_pack(self.parts, self.pack, self.to_send)
+    }
+}
+
+/// Hands over a pack that is proven: memory and compressors fail here as they do in a backup.
+fn finish_pack<'a>(
+    parts: &IngestParts,
+    pack: PackBuilder,
+    to_send: &Sender<Going<'a>>,
+) -> Result<(), StoreError> {
+    let pack = pack.finish(&parts.sealer);
+    let id = pack.entry.id;
+    pack::verify(&parts.sealer, id, &pack.bytes).map_err(|e| e.of(format!("pack {id}, just made")))?;
+    hand_over(to_send, Going::New(pack))
+}
+
+/// The bytes of a pack that have its name, from staging or from another vault than `not_from`.
+fn right_bytes(store: &Store, not_from: VaultNo, pack: &PackRow) -> Result<Bytes, StoreError> {
+    let name = names::pack(&pack.entry.id);
+    let right = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() == pack.entry.id.0;
+    let mut wrong = None;
+    match store.staging().read_all(&name, PACK_LIMIT).map(|read| read.map(Bytes::from)) {
+        Ok(Some(bytes)) if right(&bytes) => return Ok(bytes),
+        Ok(Some(_)) => {
+            store.catalog().set_bad(pack.no, true)?;
+            let detail = "its bytes in the staging directory do not have its name";
+            wrong = Some(StoreError::corrupt(name.as_str(), detail));
+        }
+        Ok(None) => {}
+        Err(e) => wrong = Some(e),
+    }
+    for vault in pack.vaults.iter().filter(|vault| **vault != not_from) {
+        match store.fetch_pack(&PackRow { vaults: vec![*vault], ..pack.clone() }) {
+            Ok(bytes) if right(&bytes) => return Ok(bytes),
+            Ok(_) => {
+                let detail = "its bytes in another vault do not have its name";
+                wrong.get_or_insert(StoreError::corrupt(name.as_str(), detail));
+            }
+            Err(e) => drop(wrong.get_or_insert(e)),
+        }
+    }
+    Err(wrong.unwrap_or_else(|| StoreError::NotFound { what: format!("a whole {name}") }))
+}
