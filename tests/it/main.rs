@@ -24,6 +24,7 @@ mod mount;
 mod nasty;
 mod outage;
 mod protect;
+mod rehearsal;
 mod rough;
 mod roundtrip;
 mod size;

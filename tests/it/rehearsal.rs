@@ -1,0 +1,202 @@
+//! Days of a real daemon in a minute, on a clock that goes faster: two tiers with schedules and retention of their own, a source that changes
+//! all the time, a vault that is away for days.
+//!
+//! Six days with a point every two hours by default; a quarter with one every 15 minutes takes about an hour and a half:
+//! `HOLDFAST_REHEARSAL_DAYS=91 HOLDFAST_REHEARSAL_MINUTES=15 HOLDFAST_REHEARSAL_RATE=1500`. The machine has to take a point in less time
+//! than passes between two moments.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use holdfast_store::tree::testing::TestRandom;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::compare::compare;
+use crate::testkit::{Machine, PASSPHRASE, Ran, noise, number};
+
+const DAY: i64 = 86_400;
+/// When it begins: a Monday, at midnight.
+const BEGIN: i64 = 1_767_571_200;
+/// Days that the local tier keeps.
+const LOCAL_DAYS: i64 = 2;
+/// Days of which the vault is away, counted from the first.
+const AWAY: std::ops::Range<i64> = 2..4;
+
+struct Rehearsal {
+    machine: Machine,
+    config: PathBuf,
+    clock: String,
+    /// When it began, in seconds since 1970, and how much faster its clock goes.
+    when: i64,
+    rate: i64,
+}
+
+impl Rehearsal {
+    fn new(minutes: u64, rate: i64) -> Self {
+        let machine = Machine::with_store();
+        std::fs::create_dir(machine.path("www")).unwrap();
+        Ran::of(machine.command(["vault", "add"]).arg(machine.path("vault"))).expect_code(0);
+        let config = machine.path("holdfast.toml");
+        let text = format!(
+            "[group.web]\nsources = [{:?}]\n\
+             local = {{ schedule = \"every {minutes} minutes\", keep = {{ within = \"{LOCAL_DAYS}d\" }} }}\n\
+             online = {{ schedule = \"22:00\", keep = {{ daily = 7, weekly = 4, monthly = 12 }} }}\n\
+             [check]\nschedule = \"never\"\n",
+            machine.path("www").to_str().unwrap()
+        );
+        std::fs::write(&config, text).unwrap();
+        let when = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+        Self { machine, config, clock: format!("{BEGIN}@{when}x{rate}"), when, rate }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.machine.command(args);
+        command.env("HOLDFAST_CONFIG", &self.config).env("HOLDFAST_CLOCK", &self.clock);
+        command
+    }
+
+    fn json_lines(&self, args: &[&str]) -> Vec<Value> {
+        let out = Ran::of(&mut self.command(args)).expect_code(0).out();
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Waits until its clock shows the end of a day, while files of the source change.
+    fn live_until(&self, day: i64, random: &mut TestRandom) {
+        let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(self.when + day * DAY / self.rate).unwrap());
+        while SystemTime::now() < end {
+            let n = random.next_u64() % 40;
+            let name = self.machine.path("www").join(format!("file-{n}"));
+            std::fs::write(name, noise(random.next_u64(), 20_000 + 1000 * n as usize)).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn points(&self) -> Vec<Value> {
+        let listed = Ran::of(&mut self.command(&["snapshots", "--json"])).expect_code(0).json();
+        listed.as_array().unwrap().clone()
+    }
+}
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Running {
+    fn end(mut self) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(self.0.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap()
+}
+
+/// Seconds since 1970 of a point's time.
+fn began(point: &Value) -> i64 {
+    text(point, "time").parse::<jiff::Timestamp>().unwrap().as_second()
+}
+
+/// Bytes of all packs below a directory.
+fn size_of_packs(vault: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut left = vec![vault.to_path_buf()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true => left.push(entry.path()),
+                false if entry.path().components().any(|part| part.as_os_str() == "pack") => {
+                    bytes += entry.metadata().unwrap().len();
+                }
+                false => {}
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn two_tiers_live_for_days_as_they_were_told_and_a_vault_that_is_away_costs_nothing_but_its_time() {
+    let (days, minutes) = (number("HOLDFAST_REHEARSAL_DAYS", 6), number("HOLDFAST_REHEARSAL_MINUTES", 120));
+    let days = i64::try_from(days).unwrap();
+    let site = Rehearsal::new(minutes, i64::try_from(number("HOLDFAST_REHEARSAL_RATE", 7200)).unwrap());
+    let seed = number("HOLDFAST_SEED", 7);
+    println!("HOLDFAST_SEED={seed}");
+    let mut random = TestRandom::new(seed);
+    let log = std::fs::File::create(site.machine.path("daemon.log")).unwrap();
+    let daemon = Running(site.command(&["daemon"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    let (vault, hidden) = (site.machine.path("vault"), site.machine.path("away"));
+    site.live_until(AWAY.start, &mut random);
+    // As a disk that is not mounted.
+    std::fs::rename(&vault, &hidden).unwrap();
+    site.live_until(AWAY.end, &mut random);
+    let taken_meanwhile =
+        site.points().iter().filter(|point| began(point) > BEGIN + AWAY.start * DAY).count();
+    std::fs::rename(&hidden, &vault).unwrap();
+    site.live_until(days, &mut random);
+    daemon.end();
+    let log = std::fs::read_to_string(site.machine.path("daemon.log")).unwrap();
+
+    // Nothing kept local points from being taken: one or two may have been late, when the machine was busy.
+    let moments = |days: i64| usize::try_from(days * DAY).unwrap() / (60 * usize::try_from(minutes).unwrap());
+    let away = moments(AWAY.end - AWAY.start);
+    assert!(taken_meanwhile * 10 >= away * 9, "{taken_meanwhile} of {away} while the vault was away\n{log}");
+    let jobs = site.json_lines(&["jobs", "--json", "-n", "1000000"]);
+    let taken = jobs.iter().filter(|job| job["work"] == "backup" && job["state"] == "done").count();
+    assert!(taken * 10 >= moments(days) * 9, "{taken} of {}\n{log}", moments(days));
+
+    // Each tier holds what it was told to hold, and by now nothing else.
+    let rest = Ran::of(&mut site.command(&["forget"])).code();
+    assert!([0, 1].contains(&rest), "{log}");
+    let points = site.points();
+    let online: Vec<&Value> =
+        points.iter().filter(|point| !point["vaults"].as_array().unwrap().is_empty()).collect();
+    let newest = points.iter().map(began).max().unwrap();
+    let local = points.iter().filter(|point| point["local"] == true);
+    let late: Vec<_> =
+        local.map(|point| newest - began(point)).filter(|age| *age > LOCAL_DAYS * DAY + 3600).collect();
+    assert!(late.is_empty(), "local points are kept too long: {late:?}\n{log}");
+    // A point of each day, those of the days without a vault among them.
+    let of_days: BTreeSet<i64> =
+        online.iter().map(|point| (began(point) - BEGIN + 7200).div_euclid(DAY)).collect();
+    let expected: BTreeSet<i64> = (0..=days.min(7)).map(|back| days - back).filter(|day| *day > 0).collect();
+    let missing: Vec<_> = expected.difference(&of_days).filter(|day| **day < days).collect();
+    assert!(missing.is_empty(), "no online point of the days {missing:?} in {of_days:?}\n{log}");
+
+    // A stranger finds just these in the vault, whole.
+    let stranger = Machine::recovering();
+    let mut recover = stranger.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let seen = stranger.run(["snapshots", "--json"]).expect_code(0).json();
+    let ids = |points: &[&Value]| points.iter().map(|p| text(p, "id").to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(ids(&seen.as_array().unwrap().iter().collect::<Vec<_>>()), ids(&online));
+
+    // A vault that never saw anything but the online points has as many bytes.
+    let alone = Machine::with_store();
+    Ran::of(alone.command(["vault", "add"]).arg(alone.path("vault"))).expect_code(0);
+    for point in &online {
+        let target = alone.path("www");
+        let mut restore =
+            stranger.command(["restore", text(point, "id"), "--overwrite", "always", "--target"]);
+        let _ = std::fs::remove_dir_all(&target);
+        Ran::of(restore.arg(&target)).expect_code(0);
+        Ran::of(alone.command(["backup", "--online"]).arg(&target)).expect_code(0);
+    }
+    let expired = days > 7;
+    let (sent, needed) = (size_of_packs(&vault), size_of_packs(&alone.path("vault")));
+    println!("{sent} bytes were sent, {needed} are needed: {:.4}", sent as f64 / needed as f64);
+    // Where points have expired since, it was sent for them as well.
+    assert!(expired || sent as f64 <= needed as f64 * 1.03, "{sent} bytes sent, {needed} needed");
+    compare(&alone.path("www"), &stranger.restore(text(online.last().unwrap(), "id"), "last")).assert_none();
+}
