@@ -23,7 +23,7 @@ use holdfast_store::clock::{Clock, Timestamp};
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-pub use ask::through_daemon;
+pub use ask::{reload, through_daemon};
 pub use job::Caller;
 
 use crate::notify::Manager;
@@ -179,7 +179,8 @@ impl Daemon {
             Some(Happened::Asked(question, answers)) => self.answer(question, answers),
             Some(Happened::Ended(no, status)) => self.ended(no, status),
             Some(Happened::Overdue(no)) => self.kill(no),
-            Some(Happened::Reload) => self.reload(),
+            // Whoever sends a signal hears nothing; the log and `status` tell.
+            Some(Happened::Reload) => drop(self.reload()),
             Some(Happened::Stop) | None => self.stop(),
         }
     }
@@ -193,10 +194,18 @@ impl Daemon {
                 self.start(&wanted.task, true, wanted.answers);
             }
         }
-        let now = self.parts.clock.now();
+        let (tasks, now) = (self.agenda.tasks(), self.parts.clock.now());
         let mut sleep = SLEEP_MAX;
-        for task in self.agenda.tasks() {
-            let Some(next) = self.agenda.next(&task, &self.parts.ledger, now) else { continue };
+        let past = match self.parts.ledger.pasts(&tasks) {
+            Ok(past) => past,
+            // What was done is not known, so nothing is due: else all of it would be, again and again.
+            Err(error) => {
+                self.ledger_failed(&error);
+                return sleep;
+            }
+        };
+        for task in tasks {
+            let Some(next) = self.agenda.next(&task, &past, now) else { continue };
             if next > now {
                 sleep = sleep.min(self.parts.clock.until_passed(until(next, now)));
             } else if self.is_free(&task) {
@@ -204,6 +213,17 @@ impl Daemon {
             }
         }
         sleep
+    }
+
+    fn ledger_failed(&mut self, error: &LedgerError) {
+        tracing::error!("{error}");
+        if !error.is_damage() {
+            return;
+        }
+        match Ledger::open(&self.parts.store) {
+            Ok((ledger, _)) => self.parts.ledger = ledger,
+            Err(error) => tracing::error!("{error}"),
+        }
     }
 
     /// Points are taken before anything else is done with them.
@@ -362,6 +382,10 @@ impl Daemon {
                 Err(reason) => Answer::Refused { reason },
             },
             Question::Cancel { job } if self.cancel(JobNo(job)) => Answer::Done,
+            Question::Reload => match self.reload() {
+                Ok(()) => Answer::Done,
+                Err(reason) => Answer::Refused { reason },
+            },
             Question::Cancel { job } => Answer::Refused { reason: format!("no job {job} runs") },
         };
         // Who has gone needs no answer.
@@ -407,18 +431,14 @@ impl Daemon {
         }
     }
 
-    fn reload(&mut self) {
-        match (self.parts.read)() {
-            Ok(planned) => {
-                (self.agenda, self.parts.caller.reclaim_vaults) = (planned.agenda, planned.reclaim_vaults);
-                self.trouble = None;
-                tracing::warn!("the configuration was read again");
-            }
-            Err(error) => {
-                tracing::error!("the configuration stays what it was: {error}");
-                self.trouble = Some(error);
-            }
-        }
+    fn reload(&mut self) -> Result<(), String> {
+        let read = (self.parts.read)();
+        self.trouble = read.as_ref().err().cloned();
+        let planned =
+            read.inspect_err(|error| tracing::error!("the configuration stays what it was: {error}"))?;
+        (self.agenda, self.parts.caller.reclaim_vaults) = (planned.agenda, planned.reclaim_vaults);
+        tracing::warn!("the configuration was read again");
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 //! moment of the online tier: a vault that is away keeps nobody from taking points, and what failed is tried again
 //! ([`retry_after`]) until it is done.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -157,6 +158,12 @@ fn until(at: Timestamp, now: Timestamp) -> Option<Timestamp> {
 pub trait History {
     /// Nothing, if it was never done.
     fn past(&self, task: &Task) -> Past;
+}
+
+impl History for BTreeMap<Task, Past> {
+    fn past(&self, task: &Task) -> Past {
+        self.get(task).copied().unwrap_or_default()
+    }
 }
 
 impl<F: Fn(&Task) -> Past> History for F {

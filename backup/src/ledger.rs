@@ -4,6 +4,7 @@
 //! One process writes (the daemon), any may read. A ledger that is damaged, or of another version, is put aside as
 //! `ledger.db.damaged`, and a new one begins.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use crate::agenda::{History, Past, Task, Work};
+use crate::agenda::{Past, Task, Work};
 
 /// Its name in the store's directory.
 const NAME: &str = "ledger.db";
@@ -135,6 +136,13 @@ pub struct LedgerError {
     pub source: rusqlite::Error,
 }
 
+impl LedgerError {
+    /// Whether the ledger is damaged, so that [`Ledger::open`] begins another.
+    pub fn is_damage(&self) -> bool {
+        is_damage(&self.source)
+    }
+}
+
 /// The jobs of a store.
 #[derive(Debug)]
 pub struct Ledger {
@@ -240,6 +248,14 @@ impl Ledger {
         self.read(|c| c.prepare_cached(&sql)?.query_row((work, &task.group), job).optional())
     }
 
+    /// What is known of these tasks.
+    pub fn pasts<'a>(
+        &self,
+        tasks: impl IntoIterator<Item = &'a Task>,
+    ) -> Result<BTreeMap<Task, Past>, LedgerError> {
+        tasks.into_iter().map(|task| Ok((task.clone(), self.past(task)?))).collect()
+    }
+
     /// What is known of a task.
     pub fn past(&self, task: &Task) -> Result<Past, LedgerError> {
         let good = self.last(task, &[JobState::Done, JobState::Partial])?;
@@ -286,13 +302,6 @@ impl Ledger {
     }
 }
 
-/// What cannot be read was never done.
-impl History for Ledger {
-    fn past(&self, task: &Task) -> Past {
-        Self::past(self, task).unwrap_or_default()
-    }
-}
-
 fn prepare(path: &Path) -> rusqlite::Result<Connection> {
     // Names of files that could not be read are nobody else's business. If it cannot be made, opening it says why.
     let mut private = OpenOptions::new();
@@ -310,7 +319,14 @@ fn prepare(path: &Path) -> rusqlite::Result<Connection> {
         t.commit()?;
     }
     expect_version(&c)?;
-    Ok(c)
+    match c.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?.as_str() {
+        "ok" => Ok(c),
+        _ => Err(damage()),
+    }
+}
+
+fn damage() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
 }
 
 fn version(c: &Connection) -> rusqlite::Result<i64> {
@@ -328,7 +344,9 @@ fn expect_version(c: &Connection) -> rusqlite::Result<()> {
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error {
-        rusqlite::Error::IntegralValueOutOfRange(..) => true,
+        rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..) => true,
         error => matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)),
     }
 }

@@ -16,6 +16,7 @@ use super::backup::DEFAULT_GROUP;
 use super::config::say_wrong;
 use crate::args::values;
 use crate::config_file;
+use crate::daemon;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text::Table;
 
@@ -228,6 +229,7 @@ fn put(context: &Context<'_>, group: &str, mut files: Vec<Text>, at: usize, edit
     let changed = read != files[at].1;
     if changed {
         config_file::replace(&path, &read, &files[at].1)?;
+        daemon::reload(context);
     }
     let file = path.display().to_string();
     let is_there = config.groups.iter().any(|known| known.name == group);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use holdfast_backup::agenda::{Agenda, History, Past, Task, TierName};
+use holdfast_backup::agenda::{Agenda, Task, TierName};
 use holdfast_backup::alert::{Alert, Newest, alerts};
 use holdfast_backup::config::{Config, Group};
 use holdfast_backup::ledger::{JobState, Ledger};
@@ -198,14 +198,15 @@ fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Times
             started: line.newest_at,
         })
         .collect();
-    let history = |task: &Task| ledger.map_or_else(Past::default, |ledger| History::past(ledger, task));
+    let tasks = agenda.tasks();
+    let past = ledger.map_or_else(Default::default, |ledger| ledger.pasts(&tasks).unwrap_or_default());
     let said = |task: &Task| {
         let last = ledger?
             .last(task, &[JobState::Done, JobState::Partial, JobState::Failed, JobState::Lost])
             .ok()??;
         (last.state != JobState::Done && !last.said.is_empty()).then_some(last.said)
     };
-    alerts(agenda, &newest, &history, &said, now)
+    alerts(agenda, &newest, &past, &said, now)
 }
 
 impl From<Alert> for AlertLine {

@@ -93,3 +93,22 @@ fn outcome(name: &str, state: &str, said: &str, code: Option<i32>) -> Outcome {
         _ => failure(Kind::Failed),
     }
 }
+
+/// Has the daemon of the store, if there is one, read its configuration again, and says if it does not.
+pub fn reload(context: &Context<'_>) {
+    let Some(daemon) = context.settings.store().ok().and_then(Daemon::of) else { return };
+    let mut refused = None;
+    let asked = daemon.ask(
+        &Question::Reload,
+        || context.terminal.cancelled(),
+        |answer| {
+            if let Answer::Refused { reason } = answer {
+                refused = Some(reason);
+            }
+            false
+        },
+    );
+    if let Some(reason) = refused.or_else(|| asked.err().map(|error| error.to_string())) {
+        context.terminal.warn(&format!("the daemon goes on with the configuration that it had: {reason}"));
+    }
+}

@@ -31,6 +31,8 @@ pub enum Question {
         /// The group, if the work is for one.
         group: Option<String>,
     },
+    /// To read its configuration again.
+    Reload,
     /// To end a job.
     Cancel {
         /// Its number.

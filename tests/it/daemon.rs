@@ -257,6 +257,10 @@ fn the_configuration_is_read_again_and_one_with_mistakes_changes_nothing() {
     daemon.signal(Signal::SIGHUP);
     wait_for("a point of the new group", 60, || site.states("backup") == ["done", "done"]);
     assert_eq!(site.jobs().iter().filter(|job| job["group"] == "more" && job["work"] == "backup").count(), 1);
+    // Whoever changes it by a verb need not say so.
+    let mut protect = site.command(&["protect", "--group", "third", "--local", "yearly"]);
+    Ran::of(protect.arg(site.machine.path("more"))).expect_code(0);
+    wait_for("a point of the third group", 60, || site.states("backup") == ["done", "done", "done"]);
     daemon.end();
 }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -99,6 +100,10 @@ impl Drop for Running {
     }
 }
 
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "rehearsal: {text}");
+}
+
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap()
 }
@@ -132,7 +137,7 @@ fn two_tiers_live_for_days_as_they_were_told_and_a_vault_that_is_away_costs_noth
     let days = i64::try_from(days).unwrap();
     let site = Rehearsal::new(minutes, i64::try_from(number("HOLDFAST_REHEARSAL_RATE", 7200)).unwrap());
     let seed = number("HOLDFAST_SEED", 7);
-    println!("HOLDFAST_SEED={seed}");
+    say(&format!("HOLDFAST_SEED={seed}"));
     let mut random = TestRandom::new(seed);
     let log = std::fs::File::create(site.machine.path("daemon.log")).unwrap();
     let daemon = Running(site.command(&["daemon"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
@@ -195,7 +200,7 @@ fn two_tiers_live_for_days_as_they_were_told_and_a_vault_that_is_away_costs_noth
     }
     let expired = days > 7;
     let (sent, needed) = (size_of_packs(&vault), size_of_packs(&alone.path("vault")));
-    println!("{sent} bytes were sent, {needed} are needed: {:.4}", sent as f64 / needed as f64);
+    say(&format!("{sent} bytes were sent, {needed} are needed: {:.4}", sent as f64 / needed as f64));
     // Where points have expired since, it was sent for them as well.
     assert!(expired || sent as f64 <= needed as f64 * 1.03, "{sent} bytes sent, {needed} needed");
     compare(&alone.path("www"), &stranger.restore(text(online.last().unwrap(), "id"), "last")).assert_none();

@@ -46,8 +46,7 @@ impl Life {
     }
 
     fn next(&self, task: &Task) -> Option<Timestamp> {
-        let history = |task: &Task| self.past.get(task).copied().unwrap_or_default();
-        self.agenda.next(task, &history, self.now)
+        self.agenda.next(task, &self.past, self.now)
     }
 
     fn run(&mut self, task: &Task) {

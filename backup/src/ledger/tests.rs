@@ -121,11 +121,26 @@ fn a_damaged_ledger_is_put_aside_and_one_of_another_version_too() {
 }
 
 #[test]
+fn damage_within_is_found_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    (0..2000).for_each(|n| drop(run(&ledger, &task(Work::Check, None), n, JobState::Done)));
+    drop(ledger);
+    let path = dir.path().join(NAME);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.len() - 3 * 4096;
+    bytes[at..at + 4096].fill(0x55);
+    std::fs::write(&path, bytes).unwrap();
+    assert!(Ledger::open(dir.path()).unwrap().1.is_some());
+}
+
+#[test]
 fn a_row_that_makes_no_sense_is_an_error_and_no_panic() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = Ledger::open(dir.path()).unwrap();
     run(&ledger, &task(Work::Check, None), 1, JobState::Done);
     ledger.connection().execute("UPDATE job SET work = 'x'", []).unwrap();
-    assert!(ledger.jobs(1).is_err());
-    assert_eq!(History::past(&ledger, &task(Work::Check, None)), Past::default());
+    assert!(ledger.jobs(1).is_err_and(|error| error.is_damage()));
+    ledger.connection().execute("UPDATE job SET work = 'check', begun = 'x'", []).unwrap();
+    assert!(ledger.pasts([&task(Work::Check, None)]).is_err_and(|error| error.is_damage()));
 }
