@@ -121,6 +121,8 @@ struct Target {
     exclude: Exclude,
     /// What the point is by what ran before it.
     manner: Manner,
+    /// Whether it is to rely on no vault.
+    here: bool,
 }
 
 /// A point that was taken.
@@ -179,7 +181,8 @@ fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Ta
         // What is not there is told when its turn comes.
         let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
         let name = source.name.as_deref();
-        Target { exclude: source.exclude.clone(), ..target(path, &group.name, name, &mut known) }
+        let here = group.local.is_some();
+        Target { exclude: source.exclude.clone(), here, ..target(path, &group.name, name, &mut known) }
     };
     group.sources.iter().map(named).collect()
 }
@@ -295,7 +298,8 @@ fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<Known
     let raw = path.as_os_str().as_bytes().to_vec();
     let name = given.map_or_else(|| choose_name(&raw, known), str::to_owned);
     known.push(KnownSource { name: name.clone(), path: raw });
-    Target { path, group: group.to_owned(), name, exclude: Exclude::default(), manner: Manner::default() }
+    let (exclude, manner) = (Exclude::default(), Manner::default());
+    Target { path, group: group.to_owned(), name, exclude, manner, here: false }
 }
 
 fn take_point(
@@ -320,7 +324,10 @@ fn take_point(
         readers: 0,
         tool: concat!("holdfast ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let session = store.begin(args.compression, monitor)?;
+    let session = match target.here {
+        true => store.begin_here(args.compression, monitor)?,
+        false => store.begin(args.compression, monitor)?,
+    };
     let protected = protect(session, &DirectorySource::new(&target.path, options), &request, monitor)?;
     let Protected { stored, files_new, files_changed } = protected;
     Ok(Taken { stored, files_new, files_changed })

@@ -2,6 +2,7 @@
 //! points are taken by the library with a clock of the test's, since the program's goes by the day.
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod expiry;
 
 use std::collections::BTreeSet;

@@ -13,13 +13,35 @@ impl Store {
     /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
     /// really holds, so that nothing new relies on what is not there.
     pub fn begin(&self, compression: Compression, monitor: &dyn Monitor) -> Result<Session<'_>, StoreError> {
+        self.begin_with(compression, true, monitor)
+    }
+
+    /// The same for a point that relies on nothing but what staging holds: no vault is asked, so none is waited for, and the point can
+    /// be read without any. What vaults alone hold is stored again if it is needed.
+    pub fn begin_here(
+        &self,
+        compression: Compression,
+        monitor: &dyn Monitor,
+    ) -> Result<Session<'_>, StoreError> {
+        self.begin_with(compression, false, monitor)
+    }
+
+    fn begin_with(
+        &self,
+        compression: Compression,
+        ask_vaults: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<Session<'_>, StoreError> {
         let lock = self.lock()?;
         self.refuse_unknown("write", self.config.write_features)?;
         // Directories may be missing where a store was put together from copies of its objects.
         self.staging.prepare()?;
         self.staging.clear_temp()?;
         let forgotten = self.reconcile(monitor)?.forgotten > 0;
-        let (seen_vaults, unseen) = self.see_vaults(forgotten, monitor)?;
+        let (seen_vaults, unseen) = match ask_vaults {
+            true => self.see_vaults(forgotten, monitor)?,
+            false => (Vec::new(), !self.catalog.vaults_that_alone_hold()?.is_empty()),
+        };
         let suspicious = unseen || self.catalog.has_bad_packs()?;
         let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
         Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })
