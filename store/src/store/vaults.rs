@@ -302,7 +302,7 @@ impl Confirmed {
 }
 
 /// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole, not even one that
-/// came there just now: each that staging holds is put again, which sends what it misses.
+/// came there just now: each that staging or another vault holds is put again, which sends what it misses. One that is nowhere else stays known.
 fn refresh_points(
     store: &Store,
     no: VaultNo,
@@ -320,7 +320,8 @@ fn refresh_points(
             let reason = "the recovery point is missing from the vault".to_owned();
             monitor.event(Event::Problem { path: name.as_str().into(), reason });
         }
-        if row.staged && (lost || !there) {
+        let is_elsewhere = row.staged || row.vaults.len() > 1;
+        if is_elsewhere && (lost || !there) {
             store.catalog().remove_point(&row.id, Some(no))?;
         }
     }
