@@ -15,6 +15,7 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use crate::config::TierName;
 use crate::config::{Config, Group, Tier};
 use crate::expire::lateness;
 use crate::schedule::Schedule;
@@ -109,21 +110,6 @@ impl fmt::Display for Task {
             Some(group) => write!(f, "{} {group}", self.work),
             None => self.work.fmt(f),
         }
-    }
-}
-
-/// One of the two tiers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TierName {
-    /// Points on the staging disk.
-    Local,
-    /// Points in vaults.
-    Online,
-}
-
-impl fmt::Display for TierName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Local { "local" } else { "online" })
     }
 }
 

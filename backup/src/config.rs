@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use holdfast_store::vault::address::VaultAddress;
 use jiff::tz::TimeZone;
 
 use crate::error::SourceError;
@@ -67,7 +68,7 @@ pub struct Group {
 }
 
 /// Where copies of points lie, each with rules of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TierName {
     /// Staging.
     Local,
@@ -85,6 +86,12 @@ impl TierName {
             Self::Local => "local",
             Self::Online => "online",
         }
+    }
+}
+
+impl fmt::Display for TierName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -108,6 +115,15 @@ pub struct Tier {
     pub jitter: u32,
     /// What is kept; everything, if it is empty.
     pub keep: Retention,
+    /// The vaults that are given its points, by their addresses; all of the store, if none is named. Of the local tier always empty.
+    pub vaults: Vec<String>,
+}
+
+impl Tier {
+    /// Whether a vault is to have points of the tier.
+    pub fn is_for(&self, vault: &str) -> bool {
+        self.vaults.is_empty() || self.vaults.iter().any(|address| address == vault)
+    }
 }
 
 /// A mistake in a file.
@@ -266,8 +282,8 @@ impl Group {
 
     fn read(name: &str, table: Table<'_>) -> Option<Self> {
         let sources = Source::read_all(&table);
-        let read = |tier: Option<Table<'_>>| tier.map(Tier::read);
-        let (local, online) = (read(table.table("local")), read(table.table("online")));
+        let read = |key: &'static str, name| table.table(key).map(|tier| Tier::read(tier, name));
+        let (local, online) = (read("local", TierName::Local), read("online", TierName::Online));
         if local.is_none() && online.is_none() {
             table.note(format!(
                 "the group {name} has no schedule: it needs a table group.{name}.local or group.{name}.online"
@@ -351,16 +367,29 @@ fn add_rules(table: &Table<'_>, exclude: &mut Exclude) {
 }
 
 impl Tier {
-    fn read(table: Table<'_>) -> Option<Self> {
+    fn read(table: Table<'_>, name: TierName) -> Option<Self> {
         if !table.has("schedule") {
             table.note("it needs a schedule, such as \"every 15 minutes\" or \"22:00\"");
         }
         let schedule = table.parsed("schedule", Schedule::from_str);
         let jitter = table.parsed("jitter", |text| jitter(text, schedule.as_ref())).unwrap_or(0);
         let keep = table.table("keep").map(read_keep).unwrap_or_default();
+        let vaults = if name == TierName::Online { read_vaults(&table) } else { Vec::new() };
         table.end();
-        Some(Self { schedule: schedule?, jitter, keep })
+        Some(Self { schedule: schedule?, jitter, keep, vaults })
     }
+}
+
+/// Addresses in the one form in which the store keeps them.
+fn read_vaults(tier: &Table<'_>) -> Vec<String> {
+    let read = |text: &str| match VaultAddress::from_str(text) {
+        Ok(address) => Some(address.to_string()),
+        Err(error) => {
+            tier.note_at("vaults", format_args!("{text:?}: {error}"));
+            None
+        }
+    };
+    tier.texts("vaults").into_iter().filter_map(read).collect()
 }
 
 /// `never` is a schedule here.

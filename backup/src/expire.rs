@@ -50,7 +50,7 @@ pub fn lateness(host: &str, group: &str, tier: &Tier) -> u32 {
 impl<'a> Tiers<'a> {
     /// What a vault is to be given of a group, oldest first.
     pub fn pending(&self, group: &Group, vault: &str) -> Vec<&'a StoredPoint> {
-        let Some(tier) = &group.online else { return Vec::new() };
+        let Some(tier) = group.online.as_ref().filter(|tier| tier.is_for(vault)) else { return Vec::new() };
         let lateness = lateness(self.host, &group.name, tier);
         let rhythm = Rhythm { schedule: &tier.schedule, jitter: lateness, zone: &self.zone };
         let sources = self.sources(group);
@@ -78,7 +78,9 @@ impl<'a> Tiers<'a> {
     /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point.
     fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
         let wants = |vault: &KnownVault<'_>| match vault.is_known {
-            false if group.online.is_some() => there.iter().map(|stored| stored.point.id).collect(),
+            false if group.online.as_ref().is_some_and(|tier| tier.is_for(vault.address)) => {
+                there.iter().map(|stored| stored.point.id).collect()
+            }
             _ => self.pending(group, vault.address).iter().map(|stored| stored.point.id).collect::<Vec<_>>(),
         };
         self.vaults.iter().flat_map(wants).map(|id| (id, Reason::WaitsForVault)).collect()

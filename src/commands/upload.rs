@@ -37,6 +37,32 @@ pub struct Wanted<'a> {
     pub also: Vec<StoredPoint>,
 }
 
+impl Wanted<'_> {
+    /// Whether a vault is to have a point that was named: not if its group names other vaults.
+    fn is_for(&self, stored: &StoredPoint, vault: &str) -> bool {
+        let of_group = |group: &&&Group| group.name == stored.point.source.group;
+        let online = self.pending.iter().find(of_group).and_then(|group| group.online.as_ref());
+        online.is_none_or(|tier| tier.is_for(vault))
+    }
+
+    /// Whether a vault may be given anything.
+    fn has_any_for(&self, vault: &str) -> bool {
+        let is_for = |group: &&Group| group.online.as_ref().is_some_and(|tier| tier.is_for(vault));
+        self.pending.iter().any(is_for) || self.also.iter().any(|stored| self.is_for(stored, vault))
+    }
+
+    /// A vault that a group names and the store does not have.
+    fn missing(&self, store: &Store) -> Option<Failure> {
+        let has = |address: &&String| store.vaults().iter().any(|(_, known, _)| known == *address);
+        self.pending.iter().find_map(|group| {
+            let address = group.online.as_ref()?.vaults.iter().find(|address| !has(address))?;
+            let what =
+                format!("the group {} is to go into {address}, which is no vault of this store", group.name);
+            Some(Failure::failed(what).hint(format!("`holdfast vault add {address}` makes it one")))
+        })
+    }
+}
+
 /// A push to all vaults.
 pub struct Upload<'a> {
     context: &'a Context<'a>,
@@ -59,7 +85,9 @@ impl<'a> Upload<'a> {
 
     /// Puts into every vault what it is to have. Stops only when it is asked to.
     pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
-        for (no, address, transfer) in self.store.vaults() {
+        self.failures.extend(wanted.missing(self.store));
+        for (no, address, transfer) in self.store.vaults().iter().filter(|vault| wanted.has_any_for(&vault.1))
+        {
             let seen = copy::refresh_vault(self.store, *no, transfer, self.monitor);
             // What the vault is believed to hold may be less than before it was asked.
             let chosen = self.chosen(address, wanted)?;
@@ -97,7 +125,8 @@ impl<'a> Upload<'a> {
             chosen.extend(pending.map(id));
         }
         // One that was just taken is the newest.
-        let also: Vec<_> = wanted.also.iter().map(id).filter(|id| !chosen.contains(id)).collect();
+        let also = wanted.also.iter().filter(|stored| wanted.is_for(stored, vault));
+        let also: Vec<_> = also.map(id).filter(|id| !chosen.contains(id)).collect();
         chosen.extend(also);
         Ok(chosen)
     }

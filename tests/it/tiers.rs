@@ -4,6 +4,7 @@
 
 mod alone;
 mod expiry;
+mod vaults;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -44,6 +44,21 @@ fn mistakes(files: &[Text]) -> Vec<(usize, String)> {
 }
 
 #[test]
+fn vaults_of_a_tier_are_kept_in_the_form_in_which_the_store_keeps_them() {
+    let with = |vaults: &str| {
+        text(&format!(
+            "[group.g]\nsources = [\"/s\"]\nonline = {{ schedule = \"daily\", vaults = [{vaults}] }}"
+        ))
+    };
+    let config = Config::parse(&[with("\"file:///mnt/usb\", \"azure://acc/nam\"")]).unwrap();
+    let online = config.groups[0].online.as_ref().unwrap();
+    assert_eq!(online.vaults, ["/mnt/usb", "azure://acc/nam"]);
+    assert!(online.is_for("/mnt/usb") && !online.is_for("/mnt/other"));
+    let [(line, what)] = &mistakes(&[with("\"usb\"")])[..] else { panic!() };
+    assert!(*line == 3 && what.contains("group.g.online.vaults: \"usb\""), "{what}");
+}
+
+#[test]
 fn all_that_can_be_said_is_read() {
     let config = Config::parse(&[text(WHOLE)]).unwrap();
     assert_eq!(config.store.as_deref(), Some(Path::new("/srv/holdfast")));

@@ -47,23 +47,3 @@ fn a_local_point_is_taken_and_read_without_the_vault_that_alone_had_what_is_in_i
     compare(&www, &machine.path("back")).assert_none();
     cloud.gate.set(Way::Open);
 }
-
-#[test]
-fn what_one_vault_lost_comes_back_from_another_though_it_is_nowhere_here() {
-    let tiers = Tiers::new("schedule = \"daily\", keep = { last = 1 }", "schedule = \"daily\"");
-    let second = tiers.machine.path("second");
-    tiers.run(&["vault", "add", second.to_str().unwrap()]).expect_code(0);
-    let points = tiers.take(&[0, 24, 48, 72]);
-    tiers.run(&["vault", "push"]).expect_code(0);
-    tiers.run(&["forget", "--tier", "local", "--yes"]).expect_code(0);
-    tiers.run(&["prune", "--local"]).expect_code(0);
-    std::fs::remove_dir_all(tiers.vault().join("pack")).unwrap();
-    let said = tiers.run(&["vault", "push"]).expect_code(3);
-    assert!(said.out().contains("4 recovery points vaulted"), "{}", said.out());
-    tiers.run(&["check", "--read-data"]).expect_code(0);
-    let stranger = Machine::recovering();
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(tiers.vault()).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
-    let back = stranger.restore(&points[0], "back");
-    assert!(std::fs::read(back.join("page")).unwrap() == noise("web 0", 50_000));
-}
