@@ -8,6 +8,9 @@
 //! by-time/2026-11-20/<source>@12.00.00Z               -> ../../by-group/...
 //! ```
 //!
+//! When two hosts have a source of the same name in a group, both have `@<host>` in their directories' names, or whoever came later while
+//! somebody looks on.
+//!
 //! A point is a directory in three places, its *doors*. Each door has numbers of its own, because the kernel
 //! gives a directory one name only: it would move the directory when it is met under another. Links, which may have
 //! any number of names, serve everywhere else.
@@ -17,6 +20,7 @@
 //! listing in its nanoseconds: the kernel, which keeps listings, sees by it that one has changed.
 
 mod build;
+mod given;
 mod names;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +30,8 @@ use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::SourceName;
 use holdfast_store::store::PointBrief;
+
+use given::Given;
 
 pub use names::{clean_name, day_name, gmt_name, rfc3339, time_name};
 
@@ -145,14 +151,8 @@ pub struct Layout {
     roots: HashMap<u64, Arc<Root>>,
     by_id: BTreeMap<String, Item>,
     by_id_folder: u64,
-    shared: Shared,
+    given: Given,
 }
-
-/// What points would be called: group, source and time, or day, nothing and source with time.
-type Name = [String; 3];
-
-/// Points that would have the same name, in the order of their numbers, also those that are gone.
-type Shared = HashMap<Name, Vec<RecoveryPointId>>;
 
 impl Layout {
     /// The layout of these points, whatever their order.
@@ -160,7 +160,7 @@ impl Layout {
         build::layout(points, &Self::default())
     }
 
-    /// The layout of these points after this one: no name comes to mean another point.
+    /// The layout of these points after this one: no name comes to mean anything else.
     pub fn next(&self, points: &[PointBrief]) -> Self {
         build::layout(points, self)
     }

@@ -7,12 +7,14 @@ mod disk;
 mod marks;
 mod memory;
 mod room;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,12 +22,19 @@ use crate::clock::Clock;
 use crate::id::PackId;
 use disk::DiskBlocks;
 use memory::MemoryBlocks;
+pub use waiting::Held;
 
 /// Vaults are read on this grid: requests do not show where frames and chunks begin.
 pub const GRID: u64 = 256 << 10;
 
 /// What a block takes on disk beside its bytes.
 pub const EXTRA: u64 = 16;
+
+/// Who must have what he put on the disk does not wait longer than this for a block to be written.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Nor does whoever closes a cache.
+const PATIENCE_AT_END: Duration = Duration::from_secs(3);
 
 /// A pack, and the number of a block in it.
 type Key = (PackId, u32);
@@ -83,13 +92,50 @@ impl BlockCache {
         }
     }
 
-    /// Keeps a block. Failing to write it is no error: it is then simply not kept, and [`Self::is_kept`] says so.
-    pub fn put(&self, pack: &PackId, block: u32, bytes: &Bytes) {
+    /// Keeps the blocks of a stretch of a pack, `first` and those after it. On disk they are written by another thread, and are here at once; but not
+    /// if more than `most` bytes would then wait for that. `held` is dropped when they do not wait any more. Failing to write them is no error: they are then simply not kept, and [`Self::is_kept`] says so.
+    pub fn put(&self, pack: &PackId, first: u32, bytes: &Bytes, most: u64, held: Held) {
+        match &self.blocks {
+            Blocks::InMemory(blocks) => {
+                let starts = (0..bytes.len()).step_by(GRID as usize);
+                for (n, at) in (first..).zip(starts) {
+                    blocks.put((*pack, n), &bytes[at..(at + GRID as usize).min(bytes.len())]);
+                }
+            }
+            Blocks::OnDisk(blocks) => blocks.put(pack, first, bytes, most, held),
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting(&self) -> u64 {
+        match &self.blocks {
+            Blocks::InMemory(_) => 0,
+            Blocks::OnDisk(blocks) => blocks.waiting(),
+        }
+    }
+
+    /// Waits until what was put is written or could not be, as long as the disk takes something from time to time; whether that is so.
+    pub fn settle(&self) -> bool {
+        match &self.blocks {
+            Blocks::InMemory(_) => true,
+            Blocks::OnDisk(blocks) => blocks.settle(PATIENCE),
+        }
+    }
+
+    /// Whether a block is here for others, too, and does not only wait to be written.
+    pub fn is_stored(&self, pack: &PackId, block: u32) -> bool {
         let key = (*pack, block);
         match &self.blocks {
-            Blocks::InMemory(blocks) => blocks.put(key, bytes),
-            Blocks::OnDisk(blocks) => blocks.put(&key, bytes),
+            Blocks::InMemory(blocks) => blocks.has(&key),
+            Blocks::OnDisk(blocks) => blocks.is_stored(&key),
         }
+    }
+
+    /// Keeps a block, and waits until it is written.
+    #[cfg(test)]
+    pub(crate) fn put_and_settle(&self, pack: &PackId, block: u32, bytes: &Bytes) {
+        self.put(pack, block, bytes, u64::MAX, Arc::new(()));
+        assert!(self.settle());
     }
 
     /// Drops a block that proved wrong. It is gone from here even if its file cannot be deleted.
@@ -123,6 +169,13 @@ impl BlockCache {
         if let Blocks::InMemory(blocks) = &self.blocks { Some(blocks.hang()) } else { None }
     }
 
+    /// A disk takes no block until what this gives is dropped.
+    #[cfg(test)]
+    pub(crate) fn hang_writes(&self) -> impl Sized {
+        let Blocks::OnDisk(blocks) = &self.blocks else { return None };
+        Some(blocks.hanging.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
     /// Most bytes it may hold.
     pub fn limit(&self) -> u64 {
         self.limit
@@ -140,6 +193,7 @@ impl BlockCache {
 impl Drop for BlockCache {
     fn drop(&mut self) {
         if let Blocks::OnDisk(blocks) = &self.blocks {
+            blocks.settle(PATIENCE_AT_END);
             blocks.end();
         }
     }

@@ -4,18 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use holdfast_store::clock::Timestamp;
-use holdfast_store::id::{RecoveryPointId, to_hex};
-use holdfast_store::point::SourceName;
 use holdfast_store::store::PointBrief;
 
-use super::names::clock_name;
-use super::{
-    Door, Folder, Item, ItemKind, Layout, Link, Name, Root, Shared, clean_name, day_name, gmt_name, time_name,
-};
+use super::given::{GONE_MAX, Given, SourcePath};
+use super::names::{clock_name, numbered};
+use super::{Door, Folder, Item, ItemKind, Layout, Link, Root, day_name, gmt_name, time_name};
 use crate::inode::{Identity, ROOT};
-
-/// Directory of the group and directory of the source.
-type SourcePath = (String, String);
 
 /// A point with the names it has below `by-group`.
 struct Placed<'a> {
@@ -23,97 +17,45 @@ struct Placed<'a> {
     path: SourcePath,
     time: String,
     /// Which of the points of its second it is, from 1 on.
-    number: usize,
+    number: u32,
 }
 
-/// The layout of these points, whatever their order, in which no name means another point than it did `before`.
+/// The layout of these points, whatever their order, in which no name means anything else than it did `before`.
 pub fn layout(points: &[PointBrief], before: &Layout) -> Layout {
     let mut builder = Builder::default();
-    builder.layout.shared = before.shared.clone();
-    let placed = place(points, before, &mut builder.layout.shared);
+    builder.layout.given = before.given.clone();
+    let placed = place(points, &mut builder.layout.given);
     let [group, id, time] = ["by-group", "by-id", "by-time"].map(|name| builder.folder(ROOT, &[name]));
     builder.layout.by_id_folder = id;
     builder.add_groups(group, &placed);
     placed.iter().for_each(|p| builder.add_id(id, p.point));
-    builder.add_times(time, &placed, before);
+    builder.add_times(time, &placed);
+    builder.layout.given.let_go_above(GONE_MAX, points);
     builder.finish()
 }
 
 /// Points in order of time, with their names.
-fn place<'a>(points: &'a [PointBrief], before: &Layout, shared: &mut Shared) -> Vec<Placed<'a>> {
-    let paths = source_paths(points);
+fn place<'a>(points: &'a [PointBrief], given: &mut Given) -> Vec<Placed<'a>> {
+    given.add_sources(points);
     let mut sorted: Vec<_> = points.iter().collect();
     sorted.sort_by_key(|p| (p.started, p.source.clone(), p.sequence, p.id));
     sorted.dedup_by_key(|p| p.id);
-    let named = sorted.into_iter().filter_map(|point| {
-        let (group, source) = paths.get(&*point.source)?.clone();
-        Some((point, [group, source, time_name(began(point))]))
-    });
-    let named: Vec<_> = named.collect();
-    let numbers = numbers(named.iter().map(|(point, name)| (point.id, name)), before, shared);
-    let placed = named.into_iter().map(|(point, [group, source, time])| {
-        let number = number_of(&numbers, &point.id);
-        Placed { point, path: (group, source), time: numbered(time, number), number }
+    let placed = sorted.into_iter().filter_map(|point| {
+        let path = given.path(&point.source)?.clone();
+        let number = given.number(hash(&[&path.0, &path.1]), point);
+        Some(Placed { point, path, time: numbered(&time_name(began(point)), number), number })
     });
     placed.collect()
 }
 
-/// Which of the points that would have the same name each one is, from 2 on. Those that were there before keep their numbers, and what is gone
-/// leaves its number to nobody: a path that meant one point must never come to mean another.
-fn numbers<'a>(
-    named: impl Iterator<Item = (RecoveryPointId, &'a Name)>,
-    before: &Layout,
-    shared: &mut Shared,
-) -> HashMap<RecoveryPointId, usize> {
-    let mut by_name: HashMap<&Name, Vec<RecoveryPointId>> = HashMap::new();
-    named.for_each(|(id, name)| by_name.entry(name).or_default().push(id));
-    by_name.retain(|name, ids| ids.len() > 1 || shared.contains_key(*name));
-    let mut numbers = HashMap::new();
-    for (name, ids) in by_name {
-        let order = shared.entry(name.clone()).or_default();
-        let known: HashSet<RecoveryPointId> = order.iter().copied().collect();
-        let came = ids.into_iter().filter(|id| !known.contains(id));
-        let (earlier, new): (Vec<_>, Vec<_>) = came.partition(|id| before.by_id.contains_key(&id.hex()));
-        order.extend(earlier.into_iter().chain(new));
-        numbers.extend(order.iter().zip(1..).skip(1).map(|(id, number)| (*id, number)));
+/// Directories in which points have numbers: those of sources, and those by time for each name of a source.
+fn hash(names: &[&str]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for name in names {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
     }
-    numbers
-}
-
-fn number_of(numbers: &HashMap<RecoveryPointId, usize>, id: &RecoveryPointId) -> usize {
-    numbers.get(id).copied().unwrap_or(1)
-}
-
-/// The second, third... of equal names has the suffix `.2`, `.3`...
-fn numbered(name: String, number: usize) -> String {
-    if number == 1 { name } else { format!("{name}.{number}") }
-}
-
-/// Directories of every source. When two hosts have a source of the same name, both get `@<host>`: a path that meant
-/// one machine must never quietly come to mean another.
-fn source_paths(points: &[PointBrief]) -> HashMap<SourceName, SourcePath> {
-    let sources: BTreeMap<_, _> = points.iter().map(|p| (&*p.source, p.tag)).collect();
-    let plain = |s: &SourceName| (clean_name(&s.group), clean_name(&s.source));
-    let hosted =
-        |s: &SourceName| (clean_name(&s.group), format!("{}@{}", clean_name(&s.source), clean_name(&s.host)));
-    let plain_uses = count(sources.keys().copied().map(plain));
-    let first = |s: &SourceName| if plain_uses.get(&plain(s)) == Some(&1) { plain(s) } else { hosted(s) };
-    let first_uses = count(sources.keys().copied().map(first));
-    let named = sources.iter().map(|(source, tag)| {
-        let (group, mut name) = first(source);
-        if first_uses.get(&(group.clone(), name.clone())) != Some(&1) {
-            name = format!("{name}~{}", to_hex(&tag.0));
-        }
-        ((*source).clone(), (group, name))
-    });
-    named.collect()
-}
-
-fn count(paths: impl Iterator<Item = SourcePath>) -> HashMap<SourcePath, usize> {
-    paths.fold(HashMap::new(), |mut uses, path| {
-        *uses.entry(path).or_default() += 1;
-        uses
-    })
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[derive(Default)]
@@ -203,20 +145,14 @@ impl Builder {
         self.layout.by_id.insert(id, link);
     }
 
-    fn add_times(&mut self, top: u64, placed: &[Placed<'_>], before: &Layout) {
-        let name = |p: &Placed<'_>| {
-            let began = began(p.point);
-            [day_name(began), String::new(), format!("{}@{}", p.path.1, clock_name(began))]
-        };
-        let named: Vec<(&Placed<'_>, Name)> = placed.iter().map(|p| (p, name(p))).collect();
-        let names = named.iter().map(|(p, name)| (p.point.id, name));
-        let numbers = numbers(names, before, &mut self.layout.shared);
-        for (p, [day, _, name]) in named {
-            let point = p.point;
-            let folder = self.folder(top, &["by-time", &day]);
-            let name = numbered(name, number_of(&numbers, &point.id));
+    fn add_times(&mut self, top: u64, placed: &[Placed<'_>]) {
+        for p in placed {
+            let (point, began) = (p.point, began(p.point));
+            let folder = self.folder(top, &["by-time", &day_name(began)]);
+            let number = self.layout.given.number(hash(&[&p.path.1]), point);
+            let name = numbered(&format!("{}@{}", p.path.1, clock_name(began)), number);
             let target = format!("../../by-group/{}/{}/{}", p.path.0, p.path.1, p.time);
-            let item = self.link(&folder.to_le_bytes(), name, target, began(point));
+            let item = self.link(&folder.to_le_bytes(), name, target, began);
             self.list(folder, item);
             [top, folder].into_iter().for_each(|folder| self.touch(folder, point));
         }

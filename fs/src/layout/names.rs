@@ -19,6 +19,11 @@ pub fn clean_name(name: &str) -> String {
     if clean.is_empty() { "-".to_owned() } else { clean }
 }
 
+/// The second, third... of equal names has the suffix `.2`, `.3`...
+pub(super) fn numbered(name: &str, number: u32) -> String {
+    if number == 1 { name.to_owned() } else { format!("{name}.{number}") }
+}
+
 /// `2026-11-20T12.00.00Z`
 pub fn time_name(at: Timestamp) -> String {
     formatted(at, "%Y-%m-%dT%H.%M.%SZ")

@@ -255,3 +255,46 @@ fn no_name_comes_to_mean_another_point_whatever_comes_and_goes() {
     // A new mount counts anew.
     assert_eq!(names(&Layout::new(&all[2..3]), "by-group/g/s"), ["2026-11-20T12.00.00Z", "latest"]);
 }
+
+#[test]
+fn a_source_keeps_its_directory_when_another_machine_has_one_of_its_name_and_when_it_is_gone() {
+    let (a, b) = (point("a", "g", "s", NOON, 1), point("b", "g", "s", NOON + 1, 1));
+    let alone = Layout::new(std::slice::from_ref(&a));
+    let both = alone.next(&[a.clone(), b.clone()]);
+    assert_eq!(names(&both, "by-group/g"), ["s", "s@b"]);
+    assert_eq!(id_at(&both, "by-group/g/s/2026-11-20T12.00.00Z"), a.id);
+    assert_eq!(names(&both, "by-time/2026-11-20"), ["s@12.00.00Z", "s@b@12.00.01Z"]);
+    let other = both.next(std::slice::from_ref(&b));
+    assert_eq!(names(&other, "by-group/g"), ["s@b"]);
+    assert_eq!(names(&other.next(&[a.clone(), b.clone()]), "by-group/g"), ["s", "s@b"]);
+    assert_eq!(names(&Layout::new(&[a, b]), "by-group/g"), ["s@a", "s@b"]);
+}
+
+#[test]
+fn a_name_that_was_given_to_what_is_gone_is_given_to_nothing_else() {
+    // Of two groups, so that they meet by time.
+    let (a, b) = (point("h", "g", "s", NOON, 1), point("h", "h", "s", NOON, 1));
+    let next = Layout::new(std::slice::from_ref(&a)).next(&[]).next(std::slice::from_ref(&b));
+    assert_eq!(names(&next, "by-time/2026-11-20"), ["s@12.00.00Z.2"]);
+    assert_eq!(names(&next, "by-group/h/s"), ["2026-11-20T12.00.00Z", "latest"]);
+}
+
+#[test]
+fn of_what_is_gone_no_more_is_remembered_than_so_much_and_no_name_comes_back_for_all_that() {
+    let gone = given::GONE_MAX as u64;
+    let points: Vec<_> = (1..=gone).map(|n| point("h", "g", "s", NOON + n as i64, n)).collect();
+    let none = Layout::new(&points).next(&[]);
+    // Of each half of the numbers that were given nothing is left, and the rest is.
+    let [early, late] = [1, gone].map(|n| point("h", "g", "s", NOON + n as i64, gone + n));
+    let again = points.last().cloned().unwrap();
+    let layout = none.next(&[early.clone(), late.clone(), again.clone()]);
+    let second = |n: u64| time_name(Timestamp::from_seconds(NOON + n as i64));
+    let name = |n: u64, number: u32| format!("by-group/g/s/{}", names::numbered(&second(n), number));
+    assert_eq!(id_at(&layout, &name(gone, 1)), again.id, "it came back");
+    assert_eq!(id_at(&layout, &name(gone, 2)), late.id);
+    assert_eq!(ino(&layout, &name(1, 1)), None, "nobody knows any more whose it was");
+    assert_eq!(id_at(&layout, &name(1, 2)), early.id);
+    // What is new has its name as ever.
+    let new = point("h", "g", "s", NOON + 99, 99);
+    assert_eq!(id_at(&layout.next(std::slice::from_ref(&new)), &name(99, 1)), new.id);
+}

@@ -1,6 +1,8 @@
 //! The view against a plain model, and the cases that the model does not know.
 #![allow(clippy::unwrap_used)]
 
+mod names;
+
 use std::collections::BTreeMap;
 
 use holdfast_store::clock::{Clock, Deadline, ManualClock, Timestamp};

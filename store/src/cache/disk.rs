@@ -18,6 +18,7 @@ use lru::LruCache;
 
 use super::marks::Marks;
 use super::room::{Found, Old, Room};
+use super::waiting::{Held, Run, Waiting};
 use super::{EXTRA, GRID, Key};
 use crate::clock::Clock;
 use crate::id::PackId;
@@ -43,6 +44,7 @@ pub(super) struct DiskBlocks {
     serial: AtomicU64,
     pub(super) room: Room,
     marks: Marks,
+    waiting: Waiting,
     /// Whoever surveys the directory.
     surveyor: Mutex<()>,
     /// Blocks that proved wrong and could not be deleted, in a directory that nobody may write to, say: not to be found again.
@@ -52,6 +54,9 @@ pub(super) struct DiskBlocks {
     /// Whether the log was told so.
     told: AtomicBool,
     ended: AtomicBool,
+    /// Whoever writes a block holds it.
+    #[cfg(test)]
+    pub(super) hanging: Mutex<()>,
 }
 
 impl DiskBlocks {
@@ -59,6 +64,7 @@ impl DiskBlocks {
         Self {
             dir: dir.to_path_buf(),
             limit,
+            waiting: Waiting::new(Arc::clone(&clock)),
             clock,
             serial: AtomicU64::new(0),
             room: Room::new(limit),
@@ -68,11 +74,17 @@ impl DiskBlocks {
             failing: AtomicBool::new(false),
             told: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            #[cfg(test)]
+            hanging: Mutex::default(),
         }
     }
 
     /// One `open` that fails, if it is not here.
     pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
+        self.waiting.get(key).or_else(|| self.get_written(key))
+    }
+
+    fn get_written(&self, key: &Key) -> Option<Bytes> {
         if self.stuck().contains(key) {
             return None;
         }
@@ -88,6 +100,10 @@ impl DiskBlocks {
     }
 
     pub(super) fn has(&self, key: &Key) -> bool {
+        self.waiting.has(key) || self.is_stored(key)
+    }
+
+    pub(super) fn is_stored(&self, key: &Key) -> bool {
         !self.stuck().contains(key)
             && fs::symlink_metadata(self.path(key)).is_ok_and(|meta| may_be_block(&meta))
     }
@@ -96,29 +112,76 @@ impl DiskBlocks {
         if !self.has(key) {
             return false;
         }
+        // One that waits is used when it is written.
         let _ = open_regular(&self.path(key)).map(|file| mark(&file, self.now()));
         true
     }
 
-    pub(super) fn put(self: &Arc<Self>, key: &Key, bytes: &Bytes) {
+    /// Has a run of blocks written, soon, unless more than `most` bytes would wait for that.
+    pub(super) fn put(self: &Arc<Self>, pack: &PackId, first: u32, bytes: &Bytes, most: u64, held: Held) {
+        if self.waiting.is_to_tell() {
+            let dir = self.dir.display();
+            tracing::warn!(
+                "the cache at {dir} does not take what it is given; what is fetched is not kept until it does"
+            );
+        }
+        if self.waiting.put(pack, first, bytes, most, held) {
+            let blocks = Arc::clone(self);
+            let work = move || {
+                while let Some(run) = blocks.waiting.next() {
+                    blocks.keep(run);
+                }
+            };
+            if std::thread::Builder::new().name("holdfast-keep".into()).spawn(work).is_err() {
+                self.waiting.give_up();
+            }
+        }
+    }
+
+    fn keep(self: &Arc<Self>, run: Run) {
+        for key in run.keys() {
+            let Some(bytes) = self.waiting.begin(&run, &key) else { continue };
+            #[cfg(test)]
+            let _hanging = self.hanging.lock().unwrap_or_else(PoisonError::into_inner);
+            self.keep_block(&key, &bytes);
+            // Somebody may have found it wrong meanwhile.
+            if !self.waiting.end(&run, &key) {
+                self.unlink(&key);
+            }
+            self.make_room();
+        }
+        self.waiting.done(run);
+    }
+
+    fn keep_block(&self, key: &Key, bytes: &Bytes) {
         if bytes.len() as u64 <= self.limit
-            && !self.has(key)
+            && !self.is_stored(key)
             && let Some(len) = self.note(self.write(key, bytes))
         {
             self.stuck().pop(key);
             self.room.add(len);
         }
-        self.make_room();
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.bytes()
+    }
+
+    /// Waits until all that was put is written or failed, but for no block longer than this; whether that is so.
+    pub(super) fn settle(&self, patience: Duration) -> bool {
+        self.waiting.settle(patience)
     }
 
     pub(super) fn remove(&self, key: &Key) {
+        self.waiting.remove(key);
         if !self.unlink(key) {
             self.stuck().put(*key, ());
         }
     }
 
     pub(super) fn is_written(&self) -> bool {
-        !self.failing.load(Ordering::Relaxed)
+        !self.failing.load(Ordering::Relaxed) && !self.waiting.is_stalled()
     }
 
     /// Counts the bytes that are here, and lets go of what is too much.
@@ -127,8 +190,9 @@ impl DiskBlocks {
         self.room.held()
     }
 
-    /// Whoever surveys shall not go on.
+    /// Whoever surveys or writes shall not go on.
     pub(super) fn end(&self) {
+        self.waiting.stop();
         self.ended.store(true, Ordering::Relaxed);
     }
 

@@ -54,7 +54,7 @@ impl MemoryBlocks {
         self.lock().blocks.contains(key)
     }
 
-    pub(super) fn put(&self, key: Key, bytes: &Bytes) {
+    pub(super) fn put(&self, key: Key, bytes: &[u8]) {
         if bytes.len() as u64 > self.limit {
             return;
         }

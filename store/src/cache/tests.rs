@@ -50,7 +50,7 @@ impl World {
     fn put(&self, cache: &BlockCache, blocks: impl IntoIterator<Item = u32>) {
         for n in blocks {
             self.clock.advance(Duration::from_secs(100));
-            cache.put(&PACK, n, &block(n));
+            cache.put_and_settle(&PACK, n, &block(n));
         }
     }
 
@@ -65,9 +65,9 @@ impl World {
 }
 
 /// Waits until another thread has done it.
-fn until(done: impl Fn() -> bool) {
-    (0..2000).take_while(|_| !done()).for_each(|_| std::thread::sleep(Duration::from_millis(5)));
-    assert!(done(), "not done within 10 s");
+fn until(mut done: impl FnMut() -> bool) {
+    let is_done = (0..2000).any(|_| done() || (std::thread::sleep(Duration::from_millis(5)), false).1);
+    assert!(is_done, "not done within 10 s");
 }
 
 #[test]
@@ -261,10 +261,10 @@ fn a_wrong_block_that_cannot_be_deleted_is_not_found_again_until_it_is_replaced(
     fs::create_dir_all(path.join("in the way")).unwrap();
     assert_eq!(cache.get(&PACK, 9), None);
     assert!(!cache.has(&PACK, 9));
-    cache.put(&PACK, 9, &block(9));
+    cache.put_and_settle(&PACK, 9, &block(9));
     assert!(!cache.has(&PACK, 9));
     fs::remove_dir_all(&path).unwrap();
-    cache.put(&PACK, 9, &block(9));
+    cache.put_and_settle(&PACK, 9, &block(9));
     assert_eq!(cache.get(&PACK, 9), Some(block(9)));
 }
 
@@ -347,11 +347,11 @@ fn a_cache_that_cannot_be_written_says_so_until_it_can() {
     let shard = world.path(0).parent().unwrap().to_path_buf();
     fs::write(&shard, "in the way").unwrap();
     assert!(cache.is_kept(), "nothing is known yet");
-    cache.put(&PACK, 0, &block(4));
+    cache.put_and_settle(&PACK, 0, &block(4));
     assert!(!cache.is_kept() && !cache.has(&PACK, 0));
     assert_eq!(cache.get(&PACK, 0), None);
     fs::remove_file(shard).unwrap();
-    cache.put(&PACK, 0, &block(4));
+    cache.put_and_settle(&PACK, 0, &block(4));
     assert!(cache.is_kept() && cache.has(&PACK, 0));
     assert!(!BlockCache::in_memory(GRID).is_kept(), "the next block would push it out");
 }
@@ -360,7 +360,7 @@ fn a_cache_that_cannot_be_written_says_so_until_it_can() {
 fn a_cache_in_memory_keeps_its_bound_too() {
     let cache = BlockCache::in_memory(2500);
     for n in 0..5 {
-        cache.put(&PackId([n; 32]), 0, &block(n.into()));
+        cache.put_and_settle(&PackId([n; 32]), 0, &block(n.into()));
     }
     assert_eq!(cache.bytes(), 2000);
     assert_eq!(cache.get(&PackId([4; 32]), 0), Some(block(4)));
@@ -372,7 +372,78 @@ fn a_cache_in_memory_keeps_its_bound_too() {
 fn a_block_that_is_kept_in_memory_does_not_keep_what_came_with_it() {
     let cache = BlockCache::in_memory(1 << 20);
     let came = Bytes::from(vec![7; 4000]);
-    (0..4).for_each(|n| cache.put(&PACK, n, &came.slice(n as usize * 1000..n as usize * 1000 + 1000)));
+    (0..4).for_each(|n| {
+        cache.put_and_settle(&PACK, n, &came.slice(n as usize * 1000..n as usize * 1000 + 1000))
+    });
     assert!(came.is_unique(), "nobody else holds a part of it");
     assert!((0..4).all(|n| cache.get(&PACK, n) == Some(vec![7; 1000].into())));
+}
+
+#[test]
+fn nobody_waits_for_a_disk_that_takes_no_blocks_and_what_waits_is_found_and_bounded() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    let run: Bytes = [vec![1; GRID as usize], vec![2; 1000]].concat().into();
+    let [first, second, third] = [(); 3].map(|()| Arc::new(()));
+    let hanging = cache.hang_writes();
+    let most = 2 * run.len() as u64;
+    cache.put(&PACK, 0, &run, most, first.clone());
+    cache.put(&PACK, 2, &run, most, second.clone());
+    cache.put(&PACK, 4, &run, most, third.clone());
+    assert_eq!(cache.waiting(), most, "the third would be too much");
+    assert_eq!([&first, &second, &third].map(Arc::strong_count), [2, 2, 1]);
+    assert_eq!(
+        (cache.get(&PACK, 0), cache.get(&PACK, 3)),
+        (Some(run.slice(..GRID as usize)), Some(vec![2; 1000].into()))
+    );
+    assert!((0..4).all(|n| cache.has(&PACK, n) && cache.touch(&PACK, n) && !cache.is_stored(&PACK, n)));
+    assert!(!cache.has(&PACK, 4) && world.there().is_empty());
+    drop(hanging);
+    assert!(cache.settle());
+    assert_eq!((cache.waiting(), world.there()), (0, vec![0, 1, 2, 3]));
+    assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1));
+    assert_eq!(world.open(1 << 20).get(&PACK, 1), Some(vec![2; 1000].into()));
+    assert!(run.is_unique(), "nobody keeps it");
+}
+
+#[test]
+fn a_block_that_is_dropped_or_put_again_while_it_waits_or_is_written_is_what_it_was_last() {
+    let world = World::new();
+    let cache = world.open(1 << 20);
+    let put = |n, bytes| cache.put(&PACK, n, &block(bytes), u64::MAX, Arc::new(()));
+    let hanging = cache.hang_writes();
+    // The thread has the first of them in its hands, some time.
+    (0..3).for_each(|n| put(n, n));
+    cache.remove(&PACK, 1);
+    [0, 2].iter().for_each(|n| (cache.remove(&PACK, *n), put(*n, n + 10)).1);
+    assert_eq!([0, 1, 2].map(|n| cache.get(&PACK, n)), [Some(block(10)), None, Some(block(12))]);
+    drop(hanging);
+    assert!(cache.settle());
+    assert_eq!([0, 1, 2].map(|n| cache.get(&PACK, n)), [Some(block(10)), None, Some(block(12))]);
+    assert_eq!(world.there(), [0, 2]);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_for_long_is_told_and_waited_for_no_longer_until_it_does() {
+    let world = World::new();
+    let cache = Arc::new(world.open(1 << 20));
+    let hanging = cache.hang_writes();
+    cache.put(&PACK, 0, &block(0), u64::MAX, Arc::new(()));
+    until(|| {
+        world.clock.advance(Duration::from_secs(1));
+        !cache.is_kept()
+    });
+    let (done, is_done) = std::sync::mpsc::channel();
+    let waiting = Arc::clone(&cache);
+    std::thread::spawn(move || done.send(waiting.settle()));
+    let mut settled = None;
+    until(|| {
+        world.clock.advance(Duration::from_secs(1));
+        settled = is_done.try_recv().ok();
+        settled.is_some()
+    });
+    assert_eq!(settled, Some(false));
+    drop(hanging);
+    assert!(cache.settle() && cache.is_kept());
+    assert_eq!(world.there(), [0]);
 }

@@ -4,6 +4,8 @@
 //! that nothing is on its way from costs the others nothing. So what is on its way may be more than the limit: by a reserve for each
 //! vault that begins when others have taken all, which is less than the limit once more for all of them. And of what one vault
 //! gives, pages of directories come before contents, and both before what nobody waits for yet.
+//!
+//! What came and waits for the disk of the cache counts as on its way: it takes the same memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -53,32 +55,44 @@ struct Line {
     rate: Rate,
 }
 
-/// Room for a request, until dropped.
+/// Room for a request, and for what it brought until that is on the disk: until dropped.
 #[derive(Debug)]
-pub(super) struct Room<'a> {
-    budget: &'a Budget,
+pub(super) struct Room {
+    budget: Arc<Budget>,
     vault: VaultNo,
     bytes: u64,
-    came: Option<u64>,
+    is_under_way: bool,
 }
 
-impl Room<'_> {
+impl Room {
+    /// From where.
+    pub(super) fn vault(&self) -> VaultNo {
+        self.vault
+    }
+
     /// Notes how the request ended, of which so many bytes came.
     pub(super) fn ended<T>(&mut self, result: &Result<T, StoreError>, bytes: impl Fn(&T) -> u64) {
-        self.came = match result {
+        self.end(match result {
             Ok(came) => Some(bytes(came)),
             Err(e) if e.class() == ErrorClass::Unavailable => Some(0),
             Err(_) => None,
-        };
+        });
+    }
+
+    fn end(&mut self, came: Option<u64>) {
+        if std::mem::take(&mut self.is_under_way)
+            && let Some(line) = self.budget.lock().get_mut(&self.vault)
+        {
+            line.rate.end(self.budget.clock.monotonic(), came);
+        }
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Room {
     fn drop(&mut self) {
-        let now = self.budget.clock.monotonic();
+        self.end(None);
         if let Some(line) = self.budget.lock().get_mut(&self.vault) {
             line.taken -= self.bytes;
-            line.rate.end(now, self.came);
         }
         self.budget.freed.notify_all();
     }
@@ -86,9 +100,9 @@ impl Drop for Room<'_> {
 
 impl Budget {
     /// `limit` bytes, shared by so many vaults.
-    pub(super) fn new(limit: u64, vaults: usize, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(limit: u64, vaults: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
         let vaults = vaults.max(1) as u64;
-        Self {
+        Arc::new(Self {
             limit,
             vaults,
             clock,
@@ -96,7 +110,12 @@ impl Budget {
             freed: Condvar::new(),
             #[cfg(test)]
             waiting: Default::default(),
-        }
+        })
+    }
+
+    /// What may be on its way at once.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Most bytes that a request should ask a vault for, but for what somebody needs in one piece: a few fit at once, and one of
@@ -113,12 +132,12 @@ impl Budget {
     /// Waits for room for `bytes` of a vault; a request that is larger than there can be room for is the only one of its vault.
     /// `Timeout` at the deadline.
     pub(super) fn take(
-        &self,
+        self: &Arc<Self>,
         vault: VaultNo,
         bytes: u64,
         need: Need,
         deadline: Deadline,
-    ) -> Result<Room<'_>, StoreError> {
+    ) -> Result<Room, StoreError> {
         let mut lines = self.lock();
         while !self.fits(&lines, vault, bytes, need) {
             if deadline.passed(&*self.clock) {
@@ -133,7 +152,7 @@ impl Budget {
         let line = lines.entry(vault).or_default();
         line.taken += bytes;
         line.rate.begin(self.clock.monotonic());
-        Ok(Room { budget: self, vault, bytes, came: None })
+        Ok(Room { budget: Arc::clone(self), vault, bytes, is_under_way: true })
     }
 
     /// How many wait for room.
@@ -177,11 +196,11 @@ mod tests {
     const V: VaultNo = VaultNo(1);
     const W: VaultNo = VaultNo(2);
 
-    fn budget(mib: u64, vaults: usize) -> Budget {
+    fn budget(mib: u64, vaults: usize) -> Arc<Budget> {
         Budget::new(mib << 20, vaults, Arc::new(SystemClock))
     }
 
-    fn take(budget: &Budget, vault: VaultNo, mib: u64, need: Need) -> Result<Room<'_>, StoreError> {
+    fn take(budget: &Arc<Budget>, vault: VaultNo, mib: u64, need: Need) -> Result<Room, StoreError> {
         budget.take(vault, mib << 20, need, Deadline::after(&SystemClock, Duration::ZERO))
     }
 

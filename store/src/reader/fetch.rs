@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::away::AwayVaults;
-use super::budget::{Budget, Need};
+use super::budget::{Budget, Need, Room};
 use super::load::more_telling;
 use super::{LOOK, PackMap, ReaderParts, ahead};
 use crate::cache::{BlockCache, GRID};
@@ -52,7 +52,7 @@ pub(super) struct Fetcher {
     catalog: Arc<Catalog>,
     cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
-    budget: Budget,
+    budget: Arc<Budget>,
     away: AwayVaults,
     flying: Mutex<HashMap<Block, Aboard>>,
     flights: AtomicU64,
@@ -149,7 +149,7 @@ impl Fetcher {
     }
 
     #[cfg(test)]
-    pub(super) fn budget(&self) -> &Budget {
+    pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
@@ -163,13 +163,19 @@ impl Fetcher {
         &self.cache
     }
 
-    /// Whether what is fetched beside what somebody waits for would stay in the cache.
+    /// Whether what is fetched beside what somebody waits for would stay in the cache: where its disk does not keep pace it would take the room of
+    /// what is waited for.
     pub(super) fn keeps(&self) -> bool {
-        self.cache.is_kept()
+        self.cache.is_kept() && self.cache.waiting() <= self.budget.limit() / 4
     }
 
     pub(super) fn is_cached(&self, pack: &PackEntry, range: &Range<u64>) -> bool {
         blocks_of(range).all(|n| self.cache.has(&pack.id, n))
+    }
+
+    /// Whether all of it is in the cache for others, too.
+    pub(super) fn is_stored(&self, pack: &PackEntry, range: &Range<u64>) -> bool {
+        blocks_of(range).all(|n| self.cache.is_stored(&pack.id, n))
     }
 
     /// Takes note that a vault gave bytes which did not open, and drops them, so that the next vault is not taken for their giver.
@@ -215,18 +221,18 @@ impl Fetcher {
             }
             // Before it is claimed: nobody shall wait for what only waits for room itself.
             let begin = self.clock.monotonic();
-            let mut room = self.budget.take(vault, len_of(&run), need, deadline)?;
+            let room = self.budget.take(vault, len_of(&run), need, deadline)?;
             deadline = deadline.not_counting(&*self.clock, begin);
             let Some(flight) = self.claim_free(vault, pack, run, deadline) else { continue };
             let run = flight.blocks.clone();
-            let came = self.fetch_blocks(vault, name, pack, run.clone(), need, deadline);
-            room.ended(&came, |_| len_of(&run));
-            for (n, bytes) in run.zip(came?) {
+            let (came, room) = self.fetch_blocks(name, pack, run.clone(), need, deadline, room)?;
+            self.cache.put(&pack.id, run.start, &came, self.budget.limit() / 2, room.clone());
+            for (n, at) in run.zip((0..came.len()).step_by(GRID as usize)) {
                 if let Some(i) = n.checked_sub(wanted.start)
                     && let Some(block) = blocks.get_mut(i as usize)
                 {
                     // Not a part of what came, which would keep all of it.
-                    *block = Some(Bytes::copy_from_slice(&bytes));
+                    *block = Some(Bytes::copy_from_slice(&came[at..(at + GRID as usize).min(came.len())]));
                 }
             }
         }
@@ -263,7 +269,7 @@ impl Fetcher {
         let mut wanted = blocks_of(&bytes);
         while let Some(first) = wanted.clone().find(|n| !self.cache.has(&pack.id, *n)) {
             // Nobody shall wait for what only waits for room itself.
-            let mut room = match self.budget.take(vault, len_of(&(first..wanted.end)), need, deadline) {
+            let room = match self.budget.take(vault, len_of(&(first..wanted.end)), need, deadline) {
                 // Others have more need of it.
                 Err(StoreError::Timeout { .. }) if need == Need::Ahead => return Ok(()),
                 room => room?,
@@ -272,9 +278,11 @@ impl Fetcher {
             let flight = self.claim_free(vault, pack, first..wanted.end, deadline);
             wanted.start = flight.as_ref().map_or(first + 1, |flight| flight.blocks.end);
             if let Some(flight) = &flight {
-                let came = self.fetch_blocks(vault, &map.name, pack, flight.blocks.clone(), need, deadline);
-                room.ended(&came, |_| len_of(&flight.blocks));
-                let bytes = came?.iter().map(|block| block.len() as u64).sum();
+                let (came, room) =
+                    self.fetch_blocks(&map.name, pack, flight.blocks.clone(), need, deadline, room)?;
+                // What was fetched for the cache alone waits for its disk however long that takes; so does whoever wants room for more.
+                self.cache.put(&pack.id, flight.blocks.start, &came, u64::MAX, room);
+                let bytes = came.len() as u64;
                 *brought += Brought { requests: 1, bytes };
             }
         }
@@ -472,24 +480,19 @@ impl Fetcher {
         }
     }
 
+    /// Bytes of these blocks, with the room that they take.
     fn fetch_blocks(
         &self,
-        vault: VaultNo,
         name: &ObjectName,
         pack: &PackEntry,
         run: Range<u32>,
         need: Need,
         deadline: Deadline,
-    ) -> Result<Vec<Bytes>, StoreError> {
+        mut room: Room,
+    ) -> Result<(Bytes, Arc<Room>), StoreError> {
         let range = u64::from(run.start) * GRID..(u64::from(run.end) * GRID).min(pack.len);
-        let whole = self.get_range(vault, name, range, need, deadline)?;
-        let mut blocks = Vec::with_capacity(run.len());
-        for (i, n) in run.enumerate() {
-            let from = i * GRID as usize;
-            let block = whole.slice(from.min(whole.len())..(from + GRID as usize).min(whole.len()));
-            self.cache.put(&pack.id, n, &block);
-            blocks.push(block);
-        }
-        Ok(blocks)
+        let came = self.get_range(room.vault(), name, range, need, deadline);
+        room.ended(&came, |_| len_of(&run));
+        Ok((came?, Arc::new(room)))
     }
 }

@@ -229,13 +229,16 @@ impl Reader {
         fetch()?;
         // What was on its way already may have failed.
         self.fetcher.settle(vault, &map.row.entry, bytes);
-        fetch()
+        fetch()?;
+        // It is for whoever comes later; whether it is there then is asked with `is_fetched`.
+        self.fetcher.cache().settle();
+        Ok(())
     }
 
-    /// Whether all bytes of a request are in the cache.
+    /// Whether all bytes of a request are in the cache, for other processes, too.
     pub fn is_fetched(&self, request: &Request) -> Result<bool, StoreError> {
         let map = self.pack_map(request.pack)?;
-        Ok(self.fetcher.is_cached(&map.row.entry, &request.bytes))
+        Ok(self.fetcher.is_stored(&map.row.entry, &request.bytes))
     }
 
     /// Most bytes that the cache may hold.

@@ -98,7 +98,7 @@ fn what_is_damaged_in_the_cache_is_fetched_again_and_what_is_everywhere_is_told(
     let pack = world.row().entry.id;
     let block = cache.get(&pack, 12).unwrap();
     cache.remove(&pack, 12);
-    cache.put(&pack, 12, &block.slice(..1000));
+    cache.put_and_settle(&pack, 12, &block.slice(..1000));
     // Cut short behind the cache's back.
     let hex = pack.hex();
     let path = dir.path().join(&hex[..2]).join(format!("{hex}-14"));
@@ -111,7 +111,7 @@ fn what_is_damaged_in_the_cache_is_fetched_again_and_what_is_everywhere_is_told(
     // A reader gets past a block that is too short, too.
     let short = cache.get(&pack, 15).unwrap().slice(..1000);
     cache.remove(&pack, 15);
-    cache.put(&pack, 15, &short);
+    cache.put_and_settle(&pack, 15, &short);
     (20..60).for_each(|n| world.assert_reads(&reader, n));
 }
 

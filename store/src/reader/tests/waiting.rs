@@ -364,7 +364,7 @@ fn a_disk_of_the_cache_that_hangs_keeps_nobody_from_asking_what_is_under_way() {
     let cache = Arc::new(BlockCache::in_memory(64 << 20));
     let reader = world.reader_with(cache.clone());
     let entry = world.row().entry;
-    cache.put(&entry.id, 2, &Bytes::from_static(b"a block"));
+    cache.put_and_settle(&entry.id, 2, &Bytes::from_static(b"a block"));
     let claim = || reader.fetcher.claim_free(world.vault_no, &entry, 0..4, Deadline::NEVER);
     std::thread::scope(|scope| {
         let hanging = cache.hang();
@@ -429,4 +429,91 @@ fn what_one_place_lost_and_only_a_vault_has_beside_it_is_far_away_and_not_lost()
     let read = reader.chunk_within(ChunkType::Data, &world.chunks[40].0, near);
     assert!(matches!(read, Err(StoreError::Timeout { .. })), "{read:?}");
     world.assert_reads(&reader, 40);
+}
+
+/// A reader with a cache on disk, and so many bytes on their way.
+fn with_cache(world: &World, dir: &std::path::Path, in_flight: u64) -> (Arc<BlockCache>, Arc<Reader>) {
+    let cache = Arc::new(BlockCache::open(dir, 64 << 20, world.clock.clone()).unwrap());
+    (cache.clone(), world.reader_within(cache, in_flight))
+}
+
+#[test]
+fn a_disk_of_the_cache_that_takes_nothing_keeps_nobody_from_what_a_vault_gives() {
+    let world = Arc::new(World::new());
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let (cache, reader) = with_cache(&world, dir.path(), 4 << 20);
+    let hanging = cache.hang_writes();
+    let (done, is_done) = std::sync::mpsc::channel();
+    for from in 0..4 {
+        let (world, reader, done) = (world.clone(), reader.clone(), done.clone());
+        std::thread::spawn(move || {
+            // One in order, who reads ahead, and others here and there.
+            let step = if from == 0 { 1 } else { 37 };
+            (0..100).for_each(|n| world.assert_reads(&reader, (from * 20 + n * step) % 100));
+            done.send(cache_free(&reader)).unwrap();
+        });
+    }
+    for _ in 0..4 {
+        assert!(is_done.recv_timeout(Duration::from_secs(60)).unwrap(), "room is left for who waits");
+    }
+    let waiting = cache.waiting();
+    assert!((1..4 << 20).contains(&waiting), "{waiting}");
+    drop(hanging);
+    assert!(cache.settle());
+    (0..100).for_each(|n| world.assert_reads(&reader, n));
+}
+
+/// Whether somebody who waits may have half a mebibyte, at least when others have got theirs.
+fn cache_free(reader: &Reader) -> bool {
+    reader.fetcher.budget().take(VaultNo(1), 512 << 10, Need::Now, Deadline::NEVER).is_ok()
+}
+
+#[test]
+fn a_block_that_waits_for_the_disk_is_not_fetched_again() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let (cache, reader) = with_cache(&world, dir.path(), 64 << 20);
+    let hanging = cache.hang_writes();
+    world.assert_reads(&reader, 40);
+    let other = world.reader_with(cache.clone());
+    world.assert_reads(&other, 40);
+    assert_eq!(other.stats().vault_requests, 0);
+    assert!(cache.waiting() > 0);
+    drop(hanging);
+}
+
+#[test]
+fn what_was_fetched_to_be_kept_is_on_the_disk_then_or_it_is_said_that_it_is_not() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let (cache, reader) = with_cache(&world, dir.path(), 64 << 20);
+    let requests = requests_of_first(&reader, &world);
+    let fetch = || requests.iter().try_for_each(|request| reader.fetch(request, &mut Brought::default()));
+    let are_fetched = || requests.iter().all(|request| reader.is_fetched(request).unwrap());
+    let hanging = cache.hang_writes();
+    std::thread::scope(|scope| {
+        let fetching = scope.spawn(fetch);
+        until(|| {
+            world.clock.advance(Duration::from_secs(1));
+            fetching.is_finished()
+        });
+        fetching.join().unwrap().unwrap();
+    });
+    assert!(
+        !are_fetched() && requests_of_first(&reader, &world).is_empty(),
+        "it waits, and is not asked for again"
+    );
+    drop(hanging);
+    fetch().unwrap();
+    assert!(are_fetched() && reader.cache_bytes() > 2_000_000 * 9 / 10);
+}
+
+/// The requests that bring the first twenty chunks.
+fn requests_of_first(reader: &Reader, world: &World) -> Vec<Request> {
+    let mut wanted = reader.wanted();
+    world.chunks[..20].iter().for_each(|(id, _)| assert!(wanted.add(id).is_ok()));
+    wanted.requests()
 }
