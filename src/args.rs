@@ -78,7 +78,7 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// How much to show.
     pub fn show(&self) -> Show {
-        Show { json: self.json, quiet: self.quiet, verbose: self.verbose }
+        Show { json: self.json, quiet: self.quiet, verbose: self.verbose, job: crate::settings::is_job() }
     }
 }
 

@@ -22,6 +22,16 @@ pub fn read(path: &Path) -> Result<Vec<Text>, Failure> {
     }
 }
 
+/// Keeps others of this program from changing the configuration at `path` until it is dropped: between reading it and putting another text in
+/// its place nobody else does the same. Where the directory is not there yet, or cannot be locked, what others put there is still noticed
+/// as long as they are not there at the same moment.
+pub fn lock(path: &Path) -> Option<File> {
+    let path = std::path::absolute(path).ok()?;
+    let dir = File::open(path.parent()?).ok()?;
+    dir.lock().ok()?;
+    Some(dir)
+}
+
 /// Puts a text in the place of the one that was read. A file that is there keeps its owner and its mode, and where a link leads to it
 /// the link stays; a new one can be read by everybody.
 pub fn replace(path: &Path, read: &str, text: &str) -> Result<(), Failure> {

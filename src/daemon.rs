@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub use ask::{reload, through_daemon};
-pub use job::Caller;
+pub use job::{Caller, MARK};
 
 use crate::notify::Manager;
 use control::Answers;
@@ -351,14 +351,14 @@ impl Daemon {
     fn kill(&self, no: JobNo) {
         if let Some(active) = self.active.values().find(|active| active.no == no) {
             tracing::warn!("job {no} ({}) does not stop: it is killed", active.task);
-            job::signal(active.process, Signal::SIGKILL);
+            job::kill(active.process);
         }
     }
 
     fn stop(&mut self) {
         if self.stopping {
             // Whoever asks twice is in a hurry.
-            self.active.values().for_each(|active| job::signal(active.process, Signal::SIGKILL));
+            self.active.values().for_each(|active| job::kill(active.process));
             return;
         }
         self.stopping = true;
@@ -408,8 +408,10 @@ impl Daemon {
     fn want(&mut self, task: Task, answers: Answers) {
         if let Some(active) = self.active.values_mut().find(|active| active.task == task) {
             let _ = answers.send(Answer::Begun { job: active.no.0 });
+            active.waiting.retain(|answers| !answers.is_closed());
             return active.waiting.push(answers);
         }
+        self.wanted.iter_mut().for_each(|wanted| wanted.answers.retain(|answers| !answers.is_closed()));
         match self.wanted.iter_mut().find(|wanted| wanted.task == task) {
             Some(wanted) => wanted.answers.push(answers),
             None => self.wanted.push_back(Wanted { task, answers: vec![answers] }),

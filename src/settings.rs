@@ -26,6 +26,11 @@ pub fn log_filter() -> Option<String> {
     process_environment()("HOLDFAST_LOG").and_then(|value| value.into_string().ok())
 }
 
+/// Whether this process is a job of the daemon.
+pub fn is_job() -> bool {
+    process_environment()(crate::daemon::MARK).is_some()
+}
+
 /// The system's clock, or the one that `HOLDFAST_CLOCK` describes: for rehearsals and tests, with a store of their own.
 pub fn clock() -> Result<Arc<dyn Clock>, Failure> {
     let Some(text) = process_environment()("HOLDFAST_CLOCK") else { return Ok(Arc::new(SystemClock)) };

@@ -27,7 +27,7 @@ pub use output::Output;
 const SAID_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How much to show, and to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Show {
     /// JSON lines for programs.
     pub json: bool,
@@ -35,6 +35,8 @@ pub struct Show {
     pub quiet: bool,
     /// Notes too; above 1 the engine's log.
     pub verbose: u8,
+    /// Whether it is a job of the daemon.
+    pub job: bool,
 }
 
 /// The way to the person or program that started us.
@@ -107,7 +109,11 @@ impl Terminal {
     /// Writes raw bytes to standard output.
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| output_failure(&error))
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            // A job does what it is for, whether or not the daemon is still there to hear of it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && self.show.job => Ok(()),
+            written => written.map_err(|error| output_failure(&error)),
+        }
     }
 
     /// A name for standard output: escaped for a terminal, as it is for a pipe.

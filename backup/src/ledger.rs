@@ -231,6 +231,13 @@ impl Ledger {
         self.read(|c| c.prepare_cached(&sql)?.query_map([most], job)?.collect())
     }
 
+    /// When the first job began that is remembered.
+    pub fn first(&self) -> Result<Option<Timestamp>, LedgerError> {
+        let begun: Option<i64> =
+            self.read(|c| c.query_row("SELECT min(begun) FROM job", [], |row| row.get(0)))?;
+        Ok(begun.map(Timestamp::from_seconds))
+    }
+
     /// Jobs whose end was not put down.
     pub fn running(&self) -> Result<Vec<Job>, LedgerError> {
         let sql = format!("SELECT {COLUMNS} FROM job WHERE state = 'running' ORDER BY no");

@@ -12,6 +12,7 @@ use clap::Args;
 use holdfast_backup::agenda::Agenda;
 use holdfast_backup::config::Config;
 use holdfast_backup::ledger::Ledger;
+use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Context;
@@ -52,11 +53,14 @@ pub fn run(context: &Context<'_>, _: &DaemonArgs) -> Outcome {
             .warn(&format!("the ledger was damaged and begins anew; the old one is {}", aside.display()));
     }
     let env = process_environment();
+    // What has a time of day, and is in no hurry, was due since the first job, however often the daemon began anew.
+    let first = ledger.first().map_err(|error| Failure::failed(error.to_string()))?;
+    let since = first.unwrap_or_else(|| context.terminal.clock().now());
     let watchdog =
         env(notify::WATCHDOG).and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_micros);
     let parts = Parts {
         caller: caller(context, &store)?,
-        read: reader(context)?,
+        read: reader(context, since)?,
         clock: Arc::clone(context.terminal.clock()),
         manager: Manager::named(env(notify::SOCKET)),
         watchdog,
@@ -66,12 +70,15 @@ pub fn run(context: &Context<'_>, _: &DaemonArgs) -> Outcome {
     daemon::run(parts).map(|()| Done::Whole).map_err(Failure::failed)
 }
 
-fn reader(context: &Context<'_>) -> Result<Box<dyn Fn() -> Result<Planned, String>>, Failure> {
+fn reader(
+    context: &Context<'_>,
+    since: Timestamp,
+) -> Result<Box<dyn Fn() -> Result<Planned, String>>, Failure> {
     let path = context.settings.config_file()?.to_path_buf();
-    let (host, clock) = (context.settings.host.clone(), Arc::clone(context.terminal.clock()));
+    let host = context.settings.host.clone();
     Ok(Box::new(move || {
         let config = Config::load(&path).map_err(|error| error.to_string())?;
-        let agenda = Agenda::new(&config, &host, TimeZone::system(), clock.now());
+        let agenda = Agenda::new(&config, &host, TimeZone::system(), since);
         Ok(Planned { agenda, reclaim_vaults: config.reclaim_vaults })
     }))
 }

@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_mount_in_the_background_shows_as_much_as_this_one_was_told_to() {
-        let show = |quiet, verbose| show_to_hand_on(Show { json: false, quiet, verbose });
+        let show = |quiet, verbose| show_to_hand_on(Show { quiet, verbose, ..Show::default() });
         assert_eq!(show(false, 0), [""; 0]);
         assert_eq!(show(true, 0), ["--quiet"]);
         assert_eq!(show(false, 2), ["--verbose", "--verbose"]);

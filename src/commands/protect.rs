@@ -104,6 +104,7 @@ struct TierLine {
 /// Shows or changes.
 pub fn run(context: &Context<'_>, args: &ProtectArgs) -> Outcome {
     let path = context.settings.config_file()?;
+    let _lock = if args.asks_for_nothing() { None } else { config_file::lock(path) };
     let files = config_file::read(path)?;
     let config = Config::parse(&files)?;
     if args.asks_for_nothing() {

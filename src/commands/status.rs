@@ -90,8 +90,10 @@ pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
     let daemon = present(context)?;
     let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
-    if daemon.is_none() {
-        told.insert(0, no_daemon());
+    match &daemon {
+        None => told.insert(0, no_daemon()),
+        Some(Present { trouble: Some(trouble), .. }) => told.insert(0, bad_configuration(trouble)),
+        Some(_) => {}
     }
     let (bytes_free, bytes_total) = room(store.dir());
     let page = Page {
@@ -125,6 +127,17 @@ fn no_daemon() -> Alert {
         since: None,
         what: "no daemon serves this store: nothing is done by itself".to_owned(),
         next_step: "`systemctl enable --now holdfast`, or `holdfast daemon`".to_owned(),
+    }
+}
+
+fn bad_configuration(trouble: &str) -> Alert {
+    Alert {
+        name: "bad-configuration",
+        subject: "configuration".to_owned(),
+        since: None,
+        what: format!("it has mistakes, and the daemon goes by the one before: {trouble}"),
+        next_step: "`holdfast config check` names them; `systemctl reload holdfast` has it read again"
+            .to_owned(),
     }
 }
 
@@ -268,12 +281,6 @@ fn daemon_line(daemon: &Present, zone: &TimeZone) -> String {
     }
     for waiting in &daemon.waiting {
         line += &format!("\n  waits: {waiting}");
-    }
-    if let Some(trouble) = &daemon.trouble {
-        line += &format!(
-            "\n  the configuration has mistakes and the one before holds: {}",
-            text::printable_text(trouble)
-        );
     }
     line
 }

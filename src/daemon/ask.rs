@@ -3,16 +3,15 @@
 
 use holdfast_backup::agenda::Task;
 
-use super::job::MARK;
 use super::talk::{Answer, Daemon, Question};
 use crate::commands::Context;
 use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
-use crate::settings::process_environment;
+use crate::settings::is_job;
 
 /// Has the daemon do these tasks, one after the other, and waits; `None` if no daemon serves the store, or this process is a job itself.
 pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Done>, Failure> {
     let store = context.settings.store()?;
-    if process_environment()(MARK).is_some() || Daemon::of(store).is_none() {
+    if is_job() || Daemon::of(store).is_none() {
         return Ok(None);
     }
     let (mut failures, mut done) = (Failures::default(), Done::Whole);
@@ -89,7 +88,7 @@ fn outcome(name: &str, state: &str, said: &str, code: Option<i32>) -> Outcome {
         Some(3) => Ok(Done::Partial),
         Some(11) => failure(Kind::Locked),
         Some(12) => failure(Kind::WrongKey),
-        Some(130) | None if state == "cancelled" => failure(Kind::Interrupted),
+        _ if state == "cancelled" => failure(Kind::Interrupted),
         _ => failure(Kind::Failed),
     }
 }

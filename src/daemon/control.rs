@@ -15,10 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Happened;
 use super::talk::{self, Answer, LINE_MAX, Question};
 
-/// Conversations at once; who comes beside them waits.
-const CONVERSATIONS: usize = 64;
+/// Conversations at once, most of which wait for the end of a job; who comes beside them is let go.
+const CONVERSATIONS: usize = 500;
 /// Who asks nothing for so long is let go.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The way of answers to whoever asked; it ends when it is dropped.
 pub type Answers = UnboundedSender<Answer>;
@@ -45,9 +45,12 @@ pub fn leave(store: &Path) {
 pub async fn serve(listener: UnixListener, to: Sender<Happened>, clock: Arc<dyn Clock>) {
     let room = Arc::new(Semaphore::new(CONVERSATIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, to.clone(), Arc::clone(&clock), permit))),
+            Ok((stream, _)) => {
+                if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+                    tokio::spawn(converse(stream, to.clone(), Arc::clone(&clock), permit));
+                }
+            }
             // Such as too many open files: others may end theirs.
             Err(error) => {
                 tracing::warn!("a question cannot be taken: {error}");

@@ -101,10 +101,14 @@ impl Heard {
     fn trouble(&mut self, line: &str) -> String {
         let said = serde_json::from_str::<Value>(line).ok().and_then(|value| trouble_of(&value));
         let said = said.unwrap_or_else(|| line.trim_end().to_owned());
-        if self.said.len() + said.len() < SAID_MAX {
-            self.said.push_str(&said);
-            self.said.push('\n');
+        self.said.push_str(&said);
+        self.said.push('\n');
+        // The reason stands last.
+        let mut from = self.said.len().saturating_sub(SAID_MAX);
+        while !self.said.is_char_boundary(from) {
+            from += 1;
         }
+        self.said.drain(..from);
         said
     }
 }
@@ -120,6 +124,7 @@ fn trouble_of(value: &Value) -> Option<String> {
                 None => message,
             })
         }
+        "warning" => text(value.get("message")),
         "exit_error" => {
             let causes = value.get("causes").and_then(Value::as_array).into_iter().flatten();
             let causes = causes.filter_map(|cause| Some(format!(" because: {}", cause.as_str()?)));
@@ -179,9 +184,23 @@ pub fn state_of(status: ExitStatus, was_asked: bool, made_points: bool) -> JobSt
         Some(0) => JobState::Done,
         Some(3) => JobState::Partial,
         Some(1) if made_points => JobState::Partial,
-        Some(130) | None if was_asked => JobState::Cancelled,
+        Some(130) => JobState::Cancelled,
+        None if was_asked => JobState::Cancelled,
         _ => JobState::Failed,
     }
+}
+
+/// Kills a job, and what it started in process groups of their own, such as hooks.
+pub fn kill(process: u32) {
+    let mut groups = vec![process];
+    let mut at = 0;
+    while let Some(parent) = groups.get(at).copied() {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        groups
+            .extend(children.unwrap_or_default().split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        at += 1;
+    }
+    groups.into_iter().for_each(|process| signal(process, Signal::SIGKILL));
 }
 
 /// Sends a signal to a job and all that it started.

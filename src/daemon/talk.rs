@@ -15,6 +15,8 @@ const NAME: &str = "daemon.sock";
 pub const LINE_MAX: u64 = 1 << 20;
 /// How often whoever waits for an answer looks whether he still wants it.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often he looks for an answer that needs no work.
+const LOOKS: u32 = 50;
 /// A daemon that does not take a question for so long is taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -137,10 +139,12 @@ impl Daemon {
         self.stream.set_read_timeout(Some(LOOK))?;
         let mut answers = BufReader::new(self.stream);
         line.clear();
+        // The end of a job takes as long as it takes; all else is known at once.
+        let mut looks = if matches!(question, Question::Run { .. }) { u32::MAX } else { LOOKS };
         loop {
             match (&mut answers).take(LINE_MAX).read_until(b'\n', &mut line) {
-                Err(error) if is_a_look(&error) && !enough() => continue,
-                Err(error) if is_a_look(&error) => return Ok(()),
+                Err(error) if is_a_look(&error) && enough() => return Ok(()),
+                Err(error) if is_a_look(&error) && looks > 0 => looks = looks.saturating_sub(1),
                 Err(error) => return Err(error),
                 Ok(0) => return Ok(()),
                 Ok(_) if !take(serde_json::from_slice(&line)?) => return Ok(()),

@@ -26,7 +26,7 @@ fn secrets(passphrase: Option<SecretSource>, answers: &[&'static str]) -> Secret
 }
 
 fn quiet() -> Terminal {
-    let show = Show { json: false, quiet: true, verbose: 0 };
+    let show = Show { quiet: true, ..Show::default() };
     Terminal::new(show, Arc::new(ManualClock::default()), Arc::default())
 }
 

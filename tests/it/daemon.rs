@@ -284,6 +284,58 @@ fn a_source_that_is_missing_keeps_neither_the_others_from_being_taken_nor_from_g
 }
 
 #[test]
+fn a_job_that_is_killed_takes_its_hooks_along_and_one_that_outlives_its_daemon_is_whole() {
+    let ran = |site: &Site| site.machine.path("ran");
+    let hooks = |before: &str, after: &str| {
+        format!("{GROUP}[group.web.hooks]\nbefore = \"{before}\"\nafter = \"{after}\"\n")
+    };
+    let site = Site::new(&hooks("echo $$ > ROOT/ran; exec sleep 4", "echo $HOLDFAST_RESULT > ROOT/result"));
+    let mut daemon = site.start();
+    wait_for("the hook", 60, || std::fs::read_to_string(ran(&site)).is_ok_and(|text| text.ends_with('\n')));
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    // Nobody hears of its point any more, and it is made all the same.
+    let result = site.machine.path("result");
+    wait_for("the end of the job", 60, || {
+        std::fs::read_to_string(&result).is_ok_and(|text| text == "done\n")
+    });
+    std::fs::remove_file(ran(&site)).unwrap();
+    site.configure(&hooks("trap '' TERM INT; echo $$ > ROOT/ran; while :; do sleep 1; done", "true"));
+    let daemon = site.start();
+    let asking = site.command(&["backup"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the hook", 60, || std::fs::read_to_string(ran(&site)).is_ok_and(|text| text.ends_with('\n')));
+    let hook: i32 = std::fs::read_to_string(ran(&site)).unwrap().trim().parse().unwrap();
+    daemon.signal(Signal::SIGTERM);
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    wait_for("the end of the hook", 10, || kill(Pid::from_raw(hook), None).is_err());
+    assert_ne!(asking.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn many_who_wait_keep_nobody_from_being_answered() {
+    let (site, command) = hanging();
+    let mut command = command(&site);
+    let child = command.stderr(Stdio::null()).spawn().unwrap();
+    let daemon = Daemon { site: &site, child };
+    wait_for("the job", 60, || site.states("backup") == ["running"]);
+    let socket = site.machine.store().join("daemon.sock");
+    let idle: Vec<_> = (0..700).map(|_| std::os::unix::net::UnixStream::connect(&socket)).collect();
+    let mut asking = Vec::new();
+    for _ in 0..20 {
+        asking.push(site.command(&["backup"]).stderr(Stdio::null()).spawn().unwrap());
+    }
+    wait_for("an answer", 30, || site.run(&["cancel", "1"]).code() == 0);
+    drop(idle);
+    wait_for("the end of the first job", 60, || {
+        site.states("backup").last().is_some_and(|state| state == "cancelled")
+    });
+    std::fs::write(site.machine.path("daemon.log"), "").unwrap();
+    daemon.end();
+    asking.into_iter().for_each(|mut child| drop(child.wait()));
+}
+
+#[test]
 fn a_service_manager_hears_that_it_serves_that_it_is_well_and_that_it_ends() {
     let site = Site::new(GROUP);
     let path = site.machine.path("notify");

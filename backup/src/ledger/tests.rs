@@ -30,7 +30,9 @@ fn a_job_is_remembered_as_it_was() {
     let (ledger, aside) = Ledger::open(dir.path()).unwrap();
     assert_eq!(aside, None);
     let web = task(Work::Take, Some("web"));
+    assert_eq!(ledger.first().unwrap(), None);
     let no = ledger.begin(&web, true, second(100)).unwrap();
+    assert_eq!(ledger.first().unwrap(), Some(second(100)));
     ledger.set_process(no, 4242).unwrap();
     let running = ledger.running().unwrap();
     assert_eq!((running.len(), running[0].process, running[0].state), (1, 4242, JobState::Running));
