@@ -71,7 +71,7 @@ struct TierLine {
 /// What somebody has to see to.
 #[derive(Debug, Serialize)]
 struct AlertLine {
-    name: &'static str,
+    name: String,
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
@@ -120,7 +120,7 @@ fn room(dir: &Path) -> (u64, u64) {
 
 fn no_daemon() -> Alert {
     Alert {
-        name: "no-daemon",
+        name: "no-daemon".to_owned(),
         subject: "daemon".to_owned(),
         since: None,
         what: "no daemon serves this store: nothing is done by itself".to_owned(),

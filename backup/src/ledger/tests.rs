@@ -129,3 +129,27 @@ fn a_row_that_makes_no_sense_is_an_error_and_no_panic() {
     assert!(ledger.jobs(1).is_err());
     assert_eq!(History::past(&ledger, &task(Work::Check, None)), Past::default());
 }
+
+#[test]
+fn each_task_tells_when_it_last_ended_in_each_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let (web, check) = (task(Work::Take, Some("web")), task(Work::Check, None));
+    for (task, from, state) in [
+        (&web, 10, JobState::Done),
+        (&web, 20, JobState::Failed),
+        (&web, 30, JobState::Done),
+        (&check, 5, JobState::Partial),
+    ] {
+        run(&ledger, task, from, state);
+    }
+    ledger.begin(&web, false, second(40)).unwrap();
+    let mut ends = ledger.last_ends().unwrap();
+    ends.sort_by_key(|(_, _, at)| at.seconds);
+    let expected = [
+        (check, JobState::Partial, second(10)),
+        (web.clone(), JobState::Failed, second(25)),
+        (web, JobState::Done, second(35)),
+    ];
+    assert_eq!(ends, expected);
+}
