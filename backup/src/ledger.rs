@@ -17,7 +17,7 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use crate::agenda::{History, Past, Task, Work};
+use crate::agenda::{History, Past, Task};
 pub use alerts::Untold;
 
 /// Its name in the store's directory.

@@ -1,6 +1,8 @@
 //! `holdfast status`: whether all is well, on one page.
 
-use std::path::Path;
+mod metrics;
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::agenda::{Agenda, History, Past, Task, TierName};
@@ -16,9 +18,11 @@ use serde::Serialize;
 
 use super::Context;
 use super::jobs::present;
+use crate::daemon::MARK;
 use crate::daemon::talk::Present;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::settings::process_environment;
 use crate::terminal::text::{self, Table};
 
 /// Show on one page whether all is well
@@ -29,8 +33,16 @@ use crate::terminal::text::{self, Table};
 #[command(after_long_help = "\
 Examples:
   holdfast status
-  holdfast status --json | jq '.alerts[]'")]
-pub struct StatusArgs {}
+  holdfast status --json | jq '.alerts[]'
+  holdfast status --metrics                 figures for Prometheus")]
+pub struct StatusArgs {
+    /// Print figures in the text format of Prometheus instead of the page
+    #[arg(long)]
+    metrics: bool,
+    /// Write these figures into FILE as well, whole or not at all
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+}
 
 /// The page.
 #[derive(Debug, Serialize)]
@@ -80,7 +92,10 @@ struct AlertLine {
 }
 
 /// Shows it.
-pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
+pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
+    if args.metrics && context.terminal.json() {
+        return Err(Failure::usage("--metrics and --json are two forms of the same: one of them is enough"));
+    }
     let config = context.settings.config()?;
     let store = open_store(context)?;
     let points = store.points()?;
@@ -90,7 +105,8 @@ pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
     let daemon = present(context)?;
     let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
-    if daemon.is_none() {
+    // What the daemon itself asks for knows that there is one, also when that has no time to answer.
+    if daemon.is_none() && process_environment()(MARK).is_none() {
         told.insert(0, no_daemon());
     }
     let (bytes_free, bytes_total) = room(store.dir());
@@ -103,12 +119,25 @@ pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
         tiers,
         alerts: told.into_iter().map(AlertLine::from).collect(),
     };
-    if context.terminal.json() {
-        context.terminal.json_line(&page)?;
-    } else {
-        context.terminal.line(&render(&page, &zone))?;
+    show(context, args, &page, &zone)?;
+    let figures =
+        || Ok::<_, Failure>(metrics::render(&page, &metrics::Jobs::of(&agenda, ledger.as_ref())?, now));
+    if args.metrics {
+        context.terminal.bytes(figures()?.as_bytes())?;
+    }
+    // Last, so that whoever reads the page has it also where the file cannot be written.
+    if let Some(path) = &args.metrics_file {
+        metrics::write(path, &figures()?)?;
     }
     Ok(Done::Whole)
+}
+
+fn show(context: &Context<'_>, args: &StatusArgs, page: &Page, zone: &TimeZone) -> Result<(), Failure> {
+    match (args.metrics, context.terminal.json()) {
+        (true, _) => Ok(()),
+        (_, true) => context.terminal.json_line(page),
+        (_, false) => context.terminal.line(&render(page, zone)),
+    }
 }
 
 /// Bytes free on the disk of a directory, and all of them.

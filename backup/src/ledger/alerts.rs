@@ -208,7 +208,7 @@ mod tests {
         look(&ledger, 20, &["a"], &[]);
         let (opened, told) = (Timestamp::from_seconds(10), Some(Timestamp::from_seconds(20)));
         let expected = Known { no: Some(1), alert: alert("a"), opened, looks: 2, told, closed: None };
-        assert_eq!(ledger.open_alerts().unwrap(), [expected.clone()]);
+        assert_eq!(ledger.open_alerts().unwrap(), std::slice::from_ref(&expected));
         look(&ledger, 30, &[], &[]);
         look(&ledger, 40, &["a"], &[]);
         let closed = Known { closed: Some(Timestamp::from_seconds(30)), ..expected };

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::agenda::Work;
 
 fn task(work: Work, group: Option<&str>) -> Task {
     Task { work, group: group.map(str::to_owned) }
@@ -50,7 +51,7 @@ fn a_job_is_remembered_as_it_was() {
     };
     // Another process sees the same, while this one has it open and afterwards.
     let other = Ledger::look(dir.path()).unwrap().unwrap();
-    assert_eq!(other.jobs(10).unwrap(), [expected.clone()]);
+    assert_eq!(other.jobs(10).unwrap(), std::slice::from_ref(&expected));
     assert!(other.begin(&expected.task, false, second(0)).is_err(), "who looks does not write");
     drop(ledger);
     assert_eq!(Ledger::look(dir.path()).unwrap().unwrap().jobs(10).unwrap(), [expected]);

@@ -1,0 +1,234 @@
+//! What the daemon sees and tells: it looks every few minutes, and after what went wrong, puts down what is open, and has each way tell what
+//! it has not told yet. Neither a look nor a way that hangs holds up the loop or each other.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_backup::alert::telling::{Event, Found, Known, follow};
+use holdfast_backup::ledger::{JobState, LedgerError};
+use holdfast_store::clock::Timestamp;
+use nix::sys::signal::Signal;
+
+use super::{Daemon, Happened, job, look, until};
+use crate::telling::{From, Message, Way};
+use crate::terminal::text;
+
+/// What a configuration says of it.
+#[derive(Debug)]
+pub struct Watching {
+    /// How often it is looked.
+    pub every: Duration,
+    /// How people are told.
+    pub ways: Vec<Way>,
+    /// Where from.
+    pub from: From,
+    /// Where figures are written.
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// A look that is under way.
+struct Looking {
+    process: u32,
+    /// It was killed and is still there, as what hangs in the kernel is.
+    overdue: bool,
+}
+
+/// What is going on.
+pub struct Watch {
+    plan: Watching,
+    next: Timestamp,
+    looking: Option<Looking>,
+    /// Something happened while it was looked.
+    again: bool,
+    /// Ways that are telling.
+    telling: BTreeSet<&'static str>,
+    /// Ways that failed, which was logged.
+    failing: BTreeSet<&'static str>,
+}
+
+impl Watch {
+    /// It is first looked after a while: what is due is to be done first.
+    pub fn new(plan: Watching, now: Timestamp) -> Self {
+        let (telling, failing) = (BTreeSet::new(), BTreeSet::new());
+        let next = later(now, plan.every);
+        Self { plan, next, looking: None, again: false, telling, failing }
+    }
+
+    fn way_names(&self) -> Vec<&'static str> {
+        self.plan.ways.iter().map(Way::name).collect()
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    Timestamp { seconds: now.seconds.saturating_add(by.as_secs().cast_signed()), ..now }
+}
+
+fn warn_of(result: Result<(), LedgerError>) {
+    if let Err(error) = result {
+        tracing::error!("{error}");
+    }
+}
+
+impl Daemon {
+    /// Begins with what an earlier daemon left, or with other ways than before.
+    pub(super) fn set_ways(&self) {
+        warn_of(self.parts.ledger.set_ways(&self.watch.way_names()));
+    }
+
+    /// Another configuration holds.
+    pub(super) fn watch_as(&mut self, plan: Watching) {
+        self.watch.plan = plan;
+        self.watch.failing.clear();
+        self.set_ways();
+        self.look();
+    }
+
+    /// Looks, if it is time; how long until it is.
+    pub(super) fn look_if_due(&mut self) -> Duration {
+        let now = self.parts.clock.now();
+        // A clock that was set back does not put it off.
+        self.watch.next = self.watch.next.min(later(now, self.watch.plan.every));
+        if self.watch.next <= now {
+            self.look();
+        }
+        until(self.watch.next, now)
+    }
+
+    /// Looks after a job that was not done, and after any as long as something is open, for that may have been what it was.
+    pub(super) fn look_after(&mut self, state: JobState) {
+        let open = || self.parts.ledger.open_alerts().is_ok_and(|open| !open.is_empty());
+        if !self.stopping && (state != JobState::Done || open()) {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        self.watch.next = later(self.parts.clock.now(), self.watch.plan.every);
+        match &self.watch.looking {
+            Some(Looking { overdue: true, .. }) => return self.take_found(&look::overdue()),
+            Some(_) => return self.watch.again = true,
+            None => {}
+        }
+        match look::start(&self.parts.caller, self.watch.plan.metrics_file.as_deref()) {
+            Ok(child) => {
+                self.watch.looking = Some(Looking { process: child.id().unwrap_or(0), overdue: false });
+                tokio::spawn(look::see(child, Arc::clone(&self.parts.clock), self.to_loop.clone()));
+            }
+            Err(error) => self.take_found(&look::failed(&format!("its process cannot be started: {error}"))),
+        }
+    }
+
+    /// A look has found something, or its time is up.
+    pub(super) fn looked(&mut self, found: &Found) {
+        if let Some(looking) = &mut self.watch.looking {
+            looking.overdue = true;
+        }
+        if !self.stopping {
+            self.take_found(found);
+        }
+    }
+
+    /// The process of a look is gone.
+    pub(super) fn look_ended(&mut self) {
+        self.watch.looking = None;
+        if std::mem::take(&mut self.watch.again) && !self.stopping {
+            self.look();
+        }
+    }
+
+    /// Nothing is looked at any more.
+    pub(super) fn stop_looking(&self) {
+        if let Some(looking) = &self.watch.looking {
+            job::signal(looking.process, Signal::SIGKILL);
+        }
+    }
+
+    fn take_found(&mut self, found: &Found) {
+        let ledger = &self.parts.ledger;
+        let followed = ledger.open_alerts().map(|open| follow(open, found, self.parts.clock.now()));
+        let put = followed.and_then(|followed| {
+            ledger.follow(&followed, &self.watch.way_names())?;
+            Ok(followed)
+        });
+        match put {
+            Ok(followed) => followed.iter().for_each(log),
+            Err(error) => tracing::error!("{error}"),
+        }
+        self.tell();
+    }
+
+    /// Has each way tell what it has not told, unless it is at it.
+    fn tell(&mut self) {
+        for way in &self.watch.plan.ways {
+            let name = way.name();
+            if self.watch.telling.contains(name) {
+                continue;
+            }
+            let untold = self.parts.ledger.untold(name).unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                Vec::new()
+            });
+            let from = &self.watch.plan.from;
+            let mut messages = Vec::new();
+            for untold in &untold {
+                let no = untold.alert.no.unwrap_or(0);
+                let about = |event: &Event| (no, *event, Message::about(*event, &untold.alert.alert, from));
+                messages.extend(untold.events.iter().map(about));
+            }
+            if !messages.is_empty() {
+                self.watch.telling.insert(name);
+                tokio::spawn(tell_all(way.clone(), messages, from.clone(), self.to_loop.clone()));
+            }
+        }
+    }
+
+    /// A way has told something.
+    pub(super) fn told(&mut self, way: &'static str, alert: i64, event: Event) {
+        warn_of(self.parts.ledger.told(alert, way, event));
+        if self.watch.failing.remove(way) {
+            tracing::warn!("alerts can be told by {way} again");
+        }
+    }
+
+    /// A way has told all that it had, or cannot. What failed is tried again after the next look.
+    pub(super) fn way_ended(&mut self, way: &'static str, result: Result<(), String>) {
+        self.watch.telling.remove(way);
+        match result {
+            Err(error) if self.watch.failing.insert(way) => {
+                tracing::error!("alerts cannot be told by {way}, which is tried again: {error}");
+            }
+            Err(error) => tracing::debug!("alerts cannot be told by {way}: {error}"),
+            // Something may have come meanwhile.
+            Ok(()) if !self.stopping => self.tell(),
+            Ok(()) => {}
+        }
+    }
+}
+
+async fn tell_all(
+    way: Way,
+    messages: Vec<(i64, Event, Message)>,
+    from: From,
+    to_loop: tokio::sync::mpsc::Sender<Happened>,
+) {
+    let mut result = Ok(());
+    for (alert, event, message) in messages {
+        result = way.tell(message, &from.zone).await;
+        if result.is_err() {
+            break;
+        }
+        let _ = to_loop.send(Happened::Told(way.name(), alert, event)).await;
+    }
+    let _ = to_loop.send(Happened::WayEnded(way.name(), result)).await;
+}
+
+/// The log is always told.
+fn log((known, event): &(Known, Option<Event>)) {
+    if let Some(event) = event {
+        let alert = &known.alert;
+        let line = format!("alert {event}: {} ({}): {}", alert.name, alert.subject, alert.what);
+        tracing::warn!("{}", text::printable(line.as_bytes()));
+    }
+}
