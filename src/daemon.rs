@@ -52,10 +52,12 @@ pub enum Happened {
     Ended(JobNo, Result<ExitStatus, String>),
     /// A job was asked to stop a while ago.
     Overdue(JobNo),
-    /// It was looked, or could not be in time.
+    /// It was looked.
     Looked(Found),
-    /// The process of a look is gone.
-    LookEnded,
+    /// It is looked for too long: the process was killed.
+    LookOverdue,
+    /// The process of a look that was overdue is gone.
+    OverdueLookEnded,
     /// A way has told an event of an alert.
     Told(&'static str, i64, Event),
     /// A way has told all that there was to tell, or cannot.
@@ -205,7 +207,8 @@ impl Daemon {
             Some(Happened::Ended(no, status)) => self.ended(no, status),
             Some(Happened::Overdue(no)) => self.kill(no),
             Some(Happened::Looked(found)) => self.looked(&found),
-            Some(Happened::LookEnded) => self.look_ended(),
+            Some(Happened::LookOverdue) => self.look_overdue(),
+            Some(Happened::OverdueLookEnded) => self.look_ended(),
             Some(Happened::Told(way, alert, event)) => self.told(way, alert, event),
             Some(Happened::WayEnded(way, result)) => self.way_ended(way, result),
             Some(Happened::Reload) => self.reload(),

@@ -50,11 +50,11 @@ pub async fn see(mut child: Child, clock: Arc<dyn Clock>, to_loop: Sender<Happen
         }
         () = clock.sleep(LIMIT) => {
             job::signal(process, Signal::SIGKILL);
-            let _ = to_loop.send(Happened::Looked(overdue())).await;
+            let _ = to_loop.send(Happened::LookOverdue).await;
             let _ = child.wait().await;
+            let _ = to_loop.send(Happened::OverdueLookEnded).await;
         }
     }
-    let _ = to_loop.send(Happened::LookEnded).await;
 }
 
 async fn all_of(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
@@ -197,14 +197,14 @@ mod tests {
     fn a_look_that_does_not_end_is_killed_and_that_is_found() {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(0)));
         let seen = seen("sleep 1000 & wait", clock);
-        let [Happened::Looked(found), Happened::LookEnded] = &seen[..] else { panic!("{seen:?}") };
-        assert!(found.alerts[0].what.contains("did not end within 60 s"), "{found:?}");
+        assert!(matches!(seen[..], [Happened::LookOverdue, Happened::OverdueLookEnded]), "{seen:?}");
+        assert!(overdue().alerts[0].what.ends_with("it did not end within 60 s"));
     }
 
     #[test]
     fn a_look_is_marked_as_what_the_daemon_asks_for() {
         let seen = seen("echo \"$HOLDFAST_JOB $0 $*\" >&2; exit 4", Arc::new(SystemClock));
-        let [Happened::Looked(found), Happened::LookEnded] = &seen[..] else { panic!("{seen:?}") };
+        let [Happened::Looked(found)] = &seen[..] else { panic!("{seen:?}") };
         assert!(found.alerts[0].what.ends_with(": 1 --json status"), "{found:?}");
     }
 }

@@ -120,13 +120,21 @@ impl Daemon {
         }
     }
 
-    /// A look has found something, or its time is up.
+    /// A look has found something.
     pub(super) fn looked(&mut self, found: &Found) {
+        if !self.stopping {
+            self.take_found(found);
+        }
+        self.look_ended();
+    }
+
+    /// A look takes too long. Until its process is gone there is no other one.
+    pub(super) fn look_overdue(&mut self) {
         if let Some(looking) = &mut self.watch.looking {
             looking.overdue = true;
         }
         if !self.stopping {
-            self.take_found(found);
+            self.take_found(&look::overdue());
         }
     }
 

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_right_certificate_or_user_is_still_a_server() {
+    fn each_kind_of_server_can_be_asked_and_a_host_is_named_only_by_what_is_a_name() {
         for security in [Security::None, Security::StartTls, Security::Tls] {
             let server = Server { security, user: None, ..mail().server };
             assert!(transport(&Mail { server, ..mail() }, "box").is_ok(), "{security:?}");

@@ -212,6 +212,9 @@ fn figures_are_printed_and_the_daemon_writes_them_for_whoever_collects_them() {
     let printed = site.run(&["status", "--metrics"]).expect_code(0).out();
     assert_eq!(figure(&printed, "holdfast_up"), Some(0.0));
     assert_eq!(figure(&printed, "holdfast_alert{name=\"no-daemon\",subject=\"daemon\"}"), Some(1.0));
+    // The daemon's own look does not say that there is none.
+    let page = Ran::of(site.command(&["status", "--json"]).env("HOLDFAST_JOB", "1")).expect_code(0).json();
+    assert!(!page["alerts"].to_string().contains("no-daemon"), "{page}");
     site.run(&["status", "--metrics", "--json"]).expect_code(2);
     let ran = site.run(&["status", "--metrics-file", "/nonexistent/a.prom"]).expect_code(1);
     assert!(ran.out().contains("ALERT no-daemon"), "the page is there all the same: {}", ran.out());

@@ -32,6 +32,7 @@ impl Site {
         let machine = Machine::with_store();
         std::fs::create_dir(machine.path("www")).unwrap();
         std::fs::write(machine.path("www/page"), "a page").unwrap();
+        std::fs::write(machine.path("www/other"), "another one").unwrap();
         Ran::of(machine.command(["vault", "add"]).arg(machine.path("vault"))).expect_code(0);
         let site = Self { config: machine.path("holdfast.toml"), machine };
         site.configure(text);

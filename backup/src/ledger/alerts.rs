@@ -103,7 +103,10 @@ impl Ledger {
         self.read(|c| {
             let untold =
                 |row: &Row<'_>| Ok(Untold { alert: known(row)?, events: words(&row.get::<_, String>(10)?)? });
-            c.prepare_cached(&sql)?.query_map([way], untold)?.collect()
+            match version(c)? {
+                1 => Ok(Vec::new()),
+                _ => c.prepare_cached(&sql)?.query_map([way], untold)?.collect(),
+            }
         })
     }
 
@@ -262,6 +265,7 @@ mod tests {
         drop(old);
         let reader = Ledger::look(dir.path()).unwrap().unwrap();
         assert_eq!((reader.open_alerts().unwrap(), reader.jobs(9).unwrap()), (vec![], vec![]));
+        assert_eq!((reader.closed_alerts(9).unwrap(), reader.untold("mail").unwrap()), (vec![], vec![]));
         reader.connection().pragma_update(None, "query_only", "OFF").unwrap();
         let web = Task { work: Work::Take, group: Some("web".into()) };
         reader.begin(&web, false, Timestamp::from_seconds(1)).unwrap();
