@@ -196,7 +196,8 @@ pub fn state_of(status: ExitStatus, was_asked: bool, made_points: bool) -> JobSt
 
 /// Sends a signal to a job and all that it started.
 pub fn signal(process: u32, signal: Signal) {
-    if let Ok(process) = i32::try_from(process) {
+    // Of no process, 0, the group would be the daemon's own.
+    if let Ok(process @ 1..) = i32::try_from(process) {
         // One that has just ended needs none.
         let _ = killpg(Pid::from_raw(process), signal);
     }
