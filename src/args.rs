@@ -113,6 +113,7 @@ pub enum Verb {
     Daemon(verbs::daemon::DaemonArgs),
     Status(verbs::status::StatusArgs),
     Jobs(verbs::jobs::JobsArgs),
+    Alerts(verbs::alerts::AlertsArgs),
     Cancel(verbs::cancel::CancelArgs),
     Prune(verbs::prune::PruneArgs),
     Completions(verbs::completions::CompletionsArgs),

@@ -3,6 +3,7 @@
 //! A verb has its arguments, a `run` that tells its story, and what it prints. Each prints the same facts as text for a
 //! person and as JSON for a program, from one plain struct.
 
+pub mod alerts;
 pub mod backup;
 pub mod cancel;
 pub mod check;
@@ -136,6 +137,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Daemon(args) => daemon::run(context, &args),
         Verb::Status(args) => status::run(context, &args),
         Verb::Jobs(args) => jobs::run(context, &args),
+        Verb::Alerts(args) => alerts::run(context, &args),
         Verb::Cancel(args) => cancel::run(context, &args),
         Verb::Plan(args) => plan::run(context, &args),
         Verb::Protect(args) => protect::run(context, &args),

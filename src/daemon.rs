@@ -9,7 +9,9 @@
 mod ask;
 mod control;
 mod job;
+mod look;
 pub mod talk;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holdfast_backup::agenda::{Agenda, Lane, Task, Work};
+use holdfast_backup::alert::telling::{Event, Found};
 use holdfast_backup::ledger::{Ended, JobNo, JobState, Ledger, LedgerError};
 use holdfast_store::clock::{Clock, Timestamp};
 use nix::sys::signal::Signal;
@@ -25,11 +28,13 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub use ask::{reload, through_daemon};
 pub use job::{Caller, MARK};
+pub use watch::Watching;
 
 use crate::notify::Manager;
 use control::Answers;
 use job::Hearing;
 use talk::{Answer, Present, Question, Running};
+use watch::Watch;
 
 /// How long the daemon sleeps at most: a clock may be put forward meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(20);
@@ -47,6 +52,16 @@ pub enum Happened {
     Ended(JobNo, Result<ExitStatus, String>),
     /// A job was asked to stop a while ago.
     Overdue(JobNo),
+    /// It was looked.
+    Looked(Found),
+    /// It is looked for too long: the process was killed.
+    LookOverdue,
+    /// The process of a look that was overdue is gone.
+    OverdueLookEnded,
+    /// A way has told an event of an alert.
+    Told(&'static str, i64, Event),
+    /// A way has told all that there was to tell, or cannot.
+    WayEnded(&'static str, Result<(), String>),
     /// The configuration is to be read again.
     Reload,
     /// The daemon is to end.
@@ -78,6 +93,8 @@ pub struct Planned {
     pub agenda: Agenda,
     /// Whether space is freed in vaults, too.
     pub reclaim_vaults: bool,
+    /// How often it is looked whether all is well, and who is told.
+    pub watching: Watching,
 }
 
 /// A job that runs.
@@ -104,6 +121,7 @@ struct Daemon {
     trouble: Option<String>,
     active: BTreeMap<Lane, Active>,
     wanted: VecDeque<Wanted>,
+    watch: Watch,
     to_loop: Sender<Happened>,
     stopping: bool,
 }
@@ -111,7 +129,11 @@ struct Daemon {
 /// Serves until it is asked to stop.
 pub fn run(parts: Parts) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| error.to_string())?.block_on(serve(parts))
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let served = runtime.block_on(serve(parts));
+    // A server of mail that does not answer is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(parts: Parts) -> Result<(), String> {
@@ -128,12 +150,14 @@ async fn serve(parts: Parts) -> Result<(), String> {
         trouble: None,
         active: BTreeMap::new(),
         wanted: VecDeque::new(),
+        watch: Watch::new(planned.watching, since),
         to_loop,
         stopping: false,
         parts,
     };
     daemon.parts.caller.reclaim_vaults = planned.reclaim_vaults;
     daemon.note_lost();
+    daemon.set_ways();
     daemon.parts.manager.ready("waits for what is due");
     daemon.live(&mut happened).await;
     control::leave(&daemon.parts.store);
@@ -160,7 +184,10 @@ fn watch_signals(to_loop: &Sender<Happened>) -> std::io::Result<()> {
 impl Daemon {
     async fn live(&mut self, happened: &mut Receiver<Happened>) {
         loop {
-            let sleep = if self.stopping { SLEEP_MAX } else { self.start_what_is_due() };
+            let sleep = match self.stopping {
+                true => SLEEP_MAX,
+                false => self.start_what_is_due().min(self.look_if_due()),
+            };
             if self.stopping && self.active.is_empty() {
                 return;
             }
@@ -179,6 +206,11 @@ impl Daemon {
             Some(Happened::Asked(question, answers)) => self.answer(question, answers),
             Some(Happened::Ended(no, status)) => self.ended(no, status),
             Some(Happened::Overdue(no)) => self.kill(no),
+            Some(Happened::Looked(found)) => self.looked(&found),
+            Some(Happened::LookOverdue) => self.look_overdue(),
+            Some(Happened::OverdueLookEnded) => self.look_ended(),
+            Some(Happened::Told(way, alert, event)) => self.told(way, alert, event),
+            Some(Happened::WayEnded(way, result)) => self.way_ended(way, result),
             // Whoever sends a signal hears nothing; the log and `status` tell.
             Some(Happened::Reload) => drop(self.reload()),
             Some(Happened::Stop) | None => self.stop(),
@@ -312,6 +344,7 @@ impl Daemon {
         let Ended { said, points, .. } = end;
         let answer = Answer::Ended { job: no.0, state: state.to_string(), said, points, code };
         tell(&active.waiting, &answer);
+        self.look_after(state);
     }
 
     fn remove(&mut self, no: JobNo) -> Option<Active> {
@@ -363,6 +396,7 @@ impl Daemon {
         }
         self.stopping = true;
         self.parts.manager.stopping();
+        self.stop_looking();
         for wanted in self.wanted.drain(..) {
             tell(&wanted.answers, &Answer::Refused { reason: "the daemon ends".to_owned() });
         }
@@ -439,6 +473,7 @@ impl Daemon {
         let planned =
             read.inspect_err(|error| tracing::error!("the configuration stays what it was: {error}"))?;
         (self.agenda, self.parts.caller.reclaim_vaults) = (planned.agenda, planned.reclaim_vaults);
+        self.watch_as(planned.watching);
         tracing::warn!("the configuration was read again");
         Ok(())
     }

@@ -20,6 +20,7 @@ mod point_spec;
 mod secrets;
 mod settings;
 mod stored_tree;
+mod telling;
 mod terminal;
 
 use std::process::ExitCode;

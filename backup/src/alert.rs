@@ -3,6 +3,10 @@
 //! An alert has a name and a subject that stay the same as long as its cause does, so that it can be told once, and closes by itself when its
 //! cause is gone. The first of them is always looked for: that a tier has no good point of a source since when it should have one. It holds
 //! whatever the reason is, be it one that nobody thought of.
+//!
+//! Whether and when a person is told of an alert is decided in [`telling`].
+
+pub mod telling;
 
 use holdfast_store::clock::Timestamp;
 
@@ -19,7 +23,7 @@ const FAILURES: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
     /// What is wrong, in a word that programs can rely on.
-    pub name: &'static str,
+    pub name: String,
     /// With what.
     pub subject: String,
     /// Since when, if that is known.
@@ -79,7 +83,7 @@ fn late(
         Some(_) => return None,
     };
     let next_step = "`holdfast jobs` shows what was tried; `holdfast backup --group` tries it now".to_owned();
-    Some(Alert { name: "no-good-point", subject, since: newest.started, what, next_step })
+    Some(Alert { name: "no-good-point".to_owned(), subject, since: newest.started, what, next_step })
 }
 
 /// Whether moments passed without a point, and enough time.
@@ -106,7 +110,7 @@ fn failing(
     }
     let reason = said(task).map_or_else(String::new, |reason| format!(": {}", last_line(&reason)));
     Some(Alert {
-        name: "job-fails",
+        name: "job-fails".to_owned(),
         subject: task.to_string(),
         since: past.good.filter(|good| *good <= now),
         what: format!("it failed {} times in turn{reason}", past.failures),

@@ -3,6 +3,7 @@
 //! One file in TOML, and beside it a directory of more (`holdfast.toml` and `holdfast.toml.d/*.toml`, in the order of their names).
 //! Reading it asks nothing but these files: whether a source exists is no mistake of the configuration.
 
+mod alerts;
 pub mod edit;
 mod hooks;
 mod table;
@@ -23,6 +24,7 @@ use crate::retention::Retention;
 use crate::schedule::{self, Schedule};
 use crate::source::exclude::Exclude;
 use crate::values;
+pub use alerts::{Alerts, Mail, Security, Server};
 pub use hooks::{HookCommand, Hooks, OnFailure};
 pub use table::Text;
 use table::{Notes, Table, TextOrTable};
@@ -48,6 +50,10 @@ pub struct Config {
     pub reclaim_vaults: bool,
     /// When it is looked whether everything is there.
     pub check: Option<Schedule>,
+    /// How often it is looked what somebody has to see to, and how he is told.
+    pub alerts: Alerts,
+    /// Where figures are written for whoever collects them.
+    pub metrics_file: Option<PathBuf>,
     /// The groups, in the order of their names.
     pub groups: Vec<Group>,
 }
@@ -257,6 +263,20 @@ impl Config {
         }
         if let Some(table) = file.table("check") {
             read_upkeep(table, &mut self.check);
+        }
+        if let Some(table) = file.table("alerts") {
+            self.alerts.read(table);
+        }
+        if let Some(table) = file.table("metrics") {
+            match (&self.metrics_file, table.parsed("file", absolute)) {
+                (Some(_), Some(_)) => table.note_at("file", "it is said in another file already"),
+                (None, Some(path)) => self.metrics_file = Some(path),
+                (_, None) if table.has("file") => {}
+                (_, None) => {
+                    table.note("it needs a file, such as \"/var/lib/prometheus/node-exporter/holdfast.prom\"")
+                }
+            }
+            table.end();
         }
         for (name, table) in file.table("group").iter().flat_map(Table::tables) {
             match values::name(name) {

@@ -2,7 +2,9 @@
 //! from anything; and nothing but what people are told, and when things are done next, depends on it.
 //!
 //! One process writes (the daemon), any may read. A ledger that is damaged, or of another version, is put aside as
-//! `ledger.db.damaged`, and a new one begins.
+//! `ledger.db.damaged`, and a new one begins; one of an earlier version is brought up.
+
+mod alerts;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +18,13 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use crate::agenda::{Past, Task, Work};
+use crate::agenda::{Past, Task};
+pub use alerts::Untold;
 
 /// Its name in the store's directory.
 const NAME: &str = "ledger.db";
-const VERSION: i64 = 1;
+/// 2 has alerts.
+const VERSION: i64 = 2;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
 /// Jobs that are remembered: a year of one every quarter of an hour, for two groups.
@@ -181,7 +185,11 @@ impl Ledger {
             if version(&c)? == 0 {
                 return Ok(None);
             }
-            expect_version(&c)?;
+            // One of the first version lacks alerts alone.
+            match version(&c)? {
+                1 => {}
+                _ => expect_version(&c)?,
+            }
             Ok(Some(c))
         };
         match open() {
@@ -284,6 +292,20 @@ impl Ledger {
         })
     }
 
+    /// When jobs of each task last ended, for each way in which they did.
+    pub fn last_ends(&self) -> Result<Vec<(Task, JobState, Timestamp)>, LedgerError> {
+        let sql =
+            "SELECT work, grp, state, max(ended) FROM job WHERE ended IS NOT NULL GROUP BY work, grp, state";
+        self.read(|c| {
+            c.prepare_cached(sql)?
+                .query_map([], |row| {
+                    let task = Task { work: parsed(row, 0)?, group: row.get(1)? };
+                    Ok((task, parsed(row, 2)?, Timestamp::from_seconds(row.get(3)?)))
+                })?
+                .collect()
+        })
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,6 +344,12 @@ fn prepare(path: &Path) -> rusqlite::Result<Connection> {
     if tables == 0 {
         let t = rusqlite::Transaction::new_unchecked(&c, rusqlite::TransactionBehavior::Immediate)?;
         t.execute_batch(TABLES)?;
+        t.pragma_update(None, "user_version", 1)?;
+        t.commit()?;
+    }
+    if version(&c)? == 1 {
+        let t = rusqlite::Transaction::new_unchecked(&c, rusqlite::TransactionBehavior::Immediate)?;
+        t.execute_batch(alerts::TABLES)?;
         t.pragma_update(None, "user_version", VERSION)?;
         t.commit()?;
     }
@@ -372,21 +400,23 @@ fn put_aside(path: &Path) -> Option<PathBuf> {
     moved.then_some(aside)
 }
 
-fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let (work, state): (String, String) = (row.get(1)?, row.get(6)?);
-    let wrong = |at: usize| {
-        move |what: String| {
-            rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.into())
-        }
+/// A word of a column.
+fn parsed<T: FromStr<Err = String>>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    let wrong = |what: String| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.into())
     };
+    row.get::<_, String>(at)?.parse().map_err(wrong)
+}
+
+fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     let points: String = row.get(9)?;
     Ok(Job {
         no: JobNo(row.get(0)?),
-        task: Task { work: Work::from_str(&work).map_err(wrong(1))?, group: row.get(2)? },
+        task: Task { work: parsed(row, 1)?, group: row.get(2)? },
         person: row.get(3)?,
         begun: Timestamp::from_seconds(row.get(4)?),
         ended: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_seconds),
-        state: JobState::from_str(&state).map_err(wrong(6))?,
+        state: parsed(row, 6)?,
         process: row.get(7)?,
         said: row.get(8)?,
         points: points.split_whitespace().map(str::to_owned).collect(),

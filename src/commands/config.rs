@@ -46,6 +46,13 @@ A configuration:
   before = [\"/usr/local/bin/dump\", \"web\"]
   after = \"rm -f /srv/www/dump.sql\"
 
+  [alerts]                                  # whom the daemon tells what is wrong; `holdfast alerts --test`
+  mail = { to = [\"ops@example.org\"], from = \"holdfast@example.org\", server = \"smtp://localhost:25\" }
+  webhook = \"https://hooks.example.org/holdfast\"
+
+  [metrics]                                 # figures for the textfile collector of Prometheus
+  file = \"/var/lib/prometheus/node-exporter/holdfast.prom\"
+
 A schedule is `every N minutes` (hours, days, weeks), or an expression of systemd.time(7) down to minutes: `Mon..Fri 22:00`, \
 `*-*-01 03:00 UTC`, `hourly`.")]
 pub struct ConfigArgs {

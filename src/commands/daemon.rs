@@ -16,11 +16,12 @@ use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Context;
-use crate::daemon::{self, Caller, Parts, Planned};
+use crate::daemon::{self, Caller, Parts, Planned, Watching};
 use crate::notify::{self, Manager};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::settings::process_environment;
+use crate::telling::{From, Way};
 
 /// Take points, put them online and expire them as the configuration says
 ///
@@ -60,7 +61,7 @@ pub fn run(context: &Context<'_>, _: &DaemonArgs) -> Outcome {
         env(notify::WATCHDOG).and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_micros);
     let parts = Parts {
         caller: caller(context, &store)?,
-        read: reader(context, since)?,
+        read: reader(context, &store, since)?,
         clock: Arc::clone(context.terminal.clock()),
         manager: Manager::named(env(notify::SOCKET)),
         watchdog,
@@ -72,14 +73,22 @@ pub fn run(context: &Context<'_>, _: &DaemonArgs) -> Outcome {
 
 fn reader(
     context: &Context<'_>,
+    store: &Path,
     since: Timestamp,
 ) -> Result<Box<dyn Fn() -> Result<Planned, String>>, Failure> {
     let path = context.settings.config_file()?.to_path_buf();
-    let host = context.settings.host.clone();
+    let (host, store) = (context.settings.host.clone(), store.display().to_string());
     Ok(Box::new(move || {
         let config = Config::load(&path).map_err(|error| error.to_string())?;
         let agenda = Agenda::new(&config, &host, TimeZone::system(), since);
-        Ok(Planned { agenda, reclaim_vaults: config.reclaim_vaults })
+        let zone = config.zone.clone().unwrap_or_else(TimeZone::system);
+        let watching = Watching {
+            every: config.alerts.every,
+            ways: Way::all(&config.alerts),
+            from: From { host: host.clone(), store: store.clone(), zone },
+            metrics_file: config.metrics_file,
+        };
+        Ok(Planned { agenda, reclaim_vaults: config.reclaim_vaults, watching })
     }))
 }
 

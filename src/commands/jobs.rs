@@ -180,6 +180,7 @@ mod tests {
         assert_eq!(
             render(&jobs, Some(&present), &TimeZone::UTC),
             "Job  Begun                Took  Task        State\n\
+             --------------------------------------------------------\n\
              8    2026-11-20 12:00:00        backup web  running 50 %\n\
              7    2026-11-20 12:00:00  1:05  backup web  failed\n\
              job 7: no \\x1b[2J room\n"

@@ -1,6 +1,8 @@
 //! `holdfast status`: whether all is well, on one page.
 
-use std::path::Path;
+mod metrics;
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::agenda::{Agenda, Task, TierName};
@@ -19,6 +21,7 @@ use super::jobs::present;
 use crate::daemon::talk::Present;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::settings::is_job;
 use crate::terminal::text::{self, Table};
 
 /// Show on one page whether all is well
@@ -29,8 +32,16 @@ use crate::terminal::text::{self, Table};
 #[command(after_long_help = "\
 Examples:
   holdfast status
-  holdfast status --json | jq '.alerts[]'")]
-pub struct StatusArgs {}
+  holdfast status --json | jq '.alerts[]'
+  holdfast status --metrics                 figures for Prometheus")]
+pub struct StatusArgs {
+    /// Print figures in the text format of Prometheus instead of the page
+    #[arg(long)]
+    metrics: bool,
+    /// Write these figures into FILE as well, whole or not at all
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+}
 
 /// The page.
 #[derive(Debug, Serialize)]
@@ -71,7 +82,7 @@ struct TierLine {
 /// What somebody has to see to.
 #[derive(Debug, Serialize)]
 struct AlertLine {
-    name: &'static str,
+    name: String,
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
@@ -80,7 +91,10 @@ struct AlertLine {
 }
 
 /// Shows it.
-pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
+pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
+    if args.metrics && context.terminal.json() {
+        return Err(Failure::usage("--metrics and --json are two forms of the same: one of them is enough"));
+    }
     let config = context.settings.config()?;
     let store = open_store(context)?;
     let points = store.points()?;
@@ -91,6 +105,8 @@ pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
     let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
     match &daemon {
+        // What the daemon itself asks for knows that there is one, also when that has no time to answer.
+        None if is_job() => {}
         None => told.insert(0, no_daemon()),
         Some(Present { trouble: Some(trouble), .. }) => told.insert(0, bad_configuration(trouble)),
         Some(_) => {}
@@ -105,12 +121,25 @@ pub fn run(context: &Context<'_>, _: &StatusArgs) -> Outcome {
         tiers,
         alerts: told.into_iter().map(AlertLine::from).collect(),
     };
-    if context.terminal.json() {
-        context.terminal.json_line(&page)?;
-    } else {
-        context.terminal.line(&render(&page, &zone))?;
+    show(context, args, &page, &zone)?;
+    let figures =
+        || Ok::<_, Failure>(metrics::render(&page, &metrics::Jobs::of(&agenda, ledger.as_ref())?, now));
+    if args.metrics {
+        context.terminal.bytes(figures()?.as_bytes())?;
+    }
+    // Last, so that whoever reads the page has it also where the file cannot be written.
+    if let Some(path) = &args.metrics_file {
+        metrics::write(path, &figures()?)?;
     }
     Ok(Done::Whole)
+}
+
+fn show(context: &Context<'_>, args: &StatusArgs, page: &Page, zone: &TimeZone) -> Result<(), Failure> {
+    match (args.metrics, context.terminal.json()) {
+        (true, _) => Ok(()),
+        (_, true) => context.terminal.json_line(page),
+        (_, false) => context.terminal.line(&render(page, zone)),
+    }
 }
 
 /// Bytes free on the disk of a directory, and all of them.
@@ -122,7 +151,7 @@ fn room(dir: &Path) -> (u64, u64) {
 
 fn no_daemon() -> Alert {
     Alert {
-        name: "no-daemon",
+        name: "no-daemon".to_owned(),
         subject: "daemon".to_owned(),
         since: None,
         what: "no daemon serves this store: nothing is done by itself".to_owned(),
@@ -132,7 +161,7 @@ fn no_daemon() -> Alert {
 
 fn bad_configuration(trouble: &str) -> Alert {
     Alert {
-        name: "bad-configuration",
+        name: "bad-configuration".to_owned(),
         subject: "configuration".to_owned(),
         since: None,
         what: format!("it has mistakes, and the daemon goes by the one before: {trouble}"),

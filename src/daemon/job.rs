@@ -1,7 +1,7 @@
 //! A job: the verb that does a task, as a process of this program. What it does is what the verb does when a person types it; a job that
 //! goes wrong takes nothing else with it, and its memory ends with it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,8 +58,13 @@ impl Caller {
 
     /// Starts the process of a task.
     pub fn start(&self, task: &Task) -> std::io::Result<Child> {
+        self.spawn(self.words(task))
+    }
+
+    /// Starts a process of a verb with its arguments.
+    pub fn spawn(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.args(&self.common).arg("--json").args(self.words(task)).env(MARK, "1");
+        command.args(&self.common).arg("--json").args(words).env(MARK, "1");
         command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);
         // A group of its own: what ends it ends all that it started, and a Ctrl-C that is meant for the daemon is not meant for it.
         command.process_group(0);
@@ -99,8 +104,7 @@ impl Heard {
 
     /// Takes a line of standard error; what it says, for people.
     fn trouble(&mut self, line: &str) -> String {
-        let said = serde_json::from_str::<Value>(line).ok().and_then(|value| trouble_of(&value));
-        let said = said.unwrap_or_else(|| line.trim_end().to_owned());
+        let said = trouble_in(line);
         self.said.push_str(&said);
         self.said.push('\n');
         // The reason stands last.
@@ -111,6 +115,12 @@ impl Heard {
         self.said.drain(..from);
         said
     }
+}
+
+/// What a line of standard error says, for people.
+pub fn trouble_in(line: &str) -> String {
+    let said = serde_json::from_str::<Value>(line).ok().and_then(|value| trouble_of(&value));
+    said.unwrap_or_else(|| line.trim_end().to_owned())
 }
 
 /// The sentence of an error that is told as JSON.
@@ -205,7 +215,8 @@ pub fn kill(process: u32) {
 
 /// Sends a signal to a job and all that it started.
 pub fn signal(process: u32, signal: Signal) {
-    if let Ok(process) = i32::try_from(process) {
+    // Of no process, 0, the group would be the daemon's own.
+    if let Ok(process @ 1..) = i32::try_from(process) {
         // One that has just ended needs none.
         let _ = killpg(Pid::from_raw(process), signal);
     }

@@ -13,13 +13,14 @@ use crate::compare::compare;
 use crate::testkit::{Machine, PASSPHRASE, Ran, wait_for};
 
 /// A machine with a source, a store with a vault in a directory, and a configuration of one group.
-struct Site {
-    machine: Machine,
+pub struct Site {
+    /// Its machine.
+    pub machine: Machine,
     config: PathBuf,
 }
 
 /// Its schedules come so seldom that nothing is due but what was never done.
-const GROUP: &str = r#"
+pub const GROUP: &str = r#"
 [group.web]
 sources = ["ROOT/www"]
 local = { schedule = "yearly", keep = { last = 2 } }
@@ -27,7 +28,7 @@ online = { schedule = "yearly" }
 "#;
 
 impl Site {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let machine = Machine::with_store();
         std::fs::create_dir(machine.path("www")).unwrap();
         for n in 0..20 {
@@ -39,43 +40,43 @@ impl Site {
         site
     }
 
-    fn configure(&self, text: &str) {
+    pub fn configure(&self, text: &str) {
         let root = self.machine.path("www").parent().unwrap().to_str().unwrap().to_owned();
         std::fs::write(&self.config, text.replace("ROOT", &root)).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.machine.command(args);
         command.env("HOLDFAST_CONFIG", &self.config);
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(&mut self.command(args))
     }
 
-    fn jobs(&self) -> Vec<Value> {
+    pub fn jobs(&self) -> Vec<Value> {
         let out = self.run(&["jobs", "--json", "-n", "100"]).expect_code(0).out();
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The states of the jobs of one kind, the newest first.
-    fn states(&self, work: &str) -> Vec<String> {
+    pub fn states(&self, work: &str) -> Vec<String> {
         let jobs = self.jobs();
         let of = jobs.iter().filter(|job| job["work"] == work);
         of.map(|job| job["state"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         self.run(&["status", "--json"]).expect_code(0).json()
     }
 
-    fn start(&self) -> Daemon<'_> {
+    pub fn start(&self) -> Daemon<'_> {
         self.start_with(&mut self.command(&["daemon"]))
     }
 
     /// A daemon that answers.
-    fn start_with(&self, command: &mut Command) -> Daemon<'_> {
+    pub fn start_with(&self, command: &mut Command) -> Daemon<'_> {
         let log = std::fs::File::create(self.machine.path("daemon.log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let daemon = Daemon { site: self, child };
@@ -83,24 +84,26 @@ impl Site {
         daemon
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.machine.path("daemon.log")).unwrap()
     }
 }
 
 /// A daemon that ends with the test.
-struct Daemon<'a> {
-    site: &'a Site,
-    child: Child,
+pub struct Daemon<'a> {
+    /// What it serves.
+    pub site: &'a Site,
+    /// Its process.
+    pub child: Child,
 }
 
 impl Daemon<'_> {
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Asks it to end, and sees that it does.
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.signal(Signal::SIGTERM);
         let status = self.child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{}", self.site.log());
@@ -197,7 +200,11 @@ fn process_of(site: &Site) -> i32 {
     let daemon: i32 =
         std::fs::read_to_string(site.machine.store().join("daemon.lock")).unwrap().trim().parse().unwrap();
     let children = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
-    children.split_whitespace().next().unwrap().parse().unwrap()
+    // It may look whether all is well besides.
+    let is_job = |child: &&str| {
+        std::fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains("backup"))
+    };
+    children.split_whitespace().find(is_job).unwrap().parse().unwrap()
 }
 
 #[test]

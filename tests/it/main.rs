@@ -1,6 +1,7 @@
 //! The tests that see Holdfast from outside: the program as people and scripts use it, its bytes as a stranger reads them, the
 //! house rules of its source, and what it is built of. One binary, so that it is linked once.
 
+mod alerts;
 mod away;
 mod bench;
 mod cli;

@@ -169,7 +169,7 @@ local = { schedule = "hourly", jitter = "31 minutes" }
     for (line, said) in [
         (1, "store: \"srv\" is no absolute path"),
         (2, "time-zone: this machine knows no time zone"),
-        (3, "tiem-zone is not known; known here: store, time-zone, reclaim, check, group"),
+        (3, "tiem-zone is not known; known here: store, time-zone, reclaim, check, alerts, metrics, group"),
         (5, "\"b\" is no absolute path"),
         (5, "group.a.sources: a text or a table is wanted"),
         (5, "a source needs a path"),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::agenda::Work;
 
 fn task(work: Work, group: Option<&str>) -> Task {
     Task { work, group: group.map(str::to_owned) }
@@ -52,7 +53,7 @@ fn a_job_is_remembered_as_it_was() {
     };
     // Another process sees the same, while this one has it open and afterwards.
     let other = Ledger::look(dir.path()).unwrap().unwrap();
-    assert_eq!(other.jobs(10).unwrap(), [expected.clone()]);
+    assert_eq!(other.jobs(10).unwrap(), std::slice::from_ref(&expected));
     assert!(other.begin(&expected.task, false, second(0)).is_err(), "who looks does not write");
     drop(ledger);
     assert_eq!(Ledger::look(dir.path()).unwrap().unwrap().jobs(10).unwrap(), [expected]);
@@ -150,4 +151,28 @@ fn a_row_that_makes_no_sense_is_an_error_and_no_panic() {
     assert!(ledger.jobs(1).is_err_and(|error| error.is_damage()));
     ledger.connection().execute("UPDATE job SET work = 'check', begun = 'x'", []).unwrap();
     assert!(ledger.pasts([&task(Work::Check, None)]).is_err_and(|error| error.is_damage()));
+}
+
+#[test]
+fn each_task_tells_when_it_last_ended_in_each_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let (web, check) = (task(Work::Take, Some("web")), task(Work::Check, None));
+    for (task, from, state) in [
+        (&web, 10, JobState::Done),
+        (&web, 20, JobState::Failed),
+        (&web, 30, JobState::Done),
+        (&check, 5, JobState::Partial),
+    ] {
+        run(&ledger, task, from, state);
+    }
+    ledger.begin(&web, false, second(40)).unwrap();
+    let mut ends = ledger.last_ends().unwrap();
+    ends.sort_by_key(|(_, _, at)| at.seconds);
+    let expected = [
+        (check, JobState::Partial, second(10)),
+        (web.clone(), JobState::Failed, second(25)),
+        (web, JobState::Done, second(35)),
+    ];
+    assert_eq!(ends, expected);
 }

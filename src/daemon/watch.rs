@@ -1,0 +1,335 @@
+//! What the daemon sees and tells: it looks every few minutes, and after what went wrong, puts down what is open, and has each way tell what
+//! it has not told yet. Neither a look nor a way that hangs holds up the loop or each other.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_backup::alert::telling::{Event, Found, Known, follow};
+use holdfast_backup::ledger::{JobState, LedgerError};
+use holdfast_store::clock::Timestamp;
+use nix::sys::signal::Signal;
+
+use super::{Daemon, Happened, job, look, until};
+use crate::telling::{From, Message, Way};
+use crate::terminal::text;
+
+/// What a configuration says of it.
+#[derive(Debug)]
+pub struct Watching {
+    /// How often it is looked.
+    pub every: Duration,
+    /// How people are told.
+    pub ways: Vec<Way>,
+    /// Where from.
+    pub from: From,
+    /// Where figures are written.
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// A look that is under way.
+struct Looking {
+    process: u32,
+    /// It was killed and is still there, as what hangs in the kernel is.
+    overdue: bool,
+}
+
+/// What is going on.
+pub struct Watch {
+    plan: Watching,
+    next: Timestamp,
+    looking: Option<Looking>,
+    /// Something happened while it was looked.
+    again: bool,
+    /// Ways that are telling.
+    telling: BTreeSet<&'static str>,
+    /// Ways that failed, which was logged.
+    failing: BTreeSet<&'static str>,
+}
+
+impl Watch {
+    /// It is first looked after a while: what is due is to be done first.
+    pub fn new(plan: Watching, now: Timestamp) -> Self {
+        let (telling, failing) = (BTreeSet::new(), BTreeSet::new());
+        let next = later(now, plan.every);
+        Self { plan, next, looking: None, again: false, telling, failing }
+    }
+
+    fn way_names(&self) -> Vec<&'static str> {
+        self.plan.ways.iter().map(Way::name).collect()
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    Timestamp { seconds: now.seconds.saturating_add(by.as_secs().cast_signed()), ..now }
+}
+
+fn warn_of(result: Result<(), LedgerError>) {
+    if let Err(error) = result {
+        tracing::error!("{error}");
+    }
+}
+
+impl Daemon {
+    /// Begins with what an earlier daemon left, or with other ways than before.
+    pub(super) fn set_ways(&self) {
+        warn_of(self.parts.ledger.set_ways(&self.watch.way_names()));
+    }
+
+    /// Another configuration holds.
+    pub(super) fn watch_as(&mut self, plan: Watching) {
+        self.watch.plan = plan;
+        self.watch.failing.clear();
+        self.set_ways();
+        self.look();
+    }
+
+    /// Looks, if it is time; how long until it is.
+    pub(super) fn look_if_due(&mut self) -> Duration {
+        let now = self.parts.clock.now();
+        // A clock that was set back does not put it off.
+        self.watch.next = self.watch.next.min(later(now, self.watch.plan.every));
+        if self.watch.next <= now {
+            self.look();
+        }
+        until(self.watch.next, now)
+    }
+
+    /// Looks after a job that was not done, and after any as long as something is open, for that may have been what it was.
+    pub(super) fn look_after(&mut self, state: JobState) {
+        let open = || self.parts.ledger.open_alerts().is_ok_and(|open| !open.is_empty());
+        if !self.stopping && (state != JobState::Done || open()) {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        self.watch.next = later(self.parts.clock.now(), self.watch.plan.every);
+        match &self.watch.looking {
+            Some(Looking { overdue: true, .. }) => return self.take_found(&look::overdue()),
+            Some(_) => return self.watch.again = true,
+            None => {}
+        }
+        match look::start(&self.parts.caller, self.watch.plan.metrics_file.as_deref()) {
+            Ok(child) => {
+                self.watch.looking = Some(Looking { process: child.id().unwrap_or(0), overdue: false });
+                tokio::spawn(look::see(child, Arc::clone(&self.parts.clock), self.to_loop.clone()));
+            }
+            Err(error) => self.take_found(&look::failed(&format!("its process cannot be started: {error}"))),
+        }
+    }
+
+    /// A look has found something.
+    pub(super) fn looked(&mut self, found: &Found) {
+        if !self.stopping {
+            self.take_found(found);
+        }
+        self.look_ended();
+    }
+
+    /// A look takes too long. Until its process is gone there is no other one.
+    pub(super) fn look_overdue(&mut self) {
+        if let Some(looking) = &mut self.watch.looking {
+            looking.overdue = true;
+        }
+        if !self.stopping {
+            self.take_found(&look::overdue());
+        }
+    }
+
+    /// The process of a look is gone.
+    pub(super) fn look_ended(&mut self) {
+        self.watch.looking = None;
+        if std::mem::take(&mut self.watch.again) && !self.stopping {
+            self.look();
+        }
+    }
+
+    /// Nothing is looked at any more.
+    pub(super) fn stop_looking(&self) {
+        if let Some(looking) = &self.watch.looking {
+            job::signal(looking.process, Signal::SIGKILL);
+        }
+    }
+
+    fn take_found(&mut self, found: &Found) {
+        let ledger = &self.parts.ledger;
+        let followed = ledger.open_alerts().map(|open| follow(open, found, self.parts.clock.now()));
+        let put = followed.and_then(|followed| {
+            ledger.follow(&followed, &self.watch.way_names())?;
+            Ok(followed)
+        });
+        match put {
+            Ok(followed) => followed.iter().for_each(log),
+            Err(error) => tracing::error!("{error}"),
+        }
+        self.tell();
+    }
+
+    /// Has each way tell what it has not told, unless it is at it.
+    fn tell(&mut self) {
+        for way in &self.watch.plan.ways {
+            let name = way.name();
+            if self.watch.telling.contains(name) {
+                continue;
+            }
+            let untold = self.parts.ledger.untold(name).unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                Vec::new()
+            });
+            let from = &self.watch.plan.from;
+            let mut messages = Vec::new();
+            for untold in &untold {
+                let no = untold.alert.no.unwrap_or(0);
+                let about = |event: &Event| (no, *event, Message::about(*event, &untold.alert.alert, from));
+                messages.extend(untold.events.iter().map(about));
+            }
+            if !messages.is_empty() {
+                self.watch.telling.insert(name);
+                tokio::spawn(tell_all(way.clone(), messages, from.clone(), self.to_loop.clone()));
+            }
+        }
+    }
+
+    /// A way has told something.
+    pub(super) fn told(&mut self, way: &'static str, alert: i64, event: Event) {
+        warn_of(self.parts.ledger.told(alert, way, event));
+        if self.watch.failing.remove(way) {
+            tracing::warn!("alerts can be told by {way} again");
+        }
+    }
+
+    /// A way has told all that it had, or cannot. What failed is tried again after the next look.
+    pub(super) fn way_ended(&mut self, way: &'static str, result: Result<(), String>) {
+        self.watch.telling.remove(way);
+        match result {
+            Err(error) if self.watch.failing.insert(way) => {
+                tracing::error!("alerts cannot be told by {way}, which is tried again: {error}");
+            }
+            Err(error) => tracing::debug!("alerts cannot be told by {way}: {error}"),
+            // Something may have come meanwhile.
+            Ok(()) if !self.stopping => self.tell(),
+            Ok(()) => {}
+        }
+    }
+}
+
+async fn tell_all(
+    way: Way,
+    messages: Vec<(i64, Event, Message)>,
+    from: From,
+    to_loop: tokio::sync::mpsc::Sender<Happened>,
+) {
+    let mut result = Ok(());
+    for (alert, event, message) in messages {
+        result = way.tell(message, &from.zone).await;
+        if result.is_err() {
+            break;
+        }
+        let _ = to_loop.send(Happened::Told(way.name(), alert, event)).await;
+    }
+    let _ = to_loop.send(Happened::WayEnded(way.name(), result)).await;
+}
+
+/// The log is always told.
+fn log((known, event): &(Known, Option<Event>)) {
+    if let Some(event) = event {
+        let alert = &known.alert;
+        let line = format!("alert {event}: {} ({}): {}", alert.name, alert.subject, alert.what);
+        tracing::warn!("{}", text::printable(line.as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::{BTreeMap, VecDeque};
+
+    use holdfast_backup::agenda::Agenda;
+    use holdfast_backup::config::Config;
+    use holdfast_backup::ledger::Ledger;
+    use holdfast_store::clock::ManualClock;
+    use jiff::tz::TimeZone;
+    use tokio::sync::mpsc::channel;
+
+    use super::super::{Caller, Parts};
+    use super::*;
+    use crate::notify::Manager;
+
+    const START: Timestamp = Timestamp { seconds: 1_000_000, nanos: 0 };
+
+    /// A daemon that has nothing else to do, and for whom `false` takes the place of the program.
+    fn daemon(store: PathBuf, clock: &ManualClock) -> Daemon {
+        let from = From { host: "box".into(), store: String::new(), zone: TimeZone::UTC };
+        let every = Duration::from_secs(300);
+        let plan = Watching { every, ways: Vec::new(), from, metrics_file: None };
+        let caller = Caller { program: "false".into(), common: Vec::new(), reclaim_vaults: false };
+        let (ledger, _) = Ledger::open(&store).unwrap();
+        let parts = Parts {
+            store,
+            ledger,
+            caller,
+            read: Box::new(|| Err(String::new())),
+            clock: Arc::new(clock.clone()),
+            manager: Manager::named(None),
+            watchdog: None,
+        };
+        Daemon {
+            parts,
+            agenda: Agenda::new(&Config::default(), "box", TimeZone::UTC, START),
+            since: START,
+            trouble: None,
+            active: BTreeMap::new(),
+            wanted: VecDeque::new(),
+            watch: Watch::new(plan, START),
+            to_loop: channel(9).0,
+            stopping: false,
+        }
+    }
+
+    #[test]
+    fn it_is_looked_every_few_minutes_whatever_the_clock_does_and_never_twice_at_once() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut daemon = daemon(dir.path().to_path_buf(), &clock);
+            clock.advance(Duration::from_secs(299));
+            daemon.look_if_due();
+            assert!(daemon.watch.looking.is_none());
+            clock.advance(Duration::from_secs(1));
+            let sleep = daemon.look_if_due();
+            assert!(daemon.watch.looking.is_some() && sleep > Duration::from_secs(299), "{sleep:?}");
+            let process = daemon.watch.looking.as_ref().unwrap().process;
+            daemon.look_after(JobState::Failed);
+            assert!(daemon.watch.again && daemon.watch.looking.as_ref().unwrap().process == process);
+            daemon.look_ended();
+            assert!(
+                daemon.watch.looking.as_ref().unwrap().process != process,
+                "what happened meanwhile is seen"
+            );
+            daemon.look_ended();
+            // Nothing is open, and all is done.
+            daemon.look_after(JobState::Done);
+            assert!(daemon.watch.looking.is_none());
+            // As if the clock had been years ahead.
+            daemon.watch.next = later(START, Duration::from_secs(1 << 30));
+            daemon.look_if_due();
+            clock.advance(Duration::from_secs(300));
+            daemon.look_if_due();
+            assert!(daemon.watch.looking.is_some());
+        });
+    }
+
+    #[test]
+    fn a_look_that_cannot_be_ended_is_seen_at_each_look_and_there_is_no_other() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+        let mut daemon = daemon(dir.path().to_path_buf(), &clock);
+        daemon.watch.looking = Some(Looking { process: 0, overdue: false });
+        daemon.look_overdue();
+        daemon.look();
+        let open = daemon.parts.ledger.open_alerts().unwrap();
+        assert_eq!((open.len(), open[0].looks, open[0].told.is_some()), (1, 2, true));
+        assert!(daemon.watch.looking.is_some());
+    }
+}
