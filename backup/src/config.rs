@@ -17,6 +17,7 @@ use std::str::FromStr;
 
 use jiff::tz::TimeZone;
 
+use crate::bandwidth::{Bandwidth, During};
 use crate::error::SourceError;
 use crate::retention::Retention;
 use crate::schedule::{self, Schedule};
@@ -47,6 +48,8 @@ pub struct Config {
     pub reclaim_vaults: bool,
     /// When it is looked whether everything is there.
     pub check: Option<Schedule>,
+    /// How fast uploads may go.
+    pub bandwidth: Bandwidth,
     /// The groups, in the order of their names.
     pub groups: Vec<Group>,
 }
@@ -242,6 +245,12 @@ impl Config {
         if let Some(table) = file.table("check") {
             read_upkeep(table, &mut self.check);
         }
+        if let Some(table) = file.table("bandwidth") {
+            match self.bandwidth == Bandwidth::default() {
+                true => self.bandwidth = read_bandwidth(table),
+                false => file.note_at("bandwidth", "it is said in another file already"),
+            }
+        }
         for (name, table) in file.table("group").iter().flat_map(Table::tables) {
             match values::name(name) {
                 Err(error) => table.note(format!("the group {name:?}: {error}")),
@@ -370,6 +379,25 @@ fn read_upkeep(table: Table<'_>, schedule: &mut Option<Schedule>) {
         *schedule = said;
     }
     table.end();
+}
+
+fn read_bandwidth(table: Table<'_>) -> Bandwidth {
+    let read = |table: Table<'_>| {
+        for key in ["when", "upload"] {
+            if !table.has(key) {
+                table.note(format!(
+                    "it needs `{key}`, as in when = \"Mon..Fri 08:00-18:00\" and upload = \"1M\""
+                ));
+            }
+        }
+        let (when, upload) = (table.parsed("when", str::parse), table.parsed("upload", str::parse));
+        table.end();
+        Some(During { when: when?, upload: upload? })
+    };
+    let upload = table.parsed("upload", str::parse).unwrap_or_default();
+    let during = table.tables_of("during").into_iter().filter_map(read).collect();
+    table.end();
+    Bandwidth { upload, during }
 }
 
 /// More than half of the time between two moments would make one of them meet the next.

@@ -2,6 +2,7 @@
 //! house rules of its source, and what it is built of. One binary, so that it is linked once.
 
 mod away;
+mod bandwidth;
 mod bench;
 mod cli;
 mod cloud;

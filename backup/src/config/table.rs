@@ -181,6 +181,29 @@ impl<'a> Table<'a> {
         Some(found)
     }
 
+    /// A list of tables, empty if it is missing: `[[name]]` each, or in line.
+    pub fn tables_of(&self, key: &'static str) -> Vec<Table<'a>> {
+        let take = |item: &'a Item| match item.as_array_of_tables() {
+            Some(tables) => {
+                Some(tables.iter().map(|table| (table as &dyn TableLike, table.span())).collect())
+            }
+            None => {
+                let inline =
+                    |value: &'a Value| Some((value.as_inline_table()? as &dyn TableLike, value.span()));
+                item.as_array()?.iter().map(inline).collect::<Option<Vec<_>>>()
+            }
+        };
+        let found = self.value(key, "a list of tables", take).unwrap_or_default();
+        let named = |(table, at)| Table {
+            table,
+            name: self.full(key),
+            at,
+            notes: self.notes,
+            known: RefCell::default(),
+        };
+        found.into_iter().map(named).collect()
+    }
+
     /// A table below this one.
     pub fn table(&self, key: &'static str) -> Option<Table<'a>> {
         let item = self.get(key)?;
