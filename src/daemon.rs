@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub use ask::through_daemon;
-pub use job::Caller;
+pub use job::{Caller, be_nice};
 
 use crate::notify::Manager;
 use control::Answers;
@@ -78,6 +78,8 @@ pub struct Planned {
     pub agenda: Agenda,
     /// Whether space is freed in vaults, too.
     pub reclaim_vaults: bool,
+    /// How nice jobs are to other programs.
+    pub nice: u8,
 }
 
 /// A job that runs.
@@ -132,7 +134,7 @@ async fn serve(parts: Parts) -> Result<(), String> {
         stopping: false,
         parts,
     };
-    daemon.parts.caller.reclaim_vaults = planned.reclaim_vaults;
+    (daemon.parts.caller.reclaim_vaults, daemon.parts.caller.nice) = (planned.reclaim_vaults, planned.nice);
     daemon.note_lost();
     daemon.parts.manager.ready("waits for what is due");
     daemon.live(&mut happened).await;
@@ -410,7 +412,9 @@ impl Daemon {
     fn reload(&mut self) {
         match (self.parts.read)() {
             Ok(planned) => {
-                (self.agenda, self.parts.caller.reclaim_vaults) = (planned.agenda, planned.reclaim_vaults);
+                let caller = &mut self.parts.caller;
+                (caller.reclaim_vaults, caller.nice) = (planned.reclaim_vaults, planned.nice);
+                self.agenda = planned.agenda;
                 self.trouble = None;
                 tracing::warn!("the configuration was read again");
             }

@@ -35,6 +35,11 @@ const FILES_MAX: usize = 1000;
 const RECLAIM: &str = "04:30";
 const CHECK: &str = "Sun 05:30";
 
+/// What jobs are that nobody says more of: as nice as what runs in the background usually is.
+const NICE: u8 = 10;
+/// As nice as can be.
+const NICE_MAX: u8 = 19;
+
 /// What is to be done.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -50,6 +55,8 @@ pub struct Config {
     pub check: Option<Schedule>,
     /// How fast uploads may go.
     pub bandwidth: Bandwidth,
+    /// How nice the jobs of a daemon are to other programs, from 0 to 19.
+    pub nice: u8,
     /// The groups, in the order of their names.
     pub groups: Vec<Group>,
 }
@@ -171,6 +178,7 @@ impl Config {
         let problems = RefCell::new(Vec::new());
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
+        config.nice = NICE;
         for (path, text) in files {
             let notes = Notes::about(path, text, &problems);
             match toml_edit::Document::parse(text.as_str()) {
@@ -244,6 +252,10 @@ impl Config {
         }
         if let Some(table) = file.table("check") {
             read_upkeep(table, &mut self.check);
+        }
+        if let Some(table) = file.table("jobs") {
+            self.nice = table.number("nice", NICE_MAX).unwrap_or(self.nice);
+            table.end();
         }
         if let Some(table) = file.table("bandwidth") {
             match self.bandwidth == Bandwidth::default() {

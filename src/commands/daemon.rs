@@ -72,7 +72,7 @@ fn reader(context: &Context<'_>) -> Result<Box<dyn Fn() -> Result<Planned, Strin
     Ok(Box::new(move || {
         let config = Config::load(&path).map_err(|error| error.to_string())?;
         let agenda = Agenda::new(&config, &host, TimeZone::system(), clock.now());
-        Ok(Planned { agenda, reclaim_vaults: config.reclaim_vaults })
+        Ok(Planned { agenda, reclaim_vaults: config.reclaim_vaults, nice: config.nice })
     }))
 }
 
@@ -86,7 +86,7 @@ fn caller(context: &Context<'_>, store: &Path) -> Result<Caller, Failure> {
         whole(context.settings.config_file()?)?.into(),
     ];
     // Whatever an upgrade puts in its place, a daemon goes on with the program that it is itself.
-    Ok(Caller { program: PathBuf::from("/proc/self/exe"), common, reclaim_vaults: false })
+    Ok(Caller { program: PathBuf::from("/proc/self/exe"), common, reclaim_vaults: false, nice: 0 })
 }
 
 /// One daemon for each store. The lock is the kernel's and ends with its process.

@@ -146,6 +146,12 @@ impl<'a> Table<'a> {
         self.value(key, "a number of points from 0 to 4294967294, or \"all\",", take).unwrap_or(0)
     }
 
+    /// A number from 0 to `most`; `None` if it is missing or something else.
+    pub fn number(&self, key: &'static str, most: u8) -> Option<u8> {
+        let take = |item: &Item| u8::try_from(item.as_integer()?).ok().filter(|number| *number <= most);
+        self.value(key, &format!("a whole number from 0 to {most}"), take)
+    }
+
     /// A list of texts; empty if it is missing.
     pub fn texts(&self, key: &'static str) -> Vec<&'a str> {
         let wanted = "a list of texts";

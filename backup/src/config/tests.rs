@@ -149,6 +149,19 @@ until = "now"
 }
 
 #[test]
+fn jobs_are_as_nice_as_is_said_or_as_is_usual() {
+    let of = |said: &str| Config::parse(&[text(said)]).map(|config| config.nice);
+    for (said, nice) in [("", 10), ("[jobs]", 10), ("[jobs]\nnice = 0", 0), ("jobs.nice = 19", 19)] {
+        assert_eq!(of(said).unwrap(), nice, "{said}");
+    }
+    for wrong in ["20", "-1", "256", "\"idle\"", "1.5"] {
+        let error = of(&format!("[jobs]\nnice = {wrong}")).unwrap_err().to_string();
+        assert!(error.contains(":2: jobs.nice: a whole number from 0 to 19 is wanted"), "{wrong}: {error}");
+    }
+    assert!(of("[jobs]\nio = \"idle\"").unwrap_err().to_string().contains("known here: nice"));
+}
+
+#[test]
 fn a_source_has_the_rules_of_its_group_and_its_own() {
     let config = Config::parse(&[text(WHOLE)]).unwrap();
     let [www, app] = &config.groups[1].sources[..] else { panic!() };
@@ -196,7 +209,7 @@ local = { schedule = "hourly", jitter = "31 minutes" }
     for (line, said) in [
         (1, "store: \"srv\" is no absolute path"),
         (2, "time-zone: this machine knows no time zone"),
-        (3, "tiem-zone is not known; known here: store, time-zone, reclaim, check, bandwidth, group"),
+        (3, "tiem-zone is not known; known here: store, time-zone, reclaim, check, jobs, bandwidth, group"),
         (5, "\"b\" is no absolute path"),
         (5, "group.a.sources: a text or a table is wanted"),
         (5, "a source needs a path"),
