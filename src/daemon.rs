@@ -27,7 +27,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub use ask::{reload, through_daemon};
-pub use job::{Caller, MARK};
+pub use job::{Caller, MARK, be_nice};
 pub use watch::Watching;
 
 use crate::notify::Manager;
@@ -95,6 +95,8 @@ pub struct Planned {
     pub reclaim_vaults: bool,
     /// How often it is looked whether all is well, and who is told.
     pub watching: Watching,
+    /// How nice jobs are to other programs.
+    pub nice: u8,
 }
 
 /// A job that runs.
@@ -155,7 +157,7 @@ async fn serve(parts: Parts) -> Result<(), String> {
         stopping: false,
         parts,
     };
-    daemon.parts.caller.reclaim_vaults = planned.reclaim_vaults;
+    (daemon.parts.caller.reclaim_vaults, daemon.parts.caller.nice) = (planned.reclaim_vaults, planned.nice);
     daemon.note_lost();
     daemon.set_ways();
     daemon.parts.manager.ready("waits for what is due");
@@ -472,7 +474,9 @@ impl Daemon {
         self.trouble = read.as_ref().err().cloned();
         let planned =
             read.inspect_err(|error| tracing::error!("the configuration stays what it was: {error}"))?;
-        (self.agenda, self.parts.caller.reclaim_vaults) = (planned.agenda, planned.reclaim_vaults);
+        let caller = &mut self.parts.caller;
+        (caller.reclaim_vaults, caller.nice) = (planned.reclaim_vaults, planned.nice);
+        self.agenda = planned.agenda;
         self.watch_as(planned.watching);
         tracing::warn!("the configuration was read again");
         Ok(())

@@ -109,6 +109,11 @@ impl Settings {
         })
     }
 
+    /// The same, if there is one; what is wrong with it is an error all the same.
+    pub fn config_if_any(&self) -> Result<Option<&Config>, Failure> {
+        self.config.as_ref().map(Option::as_ref).map_err(Clone::clone)
+    }
+
     /// The same settings for another store.
     pub fn at_store(&self, store: PathBuf) -> Self {
         Self { store: Some(store), ..self.clone() }

@@ -19,6 +19,7 @@ use std::str::FromStr;
 use holdfast_store::vault::address::VaultAddress;
 use jiff::tz::TimeZone;
 
+use crate::bandwidth::{Bandwidth, During};
 use crate::error::SourceError;
 use crate::retention::Retention;
 use crate::schedule::{self, Schedule};
@@ -37,6 +38,11 @@ const FILES_MAX: usize = 1000;
 const RECLAIM: &str = "04:30";
 const CHECK: &str = "Sun 05:30";
 
+/// What jobs are that nobody says more of: as nice as what runs in the background usually is.
+const NICE: u8 = 10;
+/// As nice as can be.
+const NICE_MAX: u8 = 19;
+
 /// What is to be done.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -54,6 +60,10 @@ pub struct Config {
     pub alerts: Alerts,
     /// Where figures are written for whoever collects them.
     pub metrics_file: Option<PathBuf>,
+    /// How fast uploads may go.
+    pub bandwidth: Bandwidth,
+    /// How nice the jobs of a daemon are to other programs, from 0 to 19.
+    pub nice: u8,
     /// The groups, in the order of their names.
     pub groups: Vec<Group>,
 }
@@ -190,6 +200,7 @@ impl Config {
         let problems = RefCell::new(Vec::new());
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
+        config.nice = NICE;
         for (path, text) in files {
             let notes = Notes::about(path, text, &problems);
             match toml_edit::Document::parse(text.as_str()) {
@@ -277,6 +288,16 @@ impl Config {
                 }
             }
             table.end();
+        }
+        if let Some(table) = file.table("jobs") {
+            self.nice = table.number("nice", NICE_MAX).unwrap_or(self.nice);
+            table.end();
+        }
+        if let Some(table) = file.table("bandwidth") {
+            match self.bandwidth == Bandwidth::default() {
+                true => self.bandwidth = read_bandwidth(table),
+                false => file.note_at("bandwidth", "it is said in another file already"),
+            }
         }
         for (name, table) in file.table("group").iter().flat_map(Table::tables) {
             match values::name(name) {
@@ -419,6 +440,25 @@ fn read_upkeep(table: Table<'_>, schedule: &mut Option<Schedule>) {
         *schedule = said;
     }
     table.end();
+}
+
+fn read_bandwidth(table: Table<'_>) -> Bandwidth {
+    let read = |table: Table<'_>| {
+        for key in ["when", "upload"] {
+            if !table.has(key) {
+                table.note(format!(
+                    "it needs `{key}`, as in when = \"Mon..Fri 08:00-18:00\" and upload = \"1M\""
+                ));
+            }
+        }
+        let (when, upload) = (table.parsed("when", str::parse), table.parsed("upload", str::parse));
+        table.end();
+        Some(During { when: when?, upload: upload? })
+    };
+    let upload = table.parsed("upload", str::parse).unwrap_or_default();
+    let during = table.tables_of("during").into_iter().filter_map(read).collect();
+    table.end();
+    Bandwidth { upload, during }
 }
 
 /// More than half of the time between two moments would make one of them meet the next.

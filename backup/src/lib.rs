@@ -2,6 +2,7 @@
 
 pub mod agenda;
 pub mod alert;
+pub mod bandwidth;
 pub mod config;
 pub mod descent;
 pub mod error;

@@ -15,6 +15,7 @@ use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 use calendar::Calendar;
+pub(crate) use calendar::weekdays;
 
 /// Longest text that is read.
 const TEXT_MAX: usize = 200;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::agenda::{Task, Work};
+use holdfast_backup::bandwidth::Rate;
 use holdfast_backup::config::{Group, Source};
 use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
@@ -58,6 +59,9 @@ pub struct BackupArgs {
     /// missed that was away
     #[arg(long)]
     online: bool,
+    /// Send at most so many bytes a second to all vaults together (K, M, G), or "unlimited", whatever the configuration says
+    #[arg(long, value_name = "BYTES", requires = "online")]
+    limit_upload: Option<Rate>,
     /// A word to find the point by; may be repeated
     #[arg(long = "tag", value_name = "TAG", value_parser = values::tag)]
     tags: Vec<String>,
@@ -234,7 +238,8 @@ fn push_and_end(
     let hooks::Taken { points: also, mut failures } = taken;
     let partial = also.iter().any(|stored| stored.point.errors_total > 0);
     if args.online && !(also.is_empty() && pending.is_empty()) {
-        push_everywhere(context, store, &Wanted { pending, also }, &mut failures)?;
+        let wanted = Wanted { pending, also, limit: args.limit_upload };
+        push_everywhere(context, store, &wanted, &mut failures)?;
     }
     failures.or(if partial { Done::Partial } else { Done::Whole })
 }
@@ -257,7 +262,8 @@ impl BackupArgs {
     fn is_as_configured(&self) -> bool {
         let usual = Self::usual();
         let same = (self.force, self.compression) == (usual.force, usual.compression);
-        same && self.tags.is_empty() && self.host.is_none() && self.choice.is_empty()
+        let same = same && self.tags.is_empty() && self.host.is_none() && self.choice.is_empty();
+        same && self.limit_upload.is_none()
     }
 
     fn tasks(&self, groups: &[&Group]) -> Vec<Task> {
@@ -271,6 +277,7 @@ impl BackupArgs {
             name: None,
             group: None,
             online: true,
+            limit_upload: None,
             tags: Vec::new(),
             host: None,
             choice: ChoiceArgs::default(),

@@ -1,9 +1,13 @@
 //! What verbs take from the configuration: its groups, and how it sees the points that there are.
 
+use std::sync::Arc;
+
+use holdfast_backup::bandwidth::{Bandwidth, Rate};
 use holdfast_backup::config::{Config, Group};
 use holdfast_backup::expire::{KnownVault, Tiers};
 use holdfast_store::StoreError;
 use holdfast_store::catalog::VaultNo;
+use holdfast_store::pace::Pace;
 use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
@@ -36,6 +40,23 @@ pub fn groups<'a>(
 /// The zone in which days are counted.
 pub fn zone_of(config: &Config) -> TimeZone {
     config.zone.clone().unwrap_or_else(TimeZone::system)
+}
+
+/// How fast uploads may go: as was said now, or as the configuration has it, by its clock.
+pub fn pace(context: &Context<'_>, said: Option<Rate>) -> Result<Option<Arc<Pace>>, Failure> {
+    let (bandwidth, zone) = match (said, context.settings.config_if_any()) {
+        (Some(rate), _) => (Bandwidth::always(rate), TimeZone::UTC),
+        // To send as fast as it goes would be the opposite of what somebody wanted.
+        (None, config) => match config? {
+            Some(config) => (config.bandwidth.clone(), zone_of(config)),
+            None => return Ok(None),
+        },
+    };
+    if !bandwidth.is_limited() {
+        return Ok(None);
+    }
+    let pace = Pace::new(Arc::clone(context.terminal.clock()), move |now| bandwidth.at(now, &zone));
+    Ok(Some(pace))
 }
 
 /// These points as the configuration sees them.

@@ -1,6 +1,9 @@
 //! Bringing recovery points into the vaults, for the verbs that do. What fails in one vault keeps nothing from the others, and a point
 //! that is damaged here none of the points after it.
 
+use std::sync::Arc;
+
+use holdfast_backup::bandwidth::Rate;
 use holdfast_backup::config::Group;
 use holdfast_store::catalog::VaultNo;
 use holdfast_store::error::ErrorClass;
@@ -35,6 +38,8 @@ pub struct Wanted<'a> {
     pub pending: Vec<&'a Group>,
     /// These points in any case.
     pub also: Vec<StoredPoint>,
+    /// How fast, if that was said and is not for the configuration to say.
+    pub limit: Option<Rate>,
 }
 
 impl Wanted<'_> {
@@ -86,6 +91,9 @@ impl<'a> Upload<'a> {
     /// Puts into every vault what it is to have. Stops only when it is asked to.
     pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
         self.failures.extend(wanted.missing(self.store));
+        if let Some(pace) = configured::pace(self.context, wanted.limit)? {
+            self.store.vaults().iter().for_each(|(_, _, transfer)| transfer.pace_uploads(Arc::clone(&pace)));
+        }
         for (no, address, transfer) in self.store.vaults().iter().filter(|vault| wanted.has_any_for(&vault.1))
         {
             let seen = copy::refresh_vault(self.store, *no, transfer, self.monitor);

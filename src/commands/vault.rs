@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
+use holdfast_backup::bandwidth::Rate;
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::store::{Store, StoredPoint};
@@ -80,6 +81,9 @@ enum VaultAction {
         /// What is pending of the groups of the configuration, by the schedules of their online tiers (--group: of one)
         #[arg(long, conflicts_with_all = ["points", "host", "source"])]
         pending: bool,
+        /// Send at most so many bytes a second to all vaults together (K, M, G), or "unlimited", whatever the configuration says
+        #[arg(long, value_name = "BYTES")]
+        limit_upload: Option<Rate>,
         #[command(flatten)]
         scope: ScopeArgs,
     },
@@ -107,13 +111,15 @@ pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
         VaultAction::Add { url } => add(context, url),
         VaultAction::List => list(context),
         VaultAction::Remove { url, force } => remove::remove(context, url, *force),
-        VaultAction::Push { pending: true, scope, .. } => push_pending(context, scope),
-        VaultAction::Push { points, scope, .. } => {
+        VaultAction::Push { pending: true, scope, limit_upload, .. } => {
+            push_pending(context, scope, *limit_upload)
+        }
+        VaultAction::Push { points, scope, limit_upload, .. } => {
             let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
             if specs.iter().any(|spec| !spec.path.is_empty()) {
                 return Err(Failure::usage("only whole recovery points can be pushed, without :PATH"));
             }
-            push(context, &specs, scope)
+            push(context, &specs, scope, *limit_upload)
         }
     }
 }
@@ -176,21 +182,21 @@ fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
     Ok(transfer.list_as(names::PACKS, Deadline::NEVER, len).map_err(failed)?.iter().sum())
 }
 
-fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs) -> Outcome {
+fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs, limit: Option<Rate>) -> Outcome {
     let store = open_store(context)?;
     has_vaults(&store)?;
     let also: Vec<StoredPoint> = match specs {
         [] => scope.select(store.points()?),
         _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
     };
-    push_wanted(context, &store, &Wanted { also, ..Wanted::default() })
+    push_wanted(context, &store, &Wanted { also, limit, ..Wanted::default() })
 }
 
-fn push_pending(context: &Context<'_>, scope: &ScopeArgs) -> Outcome {
+fn push_pending(context: &Context<'_>, scope: &ScopeArgs, limit: Option<Rate>) -> Outcome {
     let pending = configured::groups(context, scope.group.as_deref(), "name recovery points")?;
     let store = open_store(context)?;
     has_vaults(&store)?;
-    push_wanted(context, &store, &Wanted { pending, ..Wanted::default() })
+    push_wanted(context, &store, &Wanted { pending, limit, ..Wanted::default() })
 }
 
 fn has_vaults(store: &Store) -> Result<(), Failure> {

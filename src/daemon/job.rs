@@ -12,11 +12,13 @@ use holdfast_backup::ledger::JobState;
 use holdfast_store::clock::Clock;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rustix::process::{getpriority_process, setpriority_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::talk::LINE_MAX;
+use crate::settings::Environment;
 
 /// Bytes of what a job says of troubles that are kept until it ends.
 const SAID_MAX: usize = 64 << 10;
@@ -28,6 +30,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Set for the processes of jobs, so that they do not ask the daemon in turn.
 pub const MARK: &str = "HOLDFAST_JOB";
+/// How nice such a process is to be.
+const NICE: &str = "HOLDFAST_JOB_NICE";
 
 /// How the program is called for a job.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct Caller {
     pub common: Vec<OsString>,
     /// Whether reclaim frees space in vaults, too.
     pub reclaim_vaults: bool,
+    /// How nice jobs are to other programs.
+    pub nice: u8,
 }
 
 impl Caller {
@@ -64,11 +70,24 @@ impl Caller {
     /// Starts a process of a verb with its arguments.
     pub fn spawn(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.args(&self.common).arg("--json").args(words).env(MARK, "1");
+        command.args(&self.common).arg("--json").args(words).env(MARK, "1").env(NICE, self.nice.to_string());
         command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);
         // A group of its own: what ends it ends all that it started, and a Ctrl-C that is meant for the daemon is not meant for it.
         command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    }
+}
+
+/// Has this process be as nice as the daemon wants it, if it is a job. To be called before it starts threads: in Linux each has a
+/// niceness of its own, that of the thread which started it.
+pub fn be_nice(env: &Environment) {
+    let said = env(MARK).and_then(|_| env(NICE)?.to_str()?.parse::<i32>().ok());
+    // Who is nicer already may not become less so, and need not.
+    if let (Some(nice), Ok(now)) = (said, getpriority_process(None))
+        && nice > now
+    {
+        // To be nicer is refused to nobody.
+        let _ = setpriority_process(None, nice);
     }
 }
 

@@ -6,7 +6,7 @@
 //! 4. `store`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `catalog`, `staging`, `index`, `cache`: where a chunk is
 //! 2. `pack`, `chunker`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
-//! 1. `vault`, `transfer`, `clock`, `monitor`, `id`, `error`: the outside, named
+//! 1. `vault`, `transfer`, `pace`, `clock`, `monitor`, `id`, `error`: the outside, named
 //!
 //! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
 
@@ -23,6 +23,7 @@ pub mod id;
 pub mod index;
 pub mod monitor;
 pub mod names;
+pub mod pace;
 pub mod pack;
 pub mod point;
 pub mod reader;

@@ -19,6 +19,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::{Clock, Deadline};
+use crate::pace::Pace;
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod gate;
@@ -146,6 +147,7 @@ struct Inner {
     cancelled: watch::Sender<bool>,
     counters: Counters,
     teller: OnceLock<retry::Teller>,
+    pace: OnceLock<Arc<Pace>>,
 }
 
 impl Transfer {
@@ -158,8 +160,10 @@ impl Transfer {
         let at_once = policy.concurrency.clamp(1, TransferPolicy::CONCURRENCY_MAX);
         let (permits, put_permits) = (Semaphore::new(at_once), Semaphore::new(at_once.div_ceil(2)));
         let cancelled = watch::Sender::new(false);
-        let (counters, teller, gate) = (Counters::default(), OnceLock::new(), gate::Gate::default());
-        let inner = Inner { vault, clock, policy, permits, put_permits, gate, cancelled, counters, teller };
+        let (counters, gate) = (Counters::default(), gate::Gate::default());
+        let (teller, pace) = (OnceLock::new(), OnceLock::new());
+        let inner =
+            Inner { vault, clock, policy, permits, put_permits, gate, cancelled, counters, teller, pace };
         Ok(Arc::new(Self { inner: Arc::new(inner), runtime: runtime()? }))
     }
 
@@ -298,6 +302,11 @@ impl Transfer {
     /// requests and must not wait for any. Only the first that is given counts.
     pub fn tell_retries(&self, tell: impl Fn(&VaultError) + Send + Sync + 'static) {
         let _ = self.inner.teller.set(retry::Teller(Box::new(tell)));
+    }
+
+    /// Has all that is put from now on keep to a pace, which others may share. Only the first that is given counts.
+    pub fn pace_uploads(&self, pace: Arc<Pace>) {
+        let _ = self.inner.pace.set(pace);
     }
 
     /// What was done so far.

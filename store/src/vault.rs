@@ -7,11 +7,13 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::ErrorClass;
+use crate::pace::Pacer;
 
 pub mod address;
 pub mod azure;
@@ -237,6 +239,17 @@ pub trait Vault: Send + Sync + fmt::Debug {
     /// durable and readable; no reader ever sees a part of it. Never replaces anything. The service was
     /// asked to verify a checksum of the body where it can.
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError>;
+
+    /// The same, sending no faster than `pacer` lets it. Where bytes take no time on their way all of them are waited for before.
+    async fn put_paced(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+        pacer: &Arc<Pacer>,
+    ) -> Result<PutNew, VaultError> {
+        pacer.take_all(body.len()).await;
+        self.put_new(name, body).await
+    }
 
     /// Exactly the bytes `range` of an object, or an error: never fewer, never others, never padding. A range that
     /// reaches beyond the end is `TooShort`; one that ends before it starts is `Invalid`; an empty one inside the

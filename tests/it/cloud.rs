@@ -62,12 +62,17 @@ pub struct Gate {
 struct Shared {
     way: Mutex<Way>,
     bytes: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl Gate {
     fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let shared = Arc::new(Shared { way: Mutex::new(Way::Open), bytes: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            way: Mutex::new(Way::Open),
+            bytes: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        });
         let gate = Self { port: listener.local_addr().unwrap().port(), shared: shared.clone() };
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -107,6 +112,11 @@ impl Gate {
             .any(|target| sockets.contains(&target))
     }
 
+    /// Bytes that went there so far.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
+    }
+
     /// Bytes that came back so far.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::SeqCst)
@@ -130,9 +140,8 @@ fn pass((mut from, mut to): (TcpStream, TcpStream), shared: Arc<Shared>, is_back
             if to.write_all(&buffer[..n]).is_err() {
                 break;
             }
-            if is_back {
-                shared.bytes.fetch_add(n as u64, Ordering::SeqCst);
-            }
+            let count = if is_back { &shared.bytes } else { &shared.sent };
+            count.fetch_add(n as u64, Ordering::SeqCst);
         }
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     });

@@ -168,6 +168,29 @@ fn a_person_asks_and_the_daemon_does_it() {
 }
 
 #[test]
+fn jobs_and_their_hooks_are_as_nice_as_the_configuration_has_it() {
+    let hook = "[group.web.hooks]\nbefore = \"cut -d' ' -f19 /proc/self/stat >>ROOT/nice\"\n";
+    let nice = |nice: u8| format!("{GROUP}{hook}[jobs]\nnice = {nice}\n");
+    let site = Site::new(&format!("{GROUP}{hook}"));
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let seen = || std::fs::read_to_string(site.machine.path("nice")).unwrap();
+    let daemon = site.start();
+    wait_for("the first point", 60, || site.states("backup") == ["done"]);
+    for (round, more) in [17, 0].into_iter().enumerate() {
+        site.configure(&nice(more));
+        daemon.signal(Signal::SIGHUP);
+        wait_for("it to be read", 30, || site.log().matches("read again").count() == round + 1);
+        site.run(&["backup", "--group", "web"]).expect_code(0);
+    }
+    // What a person types is as nice as he is, whatever stands in his environment.
+    let mut typed = site.command(&["backup", "--group", "web", "--tag", "mine"]);
+    Ran::of(typed.env("HOLDFAST_JOB_NICE", "19")).expect_code(0);
+    let wanted = [10, 17, 0, 0].map(|nice: i32| nice.max(own).to_string());
+    assert_eq!(seen().lines().collect::<Vec<_>>(), wanted);
+    daemon.end();
+}
+
+#[test]
 fn one_daemon_serves_a_store() {
     let site = Site::new(GROUP);
     let daemon = site.start();

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod away;
+mod bandwidth;
 mod bench;
 mod cli;
 mod cloud;

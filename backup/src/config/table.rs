@@ -146,6 +146,12 @@ impl<'a> Table<'a> {
         self.value(key, "a number of points from 0 to 4294967294, or \"all\",", take).unwrap_or(0)
     }
 
+    /// A number from 0 to `most`; `None` if it is missing or something else.
+    pub fn number(&self, key: &'static str, most: u8) -> Option<u8> {
+        let take = |item: &Item| u8::try_from(item.as_integer()?).ok().filter(|number| *number <= most);
+        self.value(key, &format!("a whole number from 0 to {most}"), take)
+    }
+
     /// A list of texts; empty if it is missing.
     pub fn texts(&self, key: &'static str) -> Vec<&'a str> {
         let wanted = "a list of texts";
@@ -179,6 +185,29 @@ impl<'a> Table<'a> {
             }
         }
         Some(found)
+    }
+
+    /// A list of tables, empty if it is missing: `[[name]]` each, or in line.
+    pub fn tables_of(&self, key: &'static str) -> Vec<Table<'a>> {
+        let take = |item: &'a Item| match item.as_array_of_tables() {
+            Some(tables) => {
+                Some(tables.iter().map(|table| (table as &dyn TableLike, table.span())).collect())
+            }
+            None => {
+                let inline =
+                    |value: &'a Value| Some((value.as_inline_table()? as &dyn TableLike, value.span()));
+                item.as_array()?.iter().map(inline).collect::<Option<Vec<_>>>()
+            }
+        };
+        let found = self.value(key, "a list of tables", take).unwrap_or_default();
+        let named = |(table, at)| Table {
+            table,
+            name: self.full(key),
+            at,
+            notes: self.notes,
+            known: RefCell::default(),
+        };
+        found.into_iter().map(named).collect()
     }
 
     /// A table below this one.

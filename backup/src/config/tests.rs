@@ -122,6 +122,61 @@ fn hooks_are_read_with_what_is_usual() {
 }
 
 #[test]
+fn limits_of_bandwidth_are_read_in_their_order_and_each_mistake_told() {
+    let of = |said: &str| Config::parse(&[text(said)]).map(|config| config.bandwidth);
+    let hours =
+        |when: &str, rate: &str| During { when: when.parse().unwrap(), upload: rate.parse().unwrap() };
+    let all = "[bandwidth]\nupload = \"10M\"\n[[bandwidth.during]]\nwhen = \"Mon..Fri 08:00-18:00\"\nupload = \"1M\"\n[[bandwidth.during]]\nwhen = \"Sun\"\nupload = \"unlimited\"\n";
+    let in_line = "bandwidth = { upload = \"10M\", during = [{ when = \"Mon..Fri 08:00-18:00\", upload = \"1M\" }, { when = \"Sun\", upload = \"unlimited\" }] }";
+    for said in [all, in_line] {
+        let read = of(said).unwrap();
+        assert_eq!(read.upload.to_string(), "10485760");
+        assert_eq!(read.during, [hours("Mon..Fri 08:00-18:00", "1M"), hours("Sun", "unlimited")]);
+    }
+    assert!(!of("").unwrap().is_limited());
+    let wrong = r#"[bandwidth]
+upload = "10"
+download = "1M"
+[[bandwidth.during]]
+when = "Mon..Fry 08:00-18:00"
+upload = 5
+[[bandwidth.during]]
+until = "now"
+"#;
+    let found = mistakes(&[text(wrong), ("/etc/b.toml".into(), "[bandwidth]\nduring = 7".into())]);
+    for (line, said) in [
+        (2, "bandwidth.upload: \"10\" is too little"),
+        (3, "bandwidth.download is not known; known here: upload, during"),
+        (5, "bandwidth.during.when: \"Mon..Fry 08:00-18:00\" is no time of a week"),
+        (6, "bandwidth.during.upload: a text in quotes is wanted"),
+        (7, "it needs `when`"),
+        (7, "it needs `upload`"),
+        (8, "bandwidth.during.until is not known"),
+        (2, "bandwidth.during: a list of tables is wanted"),
+    ] {
+        assert!(
+            found.iter().any(|(at, what)| *at == line && what.contains(said)),
+            "{line}: {said}\n{found:#?}"
+        );
+    }
+    let twice = mistakes(&[text(all), ("/etc/b.toml".into(), "\n[bandwidth]\nupload = \"1M\"".into())]);
+    assert_eq!(twice, [(2, "bandwidth: it is said in another file already".to_owned())]);
+}
+
+#[test]
+fn jobs_are_as_nice_as_is_said_or_as_is_usual() {
+    let of = |said: &str| Config::parse(&[text(said)]).map(|config| config.nice);
+    for (said, nice) in [("", 10), ("[jobs]", 10), ("[jobs]\nnice = 0", 0), ("jobs.nice = 19", 19)] {
+        assert_eq!(of(said).unwrap(), nice, "{said}");
+    }
+    for wrong in ["20", "-1", "256", "\"idle\"", "1.5"] {
+        let error = of(&format!("[jobs]\nnice = {wrong}")).unwrap_err().to_string();
+        assert!(error.contains(":2: jobs.nice: a whole number from 0 to 19 is wanted"), "{wrong}: {error}");
+    }
+    assert!(of("[jobs]\nio = \"idle\"").unwrap_err().to_string().contains("known here: nice"));
+}
+
+#[test]
 fn a_source_has_the_rules_of_its_group_and_its_own() {
     let config = Config::parse(&[text(WHOLE)]).unwrap();
     let [www, app] = &config.groups[1].sources[..] else { panic!() };
@@ -169,7 +224,10 @@ local = { schedule = "hourly", jitter = "31 minutes" }
     for (line, said) in [
         (1, "store: \"srv\" is no absolute path"),
         (2, "time-zone: this machine knows no time zone"),
-        (3, "tiem-zone is not known; known here: store, time-zone, reclaim, check, alerts, metrics, group"),
+        (
+            3,
+            "tiem-zone is not known; known here: store, time-zone, reclaim, check, alerts, metrics, jobs, bandwidth, group",
+        ),
         (5, "\"b\" is no absolute path"),
         (5, "group.a.sources: a text or a table is wanted"),
         (5, "a source needs a path"),

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_store::clock::Clock;
+use holdfast_store::pace::Bucket;
 
-/// What may be taken at once after a pause.
-const BURST: Duration = Duration::from_millis(250);
 /// Longest pause before looking whether the work was stopped.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
@@ -15,15 +14,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 pub struct Throttle {
     clock: Arc<dyn Clock>,
     bytes_per_second: u64,
-    /// When the next byte is due, on the monotonic clock.
-    due: Mutex<Duration>,
+    bucket: Mutex<Bucket>,
 }
 
 impl Throttle {
     /// At most `bytes_per_second`, at least one.
     pub fn new(clock: Arc<dyn Clock>, bytes_per_second: u64) -> Self {
-        let due = Mutex::new(clock.monotonic());
-        Self { clock, bytes_per_second: bytes_per_second.max(1), due }
+        let bucket = Mutex::new(Bucket::new(clock.monotonic()));
+        Self { clock, bytes_per_second: bytes_per_second.max(1), bucket }
     }
 
     /// Waits until `bytes` may pass, or until `stopped`.
@@ -38,13 +36,10 @@ impl Throttle {
         }
     }
 
-    /// Books bytes; the moment at which they are due. Time in which nothing was taken counts for one burst.
+    /// Books bytes; the moment at which they are due.
     fn book(&self, bytes: u64) -> Duration {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let earliest = self.clock.monotonic().saturating_sub(BURST);
-        *due = (*due).max(earliest).saturating_add(cost);
-        *due
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.book(self.clock.monotonic(), bytes, self.bytes_per_second)
     }
 }
 

@@ -183,7 +183,7 @@ fn weekday(name: &str) -> Option<usize> {
 }
 
 /// `Mon..Fri,Sun`; a range may go over the end of a week.
-fn weekdays(word: &str) -> Result<[bool; 7], String> {
+pub fn weekdays(word: &str) -> Result<[bool; 7], String> {
     let day = |name: &str| weekday(name).ok_or_else(|| format!("{name:?} is no day of the week"));
     let mut taken = [false; 7];
     for part in word.split(',') {

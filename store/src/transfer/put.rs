@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{Inner, Try};
 use crate::clock::Deadline;
+use crate::pace::Pacer;
 use crate::vault::{ObjectName, PutNew, VaultError, Verb};
 
 /// Proof that a vault holds an object. Only a confirmed put makes one.
@@ -46,12 +47,15 @@ impl Receipt {
 pub(super) async fn put_new(inner: &Inner, name: &ObjectName, body: Bytes) -> Result<Receipt, VaultError> {
     let len = body.len() as u64;
     let of = Try { verb: Verb::Put, bytes: len, deadline: Deadline::NEVER };
-    let done = inner
-        .retry(of, || {
-            inner.counters.bytes_up.fetch_add(len, Ordering::Relaxed);
-            inner.vault.put_new(name, body.clone())
-        })
-        .await?;
+    let pacer = inner.pace.get().map(Pacer::new);
+    let request = async || {
+        inner.counters.bytes_up.fetch_add(len, Ordering::Relaxed);
+        match &pacer {
+            Some(pacer) => inner.vault.put_paced(name, body.clone(), pacer).await,
+            None => inner.vault.put_new(name, body.clone()).await,
+        }
+    };
+    let done = inner.retry_paced(of, pacer.as_deref(), request).await?;
     confirm_length(inner, name, len).await?;
     let already = done.answer == PutNew::AlreadyThere;
     if already {

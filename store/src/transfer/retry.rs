@@ -10,6 +10,7 @@ use super::Inner;
 use super::gate::LEFT_ALONE_MAX;
 use crate::clock::{Clock, Deadline};
 use crate::id;
+use crate::pace::Pacer;
 use crate::vault::{VaultError, Verb};
 
 /// What fails so often is no hiccup any more: by then some two seconds were waited.
@@ -62,9 +63,18 @@ pub(super) struct Turns<'a> {
 
 impl Inner {
     /// Makes requests until one has an answer, within the retry budget and the deadline.
-    pub(super) async fn retry<T, F>(
+    pub(super) async fn retry<T, F>(&self, of: Try, request: impl FnMut() -> F) -> Result<Done<T>, VaultError>
+    where
+        F: Future<Output = Result<T, VaultError>>,
+    {
+        self.retry_paced(of, None, request).await
+    }
+
+    /// The same for requests that keep to a pace: the time in which they wait for that does not count.
+    pub(super) async fn retry_paced<T, F>(
         &self,
         of: Try,
+        pacer: Option<&Pacer>,
         mut request: impl FnMut() -> F,
     ) -> Result<Done<T>, VaultError>
     where
@@ -74,17 +84,18 @@ impl Inner {
         let mut first_failure = None;
         let mut tries = 0;
         loop {
-            let outcome = self.once(of, &mut tries, &mut request).await;
+            let outcome = self.once(of, pacer, &mut tries, &mut request).await;
             let error = match outcome {
                 Ok(answer) => return Ok(Done { answer, tries }),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => error,
             };
             // From the first failure on: a call may have waited long for its turn.
-            let give_up = *first_failure.get_or_insert_with(|| Deadline::after(self.clock.as_ref(), budget));
+            let now = self.worked(pacer);
+            let failing = now.saturating_sub(*first_failure.get_or_insert(now));
             let wait = self.backoff(tries, &error, of);
-            let enough = |d: Deadline| d.left(self.clock.as_ref()).is_none_or(|left| left > wait);
-            if !enough(give_up) || !enough(of.deadline) {
+            let is_enough = of.deadline.left(self.clock.as_ref()).is_none_or(|left| left > wait);
+            if budget.saturating_sub(failing) <= wait || !is_enough {
                 return Err(error);
             }
             if tries >= TOLD_FROM
@@ -107,12 +118,13 @@ impl Inner {
 
     async fn turn<'a>(&self, of: Try, permits: &'a Semaphore) -> Result<SemaphorePermit<'a>, VaultError> {
         let left = of.deadline.left(self.clock.as_ref());
-        self.within(of.deadline, left, permits.acquire()).await?.map_err(|_| VaultError::Cancelled)
+        self.within(of.deadline, left, None, permits.acquire()).await?.map_err(|_| VaultError::Cancelled)
     }
 
     async fn once<T, F>(
         &self,
         of: Try,
+        pacer: Option<&Pacer>,
         tries: &mut u32,
         request: &mut impl FnMut() -> F,
     ) -> Result<T, VaultError>
@@ -127,7 +139,7 @@ impl Inner {
         }
         let limit = self.policy.request_limit.saturating_add(self.time_for(of.bytes));
         let left = of.deadline.left(self.clock.as_ref()).map_or(limit, |left| left.min(limit));
-        let outcome = self.within(of.deadline, Some(left), request()).await.flatten();
+        let outcome = self.within(of.deadline, Some(left), pacer, request()).await.flatten();
         self.gate.learn(leave, &outcome, self.clock.monotonic());
         outcome
     }
@@ -163,6 +175,7 @@ impl Inner {
         &self,
         deadline: Deadline,
         limit: Option<Duration>,
+        pacer: Option<&Pacer>,
         work: impl Future<Output = T>,
     ) -> Result<T, VaultError> {
         let Some(limit) = limit else { return self.unless_cancelled(deadline, work).await };
@@ -173,10 +186,28 @@ impl Inner {
             tokio::select! {
                 biased;
                 outcome = work => Ok(outcome),
-                () = self.clock.limit(limit) => Err(VaultError::Timeout),
+                () = self.time_up(limit, pacer) => Err(VaultError::Timeout),
             }
         };
         self.unless_cancelled(deadline, timed).await?
+    }
+
+    /// Completes when `limit` has passed since now.
+    fn time_up(&self, limit: Duration, pacer: Option<&Pacer>) -> impl Future<Output = ()> {
+        let end = self.worked(pacer).saturating_add(limit);
+        async move {
+            loop {
+                match end.saturating_sub(self.worked(pacer)) {
+                    Duration::ZERO => return,
+                    left => self.clock.limit(left).await,
+                }
+            }
+        }
+    }
+
+    /// The time as it goes by for who keeps to a pace: it stands still while he waits for that.
+    fn worked(&self, pacer: Option<&Pacer>) -> Duration {
+        self.clock.monotonic().saturating_sub(pacer.map_or(Duration::ZERO, Pacer::waited))
     }
 
     pub(super) async fn unless_cancelled<T>(

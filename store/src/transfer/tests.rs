@@ -9,6 +9,7 @@ use crate::vault::memory::MemoryVault;
 use crate::vault::testing::{Fault, FaultyVault, Verb};
 
 mod listing;
+mod paced;
 mod throttled;
 
 struct Bench {

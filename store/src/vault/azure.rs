@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::http::headers::HeaderName;
-use azure_core::http::{ClientOptions, RetryOptions, Transport};
+use azure_core::http::{ClientMethodOptions, ClientOptions, Context, RetryOptions, Transport};
 use azure_storage_blob::models::{
     BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlobItem, BlockBlobClientUploadOptions,
 };
@@ -30,6 +30,7 @@ use url::{Host, Url};
 mod address;
 mod auth;
 mod error;
+mod paced;
 mod policy;
 mod transport;
 
@@ -38,6 +39,7 @@ pub use auth::AzureCredential;
 
 use super::address::Secret;
 use super::{ListPage, ObjectInfo, ObjectName, PutNew, Vault, VaultError};
+use crate::pace::Pacer;
 use auth::Access;
 use error::{Refusal, error};
 use transport::Bounded;
@@ -173,6 +175,21 @@ impl AzureVault {
         }
     }
 
+    async fn put(&self, name: &ObjectName, body: Bytes, context: Context<'_>) -> Result<PutNew, VaultError> {
+        let options = BlockBlobClientUploadOptions {
+            parallel: NonZero::new(1),
+            partition_size: NonZero::new((body.len() as u64).max(1)),
+            method_options: ClientMethodOptions { context },
+            ..Default::default()
+        };
+        let put = self.blob(name).upload(body.into(), Some(options.if_not_exists())).await;
+        match put {
+            Ok(_) => Ok(PutNew::Created),
+            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_already_there()) => Ok(PutNew::AlreadyThere),
+            Err(e) => self.is_there_though_denied(name, error(&e, name.as_str())).await,
+        }
+    }
+
     /// A signature that may create but not replace is told of an object that exists in more than one way, the emulator's
     /// being that it is not allowed to put at all.
     async fn is_there_though_denied(
@@ -206,17 +223,16 @@ impl Vault for AzureVault {
     }
 
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError> {
-        let options = BlockBlobClientUploadOptions {
-            parallel: NonZero::new(1),
-            partition_size: NonZero::new((body.len() as u64).max(1)),
-            ..Default::default()
-        };
-        let put = self.blob(name).upload(body.into(), Some(options.if_not_exists())).await;
-        match put {
-            Ok(_) => Ok(PutNew::Created),
-            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_already_there()) => Ok(PutNew::AlreadyThere),
-            Err(e) => self.is_there_though_denied(name, error(&e, name.as_str())).await,
-        }
+        self.put(name, body, Context::new()).await
+    }
+
+    async fn put_paced(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+        pacer: &Arc<Pacer>,
+    ) -> Result<PutNew, VaultError> {
+        self.put(name, body, Context::new().with_value(Arc::clone(pacer))).await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
@@ -292,6 +308,7 @@ fn container(
     let mut per_try: Vec<Arc<dyn azure_core::http::policies::Policy>> =
         vec![Arc::new(policy::Checksum), Arc::new(policy::RangeCheck)];
     per_try.extend(access.signer.clone());
+    per_try.push(Arc::new(paced::Paced));
     let client_options = ClientOptions {
         per_try_policies: per_try,
         retry: RetryOptions::none(),

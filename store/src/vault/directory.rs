@@ -9,24 +9,28 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
+use nix::fcntl::OFlag;
 
 use super::memory::check_range;
 use super::{ListPage, ObjectName, PAGE_LEN, PutNew, Vault, VaultError};
-use crate::id;
+use crate::pace::Pacer;
 
 mod list;
+mod paced;
 #[cfg(test)]
 mod tests;
+mod unfinished;
+
+use unfinished::Unfinished;
 
 /// Where unfinished objects lie; no object name may begin with it.
 const TMP: &str = ".tmp";
@@ -90,6 +94,15 @@ impl Vault for DirectoryVault {
         self.blocking(move |inner| inner.put_new(&name, &body)).await
     }
 
+    async fn put_paced(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+        pacer: &Arc<Pacer>,
+    ) -> Result<PutNew, VaultError> {
+        paced::put(self, name, body, pacer).await
+    }
+
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
         let name = name.clone();
         self.blocking(move |inner| inner.get_range(&name, range)).await
@@ -126,26 +139,31 @@ impl Inner {
     }
 
     fn put_new(&self, name: &ObjectName, body: &[u8]) -> Result<PutNew, VaultError> {
+        match self.begin(name)? {
+            Ok((unfinished, path)) => unfinished.add(body, false)?.finish(&path),
+            Err(there) => Ok(there),
+        }
+    }
+
+    /// A file for an object and the path that it is to have, or what is there already.
+    fn begin(&self, name: &ObjectName) -> Result<Result<(Unfinished, PathBuf), PutNew>, VaultError> {
         let path = self.path(name)?;
         let dir = parent(&path);
         self.make_dirs_below_root(dir)?;
         if fs::symlink_metadata(&path).is_ok() {
             // Whoever put it may have crashed before syncing the directory; who hears "already there" relies on it.
             sync_dir(dir)?;
-            return already_there(&path);
+            return already_there(&path).map(Err);
         }
-        let unfinished = Unfinished::write(&self.root.join(TMP), body).or_else(|e| match e {
+        let unfinished = Unfinished::create(&self.root.join(TMP)).or_else(|e| match e {
             // Somebody emptied the vault by hand, or it was prepared by another tool.
             VaultError::NotFound { .. } => {
                 self.make_dir(&self.root.join(TMP))?;
-                Unfinished::write(&self.root.join(TMP), body)
+                Unfinished::create(&self.root.join(TMP))
             }
             e => Err(e),
         })?;
-        let put = unfinished.take_name(&path)?;
-        drop(unfinished);
-        sync_dir(dir)?;
-        Ok(put)
+        Ok(Ok((unfinished, path)))
     }
 
     fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
@@ -237,70 +255,6 @@ impl Inner {
         sync_dir(parent(dir))?;
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf());
         Ok(())
-    }
-}
-
-/// A file in `.tmp/` that is written and synced but has no name yet; dropping it removes the temporary name.
-#[derive(Debug)]
-struct Unfinished {
-    path: PathBuf,
-    file: File,
-}
-
-impl Unfinished {
-    fn write(tmp: &Path, body: &[u8]) -> Result<Self, VaultError> {
-        let path = tmp.join(id::to_hex(&id::random_bytes::<16>()));
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
-        let file = created.map_err(|e| failed("make", &path, e))?;
-        let mut unfinished = Self { path, file };
-        // Not every network file system has locks; without one `prepare` cannot lock it either and leaves it.
-        let _ = unfinished.file.try_lock();
-        let written = unfinished.file.write_all(body).and_then(|()| unfinished.file.sync_all());
-        written.map_err(|e| failed("write", &unfinished.path, e))?;
-        Ok(unfinished)
-    }
-
-    fn take_name(&self, path: &Path) -> Result<PutNew, VaultError> {
-        match fs::hard_link(&self.path, path) {
-            Ok(()) => Ok(PutNew::Created),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.name_is_taken(path),
-            Err(e) if lacks_hard_links(&e) => self.rename(path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(VaultError::unavailable(format!(
-                "{} was removed before it was finished",
-                self.path.display()
-            ))),
-            Err(e) => Err(failed("name", path, e)),
-        }
-    }
-
-    /// An NFS server whose answer was lost is asked again and says "exists" of a link it made itself.
-    fn name_is_taken(&self, path: &Path) -> Result<PutNew, VaultError> {
-        let ours = self.file.metadata().map_err(|e| failed("read", &self.path, e))?;
-        let there = fs::symlink_metadata(path).map_err(|e| failed("read", path, e))?;
-        if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
-            Ok(PutNew::Created)
-        } else {
-            already_there(path)
-        }
-    }
-
-    fn rename(&self, path: &Path) -> Result<PutNew, VaultError> {
-        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
-            Ok(()) => Ok(PutNew::Created),
-            Err(Errno::EEXIST) => already_there(path),
-            Err(Errno::EINVAL | Errno::ENOSYS) => Err(VaultError::invalid(format!(
-                "the file system of {} can neither link nor rename without replacing",
-                path.display()
-            ))),
-            Err(e) => Err(failed("name", path, e.into())),
-        }
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // What stays behind is found by `prepare`; after `rename` there is nothing to remove.
-        let _ = fs::remove_file(&self.path);
     }
 }
 

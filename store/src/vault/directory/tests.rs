@@ -10,6 +10,10 @@ fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
 }
 
+fn written(tmp: &Path, bytes: &[u8]) -> Unfinished {
+    Unfinished::create(tmp).unwrap().add(bytes, true).unwrap()
+}
+
 async fn vault() -> (TempDir, DirectoryVault) {
     let dir = tempfile::tempdir().unwrap();
     let vault = DirectoryVault::with_page_len(dir.path(), 4);
@@ -106,7 +110,7 @@ async fn prepare_removes_what_nobody_writes_any_more_and_nothing_else() {
     let (dir, vault) = vault().await;
     let tmp = dir.path().join(TMP);
     fs::write(tmp.join("abandoned"), "half").unwrap();
-    let held = Unfinished::write(&tmp, b"being written").unwrap();
+    let held = written(&tmp, b"being written");
     vault.prepare().await.unwrap();
     assert!(!tmp.join("abandoned").exists());
     assert!(held.path.exists());
@@ -143,8 +147,8 @@ async fn nothing_unfinished_stays_behind_a_put() {
 fn without_hard_links_the_rename_does_not_replace_either() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("object");
-    assert_eq!(Unfinished::write(dir.path(), b"one").unwrap().rename(&target).unwrap(), PutNew::Created);
-    assert_eq!(Unfinished::write(dir.path(), b"two").unwrap().rename(&target).unwrap(), PutNew::AlreadyThere);
+    assert_eq!(written(dir.path(), b"one").rename(&target).unwrap(), PutNew::Created);
+    assert_eq!(written(dir.path(), b"two").rename(&target).unwrap(), PutNew::AlreadyThere);
     assert_eq!(fs::read(&target).unwrap(), b"one");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -153,7 +157,7 @@ fn without_hard_links_the_rename_does_not_replace_either() {
 fn a_link_whose_answer_was_lost_is_known_as_ours() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("object");
-    let unfinished = Unfinished::write(dir.path(), b"one").unwrap();
+    let unfinished = written(dir.path(), b"one");
     assert_eq!(unfinished.take_name(&target).unwrap(), PutNew::Created);
     assert_eq!(
         unfinished.take_name(&target).unwrap(),

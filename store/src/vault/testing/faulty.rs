@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::Verb;
 use crate::clock::Clock;
+use crate::pace::Pacer;
 use crate::vault::{ListPage, ObjectName, PutNew, Vault, VaultError};
 
 /// How a request goes wrong.
@@ -251,6 +252,17 @@ impl Vault for FaultyVault {
         let _running = self.enter();
         let fault = self.begin(Verb::Put, name.as_str(), 0..body.len() as u64).await?;
         end(fault, self.inner.put_new(name, spoilt(fault, body)).await?)
+    }
+
+    async fn put_paced(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+        pacer: &Arc<Pacer>,
+    ) -> Result<PutNew, VaultError> {
+        let _running = self.enter();
+        let fault = self.begin(Verb::Put, name.as_str(), 0..body.len() as u64).await?;
+        end(fault, self.inner.put_paced(name, spoilt(fault, body), pacer).await?)
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
