@@ -147,6 +147,8 @@ impl<'a> Upload<'a> {
                     self.pushed.packs += done.packs;
                     self.pushed.bytes += done.bytes;
                 }
+                // It was forgotten meanwhile.
+                Err(StoreError::NotFound { .. }) if self.store.catalog().point(id)?.is_none() => {}
                 // The point is damaged here; others are not.
                 Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
                     let point = format!("recovery point {}", id.short());

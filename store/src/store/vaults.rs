@@ -89,8 +89,11 @@ impl Store {
         match self.lock() {
             // Nobody can have the lock of a store that cannot be written.
             Err(_) if self.read_only => learn::load_catalog(self, no, transfer, monitor),
-            Ok(_lock) => learn::load_catalog(self, no, transfer, monitor),
-            // Whoever holds the lock met the vault when it opened the store.
+            Ok(_lock) => match learn::load_catalog(self, no, transfer, monitor) {
+                Err(StoreError::Locked { .. }) => Ok(()),
+                learnt => learnt,
+            },
+            // Whoever holds a lock met the vault when it opened the store.
             Err(_) => Ok(()),
         }
     }
