@@ -2,6 +2,7 @@
 
 mod bad;
 mod brief;
+mod forget;
 mod learn;
 mod lock;
 mod look;

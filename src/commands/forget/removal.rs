@@ -39,8 +39,7 @@ pub(super) fn remove_everywhere(
     Ok(done)
 }
 
-/// Removes the points from staging. The object goes before the catalog's word of it, because what the catalog still knows keeps its
-/// packs.
+/// Removes the points from staging.
 pub(super) fn remove_from_staging(
     context: &Context<'_>,
     store: &Store,
@@ -49,13 +48,12 @@ pub(super) fn remove_from_staging(
 ) -> Result<(), Failure> {
     for row in rows_of(store, ids)?.iter().filter(|row| row.staged) {
         go_on(context)?;
-        store.staging().remove(&names::point(&row.tag, &row.id))?;
-        store.catalog().remove_point(&row.id, None)?;
+        store.remove_staged_point(row)?;
     }
     Ok(())
 }
 
-/// Removes the points from all vaults, in the same order. The lock is that of removals from vaults: a push would put them back.
+/// Removes the points from all vaults. The lock is that of removals from vaults: a push would put them back.
 pub(super) fn remove_from_vaults(
     context: &Context<'_>,
     store: &Store,
@@ -71,7 +69,7 @@ pub(super) fn remove_from_vaults(
         go_on(context)?;
         let name = names::point(&row.tag, &row.id);
         for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&name)) {
-            remove_from_vault(store, *no, &row)?;
+            store.remove_point_from_vault(*no, &row)?;
         }
     }
     Ok(done)
@@ -121,13 +119,4 @@ fn points_in(
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
     let listed = transfer.list_all_by(names::POINTS, deadline).map_err(failed)?;
     Ok(listed.into_iter().map(|object| object.name).collect())
-}
-
-fn remove_from_vault(store: &Store, no: VaultNo, row: &PointRow) -> Result<(), Failure> {
-    let transfer = store.vault(no)?;
-    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-    transfer.delete(&names::point(&row.tag, &row.id)).map_err(failed)?;
-    // The session of a point that is gone has nothing to say any more.
-    transfer.delete(&names::session(&row.id)).map_err(failed)?;
-    Ok(store.catalog().remove_point(&row.id, Some(no))?)
 }

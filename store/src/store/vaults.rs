@@ -319,6 +319,9 @@ fn refresh_points(
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let name = names::point(&row.tag, &row.id);
         let there = listed.contains(&name) || !before.points.contains(&row.id);
+        if !there && store.end_removal(&row.id, Some(no))? {
+            continue;
+        }
         if !there {
             let reason = "the recovery point is missing from the vault".to_owned();
             monitor.event(Event::Problem { path: name.as_str().into(), reason });
