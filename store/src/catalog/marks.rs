@@ -105,7 +105,7 @@ impl Catalog {
     /// Takes back what was noted of a vault's points: a pack is missing there, and nobody knows whose.
     pub fn forget_proven(&self, no: VaultNo) -> Result<(), StoreError> {
         let keys = format!("proven {} *", no.0);
-        self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys]).map(drop))
+        self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [&keys]).map(drop))
     }
 }
 
