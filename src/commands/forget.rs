@@ -10,7 +10,7 @@ use holdfast_backup::expire;
 use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
-use holdfast_store::store::StoredPoint;
+use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
 use super::Context;
@@ -164,15 +164,24 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Ok(Done::Whole);
     }
     consent(&plan, "", args.yes)?;
+    let vaults = store.lock_vault_removals()?;
     let lock = store.lock()?;
     still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args, now)?)?;
+    // Vaults may let wait: nobody who takes a point waits with us.
+    drop(lock);
     let ids = plan.remove.iter().map(|decision| decision.id).collect();
-    let done = removal::remove(context, &store, &lock, ids, None)?;
+    let done = removal::remove_everywhere(context, &store, &vaults, &ids)?;
+    drop(vaults);
     if !args.prune {
         return Ok(done);
     }
-    prune(context, &store, &lock, false, false)
-        .map(|pruned| if pruned == Done::Whole { done } else { pruned })
+    prune_then(context, &store).map(|pruned| if pruned == Done::Whole { done } else { pruned })
+}
+
+/// `--prune`.
+fn prune_then(context: &Context<'_>, store: &Store) -> Outcome {
+    let lock = store.lock()?;
+    prune(context, store, &lock, false, false)
 }
 
 fn make_plan(

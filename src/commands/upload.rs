@@ -155,10 +155,12 @@ impl<'a> Upload<'a> {
                     self.pushed.packs += done.packs;
                     self.pushed.bytes += done.bytes;
                 }
-                // The point is damaged here; others are not.
+                // The point is damaged here; others are not. Or it was forgotten meanwhile.
                 Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
                     let point = format!("recovery point {}", id.short());
-                    self.failed(StoreError::corrupt(point, e.to_string()))?;
+                    if self.store.catalog().point(id)?.is_some() {
+                        self.failed(StoreError::corrupt(point, e.to_string()))?;
+                    }
                 }
                 Err(e) => return self.failed(e),
             }

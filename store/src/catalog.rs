@@ -32,6 +32,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::format::FormatError;
 use crate::id::{ChunkId, PackId};
 use crate::pack::PackEntry;
+use crate::staging::give_up_reserve;
 
 /// Number of a pack in this catalog; of no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +81,8 @@ pub struct PackRow {
 pub struct Catalog {
     /// Where further connections for reading are opened; nowhere if there can be only the one.
     path: Option<PathBuf>,
+    /// The store's directory, where the reserve lies; nowhere if the catalog is in memory.
+    dir: Option<PathBuf>,
     /// Device and number of the file there, when it was opened.
     file: Option<(u64, u64)>,
     instance: Vec<u8>,
@@ -171,7 +174,8 @@ impl Catalog {
         let instance = schema::instance(&connection).map_err(error("open"))?;
         // Without it nobody looks whether it is still there.
         let file = path.as_deref().and_then(|path| file_of(path).ok());
-        Ok(Self { path, file, instance, writer: Mutex::new(connection), readers: Mutex::default() })
+        let dir = connection.path().and_then(|file| Path::new(file).parent()).map(Path::to_path_buf);
+        Ok(Self { path, dir, file, instance, writer: Mutex::new(connection), readers: Mutex::default() })
     }
 
     /// An empty catalog in memory.
@@ -244,10 +248,26 @@ impl Catalog {
         result
     }
 
+    /// Runs `f` in a transaction. Where the disk is full what is kept for that is given up, and it is tried once more.
     pub(crate) fn write<T>(
         &self,
         during: &str,
-        f: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+        f: impl Fn(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        match self.try_write(during, &f) {
+            Err(e) if e.class() == ErrorClass::Full && self.gives_up_reserve() => self.try_write(during, &f),
+            written => written,
+        }
+    }
+
+    fn gives_up_reserve(&self) -> bool {
+        self.dir.as_deref().is_some_and(give_up_reserve)
+    }
+
+    fn try_write<T>(
+        &self,
+        during: &str,
+        f: impl Fn(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut connection = self.writer();
         // One that began by reading would fail at once, without waiting, if another process wrote before it does.

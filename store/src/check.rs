@@ -136,6 +136,15 @@ enum Place {
     Vault(VaultNo),
 }
 
+impl Place {
+    fn vault(self) -> Option<VaultNo> {
+        match self {
+            Self::Staging => None,
+            Self::Vault(no) => Some(no),
+        }
+    }
+}
+
 impl Check<'_> {
     fn find(&mut self, object: impl Into<String>, detail: impl Into<String>) {
         self.tell(Finding { object: object.into(), detail: detail.into(), unseen: false });

@@ -115,6 +115,8 @@ pub fn push_point(
     id: &RecoveryPointId,
     monitor: &dyn Monitor,
 ) -> Result<Pushed, StoreError> {
+    let _lock = store.lock_uploads()?;
+    // Not before: a point that was forgotten until then does not come back.
     let row = store
         .catalog()
         .point(id)?
@@ -122,7 +124,6 @@ pub fn push_point(
     if row.vaults.contains(&no) {
         return Ok(Pushed::default());
     }
-    let _lock = store.lock_uploads()?;
     let lacking = lacking::lacking(store, no, &row)?;
     let failed = of_vault(transfer);
     let session = VaultSession {

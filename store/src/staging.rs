@@ -16,6 +16,7 @@ pub use testing::{Fault, FaultyFiles, MemoryFiles};
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{ErrorClass, StoreError};
@@ -31,6 +32,12 @@ pub const TEMP_DIR: &str = "tmp";
 /// system that compresses would give back next to nothing for anything else.
 const BALLAST: &str = "ballast";
 const BALLAST_LEN: usize = 4 << 20;
+
+/// Gives up the file in a store's directory that keeps room for what must be written on a full disk: the catalog, and what else lies there.
+/// `false` if it was given up before. The next session makes it again when there is room.
+pub fn give_up_reserve(store: &Path) -> bool {
+    std::fs::remove_file(store.join(BALLAST)).is_ok()
+}
 
 /// Objects below one directory.
 #[derive(Clone, Debug)]

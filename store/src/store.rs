@@ -2,6 +2,7 @@
 
 mod bad;
 mod brief;
+mod forget;
 mod learn;
 mod lock;
 mod look;
@@ -358,13 +359,20 @@ impl Store {
         StoreLock::take(&self.dir, "lock", true)
     }
 
-    /// Keeps packs of vaults from being removed while a point that relies on them is on its way; several may hold it.
+    /// Keeps points and packs of vaults from being removed while a point is on its way that may rely on them; several may hold it.
     pub(crate) fn lock_uploads(&self) -> Result<StoreLock, StoreError> {
         StoreLock::take(&self.dir, UPLOADS_LOCK, false)
     }
 
-    /// Keeps points from being put into vaults while packs are removed there.
-    pub(crate) fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {
+    /// The same for who learns which points vaults hold: one that goes meanwhile would be known again when it is gone. Of a store that
+    /// cannot be written nobody can have the lock, and nothing goes.
+    fn lock_learning(&self) -> Result<Option<StoreLock>, StoreError> {
+        (!self.read_only).then(|| self.lock_uploads()).transpose()
+    }
+
+    /// Keeps points from being put into vaults while points or packs are removed there. Whoever waits for a vault holds this, and not the
+    /// store's lock: points are taken meanwhile.
+    pub fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {
         StoreLock::take(&self.dir, UPLOADS_LOCK, true)
     }
 

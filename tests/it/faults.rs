@@ -67,6 +67,29 @@ fn a_full_disk_fails_the_backup_says_so_and_costs_nothing() {
 }
 
 #[test]
+fn on_a_full_disk_points_are_forgotten_and_space_is_freed_with_the_reserve() {
+    let machine = Machine::new();
+    let Some(disk) = Bounded::mount(machine.path("disk"), 48 << 10) else { return };
+    let store = SmallStore::make(&machine, disk.path.join("store"));
+    let mut random = TestRandom::new(3);
+    let mut take = || {
+        write_tree(&machine.path("source"), &sample(&mut random, 3 << 20));
+        backup(&machine, &store.dir)
+    };
+    let taken = [take(), take(), take()];
+    let filler = disk.fill();
+    run(&machine, &store.dir, &["forget", &taken[0], "--yes"]).expect_code(0);
+    assert_eq!(points(&machine, &store.dir).len(), 2);
+    std::fs::remove_file(&filler).unwrap();
+    take();
+    disk.fill();
+    let pruned = run(&machine, &store.dir, &["prune"]).expect_code(0).out();
+    assert!(!pruned.contains("removed 0 packs"), "{pruned}");
+    std::fs::remove_file(&filler).unwrap();
+    run(&machine, &store.dir, &["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
 fn a_full_cache_directory_keeps_nobody_from_reading() {
     let machine = Machine::new();
     let store = SmallStore::make(&machine, machine.path("store"));

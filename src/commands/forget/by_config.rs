@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use holdfast_backup::config::{Group, TierName};
 use holdfast_backup::retention::RetentionPlan;
+use holdfast_store::StoreError;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoreLock, StoredPoint};
 
-use super::{ForgetArgs, GroupBy, as_json, consent, removal, render, still_so};
+use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, render, still_so};
 use crate::commands::Context;
 use crate::commands::configured;
-use crate::commands::prune::prune;
 use crate::json::ForgetGroup;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Failures, Outcome};
@@ -52,15 +52,9 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         let consented = consent(&planned.plan, &planned.name(), args.yes);
         agreed.extend(failures.note(consented)?.map(|()| planned));
     }
-    let lock = store.lock()?;
-    let points = args.scope.select(store.points()?);
-    for now in make_plans(context, &store, &points, &groups, args.tier)? {
-        let before = agreed.iter().find(|planned| planned.name() == now.name());
-        before.map_or(Ok(()), |before| still_so(&before.plan, &now.plan))?;
-    }
-    let done = remove(context, &store, &lock, &agreed, &mut failures)?;
+    let done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
     let pruned = match args.prune {
-        true => failures.note(prune(context, &store, &lock, false, false))?,
+        true => failures.note(prune_then(context, &store))?,
         false => None,
     };
     failures.or(pruned.filter(|pruned| *pruned != Done::Whole).unwrap_or(done))
@@ -96,23 +90,49 @@ fn show(context: &Context<'_>, points: &[StoredPoint], plans: &[Planned<'_>]) ->
     Ok(())
 }
 
-/// Staging first: what is to be removed there needs no vault.
+/// Each tier under the lock that its places have, if there is something to remove: whoever takes points waits for no vault. Staging first,
+/// for it needs none.
 fn remove(
     context: &Context<'_>,
     store: &Store,
-    lock: &StoreLock,
-    agreed: &[Planned<'_>],
+    args: &ForgetArgs,
+    (groups, agreed): (&[&Group], &[Planned<'_>]),
     failures: &mut Failures,
 ) -> Outcome {
-    let mut done = Done::Whole;
-    for tier in TierName::ALL {
-        let of_tier = agreed.iter().filter(|planned| planned.tier == tier);
-        let ids: BTreeSet<RecoveryPointId> =
-            of_tier.flat_map(|planned| &planned.plan.remove).map(|decision| decision.id).collect();
-        let removed = failures.note(removal::remove(context, store, lock, ids, Some(tier)))?;
-        if removed == Some(Done::Partial) {
-            done = Done::Partial;
-        }
+    let in_vaults = going(agreed, TierName::Online);
+    let vaults = lock_for(&in_vaults, || store.lock_vault_removals(), failures)?;
+    let in_staging = going(agreed, TierName::Local);
+    let staging = lock_for(&in_staging, || store.lock(), failures)?;
+    let points = args.scope.select(store.points()?);
+    for now in make_plans(context, store, &points, groups, args.tier)? {
+        let is_locked = if now.tier == TierName::Online { vaults.is_some() } else { staging.is_some() };
+        let before = agreed.iter().find(|planned| is_locked && planned.name() == now.name());
+        before.map_or(Ok(()), |before| still_so(&before.plan, &now.plan))?;
     }
-    Ok(done)
+    if let Some(lock) = staging {
+        failures.note(removal::remove_from_staging(context, store, &lock, &in_staging))?;
+    }
+    let removed = match vaults {
+        Some(lock) => failures.note(removal::remove_from_vaults(context, store, &lock, &in_vaults))?,
+        None => None,
+    };
+    Ok(removed.unwrap_or(Done::Whole))
+}
+
+/// What is to be removed of a tier.
+fn going(agreed: &[Planned<'_>], tier: TierName) -> BTreeSet<RecoveryPointId> {
+    let of_tier = agreed.iter().filter(|planned| planned.tier == tier);
+    of_tier.flat_map(|planned| &planned.plan.remove).map(|decision| decision.id).collect()
+}
+
+/// The lock of a tier of which something goes; one that another process has keeps nothing from the other tier.
+fn lock_for(
+    ids: &BTreeSet<RecoveryPointId>,
+    lock: impl FnOnce() -> Result<StoreLock, StoreError>,
+    failures: &mut Failures,
+) -> Result<Option<StoreLock>, Failure> {
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    failures.note(lock().map_err(Failure::from))
 }

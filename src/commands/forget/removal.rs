@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use holdfast_backup::config::TierName;
 use holdfast_store::catalog::{PointRow, VaultNo};
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
@@ -26,40 +25,64 @@ const MAY_HOLD_WAIT: Duration = Duration::from_secs(30);
 /// What the vaults list that answered.
 type Shown = Vec<(VaultNo, HashSet<ObjectName>)>;
 
-/// Removes the points, each from the vaults first: what fails there leaves a point that can be forgotten again. The object
-/// goes before the catalog's word of it, because what the catalog still knows keeps its packs.
-pub(super) fn remove(
+/// Removes the points from every place, from the vaults first: what fails there leaves points that can be forgotten again. The store is
+/// locked only when no vault is waited for any more.
+pub(super) fn remove_everywhere(
+    context: &Context<'_>,
+    store: &Store,
+    vaults: &StoreLock,
+    ids: &BTreeSet<RecoveryPointId>,
+) -> Outcome {
+    let done = remove_from_vaults(context, store, vaults, ids)?;
+    let lock = store.lock()?;
+    remove_from_staging(context, store, &lock, ids)?;
+    Ok(done)
+}
+
+/// Removes the points from staging.
+pub(super) fn remove_from_staging(
     context: &Context<'_>,
     store: &Store,
     _lock: &StoreLock,
-    ids: BTreeSet<RecoveryPointId>,
-    tier: Option<TierName>,
-) -> Outcome {
-    let mut rows = Vec::new();
-    for id in ids {
-        rows.extend(store.catalog().point(&id)?);
+    ids: &BTreeSet<RecoveryPointId>,
+) -> Result<(), Failure> {
+    for row in rows_of(store, ids)?.iter().filter(|row| row.staged) {
+        go_on(context)?;
+        store.remove_staged_point(row)?;
     }
+    Ok(())
+}
+
+/// Removes the points from all vaults. The lock is that of removals from vaults: a push would put them back.
+pub(super) fn remove_from_vaults(
+    context: &Context<'_>,
+    store: &Store,
+    _lock: &StoreLock,
+    ids: &BTreeSet<RecoveryPointId>,
+) -> Outcome {
+    let rows = rows_of(store, ids)?;
     if rows.is_empty() {
         return Ok(Done::Whole);
     }
-    let (shown, done) = match tier {
-        Some(TierName::Local) => (Vec::new(), Done::Whole),
-        _ => ask_vaults(context, store, &rows)?,
-    };
+    let (shown, done) = ask_vaults(context, store, &rows)?;
     for row in rows {
-        if context.terminal.cancelled() {
-            return Err(Failure::interrupted());
-        }
+        go_on(context)?;
         let name = names::point(&row.tag, &row.id);
         for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&name)) {
-            remove_from_vault(store, *no, &row)?;
-        }
-        if row.staged && tier != Some(TierName::Online) {
-            store.staging().remove(&name)?;
-            store.catalog().remove_point(&row.id, None)?;
+            store.remove_point_from_vault(*no, &row)?;
         }
     }
     Ok(done)
+}
+
+fn rows_of(store: &Store, ids: &BTreeSet<RecoveryPointId>) -> Result<Vec<PointRow>, Failure> {
+    let rows: Result<Vec<_>, StoreError> =
+        ids.iter().filter_map(|id| store.catalog().point(id).transpose()).collect();
+    Ok(rows?)
+}
+
+fn go_on(context: &Context<'_>) -> Result<(), Failure> {
+    if context.terminal.cancelled() { Err(Failure::interrupted()) } else { Ok(()) }
 }
 
 /// What each vault lists. All that are known to hold one of the points must answer before the first step; another one that does
@@ -96,13 +119,4 @@ fn points_in(
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
     let listed = transfer.list_all_by(names::POINTS, deadline).map_err(failed)?;
     Ok(listed.into_iter().map(|object| object.name).collect())
-}
-
-fn remove_from_vault(store: &Store, no: VaultNo, row: &PointRow) -> Result<(), Failure> {
-    let transfer = store.vault(no)?;
-    let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-    transfer.delete(&names::point(&row.tag, &row.id)).map_err(failed)?;
-    // The session of a point that is gone has nothing to say any more.
-    transfer.delete(&names::session(&row.id)).map_err(failed)?;
-    Ok(store.catalog().remove_point(&row.id, Some(no))?)
 }

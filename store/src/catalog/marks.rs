@@ -21,6 +21,8 @@ pub enum Mark {
     Doubtful,
     /// A vault's copy of a pack has its length and was read, and its bytes are others.
     BadIn(VaultNo, PackId),
+    /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
+    Going(Option<VaultNo>, RecoveryPointId),
 }
 
 /// Of a row of `place` for the pack `p`: no [`Mark::BadIn`] says that the copy there is damaged.
@@ -35,6 +37,8 @@ impl Mark {
             Self::Reread(no) => format!("reread {}", no.0),
             Self::Doubtful => "doubtful".into(),
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
+            Self::Going(None, id) => format!("going {}", id.hex()),
+            Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
         }
     }
 }
@@ -101,8 +105,18 @@ impl Catalog {
     /// Takes back what was noted of a vault's points: a pack is missing there, and nobody knows whose.
     pub fn forget_proven(&self, no: VaultNo) -> Result<(), StoreError> {
         let keys = format!("proven {} *", no.0);
-        self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys]).map(drop))
+        self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [&keys]).map(drop))
     }
+}
+
+/// Takes away that a point was to go from a place: it went, or was put there again.
+pub(super) fn no_longer_going(
+    t: &rusqlite::Transaction<'_>,
+    id: &RecoveryPointId,
+    vault: Option<VaultNo>,
+) -> rusqlite::Result<()> {
+    let key = Mark::Going(vault, *id).key();
+    t.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key]).map(drop)
 }
 
 /// Makes a note for each vault that it is to be read again.

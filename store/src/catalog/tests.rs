@@ -443,3 +443,26 @@ fn readers_see_what_the_writer_committed() {
         }
     });
 }
+
+#[test]
+fn on_a_full_disk_the_reserve_is_given_up_and_what_failed_is_tried_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(&dir.path().join("catalog.db"), &STORE).unwrap();
+    let ballast = dir.path().join("ballast");
+    std::fs::write(&ballast, b"room").unwrap();
+    let pages: i64 = catalog.writer().query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    catalog.writer().pragma_update(None, "max_page_count", pages).unwrap();
+    let tries = std::cell::Cell::new(0);
+    // More than there is room for, unless the reserve was given up.
+    let write = || {
+        catalog.write("fill", |t| {
+            tries.set(tries.get() + 1);
+            let len = if tries.get() == 2 { 1 } else { 1 << 20 };
+            t.execute("INSERT INTO meta VALUES (?1, zeroblob(?2))", (tries.get(), len)).map(drop)
+        })
+    };
+    write().unwrap();
+    assert!(tries.get() == 2 && !ballast.exists());
+    assert_eq!(write().unwrap_err().class(), ErrorClass::Full);
+    assert_eq!(tries.get(), 3, "there is nothing left to give up");
+}

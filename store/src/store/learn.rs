@@ -42,6 +42,7 @@ pub fn load_catalog(
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
+    let _lock = store.lock_learning()?;
     prove_ours(store, transfer, Deadline::NEVER)?;
     let listed = listed_packs(transfer, Deadline::NEVER)?;
     let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
@@ -197,6 +198,7 @@ impl From<crate::format::FormatError> for PackError {
 /// Makes sure that the catalog knows every point that a vault shows, also those that came there in other ways. One that
 /// cannot be opened is an error: what it needs is unknown. What the vault shows.
 pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<Vec<ObjectInfo>, StoreError> {
+    let _lock = store.lock_learning()?;
     prove_ours(store, transfer, Deadline::NEVER)?;
     let known = known_points(store, no)?;
     let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;

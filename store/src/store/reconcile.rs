@@ -218,8 +218,11 @@ impl Store {
         known.iter().try_for_each(|id| self.put_point_again(id, monitor))
     }
 
-    /// A point whose object is missing is not lost: the catalog keeps it sealed as it was.
+    /// A point whose object is missing is not lost, unless it was to go: the catalog keeps it sealed as it was.
     fn put_point_again(&self, id: &RecoveryPointId, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        if self.end_removal(id, None)? {
+            return Ok(());
+        }
         let row = match self.catalog().point(id) {
             // It could not be put right, and that was told.
             Err(e) if e.is_of_changed_catalog() => return Ok(()),

@@ -89,8 +89,11 @@ impl Store {
         match self.lock() {
             // Nobody can have the lock of a store that cannot be written.
             Err(_) if self.read_only => learn::load_catalog(self, no, transfer, monitor),
-            Ok(_lock) => learn::load_catalog(self, no, transfer, monitor),
-            // Whoever holds the lock met the vault when it opened the store.
+            Ok(_lock) => match learn::load_catalog(self, no, transfer, monitor) {
+                Err(StoreError::Locked { .. }) => Ok(()),
+                learnt => learnt,
+            },
+            // Whoever holds a lock met the vault when it opened the store.
             Err(_) => Ok(()),
         }
     }
@@ -316,6 +319,9 @@ fn refresh_points(
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let name = names::point(&row.tag, &row.id);
         let there = listed.contains(&name) || !before.points.contains(&row.id);
+        if !there && store.end_removal(&row.id, Some(no))? {
+            continue;
+        }
         if !there {
             let reason = "the recovery point is missing from the vault".to_owned();
             monitor.event(Event::Problem { path: name.as_str().into(), reason });

@@ -325,6 +325,25 @@ fn nothing_is_freed_in_a_vault_while_a_point_is_on_its_way_or_came_since() {
 }
 
 #[test]
+fn nobody_puts_a_point_into_a_vault_or_learns_of_one_there_while_points_go() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let (no, _, way) = store.vaults()[0].clone();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let going = store.lock_vault_removals().unwrap();
+    let pushed = copy::push_point(&store, no, &way, &one.point.id, &VoidMonitor).map(drop);
+    let learnt = copy::learn_points(&store, no, &way).map(drop);
+    for done in [pushed, learnt, copy::load_catalog(&store, no, &way, &VoidMonitor)] {
+        assert_eq!(done.unwrap_err().class(), crate::ErrorClass::Locked);
+    }
+    // Who takes a point is kept by none of it.
+    take_point(&store, &sample(2)).unwrap();
+    drop(going);
+    copy::push_point(&store, no, &way, &one.point.id, &VoidMonitor).unwrap();
+    copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
+}
+
+#[test]
 fn a_point_whose_object_was_deleted_is_written_again() {
     let home = Home::new();
     let store = home.open();

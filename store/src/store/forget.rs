@@ -1,0 +1,42 @@
+//! Removing a recovery point from a place. That it is to go is noted first, and the note is taken back with the row (`catalog/points.rs`):
+//! whoever finds a point missing that was to go there ends what a crash cut off, and nobody is alarmed.
+
+use super::{Store, of_vault};
+use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::error::StoreError;
+use crate::id::RecoveryPointId;
+use crate::names;
+
+impl Store {
+    /// Removes a point from staging. The object goes before the catalog's word of it, because what the catalog still knows keeps its
+    /// packs. The caller holds the store's lock.
+    pub fn remove_staged_point(&self, row: &PointRow) -> Result<(), StoreError> {
+        self.catalog.set_mark(Mark::Going(None, row.id), true)?;
+        self.staging.remove(&names::point(&row.tag, &row.id))?;
+        self.catalog.remove_point(&row.id, None)
+    }
+
+    /// Removes a point from a vault. The caller holds the lock of removals from vaults.
+    pub fn remove_point_from_vault(&self, no: VaultNo, row: &PointRow) -> Result<(), StoreError> {
+        let transfer = self.vault(no)?;
+        let failed = of_vault(transfer);
+        self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
+        // First, for nobody would look for it afterwards; a point that is whole needs none.
+        transfer.delete(&names::session(&row.id)).map_err(&failed)?;
+        transfer.delete(&names::point(&row.tag, &row.id)).map_err(&failed)?;
+        self.catalog.remove_point(&row.id, Some(no))
+    }
+
+    /// Of a point that is missing from staging or a vault: whether it was to go there. If so, it is gone there from now on.
+    pub(crate) fn end_removal(
+        &self,
+        id: &RecoveryPointId,
+        vault: Option<VaultNo>,
+    ) -> Result<bool, StoreError> {
+        let was_to_go = self.catalog.has_mark(Mark::Going(vault, *id))?;
+        if was_to_go && !self.read_only {
+            self.catalog.remove_point(id, vault)?;
+        }
+        Ok(was_to_go)
+    }
+}

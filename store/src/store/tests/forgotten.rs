@@ -1,0 +1,109 @@
+//! Tests of points that are removed by a process that is killed on the way: whoever comes next ends it, and nobody is alarmed.
+
+use super::hostile::{prepared, push};
+use super::losses::faulty;
+use super::*;
+use crate::check::{self, Depth};
+use crate::monitor::Event;
+use crate::reclaim::{self, Place};
+use crate::vault::testing::Fault as VaultFault;
+
+fn row(store: &Store, point: &StoredPoint) -> crate::catalog::PointRow {
+    store.catalog().point(&point.point.id).unwrap().unwrap()
+}
+
+fn problems(monitor: &RecordingMonitor) -> Vec<Event> {
+    let is_problem = |event: &Event| matches!(event, Event::Problem { .. });
+    monitor.events().into_iter().filter(is_problem).collect()
+}
+
+/// Looks at everything; what is found, without the slots of these stores, which are not real ones.
+fn found(store: &Store) -> Vec<check::Finding> {
+    let findings = check::check(store, Depth::ReadData, &VoidMonitor).unwrap().findings;
+    findings.into_iter().filter(|finding| !finding.object.starts_with("keys/")).collect()
+}
+
+/// Whether a point is known, after whoever `look`s found it gone or not.
+fn is_known_after(store: &Store, gone: &StoredPoint, look: impl FnOnce(&RecordingMonitor)) -> bool {
+    let monitor = RecordingMonitor::default();
+    look(&monitor);
+    assert_eq!(problems(&monitor), []);
+    assert_eq!(found(store), []);
+    store.points().unwrap().iter().any(|point| point.point.id == gone.point.id)
+}
+
+#[test]
+fn a_removal_from_staging_that_is_cut_off_anywhere_is_ended_by_who_looks() {
+    for (n, who) in (0..3).flat_map(|n| ["begin", "check", "again"].map(|who| (n, who))) {
+        let home = Home::new();
+        let gone = take_point(&home.open(), &sample(1)).unwrap();
+        take_point(&home.open(), &sample(2)).unwrap();
+        let (store, files) = home.open_faulty();
+        files.fail_at(n, Fault::Crash);
+        let removed = store.remove_staged_point(&row(&store, &gone));
+        assert_eq!(removed.is_ok(), n == 2, "step {n}");
+        drop(store);
+        let store = home.open();
+        let is_known = is_known_after(&store, &gone, |monitor| match who {
+            "begin" => drop(store.begin(Compression::None, monitor).unwrap()),
+            "again" if n < 2 => store.remove_staged_point(&row(&store, &gone)).unwrap(),
+            _ => {}
+        });
+        assert_eq!(is_known, n == 0 && who != "again", "step {n}, {who}");
+        assert_eq!(store.points().unwrap().len(), 1 + usize::from(is_known));
+    }
+}
+
+#[test]
+fn a_removal_from_a_vault_that_is_cut_off_anywhere_is_ended_by_who_looks() {
+    let cuts = [(1, VaultFault::FailBefore), (2, VaultFault::FailBefore), (2, VaultFault::FailAfter)];
+    for ((n, fault), who) in cuts.into_iter().flat_map(|cut| ["push", "prune", "check"].map(|who| (cut, who)))
+    {
+        let home = Home::new();
+        let (vault, store) = prepared(&home);
+        let points = [1, 2].map(|n| take_point(&store, &sample(n)).unwrap());
+        for point in &points {
+            push(&store, point, &RecordingMonitor::default()).unwrap();
+        }
+        let gone = &points[0];
+        store.remove_staged_point(&row(&store, gone)).unwrap();
+        drop(store);
+        let failing = faulty(&vault);
+        // One try for each request: what fails stays failed.
+        let once = TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
+        let way = Transfer::new(failing.clone(), Arc::new(ManualClock::default()), once).unwrap();
+        let options = Home::options(vec![("memory:v".into(), way)]);
+        let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+        failing.forget();
+        failing.fail_any_from(n, fault);
+        store.remove_point_from_vault(store.vaults()[0].0, &row(&store, gone)).unwrap_err();
+        drop(store);
+        let store = home.open_with(&vault);
+        let (no, _, way) = store.vaults()[0].clone();
+        let is_known = is_known_after(&store, gone, |monitor| match who {
+            "push" => copy::refresh_vault(&store, no, &way, monitor).unwrap(),
+            "prune" => {
+                let plan = reclaim::plan(&store, Place::Vault(no), monitor).unwrap();
+                reclaim::execute(&store, &plan, monitor).unwrap();
+            }
+            _ => {}
+        });
+        assert_eq!(is_known, fault == VaultFault::FailBefore, "request {n}, {fault:?}, {who}");
+    }
+}
+
+#[test]
+fn a_point_that_was_put_where_it_was_to_go_from_is_missed_there_again() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    let no = store.vaults()[0].0;
+    let mark = crate::catalog::Mark::Going(Some(no), one.point.id);
+    store.catalog().set_mark(mark, true).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    assert!(!store.catalog().has_mark(mark).unwrap());
+    store.vaults()[0].2.delete(&names::point(&one.point.source_tag, &one.point.id)).unwrap();
+    let monitor = RecordingMonitor::default();
+    copy::refresh_vault(&store, no, &store.vaults()[0].2, &monitor).unwrap();
+    assert_eq!(problems(&monitor).len(), 1);
+}
