@@ -23,6 +23,7 @@ use holdfast_backup::agenda::{Agenda, Lane, Task, Work};
 use holdfast_backup::alert::telling::{Event, Found};
 use holdfast_backup::ledger::{Ended, JobNo, JobState, Ledger, LedgerError};
 use holdfast_store::clock::{Clock, Timestamp};
+use holdfast_store::staging::give_up_reserve;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -282,7 +283,13 @@ impl Daemon {
 
     fn try_start(&self, task: &Task, person: bool) -> Result<Active, String> {
         let Parts { ledger, caller, clock, .. } = &self.parts;
-        let no = ledger.begin(task, person, clock.now()).map_err(|error| error.to_string())?;
+        let begin = || ledger.begin(task, person, clock.now());
+        let begun = begin().or_else(|error| match error.is_full() && give_up_reserve(&self.parts.store) {
+            // What frees room can be done.
+            true => begin(),
+            false => Err(error),
+        });
+        let no = begun.map_err(|error| error.to_string())?;
         let child = match caller.start(task) {
             Ok(child) => child,
             Err(error) => {

@@ -141,6 +141,11 @@ pub struct LedgerError {
 }
 
 impl LedgerError {
+    /// Whether there is no room for it.
+    pub fn is_full(&self) -> bool {
+        self.source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
     /// Whether the ledger is damaged, so that [`Ledger::open`] begins another.
     pub fn is_damage(&self) -> bool {
         is_damage(&self.source)
