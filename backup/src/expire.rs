@@ -107,7 +107,8 @@ impl<'a> Tiers<'a> {
     }
 }
 
-fn is_in(stored: &StoredPoint, tier: TierName) -> bool {
+/// Whether a tier has a copy of a point.
+pub fn is_in(stored: &StoredPoint, tier: TierName) -> bool {
     match tier {
         TierName::Local => stored.local,
         TierName::Online => !stored.vaults.is_empty(),

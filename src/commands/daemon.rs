@@ -16,6 +16,7 @@ use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Context;
+use super::configured::zone_of;
 use crate::daemon::{self, Caller, Parts, Planned, Watching};
 use crate::notify::{self, Manager};
 use crate::open::open_store;
@@ -81,7 +82,7 @@ fn reader(
     Ok(Box::new(move || {
         let config = Config::load(&path).map_err(|error| error.to_string())?;
         let agenda = Agenda::new(&config, &host, TimeZone::system(), since);
-        let zone = config.zone.clone().unwrap_or_else(TimeZone::system);
+        let zone = zone_of(&config);
         let watching = Watching {
             every: config.alerts.every,
             ways: Way::all(&config.alerts),

@@ -8,6 +8,7 @@ use clap::Args;
 use holdfast_backup::agenda::{Agenda, Task, TierName};
 use holdfast_backup::alert::{Alert, Newest, alerts};
 use holdfast_backup::config::{Config, Group};
+use holdfast_backup::expire::is_in;
 use holdfast_backup::ledger::{JobState, Ledger};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::point::PointState;
@@ -17,6 +18,7 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::Context;
+use super::configured::zone_of;
 use super::jobs::present;
 use crate::daemon::talk::Present;
 use crate::open::open_store;
@@ -98,7 +100,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     let config = context.settings.config()?;
     let store = open_store(context)?;
     let points = store.points()?;
-    let (now, zone) = (context.terminal.clock().now(), config.zone.clone().unwrap_or_else(TimeZone::system));
+    let (now, zone) = (context.terminal.clock().now(), zone_of(config));
     let agenda = Agenda::new(config, &context.settings.host, zone.clone(), now);
     let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
     let daemon = present(context)?;
@@ -180,15 +182,11 @@ fn tiers(
     let mut lines = Vec::new();
     for group in &config.groups {
         for name in sources_of(group, host, points) {
-            for (tier, is_there) in [
-                (TierName::Local, (|stored| stored.local) as fn(&StoredPoint) -> bool),
-                (TierName::Online, |stored| !stored.vaults.is_empty()),
-            ] {
-                let said = if tier == TierName::Local { &group.local } else { &group.online };
-                let Some(said) = said else { continue };
+            for tier in TierName::ALL {
+                let Some(said) = group.tier(tier) else { continue };
                 let source = |stored: &&StoredPoint| {
                     let of = &stored.point.source;
-                    of.group == group.name && of.host == host && of.source == name && is_there(stored)
+                    of.group == group.name && of.host == host && of.source == name && is_in(stored, tier)
                 };
                 let points: Vec<&StoredPoint> = points.iter().filter(source).collect();
                 let good = points.iter().filter(|stored| stored.point.state == PointState::Complete);
