@@ -80,6 +80,13 @@ fn is_eio(result: std::io::Result<()>) -> bool {
     result.is_err_and(|error| error.raw_os_error() == Some(Errno::EIO as i32))
 }
 
+/// What the log says of a failed read since it had that length. A thread of its own writes it, shortly after the read failed.
+fn logged_since(tiers: &Tiers, len: usize) -> String {
+    let log = || tiers.machine.log().split_off(len);
+    wait_for("what the log says", 10, || log().contains("answered with an I/O error"));
+    log()
+}
+
 /// What one trouble must not cost. Files `n` to `n + 2` of the far point are read by nobody else.
 fn suffer(tiers: &Tiers, mount: &Mounted<'_>, n: usize, begin: &dyn Fn(), end: &dyn Fn()) {
     let (far, near) = (mount.point(&tiers.far), mount.point(&tiers.near));
@@ -100,7 +107,7 @@ fn suffer(tiers: &Tiers, mount: &Mounted<'_>, n: usize, begin: &dyn Fn(), end: &
     let (failed, took) = waiting.join().unwrap();
     assert!(failed, "an error, and that of a read that failed");
     assert!(took < Duration::from_secs(BOUND * 2), "the kernel's repetitions must not add up: {took:?}");
-    let log = tiers.machine.log().split_off(logged);
+    let log = logged_since(tiers, logged);
     assert_eq!(log.matches("answered with an I/O error").count(), 1, "{log}");
     assert!(log.contains("devstoreaccount1"), "which vault it was is not in {log}");
     end();
@@ -148,7 +155,7 @@ fn a_directory_vault_that_is_not_mounted_is_missed_once_and_found_again() {
         assert!(is_eio(read(&far, "far", n)) && is_eio(read(&far, "far", n)));
         read(&near, "near", n).unwrap();
         read(&far, "far", 0).unwrap();
-        let log = tiers.machine.log().split_off(logged);
+        let log = logged_since(&tiers, logged);
         assert_eq!(log.matches("answered with an I/O error").count(), 1, "{log}");
         assert!(log.contains("pack/") || log.contains("vault"), "{log}");
         let _ = std::fs::remove_dir(&vault);

@@ -237,6 +237,7 @@ fn a_pack_that_staging_lost_is_read_from_the_vault_and_named_by_check() {
     if can_mount("the mount of a damaged store") {
         let mount = machine.mount("recovery", &[]);
         compare(&source, &mount.point(&latest_id(&machine))).without(&[Class::Flags]).assert_none();
+        wait_for("what the log says", 10, || machine.log().matches("read from another tier").count() >= 2);
         let log = machine.log();
         assert_eq!(log.matches("read from another tier").count(), 2, "once for each pack: {log}");
     }
