@@ -15,7 +15,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
+use holdfast_store::reclaim::Terms;
 use holdfast_store::vault::address::VaultAddress;
 use jiff::tz::TimeZone;
 
@@ -40,6 +42,8 @@ const CHECK: &str = "Sun 05:30";
 
 /// What jobs are that nobody says more of: as nice as what runs in the background usually is.
 const NICE: u8 = 10;
+/// The least time after which an upload is given up for dead.
+const SILENCE_MIN: Duration = Duration::from_hours(1);
 /// As nice as can be.
 const NICE_MAX: u8 = 19;
 
@@ -54,6 +58,8 @@ pub struct Config {
     pub reclaim: Option<Schedule>,
     /// Whether space is freed in vaults as well, by this machine.
     pub reclaim_vaults: bool,
+    /// How patiently.
+    pub reclaim_terms: Terms,
     /// When it is looked whether everything is there.
     pub check: Option<Schedule>,
     /// How often it is looked what somebody has to see to, and how he is told.
@@ -200,7 +206,7 @@ impl Config {
         let problems = RefCell::new(Vec::new());
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
-        config.nice = NICE;
+        (config.nice, config.reclaim_vaults) = (NICE, true);
         for (path, text) in files {
             let notes = Notes::about(path, text, &problems);
             match toml_edit::Document::parse(text.as_str()) {
@@ -269,7 +275,11 @@ impl Config {
             }
         }
         if let Some(table) = file.table("reclaim") {
-            self.reclaim_vaults = table.flag("vaults");
+            self.reclaim_vaults = !table.has("vaults") || table.flag("vaults");
+            let terms = &mut self.reclaim_terms;
+            terms.silence = table.parsed("silence", silence).unwrap_or(terms.silence);
+            terms.grace = table.parsed("grace", hooks::length_of_time).unwrap_or(terms.grace);
+            terms.daily_percent = table.number("daily-percent", 100).map_or(terms.daily_percent, u64::from);
             read_upkeep(table, &mut self.reclaim);
         }
         if let Some(table) = file.table("check") {
@@ -434,6 +444,16 @@ fn read_vaults(tier: &Table<'_>) -> Vec<String> {
 }
 
 /// `never` is a schedule here.
+/// Less than a few signs of life would revoke uploads that are well.
+fn silence(text: &str) -> Result<Duration, String> {
+    match hooks::length_of_time(text)? {
+        short if short < SILENCE_MIN => {
+            Err("an hour is the least: an upload gives a sign of life every ten minutes".to_owned())
+        }
+        silence => Ok(silence),
+    }
+}
+
 fn read_upkeep(table: Table<'_>, schedule: &mut Option<Schedule>) {
     let parse = |text: &str| if text == "never" { Ok(None) } else { Schedule::from_str(text).map(Some) };
     if let Some(said) = table.parsed("schedule", parse) {

@@ -90,7 +90,7 @@ pub fn protect(
     request: &Request,
     monitor: &dyn Monitor,
 ) -> Result<Protected, ProtectError> {
-    let store = session.store();
+    let (store, id) = (session.store(), session.id());
     let tag = store.sealer().source_tag(&request.source.host, &request.source.group, &request.source.source);
     let previous = store.newest_point(&tag).map_err(ProtectError::Store)?;
     let started = store.clock().now();
@@ -108,7 +108,7 @@ pub fn protect(
         taken.counts.bytes_new = done.bytes_new;
         taken.counts.bytes_stored = done.bytes_stored;
         let summary = summary(store, &taken.root);
-        taken.into_point(request, tag, previous.as_ref(), witness, summary, ended)
+        taken.into_point(request, (id, tag), previous.as_ref(), witness, summary, ended)
     };
     let stored = session.commit(point).map_err(ProtectError::Store)?;
     Ok(Protected { stored, files_new, files_changed })
@@ -292,14 +292,14 @@ impl Taken {
     fn into_point(
         self,
         request: &Request,
-        tag: SourceTag,
+        (id, tag): (RecoveryPointId, SourceTag),
         previous: Option<&StoredPoint>,
         witness: Vec<Witness>,
         summary: Vec<PagePlace>,
         ended: Timestamp,
     ) -> RecoveryPoint {
         RecoveryPoint {
-            id: RecoveryPointId::random(),
+            id,
             source_tag: tag,
             source: request.source.clone(),
             path: request.path.clone(),

@@ -125,8 +125,8 @@ struct Target {
     exclude: Exclude,
     /// What the point is by what ran before it.
     manner: Manner,
-    /// Whether it is to rely on no vault.
-    here: bool,
+    /// Vaults on which it may rely, for it goes there: none, or all where no address is given.
+    relies_on: Option<Vec<String>>,
 }
 
 /// A point that was taken.
@@ -185,8 +185,9 @@ fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Ta
         // What is not there is told when its turn comes.
         let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
         let name = source.name.as_deref();
-        let here = group.local.is_some();
-        Target { exclude: source.exclude.clone(), here, ..target(path, &group.name, name, &mut known) }
+        let online = group.online.as_ref().filter(|_| group.local.is_none());
+        let relies_on = online.map(|tier| tier.vaults.clone());
+        Target { exclude: source.exclude.clone(), relies_on, ..target(path, &group.name, name, &mut known) }
     };
     group.sources.iter().map(named).collect()
 }
@@ -199,7 +200,12 @@ fn targets_of_paths(
 ) -> Result<Vec<Target>, Failure> {
     let group = args.group.as_deref().unwrap_or(DEFAULT_GROUP);
     let mut known = known_sources(&store.points()?, host(context, args), group);
-    Ok(paths.into_iter().map(|path| target(path, group, args.name.as_deref(), &mut known)).collect())
+    let relies_on = args.online.then(Vec::new);
+    let of_path = |path| {
+        let relies_on = relies_on.clone();
+        Target { relies_on, ..target(path, group, args.name.as_deref(), &mut known) }
+    };
+    Ok(paths.into_iter().map(of_path).collect())
 }
 
 fn host<'a>(context: &'a Context<'_>, args: &'a BackupArgs) -> &'a str {
@@ -306,7 +312,7 @@ fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<Known
     let name = given.map_or_else(|| choose_name(&raw, known), str::to_owned);
     known.push(KnownSource { name: name.clone(), path: raw });
     let (exclude, manner) = (Exclude::default(), Manner::default());
-    Target { path, group: group.to_owned(), name, exclude, manner, here: false }
+    Target { path, group: group.to_owned(), name, exclude, manner, relies_on: None }
 }
 
 fn take_point(
@@ -331,9 +337,14 @@ fn take_point(
         readers: 0,
         tool: concat!("holdfast ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let session = match target.here {
-        true => store.begin_here(args.compression, monitor)?,
-        false => store.begin(args.compression, monitor)?,
+    let session = match target.relies_on {
+        None => store.begin(args.compression, monitor)?,
+        Some(vaults) => {
+            let source = &request.source;
+            let tag = store.sealer().source_tag(&source.host, &source.group, &source.source);
+            let goes_into = |vault: &str| vaults.is_empty() || vaults.iter().any(|named| named == vault);
+            store.begin_online(&tag, &goes_into, args.compression, monitor)?
+        }
     };
     let protected = protect(session, &DirectorySource::new(&target.path, options), &request, monitor)?;
     let Protected { stored, files_new, files_changed } = protected;

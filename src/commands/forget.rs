@@ -14,7 +14,7 @@ use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
 use super::Context;
-use super::prune::prune;
+use super::prune::{Manner, prune};
 use super::scope::{ScopeArgs, parse_spec, refuse_doubt};
 use crate::args::values;
 use crate::json::{ForgetGroup, ForgetPoint};
@@ -180,8 +180,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
 
 /// `--prune`.
 fn prune_then(context: &Context<'_>, store: &Store) -> Outcome {
-    let lock = store.lock()?;
-    prune(context, store, &lock, false, false)
+    prune(context, store, Manner::default())
 }
 
 fn make_plan(

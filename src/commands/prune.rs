@@ -1,10 +1,12 @@
 //! `holdfast prune`: space given back.
 
 use clap::Args;
-use holdfast_store::monitor::Monitor;
-use holdfast_store::reclaim::{self, Judged, Place, ReclaimPlan, Unopened, Verdict};
-use holdfast_store::store::{Store, StoreLock};
-use holdfast_store::{StoreError, copy};
+use holdfast_store::catalog::VaultNo;
+use holdfast_store::copy;
+use holdfast_store::reclaim::{
+    self, Judged, Place, Progress, ReclaimPlan, Reclaimed, Terms, Unopened, Verdict,
+};
+use holdfast_store::store::Store;
 use serde::Serialize;
 
 use super::Context;
@@ -15,13 +17,16 @@ use crate::terminal::text::{self, Table};
 
 /// Free the space that no recovery point needs
 ///
-/// Packs that no point needs are removed; packs of the local store that are mostly unneeded are written anew. The store
-/// is in use meanwhile: a backup that begins then waits for nobody and ends with exit code 11.
+/// Packs that no point needs are removed, and packs that are mostly unneeded are written anew. The local store is in use meanwhile: a
+/// backup that begins then waits for nobody and ends with exit code 11. Vaults are not: any number of machines may put points
+/// there, and free space, at the same time. What no point of a vault needs is condemned first. It goes when every upload that was under way then
+/// has ended, and two days later; each run goes on where the last one ended, whichever machine that was on.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   holdfast prune --dry-run                  what would be freed
   holdfast prune
+  holdfast prune --now                      what may go from vaults goes in this run
   holdfast prune --local                    vaults stay as they are")]
 pub struct PruneArgs {
     /// Say what would be done, and remove nothing; what is found missing or damaged meanwhile is noted
@@ -30,6 +35,20 @@ pub struct PruneArgs {
     /// Free space in the local store only, and in no vault
     #[arg(long)]
     local: bool,
+    /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same
+    #[arg(long, conflicts_with = "local")]
+    now: bool,
+}
+
+/// Where and how space is freed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Nothing is removed.
+    pub dry_run: bool,
+    /// In no vault.
+    pub local: bool,
+    /// At once in vaults.
+    pub now: bool,
 }
 
 /// What a prune does or did.
@@ -49,6 +68,38 @@ pub struct Pruned {
     pub bytes_freed: u64,
     /// Bytes that stay.
     pub bytes_kept: u64,
+    /// What is on its way in vaults.
+    pub vaults: Vec<VaultPruned>,
+}
+
+/// How far a vault is.
+#[derive(Debug, Serialize)]
+pub struct VaultPruned {
+    /// The vault.
+    pub address: String,
+    /// Packs that this run condemned.
+    pub packs_condemned: u64,
+    /// Bytes of them.
+    pub bytes_condemned: u64,
+    /// Packs that may go and are still there.
+    pub packs_to_go: u64,
+    /// Bytes of them.
+    pub bytes_to_go: u64,
+    /// How long the first of them stays.
+    pub seconds_to_go: Option<u64>,
+    /// Uploads that have to end first.
+    pub awaited: Vec<AwaitedUpload>,
+    /// Uploads that were silent for too long, and cannot arrive any more.
+    pub revoked: Vec<String>,
+}
+
+/// An upload that has to end before anything more goes.
+#[derive(Debug, Serialize)]
+pub struct AwaitedUpload {
+    /// The recovery point that it brings.
+    pub point: String,
+    /// For how long it gave no sign of life, if the vault tells.
+    pub silent_seconds: Option<u64>,
 }
 
 /// A pack that does not stay as it is.
@@ -71,18 +122,18 @@ struct PackLine<'a> {
 /// Prunes.
 pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     let store = open_store(context)?;
-    let lock = store.lock()?;
-    prune(context, &store, &lock, args.dry_run, args.local)
+    let PruneArgs { dry_run, local, now } = *args;
+    prune(context, &store, Manner { dry_run, local, now })
 }
 
-/// Prunes an open store whose lock is held; `forget --prune` ends with this. A vault that fails does not keep the others from it.
-pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bool, local: bool) -> Outcome {
-    let mut sum = Pruned { message_type: "summary", dry_run, ..Pruned::default() };
-    let mut plans = vec![prune_place(context, store, lock, (Place::Staging, "staging"), &mut sum)?];
-    let mut failed = None;
-    for (no, address, _) in store.vaults().iter().filter(|_| !local) {
-        match prune_place(context, store, lock, (Place::Vault(*no), address), &mut sum) {
-            Ok(plan) => plans.push(plan),
+/// Prunes an open store; `forget --prune` ends with this. A vault that fails does not keep the others from it.
+pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
+    let mut sum = Pruned { message_type: "summary", dry_run: manner.dry_run, ..Pruned::default() };
+    let mut plans = vec![prune_staging(context, store, &mut sum)?];
+    let (terms, mut failed) = (terms(context, manner)?, None);
+    for (no, address, _) in store.vaults().iter().filter(|_| !manner.local) {
+        match prune_vault(context, store, (*no, address), &terms, &mut sum) {
+            Ok(plan) => plans.extend(plan),
             Err(failure) if failure.kind != Kind::Failed => return Err(failure),
             // The last one is told when the program ends.
             Err(failure) => {
@@ -91,7 +142,7 @@ pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bo
         }
     }
     // What every place was asked for has to be known.
-    if !dry_run && !local && failed.is_none() {
+    if !manner.dry_run && !manner.local && failed.is_none() && plans.len() == 1 + store.vaults().len() {
         reclaim::forget_missed(store, &plans)?;
     }
     show(context.terminal, &sum)?;
@@ -102,32 +153,72 @@ pub fn prune(context: &Context<'_>, store: &Store, lock: &StoreLock, dry_run: bo
     }
 }
 
-fn prune_place(
-    context: &Context<'_>,
-    store: &Store,
-    lock: &StoreLock,
-    (place, name): (Place, &str),
-    sum: &mut Pruned,
-) -> Result<ReclaimPlan, Failure> {
+/// As the configuration has it, if there is one.
+fn terms(context: &Context<'_>, manner: Manner) -> Result<Terms, Failure> {
+    let usual = context.settings.config_if_any()?.map(|config| config.reclaim_terms).unwrap_or_default();
+    Ok(match manner.now {
+        true => Terms { silence: usual.silence, ..Terms::AT_ONCE },
+        false => usual,
+    })
+}
+
+/// The store's lock is held no longer than this takes: vaults may let wait.
+fn prune_staging(context: &Context<'_>, store: &Store, sum: &mut Pruned) -> Result<ReclaimPlan, Failure> {
+    let _lock = store.lock()?;
     let monitor = context.terminal.monitor();
-    learn(store, place, lock, &*monitor)?;
-    let plan = reclaim::plan(store, place, &*monitor)?;
+    // A point that the catalog does not know of needs its packs as much as the others do.
+    store.reconcile(&*monitor)?;
+    let plan = reclaim::plan(store, Place::Staging, &*monitor)?;
     if sum.dry_run {
         drop(monitor);
         foresee(&plan, sum);
-        show_plan(context.terminal, name, &plan)?;
+        show_plan(context.terminal, "staging", &plan)?;
     } else {
-        carry_out(store, &plan, sum, &*monitor)?;
+        let done = reclaim::execute(store, &plan, &*monitor)?;
+        count(&plan, &done, done.bytes_rewritten, sum);
     }
     Ok(plan)
 }
 
-/// Makes the catalog know all that a place holds before anything there is judged: a point that it does not know of, because
-/// the catalog was made anew or another machine put the point there, needs its packs as much as the others do.
-fn learn(store: &Store, place: Place, _lock: &StoreLock, monitor: &dyn Monitor) -> Result<(), StoreError> {
-    match place {
-        Place::Staging => store.reconcile(monitor).map(drop),
-        Place::Vault(no) => copy::load_catalog(store, no, store.vault(no)?, monitor),
+fn prune_vault(
+    context: &Context<'_>,
+    store: &Store,
+    (no, address): (VaultNo, &str),
+    terms: &Terms,
+    sum: &mut Pruned,
+) -> Result<Option<ReclaimPlan>, Failure> {
+    let monitor = context.terminal.monitor();
+    if sum.dry_run {
+        copy::load_catalog(store, no, store.vault(no)?, &*monitor)?;
+        let plan = reclaim::plan(store, Place::Vault(no), &*monitor)?;
+        drop(monitor);
+        foresee(&plan, sum);
+        show_plan(context.terminal, address, &plan)?;
+        return Ok(Some(plan));
+    }
+    let progress = reclaim::advance(store, no, terms, &*monitor)?;
+    drop(monitor);
+    if let Some(plan) = &progress.plan {
+        count(plan, &progress.removed, progress.bytes_rewritten, sum);
+    }
+    sum.vaults.push(vault_line(address, &progress));
+    Ok(progress.plan)
+}
+
+fn vault_line(address: &str, progress: &Progress) -> VaultPruned {
+    let awaited = progress.awaited.iter().map(|awaited| AwaitedUpload {
+        point: awaited.session.hex(),
+        silent_seconds: awaited.silent_for.map(|time| time.as_secs()),
+    });
+    VaultPruned {
+        address: address.to_owned(),
+        packs_condemned: progress.condemned.0,
+        bytes_condemned: progress.condemned.1,
+        packs_to_go: progress.to_go.0,
+        bytes_to_go: progress.to_go.1,
+        seconds_to_go: progress.ripe_in.map(|time| time.as_secs()),
+        awaited: awaited.collect(),
+        revoked: progress.revoked.iter().map(holdfast_store::id::RecoveryPointId::hex).collect(),
     }
 }
 
@@ -153,20 +244,13 @@ fn freed(judged: &Judged) -> u64 {
     }
 }
 
-fn carry_out(
-    store: &Store,
-    plan: &ReclaimPlan,
-    sum: &mut Pruned,
-    monitor: &dyn Monitor,
-) -> Result<(), Failure> {
-    let done = reclaim::execute(store, plan, monitor)?;
+fn count(plan: &ReclaimPlan, done: &Reclaimed, bytes_rewritten: u64, sum: &mut Pruned) {
     sum.packs_removed += done.packs - done.packs_rewritten + done.unopened;
     sum.packs_rewritten += done.packs_rewritten;
     sum.packs_unreadable += done.packs_unreadable;
-    sum.bytes_freed += done.bytes.saturating_sub(done.bytes_rewritten) + done.unopened_bytes;
+    sum.bytes_freed += done.bytes.saturating_sub(bytes_rewritten) + done.unopened_bytes;
     let all: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
-    sum.bytes_kept += all - done.bytes + done.bytes_rewritten;
-    Ok(())
+    sum.bytes_kept += (all + bytes_rewritten).saturating_sub(done.bytes);
 }
 
 fn show_plan(terminal: &Terminal, place: &str, plan: &ReclaimPlan) -> Result<(), Failure> {
@@ -223,7 +307,44 @@ fn unopened_line<'a>(place: &'a str, pack: &Unopened) -> PackLine<'a> {
 }
 
 fn show(terminal: &Terminal, pruned: &Pruned) -> Result<(), Failure> {
-    if terminal.json() { terminal.json_line(pruned) } else { terminal.say(&sentence(pruned)) }
+    if terminal.json() {
+        return terminal.json_line(pruned);
+    }
+    pruned.vaults.iter().flat_map(sentences).try_for_each(|line| terminal.say(&line))?;
+    terminal.say(&sentence(pruned))
+}
+
+/// What somebody has to know of a vault.
+fn sentences(vault: &VaultPruned) -> Vec<String> {
+    let (at, mut lines) = (&vault.address, Vec::new());
+    for point in &vault.revoked {
+        let short = point.get(..8).unwrap_or_default();
+        lines.push(format!(
+            "vault {at}: the upload of {short} was silent for too long and cannot arrive any more"
+        ));
+    }
+    if vault.packs_condemned > 0 {
+        let packs = text::count(vault.packs_condemned, "pack");
+        lines.push(format!("vault {at}: {packs} ({}) condemned", text::size(vault.bytes_condemned)));
+    }
+    for upload in &vault.awaited {
+        let short = upload.point.get(..8).unwrap_or_default();
+        let silent = match upload.silent_seconds {
+            Some(seconds) => format!(", which gave the last sign of life {} ago", text::duration(seconds)),
+            None => String::new(),
+        };
+        lines.push(format!("vault {at}: the upload of {short} has to end first{silent}"));
+    }
+    if vault.packs_to_go > 0 {
+        let (packs, size) = (text::count(vault.packs_to_go, "pack"), text::size(vault.bytes_to_go));
+        let when = match vault.seconds_to_go {
+            Some(0) | None => "some each day".to_owned(),
+            Some(seconds) => format!("in {}", text::duration(seconds)),
+        };
+        lines
+            .push(format!("vault {at}: {packs} ({size}) may go {when}; `holdfast prune --now` removes them"));
+    }
+    lines
 }
 
 fn sentence(pruned: &Pruned) -> String {

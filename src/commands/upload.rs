@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use holdfast_backup::bandwidth::Rate;
 use holdfast_backup::config::Group;
-use holdfast_store::catalog::VaultNo;
+use holdfast_store::catalog::{Mark, VaultNo};
+use holdfast_store::copy::Sending;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoredPoint};
-use holdfast_store::transfer::Transfer;
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
@@ -17,6 +17,9 @@ use super::Context;
 use super::configured;
 use crate::outcome::Failure;
 use crate::terminal::WorkMonitor;
+
+/// Points whose sessions are open in a vault at once: it lists what it has once for all of them.
+const AT_ONCE: usize = 16;
 
 /// What a push did.
 #[derive(Debug, Serialize)]
@@ -98,9 +101,9 @@ impl<'a> Upload<'a> {
         {
             let seen = copy::refresh_vault(self.store, *no, transfer, self.monitor);
             // What the vault is believed to hold may be less than before it was asked.
-            let chosen = self.chosen(address, wanted)?;
+            let chosen = self.chosen((*no, address), wanted)?;
             match seen {
-                Ok(()) => self.push_to(*no, transfer, &chosen)?,
+                Ok(()) => self.push_to(*no, &chosen)?,
                 Err(e) => self.failed(e)?,
             }
             self.asked.push((*no, chosen));
@@ -123,14 +126,21 @@ impl<'a> Upload<'a> {
     }
 
     /// Oldest first: a vault that is lost on the way goes on there the next time.
-    fn chosen(&self, vault: &str, wanted: &Wanted<'_>) -> Result<Vec<RecoveryPointId>, Failure> {
+    fn chosen(
+        &self,
+        (no, vault): (VaultNo, &str),
+        wanted: &Wanted<'_>,
+    ) -> Result<Vec<RecoveryPointId>, Failure> {
         let id = |stored: &StoredPoint| stored.point.id;
         let mut chosen: Vec<RecoveryPointId> = Vec::new();
         if !wanted.pending.is_empty() {
             let (points, _) = self.store.look_at_points()?;
             let tiers = configured::tiers(self.context, self.store, &points)?;
-            let pending = wanted.pending.iter().flat_map(|group| tiers.pending(group, vault));
-            chosen.extend(pending.map(id));
+            let pending = wanted.pending.iter().flat_map(|group| tiers.pending(group, vault)).map(id);
+            // Nobody asked for those that cannot come: the next ones do.
+            for id in pending {
+                chosen.extend((!self.is_revoked(no, &id)?).then_some(id));
+            }
         }
         // One that was just taken is the newest.
         let also = wanted.also.iter().filter(|stored| wanted.is_for(stored, vault));
@@ -139,33 +149,71 @@ impl<'a> Upload<'a> {
         Ok(chosen)
     }
 
-    fn push_to(
-        &mut self,
-        no: VaultNo,
-        transfer: &Transfer,
-        chosen: &[RecoveryPointId],
-    ) -> Result<(), Failure> {
+    fn push_to(&mut self, no: VaultNo, chosen: &[RecoveryPointId]) -> Result<(), Failure> {
+        let mut lacking = Vec::new();
         for id in chosen {
-            if self.store.catalog().point(id)?.is_none_or(|row| row.vaults.contains(&no)) {
-                continue;
-            }
-            match copy::push_point(self.store, no, transfer, id, self.monitor) {
-                Ok(done) => {
-                    self.pushed.points += 1;
-                    self.pushed.packs += done.packs;
-                    self.pushed.bytes += done.bytes;
-                }
-                // The point is damaged here; others are not. Or it was forgotten meanwhile.
-                Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
-                    let point = format!("recovery point {}", id.short());
-                    if self.store.catalog().point(id)?.is_some() {
-                        self.failed(StoreError::corrupt(point, e.to_string()))?;
-                    }
-                }
+            lacking.extend(self.lacks(no, id)?.then_some(*id));
+        }
+        for some in lacking.chunks(AT_ONCE) {
+            let sending = match self.begin(no, some)? {
+                Ok(sending) => sending,
                 Err(e) => return self.failed(e),
+            };
+            for id in some {
+                // It may have been forgotten meanwhile.
+                if !self.lacks(no, id)? || self.is_revoked(no, id)? {
+                    continue;
+                }
+                match sending.push(id, self.monitor) {
+                    Ok(done) => {
+                        self.pushed.points += 1;
+                        self.pushed.packs += done.packs;
+                        self.pushed.bytes += done.bytes;
+                    }
+                    // The point is damaged here; others are not. Or it was forgotten meanwhile.
+                    Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
+                        let point = format!("recovery point {}", id.short());
+                        if self.store.catalog().point(id)?.is_some() {
+                            self.failed(StoreError::corrupt(point, e.to_string()))?;
+                        }
+                    }
+                    Err(e @ StoreError::Revoked { .. }) => self.failed(e)?,
+                    Err(e) => return self.failed(e),
+                }
             }
         }
         Ok(())
+    }
+
+    /// Opens sessions for those points that may come into a vault; the others are told.
+    fn begin(
+        &mut self,
+        no: VaultNo,
+        ids: &[RecoveryPointId],
+    ) -> Result<Result<Sending<'a>, StoreError>, Failure> {
+        let mut may_come = Vec::new();
+        for id in ids {
+            match self.is_revoked(no, id)? {
+                true => {
+                    let vault = self.store.catalog().vault_address(no);
+                    self.failed(StoreError::Revoked { point: id.short(), vault })?;
+                }
+                false => may_come.push(*id),
+            }
+        }
+        let transfer = match self.store.vault(no) {
+            Ok(transfer) => transfer,
+            Err(e) => return Ok(Err(e)),
+        };
+        Ok(Sending::begin(self.store, no, transfer, &may_come, self.monitor))
+    }
+
+    fn lacks(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
+        Ok(self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)))
+    }
+
+    fn is_revoked(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
+        Ok(self.store.catalog().has_mark(Mark::Revoked(no, *id))?)
     }
 
     fn failed(&mut self, e: StoreError) -> Result<(), Failure> {

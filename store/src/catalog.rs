@@ -6,6 +6,7 @@
 
 mod chunks;
 mod damage;
+mod generations;
 mod indexes;
 mod marks;
 mod packs;
@@ -17,7 +18,9 @@ mod verified;
 #[cfg(test)]
 mod tests;
 
+pub use chunks::Relied;
 pub use damage::DamagedChunks;
+pub use generations::Seen;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
 

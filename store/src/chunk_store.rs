@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::catalog::{Catalog, PackNo, PackRow, VaultNo};
+use crate::catalog::{Catalog, PackNo, PackRow, Relied, VaultNo};
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::index::Index;
@@ -53,8 +53,8 @@ pub struct IngestParts {
     pub frame_len: usize,
     /// How hard to compress.
     pub compression: Compression,
-    /// Vaults on which new points may rely: they listed their packs in this session. Staging always counts.
-    pub seen_vaults: Vec<VaultNo>,
+    /// On what new points may rely beside staging, which always counts.
+    pub relied: Relied,
 }
 
 /// What came of an ingest.
@@ -130,7 +130,7 @@ impl Ingest {
     }
 
     fn is_stored(&self, id: &ChunkId) -> Result<bool, StoreError> {
-        self.parts.catalog.is_in(id, &self.parts.seen_vaults)
+        self.parts.catalog.is_in(id, &self.parts.relied)
     }
 
     /// An empty builder of frames as this store wants them.

@@ -11,16 +11,18 @@ use bytes::Bytes;
 
 use crate::catalog::{PointRow, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SlotId, VaultId};
 use crate::index::Index;
 use crate::monitor::Monitor;
 use crate::names;
-use crate::point::{self, VaultSession};
 use crate::seal::slots::KeySlot;
-use crate::store::{SMALL_OBJECT, Store, StoreHead, of_vault};
+use crate::store::{OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, see_vault};
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
+
+pub use send::{Repacked, repack};
 
 pub use crate::store::{learn_points, load_catalog, prove_ours, refresh_vault};
 
@@ -107,7 +109,69 @@ fn read_slot(transfer: &Transfer, vault: &VaultId, name: &ObjectName) -> Result<
     Ok(bytes.map(|bytes| bytes.to_vec()))
 }
 
-/// Puts a point into a vault with everything it needs that is not there.
+/// Points on their way into a vault. Their sessions are open, and what the vault holds was listed after that: so nothing that they rely on
+/// there is freed before they have arrived.
+pub struct Sending<'a> {
+    store: &'a Store,
+    no: VaultNo,
+    transfer: &'a Transfer,
+    _open: OpenSessions,
+}
+
+impl<'a> Sending<'a> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// `Revoked` if one of the points is not to be in the vault.
+    pub fn begin(
+        store: &'a Store,
+        no: VaultNo,
+        transfer: &'a Transfer,
+        ids: &[RecoveryPointId],
+        monitor: &dyn Monitor,
+    ) -> Result<Self, StoreError> {
+        let mut points = Vec::new();
+        for id in ids {
+            points.extend(store.catalog().point(id)?.map(|row| (row.tag, row.id)));
+        }
+        let open = store.open_sessions(no, transfer, &points, Deadline::NEVER)?;
+        see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
+        Ok(Self { store, no, transfer, _open: open })
+    }
+
+    /// Puts one of them into the vault with everything it needs that is not there.
+    ///
+    /// # Errors
+    /// `Revoked` if the point is not to be there any more.
+    pub fn push(&self, id: &RecoveryPointId, monitor: &dyn Monitor) -> Result<Pushed, StoreError> {
+        let Self { store, no, transfer, .. } = *self;
+        let _lock = store.lock_uploads()?;
+        // Not before: a point that was forgotten until then does not come back.
+        let row = store
+            .catalog()
+            .point(id)?
+            .ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?;
+        if row.vaults.contains(&no) {
+            return Ok(Pushed::default());
+        }
+        let lacking = lacking::lacking(store, no, &row)?;
+        let mut pushed = send::send_packs(store, no, transfer, &lacking, monitor)?;
+        pushed.packs_there = lacking.packs_there;
+        index_vault(store, no, transfer)?;
+        let put = transfer.put_new(&names::point(&row.tag, id), row.object.clone().into());
+        match put {
+            Ok(_) => {}
+            Err(e @ VaultError::Conflict { .. }) => return Err(store.why_not_there(no, transfer, &row, e)),
+            Err(e) => return Err(of_vault(transfer)(e)),
+        }
+        store.catalog().set_proven_point(no, &row.tag, &row.id)?;
+        store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
+        store.end_session(no, id)?;
+        Ok(pushed)
+    }
+}
+
+/// Puts a single point into a vault with everything it needs that is not there.
 pub fn push_point(
     store: &Store,
     no: VaultNo,
@@ -115,40 +179,7 @@ pub fn push_point(
     id: &RecoveryPointId,
     monitor: &dyn Monitor,
 ) -> Result<Pushed, StoreError> {
-    let _lock = store.lock_uploads()?;
-    // Not before: a point that was forgotten until then does not come back.
-    let row = store
-        .catalog()
-        .point(id)?
-        .ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?;
-    if row.vaults.contains(&no) {
-        return Ok(Pushed::default());
-    }
-    let lacking = lacking::lacking(store, no, &row)?;
-    let failed = of_vault(transfer);
-    let session = VaultSession {
-        id: row.id,
-        source_tag: row.tag,
-        started: store.clock().now().seconds,
-        writer: Vec::new(),
-        signature: Vec::new(),
-    };
-    // A session of this name that is there already is ours, from a run that was cut off.
-    if transfer.stat(&names::session(id)).map_err(&failed)?.is_none() {
-        let object = point::object::seal_session(&session, store.sealer())?;
-        match transfer.put_new(&names::session(id), object.into()) {
-            // So is one that came there just now, from another push of the same point: sealed anew it has other bytes.
-            Ok(_) | Err(VaultError::Conflict { .. }) => {}
-            Err(e) => return Err(failed(e)),
-        }
-    }
-    let mut pushed = send::send_packs(store, no, transfer, &lacking, monitor)?;
-    pushed.packs_there = lacking.packs_there;
-    index_vault(store, no, transfer)?;
-    transfer.put_new(&names::point(&row.tag, id), row.object.clone().into()).map_err(&failed)?;
-    store.catalog().set_proven_point(no, &row.tag, &row.id)?;
-    store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
-    Ok(pushed)
+    Sending::begin(store, no, transfer, &[*id], monitor)?.push(id, monitor)
 }
 
 /// Covers the vault's packs that no index object there covers by a new one.

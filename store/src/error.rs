@@ -138,6 +138,16 @@ pub enum StoreError {
         /// Why, as far as it is known.
         detail: String,
     },
+    /// A point is not to be in a vault: it was removed there on purpose, or gave no sign of life on its way for too long.
+    #[error(
+        "recovery point {point} was removed from vault {vault}, or was too long on its way there, and cannot come there any more; the next one of its source can"
+    )]
+    Revoked {
+        /// The point.
+        point: String,
+        /// The vault's address, without secrets.
+        vault: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -211,7 +221,7 @@ impl StoreError {
             Self::Vault { source, .. } => source.class(),
             Self::Timeout { .. } | Self::Ended { .. } | Self::NoWay { .. } => ErrorClass::Unavailable,
             Self::Cancelled => ErrorClass::Cancelled,
-            Self::Invalid { .. } => ErrorClass::Invalid,
+            Self::Invalid { .. } | Self::Revoked { .. } => ErrorClass::Invalid,
         }
     }
 }

@@ -247,6 +247,10 @@ pub enum ObjectKind {
     Point = 5,
     /// The beginning of one.
     Session = 6,
+    /// Packs that are to go, or that may go.
+    Generation = 8,
+    /// Stands under the name of a point that is not to be there.
+    Revocation = 9,
 }
 
 /// The plain header of an object (`docs/format.md`, section 3).

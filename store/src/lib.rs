@@ -18,6 +18,7 @@ pub mod chunker;
 pub mod clock;
 pub mod copy;
 pub mod error;
+pub mod fence;
 pub mod format;
 pub mod id;
 pub mod index;

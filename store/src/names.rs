@@ -14,6 +14,12 @@ pub const INDEXES: &str = "idx/";
 pub const SESSIONS: &str = "sess/";
 /// All recovery points begin with this.
 pub const POINTS: &str = "rp/";
+/// All heartbeats begin with this.
+pub const HEARTBEATS: &str = "hb/";
+/// All generations of reclaim begin with this.
+pub const GENERATIONS: &str = "gen/";
+/// What the name of a generation ends with that says which packs may go.
+const FINAL: &str = ".final";
 /// All key slots begin with this.
 pub const SLOTS: &str = "keys/";
 
@@ -33,8 +39,14 @@ pub enum Named {
     Index(IndexId),
     /// A session.
     Session(RecoveryPointId),
-    /// A recovery point.
+    /// A recovery point, or the revocation that stands in its place.
     Point(SourceTag, RecoveryPointId),
+    /// A sign of life of a session; several bear different numbers.
+    Heartbeat(RecoveryPointId, u64),
+    /// Packs that a generation of reclaim condemns.
+    Condemned(u64),
+    /// Those of them that may go.
+    Final(u64),
 }
 
 impl Named {
@@ -53,6 +65,14 @@ impl Named {
                 let (tag, id) = rest.split_once('/')?;
                 Some(Self::Point(SourceTag::from_hex(tag)?, RecoveryPointId::from_hex(id)?))
             }
+            "hb" => {
+                let (session, beat) = rest.split_once('/')?;
+                Some(Self::Heartbeat(RecoveryPointId::from_hex(session)?, parse_number(beat)?))
+            }
+            "gen" => match rest.strip_suffix(FINAL) {
+                Some(number) => parse_number(number).map(Self::Final),
+                None => parse_number(rest).map(Self::Condemned),
+            },
             _ => None,
         }
     }
@@ -69,9 +89,18 @@ impl Named {
             Self::Index(id) => format!("{INDEXES}{id}"),
             Self::Session(id) => format!("{SESSIONS}{id}"),
             Self::Point(tag, id) => format!("{POINTS}{tag}/{id}"),
+            Self::Heartbeat(session, beat) => format!("{HEARTBEATS}{session}/{beat:016x}"),
+            Self::Condemned(number) => format!("{GENERATIONS}{number:016x}"),
+            Self::Final(number) => format!("{GENERATIONS}{number:016x}{FINAL}"),
         };
         ObjectName::new(text).expect("hexadecimal digits and fixed words are always a name")
     }
+}
+
+/// Sixteen lower-case hexadecimal digits, so that names ascend with numbers.
+fn parse_number(hex: &str) -> Option<u64> {
+    let ours = hex.len() == 16 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    ours.then(|| u64::from_str_radix(hex, 16).ok())?
 }
 
 fn parse_pack(rest: &str) -> Option<PackId> {
@@ -168,6 +197,9 @@ mod tests {
             Named::Index(IndexId([3; 32])),
             Named::Session(id),
             Named::Point(tag, id),
+            Named::Heartbeat(id, 0xfedc),
+            Named::Condemned(7),
+            Named::Final(u64::MAX),
         ];
         for named in all {
             assert_eq!(Named::parse(named.name().as_str()), Some(named));
@@ -200,6 +232,11 @@ mod tests {
             "pack/\u{e9}/x".to_owned(),
             "keys/xyz".to_owned(),
             "trash/00".to_owned(),
+            "gen/7".to_owned(),
+            "gen/000000000000000A".to_owned(),
+            "gen/+00000000000000a".to_owned(),
+            "gen/000000000000000a.finally".to_owned(),
+            "hb/0000000000000001".to_owned(),
         ];
         for name in bad {
             assert_eq!(Named::parse(&name), None, "{name:?}");

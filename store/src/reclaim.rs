@@ -1,18 +1,20 @@
 //! Freeing what no recovery point needs. First a plan with a reason for each pack, which can be printed; then the work.
 //!
-//! For tiers that nobody writes to meanwhile: staging (its lock is held) and vaults of one quiet machine. The packs of
-//! staging are judged by the points there, those of a vault by its points and those of staging: a backup does not store again what a
-//! vault has, so a local point may need a pack that is nowhere else. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
+//! Of staging, while its lock is held: [`plan`] and [`execute`]. Of a vault, while others write to it: [`advance`]. The packs of
+//! a place are judged by the points there, and by what points of other places need that was seen nowhere else (`beside`): one that goes online as soon
+//! as it is taken does not store again what a vault has. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
 //!
 //! Nothing goes because something else has it unless that was seen for this plan (`beside`): places are listed anew, and
 //! what a damaged pack holds is read in the packs that are to stand for it.
 
 mod beside;
+mod collect;
+mod homes;
 mod unopened;
 
 use std::collections::HashSet;
 
-use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
+use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::chunk_store::{IngestParts, REWRITTEN, rewrite_packs};
 use crate::clock::Deadline;
 use crate::copy;
@@ -21,10 +23,11 @@ use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PackKind;
-use crate::store::Store;
+use crate::store::{Store, open_index};
 use crate::tree::reach::reachable;
 use crate::vault::ObjectName;
-use beside::{Others, Proofs, seen_in};
+use beside::{Others, seen_in};
+pub use collect::{Awaited, Progress, Terms, advance};
 pub use unopened::Unopened;
 
 /// Packs with less than this part of their bytes alive are written anew.
@@ -117,20 +120,19 @@ impl ReclaimPlan {
 /// Marks what the points of a place need and judges its packs.
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
     store.refuse_unknown("reclaim", store.config().reclaim_features)?;
+    match place {
+        Place::Staging => plan_staging(store, monitor),
+        Place::Vault(no) => homes::judge(store, no, homes::Trust::Catalog, monitor),
+    }
+}
+
+fn plan_staging(store: &Store, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
+    let place = Place::Staging;
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
     let points = know_points(store, place)?;
     let (mut live, pages) = live_chunks(store, &points, monitor)?;
     let others = Others::of(store, place, &points, pages, monitor)?;
     let damaged = damaged(store, place, &rows)?;
-    let sound = rows.iter().filter(|row| !damaged.contains(&row.no)).cloned();
-    let mut proofs = match place {
-        Place::Staging => None,
-        Place::Vault(no) => Some(Proofs::of(store, no, sound, monitor)),
-    };
-    let unopened = match place {
-        Place::Staging => Vec::new(),
-        Place::Vault(no) => unopened::that_may_go(store, no, (&live, &points), (&rows, &others), monitor)?,
-    };
     let mut packs = Vec::new();
     for pack in rows {
         let mut needed = store.catalog().chunks_of(pack.no)?;
@@ -139,19 +141,14 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
         let alive = needed.iter().map(|chunk| u64::from(chunk.len)).sum();
         let total = pack.entry.raw_len();
         let bad = damaged.contains(&pack.no);
-        let stands_elsewhere = match &mut proofs {
-            Some(proofs) if bad && alive > 0 => proofs.have(&needed)?,
-            _ => false,
-        };
-        let verdict = match (alive, place) {
-            (0, _) => Verdict::Delete,
-            (_, Place::Staging) if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
-            _ if stands_elsewhere => Verdict::Delete,
+        let verdict = match alive {
+            0 => Verdict::Delete,
+            _ if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
             _ => Verdict::Keep,
         };
         packs.push(Judged { pack, live: alive, total, bad, verdict });
     }
-    Ok(ReclaimPlan { place, packs, unopened, live, points: points.into_iter().collect() })
+    Ok(ReclaimPlan { place, packs, unopened: Vec::new(), live, points: points.into_iter().collect() })
 }
 
 /// Packs whose bytes in a place were read and found damaged.
@@ -171,21 +168,31 @@ fn know_points(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, Stor
         Place::Vault(no) => copy::learn_points(store, no, store.vault(no)?)?,
         Place::Staging => store.staging().list(names::POINTS.trim_end_matches('/'))?,
     };
-    let known = points_of(store, place)?;
-    let is_known = |name: &ObjectName| names::point_of(name).is_some_and(|(_, id)| known.contains(&id));
-    match listed.into_iter().find(|object| !is_known(&object.name)) {
-        None => Ok(known),
-        Some(object) => {
-            let detail = "it cannot be read, so what it needs is unknown, and nothing is removed";
-            Err(StoreError::corrupt(object.name.as_str(), detail))
+    let mut known = points_of(store, place)?;
+    let revoked = match place {
+        Place::Vault(no) => store.catalog().revoked_in(no)?,
+        Place::Staging => HashSet::new(),
+    };
+    let counted: HashSet<RecoveryPointId> = known.iter().copied().collect();
+    for object in &listed {
+        let id = names::point_of(&object.name).map(|(_, id)| id);
+        match id {
+            Some(id) if counted.contains(&id) || revoked.contains(&id) => {}
+            // It is not whole there, as far as is known, and what it needs counts all the same.
+            Some(id) if store.catalog().point(&id)?.is_some() => known.push(id),
+            _ => {
+                let detail = "it cannot be read, so what it needs is unknown, and nothing is removed";
+                return Err(StoreError::corrupt(object.name.as_str(), detail));
+            }
         }
     }
+    Ok(known)
 }
 
 fn points_of(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreError> {
     let in_place = store.catalog().points()?.into_iter().filter(|row| match place {
         Place::Staging => row.staged,
-        Place::Vault(no) => row.staged || row.vaults.contains(&no),
+        Place::Vault(no) => row.vaults.contains(&no),
     });
     Ok(in_place.map(|row| row.id).collect())
 }
@@ -209,58 +216,39 @@ fn live_chunks(
     Ok((live, seen))
 }
 
-/// Carries a plan out. The caller has held the store's lock since before the plan was made.
+/// Carries a plan for staging out. The caller has held the store's lock since before the plan was made.
 pub fn execute(store: &Store, plan: &ReclaimPlan, monitor: &dyn Monitor) -> Result<Reclaimed, StoreError> {
-    // An upload that began since the plan was made may rely on what the plan condemns.
-    let _lock = match plan.place {
-        Place::Staging => None,
-        Place::Vault(_) => Some(store.lock_vault_removals()?),
-    };
+    if plan.place != Place::Staging {
+        return Err(StoreError::invalid("packs of a vault go by generations"));
+    }
     if points_of(store, plan.place)?.iter().any(|id| !plan.points.contains(id)) {
         return Err(StoreError::invalid("recovery points came there since the plan was made; plan again"));
     }
     let mut done = Reclaimed::default();
     // Nobody needs anything of these, so they wait for nothing; and what is written anew needs room.
     let dead: Vec<&Judged> = plan.with(Verdict::Delete).collect();
-    remove(store, plan.place, &dead, &mut done, monitor)?;
-    unopened::remove(store, plan, &mut done, monitor)?;
+    remove(store, &dead, &mut done, monitor)?;
     let thin: Vec<&Judged> = plan.with(Verdict::Rewrite).collect();
     let kept = rewrite(store, plan, &thin, &mut done, monitor)?;
     let moved: Vec<&Judged> = thin.into_iter().filter(|judged| !kept.contains(&judged.pack.no)).collect();
-    remove(store, plan.place, &moved, &mut done, monitor)?;
+    remove(store, &moved, &mut done, monitor)?;
     (done.packs_rewritten, done.packs_unreadable) = (moved.len() as u64, kept.len() as u64);
-    match plan.place {
-        Place::Staging => drop_empty_indexes(store)?,
-        Place::Vault(vault) => drop_empty_indexes_of(store, vault)?,
-    }
+    drop_empty_indexes(store)?;
     store.reader().forget_places();
     Ok(done)
 }
 
 fn remove(
     store: &Store,
-    place: Place,
     going: &[&Judged],
     done: &mut Reclaimed,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     monitor.event(Event::Stage { name: "delete", files_total: going.len() as u64, bytes_total: 0 });
     for judged in going {
-        let (no, id) = (judged.pack.no, &judged.pack.entry.id);
         // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
-        match place {
-            Place::Staging => {
-                store.catalog().set_staged(no, false)?;
-                store.staging().remove(&names::pack(id))?;
-            }
-            Place::Vault(vault) => {
-                store.catalog().set_confirmed(no, vault, false)?;
-                delete_from_vault(store, vault, &names::pack(id))?;
-                if judged.bad {
-                    store.catalog().set_mark(Mark::BadIn(vault, *id), false)?;
-                }
-            }
-        }
+        store.catalog().set_staged(judged.pack.no, false)?;
+        store.staging().remove(&names::pack(&judged.pack.entry.id))?;
         done.packs += 1;
         done.bytes += judged.pack.entry.len;
         monitor.event(Event::Done { files: 1, bytes: judged.pack.entry.len });
@@ -332,11 +320,23 @@ fn drop_empty_indexes(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The same in a vault, where whoever recovers a store reads all of them. One that a crash leaves is found again.
+/// The same in a vault, where whoever recovers a store reads all of them. One of which it is not sure that a generation let all of its packs go
+/// stays: somebody may just have put it, and its packs.
 fn drop_empty_indexes_of(store: &Store, vault: VaultNo) -> Result<(), StoreError> {
+    let transfer = store.vault(vault)?;
     for id in store.catalog().empty_indexes_of(vault)? {
-        delete_from_vault(store, vault, &names::index(&id))?;
-        store.catalog().remove_index_from(&id, vault)?;
+        let name = names::index(&id);
+        let opened = open_index(store, transfer, &name, id, Deadline::NEVER)?;
+        let covered = opened.map(|index| index.packs.iter().map(|pack| pack.id).collect::<HashSet<_>>());
+        let may_go = match &covered {
+            Ok(packs) => store.catalog().let_go_of(vault, packs)?.len() == packs.len(),
+            // It covers nothing for anybody.
+            Err(_) => true,
+        };
+        if may_go {
+            delete_from_vault(store, vault, &name)?;
+            store.catalog().remove_index_from(&id, vault)?;
+        }
     }
     Ok(())
 }

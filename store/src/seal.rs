@@ -58,6 +58,10 @@ pub enum BlockKind {
     Session = 10,
     /// Body of the config.
     Config = 11,
+    /// Body of a generation.
+    Generation = 14,
+    /// Body of a revocation.
+    Revocation = 15,
 }
 
 /// Where a block stands; bound to it by its seal.
@@ -117,7 +121,9 @@ impl GenerationKeys {
             | BlockKind::IndexPacks
             | BlockKind::IndexRoot
             | BlockKind::IndexFooter => &self.index,
-            BlockKind::Point | BlockKind::Session => &self.point,
+            BlockKind::Point | BlockKind::Session | BlockKind::Generation | BlockKind::Revocation => {
+                &self.point
+            }
             BlockKind::Config => &self.config,
         }
     }

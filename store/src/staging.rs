@@ -171,7 +171,9 @@ impl Staging {
             match entry.len {
                 None => self.list_into(&path, found)?,
                 // What is not named like an object of ours is not ours to judge.
-                Some(len) => found.extend(ObjectName::new(path).map(|name| ObjectInfo { name, len })),
+                Some(len) => {
+                    found.extend(ObjectName::new(path).map(|name| ObjectInfo { name, len, put_at: None }))
+                }
             }
         }
         Ok(())

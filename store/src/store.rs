@@ -3,6 +3,7 @@
 mod bad;
 mod brief;
 mod forget;
+mod generations;
 mod learn;
 mod lock;
 mod look;
@@ -19,6 +20,8 @@ mod vaults;
 mod tests;
 
 pub(crate) use bad::replace_in_vault;
+pub use generations::OpenSessions;
+pub(crate) use learn::open_index;
 pub use learn::{learn_points, load_catalog};
 pub use lock::StoreLock;
 pub use mend::DoubtfulPoint;
@@ -374,6 +377,11 @@ impl Store {
     /// store's lock: points are taken meanwhile.
     pub fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {
         StoreLock::take(&self.dir, UPLOADS_LOCK, true)
+    }
+
+    /// Keeps two processes of this machine from freeing space in vaults at the same time. That others do so elsewhere is no harm.
+    pub(crate) fn lock_reclaim(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take(&self.dir, "lock.reclaim", true)
     }
 
     /// Refuses an action that the store says needs more than this program knows.

@@ -22,6 +22,7 @@ use crate::clock::{Clock, Deadline};
 use crate::pace::Pace;
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
+mod beat;
 mod gate;
 mod listing;
 mod probe;
@@ -30,6 +31,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
+pub use beat::Beating;
 pub use probe::Probed;
 pub use put::Receipt;
 use retry::Try;

@@ -103,6 +103,8 @@ pub struct ObjectInfo {
     pub name: ObjectName,
     /// Its length in bytes.
     pub len: u64,
+    /// When it was put, by the vault's clock, in seconds since 1970; nothing where the vault does not tell.
+    pub put_at: Option<i64>,
 }
 
 /// Some of a listing.

@@ -52,7 +52,7 @@ impl Hooks {
         if !table.has("before") && !table.has("after") {
             table.note("it needs `before` or `after`");
         }
-        let limit = table.parsed("timeout", limit).unwrap_or(USUAL_LIMIT);
+        let limit = table.parsed("timeout", length_of_time).unwrap_or(USUAL_LIMIT);
         let on_failure = table.parsed("on-failure", on_failure).unwrap_or(OnFailure::Fail);
         let said = table.parsed("consistency", consistency);
         if said.is_some() && !table.has("before") {
@@ -83,7 +83,7 @@ impl HookCommand {
 }
 
 /// A length of time, down to seconds.
-fn limit(text: &str) -> Result<Duration, String> {
+pub(super) fn length_of_time(text: &str) -> Result<Duration, String> {
     let seconds = match text.trim().trim_end_matches('s').strip_suffix(" second") {
         Some(number) => number.parse::<u32>().map_err(|_| format!("{number:?} is not a number"))?.into(),
         None => {

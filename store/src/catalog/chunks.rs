@@ -3,6 +3,7 @@
 //! A row that is damaged takes away one place of its chunk and not the others. If it was the only one, the answer is `Corrupt`: for
 //! "not known" somebody would take the chunk for lost, or a pack for one that nobody needs.
 
+use std::collections::HashSet;
 use std::sync::Once;
 
 use rusqlite::{OptionalExtension, params};
@@ -14,6 +15,15 @@ use super::{Catalog, Location, PackNo, VaultNo, damaged, reads_otherwise};
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::pack::PackedChunk;
+
+/// What may be relied on beside staging.
+#[derive(Clone, Debug, Default)]
+pub struct Relied {
+    /// Vaults that listed their packs.
+    pub vaults: Vec<VaultNo>,
+    /// Packs in them that are condemned there.
+    pub except: HashSet<(VaultNo, PackNo)>,
+}
 
 impl Catalog {
     /// Where a chunk lies: in a staged pack if there is one, else in one of a vault.
@@ -30,20 +40,28 @@ impl Catalog {
         })
     }
 
-    /// Whether a chunk lies in a good pack of staging or of one of these vaults. One that only a damaged row knows, or a copy that was
-    /// found damaged has, does not: it is stored once more, which heals.
-    pub fn is_in(&self, id: &ChunkId, vaults: &[VaultNo]) -> Result<bool, StoreError> {
-        let vaults: Vec<String> = vaults.iter().map(|no| no.0.to_string()).collect();
+    /// Whether a chunk lies in a good pack of staging or of a vault that may be relied on. One that only a damaged row knows, or a copy
+    /// that was found damaged has, does not: it is stored once more, which heals.
+    pub fn is_in(&self, id: &ChunkId, relied: &Relied) -> Result<bool, StoreError> {
+        let vaults: Vec<String> = relied.vaults.iter().map(|no| no.0.to_string()).collect();
         let sql = format!(
-            "SELECT c.pack, c.start, c.len, c.sum, p.id FROM chunk c JOIN pack p ON p.no = c.pack WHERE c.id = ?1 AND p.bad = 0
-             AND (p.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE pack = p.no AND vault IN ({}) AND {NOT_BAD_THERE}))",
+            "SELECT c.pack, c.start, c.len, c.sum, p.id, iif(p.staged = 1, NULL, place.vault) FROM chunk c JOIN pack p ON p.no = c.pack
+             LEFT JOIN place ON place.pack = p.no AND place.vault IN ({}) AND {NOT_BAD_THERE}
+             WHERE c.id = ?1 AND p.bad = 0 AND (p.staged = 1 OR place.vault IS NOT NULL)",
             vaults.join(",")
         );
         self.read("look for a chunk", |c| {
             let mut statement = c.prepare_cached(&sql)?;
-            let rows = statement.query_map([&id.0[..]], |row| location(id, row))?;
-            let found = sound(rows, &mut None).next().transpose()?;
-            Ok(found.is_some())
+            let rows = statement.query_map([&id.0[..]], |row| {
+                Ok((location(id, row)?, row.get::<_, Option<i64>>(5)?.map(VaultNo)))
+            })?;
+            for row in sound(rows, &mut None) {
+                let (at, vault) = row?;
+                if vault.is_none_or(|vault| !relied.except.contains(&(vault, at.pack))) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 

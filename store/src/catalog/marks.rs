@@ -23,6 +23,8 @@ pub enum Mark {
     BadIn(VaultNo, PackId),
     /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
     Going(Option<VaultNo>, RecoveryPointId),
+    /// Under the name of a point a vault has the word that the point is not to be there.
+    Revoked(VaultNo, RecoveryPointId),
 }
 
 /// Of a row of `place` for the pack `p`: no [`Mark::BadIn`] says that the copy there is damaged.
@@ -39,6 +41,7 @@ impl Mark {
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
             Self::Going(None, id) => format!("going {}", id.hex()),
             Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
+            Self::Revoked(no, id) => format!("revoked {} {}", no.0, id.hex()),
         }
     }
 }
@@ -77,6 +80,18 @@ impl Catalog {
                 .query_map([keys], |row| row.get(0))?
                 .collect::<Result<Vec<String>, _>>()?;
             Ok(found.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
+        })
+    }
+
+    /// Points under whose names a vault has the word that they are not to be there.
+    pub fn revoked_in(&self, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
+        let keys = format!("revoked {} *", no.0);
+        self.read("read notes", |c| {
+            let found = c
+                .prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
+                .query_map([keys], |row| row.get(0))?
+                .collect::<Result<Vec<String>, _>>()?;
+            Ok(found.iter().filter_map(|key| RecoveryPointId::from_hex(key.rsplit(' ').next()?)).collect())
         })
     }
 

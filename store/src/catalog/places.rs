@@ -4,14 +4,14 @@
 //! relies on it and nobody reads from it, until it shows up again: a disk that was not mounted comes back. Only who
 //! removes a pack on purpose has it forgotten.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{OptionalExtension, params};
 
 use super::packs::{forget_if_nowhere, pack_row, select_packs, with_vaults};
 use super::{Catalog, PackNo, PackRow, VaultNo, points, verified};
 use crate::error::StoreError;
-use crate::id::IndexId;
+use crate::id::{IndexId, PackId};
 
 /// Of a row of `pack`: it is in staging or in some vault.
 pub(super) const SOMEWHERE: &str =
@@ -53,6 +53,15 @@ impl Catalog {
         self.read("list packs", |c| {
             let sql = "SELECT pack FROM place WHERE vault = ?1";
             c.prepare_cached(sql)?.query_map([vault.0], |row| Ok(PackNo(row.get(0)?)))?.collect()
+        })
+    }
+
+    /// The same by name.
+    pub fn pack_names_in(&self, vault: VaultNo) -> Result<HashMap<PackId, PackNo>, StoreError> {
+        self.read("list packs", |c| {
+            let sql = "SELECT p.id, p.no FROM place JOIN pack p ON p.no = place.pack WHERE place.vault = ?1";
+            let named = |row: &rusqlite::Row<'_>| Ok((PackId(row.get(0)?), PackNo(row.get(1)?)));
+            c.prepare_cached(sql)?.query_map([vault.0], named)?.collect()
         })
     }
 
@@ -104,11 +113,11 @@ impl Catalog {
     /// Forgets what a vault holds. Points and packs that are nowhere else are not known any more; the vault keeps them.
     pub fn forget_vault(&self, vault: VaultNo) -> Result<(), StoreError> {
         self.write("forget a vault", |t| {
-            for table in ["place", "index_place", "point_place"] {
+            for table in ["place", "index_place", "point_place", "generation"] {
                 t.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [vault.0])?;
             }
             verified::forget_all_in(t, vault)?;
-            for keys in ["filled ?", "reread ?", "proven ? *", "bad ? *"] {
+            for keys in ["filled ?", "reread ?", "proven ? *", "bad ? *", "revoked ? *", "session ? *"] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
             }

@@ -326,7 +326,7 @@ fn a_damaged_row_of_a_chunk_takes_away_no_other_place() {
         let packs = |found: Vec<Location>| found.iter().map(|at| at.pack).collect::<Vec<_>>();
         assert_eq!(c.locate(&id).unwrap().unwrap().pack, two, "{damage}");
         assert_eq!(packs(c.locate_all(&id).unwrap()), [two], "{damage}");
-        assert!(c.is_in(&id, &[]).unwrap(), "{damage}");
+        assert!(c.is_in(&id, &Relied::default()).unwrap(), "{damage}");
         assert_eq!((c.places_in(one).unwrap().len(), c.places_in(two).unwrap().len()), (2, 3), "{damage}");
         assert_eq!(c.chunks_of(one).unwrap_err().class(), ErrorClass::Corrupt, "{damage}");
     }
@@ -341,7 +341,7 @@ fn a_chunk_of_which_only_damaged_rows_are_left_is_neither_unknown_nor_relied_on(
     assert_eq!(c.locate_all(&id).unwrap().len(), 1, "a reader may try it");
     c.set_staged(two, false).unwrap();
     assert!(c.locate(&id).is_err_and(corrupt) && c.locate_all(&id).is_err_and(corrupt));
-    assert!(!c.is_in(&id, &[]).unwrap(), "it is stored once more");
+    assert!(!c.is_in(&id, &Relied::default()).unwrap(), "it is stored once more");
     assert!(c.chunks_of(one).is_err_and(corrupt));
 }
 

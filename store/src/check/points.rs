@@ -6,6 +6,7 @@ use super::{AffectedFile, Check, FILES_LISTED, Finding};
 use crate::catalog::PackNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
+use crate::fence::Revocation;
 use crate::id::ChunkId;
 use crate::monitor::Event;
 use crate::names;
@@ -158,10 +159,13 @@ impl Check<'_> {
     ) -> Result<usize, StoreError> {
         let Some((tag, id)) = names::point_of(&object.name) else { return Ok(0) };
         let row = self.store.catalog().point(&id)?;
-        let bytes = match row {
+        let bytes = match row.filter(|row| row.object.len() as u64 == object.len) {
             Some(row) => row.object,
             None => self.fetch_point(transfer, object)?,
         };
+        if Revocation::open(self.store.sealer(), (&tag, &id), &bytes).is_ok() {
+            return Ok(0);
+        }
         let point =
             open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;
         let mut lost = HashSet::new();

@@ -20,7 +20,7 @@ fn parts(files: Arc<dyn Files>) -> IngestParts {
         pack_len: 64 << 10,
         frame_len: 4096,
         compression: Compression::Zstd(1),
-        seen_vaults: Vec::new(),
+        relied: Relied::default(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::catalog::{Catalog, Location, PackNo, PackRow, PointRow, VaultNo};
+use crate::catalog::{Catalog, Location, PackNo, PackRow, PointRow, Seen, VaultNo};
 use crate::error::StoreError;
 use crate::id::ChunkId;
 use crate::seal::ChunkType;
@@ -71,19 +71,25 @@ impl Thin {
 
 /// The packs that a vault has.
 struct InVault {
+    no: VaultNo,
+    /// Those that may be relied on.
     sound: HashSet<PackNo>,
     /// Found damaged there.
     damaged: HashSet<PackNo>,
 }
 
 impl InVault {
-    fn of(catalog: &Catalog, no: VaultNo) -> Result<Self, StoreError> {
+    fn of(store: &Store, no: VaultNo, began: Seen) -> Result<Self, StoreError> {
+        let catalog = store.catalog();
         let (mut sound, mut damaged) = (catalog.packs_in(no)?, HashSet::new());
         for id in catalog.bad_in(no)? {
             let row = catalog.pack_by_id(&id)?;
             damaged.extend(row.map(|row| row.no).filter(|pack| sound.remove(pack)));
         }
-        Ok(Self { sound, damaged })
+        for condemned in store.condemned_for(no, began)? {
+            sound.remove(&condemned);
+        }
+        Ok(Self { no, sound, damaged })
     }
 }
 
@@ -91,13 +97,15 @@ impl InVault {
 /// well need no look: that point is whole there, unless the vault lost something since.
 pub(super) fn lacking(store: &Store, no: VaultNo, row: &PointRow) -> Result<Lacking, StoreError> {
     let catalog = store.catalog();
+    let began = catalog.session_seen(no, &row.id)?.unwrap_or_default();
     let mut seen = HashSet::new();
     let base = catalog.proven_point(no, &row.tag)?.map(|id| catalog.point(&id)).transpose()?.flatten();
-    if let Some(base) = base.filter(|base| base.vaults.contains(&no)) {
+    // While something is condemned, what that point relies on may be.
+    if let Some(base) = base.filter(|base| base.vaults.contains(&no) && !began.unfinished) {
         let base = store.point(&base.id)?;
         reachable(store.reader().as_ref(), &base.point.root, &mut seen, &mut |_, _| Ok(()))?;
     }
-    let in_vault = InVault::of(catalog, no)?;
+    let in_vault = InVault::of(store, no, began)?;
     let (mut there, mut needed) = (HashSet::new(), HashMap::<PackNo, Needed>::new());
     let point = store.point(&row.id)?;
     reachable(store.reader().as_ref(), &point.point.root, &mut seen, &mut |of, id| {
@@ -125,11 +133,19 @@ fn sort_out(
     let mut lacking = Lacking { whole: Vec::new(), thin: Vec::new(), packs_there };
     let mut needed: Vec<_> = needed.into_iter().collect();
     needed.sort_unstable_by_key(|(pack, _)| *pack);
+    let mut rows = Vec::with_capacity(needed.len());
     for (pack, needed) in needed {
-        let row = catalog.pack(pack)?.ok_or_else(|| freed(&format!("number {}", pack.0)))?;
+        rows.push((catalog.pack(pack)?.ok_or_else(|| freed(&format!("number {}", pack.0)))?, needed));
+    }
+    // A name that was condemned there once is never used again.
+    let names = rows.iter().map(|(row, _)| row.entry.id).collect();
+    let condemned = catalog.condemned_of(in_vault.no, u64::MAX, &names)?;
+    for (row, needed) in rows {
+        let pack = row.no;
         let nearly_all = needed.len * 100 >= row.entry.raw_len() * NEARLY_ALL_PERCENT;
         // Other points in the vault need the rest of a pack that is damaged there. One that is damaged here has parts that are not.
-        if in_vault.damaged.contains(&pack) || nearly_all && !bad.contains(&pack) {
+        let whole = in_vault.damaged.contains(&pack) || nearly_all && !bad.contains(&pack);
+        if whole && !condemned.contains(&row.entry.id) {
             lacking.whole.push(row);
         } else {
             lacking.thin.push(Thin { pack: row, needed });

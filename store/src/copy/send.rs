@@ -14,7 +14,7 @@ use crate::catalog::{Mark, PackRow, VaultNo};
 use crate::chunk_store::{GROUP_LEN, IngestParts, REWRITTEN, new_pack};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::{self, FinishedPack, FrameBuilder, PACK_LIMIT, PackBuilder, PackKind};
@@ -41,24 +41,49 @@ pub(super) fn send_packs(
     let (failure, done) = (Mutex::default(), Mutex::default());
     let upload = Upload { store, no, transfer, monitor, parts, failure, done };
     upload.announce(lacking);
-    // A rendezvous: one new pack at most is being filled while others are on their way.
-    let (to_send, incoming) = bounded(0);
-    std::thread::scope(|scope| {
-        for _ in 0..PACKS_AT_ONCE {
-            let (upload, incoming) = (&upload, incoming.clone());
-            scope.spawn(move || upload.work(&incoming));
+    upload.run(|to_send| upload.hand_out(lacking, to_send));
+    upload.ended()
+}
+
+/// What came of packs of a vault that were to be written anew.
+#[derive(Debug, Default)]
+pub struct Repacked {
+    /// Those of which all that was wanted is in new packs of the vault, with their lengths.
+    pub whole: Vec<(PackId, u64)>,
+    /// Bytes of the new packs.
+    pub bytes: u64,
+}
+
+/// Puts chunks of packs into new packs of the vault, which index objects cover when this returns. A pack of which a chunk cannot be read is
+/// told, and is not among those that are whole.
+pub fn repack(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    packs: &[(PackRow, Vec<ChunkId>)],
+    monitor: &dyn Monitor,
+) -> Result<Repacked, StoreError> {
+    let parts = store.ingest_parts(REWRITTEN);
+    let upload =
+        Upload { store, no, transfer, monitor, parts, failure: Mutex::default(), done: Mutex::default() };
+    let bytes_total = packs.iter().map(|(row, _)| row.entry.len).sum();
+    monitor.event(Event::Stage { name: "rewrite", files_total: packs.len() as u64, bytes_total });
+    let mut repacked = Repacked::default();
+    upload.run(|to_send| {
+        for kind in [PackKind::Data, PackKind::Tree] {
+            let mut filling = Filling::new(&upload.parts, kind, to_send);
+            for (row, ids) in packs.iter().filter(|(row, _)| row.entry.kind == kind) {
+                if upload.add_chunks(&mut filling, row, ids)? {
+                    repacked.whole.push((row.entry.id, row.entry.len));
+                }
+            }
+            filling.finish()?;
         }
-        drop(incoming);
-        if let Err(e) = upload.hand_out(lacking, &to_send) {
-            upload.failure().get_or_insert(e);
-        }
-        drop(to_send);
+        Ok(())
     });
-    let Upload { failure, done, .. } = upload;
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(e) => Err(e),
-        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
-    }
+    repacked.bytes = upload.ended()?.bytes;
+    super::index_vault(store, no, transfer)?;
+    Ok(repacked)
 }
 
 struct Upload<'a> {
@@ -77,6 +102,56 @@ impl Upload<'_> {
         let files_total = lacking.whole.len() as u64 + new.div_ceil(self.parts.pack_len as u64);
         let bytes_total = lacking.whole.iter().map(|pack| pack.entry.len).sum::<u64>() + new;
         self.monitor.event(Event::Stage { name: "upload", files_total, bytes_total });
+    }
+
+    /// Sends what is handed out.
+    fn run<'a>(&self, hand_out: impl FnOnce(&Sender<Going<'a>>) -> Result<(), StoreError>) {
+        // A rendezvous: one new pack at most is being filled while others are on their way.
+        let (to_send, incoming) = bounded(0);
+        std::thread::scope(|scope| {
+            for _ in 0..PACKS_AT_ONCE {
+                let incoming = incoming.clone();
+                scope.spawn(move || self.work(&incoming));
+            }
+            drop(incoming);
+            if let Err(e) = hand_out(&to_send) {
+                self.failure().get_or_insert(e);
+            }
+            drop(to_send);
+        });
+    }
+
+    fn ended(self) -> Result<Pushed, StoreError> {
+        match self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(e) => Err(e),
+            None => Ok(self.done.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// Whether all of them could be read.
+    fn add_chunks(
+        &self,
+        filling: &mut Filling<'_, '_>,
+        row: &PackRow,
+        ids: &[ChunkId],
+    ) -> Result<bool, StoreError> {
+        for id in ids {
+            if self.monitor.cancelled() {
+                return Err(StoreError::Cancelled);
+            }
+            match self.store.reader().whole_chunk(row.entry.kind, id) {
+                Ok(plain) => filling.push(*id, &plain)?,
+                Err(e @ (StoreError::Cancelled | StoreError::Catalog { .. })) => return Err(e),
+                Err(e) => {
+                    let reason =
+                        format!("recovery points need something of it that cannot be read, so it stays: {e}");
+                    let path = names::pack(&row.entry.id).as_str().into();
+                    self.monitor.event(Event::Problem { path, reason });
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn failure(&self) -> MutexGuard<'_, Option<StoreError>> {

@@ -53,7 +53,7 @@ impl World {
             pack_len: 64 << 20,
             frame_len: 64 << 10,
             compression: Compression::None,
-            seen_vaults: Vec::new(),
+            relied: crate::catalog::Relied::default(),
         };
         let vault_no = parts.catalog.vault_no("v").unwrap();
         let mut world = Self { files, memory, vault, clock, parts, vault_no, chunks: Vec::new() };

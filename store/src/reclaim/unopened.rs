@@ -1,19 +1,17 @@
 //! Packs of a vault that do not open: nothing is known of what they held, so no verdict is passed on them. One may go if that is no loss,
 //! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere.
-//!
-//! An upload of another machine that has not ended may be about to need it. Its session was put before its first pack, so sessions
-//! are listed after the packs: one whose point is not among those that were judged keeps all of them.
+//! Uploads that may be about to need it are waited for as for all that goes (`collect`).
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use super::beside::{Others, seen_in, tell};
-use super::{Place, ReclaimPlan, Reclaimed, damaged, delete_from_vault};
-use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
+use super::{Place, damaged};
+use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
-use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::id::{ChunkId, PackId};
 use crate::monitor::Monitor;
 use crate::names;
 use crate::pack::PACK_LIMIT;
@@ -34,45 +32,16 @@ pub struct Unopened {
 pub(super) fn that_may_go(
     store: &Store,
     vault: VaultNo,
-    (live, points): (&HashSet<ChunkId>, &[RecoveryPointId]),
+    live: &HashSet<ChunkId>,
     (rows, others): (&[PackRow], &Others),
     monitor: &dyn Monitor,
 ) -> Result<Vec<Unopened>, StoreError> {
     let mut found = damaged_for_certain(store, vault)?;
-    let stay = match found.as_slice() {
-        [] => return Ok(found),
-        _ if !is_all_elsewhere(store, vault, live, (rows, others), monitor)? => {
-            Some("something that recovery points need was seen in no other pack".to_owned())
-        }
-        _ => unknown_upload(store, vault, &points.iter().copied().collect())?,
-    };
-    if let Some(why) = stay {
-        found.drain(..).for_each(|pack| it_stays(store, vault, pack, &why, monitor));
+    if !found.is_empty() && !is_all_elsewhere(store, vault, live, (rows, others), monitor)? {
+        let why = "something that recovery points need was seen in no other pack";
+        found.drain(..).for_each(|pack| it_stays(store, vault, pack, why, monitor));
     }
     Ok(found)
-}
-
-/// Removes them, unless an upload that nobody knows began since.
-pub(super) fn remove(
-    store: &Store,
-    plan: &ReclaimPlan,
-    done: &mut Reclaimed,
-    monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
-    let (Place::Vault(vault), false) = (plan.place, plan.unopened.is_empty()) else { return Ok(()) };
-    let stay = unknown_upload(store, vault, &plan.points)?;
-    for pack in &plan.unopened {
-        if let Some(why) = &stay {
-            it_stays(store, vault, *pack, why, monitor);
-            continue;
-        }
-        delete_from_vault(store, vault, &names::pack(&pack.id))?;
-        store.catalog().set_mark(Mark::BadIn(vault, pack.id), false)?;
-        store.unopened().remove(&(vault, pack.id));
-        done.unopened += 1;
-        done.unopened_bytes += pack.len;
-    }
-    Ok(())
 }
 
 fn it_stays(store: &Store, vault: VaultNo, pack: Unopened, why: &str, monitor: &dyn Monitor) {
@@ -136,19 +105,4 @@ fn is_all_elsewhere(
         }
     }
     Ok(true)
-}
-
-/// Why nothing may go, if the vault shows a session that is of none of these points.
-fn unknown_upload(
-    store: &Store,
-    vault: VaultNo,
-    points: &HashSet<RecoveryPointId>,
-) -> Result<Option<String>, StoreError> {
-    let transfer = store.vault(vault)?;
-    let sessions = transfer.list_all(names::SESSIONS).map_err(of_vault(transfer))?;
-    let known: HashSet<_> = points.iter().map(names::session).collect();
-    let unknown = sessions.into_iter().find(|session| !known.contains(&session.name));
-    Ok(unknown.map(|session| {
-        format!("{} is of an upload that has not ended; if nobody ends it, remove it by hand", session.name)
-    }))
 }

@@ -4,6 +4,7 @@
 use super::{Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
 use crate::error::StoreError;
+use crate::fence::{Revocation, Why};
 use crate::id::RecoveryPointId;
 use crate::names;
 
@@ -21,9 +22,15 @@ impl Store {
         let transfer = self.vault(no)?;
         let failed = of_vault(transfer);
         self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
-        // First, for nobody would look for it afterwards; a point that is whole needs none.
-        transfer.delete(&names::session(&row.id)).map_err(&failed)?;
         transfer.delete(&names::point(&row.tag, &row.id)).map_err(&failed)?;
+        // A put of it that is still on its way, from a process that was held up, must not bring it back.
+        let at = self.clock.now().seconds;
+        let revocation = Revocation { id: row.id, tag: row.tag, why: Why::Forgotten, at };
+        if !self.revoke(no, &revocation)? {
+            let detail = "it came back while it was removed; forget it once more";
+            return Err(StoreError::invalid(format!("recovery point {}: {detail}", row.id.short())));
+        }
+        transfer.delete(&names::session(&row.id)).map_err(&failed)?;
         self.catalog.remove_point(&row.id, Some(no))
     }
 

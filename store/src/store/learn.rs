@@ -95,7 +95,7 @@ pub(super) fn learn_packs(
 
 /// Twice if need be: the way from the vault may have flipped a bit. One that cannot be had is as good as damaged: packs tell
 /// the same.
-fn open_index(
+pub(crate) fn open_index(
     store: &Store,
     transfer: &Transfer,
     name: &ObjectName,
@@ -206,7 +206,13 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
         let Some((tag, id)) = names::point_of(&object.name).filter(|(_, id)| !known.contains(id)) else {
             continue;
         };
+        if store.catalog().has_mark(Mark::Revoked(no, id))? {
+            continue;
+        }
         let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
+        if store.note_revocation(no, (&tag, &id), &bytes)? {
+            continue;
+        }
         let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
         let point = point.map_err(|e| e.of(object.name.as_str()))?;
         learn_point(store, no, &point, bytes.to_vec())?;
@@ -249,7 +255,9 @@ fn load_points(
     let known = known_points(store, no)?;
     let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
     let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
-    let points: Vec<_> = points.into_iter().filter(|((_, id), _)| !known.contains(id)).collect();
+    let revoked = store.catalog().revoked_in(no)?;
+    let news = points.into_iter().filter(|((_, id), _)| !known.contains(id) && !revoked.contains(id));
+    let points: Vec<_> = news.collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
     let (mut new, total) = (0, points.len());
     for some in points.chunks(64) {
@@ -257,6 +265,10 @@ fn load_points(
         let answers = transfer.get_many(wanted, Deadline::NEVER);
         for (((tag, id), object), bytes) in some.iter().zip(answers) {
             let bytes = bytes.map_err(of_vault(transfer))?;
+            if store.note_revocation(no, (tag, id), &bytes)? {
+                new += 1;
+                continue;
+            }
             let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, id);
             let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {
                 let again = transfer.get(&object.name, POINT_LIMIT).unwrap_or(bytes);

@@ -1,35 +1,41 @@
 //! Adding a recovery point: one session at a time, which holds the store's lock.
 
 use super::mend::row_of;
-use super::{Store, StoreLock, StoredPoint};
+use super::vaults::Asked;
+use super::{OpenSessions, Store, StoreLock, StoredPoint};
+use crate::catalog::Relied;
 use crate::chunk_store::{Ingest, IngestParts, Ingested};
 use crate::error::StoreError;
+use crate::id::{RecoveryPointId, SourceTag};
 use crate::monitor::Monitor;
 use crate::names;
 use crate::point::{self, RecoveryPoint};
 use crate::seal::Compression;
 
 impl Store {
-    /// Begins to add a point: takes the lock, clears what a crash left and compares the catalog with what staging
-    /// really holds, so that nothing new relies on what is not there.
+    /// Begins to add a point that relies on nothing but what staging holds: takes the lock, clears what a crash left and compares the catalog
+    /// with what staging really holds, so that nothing new relies on what is not there. No vault is asked, so none is waited for, and
+    /// the point can be read without any. What vaults alone hold is stored again if it is needed.
     pub fn begin(&self, compression: Compression, monitor: &dyn Monitor) -> Result<Session<'_>, StoreError> {
-        self.begin_with(compression, true, monitor)
+        self.begin_with(None, compression, monitor)
     }
 
-    /// The same for a point that relies on nothing but what staging holds: no vault is asked, so none is waited for, and the point can
-    /// be read without any. What vaults alone hold is stored again if it is needed.
-    pub fn begin_here(
+    /// The same for a point of a source that goes into vaults as soon as it is taken, chosen by their addresses: it relies on what they hold.
+    /// They are told that it is on its way before they are asked for that, so that nobody frees it there.
+    pub fn begin_online(
         &self,
+        source: &SourceTag,
+        goes_into: &dyn Fn(&str) -> bool,
         compression: Compression,
         monitor: &dyn Monitor,
     ) -> Result<Session<'_>, StoreError> {
-        self.begin_with(compression, false, monitor)
+        self.begin_with(Some((source, goes_into)), compression, monitor)
     }
 
     fn begin_with(
         &self,
+        online: Option<(&SourceTag, &dyn Fn(&str) -> bool)>,
         compression: Compression,
-        ask_vaults: bool,
         monitor: &dyn Monitor,
     ) -> Result<Session<'_>, StoreError> {
         let lock = self.lock()?;
@@ -38,13 +44,14 @@ impl Store {
         self.staging.prepare()?;
         self.staging.clear_temp()?;
         let forgotten = self.reconcile(monitor)?.forgotten > 0;
-        let (seen_vaults, unseen) = match ask_vaults {
-            true => self.see_vaults(forgotten, monitor)?,
-            false => (Vec::new(), !self.catalog.vaults_that_alone_hold()?.is_empty()),
+        let id = RecoveryPointId::random();
+        let Asked { relied, open, unsure } = match online {
+            Some((source, goes_into)) => self.see_vaults(&(*source, id), goes_into, forgotten, monitor)?,
+            None => Asked { unsure: !self.catalog.vaults_that_alone_hold()?.is_empty(), ..Asked::default() },
         };
-        let suspicious = unseen || self.catalog.has_bad_packs()?;
-        let parts = IngestParts { seen_vaults, ..self.ingest_parts(compression) };
-        Ok(Session { store: self, ingest: Ingest::begin(parts), suspicious, _lock: lock })
+        let suspicious = unsure || self.catalog.has_bad_packs()?;
+        let parts = IngestParts { relied, ..self.ingest_parts(compression) };
+        Ok(Session { store: self, id, ingest: Ingest::begin(parts), suspicious, _open: open, _lock: lock })
     }
 
     /// What adding chunks needs.
@@ -56,7 +63,7 @@ impl Store {
             pack_len: self.config.pack_len as usize,
             frame_len: self.config.frame_len as usize,
             compression,
-            seen_vaults: Vec::new(),
+            relied: Relied::default(),
         }
     }
 }
@@ -65,12 +72,20 @@ impl Store {
 #[derive(Debug)]
 pub struct Session<'a> {
     store: &'a Store,
+    id: RecoveryPointId,
     ingest: Ingest,
     suspicious: bool,
+    /// Of the vaults that the point relies on.
+    _open: Vec<OpenSessions>,
     _lock: StoreLock,
 }
 
 impl<'a> Session<'a> {
+    /// Which point this makes.
+    pub fn id(&self) -> RecoveryPointId {
+        self.id
+    }
+
     /// Where chunks go.
     pub fn ingest(&self) -> &Ingest {
         &self.ingest

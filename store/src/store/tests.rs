@@ -1,6 +1,7 @@
 //! Tests of a whole store: what was acknowledged is there, whatever failed in between.
 #![allow(clippy::unwrap_used)]
 
+mod fenced;
 mod forgotten;
 mod freeing;
 mod heal;
@@ -17,6 +18,7 @@ mod ways;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use super::*;
 use crate::chunk_store::TreeSink;
@@ -27,6 +29,7 @@ use crate::monitor::{RecordingMonitor, VoidMonitor};
 use crate::pack::PackKind;
 use crate::point::Counts;
 use crate::point::testing::bare_point;
+use crate::reclaim;
 use crate::seal::{ChunkType, Compression};
 use crate::staging::{Fault, FaultyFiles};
 use crate::transfer::TransferPolicy;
@@ -129,14 +132,33 @@ fn ingest_file(
     Ok(node)
 }
 
+fn tag_of(store: &Store) -> SourceTag {
+    store.sealer().source_tag("host", "group", "source")
+}
+
+/// A point that goes into all vaults as soon as it is taken begins.
+fn begin_online<'a>(store: &'a Store, monitor: &dyn Monitor) -> Result<Session<'a>, StoreError> {
+    store.begin_online(&tag_of(store), &|_| true, Compression::Zstd(1), monitor)
+}
+
 fn take_point(store: &Store, files: &Tree) -> Result<StoredPoint, StoreError> {
-    let session = store.begin(Compression::Zstd(1), &VoidMonitor)?;
+    take_point_by(store.begin(Compression::Zstd(1), &VoidMonitor)?, files)
+}
+
+/// Frees a vault at once: what is condemned goes in the same run, and every upload counts as silent.
+fn free_in_vault(store: &Store, no: VaultNo, monitor: &dyn Monitor) -> reclaim::Reclaimed {
+    let terms = reclaim::Terms { silence: Duration::ZERO, ..reclaim::Terms::AT_ONCE };
+    reclaim::advance(store, no, &terms, monitor).unwrap().removed
+}
+
+fn take_point_by(session: Session<'_>, files: &Tree) -> Result<StoredPoint, StoreError> {
+    let (store, id) = (session.store(), session.id());
     let root = ingest_tree(&session, files)?;
-    let tag = store.sealer().source_tag("host", "group", "source");
+    let tag = tag_of(store);
     let previous = store.newest_point(&tag)?;
     let started = previous.as_ref().map_or(1, |p| p.point.started.seconds + 1);
     session.commit(|done| RecoveryPoint {
-        id: RecoveryPointId::random(),
+        id,
         source_tag: tag,
         sequence: previous.as_ref().map_or(1, |p| p.point.sequence + 1),
         previous: previous.as_ref().map_or([0; 32], |p| p.hash),

@@ -4,15 +4,15 @@
 //! once casts doubt on all that relied on it. A listing is believed only of a vault that shows this store's config, and it takes
 //! away no more than the belief that something is there (`catalog/places.rs`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::{SMALL_OBJECT, Store, learn, slots};
-use crate::catalog::{Mark, PackNo, VaultNo};
+use super::{OpenSessions, SMALL_OBJECT, Store, learn, slots};
+use crate::catalog::{Mark, PackNo, PackRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
-use crate::id::{PackId, RecoveryPointId};
+use crate::id::{PackId, RecoveryPointId, SourceTag};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PackedChunk;
@@ -106,39 +106,67 @@ impl Store {
         Ok(listed.iter().filter_map(|o| names::point_of(&o.name)).all(|(_, id)| known.contains(&id)))
     }
 
-    /// Asks the vaults that alone hold something what they hold: new points rely on nothing that was not seen. One that does
-    /// not answer soon is left out, for a backup goes on when a vault is away; whether there is such a one. All are asked after packs
-    /// were `forgotten`.
+    /// Asks the vaults that alone hold something what they hold, for a point that goes there: it relies on nothing that was not seen, nor on what
+    /// is about to be freed. One that does not answer soon is left out, for a backup goes on when a vault is away. All are asked after
+    /// packs were `forgotten`.
     pub(super) fn see_vaults(
         &self,
+        point: &(SourceTag, RecoveryPointId),
+        goes_into: &dyn Fn(&str) -> bool,
         forgotten: bool,
         monitor: &dyn Monitor,
-    ) -> Result<(Vec<VaultNo>, bool), StoreError> {
+    ) -> Result<Asked, StoreError> {
         let alone = self.catalog.vaults_that_alone_hold()?;
         // What was missed somewhere may have come back.
         let misses = forgotten || self.catalog.misses_packs()?;
-        let mut seen = Vec::new();
-        for (no, address, transfer) in &self.vaults {
-            if !alone.contains(no) && !misses {
+        let mut asked = Asked::default();
+        for (no, address, _) in &self.vaults {
+            if !goes_into(address) || !alone.contains(no) && !misses {
                 continue;
             }
-            let deadline = Deadline::after(self.clock.as_ref(), LISTING_WAIT);
-            match compare_with_listing(self, *no, transfer, deadline, monitor) {
-                Ok(listed) => {
-                    seen.push(*no);
-                    match learn::learn_packs(self, *no, transfer, &listed, deadline, monitor) {
-                        Err(e) if !is_of_vault(&e) => return Err(e),
-                        Err(e) => tracing::warn!("vault {address}: {e}; not all that it holds is known"),
-                        Ok(_) => {}
-                    }
-                }
+            match self.see_for(*no, point, &mut asked, monitor) {
                 Err(e) if !is_of_vault(&e) => return Err(e),
                 Err(e) => tracing::warn!("vault {address}: {e}; nothing new relies on what it holds"),
+                Ok(()) => {}
             }
         }
-        let unseen = alone.iter().any(|no| !seen.contains(no));
-        Ok((seen, unseen))
+        asked.unsure |= alone.iter().any(|no| !asked.relied.vaults.contains(no));
+        Ok(asked)
     }
+
+    fn see_for(
+        &self,
+        no: VaultNo,
+        point: &(SourceTag, RecoveryPointId),
+        asked: &mut Asked,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        let deadline = Deadline::after(self.clock.as_ref(), LISTING_WAIT);
+        let transfer = self.vault(no)?;
+        let open = self.open_sessions(no, transfer, std::slice::from_ref(point), deadline)?;
+        let listed = compare_with_listing(self, no, transfer, deadline, monitor)?;
+        match learn::learn_packs(self, no, transfer, &listed, deadline, monitor) {
+            Err(e) if !is_of_vault(&e) => return Err(e),
+            Err(e) => tracing::warn!("vault {}: {e}; not all that it holds is known", transfer.address()),
+            Ok(_) => {}
+        }
+        let seen = self.catalog.session_seen(no, &point.1)?.unwrap_or_default();
+        asked.relied.except.extend(self.condemned_for(no, seen)?.into_iter().map(|pack| (no, pack)));
+        // What an earlier point has may be in it.
+        asked.unsure |= seen.unfinished;
+        asked.relied.vaults.push(no);
+        asked.open.push(open);
+        Ok(())
+    }
+}
+
+/// What vaults said before a point is taken that relies on them.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) relied: Relied,
+    pub(super) open: Vec<OpenSessions>,
+    /// Whether something that earlier points have may not be relied on.
+    pub(super) unsure: bool,
 }
 
 /// Whether who asked several vaults goes on with the next one: not when somebody asks to stop, nor when the catalog is to blame.
@@ -223,14 +251,21 @@ fn compare_with_listing(
     prove_ours(store, transfer, deadline)?;
     let before = Confirmed::in_vault(store, no)?;
     let listed = listed_packs(transfer, deadline)?;
+    // After the packs: whoever removed one said so before.
+    store.read_generations(no, transfer, deadline)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let bad = store.catalog().bad_in(no)?;
     let (mut missed, mut damaged) = (Vec::new(), Vec::new());
-    for row in store.catalog().packs_ever_seen()? {
+    let rows = store.catalog().packs_ever_seen()?;
+    let gone = gone_by_right(store, no, &rows, &listed)?;
+    for row in rows {
         let (found, known) = (listed.get(&row.entry.id), row.vaults.contains(&no));
         let there = found == Some(&row.entry.len);
         match (known, there) {
             (true, false) if !before.packs.contains(&row.no) => {}
+            (true, false) if gone.contains(&row.entry.id) => {
+                store.catalog().set_confirmed(row.no, no, false)?;
+            }
             (true, false) => {
                 let reason = match found {
                     None => format!("the pack is missing from vault {}", transfer.address()),
@@ -258,10 +293,22 @@ fn compare_with_listing(
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     // The packs last: what is cut off before them finds the loss again.
-    refresh_points(store, no, &points, &before, incomplete, monitor)?;
+    refresh_points(store, (no, transfer), &points, &before, incomplete, monitor)?;
     missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
     store.reader().forget_places();
     Ok(listed)
+}
+
+/// Packs that are missing from a vault because somebody freed their space there.
+fn gone_by_right(
+    store: &Store,
+    no: VaultNo,
+    rows: &[PackRow],
+    listed: &Listed,
+) -> Result<HashSet<PackId>, StoreError> {
+    let missing = |row: &&PackRow| row.vaults.contains(&no) && !listed.contains_key(&row.entry.id);
+    let missing: HashSet<PackId> = rows.iter().filter(missing).map(|row| row.entry.id).collect();
+    store.catalog().let_go_of(no, &missing)
 }
 
 /// Whether a damaged pack holds something that no other pack of the vault has, and that another place has whole: a push sends it
@@ -271,8 +318,8 @@ fn lacks_what_can_be_sent(store: &Store, no: VaultNo, damaged: &[PackNo]) -> Res
         return Ok(false);
     }
     let catalog = store.catalog();
-    let others: Vec<_> =
-        catalog.vaults()?.into_iter().map(|vault| vault.0).filter(|vault| *vault != no).collect();
+    let others = catalog.vaults()?.into_iter().map(|vault| vault.0).filter(|vault| *vault != no);
+    let others = Relied { vaults: others.collect(), ..Relied::default() };
     let mut sound = catalog.packs_in(no)?;
     sound.retain(|pack| !damaged.contains(pack));
     for pack in damaged {
@@ -308,17 +355,24 @@ impl Confirmed {
 /// came there just now: each that staging or another vault holds is put again, which sends what it misses. One that is nowhere else stays known.
 fn refresh_points(
     store: &Store,
-    no: VaultNo,
+    (no, transfer): (VaultNo, &Transfer),
     listed: &[ObjectInfo],
     before: &Confirmed,
     lost: bool,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let listed: HashSet<_> = listed.iter().map(|object| &object.name).collect();
+    let listed: HashMap<_, _> = listed.iter().map(|object| (&object.name, object.len)).collect();
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let name = names::point(&row.tag, &row.id);
-        let there = listed.contains(&name) || !before.points.contains(&row.id);
+        let len = listed.get(&name);
+        // What is shorter may be the word that it was removed there on purpose.
+        if len.is_some_and(|len| *len != row.object.len() as u64)
+            && store.look_for_revocation(no, transfer, (&row.tag, &row.id))?
+        {
+            continue;
+        }
+        let there = len.is_some() || !before.points.contains(&row.id);
         if !there && store.end_removal(&row.id, Some(no))? {
             continue;
         }

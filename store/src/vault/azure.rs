@@ -351,5 +351,7 @@ fn is_this_machine(endpoint: &Url) -> bool {
 
 /// An object of ours; blobs of other names, and the directory marks of hierarchical accounts, are somebody else's.
 fn object(item: BlobItem) -> Option<ObjectInfo> {
-    Some(ObjectInfo { name: ObjectName::new(item.name?)?, len: item.properties?.content_length? })
+    let properties = item.properties?;
+    let put_at = properties.last_modified.map(|at| at.unix_timestamp());
+    Some(ObjectInfo { name: ObjectName::new(item.name?)?, len: properties.content_length?, put_at })
 }

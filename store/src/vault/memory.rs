@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -12,8 +13,17 @@ use super::{ListPage, ObjectInfo, ObjectName, PAGE_LEN, PutNew, Vault, VaultErro
 /// Objects in a map. Lost when dropped.
 #[derive(Debug)]
 pub struct MemoryVault {
-    objects: Mutex<BTreeMap<ObjectName, Bytes>>,
+    objects: Mutex<BTreeMap<ObjectName, Kept>>,
     page_len: usize,
+    /// What its clock shows, in seconds since 1970.
+    now: AtomicI64,
+}
+
+/// An object, and when it was put.
+#[derive(Debug)]
+struct Kept {
+    body: Bytes,
+    put_at: i64,
 }
 
 impl Default for MemoryVault {
@@ -30,7 +40,16 @@ impl MemoryVault {
 
     /// An empty vault that lists at most `page_len` objects at a time (at least one).
     pub fn with_page_len(page_len: usize) -> Self {
-        Self { objects: Mutex::default(), page_len: page_len.max(1) }
+        Self { objects: Mutex::default(), page_len: page_len.max(1), now: AtomicI64::new(0) }
+    }
+
+    /// Sets its clock, which stands still by itself.
+    pub fn set_now(&self, seconds: i64) {
+        self.now.store(seconds, Ordering::SeqCst);
+    }
+
+    fn kept(&self, body: Bytes) -> Kept {
+        Kept { body, put_at: self.now.load(Ordering::SeqCst) }
     }
 
     /// Names of all objects, in order.
@@ -40,15 +59,16 @@ impl MemoryVault {
 
     /// Bytes of an object.
     pub fn object(&self, name: &ObjectName) -> Option<Bytes> {
-        self.lock().get(name).cloned()
+        self.lock().get(name).map(|kept| kept.body.clone())
     }
 
     /// Puts these bytes under `name` whatever is there: for tests that damage a vault.
     pub fn replace(&self, name: &ObjectName, body: Bytes) {
-        self.lock().insert(name.clone(), body);
+        let kept = self.kept(body);
+        self.lock().insert(name.clone(), kept);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Bytes>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Kept>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,7 +88,7 @@ impl Vault for MemoryVault {
         if objects.contains_key(name) {
             return Ok(PutNew::AlreadyThere);
         }
-        objects.insert(name.clone(), body);
+        objects.insert(name.clone(), self.kept(body));
         Ok(PutNew::Created)
     }
 
@@ -80,7 +100,7 @@ impl Vault for MemoryVault {
     }
 
     async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
-        Ok(self.lock().get(name).map(|object| object.len() as u64))
+        Ok(self.lock().get(name).map(|kept| kept.body.len() as u64))
     }
 
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError> {
@@ -92,7 +112,11 @@ impl Vault for MemoryVault {
         let page: Vec<_> = rest
             .by_ref()
             .take(self.page_len)
-            .map(|(name, body)| ObjectInfo { name: name.clone(), len: body.len() as u64 })
+            .map(|(name, kept)| ObjectInfo {
+                name: name.clone(),
+                len: kept.body.len() as u64,
+                put_at: Some(kept.put_at),
+            })
             .collect();
         let next = rest.next().and_then(|_| page.last()).map(|last| last.name.to_string());
         Ok(ListPage { objects: page, next })

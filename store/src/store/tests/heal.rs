@@ -257,8 +257,7 @@ fn what_is_damaged_everywhere_comes_back_from_the_source_and_the_remains_go() {
     let two = take_point(&store, &sample(1)).unwrap();
     push(&store, &two, &RecordingMonitor::default()).unwrap();
     assert_eq!(prune(&store).packs_unreadable, 0);
-    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
-    assert_eq!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap().packs, 1);
+    assert_eq!(free_in_vault(&store, no, &VoidMonitor).packs, 1);
     assert!(!path.exists() && vault.object(&name).is_none());
     assert_eq!(findings(&store, Depth::ReadData).findings, []);
     let (_dir, there) = recovered(&home, &vault);
@@ -363,8 +362,7 @@ fn what_is_forgotten_and_freed_while_a_check_runs_is_no_damage() {
         forget_and_free(&store, &one);
         assert!(way.delete(&names::point(&one.point.source_tag, &one.point.id)).unwrap());
         store.catalog().remove_point(&one.point.id, Some(no)).unwrap();
-        let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
-        assert!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap().packs > 0);
+        assert!(free_in_vault(&store, no, &VoidMonitor).packs > 0);
     });
     let report = check::check(&checked, Depth::ReadData, &monitor).unwrap();
     assert!(report.findings.iter().all(|f| f.object.starts_with("keys/")), "{report:?}");

@@ -308,23 +308,6 @@ fn nothing_is_freed_in_a_vault_that_a_point_needs_which_only_the_vault_knows() {
 }
 
 #[test]
-fn nothing_is_freed_in_a_vault_while_a_point_is_on_its_way_or_came_since() {
-    let home = Home::new();
-    let (_vault, store) = prepared(&home);
-    let no = store.vaults()[0].0;
-    let monitor = RecordingMonitor::default();
-    let one = take_point(&store, &sample(1)).unwrap();
-    push(&store, &one, &monitor).unwrap();
-    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
-    let uploading = store.lock_uploads().unwrap();
-    assert_eq!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap_err().class(), crate::ErrorClass::Locked);
-    drop(uploading);
-    let two = take_point(&store, &sample(2)).unwrap();
-    push(&store, &two, &monitor).unwrap();
-    assert!(reclaim::execute(&store, &plan, &VoidMonitor).is_err());
-}
-
-#[test]
 fn nobody_puts_a_point_into_a_vault_or_learns_of_one_there_while_points_go() {
     let home = Home::new();
     let (_vault, store) = prepared(&home);

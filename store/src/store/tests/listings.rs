@@ -166,9 +166,9 @@ fn a_row_that_is_found_damaged_while_a_vault_is_listed_is_not_blamed_on_the_vaul
     let other = reopened(&home, &vault, &path);
     let slow = Slow::doing(&vault, names::PACKS, move || damage(&other, "len = len + 1", pack));
     let store = open_on(&home, &path, Arc::new(slow));
-    let e = store.begin(Compression::None, &VoidMonitor).unwrap_err();
+    let e = begin_online(&store, &VoidMonitor).unwrap_err();
     assert!(e.to_string().contains("the catalog's row of pack"), "{e}");
-    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    drop(begin_online(&store, &VoidMonitor).unwrap());
     assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
 }
 

@@ -107,7 +107,7 @@ fn packs_that_were_missed_and_come_back_are_read_again() {
     let kept: Vec<_> = packs.iter().map(|name| vault.object(name).unwrap()).collect();
     let way = transfer(&vault);
     packs.iter().for_each(|name| assert!(way.delete(name).unwrap()));
-    take_point(&there, &sample(2)).unwrap();
+    take_point_by(begin_online(&there, &VoidMonitor).unwrap(), &sample(2)).unwrap();
     let one = there.points().unwrap().remove(0);
     assert!(restore(&there, &one).is_err());
     assert!(there.catalog().packs().unwrap().iter().all(|row| row.staged));
@@ -115,7 +115,7 @@ fn packs_that_were_missed_and_come_back_are_read_again() {
     // The next backup looks whether what is missed came back.
     drop(there);
     let there = reopened(&home, &vault, &dir.path().join("new"));
-    drop(there.begin(Compression::None, &VoidMonitor).unwrap());
+    drop(begin_online(&there, &VoidMonitor).unwrap());
     assert!(restore(&there, &one).unwrap() == sample(1));
 }
 
@@ -189,8 +189,7 @@ fn index_objects_of_packs_that_are_gone_are_removed_from_a_vault() {
         store.catalog().remove_point(&point.point.id, Some(no)).unwrap();
         forget_and_free(&store, point);
     }
-    let plan = reclaim::plan(&store, Place::Vault(no), &VoidMonitor).unwrap();
-    reclaim::execute(&store, &plan, &VoidMonitor).unwrap();
+    free_in_vault(&store, no, &VoidMonitor);
     assert_eq!(indexes(), 1);
     let (_dir, there) = recovered(&home, &vault);
     assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));

@@ -29,7 +29,7 @@ type Way = fn(&Store, &RecordingMonitor) -> Result<(), StoreError>;
 
 /// What may come to a damaged row first.
 const WAYS: [(&str, Way); 4] = [
-    ("backup", |store, monitor| store.begin(Compression::None, monitor).map(drop)),
+    ("backup", |store, monitor| begin_online(store, monitor).map(drop)),
     ("check", |store, monitor| check::check(store, Depth::Structure, monitor).map(drop)),
     ("push", |store, monitor| {
         let (no, _, way) = store.vaults()[0].clone();
@@ -56,7 +56,7 @@ fn assert_healed(store: &Store, what: &str, monitor: &RecordingMonitor) {
     assert_eq!(store.catalog().damaged_packs().unwrap(), [], "{what}");
     assert!(restore(store, &store.points().unwrap()[0]).unwrap() == sample(1), "{what}");
     let again = RecordingMonitor::default();
-    drop(store.begin(Compression::None, &again).unwrap());
+    drop(begin_online(store, &again).unwrap());
     assert_eq!(again.events(), [], "{what}");
 }
 
@@ -93,7 +93,7 @@ fn a_pack_whose_row_is_damaged_is_read_again_from_the_only_vault_that_has_it() {
             way(&there, &monitor).unwrap();
             assert_healed(&there, &format!("{name}: {flip}"), &monitor);
             assert_eq!(data_packs(&there).len(), packs.len(), "{name}: {flip}");
-            let next = take_point(&there, &sample(1)).unwrap();
+            let next = take_point_by(begin_online(&there, &VoidMonitor).unwrap(), &sample(1)).unwrap();
             assert_eq!(next.point.counts.bytes_new, 0, "{name}: {flip}");
         }
     }

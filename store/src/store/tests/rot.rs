@@ -29,7 +29,7 @@ fn a_copy_that_is_known_to_be_damaged_is_no_copy_and_the_source_heals_it() {
     let packs: Vec<_> = data_packs(&there).iter().map(|row| names::pack(&row.entry.id)).collect();
     packs.iter().for_each(|name| rot(&vault, name));
     there.catalog().set_mark(Mark::Doubtful, false).unwrap();
-    assert!(!there.begin(Compression::None, &VoidMonitor).unwrap().suspicious(), "nobody knows yet");
+    assert!(!begin_online(&there, &VoidMonitor).unwrap().suspicious(), "nobody knows yet");
     check::check(&there, Depth::ReadData, &VoidMonitor).unwrap();
     // Who looks at names and lengths only tells it, too.
     let report = check::check(&there, Depth::Structure, &VoidMonitor).unwrap();
@@ -40,7 +40,7 @@ fn a_copy_that_is_known_to_be_damaged_is_no_copy_and_the_source_heals_it() {
         );
     }
     there.catalog().set_mark(Mark::Doubtful, false).unwrap();
-    assert!(there.begin(Compression::None, &VoidMonitor).unwrap().suspicious());
+    assert!(begin_online(&there, &VoidMonitor).unwrap().suspicious());
     let two = take_point(&there, &sample(1)).unwrap();
     push(&there, &two, &RecordingMonitor::default()).unwrap();
     drop((there, dir));

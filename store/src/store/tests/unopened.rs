@@ -59,8 +59,7 @@ impl Hurt {
         let store = self.open(self.vault.clone(), &monitor);
         let (no, _, way) = store.vaults()[0].clone();
         copy::load_catalog(&store, no, &way, &monitor).unwrap();
-        let plan = reclaim::plan(&store, Place::Vault(no), &monitor).unwrap();
-        let done = reclaim::execute(&store, &plan, &monitor).unwrap();
+        let done = free_in_vault(&store, no, &monitor);
         (done, self.told(&monitor))
     }
 
@@ -95,27 +94,6 @@ fn one_stays_while_something_that_a_point_needs_is_nowhere_else() {
     let (done, told) = hurt.prune();
     assert_eq!((done.unopened, told.len()), (0, 2), "{told:?}");
     assert!(told[1].contains("stays: something that recovery points need"), "{told:?}");
-    assert!(hurt.is_there());
-}
-
-#[test]
-fn one_stays_while_an_upload_goes_on_that_nobody_here_knows() {
-    let hurt = Hurt::useless();
-    hurt.vault.replace(&names::session(&RecoveryPointId([9; 16])), b"session"[..].into());
-    let (done, told) = hurt.prune();
-    assert_eq!((done.unopened, told.len()), (0, 2), "{told:?}");
-    assert!(told[1].contains("upload that has not ended"), "{told:?}");
-    assert!(hurt.is_there());
-}
-
-#[test]
-fn an_upload_that_began_after_the_plan_keeps_it() {
-    let hurt = Hurt::useless();
-    let store = hurt.open(hurt.vault.clone(), &RecordingMonitor::default());
-    let plan = reclaim::plan(&store, Place::Vault(store.vaults()[0].0), &VoidMonitor).unwrap();
-    assert_eq!(plan.unopened.len(), 1);
-    hurt.vault.replace(&names::session(&RecoveryPointId([9; 16])), b"session"[..].into());
-    assert_eq!(reclaim::execute(&store, &plan, &VoidMonitor).unwrap().unopened, 0);
     assert!(hurt.is_there());
 }
 

@@ -57,7 +57,7 @@ fn listing(pages: impl Fn(u64) -> ListPage + Send + Sync + 'static) -> (Arc<Made
 }
 
 fn page(names: impl IntoIterator<Item = String>, next: String) -> ListPage {
-    let object = |text: String| ObjectInfo { name: name(&text), len: 1 };
+    let object = |text: String| ObjectInfo { name: name(&text), len: 1, put_at: None };
     ListPage { objects: names.into_iter().map(object).collect(), next: Some(next) }
 }
 

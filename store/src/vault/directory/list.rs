@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::super::memory::parse_page_token;
@@ -96,8 +97,8 @@ impl Walk<'_> {
         let path = self.root.join(&key);
         match fs::symlink_metadata(&path) {
             Ok(meta) => {
-                let len = meta.len();
-                self.found.extend(ObjectName::new(key).map(|name| ObjectInfo { name, len }));
+                let (len, put_at) = (meta.len(), Some(meta.mtime()));
+                self.found.extend(ObjectName::new(key).map(|name| ObjectInfo { name, len, put_at }));
                 Ok(())
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

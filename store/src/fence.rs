@@ -1,0 +1,201 @@
+//! What keeps those who write to a vault and those who free space there apart: generations and revocations as objects
+//! (`docs/format.md`, section 13; `docs/decisions/fenced-generations.md`).
+//!
+//! Opening checks that an object is the one its name promises, so that none counts for another.
+
+use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind, Parser, Put};
+use crate::id::{ObjectId, PackId, RecoveryPointId, SourceTag};
+use crate::names::Named;
+use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
+
+/// Most packs of a generation: what is above waits for the next one.
+pub const PACKS_MAX: usize = 1_000_000;
+/// Longest content of a generation: what these packs take.
+const CONTENT_MAX: usize = 19 + PACKS_MAX * PACK_LEN;
+/// Bytes of a pack in it.
+const PACK_LEN: usize = 40;
+const VERSION: u16 = 1;
+/// Names of packs are random.
+const COMPRESSION: Compression = Compression::None;
+
+/// What a generation says of its packs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing new may rely on them.
+    Condemned = 1,
+    /// They may go; their names are never used again.
+    Final = 2,
+}
+
+/// Packs of a vault that are to go, or may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// 1 for the first of a vault, then one more each time.
+    pub number: u64,
+    /// What it says of its packs.
+    pub step: Step,
+    /// Names and lengths in bytes, ascending by name.
+    pub packs: Vec<(PackId, u64)>,
+}
+
+/// Why a point is not to be in a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was removed there on purpose.
+    Forgotten = 1,
+    /// Its session gave no sign of life for too long.
+    Silent = 2,
+}
+
+/// Stands under the name of a point, so that the point cannot come to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// The point.
+    pub id: RecoveryPointId,
+    /// Its source.
+    pub tag: SourceTag,
+    /// Why.
+    pub why: Why,
+    /// When, by the clock of who put it, in seconds since 1970.
+    pub at: i64,
+}
+
+impl Step {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Condemned, Self::Final].into_iter().find(|step| *step as u8 == number)
+    }
+}
+
+impl Generation {
+    /// Its name.
+    pub fn name(&self) -> Named {
+        match self.step {
+            Step::Condemned => Named::Condemned(self.number),
+            Step::Final => Named::Final(self.number),
+        }
+    }
+
+    /// The object's bytes.
+    pub fn seal(&self, sealer: &Sealer) -> Vec<u8> {
+        let mut out = Vec::with_capacity(19 + self.packs.len() * PACK_LEN);
+        out.u16(VERSION);
+        out.u64(self.number);
+        out.raw(&[self.step as u8]);
+        out.u64(self.packs.len() as u64);
+        for (id, len) in &self.packs {
+            out.raw(&id.0);
+            out.u64(*len);
+        }
+        seal(sealer, (ObjectKind::Generation, BlockKind::Generation), object_id(self.number, self.step), &out)
+    }
+
+    /// Opens the object found under a name; `Damaged` also if it is another.
+    pub fn open(sealer: &Sealer, (number, step): (u64, Step), bytes: &[u8]) -> Result<Self, FormatError> {
+        let kinds = (ObjectKind::Generation, BlockKind::Generation);
+        let content = open(sealer, kinds, object_id(number, step), bytes, CONTENT_MAX)?;
+        let mut p = Parser::new(&content);
+        version(&mut p)?;
+        let (inside, [said]) = (p.u64()?, p.array()?);
+        if inside != number || Step::from_number(said) != Some(step) {
+            return Err(FormatError::damaged("it is another generation than its name says"));
+        }
+        let count = p.u64()?;
+        if count.checked_mul(PACK_LEN as u64) != Some(p.left() as u64) {
+            return Err(FormatError::damaged(format!("{count} packs in {} bytes", p.left())));
+        }
+        let mut packs = Vec::with_capacity(p.left() / PACK_LEN);
+        while p.left() > 0 {
+            packs.push((PackId(p.array()?), p.u64()?));
+        }
+        if !packs.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(FormatError::damaged("its packs do not ascend"));
+        }
+        Ok(Self { number, step, packs })
+    }
+}
+
+impl Revocation {
+    /// The object's bytes.
+    pub fn seal(&self, sealer: &Sealer) -> Vec<u8> {
+        let mut out = Vec::with_capacity(48);
+        out.u16(VERSION);
+        out.raw(&self.id.0);
+        out.raw(&self.tag.0);
+        out.raw(&[self.why as u8]);
+        out.i64(self.at);
+        seal(sealer, (ObjectKind::Revocation, BlockKind::Revocation), ObjectId(self.id.0), &out)
+    }
+
+    /// Whether the object says by its kind that it is one, which proves nothing.
+    pub fn is_meant_by(bytes: &[u8], sealer: &Sealer) -> bool {
+        Header::decode(bytes, ObjectKind::Revocation, Some(sealer.vault())).is_ok()
+    }
+
+    /// Opens the object found under the name of point `id` of the source `tag`; `Damaged` also if it is of another.
+    pub fn open(
+        sealer: &Sealer,
+        (tag, id): (&SourceTag, &RecoveryPointId),
+        bytes: &[u8],
+    ) -> Result<Self, FormatError> {
+        let kinds = (ObjectKind::Revocation, BlockKind::Revocation);
+        let content = open(sealer, kinds, ObjectId(id.0), bytes, 64)?;
+        let mut p = Parser::new(&content);
+        version(&mut p)?;
+        let (inside, of) = (RecoveryPointId(p.array()?), SourceTag(p.array()?));
+        let [why] = p.array()?;
+        let why = [Why::Forgotten, Why::Silent].into_iter().find(|known| *known as u8 == why);
+        let why = why.ok_or_else(|| FormatError::TooNew("a revocation for an unknown reason".into()))?;
+        let revocation = Self { id: inside, tag: of, why, at: p.i64()? };
+        p.end()?;
+        if revocation.id != *id || revocation.tag != *tag {
+            return Err(FormatError::damaged("it revokes another point than its name says"));
+        }
+        Ok(revocation)
+    }
+}
+
+fn version(p: &mut Parser<'_>) -> Result<(), FormatError> {
+    match p.u16()? {
+        VERSION => Ok(()),
+        other => Err(FormatError::TooNew(format!("an object of reclaim of version {other}"))),
+    }
+}
+
+/// One for each name, so that no object opens under another's.
+fn object_id(number: u64, step: Step) -> ObjectId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    id[8] = step as u8;
+    ObjectId(id)
+}
+
+fn seal(
+    sealer: &Sealer,
+    (kind, block): (ObjectKind, BlockKind),
+    object_id: ObjectId,
+    content: &[u8],
+) -> Vec<u8> {
+    let header = Header { kind, object_id, generation: sealer.generation() };
+    let mut out = header.encode(sealer.vault()).to_vec();
+    sealer.seal(&place(block, &header), content, COMPRESSION, 0, &mut out);
+    out
+}
+
+fn open(
+    sealer: &Sealer,
+    (kind, block): (ObjectKind, BlockKind),
+    object_id: ObjectId,
+    bytes: &[u8],
+    most: usize,
+) -> Result<Vec<u8>, FormatError> {
+    let header = Header::decode(bytes, kind, Some(sealer.vault()))?;
+    if header.object_id != object_id {
+        return Err(FormatError::damaged("its header is that of another object"));
+    }
+    sealer.open(&place(block, &header), bytes.get(HEADER_LEN..).unwrap_or_default(), most)
+}
+
+fn place(kind: BlockKind, header: &Header) -> BlockPlace {
+    let (object_id, generation) = (header.object_id, header.generation);
+    BlockPlace { kind, object_id, generation, position: HEADER_LEN as u64 }
+}

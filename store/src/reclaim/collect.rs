@@ -1,0 +1,396 @@
+//! Freeing space in a vault while others write to it: fenced generations (`docs/decisions/fenced-generations.md`).
+//!
+//! Nobody waits for anybody. A run goes as far as it can, says what it waits for, and the next one goes on, on whichever machine: all that is
+//! decided stands in the vault. What a generation condemns goes only when every upload that was open then has ended or was
+//! revoked, and what points need was looked up once more after that.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::homes::{Trust, at_home_in, judge};
+use super::{
+    Judged, ReclaimPlan, Reclaimed, Verdict, beside, delete_from_vault, drop_empty_indexes_of, unopened,
+};
+use crate::catalog::{Mark, PackRow, VaultNo};
+use crate::copy;
+use crate::error::StoreError;
+use crate::fence::{Generation, PACKS_MAX, Revocation, Step, Why};
+use crate::id::{PackId, RecoveryPointId};
+use crate::monitor::{Event, Monitor};
+use crate::names::{self, Named};
+use crate::point::object::open_session;
+use crate::store::{SMALL_OBJECT, Store, of_vault};
+use crate::transfer::Transfer;
+use crate::vault::{ObjectInfo, VaultError};
+
+const DAY: i64 = 86_400;
+
+/// How patient reclaim is. No time in it decides what is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// An upload that gave no sign of life for so long is revoked. It gives one every ten minutes.
+    pub silence: Duration,
+    /// What may go stays for so long.
+    pub grace: Duration,
+    /// So much of a vault goes at most in a day, in percent of its bytes.
+    pub daily_percent: u64,
+}
+
+impl Terms {
+    /// What may go goes at once.
+    pub const AT_ONCE: Self =
+        Self { silence: Duration::from_hours(24), grace: Duration::ZERO, daily_percent: 100 };
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { silence: Duration::from_hours(24), grace: Duration::from_hours(48), daily_percent: 5 }
+    }
+}
+
+/// An upload that has to end first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// Which.
+    pub session: RecoveryPointId,
+    /// For how long it has given no sign of life, if the vault tells.
+    pub silent_for: Option<Duration>,
+}
+
+/// What became of a run.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Packs that it condemned, and their bytes.
+    pub condemned: (u64, u64),
+    /// Bytes that it wrote anew to condemn thin packs.
+    pub bytes_rewritten: u64,
+    /// Uploads that it revoked.
+    pub revoked: Vec<RecoveryPointId>,
+    /// Uploads without whose end nothing of a generation goes.
+    pub awaited: Vec<Awaited>,
+    /// Packs that may go and are still there, and their bytes.
+    pub to_go: (u64, u64),
+    /// How long the first of them stays, if the vault tells.
+    pub ripe_in: Option<Duration>,
+    /// What it removed.
+    pub removed: Reclaimed,
+    /// Number of the generation that it may begin.
+    next: u64,
+    /// What it saw last.
+    pub plan: Option<ReclaimPlan>,
+}
+
+/// Goes as far as it can.
+///
+/// # Errors
+/// `Locked` while another process of this machine does the same; `Corrupt` where what points need cannot be told.
+pub fn advance(
+    store: &Store,
+    no: VaultNo,
+    terms: &Terms,
+    monitor: &dyn Monitor,
+) -> Result<Progress, StoreError> {
+    store.refuse_unknown("reclaim", store.config().reclaim_features)?;
+    let _lock = store.lock_reclaim()?;
+    let transfer = store.vault(no)?;
+    let run = Run { store, no, transfer, terms, monitor };
+    let mut progress = Progress::default();
+    copy::load_catalog(store, no, transfer, monitor)?;
+    if !run.finish(&mut progress)? {
+        return Ok(progress);
+    }
+    run.judge_and_remove(&mut progress)?;
+    if run.condemn(&mut progress)? && run.finish(&mut progress)? && terms.grace.is_zero() {
+        run.judge_and_remove(&mut progress)?;
+    }
+    Ok(progress)
+}
+
+struct Run<'a> {
+    store: &'a Store,
+    no: VaultNo,
+    transfer: &'a Transfer,
+    terms: &'a Terms,
+    monitor: &'a dyn Monitor,
+}
+
+impl Run<'_> {
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.transfer.list_all(prefix).map_err(of_vault(self.transfer))
+    }
+
+    /// Puts an object of a name that others may take first. `false` if they did.
+    fn put_first(&self, name: &Named, bytes: Vec<u8>) -> Result<bool, StoreError> {
+        match self.transfer.put_new(&name.name(), bytes.into()) {
+            Ok(_) => Ok(true),
+            Err(VaultError::Conflict { .. }) => Ok(false),
+            Err(e) => Err(of_vault(self.transfer)(e)),
+        }
+    }
+
+    /// Brings a generation without an end to its end. `false` if uploads have to end first.
+    fn finish(&self, progress: &mut Progress) -> Result<bool, StoreError> {
+        self.store.read_generations(self.no, self.transfer, crate::clock::Deadline::NEVER)?;
+        let open = self.store.catalog().generations(self.no)?.into_iter().find(|(_, is_final)| !is_final);
+        let Some((number, _)) = open else { return Ok(true) };
+        let with_point = self.force_outcomes(progress)?;
+        if !progress.awaited.is_empty() {
+            return Ok(false);
+        }
+        let Some(condemned) = self.store.catalog().generation(self.no, number)? else { return Ok(true) };
+        // Once more, with all points that have come.
+        copy::load_catalog(self.store, self.no, self.transfer, self.monitor)?;
+        let plan = judge(self.store, self.no, Trust::WhatWasRead, self.monitor)?;
+        let revoked = self.store.catalog().revoked_in(self.no)?;
+        let unseen = with_point.into_iter().find(|id| !plan.points.contains(id) && !revoked.contains(id));
+        if let Some(session) = unseen {
+            progress.awaited.push(Awaited { session, silent_for: None });
+            return Ok(false);
+        }
+        let may_go: HashSet<PackId> = names_going(&plan).collect();
+        let packs = condemned.packs.into_iter().filter(|(id, _)| may_go.contains(id)).collect();
+        let end = Generation { number, step: Step::Final, packs };
+        match self.put_first(&end.name(), end.seal(self.store.sealer()))? {
+            true => self.store.catalog().add_generation(self.no, &end)?,
+            // What somebody else found counts.
+            false => {
+                drop(self.store.read_generations(self.no, self.transfer, crate::clock::Deadline::NEVER)?)
+            }
+        }
+        progress.plan = Some(plan);
+        Ok(true)
+    }
+
+    /// Sees to it that every upload that is open has an outcome, or tells which ones have none yet. Those that have a point now: it may be
+    /// forgotten before points are listed again, and a put of it that was held up may bring it back.
+    fn force_outcomes(&self, progress: &mut Progress) -> Result<HashSet<RecoveryPointId>, StoreError> {
+        let sessions = self.list(names::SESSIONS)?;
+        let outcomes: HashSet<RecoveryPointId> =
+            self.list(names::POINTS)?.iter().filter_map(|o| Some(names::point_of(&o.name)?.1)).collect();
+        let beats = self.list(names::HEARTBEATS)?;
+        let mut newest: HashMap<RecoveryPointId, Option<i64>> = HashMap::new();
+        for (id, object) in beats.iter().chain(&sessions).filter_map(|o| Some((session_of(o)?, o))) {
+            let last = newest.entry(id).or_default();
+            *last = object.put_at.max(*last);
+        }
+        let (now, mut with_point) = (self.now()?, HashSet::new());
+        let revoked = self.store.catalog().revoked_in(self.no)?;
+        for object in &sessions {
+            let Some(id) = session_of(object) else { continue };
+            let silent_for = silence(now, newest.get(&id).copied().flatten());
+            if revoked.contains(&id) {
+                // Its outcome never changes any more.
+                delete_from_vault(self.store, self.no, &object.name)?;
+            } else if outcomes.contains(&id) {
+                with_point.insert(id);
+            } else if silent_for.is_none_or(|silent| silent < self.terms.silence)
+                || !self.revoke(object, &id)?
+            {
+                progress.awaited.push(Awaited { session: id, silent_for });
+            } else {
+                progress.revoked.push(id);
+            }
+        }
+        for object in &beats {
+            if session_of(object).is_some_and(|id| outcomes.contains(&id)) {
+                delete_from_vault(self.store, self.no, &object.name)?;
+            }
+        }
+        Ok(with_point)
+    }
+
+    /// Fixes that an upload does not end with a point, unless it just did. `false` if it cannot be told what it is of.
+    fn revoke(&self, session: &ObjectInfo, id: &RecoveryPointId) -> Result<bool, StoreError> {
+        let bytes = match self.transfer.get(&session.name, SMALL_OBJECT) {
+            // Somebody saw an outcome and removed it.
+            Err(VaultError::NotFound { .. }) => return Ok(true),
+            bytes => bytes.map_err(of_vault(self.transfer))?,
+        };
+        let session_of = match open_session(&bytes, self.store.sealer(), id) {
+            Ok(session) => session,
+            Err(e) => {
+                let reason =
+                    format!("{e}; while it is there nothing is freed: remove it when no upload is under way");
+                beside::tell(self.monitor, session.name.as_str(), reason);
+                return Ok(false);
+            }
+        };
+        let at = self.store.clock().now().seconds;
+        let revocation = Revocation { id: *id, tag: session_of.source_tag, why: Why::Silent, at };
+        // A point that came just now is an outcome, too.
+        self.store.revoke(self.no, &revocation).map(|_| true)
+    }
+
+    /// What the vault's clock shows, by an object that is put for it.
+    fn now(&self) -> Result<Option<i64>, StoreError> {
+        let session = RecoveryPointId::random();
+        let name = Named::Heartbeat(session, 0).name();
+        self.transfer.put_new(&name, Bytes::new()).map_err(of_vault(self.transfer))?;
+        let listed = self.list(&format!("{}{session}/", names::HEARTBEATS))?;
+        delete_from_vault(self.store, self.no, &name)?;
+        Ok(listed.first().and_then(|object| object.put_at))
+    }
+
+    /// Judges all packs, and removes of those that may go what is ripe.
+    fn judge_and_remove(&self, progress: &mut Progress) -> Result<(), StoreError> {
+        // Before anything is judged: what is judged by what was before a generation belongs to no later one.
+        let newest = self.store.catalog().generations(self.no)?.last().map_or(0, |(number, _)| *number);
+        progress.next = newest + 1;
+        let plan = judge(self.store, self.no, Trust::Catalog, self.monitor)?;
+        (progress.to_go, progress.ripe_in) = ((0, 0), None);
+        let ends = self.store.read_generations(self.no, self.transfer, crate::clock::Deadline::NEVER)?;
+        let now = self.now()?;
+        let there: HashMap<PackId, &Judged> =
+            plan.packs.iter().map(|judged| (judged.pack.entry.id, judged)).collect();
+        let unopened: HashMap<PackId, u64> = plan.unopened.iter().map(|pack| (pack.id, pack.len)).collect();
+        let vault_bytes: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
+        for end in &ends {
+            let Some(Named::Final(number)) = Named::parse(end.name.as_str()) else { continue };
+            let Some(generation) = self.store.catalog().generation(self.no, number)? else { continue };
+            let since = silence(now, end.put_at);
+            let gone: u64 = generation
+                .packs
+                .iter()
+                .filter(|(id, _)| !there.contains_key(id) && !unopened.contains_key(id))
+                .map(|(_, len)| len)
+                .sum();
+            let mut room = self.terms.room(since, vault_bytes + gone, gone);
+            for (id, len) in &generation.packs {
+                let going = match (there.get(id), unopened.contains_key(id)) {
+                    (Some(judged), _) if judged.verdict == Verdict::Delete => Some(&judged.pack),
+                    (Some(judged), _) => {
+                        let reason = "a generation lets it go, and a recovery point needs it: it stays";
+                        beside::tell(
+                            self.monitor,
+                            names::pack(&judged.pack.entry.id).as_str(),
+                            reason.into(),
+                        );
+                        continue;
+                    }
+                    (None, true) => None,
+                    (None, false) => continue,
+                };
+                if *len > room {
+                    progress.to_go = (progress.to_go.0 + 1, progress.to_go.1 + len);
+                    continue;
+                }
+                room -= len;
+                self.remove((*id, *len), going, &mut progress.removed)?;
+            }
+            let left = since.map(|since| self.terms.grace.saturating_sub(since));
+            progress.ripe_in =
+                progress.ripe_in.into_iter().chain(left.filter(|_| progress.to_go.0 > 0)).min();
+        }
+        drop_empty_indexes_of(self.store, self.no)?;
+        self.store.reader().forget_places();
+        progress.plan = Some(plan);
+        Ok(())
+    }
+
+    fn remove(
+        &self,
+        (id, len): (PackId, u64),
+        row: Option<&PackRow>,
+        done: &mut Reclaimed,
+    ) -> Result<(), StoreError> {
+        let catalog = self.store.catalog();
+        // The catalog forgets it first: from then on nothing here relies on it.
+        match row {
+            Some(row) => {
+                catalog.set_confirmed(row.no, self.no, false)?;
+                (done.packs, done.bytes) = (done.packs + 1, done.bytes + len);
+            }
+            None => {
+                (done.unopened, done.unopened_bytes) = (done.unopened + 1, done.unopened_bytes + len);
+                self.store.unopened().remove(&(self.no, id));
+            }
+        }
+        delete_from_vault(self.store, self.no, &names::pack(&id))?;
+        catalog.set_mark(Mark::BadIn(self.no, id), false)?;
+        self.monitor.event(Event::Done { files: 1, bytes: len });
+        Ok(())
+    }
+
+    /// Begins a generation with all that is not needed. `false` if there is nothing, or another machine was first with nothing
+    /// left to do for this one.
+    fn condemn(&self, progress: &mut Progress) -> Result<bool, StoreError> {
+        let Some(plan) = progress.plan.take() else { return Ok(false) };
+        let catalog = self.store.catalog();
+        let let_go: HashSet<PackId> = {
+            let names = plan.packs.iter().map(|judged| judged.pack.entry.id);
+            let names = names.chain(plan.unopened.iter().map(|pack| pack.id)).collect();
+            catalog.let_go_of(self.no, &names)?
+        };
+        let mut packs: Vec<(PackId, u64)> = going(&plan).filter(|(id, _)| !let_go.contains(id)).collect();
+        packs.extend(self.rewrite(&plan, progress)?);
+        packs.sort_unstable();
+        packs.truncate(PACKS_MAX);
+        progress.plan = Some(plan);
+        if packs.is_empty() {
+            return Ok(false);
+        }
+        let number = progress.next;
+        progress.condemned = (packs.len() as u64, packs.iter().map(|(_, len)| len).sum());
+        let begin = Generation { number, step: Step::Condemned, packs };
+        if self.put_first(&begin.name(), begin.seal(self.store.sealer()))? {
+            catalog.add_generation(self.no, &begin)?;
+        } else {
+            progress.condemned = (0, 0);
+        }
+        Ok(true)
+    }
+
+    /// Puts what lives in thin packs into new ones; those of which all of it was.
+    fn rewrite(&self, plan: &ReclaimPlan, progress: &mut Progress) -> Result<Vec<(PackId, u64)>, StoreError> {
+        let thin: HashSet<_> = plan.with(Verdict::Rewrite).map(|judged| judged.pack.no).collect();
+        if thin.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parts = at_home_in(self.store, plan, &thin)?;
+        let moved = copy::repack(self.store, self.no, self.transfer, &parts, self.monitor)?;
+        progress.bytes_rewritten += moved.bytes;
+        progress.removed.packs_unreadable += parts.len() as u64 - moved.whole.len() as u64;
+        Ok(moved.whole)
+    }
+}
+
+impl Terms {
+    /// How many bytes of a generation may go now, of a vault of so many in which so many of it went.
+    fn room(&self, since: Option<Duration>, of: u64, gone: u64) -> u64 {
+        if self.grace.is_zero() && self.daily_percent >= 100 {
+            return u64::MAX;
+        }
+        let Some(ripe_for) = since.and_then(|since| since.checked_sub(self.grace)) else { return 0 };
+        let days = 1 + u128::from(ripe_for.as_secs()) / u128::from(DAY.unsigned_abs());
+        let allowed = u128::from(of) * u128::from(self.daily_percent) * days / 100;
+        // One pack a day in any case, or a small vault would never get rid of anything.
+        let least = u128::from(PACK_ROOM) * days;
+        u64::try_from(allowed.max(least)).unwrap_or(u64::MAX).saturating_sub(gone)
+    }
+}
+
+/// Longest pack that is written, about.
+const PACK_ROOM: u64 = 32 << 20;
+
+fn going(plan: &ReclaimPlan) -> impl Iterator<Item = (PackId, u64)> {
+    let judged = plan.with(Verdict::Delete).map(|judged| (judged.pack.entry.id, judged.pack.entry.len));
+    judged.chain(plan.unopened.iter().map(|pack: &unopened::Unopened| (pack.id, pack.len)))
+}
+
+fn names_going(plan: &ReclaimPlan) -> impl Iterator<Item = PackId> {
+    going(plan).map(|(id, _)| id)
+}
+
+fn session_of(object: &ObjectInfo) -> Option<RecoveryPointId> {
+    match Named::parse(object.name.as_str())? {
+        Named::Session(id) | Named::Heartbeat(id, _) => Some(id),
+        _ => None,
+    }
+}
+
+/// Time between two moments of the vault's clock.
+fn silence(now: Option<i64>, last: Option<i64>) -> Option<Duration> {
+    Some(Duration::from_secs(u64::try_from(now?.saturating_sub(last?)).unwrap_or(0)))
+}

@@ -1,0 +1,155 @@
+//! Which packs of a vault are needed: of several that have the same chunk one is its home, and only what is at home in a pack keeps it
+//! there. Several machines that store the same at the same time leave the same chunk in several packs.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::beside::{Others, Proofs, seen_in};
+use super::{Judged, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, live_chunks, unopened};
+use crate::catalog::{PackNo, PackRow, VaultNo};
+use crate::clock::Deadline;
+use crate::error::StoreError;
+use crate::id::{ChunkId, PackId};
+use crate::monitor::Monitor;
+use crate::pack::PackedChunk;
+use crate::store::Store;
+
+/// How fit a pack is to be the home of a chunk, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fitness {
+    Sound,
+    Damaged,
+    /// It is to go.
+    Condemned,
+    /// It may go at any time: whoever needs it was not seen when that was decided.
+    LetGo,
+}
+
+/// On whose word a pack is not needed because another one has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// The catalog's: enough to choose what is looked at again.
+    Catalog,
+    /// The home of each chunk was read for it, in a pack that stays as it is.
+    WhatWasRead,
+}
+
+struct Candidate {
+    row: PackRow,
+    fitness: Fitness,
+    /// Bytes of its raw stream that points need.
+    needed: u64,
+    /// Bytes of them that are at home in it.
+    at_home: u64,
+}
+
+impl Candidate {
+    fn is_thin(&self) -> bool {
+        let part = self.at_home * 100 < self.row.entry.raw_len() * THIN_PERCENT;
+        self.fitness == Fitness::Sound && self.at_home > 0 && part
+    }
+
+    fn stays(&self) -> bool {
+        self.fitness == Fitness::Sound && self.at_home > 0 && !self.is_thin()
+    }
+}
+
+/// Judges the packs of a vault. What an unfinished generation condemned is the home of what nothing else has, and of nothing more.
+pub(super) fn judge(
+    store: &Store,
+    no: VaultNo,
+    trust: Trust,
+    monitor: &dyn Monitor,
+) -> Result<ReclaimPlan, StoreError> {
+    let place = Place::Vault(no);
+    let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
+    let points = know_points(store, place)?;
+    let (mut live, pages) = live_chunks(store, &points, monitor)?;
+    let others = Others::of(store, place, &points, pages, monitor)?;
+    let unopened = unopened::that_may_go(store, no, &live, (&rows, &others), monitor)?;
+    let mut candidates = candidates(store, no, rows, (&others, &mut live))?;
+    candidates.sort_by_key(|c| (c.fitness, Reverse(c.needed), c.row.no));
+    let mut housed = HashSet::new();
+    for candidate in &mut candidates {
+        let needed = needed_of(store, &candidate.row, &live)?;
+        let at_home = needed.iter().filter(|chunk| housed.insert(chunk.id));
+        candidate.at_home = at_home.map(|chunk| u64::from(chunk.len)).sum();
+    }
+    drop(housed);
+    let stay = candidates.iter().filter(|c| c.stays()).map(|c| c.row.clone());
+    let mut proofs = matches!(trust, Trust::WhatWasRead).then(|| Proofs::of(store, no, stay, monitor));
+    let mut packs = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let verdict = match &mut proofs {
+            _ if candidate.is_thin() => Verdict::Rewrite,
+            _ if candidate.at_home > 0 => Verdict::Keep,
+            Some(proofs) if candidate.needed > 0 => {
+                let needed = needed_of(store, &candidate.row, &live)?;
+                if proofs.have(&needed)? { Verdict::Delete } else { Verdict::Keep }
+            }
+            _ => Verdict::Delete,
+        };
+        let Candidate { row, fitness, at_home, .. } = candidate;
+        let (total, bad) = (row.entry.raw_len(), fitness == Fitness::Damaged);
+        packs.push(Judged { pack: row, live: at_home, total, bad, verdict });
+    }
+    packs.sort_by_key(|judged| judged.pack.no);
+    Ok(ReclaimPlan { place, packs, unopened, live, points: points.into_iter().collect() })
+}
+
+fn candidates(
+    store: &Store,
+    no: VaultNo,
+    rows: Vec<PackRow>,
+    (others, live): (&Others, &mut HashSet<ChunkId>),
+) -> Result<Vec<Candidate>, StoreError> {
+    let damaged = damaged(store, Place::Vault(no), &rows)?;
+    let (condemned, let_go) = (store.condemned_in(no)?, names_let_go(store, no, &rows)?);
+    let mut candidates = Vec::with_capacity(rows.len());
+    for row in rows {
+        others.hold(store, &store.catalog().chunks_of(row.no)?, live)?;
+        let fitness = match row.no {
+            _ if let_go.contains(&row.entry.id) => Fitness::LetGo,
+            pack if condemned.contains(&pack) => Fitness::Condemned,
+            pack if damaged.contains(&pack) => Fitness::Damaged,
+            _ => Fitness::Sound,
+        };
+        candidates.push(Candidate { row, fitness, needed: 0, at_home: 0 });
+    }
+    for candidate in &mut candidates {
+        let needed = needed_of(store, &candidate.row, live)?;
+        candidate.needed = needed.iter().map(|chunk| u64::from(chunk.len)).sum();
+    }
+    Ok(candidates)
+}
+
+fn names_let_go(store: &Store, no: VaultNo, rows: &[PackRow]) -> Result<HashSet<PackId>, StoreError> {
+    let names = rows.iter().map(|row| row.entry.id).collect();
+    store.catalog().let_go_of(no, &names)
+}
+
+fn needed_of(store: &Store, row: &PackRow, live: &HashSet<ChunkId>) -> Result<Vec<PackedChunk>, StoreError> {
+    let mut chunks = store.catalog().chunks_of(row.no)?;
+    chunks.retain(|chunk| live.contains(&chunk.id));
+    Ok(chunks)
+}
+
+/// What is at home in each of these packs, which are to be written anew, in the order of the packs.
+pub(super) fn at_home_in(
+    store: &Store,
+    plan: &ReclaimPlan,
+    thin: &HashSet<PackNo>,
+) -> Result<Vec<(PackRow, Vec<ChunkId>)>, StoreError> {
+    let mut stay = HashSet::new();
+    let kept = |judged: &&Judged| judged.verdict == Verdict::Keep;
+    for judged in plan.packs.iter().filter(kept) {
+        stay.extend(needed_of(store, &judged.pack, &plan.live)?.into_iter().map(|chunk| chunk.id));
+    }
+    let mut found = Vec::new();
+    for judged in plan.packs.iter().filter(|judged| thin.contains(&judged.pack.no)) {
+        let needed = needed_of(store, &judged.pack, &plan.live)?;
+        let ids = needed.into_iter().map(|chunk| chunk.id).filter(|id| stay.insert(*id));
+        found.push((judged.pack.clone(), ids.collect()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,257 @@
+//! Reclaim as those meet it who write to a vault: they tell that they are there, learn what is condemned, and rely on nothing of it.
+//! In this order: the session, the generations, the listing of packs. Then whoever frees space either was seen by the session, or
+//! sees it and waits for it (`docs/decisions/fenced-generations.md`).
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Store, of_vault, prove_ours};
+use crate::catalog::{Mark, PackNo, PointRow, Seen, VaultNo};
+use crate::clock::Deadline;
+use crate::error::StoreError;
+use crate::fence::{Generation, Revocation, Step};
+use crate::id::{PackId, RecoveryPointId, SourceTag, random_bytes};
+use crate::names::{self, Named};
+use crate::point::{VaultSession, object};
+use crate::transfer::{Beating, Transfer};
+use crate::vault::{ObjectInfo, ObjectName, VaultError};
+
+/// A session gives a sign of life this often.
+const BEAT_EVERY: Duration = Duration::from_mins(10);
+/// Longest object of a generation.
+const GENERATION_LIMIT: u64 = 64 << 20;
+
+/// Sessions that are open in a vault, and give signs of life until this is dropped.
+#[derive(Debug)]
+pub struct OpenSessions {
+    _beating: Beating,
+}
+
+impl Store {
+    /// Tells a vault that these points are on their way into it, and learns what nothing new may rely on there. What is listed after that
+    /// may be relied on, without what [`Store::condemned_for`] tells.
+    ///
+    /// # Errors
+    /// `Revoked` if one of them is not to be there; `Corrupt` if what is condemned cannot be read.
+    pub fn open_sessions(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        points: &[(SourceTag, RecoveryPointId)],
+        deadline: Deadline,
+    ) -> Result<OpenSessions, StoreError> {
+        prove_ours(self, transfer, deadline)?;
+        let mut resumed = Vec::new();
+        for (tag, id) in points {
+            if self.open_session(no, transfer, tag, id)? {
+                resumed.push(*id);
+            }
+        }
+        let unseen = |id: &RecoveryPointId| Ok::<_, StoreError>(self.catalog.session_seen(no, id)?.is_none());
+        let mut all_seen = true;
+        for (_, id) in points {
+            all_seen &= !unseen(id)?;
+        }
+        if !all_seen {
+            self.read_generations(no, transfer, deadline)?;
+            let seen = self.newest_generation(no)?;
+            for (_, id) in points {
+                if unseen(id)? {
+                    self.catalog.set_session_seen(no, id, Some(seen))?;
+                }
+            }
+        }
+        // Nobody knows when these gave the last one.
+        for id in &resumed {
+            transfer.put_new(&heartbeat(id), Bytes::new()).map_err(of_vault(transfer))?;
+        }
+        let ids: Vec<RecoveryPointId> = points.iter().map(|(_, id)| *id).collect();
+        let beating = transfer.beat(BEAT_EVERY, move || ids.iter().map(heartbeat).collect());
+        Ok(OpenSessions { _beating: beating })
+    }
+
+    /// Whether it was there: then it is ours, from a run that was cut off.
+    fn open_session(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        tag: &SourceTag,
+        id: &RecoveryPointId,
+    ) -> Result<bool, StoreError> {
+        if self.catalog.has_mark(Mark::Revoked(no, *id))? {
+            return Err(StoreError::Revoked { point: id.short(), vault: transfer.address() });
+        }
+        let (name, failed) = (names::session(id), of_vault(transfer));
+        let arrived = transfer.stat(&names::point(tag, id)).map_err(&failed)?.is_some();
+        if arrived && self.look_for_revocation(no, transfer, (tag, id))? {
+            return Err(StoreError::Revoked { point: id.short(), vault: transfer.address() });
+        }
+        if transfer.stat(&name).map_err(&failed)?.is_some() {
+            return Ok(true);
+        }
+        let session = VaultSession {
+            id: *id,
+            source_tag: *tag,
+            started: self.clock.now().seconds,
+            writer: Vec::new(),
+            signature: Vec::new(),
+        };
+        // What an earlier session of the same name saw is not what this one sees.
+        self.catalog.set_session_seen(no, id, None)?;
+        match transfer.put_new(&name, object::seal_session(&session, &self.sealer)?.into()) {
+            Ok(_) => Ok(false),
+            // One that came there just now is ours, too, from another push of the same point: sealed anew it has other bytes.
+            Err(VaultError::Conflict { .. }) => Ok(true),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Forgets what an ended session saw.
+    pub(crate) fn end_session(&self, no: VaultNo, id: &RecoveryPointId) -> Result<(), StoreError> {
+        self.catalog.set_session_seen(no, id, None)
+    }
+
+    /// Reads the generations of a vault that the catalog does not know; all of them as the vault lists them.
+    ///
+    /// # Errors
+    /// `Corrupt` if one does not open: what it condemns is unknown.
+    pub(crate) fn read_generations(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        deadline: Deadline,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
+        let listed = transfer.list_all_by(names::GENERATIONS, deadline).map_err(of_vault(transfer))?;
+        if listed.is_empty() || self.read_only {
+            return Ok(listed);
+        }
+        let known: BTreeSet<(u64, bool)> = self.catalog.generations(no)?.into_iter().collect();
+        let named = |object: &ObjectInfo| Named::parse(object.name.as_str());
+        let ends: HashSet<u64> = listed
+            .iter()
+            .filter_map(|object| match named(object)? {
+                Named::Final(number) => Some(number),
+                _ => None,
+            })
+            .collect();
+        for object in &listed {
+            let (number, step) = match named(object) {
+                Some(Named::Condemned(number)) if !ends.contains(&number) => (number, Step::Condemned),
+                Some(Named::Final(number)) => (number, Step::Final),
+                _ => continue,
+            };
+            let is_known = known.contains(&(number, true))
+                || step == Step::Condemned && known.contains(&(number, false));
+            if !is_known {
+                let generation = self.open_generation(transfer, (number, step), &object.name, deadline)?;
+                self.catalog.add_generation(no, &generation)?;
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Twice if need be: the way from the vault may have flipped a bit.
+    fn open_generation(
+        &self,
+        transfer: &Transfer,
+        which: (u64, Step),
+        name: &ObjectName,
+        deadline: Deadline,
+    ) -> Result<Generation, StoreError> {
+        let open = || match transfer.get_by(name, GENERATION_LIMIT, deadline) {
+            Ok(bytes) => Ok(Generation::open(&self.sealer, which, &bytes)),
+            Err(e) => Err(of_vault(transfer)(e)),
+        };
+        let opened = match open()? {
+            Err(_) => open()?,
+            opened => opened,
+        };
+        opened.map_err(|e| e.of(format!("{name} in vault {}", transfer.address())))
+    }
+
+    fn newest_generation(&self, no: VaultNo) -> Result<Seen, StoreError> {
+        let known = self.catalog.generations(no)?;
+        let newest = known.last().map_or(0, |(number, _)| *number);
+        Ok(Seen { newest, unfinished: known.iter().any(|(_, is_final)| !is_final) })
+    }
+
+    /// Packs of a vault that a session must not rely on, which saw this when it began.
+    pub fn condemned_for(&self, no: VaultNo, seen: Seen) -> Result<HashSet<PackNo>, StoreError> {
+        if seen.newest == 0 {
+            return Ok(HashSet::new());
+        }
+        let there = self.catalog.pack_names_in(no)?;
+        let names: HashSet<PackId> = there.keys().copied().collect();
+        let condemned = self.catalog.condemned_of(no, seen.newest, &names)?;
+        Ok(condemned.iter().filter_map(|id| there.get(id).copied()).collect())
+    }
+
+    /// All packs of a vault that a generation names.
+    pub(crate) fn condemned_in(&self, no: VaultNo) -> Result<HashSet<PackNo>, StoreError> {
+        self.condemned_for(no, self.newest_generation(no)?)
+    }
+
+    /// Whether the word stands in a vault, under the name of a point, that the point is not to be there; then the catalog knows it.
+    pub(crate) fn look_for_revocation(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        (tag, id): (&SourceTag, &RecoveryPointId),
+    ) -> Result<bool, StoreError> {
+        let bytes = match transfer.get(&names::point(tag, id), super::POINT_LIMIT) {
+            Err(VaultError::NotFound { .. }) => return Ok(false),
+            bytes => bytes.map_err(of_vault(transfer))?,
+        };
+        self.note_revocation(no, (tag, id), &bytes)
+    }
+
+    /// The same of an object that was read under that name.
+    pub(crate) fn note_revocation(
+        &self,
+        no: VaultNo,
+        name: (&SourceTag, &RecoveryPointId),
+        bytes: &[u8],
+    ) -> Result<bool, StoreError> {
+        let revoked = Revocation::open(&self.sealer, name, bytes).is_ok();
+        if revoked && !self.read_only {
+            self.catalog.remove_point(name.1, Some(no))?;
+            self.catalog.set_mark(Mark::Revoked(no, *name.1), true)?;
+        }
+        Ok(revoked)
+    }
+
+    /// Puts the word into a vault that a point is not to be there. `false` if the point is there after all.
+    pub(crate) fn revoke(&self, no: VaultNo, revocation: &Revocation) -> Result<bool, StoreError> {
+        let transfer = self.vault(no)?;
+        let name = names::point(&revocation.tag, &revocation.id);
+        match transfer.put_new(&name, revocation.seal(&self.sealer).into()) {
+            Ok(_) => self.catalog.set_mark(Mark::Revoked(no, revocation.id), true).map(|()| true),
+            // Somebody else's word says the same.
+            Err(VaultError::Conflict { .. }) => {
+                self.look_for_revocation(no, transfer, (&revocation.tag, &revocation.id))
+            }
+            Err(e) => Err(of_vault(transfer)(e)),
+        }
+    }
+
+    /// What a put of a point came to that found something else under its name.
+    pub(crate) fn why_not_there(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        row: &PointRow,
+        e: VaultError,
+    ) -> StoreError {
+        match self.look_for_revocation(no, transfer, (&row.tag, &row.id)) {
+            Ok(true) => StoreError::Revoked { point: row.id.short(), vault: transfer.address() },
+            Ok(false) => of_vault(transfer)(e),
+            Err(e) => e,
+        }
+    }
+}
+
+fn heartbeat(session: &RecoveryPointId) -> ObjectName {
+    Named::Heartbeat(*session, u64::from_le_bytes(random_bytes())).name()
+}
