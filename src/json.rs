@@ -72,6 +72,9 @@ pub struct Snapshot {
     pub vaults: Vec<String>,
     /// Number of things that could not be read.
     pub errors: u64,
+    /// From when on it may expire whatever the rules say, if it has a time of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
     /// Full id.
     pub id: String,
     /// Its first eight digits.
@@ -123,6 +126,7 @@ impl From<&StoredPoint> for Snapshot {
             local: stored.local,
             vaults: stored.vaults.clone(),
             errors: point.errors_total,
+            expires: point.expires().map(|seconds| rfc3339(Timestamp::from_seconds(seconds))),
             id: point.id.hex(),
             short_id: point.id.short(),
         }
@@ -281,6 +285,9 @@ pub struct BackupSummary {
     pub state: &'static str,
     /// Number of things that could not be read.
     pub errors: u64,
+    /// From when on the point may expire whatever the rules say, if it has a time of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 /// The last line of `restore --json`, as restic writes it.

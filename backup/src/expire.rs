@@ -79,7 +79,7 @@ impl<'a> Tiers<'a> {
     fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
         let wants = |vault: &KnownVault<'_>| match vault.is_known {
             false if group.online.as_ref().is_some_and(|tier| tier.is_for(vault.address)) => {
-                there.iter().map(|stored| stored.point.id).collect()
+                there.iter().filter(|stored| goes_by_rules(stored)).map(|stored| stored.point.id).collect()
             }
             _ => self.pending(group, vault.address).iter().map(|stored| stored.point.id).collect::<Vec<_>>(),
         };
@@ -126,6 +126,7 @@ pub fn facts(stored: &StoredPoint, series: String) -> PointFacts {
         started: point.started,
         complete: point.state == PointState::Complete,
         held: false,
+        expires: point.expires(),
     }
 }
 
@@ -135,13 +136,19 @@ pub fn facts_of_source(stored: &StoredPoint) -> PointFacts {
     facts(stored, format!("{host}\0{group}\0{source}"))
 }
 
+/// One with an expiry of its own goes online only when somebody says so: it would be gone before those whose place it took.
+fn goes_by_rules(stored: &StoredPoint) -> bool {
+    stored.point.expires().is_none()
+}
+
 /// With places among other sources that never go back.
 fn pending_of_source<'a>(
     points: &[&'a StoredPoint],
     vault: &str,
     rhythm: &Rhythm<'_>,
 ) -> Vec<(Timestamp, &'a StoredPoint)> {
-    let facts: Vec<OnlineFacts> = points.iter().map(|stored| online_facts(stored, vault)).collect();
+    let by_rules = points.iter().filter(|stored| goes_by_rules(stored));
+    let facts: Vec<OnlineFacts> = by_rules.map(|stored| online_facts(stored, vault)).collect();
     let mut latest = None;
     let place = |id| {
         let stored = *points.iter().find(|stored| stored.point.id == id)?;

@@ -11,6 +11,10 @@
 //!
 //! Whatever the policy, three guards hold: the newest complete point of a data source stays, its last three points stay,
 //! and a held point stays.
+//!
+//! A point may have an expiry of its own. Until then it stays whatever the policy says, also without one, and then it goes, but for the
+//! guards. It takes no part in the rules: it stands for no period, so that no other point goes that would be missed after it. A clock
+//! that is ahead lets it go too early, as nothing else says what time it is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -75,6 +79,8 @@ pub struct PointFacts {
     pub complete: bool,
     /// Whether somebody asked to keep it whatever happens.
     pub held: bool,
+    /// From when on it may expire, in seconds since 1970, if it has a time of its own.
+    pub expires: Option<i64>,
 }
 
 /// Why a point stays or goes.
@@ -102,6 +108,8 @@ pub enum Reason {
     LastOfSource,
     /// Guard: held.
     Held,
+    /// It has an expiry of its own, in seconds since 1970, which is not reached.
+    Until(i64),
     /// A vault that is to have it has it not.
     WaitsForVault,
     /// There are no rules.
@@ -110,13 +118,21 @@ pub enum Reason {
     NotNamed,
     /// No rule keeps it.
     NoRule,
+    /// Its own expiry, in seconds since 1970, is reached.
+    Over(i64),
     /// It was named.
     Named,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_its_own = |f: &mut fmt::Formatter<'_>, words: &str, seconds: i64| {
+            let time = on_calendar(Timestamp::from_seconds(seconds));
+            write!(f, "{words} {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"))
+        };
         f.write_str(match self {
+            Self::Until(seconds) => return of_its_own(f, "kept until", *seconds),
+            Self::Over(seconds) => return of_its_own(f, "was kept until", *seconds),
             Self::Last => "last",
             Self::Hourly => "hourly",
             Self::Daily => "daily",
@@ -176,7 +192,8 @@ impl RetentionPlan {
 }
 
 /// Applies a policy to each series of points. Periods are those of `zone`. An empty policy keeps everything. `now` is only
-/// held against points that claim to be from the future; a `now` that is wrong itself removes nothing more.
+/// held against points that claim to be from the future, and against expiries of points' own; of those without one a `now` that is wrong
+/// itself removes nothing more.
 pub fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone, now: Timestamp) -> RetentionPlan {
     plan_and_keep(points, policy, zone, now, &[])
 }
@@ -189,19 +206,21 @@ pub fn plan_and_keep(
     now: Timestamp,
     kept: &[(RecoveryPointId, Reason)],
 ) -> RetentionPlan {
-    if policy.is_empty() {
-        return decide(points, |_| vec![Reason::NoRules], |_| true);
-    }
     let mut reasons = guards(points);
     kept.iter().for_each(|(id, reason)| reasons.add_id(*id, *reason));
     let mut series: BTreeMap<&str, Vec<&PointFacts>> = BTreeMap::new();
     for point in points {
-        series.entry(&point.series).or_default().push(point);
+        match point.expires {
+            Some(expires) if expires > now.seconds => reasons.add(point, Reason::Until(expires)),
+            Some(_) => {}
+            None if policy.is_empty() => reasons.set(point, Reason::NoRules),
+            None => series.entry(&point.series).or_default().push(point),
+        }
     }
     for points in series.into_values() {
         apply(&newest_first(points, now), policy, zone, now, &mut reasons);
     }
-    from_reasons(points, &reasons, Reason::NoRule)
+    from_reasons(points, &reasons, |point| point.expires.map_or(Reason::NoRule, Reason::Over))
 }
 
 /// Removes exactly the named points, but for held ones and, unless `allow_newest`, the newest complete point of a source.
@@ -218,7 +237,7 @@ pub fn plan_named(points: &[PointFacts], named: &[RecoveryPointId], allow_newest
     if !allow_newest {
         by_source(points).values().for_each(|points| guard_newest_complete(points, &mut reasons));
     }
-    from_reasons(points, &reasons, Reason::Named)
+    from_reasons(points, &reasons, |_| Reason::Named)
 }
 
 /// Reasons to stay, by point.
@@ -230,15 +249,25 @@ impl Reasons {
         self.add_id(point.id, reason);
     }
 
+    /// The only one.
+    fn set(&mut self, point: &PointFacts, reason: Reason) {
+        self.0.insert(point.id, BTreeSet::from([reason]));
+    }
+
     fn add_id(&mut self, id: RecoveryPointId, reason: Reason) {
         self.0.entry(id).or_default().insert(reason);
     }
 }
 
-fn from_reasons(points: &[PointFacts], reasons: &Reasons, otherwise: Reason) -> RetentionPlan {
+fn from_reasons(
+    points: &[PointFacts],
+    reasons: &Reasons,
+    otherwise: impl Fn(&PointFacts) -> Reason,
+) -> RetentionPlan {
     let of = |point: &PointFacts| reasons.0.get(&point.id);
-    let list =
-        |point: &PointFacts| of(point).map_or_else(|| vec![otherwise], |set| set.iter().copied().collect());
+    let list = |point: &PointFacts| {
+        of(point).map_or_else(|| vec![otherwise(point)], |set| set.iter().copied().collect())
+    };
     decide(points, list, |point| of(point).is_some())
 }
 

@@ -21,6 +21,7 @@ fn point(n: u32, started: i64) -> PointFacts {
         started: Timestamp::from_seconds(started),
         complete: true,
         held: false,
+        expires: None,
     }
 }
 
@@ -133,6 +134,65 @@ fn a_held_point_stays_by_policy_and_by_name() {
     assert_eq!(kept(&by_policy), [2, 17, 18, 19]);
     let by_name = plan_named(&points, &[points[2].id, points[3].id], true);
     assert_eq!(removed(&by_name), [3]);
+}
+
+#[test]
+fn a_point_with_an_expiry_of_its_own_stays_till_then_and_goes_then_whatever_the_rules_say() {
+    // The plan is made on 2026-12-20 at noon.
+    let now = NOON + 30 * DAY;
+    let mut points = days(20);
+    points[2].expires = Some(now + 1);
+    points[3].expires = Some(now);
+    points[16].expires = Some(now - 1);
+    for rules in [Retention { last: 5, ..Retention::default() }, Retention::default()] {
+        let plan = plan(&points, &rules, &TimeZone::UTC);
+        assert_eq!(why(&plan, 2), "kept until 2026-12-20 12:00:01 UTC");
+        assert_eq!(why(&plan, 3), "was kept until 2026-12-20 12:00:00 UTC");
+        // It would be among the last five, and its place is given to another one.
+        let goes: Vec<u32> =
+            if rules.is_empty() { vec![3, 16] } else { (0..14).filter(|n| *n != 2).chain([16]).collect() };
+        assert_eq!(removed(&plan), goes);
+        assert_eq!(kept(&plan).len(), 20 - goes.len());
+    }
+}
+
+#[test]
+fn a_point_with_an_expiry_of_its_own_stands_for_no_period() {
+    let mut points = days(10);
+    points.push(PointFacts {
+        sequence: 6,
+        expires: Some(NOON),
+        ..point(90, points[6].started.seconds + HOUR)
+    });
+    let plan = plan(&points, &Retention { daily: 5, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!((why(&plan, 6), removed(&plan)), ("daily".to_owned(), vec![0, 1, 2, 3, 4, 90]));
+}
+
+#[test]
+fn guards_keep_a_point_beyond_an_expiry_of_its_own() {
+    let mut points = days(10);
+    points.iter_mut().for_each(|point| point.expires = Some(0));
+    points[0].held = true;
+    points.iter_mut().skip(4).for_each(|point| point.complete = false);
+    for rules in [Retention { last: 1, ..Retention::default() }, Retention::default()] {
+        assert_eq!(kept(&plan(&points, &rules, &TimeZone::UTC)), [0, 3, 7, 8, 9]);
+    }
+    assert_eq!(removed(&plan_named(&points, &[points[1].id], false)), [1]);
+}
+
+#[test]
+fn an_expiry_that_is_no_time_does_no_harm() {
+    let mut points = days(10);
+    for (n, expires) in [i64::MIN, -1, 0, i64::MAX].into_iter().enumerate() {
+        points[n].expires = Some(expires);
+    }
+    for now in [i64::MIN, -1, NOON, i64::MAX - 1] {
+        let now = Timestamp::from_seconds(now);
+        let plan = super::plan(&points, &Retention::default(), &TimeZone::UTC, now);
+        assert!(removed(&plan).iter().all(|n| *n < 3), "{plan:?}");
+        assert!(why(&plan, 3).starts_with("kept until 9999-12-30"), "{}", why(&plan, 3));
+        assert!(why(&plan, 0).starts_with("was kept until -9999-01-02"), "{}", why(&plan, 0));
+    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn a_newer_body_or_extension_is_told_apart_from_damage() {
 #[test]
 fn a_point_that_breaks_a_rule_is_not_written() {
     type Case = (&'static str, fn(&mut RecoveryPoint));
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         ("sequence", |p| p.sequence = 0),
         ("root", |p| p.root.name = b"toor".to_vec()),
         ("root", |p| p.root.subtree = None),
@@ -176,6 +176,8 @@ fn a_point_that_breaks_a_rule_is_not_written() {
         ("65535", |p| p.source.host = "x".repeat(65_536)),
         ("extension", |p| p.extensions.push((0x8000, vec![]))),
         ("ascending", |p| p.extensions.reverse()),
+        ("expiry", |p| p.extensions = vec![(EXPIRES_TAG, vec![0; 7])]),
+        ("expiry", |p| p.extensions = vec![(EXPIRES_TAG, vec![0; 9])]),
     ];
     for (word, break_it) in cases {
         let mut point = sample();
@@ -183,6 +185,24 @@ fn a_point_that_breaks_a_rule_is_not_written() {
         let error = point.encode().unwrap_err();
         assert!(matches!(&error, StoreError::Invalid { detail } if detail.contains(word)), "{word}: {error}");
     }
+}
+
+#[test]
+fn a_point_says_from_when_on_it_may_expire() {
+    let mut point = sample();
+    assert_eq!(point.expires(), None);
+    for seconds in [0, 1_795_176_000, -1, i64::MIN, i64::MAX] {
+        point.set_expires(seconds);
+        let read = RecoveryPoint::decode(&point.encode().unwrap()).unwrap();
+        assert_eq!((read.expires(), &read), (Some(seconds), &point));
+    }
+    assert_eq!(point.extensions.len(), sample().extensions.len() + 1);
+    let mut bytes = point.encode().unwrap();
+    // The length of its value, behind the tag.
+    let at = bytes.windows(6).rposition(|w| w == [0, 2, 8, 0, 0, 0]).unwrap() + 2;
+    bytes.splice(at..at + 12, [1, 0, 0, 0, 7]);
+    let refused = RecoveryPoint::decode(&bytes).unwrap_err();
+    assert!(refused.to_string().contains("expiry"), "{refused}");
 }
 
 #[test]
