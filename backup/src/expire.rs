@@ -125,7 +125,7 @@ pub fn facts(stored: &StoredPoint, series: String) -> PointFacts {
         sequence: point.sequence,
         started: point.started,
         complete: point.state == PointState::Complete,
-        held: false,
+        held: stored.held.is_some(),
         expires: point.expires(),
     }
 }

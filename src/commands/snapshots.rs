@@ -22,7 +22,7 @@ use crate::terminal::text::{self, Table};
 ///
 /// Shows every recovery point with its time, source, size and where it is kept: `local` in the store's directory, or
 /// how many vaults have it. A point marked `partial` misses files that could not be read when it was taken; one with `until`
-/// is kept so long, and no longer, whatever the rules say.
+/// is kept so long, and no longer, whatever the rules say, and one that is `held` stays until it is released.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -116,7 +116,8 @@ fn state(stored: &StoredPoint, zone: &TimeZone) -> String {
         let end = Timestamp::from_seconds(seconds);
         format!("until {}", text::local_time(end, zone))
     });
-    let words: Vec<String> = partial.into_iter().chain(hook).chain(until).collect();
+    let held = stored.held.is_some().then(|| "held".to_owned());
+    let words: Vec<String> = partial.into_iter().chain(hook).chain(until).chain(held).collect();
     words.join(", ")
 }
 
@@ -126,6 +127,7 @@ mod tests {
 
     use super::*;
     use crate::commands::testing::stored_point;
+    use holdfast_store::point::hold::Hold;
 
     fn args() -> SnapshotsArgs {
         SnapshotsArgs { scope: ScopeArgs::default(), latest: None, tag: None }
@@ -156,6 +158,8 @@ mod tests {
         // An expiry that is no time is shown as it is.
         Arc::make_mut(&mut stored.point).set_expires(i64::MAX);
         assert_eq!(state(&stored, &TimeZone::UTC), format!("until @{}", i64::MAX));
+        stored.held = Some(Hold { point: stored.point.id, placed: 0, reason: String::new() });
+        assert!(state(&stored, &TimeZone::UTC).ends_with(", held"));
     }
 
     #[test]

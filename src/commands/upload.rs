@@ -100,7 +100,10 @@ impl<'a> Upload<'a> {
             // What the vault is believed to hold may be less than before it was asked.
             let chosen = self.chosen(address, wanted)?;
             match seen {
-                Ok(()) => self.push_to(*no, transfer, &chosen)?,
+                Ok(()) => {
+                    self.push_to(*no, transfer, &chosen)?;
+                    self.store.bring_holds(*no).map(drop).or_else(|e| self.failed(e))?;
+                }
                 Err(e) => self.failed(e)?,
             }
             self.asked.push((*no, chosen));

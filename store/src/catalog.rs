@@ -6,6 +6,7 @@
 
 mod chunks;
 mod damage;
+mod holds;
 mod indexes;
 mod marks;
 mod packs;
@@ -18,6 +19,7 @@ mod verified;
 mod tests;
 
 pub use damage::DamagedChunks;
+pub use holds::HoldRow;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
 

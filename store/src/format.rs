@@ -247,6 +247,8 @@ pub enum ObjectKind {
     Point = 5,
     /// The beginning of one.
     Session = 6,
+    /// That a recovery point stays.
+    Hold = 7,
 }
 
 /// The plain header of an object (`docs/format.md`, section 3).

@@ -1,6 +1,7 @@
 //! A recovery point: one data source at one moment, as one object (`docs/format.md`, section 10).
 
 pub mod codec;
+pub mod hold;
 pub mod object;
 pub mod testing;
 #[cfg(test)]

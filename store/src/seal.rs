@@ -58,6 +58,8 @@ pub enum BlockKind {
     Session = 10,
     /// Body of the config.
     Config = 11,
+    /// Body of a hold.
+    Hold = 13,
 }
 
 /// Where a block stands; bound to it by its seal.
@@ -117,7 +119,7 @@ impl GenerationKeys {
             | BlockKind::IndexPacks
             | BlockKind::IndexRoot
             | BlockKind::IndexFooter => &self.index,
-            BlockKind::Point | BlockKind::Session => &self.point,
+            BlockKind::Point | BlockKind::Session | BlockKind::Hold => &self.point,
             BlockKind::Config => &self.config,
         }
     }

@@ -4,6 +4,7 @@
 
 mod alone;
 mod expiry;
+mod holds;
 mod own_expiry;
 mod vaults;
 

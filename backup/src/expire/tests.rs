@@ -33,7 +33,7 @@ fn point(source: &str, n: u8, hours: i64, vaults: &[&str]) -> StoredPoint {
         ..bare_point(["here", "web", source], NOON + hours * HOUR, root)
     };
     let vaults = vaults.iter().map(|vault| (*vault).to_owned()).collect();
-    StoredPoint { point: Arc::new(point), hash: [n; 32], local: true, vaults }
+    StoredPoint { point: Arc::new(point), hash: [n; 32], local: true, vaults, held: None }
 }
 
 fn tiers(points: &[StoredPoint]) -> Tiers<'_> {

@@ -11,7 +11,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::random_bytes;
 
 /// Another version is thrown away and made anew.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 /// Oldest SQLite without the WAL-reset defect.
 const SQLITE_MIN: i32 = 3_051_003;
 /// Page cache of the writing connection.
@@ -47,6 +47,9 @@ CREATE TABLE index_place(idx INTEGER NOT NULL REFERENCES index_object(no) ON DEL
 CREATE TABLE point(id BLOB PRIMARY KEY, tag BLOB NOT NULL, sequence INTEGER NOT NULL, started INTEGER NOT NULL,
     hash BLOB NOT NULL, sum INTEGER NOT NULL, staged INTEGER NOT NULL, object BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE point_place(point BLOB NOT NULL REFERENCES point(id) ON DELETE CASCADE,
+    vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(point, vault)) WITHOUT ROWID;
+CREATE TABLE hold(point BLOB PRIMARY KEY, tag BLOB NOT NULL, object BLOB NOT NULL, staged INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE hold_place(point BLOB NOT NULL REFERENCES hold(point) ON DELETE CASCADE,
     vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(point, vault)) WITHOUT ROWID;
 ";
 

@@ -1,7 +1,8 @@
 //! What a recovery point must survive and what must be refused.
 #![allow(clippy::unwrap_used)]
 
-use super::object::{object_hash, open_point, open_session, seal_point, seal_session};
+use super::hold::Hold;
+use super::object::{object_hash, open_hold, open_point, open_session, seal_hold, seal_point, seal_session};
 use super::*;
 use crate::error::StoreError;
 use crate::format::FormatError;
@@ -245,6 +246,23 @@ fn a_sealed_session_opens_under_its_own_name_only() {
     assert_eq!(open_session(&bytes, &ours, &session.id).unwrap(), session);
     assert!(open_session(&bytes, &ours, &RecoveryPointId([9; 16])).is_err());
     assert!(open_point(&bytes, &ours, &session.source_tag, &session.id).is_err(), "a session is no point");
+}
+
+#[test]
+fn a_sealed_hold_opens_under_its_own_name_only_and_no_truncation_parses() {
+    let hold = Hold { point: RecoveryPointId([1; 16]), placed: -5, reason: "für die Prüfung".into() };
+    let ours = sealer(1);
+    let bytes = seal_hold(&hold, &ours).unwrap();
+    assert_eq!((bytes[8], open_hold(&bytes, &ours, &hold.point).unwrap()), (7, hold.clone()));
+    assert!(open_hold(&bytes, &ours, &RecoveryPointId([9; 16])).is_err());
+    assert!(open_session(&bytes, &ours, &hold.point).is_err(), "a hold is no session");
+    assert!(matches!(open_hold(&bytes, &sealer(2), &hold.point), Err(FormatError::NotOurs(_))));
+    let content = hold.encode().unwrap();
+    assert_eq!(content[..26], [&[1, 0][..], &[1; 16], &(-5i64).to_le_bytes()].concat());
+    assert!((0..content.len()).all(|len| Hold::decode(&content[..len]).is_err()));
+    assert!(Hold::decode(&[&content[..], &[0]].concat()).is_err());
+    let newer = [&[2][..], &content[1..]].concat();
+    assert!(matches!(Hold::decode(&newer), Err(FormatError::TooNew(_))));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod forgotten;
 mod freeing;
 mod heal;
+mod holds;
 mod hostile;
 mod listings;
 mod losses;
