@@ -3,7 +3,7 @@
 //!
 //! A point is taken once. Its copy in staging is of the local tier, its copies in vaults are of the online tier, and each tier expires
 //! by its own rules; a point that is in neither any more is gone. A copy in staging stays as long as a vault is to have the point and is
-//! not known to have it. Only points of this machine are looked at.
+//! not known to have it. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one. Only points of this machine are looked at.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
-use crate::config::{Group, Tier, TierName};
+use crate::config::{Group, Stopped, Tier, TierName};
 use crate::online::{self, OnlineFacts, Rhythm};
-use crate::retention::{PointFacts, Reason, RetentionPlan, guarded, plan_and_keep};
+use crate::retention::{PointFacts, Reason, Retention, RetentionPlan, guarded, plan_and_keep, plan_to_keep};
 use crate::schedule::jitter;
 
 /// What there is, as far as the catalog knows.
@@ -50,7 +50,9 @@ pub fn lateness(host: &str, group: &str, tier: &Tier) -> u32 {
 impl<'a> Tiers<'a> {
     /// What a vault is to be given of a group, oldest first.
     pub fn pending(&self, group: &Group, vault: &str) -> Vec<&'a StoredPoint> {
-        let Some(tier) = group.online.as_ref().filter(|tier| tier.is_for(vault)) else { return Vec::new() };
+        let goes_on = group.stopped.is_none();
+        let tier = group.online.as_ref().filter(|tier| goes_on && tier.is_for(vault));
+        let Some(tier) = tier else { return Vec::new() };
         let lateness = lateness(self.host, &group.name, tier);
         let rhythm = Rhythm { schedule: &tier.schedule, jitter: lateness, zone: &self.zone };
         let sources = self.sources(group);
@@ -72,11 +74,18 @@ impl<'a> Tiers<'a> {
             TierName::Online => self.guarded_in_each_vault(&there),
         };
         let facts: Vec<PointFacts> = there.iter().map(|stored| facts_of_source(stored)).collect();
-        Some(plan_and_keep(&facts, keep, &self.zone, self.now, &kept))
+        if group.stopped == Some(Stopped::Keep) {
+            return Some(plan_to_keep(&facts, Reason::Stopped));
+        }
+        let keep = Retention { ends: group.stopped.is_some(), ..keep.clone() };
+        Some(plan_and_keep(&facts, &keep, &self.zone, self.now, &kept))
     }
 
     /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point.
     fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
+        if group.stopped.is_some() {
+            return Vec::new();
+        }
         let wants = |vault: &KnownVault<'_>| match vault.is_known {
             false if group.online.as_ref().is_some_and(|tier| tier.is_for(vault.address)) => {
                 there.iter().filter(|stored| goes_by_rules(stored)).map(|stored| stored.point.id).collect()

@@ -1,9 +1,10 @@
 //! Which recovery points stay and which go: a pure function from facts and a policy to a plan with reasons.
 //!
-//! Nothing here asks a clock. Spans reach back from the newest point of a series, not from now: a machine that was off for
+//! Nothing here asks a clock. Spans and periods reach back from the newest point of a series, not from now: a machine that was off for
 //! a year still has its last month of points. What is newest within a data source its sequence numbers say, not its times,
 //! and points whose time cannot be right are counted apart from the others; so a wrong clock, then or now, cannot make a
-//! policy remove more of the points that a right clock dated.
+//! policy remove more of the points that a right clock dated. A series to which no more points come is the exception: its rules reach back from
+//! now.
 //!
 //! A period (hour, day, week, month, year, in the calendar of the given time zone) is kept by its newest complete point;
 //! a partial point stands in only where a period has no complete one. If a rule has room for more periods than there are,
@@ -52,6 +53,9 @@ pub struct Retention {
     pub yearly: u32,
     /// All within this span before the newest point of the series.
     pub within: Option<jiff::Span>,
+    /// No more points come: what reaches back does so from now, and not from the newest point, so that all of them go in the end but those
+    /// that `last`, an endless rule or a guard keeps.
+    pub ends: bool,
 }
 
 impl Retention {
@@ -110,6 +114,8 @@ pub enum Reason {
     Held,
     /// It has an expiry of its own, in seconds since 1970, which is not reached.
     Until(i64),
+    /// Its group takes no more points and keeps those that it has.
+    Stopped,
     /// A vault that is to have it has it not.
     WaitsForVault,
     /// There are no rules.
@@ -144,6 +150,7 @@ impl fmt::Display for Reason {
             Self::NewestComplete => "newest complete",
             Self::LastOfSource => "among the last three",
             Self::Held => "held",
+            Self::Stopped => "protection is stopped",
             Self::WaitsForVault => "waits for a vault",
             Self::NoRules => "everything is kept",
             Self::NotNamed => "not named",
@@ -221,6 +228,11 @@ pub fn plan_and_keep(
         apply(&newest_first(points, now), policy, zone, now, &mut reasons);
     }
     from_reasons(points, &reasons, |point| point.expires.map_or(Reason::NoRule, Reason::Over))
+}
+
+/// Keeps all of them.
+pub fn plan_to_keep(points: &[PointFacts], reason: Reason) -> RetentionPlan {
+    decide(points, |_| vec![reason], |_| true)
 }
 
 /// Removes exactly the named points, but for held ones and, unless `allow_newest`, the newest complete point of a source.
@@ -388,7 +400,10 @@ fn apply(points: &[Aged<'_>], policy: &Retention, zone: &TimeZone, now: Timestam
         (Reason::Monthly, policy.monthly),
         (Reason::Yearly, policy.yearly),
     ] {
-        let count = count as usize;
+        // Those that passed without a point count, too, if no more come.
+        let newest = dated.first().filter(|_| policy.ends && count != u32::MAX);
+        let passed = newest.map_or(0, |newest| periods_between(newest.started, now, reason, zone));
+        let count = (count as usize).saturating_sub(passed);
         keep_periods(&misdated, reason, count, zone, reasons);
         let periods = keep_periods(&dated, reason, count, zone, reasons);
         if let (true, Some(oldest)) = (periods < count, dated.last()) {
@@ -397,7 +412,8 @@ fn apply(points: &[Aged<'_>], policy: &Retention, zone: &TimeZone, now: Timestam
     }
     if let Some(span) = policy.within {
         let newest = points.iter().map(|aged| aged.point.started).find(|begin| !is_after(*begin, now));
-        let begin = reach_back(newest.map_or(now, |newest| newest.min(now)), span, zone);
+        let from = newest.filter(|_| !policy.ends).map_or(now, |newest| newest.min(now));
+        let begin = reach_back(from, span, zone);
         let within = points.iter().filter(|aged| begin.is_none_or(|begin| aged.point.started >= begin));
         within.for_each(|aged| reasons.add(aged.point, Reason::Within));
     }
@@ -450,6 +466,22 @@ fn period(time: Timestamp, reason: Reason, zone: &TimeZone) -> Period {
         Reason::Yearly => Period::Year(local.year()),
         _ => Period::Day(local.date()),
     }
+}
+
+/// How many periods began after that of `from`, up to that of `to`; 0 if `to` is before.
+fn periods_between(from: Timestamp, to: Timestamp, reason: Reason, zone: &TimeZone) -> usize {
+    let number = |time: Timestamp| match period(time, reason, zone) {
+        Period::Hour(..) => time.seconds.div_euclid(3600),
+        Period::Day(date) => day_number(date),
+        Period::Week(monday) => monday.map_or(0, day_number).div_euclid(7),
+        Period::Month(year, month) => i64::from(year) * 12 + i64::from(month),
+        Period::Year(year) => year.into(),
+    };
+    usize::try_from(number(to).saturating_sub(number(from))).unwrap_or(0)
+}
+
+fn day_number(date: Date) -> i64 {
+    (date - Date::ZERO).get_days().into()
 }
 
 /// The calendar ends at the years -9999 and 9999; a time beyond stands at its end.

@@ -195,7 +195,12 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     }
     let expires = expires(context, args)?;
     if args.paths.is_empty() {
-        let groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
+        let mut groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
+        if args.group.is_none() {
+            // All that goes on.
+            groups.retain(|group| group.stopped.is_none());
+        }
+        groups.iter().try_for_each(|group| refuse_stopped(group))?;
         if args.is_as_configured()
             && let Some(done) = through_daemon(context, &args.tasks(&groups))?
         {
@@ -218,11 +223,24 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         }
         return push_and_end(context, &store, taken, groups, args);
     }
+    if let (Some(name), Ok(Some(config))) = (&args.group, context.settings.config_if_any()) {
+        config.groups.iter().filter(|group| group.name == *name).try_for_each(refuse_stopped)?;
+    }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(context)?;
     let mut targets = targets_of_paths(context, &store, paths, args)?;
     targets.iter_mut().for_each(|target| target.expires = expires);
     take_and_push(context, &store, targets, args)
+}
+
+/// Of a group that takes no more points.
+fn refuse_stopped(group: &Group) -> Result<(), Failure> {
+    if group.stopped.is_none() {
+        return Ok(());
+    }
+    let failure =
+        Failure::failed(format!("protection of {} is stopped: it takes no more points", group.name));
+    Err(failure.hint(format!("`holdfast protect resume {}` has it go on", group.name)))
 }
 
 /// By the calendar of the configuration, where there is one.

@@ -123,6 +123,7 @@ impl From<&PolicyArgs> for Retention {
             monthly: args.keep_monthly.unwrap_or(0),
             yearly: args.keep_yearly.unwrap_or(0),
             within: args.keep_within,
+            ends: false,
         }
     }
 }
@@ -178,6 +179,15 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Ok(done);
     }
     prune_then(context, &store).map(|pruned| if pruned == Done::Whole { done } else { pruned })
+}
+
+/// Removes points from every place that holds them, whatever rules and guards say. Held ones are not to be among them.
+pub fn remove_all(context: &Context<'_>, store: &Store, ids: &BTreeSet<RecoveryPointId>) -> Outcome {
+    if ids.is_empty() {
+        return Ok(Done::Whole);
+    }
+    let vaults = store.lock_vault_removals()?;
+    removal::remove_everywhere(context, store, &vaults, ids)
 }
 
 /// `--prune`.

@@ -6,6 +6,7 @@ mod alone;
 mod expiry;
 mod holds;
 mod own_expiry;
+mod stopped;
 mod vaults;
 
 use std::collections::BTreeSet;

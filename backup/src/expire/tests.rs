@@ -197,6 +197,31 @@ fn a_point_whose_own_expiry_is_reached_goes_from_both_tiers_and_waits_for_no_vau
 }
 
 #[test]
+fn a_group_that_is_stopped_sends_nothing_and_keeps_all_or_lets_go_as_time_goes_by() {
+    let points = days(8, 4, 0);
+    let rules = "keep = { daily = 4 }";
+    let stopped = |how: &str| {
+        let tiers = format!(
+            "local = {{ schedule = \"daily\", {rules} }}\nonline = {{ schedule = \"12:00\", {rules} }}"
+        );
+        group(&format!("stopped = \"{how}\"\n{tiers}"))
+    };
+    let at = |hours: i64| Tiers { now: Timestamp::from_seconds(NOON + hours * HOUR), ..tiers(&points) };
+    let keep = stopped("keep");
+    for name in TierName::ALL {
+        assert_eq!(goes(&at(10_000), &keep, name), [0; 0]);
+        assert_eq!(why(&at(10_000), &keep, name, 0), "protection is stopped");
+    }
+    let until = stopped("until-expiry");
+    assert!(at(180).pending(&until, A).is_empty() && at(180).pending(&keep, A).is_empty());
+    let left = |hours: i64, name| at(hours).plan(&until, name).unwrap().keep.len();
+    // The newest one is of the eighth day at midnight, which is the ninth.
+    let local = [180, 204, 228, 252, 10_000].map(|hours| left(hours, TierName::Local));
+    assert_eq!(local, [5, 4, 3, 3, 3]);
+    assert_eq!([72, 96, 10_000].map(|hours| left(hours, TierName::Online)), [4, 3, 3]);
+}
+
+#[test]
 fn points_of_other_machines_and_groups_are_in_no_plan() {
     let (points, online) = (days(8, 8, 8), group(BOTH));
     for (host, name) in [("there", "web"), ("here", "other")] {

@@ -196,6 +196,33 @@ fn an_expiry_that_is_no_time_does_no_harm() {
 }
 
 #[test]
+fn where_no_more_points_come_rules_reach_back_from_now_until_the_guards_alone_are_left() {
+    let kept_after = |policy: Retention, days_later: i64| {
+        let now = Timestamp::from_seconds(NOON + days_later * DAY);
+        let policy = Retention { ends: true, ..policy };
+        super::plan(&days(400), &policy, &TimeZone::UTC, now).keep.len()
+    };
+    let none = Retention::default;
+    let later = |policy: &Retention, days: &[i64]| -> Vec<usize> {
+        days.iter().map(|later| kept_after(policy.clone(), *later)).collect()
+    };
+    let days_later = [0, 1, 2, 3, 100, 100_000];
+    assert_eq!(later(&Retention { daily: 6, ..none() }, &days_later), [6, 5, 4, 3, 3, 3]);
+    assert_eq!(later(&Retention { within: Some(5.days()), ..none() }, &days_later), [6, 5, 4, 3, 3, 3]);
+    // One a week that none of the last three is: Sundays. The Friday is in the week up to the 22nd.
+    assert_eq!(later(&Retention { weekly: 3, ..none() }, &[0, 2, 3, 10, 17]), [5, 5, 4, 3, 3]);
+    assert_eq!(later(&Retention { monthly: 2, ..none() }, &[0, 10, 11, 50]), [4, 4, 3, 3]);
+    assert_eq!(later(&Retention { yearly: 2, ..none() }, &[0, 41, 42, 500]), [4, 4, 3, 3]);
+    assert_eq!(later(&Retention { hourly: 5, ..none() }, &[0, 1]), [5, 3]);
+    // What has no time stays.
+    assert_eq!(later(&Retention { last: 10, ..none() }, &days_later), [10; 6]);
+    assert_eq!(later(&Retention { daily: u32::MAX, ..none() }, &days_later), [400; 6]);
+    assert_eq!(later(&none(), &days_later), [400; 6]);
+    // A clock that went back lets nothing go.
+    assert_eq!(kept_after(Retention { daily: 6, ..none() }, -500), 6);
+}
+
+#[test]
 fn guards_are_of_sources_even_where_rules_count_wider_series() {
     let mut points = days(10);
     for point in points.iter_mut().take(5) {
@@ -297,8 +324,16 @@ fn a_span_is_of_the_calendar_and_reaches_back_from_the_newest_point() {
 #[test]
 fn times_beyond_the_calendar_are_kept_in_order_without_panic() {
     let points = vec![point(0, i64::MIN), point(1, NOON), point(2, i64::MAX), point(3, i64::MAX - 1)];
-    let all =
-        Retention { last: 1, hourly: 1, daily: 1, weekly: 1, monthly: 1, yearly: 1, within: Some(1.day()) };
+    let all = Retention {
+        last: 1,
+        hourly: 1,
+        daily: 1,
+        weekly: 1,
+        monthly: 1,
+        yearly: 1,
+        within: Some(1.day()),
+        ends: false,
+    };
     assert_eq!(removed(&plan(&points, &all, &TimeZone::UTC)), [0]);
 }
 
