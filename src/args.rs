@@ -109,6 +109,8 @@ pub enum Verb {
     Key(verbs::key::KeyArgs),
     Vault(verbs::vault::VaultArgs),
     Forget(verbs::forget::ForgetArgs),
+    Hold(verbs::hold::HoldArgs),
+    Release(verbs::release::ReleaseArgs),
     Plan(verbs::plan::PlanArgs),
     Daemon(verbs::daemon::DaemonArgs),
     Status(verbs::status::StatusArgs),

@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod find;
 pub mod forget;
 pub mod history;
+pub mod hold;
 pub mod init;
 pub mod jobs;
 pub mod key;
@@ -30,6 +31,7 @@ pub mod protect;
 pub mod prune;
 pub mod quickstart;
 pub mod recover;
+pub mod release;
 pub mod restore;
 pub mod scope;
 pub mod snapshots;
@@ -93,6 +95,7 @@ fn writes(verb: &Verb) -> bool {
     match verb {
         Verb::Vault(args) => args.writes(),
         Verb::Quickstart(_) | Verb::Backup(_) | Verb::Recover(_) | Verb::Forget(_) | Verb::Prune(_) => true,
+        Verb::Hold(_) | Verb::Release(_) => true,
         _ => false,
     }
 }
@@ -134,6 +137,8 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Key(args) => key::run(context, &args),
         Verb::Vault(args) => vault::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Hold(args) => hold::run(context, &args),
+        Verb::Release(args) => release::run(context, &args),
         Verb::Daemon(args) => daemon::run(context, &args),
         Verb::Status(args) => status::run(context, &args),
         Verb::Jobs(args) => jobs::run(context, &args),

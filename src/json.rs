@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::hold::Hold;
 use holdfast_store::point::{Consistency, PointState};
 use holdfast_store::store::StoredPoint;
 use holdfast_store::tree::{Node, NodeKind};
@@ -72,10 +73,31 @@ pub struct Snapshot {
     pub vaults: Vec<String>,
     /// Number of things that could not be read.
     pub errors: u64,
+    /// From when on it may expire whatever the rules say, if it has a time of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Since when and why it stays whatever happens, if it is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Full id.
     pub id: String,
     /// Its first eight digits.
     pub short_id: String,
+}
+
+/// A hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Held {
+    /// When it was placed.
+    pub since: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+impl From<&Hold> for Held {
+    fn from(hold: &Hold) -> Self {
+        Self { since: rfc3339(Timestamp::from_seconds(hold.placed)), reason: hold.reason.clone() }
+    }
 }
 
 /// Counts of a recovery point, as in restic's snapshots.
@@ -123,6 +145,8 @@ impl From<&StoredPoint> for Snapshot {
             local: stored.local,
             vaults: stored.vaults.clone(),
             errors: point.errors_total,
+            expires: point.expires().map(|seconds| rfc3339(Timestamp::from_seconds(seconds))),
+            held: stored.held.as_ref().map(Held::from),
             id: point.id.hex(),
             short_id: point.id.short(),
         }
@@ -281,6 +305,9 @@ pub struct BackupSummary {
     pub state: &'static str,
     /// Number of things that could not be read.
     pub errors: u64,
+    /// From when on the point may expire whatever the rules say, if it has a time of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 /// The last line of `restore --json`, as restic writes it.

@@ -15,7 +15,7 @@ use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
 use crate::outcome::Failure;
-use time::parse_time;
+pub use time::parse_time;
 
 /// A point, and perhaps a path within it.
 #[derive(Clone, Debug, PartialEq, Eq)]

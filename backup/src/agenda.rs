@@ -16,7 +16,7 @@ use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use crate::config::TierName;
-use crate::config::{Config, Group, Tier};
+use crate::config::{Config, Group, Stopped, Tier};
 use crate::expire::lateness;
 use crate::schedule::Schedule;
 
@@ -27,6 +27,8 @@ const RETRY_MAX: i64 = 3600;
 /// A tier is expired this long after the last time at the earliest. Much longer, and the many points of a tier that takes one each minute and
 /// keeps a few would meet the brake on removing many at once.
 const EXPIRE_EVERY: i64 = 120;
+/// One of a group that takes no more points, where nothing new says that something may go.
+const EXPIRE_STOPPED_EVERY: i64 = 24 * 3600;
 /// What is said to have been so many seconds after now, or more, was said by a clock that has been put right: when it was is not known.
 /// Less is how clocks are set right.
 const CLOCK_SLACK: i64 = 600;
@@ -191,24 +193,30 @@ struct Plans {
     online: Option<Moments>,
     expires_local: bool,
     expires_online: bool,
+    /// It takes no more points.
+    is_stopped: bool,
 }
 
 impl Plans {
     fn of(group: &Group, host: &str) -> Self {
-        let moments = |tier: &Option<Tier>| tier.as_ref().map(|tier| Moments::of(tier, &group.name, host));
-        let expires = |tier: &Option<Tier>| tier.as_ref().is_some_and(|tier| !tier.keep.is_empty());
+        let is_stopped = group.stopped.is_some();
+        let tier = |tier: &Tier| Moments::of(tier, &group.name, host);
+        let moments = |of: &Option<Tier>| of.as_ref().filter(|_| !is_stopped).map(tier);
+        let lets_go = group.stopped != Some(Stopped::Keep);
+        let expires = |of: &Option<Tier>| of.as_ref().is_some_and(|tier| lets_go && !tier.keep.is_empty());
         Self {
             name: group.name.clone(),
             local: moments(&group.local),
             online: moments(&group.online),
             expires_local: expires(&group.local),
             expires_online: expires(&group.online),
+            is_stopped,
         }
     }
 
     fn tasks(&self) -> impl Iterator<Item = Task> + '_ {
         let works = [
-            (Work::Take, true),
+            (Work::Take, !self.is_stopped),
             (Work::Push, self.online.is_some()),
             (Work::ExpireLocal, self.expires_local),
             (Work::ExpireOnline, self.expires_online),
@@ -258,8 +266,12 @@ impl Agenda {
         let past = history.past(task).until(now);
         let of_group = |work| history.past(&Task { work, group: task.group.clone() }).until(now);
         let due = match (task.work, self.plans(task)) {
+            (Work::Take | Work::Push, Some(plans)) if plans.is_stopped => return None,
             (Work::Take, Some(plans)) => self.next_take(plans, &past, now),
             (Work::Push, Some(plans)) => self.next_push(plans, &past, &of_group(Work::Take)),
+            (Work::ExpireLocal | Work::ExpireOnline, Some(plans)) if plans.is_stopped => {
+                Some(past.begun.map_or(now, later_by(EXPIRE_STOPPED_EVERY)))
+            }
             (Work::ExpireLocal, Some(_)) => next_expiry(&past, &of_group(Work::Take)),
             (Work::ExpireOnline, Some(_)) => next_expiry(&past, &of_group(Work::Push)),
             (Work::Reclaim, _) => self.next_upkeep(self.reclaim.as_ref()?, &past, now),
@@ -274,6 +286,11 @@ impl Agenda {
         let plans = self.groups.iter().find(|plans| plans.name == group)?;
         let moments = if tier == TierName::Local { &plans.local } else { &plans.online };
         moments.as_ref()?.next_after(after, &self.zone)
+    }
+
+    /// Whether a group takes no more points.
+    pub fn is_stopped(&self, group: &str) -> bool {
+        self.groups.iter().any(|plans| plans.name == group && plans.is_stopped)
     }
 
     fn plans(&self, task: &Task) -> Option<&Plans> {
@@ -308,8 +325,11 @@ impl Agenda {
 fn next_expiry(past: &Past, news: &Past) -> Option<Timestamp> {
     let good = news.good?;
     let Some(last) = past.begun else { return Some(good) };
-    let earliest = Timestamp { seconds: last.seconds.saturating_add(EXPIRE_EVERY), ..last };
-    (good > last).then(|| good.max(earliest))
+    (good > last).then(|| good.max(later_by(EXPIRE_EVERY)(last)))
+}
+
+fn later_by(seconds: i64) -> impl Fn(Timestamp) -> Timestamp {
+    move |time| Timestamp { seconds: time.seconds.saturating_add(seconds), ..time }
 }
 
 fn retry(past: &Past) -> Option<Timestamp> {

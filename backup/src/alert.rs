@@ -56,7 +56,8 @@ pub fn alerts(
     said: &dyn Fn(&Task) -> Option<String>,
     now: Timestamp,
 ) -> Vec<Alert> {
-    let late = newest.iter().filter_map(|newest| late(agenda, newest, said, now));
+    let goes_on = newest.iter().filter(|newest| !agenda.is_stopped(&newest.group));
+    let late = goes_on.filter_map(|newest| late(agenda, newest, said, now));
     let failing = agenda.tasks().into_iter().filter_map(|task| failing(&task, history, said, now));
     late.chain(failing).collect()
 }
@@ -179,6 +180,18 @@ mod tests {
         let told = names(&[], past(3), "2026-03-02T22:00:00Z");
         assert_eq!(told.len(), agenda().tasks().len());
         assert_eq!(told[0], "job-fails backup web: it failed 3 times in turn: backup web cannot");
+    }
+
+    #[test]
+    fn a_group_that_is_stopped_misses_no_point() {
+        let text = "[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"hourly\"\nstopped = \"keep\"";
+        let config = Config::parse(&[("holdfast.toml".into(), text.to_owned())]).unwrap();
+        let now = at("2026-03-01T00:00:00Z");
+        let agenda = Agenda::new(&config, "host", TimeZone::UTC, now);
+        let newest = [None, Some("2026-01-01T00:00:00Z")].map(|started| newest(TierName::Local, started));
+        let past = |_: &Task| Past { failures: 9, ..Past::default() };
+        let told = alerts(&agenda, &newest, &past, &|_| None, now);
+        assert!(told.iter().all(|alert| !alert.subject.contains("web")), "{told:?}");
     }
 
     #[test]

@@ -87,6 +87,39 @@ pub struct Group {
     pub online: Option<Tier>,
     /// What runs before and after its points are taken.
     pub hooks: Option<Hooks>,
+    /// What becomes of the points that there are, if it takes no more.
+    pub stopped: Option<Stopped>,
+}
+
+/// The end of a protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// All points stay.
+    Keep,
+    /// They expire by the rules of their tiers as time goes by.
+    UntilExpiry,
+}
+
+impl Stopped {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Keep, Self::UntilExpiry];
+
+    /// As the configuration has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::UntilExpiry => "until-expiry",
+        }
+    }
+}
+
+impl FromStr for Stopped {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is neither \"keep\" nor \"until-expiry\""))
+    }
 }
 
 /// Where copies of points lie, each with rules of its own.
@@ -341,9 +374,17 @@ impl Group {
             ));
         }
         let hooks = table.table("hooks").and_then(Hooks::read);
+        let stopped = table.parsed("stopped", Stopped::from_str);
         table.end();
         let name = name.to_owned();
-        Some(Self { name, sources: sources?, local: transpose(local)?, online: transpose(online)?, hooks })
+        Some(Self {
+            name,
+            sources: sources?,
+            local: transpose(local)?,
+            online: transpose(online)?,
+            hooks,
+            stopped,
+        })
     }
 }
 
@@ -500,6 +541,7 @@ fn read_keep(table: Table<'_>) -> Retention {
         monthly: table.count("monthly"),
         yearly: table.count("yearly"),
         within: table.parsed("within", values::span),
+        ends: false,
     };
     table.end();
     keep

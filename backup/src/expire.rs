@@ -3,7 +3,7 @@
 //!
 //! A point is taken once. Its copy in staging is of the local tier, its copies in vaults are of the online tier, and each tier expires
 //! by its own rules; a point that is in neither any more is gone. A copy in staging stays as long as a vault is to have the point and is
-//! not known to have it. Only points of this machine are looked at.
+//! not known to have it. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one. Only points of this machine are looked at.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
-use crate::config::{Group, Tier, TierName};
+use crate::config::{Group, Stopped, Tier, TierName};
 use crate::online::{self, OnlineFacts, Rhythm};
-use crate::retention::{PointFacts, Reason, RetentionPlan, guarded, plan_and_keep};
+use crate::retention::{PointFacts, Reason, Retention, RetentionPlan, guarded, plan_and_keep, plan_to_keep};
 use crate::schedule::jitter;
 
 /// What there is, as far as the catalog knows.
@@ -50,7 +50,9 @@ pub fn lateness(host: &str, group: &str, tier: &Tier) -> u32 {
 impl<'a> Tiers<'a> {
     /// What a vault is to be given of a group, oldest first.
     pub fn pending(&self, group: &Group, vault: &str) -> Vec<&'a StoredPoint> {
-        let Some(tier) = group.online.as_ref().filter(|tier| tier.is_for(vault)) else { return Vec::new() };
+        let goes_on = group.stopped.is_none();
+        let tier = group.online.as_ref().filter(|tier| goes_on && tier.is_for(vault));
+        let Some(tier) = tier else { return Vec::new() };
         let lateness = lateness(self.host, &group.name, tier);
         let rhythm = Rhythm { schedule: &tier.schedule, jitter: lateness, zone: &self.zone };
         let sources = self.sources(group);
@@ -72,14 +74,21 @@ impl<'a> Tiers<'a> {
             TierName::Online => self.guarded_in_each_vault(&there),
         };
         let facts: Vec<PointFacts> = there.iter().map(|stored| facts_of_source(stored)).collect();
-        Some(plan_and_keep(&facts, keep, &self.zone, self.now, &kept))
+        if group.stopped == Some(Stopped::Keep) {
+            return Some(plan_to_keep(&facts, Reason::Stopped));
+        }
+        let keep = Retention { ends: group.stopped.is_some(), ..keep.clone() };
+        Some(plan_and_keep(&facts, &keep, &self.zone, self.now, &kept))
     }
 
     /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point.
     fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
+        if group.stopped.is_some() {
+            return Vec::new();
+        }
         let wants = |vault: &KnownVault<'_>| match vault.is_known {
             false if group.online.as_ref().is_some_and(|tier| tier.is_for(vault.address)) => {
-                there.iter().map(|stored| stored.point.id).collect()
+                there.iter().filter(|stored| goes_by_rules(stored)).map(|stored| stored.point.id).collect()
             }
             _ => self.pending(group, vault.address).iter().map(|stored| stored.point.id).collect::<Vec<_>>(),
         };
@@ -125,7 +134,8 @@ pub fn facts(stored: &StoredPoint, series: String) -> PointFacts {
         sequence: point.sequence,
         started: point.started,
         complete: point.state == PointState::Complete,
-        held: false,
+        held: stored.held.is_some(),
+        expires: point.expires(),
     }
 }
 
@@ -135,13 +145,19 @@ pub fn facts_of_source(stored: &StoredPoint) -> PointFacts {
     facts(stored, format!("{host}\0{group}\0{source}"))
 }
 
+/// One with an expiry of its own goes online only when somebody says so: it would be gone before those whose place it took.
+fn goes_by_rules(stored: &StoredPoint) -> bool {
+    stored.point.expires().is_none()
+}
+
 /// With places among other sources that never go back.
 fn pending_of_source<'a>(
     points: &[&'a StoredPoint],
     vault: &str,
     rhythm: &Rhythm<'_>,
 ) -> Vec<(Timestamp, &'a StoredPoint)> {
-    let facts: Vec<OnlineFacts> = points.iter().map(|stored| online_facts(stored, vault)).collect();
+    let by_rules = points.iter().filter(|stored| goes_by_rules(stored));
+    let facts: Vec<OnlineFacts> = by_rules.map(|stored| online_facts(stored, vault)).collect();
     let mut latest = None;
     let place = |id| {
         let stored = *points.iter().find(|stored| stored.point.id == id)?;

@@ -52,6 +52,8 @@ pub struct Request {
     pub read_all: bool,
     /// How the source's files relate to each other in time.
     pub consistency: Consistency,
+    /// From when on the point may expire, in seconds since 1970, if no rules are to say that.
+    pub expires: Option<i64>,
     /// Threads that read and compress; 0 for as many as there are processors.
     pub readers: usize,
     /// Tool and version for the point.
@@ -298,7 +300,7 @@ impl Taken {
         summary: Vec<PagePlace>,
         ended: Timestamp,
     ) -> RecoveryPoint {
-        RecoveryPoint {
+        let mut point = RecoveryPoint {
             id,
             source_tag: tag,
             source: request.source.clone(),
@@ -321,7 +323,11 @@ impl Taken {
             tool: request.tool.clone(),
             extensions: Vec::new(),
             signature: Vec::new(),
+        };
+        if let Some(seconds) = request.expires {
+            point.set_expires(seconds);
         }
+        point
     }
 }
 

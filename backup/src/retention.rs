@@ -1,9 +1,10 @@
 //! Which recovery points stay and which go: a pure function from facts and a policy to a plan with reasons.
 //!
-//! Nothing here asks a clock. Spans reach back from the newest point of a series, not from now: a machine that was off for
+//! Nothing here asks a clock. Spans and periods reach back from the newest point of a series, not from now: a machine that was off for
 //! a year still has its last month of points. What is newest within a data source its sequence numbers say, not its times,
 //! and points whose time cannot be right are counted apart from the others; so a wrong clock, then or now, cannot make a
-//! policy remove more of the points that a right clock dated.
+//! policy remove more of the points that a right clock dated. A series to which no more points come is the exception: its rules reach back from
+//! now.
 //!
 //! A period (hour, day, week, month, year, in the calendar of the given time zone) is kept by its newest complete point;
 //! a partial point stands in only where a period has no complete one. If a rule has room for more periods than there are,
@@ -11,6 +12,10 @@
 //!
 //! Whatever the policy, three guards hold: the newest complete point of a data source stays, its last three points stay,
 //! and a held point stays.
+//!
+//! A point may have an expiry of its own. Until then it stays whatever the policy says, also without one, and then it goes, but for the
+//! guards. It takes no part in the rules: it stands for no period, so that no other point goes that would be missed after it. A clock
+//! that is ahead lets it go too early, as nothing else says what time it is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -48,6 +53,9 @@ pub struct Retention {
     pub yearly: u32,
     /// All within this span before the newest point of the series.
     pub within: Option<jiff::Span>,
+    /// No more points come: what reaches back does so from now, and not from the newest point, so that all of them go in the end but those
+    /// that `last`, an endless rule or a guard keeps.
+    pub ends: bool,
 }
 
 impl Retention {
@@ -75,6 +83,8 @@ pub struct PointFacts {
     pub complete: bool,
     /// Whether somebody asked to keep it whatever happens.
     pub held: bool,
+    /// From when on it may expire, in seconds since 1970, if it has a time of its own.
+    pub expires: Option<i64>,
 }
 
 /// Why a point stays or goes.
@@ -102,6 +112,10 @@ pub enum Reason {
     LastOfSource,
     /// Guard: held.
     Held,
+    /// It has an expiry of its own, in seconds since 1970, which is not reached.
+    Until(i64),
+    /// Its group takes no more points and keeps those that it has.
+    Stopped,
     /// A vault that is to have it has it not.
     WaitsForVault,
     /// There are no rules.
@@ -110,13 +124,21 @@ pub enum Reason {
     NotNamed,
     /// No rule keeps it.
     NoRule,
+    /// Its own expiry, in seconds since 1970, is reached.
+    Over(i64),
     /// It was named.
     Named,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_its_own = |f: &mut fmt::Formatter<'_>, words: &str, seconds: i64| {
+            let time = on_calendar(Timestamp::from_seconds(seconds));
+            write!(f, "{words} {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"))
+        };
         f.write_str(match self {
+            Self::Until(seconds) => return of_its_own(f, "kept until", *seconds),
+            Self::Over(seconds) => return of_its_own(f, "was kept until", *seconds),
             Self::Last => "last",
             Self::Hourly => "hourly",
             Self::Daily => "daily",
@@ -128,6 +150,7 @@ impl fmt::Display for Reason {
             Self::NewestComplete => "newest complete",
             Self::LastOfSource => "among the last three",
             Self::Held => "held",
+            Self::Stopped => "protection is stopped",
             Self::WaitsForVault => "waits for a vault",
             Self::NoRules => "everything is kept",
             Self::NotNamed => "not named",
@@ -176,7 +199,8 @@ impl RetentionPlan {
 }
 
 /// Applies a policy to each series of points. Periods are those of `zone`. An empty policy keeps everything. `now` is only
-/// held against points that claim to be from the future; a `now` that is wrong itself removes nothing more.
+/// held against points that claim to be from the future, and against expiries of points' own; of those without one a `now` that is wrong
+/// itself removes nothing more.
 pub fn plan(points: &[PointFacts], policy: &Retention, zone: &TimeZone, now: Timestamp) -> RetentionPlan {
     plan_and_keep(points, policy, zone, now, &[])
 }
@@ -189,19 +213,26 @@ pub fn plan_and_keep(
     now: Timestamp,
     kept: &[(RecoveryPointId, Reason)],
 ) -> RetentionPlan {
-    if policy.is_empty() {
-        return decide(points, |_| vec![Reason::NoRules], |_| true);
-    }
     let mut reasons = guards(points);
     kept.iter().for_each(|(id, reason)| reasons.add_id(*id, *reason));
     let mut series: BTreeMap<&str, Vec<&PointFacts>> = BTreeMap::new();
     for point in points {
-        series.entry(&point.series).or_default().push(point);
+        match point.expires {
+            Some(expires) if expires > now.seconds => reasons.add(point, Reason::Until(expires)),
+            Some(_) => {}
+            None if policy.is_empty() => reasons.set(point, Reason::NoRules),
+            None => series.entry(&point.series).or_default().push(point),
+        }
     }
     for points in series.into_values() {
         apply(&newest_first(points, now), policy, zone, now, &mut reasons);
     }
-    from_reasons(points, &reasons, Reason::NoRule)
+    from_reasons(points, &reasons, |point| point.expires.map_or(Reason::NoRule, Reason::Over))
+}
+
+/// Keeps all of them.
+pub fn plan_to_keep(points: &[PointFacts], reason: Reason) -> RetentionPlan {
+    decide(points, |_| vec![reason], |_| true)
 }
 
 /// Removes exactly the named points, but for held ones and, unless `allow_newest`, the newest complete point of a source.
@@ -218,7 +249,7 @@ pub fn plan_named(points: &[PointFacts], named: &[RecoveryPointId], allow_newest
     if !allow_newest {
         by_source(points).values().for_each(|points| guard_newest_complete(points, &mut reasons));
     }
-    from_reasons(points, &reasons, Reason::Named)
+    from_reasons(points, &reasons, |_| Reason::Named)
 }
 
 /// Reasons to stay, by point.
@@ -230,15 +261,25 @@ impl Reasons {
         self.add_id(point.id, reason);
     }
 
+    /// The only one.
+    fn set(&mut self, point: &PointFacts, reason: Reason) {
+        self.0.insert(point.id, BTreeSet::from([reason]));
+    }
+
     fn add_id(&mut self, id: RecoveryPointId, reason: Reason) {
         self.0.entry(id).or_default().insert(reason);
     }
 }
 
-fn from_reasons(points: &[PointFacts], reasons: &Reasons, otherwise: Reason) -> RetentionPlan {
+fn from_reasons(
+    points: &[PointFacts],
+    reasons: &Reasons,
+    otherwise: impl Fn(&PointFacts) -> Reason,
+) -> RetentionPlan {
     let of = |point: &PointFacts| reasons.0.get(&point.id);
-    let list =
-        |point: &PointFacts| of(point).map_or_else(|| vec![otherwise], |set| set.iter().copied().collect());
+    let list = |point: &PointFacts| {
+        of(point).map_or_else(|| vec![otherwise(point)], |set| set.iter().copied().collect())
+    };
     decide(points, list, |point| of(point).is_some())
 }
 
@@ -359,7 +400,10 @@ fn apply(points: &[Aged<'_>], policy: &Retention, zone: &TimeZone, now: Timestam
         (Reason::Monthly, policy.monthly),
         (Reason::Yearly, policy.yearly),
     ] {
-        let count = count as usize;
+        // Those that passed without a point count, too, if no more come.
+        let newest = dated.first().filter(|_| policy.ends && count != u32::MAX);
+        let passed = newest.map_or(0, |newest| periods_between(newest.started, now, reason, zone));
+        let count = (count as usize).saturating_sub(passed);
         keep_periods(&misdated, reason, count, zone, reasons);
         let periods = keep_periods(&dated, reason, count, zone, reasons);
         if let (true, Some(oldest)) = (periods < count, dated.last()) {
@@ -368,7 +412,8 @@ fn apply(points: &[Aged<'_>], policy: &Retention, zone: &TimeZone, now: Timestam
     }
     if let Some(span) = policy.within {
         let newest = points.iter().map(|aged| aged.point.started).find(|begin| !is_after(*begin, now));
-        let begin = reach_back(newest.map_or(now, |newest| newest.min(now)), span, zone);
+        let from = newest.filter(|_| !policy.ends).map_or(now, |newest| newest.min(now));
+        let begin = reach_back(from, span, zone);
         let within = points.iter().filter(|aged| begin.is_none_or(|begin| aged.point.started >= begin));
         within.for_each(|aged| reasons.add(aged.point, Reason::Within));
     }
@@ -421,6 +466,22 @@ fn period(time: Timestamp, reason: Reason, zone: &TimeZone) -> Period {
         Reason::Yearly => Period::Year(local.year()),
         _ => Period::Day(local.date()),
     }
+}
+
+/// How many periods began after that of `from`, up to that of `to`; 0 if `to` is before.
+fn periods_between(from: Timestamp, to: Timestamp, reason: Reason, zone: &TimeZone) -> usize {
+    let number = |time: Timestamp| match period(time, reason, zone) {
+        Period::Hour(..) => time.seconds.div_euclid(3600),
+        Period::Day(date) => day_number(date),
+        Period::Week(monday) => monday.map_or(0, day_number).div_euclid(7),
+        Period::Month(year, month) => i64::from(year) * 12 + i64::from(month),
+        Period::Year(year) => year.into(),
+    };
+    usize::try_from(number(to).saturating_sub(number(from))).unwrap_or(0)
+}
+
+fn day_number(date: Date) -> i64 {
+    (date - Date::ZERO).get_days().into()
 }
 
 /// The calendar ends at the years -9999 and 9999; a time beyond stands at its end.

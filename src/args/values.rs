@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast_backup::config::TierName;
 pub use holdfast_backup::values::{keep_count, name, size, span};
+use holdfast_store::point::hold::REASON_LEN_MAX;
 use holdfast_store::seal::Compression;
 
 /// Most bytes of a tag.
@@ -59,6 +60,14 @@ pub fn tag(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Why a point is held.
+pub fn reason(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=REASON_LEN_MAX => Ok(text.to_owned()),
+        len => Err(format!("a reason has at most {REASON_LEN_MAX} bytes; this one has {len}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -85,5 +94,6 @@ mod tests {
     fn a_tag_has_at_most_1000_bytes() {
         assert!(tag(&"a".repeat(1000)).is_ok());
         assert!(tag(&"\u{e4}".repeat(501)).is_err());
+        assert!(reason(&"a".repeat(1000)).is_ok() && reason(&"a".repeat(1001)).is_err());
     }
 }

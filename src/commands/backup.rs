@@ -18,6 +18,7 @@ use holdfast_store::clock::Timestamp;
 use holdfast_store::point::SourceName;
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
+use jiff::tz::TimeZone;
 
 use super::Context;
 use super::configured;
@@ -28,6 +29,7 @@ use crate::hooks::{self, Manner};
 use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
 use crate::outcome::{Done, Failure, Failures, Outcome};
+use crate::point_spec::parse_time;
 use crate::terminal::{Terminal, WorkMonitor, text};
 
 /// Take a recovery point of each path, or of all that the configuration protects
@@ -44,7 +46,8 @@ Examples:
   holdfast backup --group web --online      what the configuration says of this group
   holdfast backup /etc /srv/www --group web --online
   holdfast backup / --as root-disk --one-file-system --exclude-caches
-  holdfast backup /home --exclude '*.tmp' --exclude-larger-than 2G --tag before-upgrade")]
+  holdfast backup /home --exclude '*.tmp' --exclude-larger-than 2G --tag before-upgrade
+  holdfast backup --group web --keep-for 30d    kept for so long, whatever the rules say")]
 pub struct BackupArgs {
     /// Directories or files to protect
     #[arg(value_name = "PATH")]
@@ -65,6 +68,8 @@ pub struct BackupArgs {
     /// A word to find the point by; may be repeated
     #[arg(long = "tag", value_name = "TAG", value_parser = values::tag)]
     tags: Vec<String>,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Machine the source belongs to, if not this one
     #[arg(long, value_name = "HOST", value_parser = values::name)]
     host: Option<String>,
@@ -115,6 +120,48 @@ impl ChoiceArgs {
     }
 }
 
+/// How long the points are kept, if no rules are to say that.
+#[derive(Debug, Default, Args)]
+struct KeepArgs {
+    /// Keep the point for this span whatever the rules say, as in 1y6m2w3d12h, and let it expire then; it takes no other
+    /// point's place
+    #[arg(long, value_name = "SPAN", value_parser = values::span, conflicts_with = "keep_until")]
+    keep_for: Option<jiff::Span>,
+    /// The same to the end of this day, or minute, as in 2026-12-31 or 2026-12-31T18:00
+    #[arg(long, value_name = "TIME")]
+    keep_until: Option<String>,
+}
+
+impl KeepArgs {
+    fn is_empty(&self) -> bool {
+        self.keep_for.is_none() && self.keep_until.is_none()
+    }
+
+    /// From when on points taken now may expire, in seconds since 1970.
+    fn expires(&self, now: Timestamp, zone: &TimeZone) -> Result<Option<i64>, Failure> {
+        let span_ends = |span: &jiff::Span| {
+            let from = text::to_jiff(now)?.to_zoned(zone.clone());
+            from.checked_add(*span).ok().map(|end| end.timestamp().as_second())
+        };
+        let end = match (&self.keep_for, &self.keep_until) {
+            (Some(span), _) => {
+                let end = span_ends(span).filter(|end| *end > now.seconds);
+                end.ok_or_else(|| Failure::usage("--keep-for ends beyond the calendar"))?
+            }
+            (None, Some(text)) => {
+                let end = parse_time(text, zone).map(|end| end.seconds);
+                let end = end.ok_or_else(|| Failure::usage(format!("--keep-until: {text:?} is no time")))?;
+                if end <= now.seconds {
+                    return Err(Failure::usage(format!("--keep-until: {text} is over")));
+                }
+                end
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(end))
+    }
+}
+
 /// What one point is to be taken of.
 #[derive(Debug)]
 struct Target {
@@ -127,6 +174,8 @@ struct Target {
     manner: Manner,
     /// Vaults on which it may rely, for it goes there: none, or all where no address is given.
     relies_on: Option<Vec<String>>,
+    /// From when on the point may expire, if it has a time of its own.
+    expires: Option<i64>,
 }
 
 /// A point that was taken.
@@ -144,8 +193,14 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     if args.name.is_some() && args.paths.len() > 1 {
         return Err(Failure::usage("--as names one data source, and there are several paths"));
     }
+    let expires = expires(context, args)?;
     if args.paths.is_empty() {
-        let groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
+        let mut groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
+        if args.group.is_none() {
+            // All that goes on.
+            groups.retain(|group| group.stopped.is_none());
+        }
+        groups.iter().try_for_each(|group| refuse_stopped(group))?;
         if args.is_as_configured()
             && let Some(done) = through_daemon(context, &args.tasks(&groups))?
         {
@@ -157,15 +212,44 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         for group in &groups {
             hooks::around(context, &store, group, &mut taken, |manner, taken| {
                 let targets = targets_of_group(&points, host, group).into_iter();
-                take_all(context, &store, targets.map(|target| Target { manner, ..target }), args, taken)
+                take_all(
+                    context,
+                    &store,
+                    targets.map(|target| Target { manner, expires, ..target }),
+                    args,
+                    taken,
+                )
             })?;
         }
         return push_and_end(context, &store, taken, groups, args);
     }
+    if let (Some(name), Ok(Some(config))) = (&args.group, context.settings.config_if_any()) {
+        config.groups.iter().filter(|group| group.name == *name).try_for_each(refuse_stopped)?;
+    }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(context)?;
-    let targets = targets_of_paths(context, &store, paths, args)?;
+    let mut targets = targets_of_paths(context, &store, paths, args)?;
+    targets.iter_mut().for_each(|target| target.expires = expires);
     take_and_push(context, &store, targets, args)
+}
+
+/// Of a group that takes no more points.
+fn refuse_stopped(group: &Group) -> Result<(), Failure> {
+    if group.stopped.is_none() {
+        return Ok(());
+    }
+    let failure =
+        Failure::failed(format!("protection of {} is stopped: it takes no more points", group.name));
+    Err(failure.hint(format!("`holdfast protect resume {}` has it go on", group.name)))
+}
+
+/// By the calendar of the configuration, where there is one.
+fn expires(context: &Context<'_>, args: &BackupArgs) -> Result<Option<i64>, Failure> {
+    if args.keep.is_empty() {
+        return Ok(None);
+    }
+    let zone = context.settings.config_if_any()?.map_or_else(TimeZone::system, configured::zone_of);
+    args.keep.expires(context.terminal.clock().now(), &zone)
 }
 
 /// A point of one directory with everything as usual, put into the vaults.
@@ -269,7 +353,7 @@ impl BackupArgs {
         let usual = Self::usual();
         let same = (self.force, self.compression) == (usual.force, usual.compression);
         let same = same && self.tags.is_empty() && self.host.is_none() && self.choice.is_empty();
-        same && self.limit_upload.is_none()
+        same && self.limit_upload.is_none() && self.keep.is_empty()
     }
 
     fn tasks(&self, groups: &[&Group]) -> Vec<Task> {
@@ -285,6 +369,7 @@ impl BackupArgs {
             online: true,
             limit_upload: None,
             tags: Vec::new(),
+            keep: KeepArgs::default(),
             host: None,
             choice: ChoiceArgs::default(),
             force: false,
@@ -312,7 +397,7 @@ fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<Known
     let name = given.map_or_else(|| choose_name(&raw, known), str::to_owned);
     known.push(KnownSource { name: name.clone(), path: raw });
     let (exclude, manner) = (Exclude::default(), Manner::default());
-    Target { path, group: group.to_owned(), name, exclude, manner, relies_on: None }
+    Target { path, group: group.to_owned(), name, exclude, manner, relies_on: None, expires: None }
 }
 
 fn take_point(
@@ -334,6 +419,7 @@ fn take_point(
         tags: args.tags.iter().cloned().chain(target.manner.tag.map(str::to_owned)).collect(),
         read_all: args.force,
         consistency: target.manner.consistency,
+        expires: target.expires,
         readers: 0,
         tool: concat!("holdfast ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
@@ -412,7 +498,7 @@ fn show(terminal: &Terminal, taken: &Taken) -> Result<(), Failure> {
     if terminal.json() {
         return terminal.json_line(&as_json(taken));
     }
-    terminal.say(&sentences(taken))
+    terminal.say(&sentences(taken, &TimeZone::system()))
 }
 
 fn seconds_taken(taken: &Taken) -> f64 {
@@ -420,7 +506,7 @@ fn seconds_taken(taken: &Taken) -> f64 {
     seconds_between(from, to).max(0.0)
 }
 
-fn sentences(taken: &Taken) -> String {
+fn sentences(taken: &Taken, zone: &TimeZone) -> String {
     let point = &taken.stored.point;
     let counts = &point.counts;
     let mut lines = vec![
@@ -439,6 +525,10 @@ fn sentences(taken: &Taken) -> String {
     ];
     if point.errors_total > 0 {
         lines.push(format!("it is partial: {} could not be read", text::count(point.errors_total, "file")));
+    }
+    if let Some(expires) = point.expires() {
+        let end = text::local_time(Timestamp::from_seconds(expires), zone);
+        lines.push(format!("it is kept until {end}, whatever the rules say"));
     }
     lines.join("\n")
 }
@@ -462,6 +552,7 @@ fn as_json(taken: &Taken) -> BackupSummary {
         source: point.source.source.clone(),
         state: state_word(point.state),
         errors: point.errors_total,
+        expires: point.expires().map(|seconds| text::rfc3339(Timestamp::from_seconds(seconds))),
     }
 }
 
@@ -472,6 +563,7 @@ mod tests {
 
     use super::*;
     use crate::commands::testing::stored_point;
+    use crate::outcome::Kind;
 
     fn taken() -> Taken {
         let stored = stored_point(7, "docs", 1_795_176_000);
@@ -482,12 +574,44 @@ mod tests {
     fn the_summary_says_what_was_taken_and_what_was_not() {
         let mut taken = taken();
         assert_eq!(
-            sentences(&taken),
+            sentences(&taken, &TimeZone::UTC),
             "docs: 2 files (2.000 KiB), 0 read (0 B), 0 B new, 0 B stored, in 0:02\n\
              recovery point 07070707 saved"
         );
         Arc::make_mut(&mut taken.stored.point).errors_total = 1;
-        assert!(sentences(&taken).ends_with("it is partial: 1 file could not be read"));
+        assert!(sentences(&taken, &TimeZone::UTC).ends_with("it is partial: 1 file could not be read"));
+        Arc::make_mut(&mut taken.stored.point).set_expires(1_795_176_000);
+        let said = sentences(&taken, &TimeZone::UTC);
+        assert!(said.ends_with("it is kept until 2026-11-20 12:00:00, whatever the rules say"), "{said}");
+        let value = serde_json::to_value(as_json(&taken)).unwrap();
+        assert_eq!(value["expires"], "2026-11-20T12:00:00.000000000Z");
+    }
+
+    #[test]
+    fn a_time_to_be_kept_to_is_of_the_calendar_and_ahead() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: BackupArgs,
+        }
+        let args = |line: &[&str]| <Line as clap::Parser>::try_parse_from([&["backup"], line].concat());
+        // 2026-11-20 at noon.
+        let now = Timestamp::from_seconds(1_795_176_000);
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        let expires = |line: &[&str]| args(line).unwrap().args.keep.expires(now, &zone);
+        let day = 86_400;
+        assert_eq!(expires(&[]).unwrap(), None);
+        assert_eq!(expires(&["--keep-for", "2w1d12h"]).unwrap(), Some(now.seconds + 15 * day + day / 2));
+        assert_eq!(expires(&["--keep-for", "1m"]).unwrap(), Some(now.seconds + 30 * day));
+        // To the end of the day there.
+        assert_eq!(expires(&["--keep-until", "2026-11-20"]).unwrap(), Some(now.seconds + 11 * 3600));
+        assert_eq!(expires(&["--keep-until", "2026-11-20T14:30"]).unwrap(), Some(now.seconds + 5460));
+        for over in ["2026-11-19", "2026-11-20T12:59", "tomorrow", ""] {
+            assert_eq!(expires(&["--keep-until", over]).unwrap_err().kind, Kind::Usage, "{over}");
+        }
+        assert_eq!(expires(&["--keep-for", "9000y"]).unwrap_err().kind, Kind::Usage);
+        assert!(args(&["--keep-for", "1d", "--keep-until", "2027-01-01"]).is_err());
+        assert!(!args(&["--keep-for", "1d"]).unwrap().args.is_as_configured());
     }
 
     #[test]

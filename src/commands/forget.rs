@@ -10,10 +10,12 @@ use holdfast_backup::expire;
 use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::hold::Hold;
 use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
 use super::Context;
+use super::hold;
 use super::prune::{Manner, prune};
 use super::scope::{ScopeArgs, parse_spec, refuse_doubt};
 use crate::args::values;
@@ -32,7 +34,7 @@ mod removal;
 /// group, --tier: one tier): the local tier removes copies in the store's directory and no others, the online tier those in
 /// vaults; a copy that a vault is still to be given stays. `plan` shows the same. With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
 /// years, each by its newest complete point. The newest complete point of a data source and its last three points always
-/// stay. With names, exactly these points go. Space is freed by `prune`, or at once with --prune. A run that would remove
+/// stay, and so do points that are held (`hold`). With names, exactly these points go. Space is freed by `prune`, or at once with --prune. A run that would remove
 /// more than 30 % of more than ten points, or five or more of ten or fewer, asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -121,6 +123,7 @@ impl From<&PolicyArgs> for Retention {
             monthly: args.keep_monthly.unwrap_or(0),
             yearly: args.keep_yearly.unwrap_or(0),
             within: args.keep_within,
+            ends: false,
         }
     }
 }
@@ -178,6 +181,15 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     prune_then(context, &store).map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
+/// Removes points from every place that holds them, whatever rules and guards say. Held ones are not to be among them.
+pub fn remove_all(context: &Context<'_>, store: &Store, ids: &BTreeSet<RecoveryPointId>) -> Outcome {
+    if ids.is_empty() {
+        return Ok(Done::Whole);
+    }
+    let vaults = store.lock_vault_removals()?;
+    removal::remove_everywhere(context, store, &vaults, ids)
+}
+
 /// `--prune`.
 fn prune_then(context: &Context<'_>, store: &Store) -> Outcome {
     prune(context, store, Manner::default())
@@ -207,6 +219,9 @@ fn make_plan(
     let facts: Vec<PointFacts> = points.iter().map(|stored| facts(stored, args.group_by)).collect();
     let plan = plan_named(&facts, &named, args.allow_newest);
     let refused = plan.keep.iter().find(|decision| named.contains(&decision.id));
+    if let Some(hold) = refused.and_then(|decision| find(points, decision.id)?.held.as_ref()) {
+        return Err(is_held(hold));
+    }
     match refused {
         Some(decision) => {
             let id = decision.id.short();
@@ -215,6 +230,12 @@ fn make_plan(
         }
         None => Ok(plan),
     }
+}
+
+/// Of a point that was to go.
+fn is_held(hold: &Hold) -> Failure {
+    let failure = Failure::failed(format!("recovery point {}", hold::sentence(hold, &TimeZone::system())));
+    failure.hint(format!("`holdfast release {}` lets it go", hold.point.short()))
 }
 
 fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {

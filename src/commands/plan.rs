@@ -3,7 +3,7 @@
 use std::iter::successors;
 
 use clap::Args;
-use holdfast_backup::config::{Group, TierName};
+use holdfast_backup::config::{Group, Stopped, TierName};
 use holdfast_backup::expire::{Tiers, lateness};
 use holdfast_backup::retention::{Decision, RetentionPlan};
 use holdfast_store::clock::Timestamp;
@@ -45,6 +45,9 @@ struct TierPlan {
     /// `local` or `online`.
     tier: &'static str,
     schedule: String,
+    /// What becomes of its points, if the group takes no more: `keep` or `until-expiry`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'static str>,
     /// RFC 3339, in UTC, with the jitter of this machine.
     next: Vec<String>,
     points: Vec<PointPlan>,
@@ -83,7 +86,8 @@ fn plan_tier(tiers: &Tiers<'_>, group: &Group, name: TierName, next: u16) -> Opt
     let (tier, plan) = (group.tier(name)?, tiers.plan(group, name)?);
     let later = i64::from(lateness(tiers.host, &group.name, tier));
     let following = |last: &Timestamp| tier.schedule.next_after(*last, &tiers.zone);
-    let moments: Vec<Timestamp> = successors(following(&tiers.now), following)
+    let first = following(&tiers.now).filter(|_| group.stopped.is_none());
+    let moments: Vec<Timestamp> = successors(first, following)
         .take(next.into())
         .map(|moment| Timestamp::from_seconds(moment.seconds.saturating_add(later)))
         .collect();
@@ -92,6 +96,7 @@ fn plan_tier(tiers: &Tiers<'_>, group: &Group, name: TierName, next: u16) -> Opt
         group: group.name.clone(),
         tier: name.as_str(),
         schedule: tier.schedule.to_string(),
+        stopped: group.stopped.map(Stopped::as_str),
         next: moments.iter().map(|moment| text::rfc3339(*moment)).collect(),
         points: plan_points(tiers.points, &plan),
         moments,
@@ -126,7 +131,10 @@ fn show(context: &Context<'_>, plan: &TierPlan, zone: &TimeZone) -> Result<(), F
 fn render(plan: &TierPlan, zone: &TimeZone) -> String {
     let next: Vec<String> = plan.moments.iter().map(|moment| text::local_time(*moment, zone)).collect();
     let next = if next.is_empty() { "never".to_owned() } else { next.join(", ") };
-    let head = format!("{} {}: {}; next {next}", plan.group, plan.tier, plan.schedule);
+    let head = match plan.stopped {
+        Some(how) => format!("{} {}: stopped ({how})", plan.group, plan.tier),
+        None => format!("{} {}: {}; next {next}", plan.group, plan.tier, plan.schedule),
+    };
     if plan.points.is_empty() {
         return format!("{head}\nno recovery points yet\n");
     }

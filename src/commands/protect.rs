@@ -1,11 +1,13 @@
 //! `holdfast protect`: what is protected, and how to have more of it, or less, without writing the configuration by hand.
 
+mod stop;
+
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 use holdfast_backup::config::edit::{self, EditError, Keep, Protection, SourceWish, TierWish};
-use holdfast_backup::config::{Config, ConfigError, Group, Source, Text, Tier};
+use holdfast_backup::config::{Config, ConfigError, Group, Source, Stopped, Text, Tier};
 use holdfast_backup::retention::Retention;
 use holdfast_backup::schedule::Schedule;
 use holdfast_backup::source_name::name_from_path;
@@ -29,7 +31,10 @@ use crate::terminal::text::Table;
 ///
 /// A new group of which nobody says when it is to be taken is taken every hour, and keeps everything of 7 days, a point a day for 30
 /// days and one a month for a year, in the store's directory alone; --online has points put into vaults.
+///
+/// `stop` ends the protection of a group and says what becomes of its points, `resume` has it go on. A directory of such a name is ./stop.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_long_help = "\
 Examples:
   holdfast protect                          what is protected
@@ -37,10 +42,13 @@ Examples:
   holdfast protect /srv/www --group web --local hourly --keep-local within=7d
   holdfast protect --group web --online 22:00 --keep-online daily=14,weekly=8,monthly=24,yearly=all
   holdfast protect --group web --remove /srv/www
+  holdfast protect stop web --until-expiry
 
 Rules of --keep-local and --keep-online: last, hourly, daily, weekly, monthly, yearly (a number or `all`) and within (7d, 1y6m), as `forget` \
 means them; `all` alone keeps everything.")]
 pub struct ProtectArgs {
+    #[command(subcommand)]
+    verb: Option<stop::ProtectVerb>,
     /// Directories or files to protect
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -84,8 +92,20 @@ fn schedule(text: &str) -> Result<String, String> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "message_type", rename_all = "snake_case")]
 enum Line<'a> {
-    Group { group: &'a str, sources: Vec<SourceLine>, local: Option<TierLine>, online: Option<TierLine> },
-    Summary { file: String, group: &'a str, changed: bool },
+    Group {
+        group: &'a str,
+        sources: Vec<SourceLine>,
+        local: Option<TierLine>,
+        online: Option<TierLine>,
+        /// What becomes of its points, if it takes no more: `keep` or `until-expiry`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stopped: Option<&'static str>,
+    },
+    Summary {
+        file: String,
+        group: &'a str,
+        changed: bool,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -103,6 +123,9 @@ struct TierLine {
 
 /// Shows or changes.
 pub fn run(context: &Context<'_>, args: &ProtectArgs) -> Outcome {
+    if let Some(verb) = &args.verb {
+        return stop::run(context, verb);
+    }
     let path = context.settings.config_file()?;
     let _lock = if args.asks_for_nothing() { None } else { config_file::lock(path) };
     let files = config_file::read(path)?;
@@ -288,13 +311,16 @@ fn as_json(group: &Group) -> Line<'_> {
         sources: group.sources.iter().map(source).collect(),
         local: group.local.as_ref().map(tier),
         online: group.online.as_ref().map(tier),
+        stopped: group.stopped.map(Stopped::as_str),
     }
 }
 
 fn render(groups: &[&Group]) -> String {
-    let tier = |tier: &Option<Tier>| match tier {
-        Some(tier) => format!("{}; keeps {}", tier.schedule, words(&tier.keep)),
-        None => "never".to_owned(),
+    let tier = |tier: &Option<Tier>, stopped| match (tier, stopped) {
+        (Some(_), Some(Stopped::Keep)) => "stopped; keeps everything".to_owned(),
+        (Some(tier), Some(Stopped::UntilExpiry)) => format!("stopped; kept {}", words(&tier.keep)),
+        (Some(tier), None) => format!("{}; keeps {}", tier.schedule, words(&tier.keep)),
+        (None, _) => "never".to_owned(),
     };
     let mut table = Table::new(&["Group", "Source", "Path", "Local", "Online"]);
     for group in groups {
@@ -305,8 +331,8 @@ fn render(groups: &[&Group]) -> String {
                 of_group(group.name.clone()),
                 name_of(source),
                 source.path.display().to_string(),
-                of_group(tier(&group.local)),
-                of_group(tier(&group.online)),
+                of_group(tier(&group.local, group.stopped)),
+                of_group(tier(&group.online, group.stopped)),
             ]);
         }
     }

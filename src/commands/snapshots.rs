@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use clap::Args;
+use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::{PointState, RecoveryPoint, SourceName};
 use holdfast_store::store::StoredPoint;
@@ -20,7 +21,8 @@ use crate::terminal::text::{self, Table};
 /// List the recovery points
 ///
 /// Shows every recovery point with its time, source, size and where it is kept: `local` in the store's directory, or
-/// how many vaults have it. A point marked `partial` misses files that could not be read when it was taken.
+/// how many vaults have it. A point marked `partial` misses files that could not be read when it was taken; one with `until`
+/// is kept so long, and no longer, whatever the rules say, and one that is `held` stays until it is released.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -92,7 +94,7 @@ fn render(points: &[StoredPoint], zone: &TimeZone) -> String {
             point.counts.files.to_string(),
             text::size(point.counts.bytes),
             kept_in(stored),
-            state(stored),
+            state(stored, zone),
         ]);
     }
     format!("{}\n{}", table.render(), text::count(points.len() as u64, "recovery point"))
@@ -105,12 +107,17 @@ fn kept_in(stored: &StoredPoint) -> String {
     places.join(", ")
 }
 
-fn state(stored: &StoredPoint) -> String {
+fn state(stored: &StoredPoint, zone: &TimeZone) -> String {
     let point = &stored.point;
     let partial = (point.state == PointState::Partial)
         .then(|| format!("partial, {}", text::count(point.errors_total, "error")));
     let hook = point.tags.iter().any(|tag| tag == FAILED_TAG).then(|| "hook failed".to_owned());
-    let words: Vec<String> = partial.into_iter().chain(hook).collect();
+    let until = point.expires().map(|seconds| {
+        let end = Timestamp::from_seconds(seconds);
+        format!("until {}", text::local_time(end, zone))
+    });
+    let held = stored.held.is_some().then(|| "held".to_owned());
+    let words: Vec<String> = partial.into_iter().chain(hook).chain(until).chain(held).collect();
     words.join(", ")
 }
 
@@ -120,6 +127,7 @@ mod tests {
 
     use super::*;
     use crate::commands::testing::stored_point;
+    use holdfast_store::point::hold::Hold;
 
     fn args() -> SnapshotsArgs {
         SnapshotsArgs { scope: ScopeArgs::default(), latest: None, tag: None }
@@ -144,6 +152,14 @@ mod tests {
              1 recovery point"
         );
         assert_eq!(render(&[], &TimeZone::UTC), "no recovery points");
+        let mut stored = stored_point(7, "docs", 1_795_176_000);
+        Arc::make_mut(&mut stored.point).set_expires(1_795_176_000);
+        assert_eq!(state(&stored, &TimeZone::UTC), "until 2026-11-20 12:00:00");
+        // An expiry that is no time is shown as it is.
+        Arc::make_mut(&mut stored.point).set_expires(i64::MAX);
+        assert_eq!(state(&stored, &TimeZone::UTC), format!("until @{}", i64::MAX));
+        stored.held = Some(Hold { point: stored.point.id, placed: 0, reason: String::new() });
+        assert!(state(&stored, &TimeZone::UTC).ends_with(", held"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use holdfast_backup::agenda::{Agenda, Task, TierName};
 use holdfast_backup::alert::{Alert, Newest, alerts};
-use holdfast_backup::config::{Config, Group};
+use holdfast_backup::config::{Config, Group, Stopped};
 use holdfast_backup::expire::is_in;
 use holdfast_backup::ledger::{JobState, Ledger};
 use holdfast_store::clock::Timestamp;
@@ -197,7 +197,7 @@ fn tiers(
                     group: group.name.clone(),
                     source: name.clone(),
                     tier: tier.to_string(),
-                    schedule: said.schedule.to_string(),
+                    schedule: group.stopped.map_or_else(|| said.schedule.to_string(), stopped_word),
                     newest: newest_at.map(text::rfc3339),
                     points: points.len(),
                     next: next_at.map(text::rfc3339),
@@ -208,6 +208,11 @@ fn tiers(
         }
     }
     lines
+}
+
+/// In the place of a schedule.
+fn stopped_word(stopped: Stopped) -> String {
+    format!("stopped ({})", stopped.as_str())
 }
 
 /// The sources of a group as their points name them; those that have none yet by their path.

@@ -103,7 +103,10 @@ impl<'a> Upload<'a> {
             // What the vault is believed to hold may be less than before it was asked.
             let chosen = self.chosen((*no, address), wanted)?;
             match seen {
-                Ok(()) => self.push_to(*no, &chosen)?,
+                Ok(()) => {
+                    self.push_to(*no, &chosen)?;
+                    self.store.bring_holds(*no).map(drop).or_else(|e| self.failed(e))?;
+                }
                 Err(e) => self.failed(e)?,
             }
             self.asked.push((*no, chosen));

@@ -24,7 +24,11 @@ fn a_point_has_the_fields_that_scripts_for_restic_read() {
     assert_eq!(value["id"], json!("07".repeat(16)));
     assert_eq!(value["summary"]["total_bytes_processed"], json!(2048));
     assert_eq!(value["state"], json!("complete"));
-    assert!(value.get("paths_b64").is_none());
+    assert!(value.get("paths_b64").is_none() && value.get("expires").is_none());
+    let mut stored = stored_point(7, "docs", 1_795_219_200);
+    std::sync::Arc::make_mut(&mut stored.point).set_expires(1_795_219_200);
+    let value = serde_json::to_value(Snapshot::from(&stored)).unwrap();
+    assert_eq!(value["expires"], value["time"]);
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl Recovered {
             tags: Vec::new(),
             read_all: false,
             consistency: Consistency::Fuzzy,
+            expires: None,
             readers: 1,
             tool: "test".into(),
         };

@@ -7,6 +7,7 @@
 mod chunks;
 mod damage;
 mod generations;
+mod holds;
 mod indexes;
 mod marks;
 mod packs;
@@ -21,6 +22,7 @@ mod tests;
 pub use chunks::Relied;
 pub use damage::DamagedChunks;
 pub use generations::Seen;
+pub use holds::HoldRow;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
 

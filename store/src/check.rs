@@ -4,6 +4,7 @@
 //! wrong then is looked up again before it is told. A vault that does not answer is told once and left out from then on.
 
 mod catalog;
+mod holds;
 mod objects;
 mod packs;
 mod points;
@@ -95,6 +96,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.vaulted_points()?;
     check.point_objects(&points, depth)?;
     check.slots()?;
+    check.holds()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
         store.catalog().set_mark(Mark::Doubtful, false)?;

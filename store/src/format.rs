@@ -247,6 +247,8 @@ pub enum ObjectKind {
     Point = 5,
     /// The beginning of one.
     Session = 6,
+    /// That a recovery point stays.
+    Hold = 7,
     /// Packs that are to go, or that may go.
     Generation = 8,
     /// Stands under the name of a point that is not to be there.

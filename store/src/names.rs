@@ -20,6 +20,8 @@ pub const HEARTBEATS: &str = "hb/";
 pub const GENERATIONS: &str = "gen/";
 /// What the name of a generation ends with that says which packs may go.
 const FINAL: &str = ".final";
+/// All holds begin with this.
+pub const HOLDS: &str = "hold/";
 /// All key slots begin with this.
 pub const SLOTS: &str = "keys/";
 
@@ -47,6 +49,8 @@ pub enum Named {
     Condemned(u64),
     /// Those of them that may go.
     Final(u64),
+    /// A hold of a recovery point.
+    Hold(SourceTag, RecoveryPointId),
 }
 
 impl Named {
@@ -61,10 +65,8 @@ impl Named {
             "pack" => parse_pack(rest).map(Self::Pack),
             "idx" => IndexId::from_hex(rest).map(Self::Index),
             "sess" => RecoveryPointId::from_hex(rest).map(Self::Session),
-            "rp" => {
-                let (tag, id) = rest.split_once('/')?;
-                Some(Self::Point(SourceTag::from_hex(tag)?, RecoveryPointId::from_hex(id)?))
-            }
+            "rp" => parse_of_source(rest).map(|(tag, id)| Self::Point(tag, id)),
+            "hold" => parse_of_source(rest).map(|(tag, id)| Self::Hold(tag, id)),
             "hb" => {
                 let (session, beat) = rest.split_once('/')?;
                 Some(Self::Heartbeat(RecoveryPointId::from_hex(session)?, parse_number(beat)?))
@@ -92,6 +94,7 @@ impl Named {
             Self::Heartbeat(session, beat) => format!("{HEARTBEATS}{session}/{beat:016x}"),
             Self::Condemned(number) => format!("{GENERATIONS}{number:016x}"),
             Self::Final(number) => format!("{GENERATIONS}{number:016x}{FINAL}"),
+            Self::Hold(tag, id) => format!("{HOLDS}{tag}/{id}"),
         };
         ObjectName::new(text).expect("hexadecimal digits and fixed words are always a name")
     }
@@ -107,6 +110,11 @@ fn parse_pack(rest: &str) -> Option<PackId> {
     let (folder, hex) = rest.split_once('/')?;
     (folder == hex.get(..2)?).then_some(())?;
     PackId::from_hex(hex)
+}
+
+fn parse_of_source(rest: &str) -> Option<(SourceTag, RecoveryPointId)> {
+    let (tag, id) = rest.split_once('/')?;
+    Some((SourceTag::from_hex(tag)?, RecoveryPointId::from_hex(id)?))
 }
 
 /// Name of the config.
@@ -137,6 +145,11 @@ pub fn session(id: &RecoveryPointId) -> ObjectName {
 /// Name of a recovery point.
 pub fn point(tag: &SourceTag, id: &RecoveryPointId) -> ObjectName {
     Named::Point(*tag, *id).name()
+}
+
+/// Name of the hold of a recovery point.
+pub fn hold(tag: &SourceTag, id: &RecoveryPointId) -> ObjectName {
+    Named::Hold(*tag, *id).name()
 }
 
 /// The pack of this name, if it is one's.
@@ -171,6 +184,14 @@ pub fn point_of(name: &ObjectName) -> Option<(SourceTag, RecoveryPointId)> {
     }
 }
 
+/// Source and id of the point that the hold of this name holds, if it is one's.
+pub fn hold_of(name: &ObjectName) -> Option<(SourceTag, RecoveryPointId)> {
+    match Named::parse(name.as_str())? {
+        Named::Hold(tag, id) => Some((tag, id)),
+        _ => None,
+    }
+}
+
 /// Where an object with wrong bytes is moved. Two with the same name and other bytes are kept apart by a hash of theirs.
 pub fn bad(name: &ObjectName, bytes_hash: &[u8; 32]) -> ObjectName {
     let sum = crate::id::to_hex(&bytes_hash[..8]);
@@ -200,6 +221,7 @@ mod tests {
             Named::Heartbeat(id, 0xfedc),
             Named::Condemned(7),
             Named::Final(u64::MAX),
+            Named::Hold(tag, id),
         ];
         for named in all {
             assert_eq!(Named::parse(named.name().as_str()), Some(named));
@@ -229,6 +251,7 @@ mod tests {
             format!("idx/{hex}00"),
             format!("rp/{hex}"),
             format!("rp//{}", "ab".repeat(16)),
+            format!("hold/{}", "ab".repeat(16)),
             "pack/\u{e9}/x".to_owned(),
             "keys/xyz".to_owned(),
             "trash/00".to_owned(),

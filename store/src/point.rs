@@ -1,6 +1,7 @@
 //! A recovery point: one data source at one moment, as one object (`docs/format.md`, section 10).
 
 pub mod codec;
+pub mod hold;
 pub mod object;
 pub mod testing;
 #[cfg(test)]
@@ -131,6 +132,24 @@ pub struct RecoveryPoint {
     pub extensions: Vec<(u16, Vec<u8>)>,
     /// Signature of the writer, or empty.
     pub signature: Vec<u8>,
+}
+
+/// Tag of the extension that says from when on a point may expire.
+pub const EXPIRES_TAG: u16 = 0x0200;
+
+impl RecoveryPoint {
+    /// From when on the point may expire, in seconds since 1970, if it has a time of its own: rules keep it no longer, and no shorter.
+    pub fn expires(&self) -> Option<i64> {
+        let (_, value) = self.extensions.iter().find(|(tag, _)| *tag == EXPIRES_TAG)?;
+        Some(i64::from_le_bytes(value.as_slice().try_into().ok()?))
+    }
+
+    /// Gives a new point such a time.
+    pub fn set_expires(&mut self, seconds: i64) {
+        self.extensions.retain(|(tag, _)| *tag != EXPIRES_TAG);
+        self.extensions.push((EXPIRES_TAG, seconds.to_le_bytes().to_vec()));
+        self.extensions.sort_by_key(|(tag, _)| *tag);
+    }
 }
 
 /// The beginning of a recovery point, told to a vault before the first pack of the point.

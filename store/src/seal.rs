@@ -58,6 +58,8 @@ pub enum BlockKind {
     Session = 10,
     /// Body of the config.
     Config = 11,
+    /// Body of a hold.
+    Hold = 13,
     /// Body of a generation.
     Generation = 14,
     /// Body of a revocation.
@@ -121,9 +123,11 @@ impl GenerationKeys {
             | BlockKind::IndexPacks
             | BlockKind::IndexRoot
             | BlockKind::IndexFooter => &self.index,
-            BlockKind::Point | BlockKind::Session | BlockKind::Generation | BlockKind::Revocation => {
-                &self.point
-            }
+            BlockKind::Point
+            | BlockKind::Session
+            | BlockKind::Hold
+            | BlockKind::Generation
+            | BlockKind::Revocation => &self.point,
             BlockKind::Config => &self.config,
         }
     }

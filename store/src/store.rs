@@ -4,6 +4,7 @@ mod bad;
 mod brief;
 mod forget;
 mod generations;
+mod holds;
 mod learn;
 mod lock;
 mod look;
@@ -47,6 +48,7 @@ use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::monitor::Monitor;
 use crate::names;
+use crate::point::hold::Hold;
 use crate::point::{PagePlace, RecoveryPoint, SourceName};
 use crate::reader::{Reader, ReaderParts};
 use crate::seal::Sealer;
@@ -72,6 +74,8 @@ pub struct StoredPoint {
     pub local: bool,
     /// Addresses of the vaults that hold it.
     pub vaults: Vec<String>,
+    /// Why it stays whatever happens, if somebody asked for that.
+    pub held: Option<Hold>,
 }
 
 /// Of a recovery point what a listing needs, and nothing whose size depends on what it holds.

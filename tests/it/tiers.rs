@@ -4,6 +4,9 @@
 
 mod alone;
 mod expiry;
+mod holds;
+mod own_expiry;
+mod stopped;
 mod vaults;
 
 use std::collections::BTreeSet;
@@ -58,14 +61,14 @@ impl Tiers {
 
     /// Takes points of the source of `group`, so many hours after noon, each with content of its own; their ids.
     fn take_of(&self, group: &str, hours: &[i64]) -> Vec<String> {
-        hours.iter().map(|hour| self.take_one(group, *hour)).collect()
+        hours.iter().map(|hour| self.take_one(group, *hour, None)).collect()
     }
 
     fn take(&self, hours: &[i64]) -> Vec<String> {
         self.take_of("web", hours)
     }
 
-    fn take_one(&self, group: &str, hour: i64) -> String {
+    fn take_one(&self, group: &str, hour: i64, expires: Option<i64>) -> String {
         let dir = self.machine.path("www");
         std::fs::write(dir.join("page"), noise(format!("{group} {hour}"), 50_000)).unwrap();
         let clock = ManualClock::at(Timestamp::from_seconds(NOON + hour * HOUR));
@@ -77,6 +80,7 @@ impl Tiers {
             tags: Vec::new(),
             read_all: true,
             consistency: Consistency::Fuzzy,
+            expires,
             readers: 1,
             tool: "test".into(),
         };

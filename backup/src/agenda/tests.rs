@@ -219,6 +219,24 @@ fn tiers_without_a_rule_are_not_expired_and_groups_without_a_vault_not_pushed() 
 }
 
 #[test]
+fn a_group_that_is_stopped_takes_nothing_and_is_expired_once_a_day_if_it_lets_go() {
+    let stopped = |how: &str| TWO_TIERS.replace("sources =", &format!("stopped = \"{how}\"\nsources ="));
+    let works = |life: &Life| -> Vec<Work> { life.agenda.tasks().iter().map(|task| task.work).collect() };
+    let mut life = Life::new(&stopped("until-expiry"), "2026-03-01T10:00:00Z");
+    assert_eq!(works(&life), [Work::ExpireLocal, Work::ExpireOnline, Work::Reclaim]);
+    life.live_until(at("2026-03-11T10:00:00Z"));
+    for work in [Work::ExpireLocal, Work::ExpireOnline] {
+        assert_eq!(life.times(work).len(), 10);
+        assert_eq!(life.times(work)[1], at("2026-03-02T10:00:00Z"));
+    }
+    let life = Life::new(&stopped("keep"), "2026-03-01T10:00:00Z");
+    assert_eq!(works(&life), [Work::Reclaim]);
+    assert_eq!(life.next(&task(Work::Take)), None);
+    assert!(life.agenda.is_stopped("web") && !life.agenda.is_stopped("db"));
+    assert_eq!(life.agenda.moment_after("web", TierName::Local, life.now), None);
+}
+
+#[test]
 fn machines_come_at_their_own_time() {
     let config = "[group.web]\nsources = [\"/s\"]\nlocal = { schedule = \"daily\", jitter = \"1 hour\" }";
     let config = Config::parse(&[("holdfast.toml".into(), config.to_owned())]).unwrap();

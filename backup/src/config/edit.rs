@@ -13,8 +13,12 @@ use std::path::Path;
 
 use toml_edit::{Document, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
+use super::Stopped;
 pub use wish::{Keep, Protection, SourceWish, TierWish};
 use wish::{has_rules, path_of};
+
+/// The key of a group that takes no more points.
+const STOPPED: &str = "stopped";
 
 /// Why a text was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +108,20 @@ pub fn unprotect(text: &str, group: &str, paths: &[&str]) -> Result<(String, boo
         Ok(document.to_string())
     })?;
     Ok((edited, gone))
+}
+
+/// The text in which the group says that it takes no more points, or, with `None`, nothing of it.
+pub fn stop(text: &str, group: &str, stopped: Option<Stopped>) -> Result<String, EditError> {
+    edit(text, |document| {
+        let groups = document.get_mut("group").and_then(Item::as_table_like_mut);
+        let known = groups.and_then(|groups| groups.get_mut(group));
+        let known = known.ok_or_else(|| EditError::NoGroup { group: group.to_owned() })?;
+        match stopped {
+            Some(stopped) => set(known, STOPPED, stopped.as_str().into()),
+            None => unset(known, STOPPED),
+        }
+        Ok(document.to_string())
+    })
 }
 
 /// Has a text changed as a document. Line ends of two bytes and a last line without an end are none of the document's business.
@@ -236,6 +254,19 @@ fn set(item: &mut Item, key: &str, value: Value) {
                 set_plain(table, key, value);
             }
         }
+    }
+}
+
+/// Takes a value away from a table of either form. What stood before the brace stands there again.
+fn unset(item: &mut Item, key: &str) {
+    let Item::Value(Value::InlineTable(table)) = item else {
+        item.as_table_like_mut().and_then(|table| table.remove(key));
+        return;
+    };
+    let is_last = table.iter().last().is_some_and(|(last, _)| last == key);
+    let suffix = table.remove(key).and_then(|value| value.decor().suffix().cloned());
+    if let (true, Some(suffix), Some((_, last))) = (is_last, suffix, table.iter_mut().last()) {
+        last.decor_mut().set_suffix(suffix);
     }
 }
 

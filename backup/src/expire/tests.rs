@@ -33,7 +33,7 @@ fn point(source: &str, n: u8, hours: i64, vaults: &[&str]) -> StoredPoint {
         ..bare_point(["here", "web", source], NOON + hours * HOUR, root)
     };
     let vaults = vaults.iter().map(|vault| (*vault).to_owned()).collect();
-    StoredPoint { point: Arc::new(point), hash: [n; 32], local: true, vaults }
+    StoredPoint { point: Arc::new(point), hash: [n; 32], local: true, vaults, held: None }
 }
 
 fn tiers(points: &[StoredPoint]) -> Tiers<'_> {
@@ -158,6 +158,67 @@ fn a_tier_without_rules_keeps_everything_and_one_that_is_not_there_has_no_plan()
     assert!(tiers(&points).plan(&group, TierName::Local).is_none());
     assert_eq!(goes(&tiers(&points), &group, TierName::Online), [0; 0]);
     assert_eq!(why(&tiers(&points), &group, TierName::Online, 0), "everything is kept");
+}
+
+/// With an expiry of its own, so many hours after noon.
+fn until(mut stored: StoredPoint, hours: i64) -> StoredPoint {
+    Arc::make_mut(&mut stored.point).set_expires(NOON + hours * HOUR);
+    stored
+}
+
+#[test]
+fn a_point_with_an_expiry_of_its_own_takes_no_other_points_place_online() {
+    let group = group(BOTH);
+    // Taken in the span of number 4, before it, and sent.
+    let mut points = days(8, 1, 0);
+    points.insert(4, until(point("docs", 90, 48, &[A]), 2000));
+    points.insert(9, until(point("docs", 91, 96, &[]), 2000));
+    assert_eq!(numbers(tiers(&points).pending(&group, A)), [2, 4, 6, 8, 10, 12, 14]);
+    for name in TierName::ALL {
+        assert!(why(&tiers(&points), &group, name, 90).ends_with("kept until 2027-02-11 20:00:00 UTC"));
+    }
+}
+
+#[test]
+fn a_point_whose_own_expiry_is_reached_goes_from_both_tiers_and_waits_for_no_vault() {
+    let no_rules = group("local = { schedule = \"12:00\" }\nonline = { schedule = \"12:00\" }");
+    let mut points = days(8, 8, 8);
+    points.insert(4, until(point("docs", 3, 40, &[A]), 999));
+    points[4].point =
+        Arc::new(RecoveryPoint { id: RecoveryPointId([90; 16]), ..points[4].point.as_ref().clone() });
+    for group in [no_rules, group(BOTH)] {
+        let mut tiers = tiers(&points);
+        tiers.vaults[0].is_known = false;
+        for name in TierName::ALL {
+            assert!(goes(&tiers, &group, name).contains(&90));
+            assert_eq!(why(&tiers, &group, name, 90), "was kept until 2027-01-01 03:00:00 UTC");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_is_stopped_sends_nothing_and_keeps_all_or_lets_go_as_time_goes_by() {
+    let points = days(8, 4, 0);
+    let rules = "keep = { daily = 4 }";
+    let stopped = |how: &str| {
+        let tiers = format!(
+            "local = {{ schedule = \"daily\", {rules} }}\nonline = {{ schedule = \"12:00\", {rules} }}"
+        );
+        group(&format!("stopped = \"{how}\"\n{tiers}"))
+    };
+    let at = |hours: i64| Tiers { now: Timestamp::from_seconds(NOON + hours * HOUR), ..tiers(&points) };
+    let keep = stopped("keep");
+    for name in TierName::ALL {
+        assert_eq!(goes(&at(10_000), &keep, name), [0; 0]);
+        assert_eq!(why(&at(10_000), &keep, name, 0), "protection is stopped");
+    }
+    let until = stopped("until-expiry");
+    assert!(at(180).pending(&until, A).is_empty() && at(180).pending(&keep, A).is_empty());
+    let left = |hours: i64, name| at(hours).plan(&until, name).unwrap().keep.len();
+    // The newest one is of the eighth day at midnight, which is the ninth.
+    let local = [180, 204, 228, 252, 10_000].map(|hours| left(hours, TierName::Local));
+    assert_eq!(local, [5, 4, 3, 3, 3]);
+    assert_eq!([72, 96, 10_000].map(|hours| left(hours, TierName::Online)), [4, 3, 3]);
 }
 
 #[test]

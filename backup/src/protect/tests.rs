@@ -69,6 +69,7 @@ fn request() -> Request {
         tags: vec!["t".into()],
         read_all: false,
         consistency: Consistency::Fuzzy,
+        expires: None,
         readers: 3,
         tool: "test".into(),
     }

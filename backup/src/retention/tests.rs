@@ -21,6 +21,7 @@ fn point(n: u32, started: i64) -> PointFacts {
         started: Timestamp::from_seconds(started),
         complete: true,
         held: false,
+        expires: None,
     }
 }
 
@@ -136,6 +137,92 @@ fn a_held_point_stays_by_policy_and_by_name() {
 }
 
 #[test]
+fn a_point_with_an_expiry_of_its_own_stays_till_then_and_goes_then_whatever_the_rules_say() {
+    // The plan is made on 2026-12-20 at noon.
+    let now = NOON + 30 * DAY;
+    let mut points = days(20);
+    points[2].expires = Some(now + 1);
+    points[3].expires = Some(now);
+    points[16].expires = Some(now - 1);
+    for rules in [Retention { last: 5, ..Retention::default() }, Retention::default()] {
+        let plan = plan(&points, &rules, &TimeZone::UTC);
+        assert_eq!(why(&plan, 2), "kept until 2026-12-20 12:00:01 UTC");
+        assert_eq!(why(&plan, 3), "was kept until 2026-12-20 12:00:00 UTC");
+        // It would be among the last five, and its place is given to another one.
+        let goes: Vec<u32> =
+            if rules.is_empty() { vec![3, 16] } else { (0..14).filter(|n| *n != 2).chain([16]).collect() };
+        assert_eq!(removed(&plan), goes);
+        assert_eq!(kept(&plan).len(), 20 - goes.len());
+    }
+}
+
+#[test]
+fn a_point_with_an_expiry_of_its_own_stands_for_no_period() {
+    let mut points = days(10);
+    points.push(PointFacts {
+        sequence: 6,
+        expires: Some(NOON),
+        ..point(90, points[6].started.seconds + HOUR)
+    });
+    let plan = plan(&points, &Retention { daily: 5, ..Retention::default() }, &TimeZone::UTC);
+    assert_eq!((why(&plan, 6), removed(&plan)), ("daily".to_owned(), vec![0, 1, 2, 3, 4, 90]));
+}
+
+#[test]
+fn guards_keep_a_point_beyond_an_expiry_of_its_own() {
+    let mut points = days(10);
+    points.iter_mut().for_each(|point| point.expires = Some(0));
+    points[0].held = true;
+    points.iter_mut().skip(4).for_each(|point| point.complete = false);
+    for rules in [Retention { last: 1, ..Retention::default() }, Retention::default()] {
+        assert_eq!(kept(&plan(&points, &rules, &TimeZone::UTC)), [0, 3, 7, 8, 9]);
+    }
+    assert_eq!(removed(&plan_named(&points, &[points[1].id], false)), [1]);
+}
+
+#[test]
+fn an_expiry_that_is_no_time_does_no_harm() {
+    let mut points = days(10);
+    for (n, expires) in [i64::MIN, -1, 0, i64::MAX].into_iter().enumerate() {
+        points[n].expires = Some(expires);
+    }
+    for now in [i64::MIN, -1, NOON, i64::MAX - 1] {
+        let now = Timestamp::from_seconds(now);
+        let plan = super::plan(&points, &Retention::default(), &TimeZone::UTC, now);
+        assert!(removed(&plan).iter().all(|n| *n < 3), "{plan:?}");
+        assert!(why(&plan, 3).starts_with("kept until 9999-12-30"), "{}", why(&plan, 3));
+        assert!(why(&plan, 0).starts_with("was kept until -9999-01-02"), "{}", why(&plan, 0));
+    }
+}
+
+#[test]
+fn where_no_more_points_come_rules_reach_back_from_now_until_the_guards_alone_are_left() {
+    let kept_after = |policy: Retention, days_later: i64| {
+        let now = Timestamp::from_seconds(NOON + days_later * DAY);
+        let policy = Retention { ends: true, ..policy };
+        super::plan(&days(400), &policy, &TimeZone::UTC, now).keep.len()
+    };
+    let none = Retention::default;
+    let later = |policy: &Retention, days: &[i64]| -> Vec<usize> {
+        days.iter().map(|later| kept_after(policy.clone(), *later)).collect()
+    };
+    let days_later = [0, 1, 2, 3, 100, 100_000];
+    assert_eq!(later(&Retention { daily: 6, ..none() }, &days_later), [6, 5, 4, 3, 3, 3]);
+    assert_eq!(later(&Retention { within: Some(5.days()), ..none() }, &days_later), [6, 5, 4, 3, 3, 3]);
+    // One a week that none of the last three is: Sundays. The Friday is in the week up to the 22nd.
+    assert_eq!(later(&Retention { weekly: 3, ..none() }, &[0, 2, 3, 10, 17]), [5, 5, 4, 3, 3]);
+    assert_eq!(later(&Retention { monthly: 2, ..none() }, &[0, 10, 11, 50]), [4, 4, 3, 3]);
+    assert_eq!(later(&Retention { yearly: 2, ..none() }, &[0, 41, 42, 500]), [4, 4, 3, 3]);
+    assert_eq!(later(&Retention { hourly: 5, ..none() }, &[0, 1]), [5, 3]);
+    // What has no time stays.
+    assert_eq!(later(&Retention { last: 10, ..none() }, &days_later), [10; 6]);
+    assert_eq!(later(&Retention { daily: u32::MAX, ..none() }, &days_later), [400; 6]);
+    assert_eq!(later(&none(), &days_later), [400; 6]);
+    // A clock that went back lets nothing go.
+    assert_eq!(kept_after(Retention { daily: 6, ..none() }, -500), 6);
+}
+
+#[test]
 fn guards_are_of_sources_even_where_rules_count_wider_series() {
     let mut points = days(10);
     for point in points.iter_mut().take(5) {
@@ -237,8 +324,16 @@ fn a_span_is_of_the_calendar_and_reaches_back_from_the_newest_point() {
 #[test]
 fn times_beyond_the_calendar_are_kept_in_order_without_panic() {
     let points = vec![point(0, i64::MIN), point(1, NOON), point(2, i64::MAX), point(3, i64::MAX - 1)];
-    let all =
-        Retention { last: 1, hourly: 1, daily: 1, weekly: 1, monthly: 1, yearly: 1, within: Some(1.day()) };
+    let all = Retention {
+        last: 1,
+        hourly: 1,
+        daily: 1,
+        weekly: 1,
+        monthly: 1,
+        yearly: 1,
+        within: Some(1.day()),
+        ends: false,
+    };
     assert_eq!(removed(&plan(&points, &all, &TimeZone::UTC)), [0]);
 }
 

@@ -76,6 +76,7 @@ fn back_up(store: &Store, real: &Real) -> RecoveryPointId {
         tags: Vec::new(),
         read_all: false,
         consistency: Consistency::Fuzzy,
+        expires: None,
         readers: 2,
         tool: "test".into(),
     };

@@ -4,7 +4,6 @@
 //! them all, and a push that was cut off may have put one there. So each vault is asked for its list before anything goes from one.
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
 
 use holdfast_store::catalog::{PointRow, VaultNo};
 use holdfast_store::clock::Deadline;
@@ -15,12 +14,10 @@ use holdfast_store::transfer::Transfer;
 use holdfast_store::vault::ObjectName;
 use holdfast_store::{StoreError, copy, names};
 
+use super::is_held;
 use crate::commands::Context;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
-
-/// A vault that is not known to hold any of the points answers within this time, or it is left out and told.
-const MAY_HOLD_WAIT: Duration = Duration::from_secs(30);
 
 /// What the vaults list that answered.
 type Shown = Vec<(VaultNo, HashSet<ObjectName>)>;
@@ -65,6 +62,9 @@ pub(super) fn remove_from_vaults(
         return Ok(Done::Whole);
     }
     let (shown, done) = ask_vaults(context, store, &rows)?;
+    let holds = store.holds()?;
+    // Another machine may hold what is not held here.
+    rows.iter().filter_map(|row| holds.get(&row.id)).try_for_each(|hold| Err(is_held(hold)))?;
     for row in rows {
         go_on(context)?;
         let name = names::point(&row.tag, &row.id);
@@ -94,9 +94,10 @@ fn ask_vaults(context: &Context<'_>, store: &Store, rows: &[PointRow]) -> Result
     for (no, address, transfer) in store.vaults() {
         let deadline = match holders.contains(no) {
             true => patience::FOR_A_VAULT,
-            false => Deadline::after(store.clock().as_ref(), MAY_HOLD_WAIT),
+            false => Deadline::after(store.clock().as_ref(), patience::SOON),
         };
-        match points_in(store, transfer, deadline) {
+        let shows = points_in(store, transfer, deadline);
+        match shows.and_then(|points| store.learn_holds(*no, transfer, deadline).map(|()| points)) {
             Ok(points) => shown.push((*no, points)),
             Err(e) if e.class() == ErrorClass::Cancelled || holders.contains(no) => return Err(e.into()),
             Err(e) => {

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{OptionalExtension, params};
 
 use super::packs::{forget_if_nowhere, pack_row, select_packs, with_vaults};
-use super::{Catalog, PackNo, PackRow, VaultNo, points, verified};
+use super::{Catalog, PackNo, PackRow, VaultNo, holds, points, verified};
 use crate::error::StoreError;
 use crate::id::{IndexId, PackId};
 
@@ -113,7 +113,7 @@ impl Catalog {
     /// Forgets what a vault holds. Points and packs that are nowhere else are not known any more; the vault keeps them.
     pub fn forget_vault(&self, vault: VaultNo) -> Result<(), StoreError> {
         self.write("forget a vault", |t| {
-            for table in ["place", "index_place", "point_place", "generation"] {
+            for table in ["place", "index_place", "point_place", "generation", "hold_place"] {
                 t.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [vault.0])?;
             }
             verified::forget_all_in(t, vault)?;
@@ -123,6 +123,7 @@ impl Catalog {
             }
             let nowhere = "staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = id)";
             t.execute(&format!("DELETE FROM point WHERE {nowhere}"), [])?;
+            holds::forget_holds_that_are_nowhere(t)?;
             points::touch(t)
         })
     }

@@ -50,6 +50,9 @@ CREATE TABLE point_place(point BLOB NOT NULL REFERENCES point(id) ON DELETE CASC
     vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(point, vault)) WITHOUT ROWID;
 CREATE TABLE generation(vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, number INTEGER NOT NULL, final INTEGER NOT NULL,
     packs BLOB NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY(vault, number));
+CREATE TABLE hold(point BLOB PRIMARY KEY, tag BLOB NOT NULL, object BLOB NOT NULL, staged INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE hold_place(point BLOB NOT NULL REFERENCES hold(point) ON DELETE CASCADE,
+    vault INTEGER NOT NULL REFERENCES vault(no) ON DELETE CASCADE, PRIMARY KEY(point, vault)) WITHOUT ROWID;
 ";
 
 /// Sets the connection up and makes the tables in an empty database. `Corrupt` for one that is damaged, of

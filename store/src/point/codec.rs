@@ -4,7 +4,8 @@ use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
 use crate::id::{ChunkId, ObjectId, PackId, RecoveryPointId, SourceTag};
 use crate::point::{
-    Consistency, Counts, PagePlace, PointError, PointState, RecoveryPoint, SourceName, VaultSession, Witness,
+    Consistency, Counts, EXPIRES_TAG, PagePlace, PointError, PointState, RecoveryPoint, SourceName,
+    VaultSession, Witness,
 };
 use crate::tree::node::{
     OwnerTable, ParsedOwners, check_extensions, parse_extensions, parse_node, put_extensions, put_node,
@@ -42,6 +43,8 @@ fn check(point: &RecoveryPoint) -> Parsed<()> {
     rule(point.summary.len() <= MAX_SUMMARY, "more than 64 places of pages")?;
     rule(point.errors.len() <= MAX_ERRORS, "more than 10000 errors listed")?;
     rule(point.errors_total >= point.errors.len() as u64, "fewer errors counted than listed")?;
+    let expires = point.extensions.iter().find(|(tag, _)| *tag == EXPIRES_TAG);
+    rule(expires.is_none_or(|(_, value)| value.len() == 8), "an expiry that is not of 8 bytes")?;
     check_extensions(&point.extensions)
 }
 

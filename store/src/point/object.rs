@@ -1,4 +1,4 @@
-//! Recovery points and sessions as whole objects: header and one sealed block (`docs/format.md`, sections 10 and 11).
+//! Recovery points, sessions and holds as whole objects: header and one sealed block (`docs/format.md`, sections 10 and 11).
 //!
 //! Opening checks that the object is the one its name promises: a point that somebody put under the name of another
 //! source or point does not open.
@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind};
 use crate::id::{ObjectId, RecoveryPointId, SourceTag};
 use crate::point::codec::MAX_CONTENT;
+use crate::point::hold::Hold;
 use crate::point::{RecoveryPoint, VaultSession};
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
@@ -62,13 +63,31 @@ pub fn open_session(
     Ok(session)
 }
 
+/// The bytes of a hold's object, to be stored as [`crate::names::hold`].
+pub fn seal_hold(hold: &Hold, sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+    Ok(seal(ObjectKind::Hold, ObjectId(hold.point.0), &hold.encode()?, sealer))
+}
+
+/// Opens the object found under the name of a hold of point `id`; `Damaged` also if it is another.
+pub fn open_hold(bytes: &[u8], sealer: &Sealer, id: &RecoveryPointId) -> Result<Hold, FormatError> {
+    let hold = Hold::decode(&open(ObjectKind::Hold, bytes, id, sealer)?)?;
+    if hold.point != *id {
+        return Err(FormatError::damaged(format!("it holds {}, not what its name says", hold.point)));
+    }
+    Ok(hold)
+}
+
 /// Hash of the bytes of an object: what `previous` and witnesses of later points carry.
 pub fn object_hash(bytes: &[u8]) -> [u8; 32] {
     *blake3::hash(bytes).as_bytes()
 }
 
 fn block_kind(kind: ObjectKind) -> BlockKind {
-    if kind == ObjectKind::Session { BlockKind::Session } else { BlockKind::Point }
+    match kind {
+        ObjectKind::Session => BlockKind::Session,
+        ObjectKind::Hold => BlockKind::Hold,
+        _ => BlockKind::Point,
+    }
 }
 
 fn seal(kind: ObjectKind, object_id: ObjectId, content: &[u8], sealer: &Sealer) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! What a recovery point must survive and what must be refused.
 #![allow(clippy::unwrap_used)]
 
-use super::object::{object_hash, open_point, open_session, seal_point, seal_session};
+use super::hold::Hold;
+use super::object::{object_hash, open_hold, open_point, open_session, seal_hold, seal_point, seal_session};
 use super::*;
 use crate::error::StoreError;
 use crate::format::FormatError;
@@ -163,7 +164,7 @@ fn a_newer_body_or_extension_is_told_apart_from_damage() {
 #[test]
 fn a_point_that_breaks_a_rule_is_not_written() {
     type Case = (&'static str, fn(&mut RecoveryPoint));
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         ("sequence", |p| p.sequence = 0),
         ("root", |p| p.root.name = b"toor".to_vec()),
         ("root", |p| p.root.subtree = None),
@@ -176,6 +177,8 @@ fn a_point_that_breaks_a_rule_is_not_written() {
         ("65535", |p| p.source.host = "x".repeat(65_536)),
         ("extension", |p| p.extensions.push((0x8000, vec![]))),
         ("ascending", |p| p.extensions.reverse()),
+        ("expiry", |p| p.extensions = vec![(EXPIRES_TAG, vec![0; 7])]),
+        ("expiry", |p| p.extensions = vec![(EXPIRES_TAG, vec![0; 9])]),
     ];
     for (word, break_it) in cases {
         let mut point = sample();
@@ -183,6 +186,24 @@ fn a_point_that_breaks_a_rule_is_not_written() {
         let error = point.encode().unwrap_err();
         assert!(matches!(&error, StoreError::Invalid { detail } if detail.contains(word)), "{word}: {error}");
     }
+}
+
+#[test]
+fn a_point_says_from_when_on_it_may_expire() {
+    let mut point = sample();
+    assert_eq!(point.expires(), None);
+    for seconds in [0, 1_795_176_000, -1, i64::MIN, i64::MAX] {
+        point.set_expires(seconds);
+        let read = RecoveryPoint::decode(&point.encode().unwrap()).unwrap();
+        assert_eq!((read.expires(), &read), (Some(seconds), &point));
+    }
+    assert_eq!(point.extensions.len(), sample().extensions.len() + 1);
+    let mut bytes = point.encode().unwrap();
+    // The length of its value, behind the tag.
+    let at = bytes.windows(6).rposition(|w| w == [0, 2, 8, 0, 0, 0]).unwrap() + 2;
+    bytes.splice(at..at + 12, [1, 0, 0, 0, 7]);
+    let refused = RecoveryPoint::decode(&bytes).unwrap_err();
+    assert!(refused.to_string().contains("expiry"), "{refused}");
 }
 
 #[test]
@@ -225,6 +246,23 @@ fn a_sealed_session_opens_under_its_own_name_only() {
     assert_eq!(open_session(&bytes, &ours, &session.id).unwrap(), session);
     assert!(open_session(&bytes, &ours, &RecoveryPointId([9; 16])).is_err());
     assert!(open_point(&bytes, &ours, &session.source_tag, &session.id).is_err(), "a session is no point");
+}
+
+#[test]
+fn a_sealed_hold_opens_under_its_own_name_only_and_no_truncation_parses() {
+    let hold = Hold { point: RecoveryPointId([1; 16]), placed: -5, reason: "für die Prüfung".into() };
+    let ours = sealer(1);
+    let bytes = seal_hold(&hold, &ours).unwrap();
+    assert_eq!((bytes[8], open_hold(&bytes, &ours, &hold.point).unwrap()), (7, hold.clone()));
+    assert!(open_hold(&bytes, &ours, &RecoveryPointId([9; 16])).is_err());
+    assert!(open_session(&bytes, &ours, &hold.point).is_err(), "a hold is no session");
+    assert!(matches!(open_hold(&bytes, &sealer(2), &hold.point), Err(FormatError::NotOurs(_))));
+    let content = hold.encode().unwrap();
+    assert_eq!(content[..26], [&[1, 0][..], &[1; 16], &(-5i64).to_le_bytes()].concat());
+    assert!((0..content.len()).all(|len| Hold::decode(&content[..len]).is_err()));
+    assert!(Hold::decode(&[&content[..], &[0]].concat()).is_err());
+    let newer = [&[2][..], &content[1..]].concat();
+    assert!(matches!(Hold::decode(&newer), Err(FormatError::TooNew(_))));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Removing a recovery point from a place. That it is to go is noted first, and the note is taken back with the row (`catalog/points.rs`):
-//! whoever finds a point missing that was to go there ends what a crash cut off, and nobody is alarmed.
+//! whoever finds a point missing that was to go there ends what a crash cut off, and nobody is alarmed. A point that is held stays.
 
 use super::{Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
@@ -13,6 +13,7 @@ impl Store {
     /// packs. The caller holds the store's lock.
     pub fn remove_staged_point(&self, row: &PointRow) -> Result<(), StoreError> {
         self.catalog.set_mark(Mark::Going(None, row.id), true)?;
+        self.refuse_held(&row.id, None)?;
         self.staging.remove(&names::point(&row.tag, &row.id))?;
         self.catalog.remove_point(&row.id, None)
     }
@@ -22,6 +23,7 @@ impl Store {
         let transfer = self.vault(no)?;
         let failed = of_vault(transfer);
         self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
+        self.refuse_held(&row.id, Some(no))?;
         transfer.delete(&names::point(&row.tag, &row.id)).map_err(&failed)?;
         // A put of it that is still on its way, from a process that was held up, must not bring it back.
         let at = self.clock.now().seconds;

@@ -47,6 +47,7 @@ pub fn load_catalog(
     let listed = listed_packs(transfer, Deadline::NEVER)?;
     let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
     let (new, all_points) = load_points(store, no, transfer, monitor)?;
+    store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
     // Whether all that these points need was found, nobody has looked.
     if new > 0 || !filled && !store.catalog().point_ids()?.is_empty() {

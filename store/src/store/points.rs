@@ -32,9 +32,10 @@ impl Store {
         self.decoded.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
         let (mut points, mut doubtful) = (Vec::with_capacity(ids.len()), Vec::new());
         let mut look = Look::far(self, Deadline::NEVER);
+        let mut holds = self.holds()?;
         for (id, _) in ids {
             match self.load(&id, &mut look, |row| self.stored(row)) {
-                Ok(point) => points.push(point),
+                Ok(point) => points.push(StoredPoint { held: holds.remove(&id), ..point }),
                 // It was forgotten meanwhile.
                 Err(StoreError::NotFound { .. }) => {}
                 Err(e @ StoreError::Corrupt { .. }) => doubtful.push(self.doubtful(id, e)?),
@@ -48,7 +49,8 @@ impl Store {
 
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
-        self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))
+        let point = self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))?;
+        Ok(StoredPoint { held: self.holds()?.remove(id), ..point })
     }
 
     /// The newest point of a source. An error if it cannot be told which that is: what comes after would be numbered wrongly for good.
@@ -73,6 +75,7 @@ impl Store {
         newest.map(|id| self.point(&id)).transpose()
     }
 
+    /// Of a point that is not held.
     pub(super) fn stored(&self, row: PointRow) -> Result<StoredPoint, StoreError> {
         let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
         let point = match decoded.get(&row.id) {
@@ -89,6 +92,6 @@ impl Store {
             .iter()
             .map(|no| address(no).unwrap_or_else(|| self.catalog.vault_address(*no)))
             .collect();
-        Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults })
+        Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults, held: None })
     }
 }

@@ -5,6 +5,7 @@ mod fenced;
 mod forgotten;
 mod freeing;
 mod heal;
+mod holds;
 mod hostile;
 mod listings;
 mod losses;

@@ -35,6 +35,7 @@ impl Store {
             self.mend_damaged_rows(monitor)?;
             self.fill_from_staging(monitor)?;
         }
+        self.adopt_holds(monitor)?;
         self.meet_vaults(monitor)
     }
 
@@ -225,6 +226,7 @@ pub fn refresh_vault(
 ) -> Result<(), StoreError> {
     store.mend_packs(monitor)?;
     see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
+    store.learn_holds(no, transfer, Deadline::NEVER)?;
     slots::put_back(store, transfer, monitor)
 }
 

@@ -19,7 +19,7 @@ fn removed(groups: &Value) -> BTreeSet<(String, String)> {
 }
 
 /// The same as `plan` shows it, with the reasons of all points.
-fn planned(tiers: &Tiers) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
+pub fn planned(tiers: &Tiers) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
     let (mut expire, mut reasons) = (BTreeSet::new(), BTreeSet::new());
     for line in tiers.run(&["plan", "--json"]).expect_code(0).out().lines() {
         let tier: Value = serde_json::from_str(line).unwrap();
@@ -35,7 +35,7 @@ fn planned(tiers: &Tiers) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
 }
 
 /// What a dry run says, which is what `plan` says.
-fn foreseen(tiers: &Tiers) -> BTreeSet<(String, String)> {
+pub fn foreseen(tiers: &Tiers) -> BTreeSet<(String, String)> {
     let groups = tiers.run(&["forget", "--dry-run", "--json"]).expect_code(0).json();
     let (expire, reasons) = planned(tiers);
     assert_eq!(removed(&groups), expire);
@@ -51,7 +51,7 @@ fn foreseen(tiers: &Tiers) -> BTreeSet<(String, String)> {
     expire
 }
 
-fn of(tier: &str, ids: &[&String]) -> BTreeSet<(String, String)> {
+pub fn of(tier: &str, ids: &[&String]) -> BTreeSet<(String, String)> {
     ids.iter().map(|id| (tier.to_owned(), (*id).clone())).collect()
 }
 

@@ -75,6 +75,25 @@ fn what_is_said_already_changes_nothing() {
 }
 
 #[test]
+fn a_group_is_stopped_by_a_line_and_goes_on_without_it() {
+    let inline = "group.web = { sources = [\"/a\"], local = { schedule = \"daily\" } }\n";
+    let dotted = "[group.web]\nsources = [\"/a\"]  # all\nlocal.schedule = \"daily\"\n";
+    for text in [WRITTEN, inline, dotted] {
+        let stopped = stop(text, "web", Some(Stopped::Keep)).unwrap();
+        assert_eq!(parsed(&stopped).groups.last().unwrap().stopped, Some(Stopped::Keep), "{stopped}");
+        assert_eq!(stop(&stopped, "web", Some(Stopped::Keep)).unwrap(), stopped);
+        let other = stop(&stopped, "web", Some(Stopped::UntilExpiry)).unwrap();
+        assert_eq!(other, stopped.replace("\"keep\"", "\"until-expiry\""));
+        assert_eq!(stop(&other, "web", None).unwrap(), text);
+        assert_eq!(stop(text, "web", None).unwrap(), text);
+    }
+    let stopped = stop(WRITTEN, "web", Some(Stopped::Keep)).unwrap();
+    assert_eq!(difference(WRITTEN, &stopped), ["+stopped = \"keep\""]);
+    let missing = EditError::NoGroup { group: "x".into() };
+    assert_eq!(stop(WRITTEN, "x", Some(Stopped::Keep)), Err(missing));
+}
+
+#[test]
 fn a_source_is_a_line_more_in_a_list_of_lines_and_a_word_more_in_a_line() {
     assert_eq!(changed(WRITTEN, &wish("web", &["/srv/new"])), ["+    \"/srv/new\","]);
     assert_eq!(

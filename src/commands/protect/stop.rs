@@ -1,0 +1,140 @@
+//! `protect stop` and `protect resume`: the end of a protection, and that it goes on.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
+
+use clap::{ArgGroup, Args, Subcommand};
+use holdfast_backup::config::edit::{self, EditError};
+use holdfast_backup::config::{Config, Stopped, Text};
+use holdfast_store::id::RecoveryPointId;
+
+use super::{put, refused, unknown};
+use crate::args::values;
+use crate::commands::Context;
+use crate::commands::forget;
+use crate::config_file;
+use crate::open::open_store;
+use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::terminal::text;
+
+/// What is done with a group as a whole.
+#[derive(Debug, Subcommand)]
+pub enum ProtectVerb {
+    Stop(StopArgs),
+    Resume(ResumeArgs),
+}
+
+/// Take no more points of a group
+///
+/// The configuration says so from then on (`stopped`), the daemon takes and sends nothing of the group any more, and misses nothing. Its
+/// points stay (--keep); or expire by the rules of their tiers, which reach back from the day on which they are asked, until those alone
+/// are left that always stay (--until-expiry); or are deleted now, in the store's directory and in all vaults, the newest as well
+/// (--delete). Points that are held stay, and so do those of other machines.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("points").required(true)))]
+#[command(after_long_help = "\
+Examples:
+  holdfast protect stop web --keep
+  holdfast protect stop web --until-expiry
+  holdfast protect stop web --delete")]
+pub struct StopArgs {
+    /// The group
+    #[arg(value_name = "GROUP", value_parser = values::name)]
+    group: String,
+    /// Keep its points for ever
+    #[arg(long, group = "points")]
+    keep: bool,
+    /// Let them go when their time has come
+    #[arg(long, group = "points")]
+    until_expiry: bool,
+    /// Delete them now
+    #[arg(long, group = "points")]
+    delete: bool,
+    /// Do not ask
+    #[arg(long, requires = "delete")]
+    yes: bool,
+}
+
+/// Take points of a group again
+///
+/// The configuration says nothing of its end any more: the next points are taken and sent when its schedules say, and all expire by its
+/// rules as before.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast protect resume web")]
+pub struct ResumeArgs {
+    /// The group
+    #[arg(value_name = "GROUP", value_parser = values::name)]
+    group: String,
+}
+
+/// Changes the configuration, then deletes what is to be deleted: nothing new comes meanwhile.
+pub fn run(context: &Context<'_>, verb: &ProtectVerb) -> Outcome {
+    let args = match verb {
+        ProtectVerb::Resume(args) => return say(context, &args.group, None),
+        ProtectVerb::Stop(args) => args,
+    };
+    let stopped = if args.until_expiry { Stopped::UntilExpiry } else { Stopped::Keep };
+    if !args.delete {
+        return say(context, &args.group, Some(stopped));
+    }
+    known(&Config::parse(&config_file::read(context.settings.config_file()?)?)?, &args.group)?;
+    let store = open_store(context)?;
+    let ours = |group: &str, host: &str| group == args.group && host == context.settings.host;
+    let mut points = store.points()?;
+    points.retain(|stored| ours(&stored.point.source.group, &stored.point.source.host));
+    let all = points.len();
+    points.retain(|stored| stored.held.is_none());
+    consent(&args.group, points.len(), args.yes)?;
+    say(context, &args.group, Some(stopped))?;
+    let ids: BTreeSet<RecoveryPointId> = points.iter().map(|stored| stored.point.id).collect();
+    let done = forget::remove_all(context, &store, &ids)?;
+    let held = match all - points.len() {
+        0 => String::new(),
+        held => format!("; held: {}", text::count(held as u64, "recovery point")),
+    };
+    context.terminal.say(&format!("{} deleted{held}", text::count(ids.len() as u64, "recovery point")))?;
+    Ok(done)
+}
+
+fn say(context: &Context<'_>, group: &str, stopped: Option<Stopped>) -> Result<Done, Failure> {
+    let path = context.settings.config_file()?;
+    let _lock = config_file::lock(path);
+    let files = config_file::read(path)?;
+    known(&Config::parse(&files)?, group)?;
+    let at = files.iter().position(|(_, text)| edit::has_group(text, group)).unwrap_or(0);
+    let (path, read): &Text = &files[at];
+    let edited = edit::stop(read, group, stopped).map_err(|error: EditError| refused(path, &error))?;
+    put(context, group, files, at, edited)
+}
+
+fn known(config: &Config, group: &str) -> Result<(), Failure> {
+    if config.groups.iter().any(|known| known.name == group) {
+        return Ok(());
+    }
+    unknown(config, group).map(drop)
+}
+
+/// What is deleted does not come back, so it is not enough to say yes.
+fn consent(group: &str, points: usize, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let what = text::count(points as u64, "recovery point");
+    let refuse = || {
+        let failure = Failure::failed(format!("{what} of {group} would be deleted; nothing was changed"));
+        failure.hint("look at them with `holdfast snapshots`, then say --yes")
+    };
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(refuse());
+    }
+    let mut err = io::stderr();
+    let asked =
+        write!(err, "delete all {what} of {group}? Type the group's name: ").and_then(|()| err.flush());
+    let mut answer = String::new();
+    asked
+        .and_then(|()| io::stdin().read_line(&mut answer).map(drop))
+        .map_err(|_| Failure::new(Kind::Interrupted, "no answer"))?;
+    if answer.trim() == group { Ok(()) } else { Err(refuse()) }
+}

@@ -1,0 +1,178 @@
+//! Holds: a point of which any place has a hold stays, in every tier. A hold lies in staging, where it was placed, and in each vault that
+//! has the point.
+//!
+//! Placing takes no lock. A hold is known here before it is looked whether the point is to go, and that a point is to go is noted before
+//! it is looked for holds (`store/forget.rs`): of two who meet, one sees the other.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{SMALL_OBJECT, Store, of_vault};
+use crate::catalog::{HoldRow, Mark, VaultNo};
+use crate::clock::Deadline;
+use crate::error::StoreError;
+use crate::format::FormatError;
+use crate::id::RecoveryPointId;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::point::hold::Hold;
+use crate::point::object::{open_hold, seal_hold};
+use crate::transfer::Transfer;
+use crate::vault::VaultError;
+
+impl Store {
+    /// All points that are held. A hold that does not open holds all the same, without saying why.
+    pub fn holds(&self) -> Result<HashMap<RecoveryPointId, Hold>, StoreError> {
+        let opened = |row: HoldRow| (row.point, self.open_known(&row));
+        Ok(self.catalog.holds()?.into_iter().map(opened).collect())
+    }
+
+    fn open_known(&self, row: &HoldRow) -> Hold {
+        let reason = |e: FormatError| Hold { point: row.point, placed: 0, reason: format!("the hold: {e}") };
+        open_hold(&row.object, &self.sealer, &row.point).unwrap_or_else(reason)
+    }
+
+    /// Holds a point here; [`Self::bring_holds`] tells the vaults. One that is held stays held as it was.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such point; `Invalid` if it is just being removed, or for a reason that is too long.
+    pub fn place_hold(&self, id: &RecoveryPointId, reason: &str) -> Result<Hold, StoreError> {
+        let gone = || StoreError::NotFound { what: format!("recovery point {id}") };
+        let point = self.catalog.point(id)?.ok_or_else(gone)?;
+        let known = self.catalog.holds()?.into_iter().find(|hold| hold.point == *id);
+        let row = match known {
+            Some(row) if row.staged => return Ok(self.open_known(&row)),
+            Some(row) => HoldRow { staged: true, ..row },
+            None => {
+                let hold = Hold { point: *id, placed: self.clock.now().seconds, reason: reason.to_owned() };
+                let object = seal_hold(&hold, &self.sealer)?;
+                HoldRow { point: *id, tag: point.tag, object, staged: true, vaults: Vec::new() }
+            }
+        };
+        self.staging.put(&names::hold(&row.tag, id), &row.object)?;
+        self.catalog.add_hold(&row)?;
+        let mut places = point.vaults.iter().map(|no| Some(*no)).chain([None]);
+        let is_going = places.try_fold(false, |going, place| {
+            Ok::<_, StoreError>(going || self.catalog.has_mark(Mark::Going(place, *id))?)
+        })?;
+        if is_going || self.catalog.point(id)?.is_none() {
+            self.release_here(&row)?;
+            let detail = format!("recovery point {} is just being removed, and is not held", id.short());
+            return Err(StoreError::invalid(detail));
+        }
+        Ok(self.open_known(&row))
+    }
+
+    /// Takes a hold away from staging.
+    pub fn release_here(&self, row: &HoldRow) -> Result<(), StoreError> {
+        self.staging.remove(&names::hold(&row.tag, &row.point))?;
+        self.catalog.remove_hold(&row.point, None)
+    }
+
+    /// Takes a hold away from a vault.
+    pub fn release_in_vault(&self, no: VaultNo, row: &HoldRow) -> Result<(), StoreError> {
+        let transfer = self.vault(no)?;
+        transfer.delete(&names::hold(&row.tag, &row.point)).map_err(of_vault(transfer))?;
+        self.catalog.remove_hold(&row.point, Some(no))
+    }
+
+    /// Tells a vault of what was held here of the points that it has; how many holds it was told of.
+    pub fn bring_holds(&self, no: VaultNo) -> Result<usize, StoreError> {
+        let (transfer, mut brought) = (self.vault(no)?, 0);
+        for row in self.catalog.holds()?.into_iter().filter(|row| row.staged && !row.vaults.contains(&no)) {
+            if self.catalog.point(&row.point)?.is_none_or(|point| !point.vaults.contains(&no)) {
+                continue;
+            }
+            match transfer.put_new(&names::hold(&row.tag, &row.point), row.object.clone().into()) {
+                // Somebody else holds it, too.
+                Ok(_) | Err(VaultError::Conflict { .. }) => {}
+                Err(e) => return Err(of_vault(transfer)(e)),
+            }
+            self.catalog.add_hold(&HoldRow { staged: false, vaults: vec![no], ..row })?;
+            brought += 1;
+        }
+        Ok(brought)
+    }
+
+    /// Makes the catalog know the holds that a vault shows, and no others of it. One that does not open is told in the log and holds
+    /// nothing: a vault cannot make up any. The caller knows that the vault is ours.
+    pub fn learn_holds(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let known = self.catalog.holds()?.into_iter().filter(|row| row.vaults.contains(&no));
+        let mut known: HashSet<RecoveryPointId> = known.map(|row| row.point).collect();
+        for object in transfer.list_all_by(names::HOLDS, deadline).map_err(of_vault(transfer))? {
+            let Some((tag, point)) = names::hold_of(&object.name) else { continue };
+            if known.remove(&point) {
+                continue;
+            }
+            let read = || match transfer.get_by(&object.name, SMALL_OBJECT, deadline) {
+                Ok(bytes) => Ok(Some(bytes.to_vec())),
+                // It was released meanwhile, or is too long to be one.
+                Err(VaultError::NotFound { .. }) => Ok(None),
+                Err(VaultError::Invalid { .. }) => Ok(Some(Vec::new())),
+                Err(e) => Err(of_vault(transfer)(e)),
+            };
+            let opens = |bytes: &Vec<u8>| open_hold(bytes, &self.sealer, &point).map(drop);
+            let Some(bytes) = read()? else { continue };
+            // Twice if need be: the way from the vault may have flipped a bit.
+            let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
+            let Some(object_bytes) = again else { continue };
+            match opens(&object_bytes) {
+                Err(e) => tracing::warn!("vault {}: {}: {e}", transfer.address(), object.name),
+                Ok(()) => {
+                    let vaults = vec![no];
+                    self.catalog.add_hold(&HoldRow {
+                        point,
+                        tag,
+                        object: object_bytes,
+                        staged: false,
+                        vaults,
+                    })?;
+                }
+            }
+        }
+        // It was released there.
+        known.iter().try_for_each(|point| self.catalog.remove_hold(point, Some(no)))
+    }
+
+    /// Makes the catalog know the holds in staging. One that does not open is told and holds all the same: nobody but the owner writes there.
+    pub(super) fn adopt_holds(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let known = self.catalog.holds()?.into_iter().filter(|row| row.staged);
+        let known: HashSet<RecoveryPointId> = known.map(|row| row.point).collect();
+        for object in self.staging.list("hold")? {
+            let Some((tag, point)) = names::hold_of(&object.name).filter(|(_, id)| !known.contains(id))
+            else {
+                continue;
+            };
+            let Some(bytes) = self.read_object(&object.name, SMALL_OBJECT, monitor)? else { continue };
+            if let Err(e) = open_hold(&bytes, &self.sealer, &point) {
+                let path = object.name.as_str().into();
+                monitor.event(Event::Problem { path, reason: e.to_string() });
+            }
+            self.catalog.add_hold(&HoldRow {
+                point,
+                tag,
+                object: bytes,
+                staged: true,
+                vaults: Vec::new(),
+            })?;
+            // It was released just now.
+            if self.staging.len(&object.name)?.is_none() {
+                self.catalog.remove_hold(&point, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to remove a point that is held, and takes back that it was to go.
+    pub(super) fn refuse_held(&self, id: &RecoveryPointId, place: Option<VaultNo>) -> Result<(), StoreError> {
+        if !self.catalog.is_held(id)? {
+            return Ok(());
+        }
+        self.catalog.set_mark(Mark::Going(place, *id), false)?;
+        Err(StoreError::invalid(format!("recovery point {} is held; it stays", id.short())))
+    }
+}
