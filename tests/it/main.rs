@@ -22,6 +22,7 @@ mod hostile;
 mod house;
 mod malice;
 mod messages;
+mod model;
 mod mount;
 mod nasty;
 mod outage;
