@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod configured;
+pub mod copy;
 pub mod daemon;
 pub mod diff;
 pub mod dump;
@@ -92,7 +93,8 @@ pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
 fn writes(verb: &Verb) -> bool {
     match verb {
         Verb::Vault(args) => args.writes(),
-        Verb::Quickstart(_) | Verb::Backup(_) | Verb::Recover(_) | Verb::Forget(_) | Verb::Prune(_) => true,
+        Verb::Quickstart(_) | Verb::Backup(_) | Verb::Copy(_) => true,
+        Verb::Recover(_) | Verb::Forget(_) | Verb::Prune(_) => true,
         _ => false,
     }
 }
@@ -133,6 +135,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Vault(args) => vault::run(context, &args),
+        Verb::Copy(args) => copy::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Daemon(args) => daemon::run(context, &args),
         Verb::Status(args) => status::run(context, &args),

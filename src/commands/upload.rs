@@ -10,12 +10,13 @@ use holdfast_store::error::ErrorClass;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::transfer::Transfer;
+use holdfast_store::vault::VaultError;
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
 use super::Context;
 use super::configured;
-use crate::outcome::Failure;
+use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::WorkMonitor;
 
 /// What a push did.
@@ -91,20 +92,37 @@ impl<'a> Upload<'a> {
     /// Puts into every vault what it is to have. Stops only when it is asked to.
     pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
         self.failures.extend(wanted.missing(self.store));
-        if let Some(pace) = configured::pace(self.context, wanted.limit)? {
-            self.store.vaults().iter().for_each(|(_, _, transfer)| transfer.pace_uploads(Arc::clone(&pace)));
-        }
+        self.pace(wanted.limit)?;
         for (no, address, transfer) in self.store.vaults().iter().filter(|vault| wanted.has_any_for(&vault.1))
         {
-            let seen = copy::refresh_vault(self.store, *no, transfer, self.monitor);
-            // What the vault is believed to hold may be less than before it was asked.
-            let chosen = self.chosen(address, wanted)?;
-            match seen {
-                Ok(()) => self.push_to(*no, transfer, &chosen)?,
-                Err(e) => self.failed(e)?,
-            }
-            self.asked.push((*no, chosen));
+            self.push_into(*no, transfer, |upload| upload.chosen(address, wanted))?;
         }
+        Ok(())
+    }
+
+    /// Sends no faster than was said, or than the configuration has it.
+    pub fn pace(&self, limit: Option<Rate>) -> Result<(), Failure> {
+        if let Some(pace) = configured::pace(self.context, limit)? {
+            self.store.vaults().iter().for_each(|(_, _, transfer)| transfer.pace_uploads(Arc::clone(&pace)));
+        }
+        Ok(())
+    }
+
+    /// Puts what `choose` says into one vault.
+    pub fn push_into(
+        &mut self,
+        no: VaultNo,
+        transfer: &Transfer,
+        choose: impl FnOnce(&Self) -> Result<Vec<RecoveryPointId>, Failure>,
+    ) -> Result<(), Failure> {
+        let seen = copy::refresh_vault(self.store, no, transfer, self.monitor);
+        // What the vault is believed to hold may be less than before it was asked.
+        let chosen = choose(self)?;
+        match seen {
+            Ok(()) => self.push_to(no, transfer, &chosen)?,
+            Err(e) => self.failed(e)?,
+        }
+        self.asked.push((no, chosen));
         Ok(())
     }
 
@@ -145,8 +163,15 @@ impl<'a> Upload<'a> {
         transfer: &Transfer,
         chosen: &[RecoveryPointId],
     ) -> Result<(), Failure> {
+        // Other vaults that were to give something and did not.
+        let mut away = Vec::new();
         for id in chosen {
-            if self.store.catalog().point(id)?.is_none_or(|row| row.vaults.contains(&no)) {
+            let row = self.store.catalog().point(id)?.filter(|row| !row.vaults.contains(&no));
+            let Some(row) = row else { continue };
+            let place = |vault| self.store.catalog().vault_address(vault);
+            if !row.staged && row.vaults.iter().all(|vault| away.contains(&place(*vault))) {
+                let what = format!("recovery point {} lies in {} alone", id.short(), away.join(" and "));
+                self.failures.push(Failure::failed(what));
                 continue;
             }
             match copy::push_point(self.store, no, transfer, id, self.monitor) {
@@ -162,6 +187,13 @@ impl<'a> Upload<'a> {
                         self.failed(StoreError::corrupt(point, e.to_string()))?;
                     }
                 }
+                // So it is with what another vault does not give.
+                Err(e) if is_of_another(&e, transfer) => {
+                    away.extend(address_if_away(&e));
+                    let failure = Failure::from(e);
+                    let message = format!("recovery point {}: {}", id.short(), failure.message);
+                    self.failures.push(Failure { message, ..failure });
+                }
                 Err(e) => return self.failed(e),
             }
         }
@@ -175,4 +207,31 @@ impl<'a> Upload<'a> {
         self.failures.push(e.into());
         Ok(())
     }
+}
+
+/// Whether another vault is to blame than the one that is sent to.
+fn is_of_another(e: &StoreError, transfer: &Transfer) -> bool {
+    match e {
+        StoreError::Vault { source: VaultError::Cancelled, .. } => false,
+        StoreError::Vault { vault, .. } => *vault != transfer.address(),
+        StoreError::NoWay { .. } => true,
+        _ => false,
+    }
+}
+
+/// A vault that need not be asked again: each question may take minutes.
+fn address_if_away(e: &StoreError) -> Option<String> {
+    match e {
+        StoreError::NoWay { address } => Some(address.clone()),
+        StoreError::Vault { vault, .. } if e.is_vault_away() => Some(vault.clone()),
+        _ => None,
+    }
+}
+
+/// Whole, unless something failed: the first failure, after the others were told.
+pub fn end(context: &Context<'_>, failures: Vec<Failure>) -> Outcome {
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(Done::Whole) };
+    failures.for_each(|failure| context.terminal.warn(&failure.message));
+    Err(first)
 }
