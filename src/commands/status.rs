@@ -1,6 +1,7 @@
 //! `holdfast status`: whether all is well, on one page.
 
 mod metrics;
+mod places;
 
 use std::path::{Path, PathBuf};
 
@@ -25,11 +26,13 @@ use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
 use crate::terminal::text::{self, Table};
+use places::PlaceLine;
 
 /// Show on one page whether all is well
 ///
-/// For each group and tier the newest good recovery point and when the next one is taken, what the daemon does, the room that is left, and
-/// what somebody has to see to, with its cause and what to do.
+/// For each group and tier the newest good recovery point and when the next one is taken; for the store's directory and each vault since
+/// when all of it was read back and proven (`check --read-data`), and what this machine may do there; what the daemon does, the room that
+/// is left, and what somebody has to see to, with its cause and what to do.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -57,6 +60,7 @@ struct Page {
     #[serde(skip_serializing_if = "Option::is_none")]
     daemon: Option<Present>,
     tiers: Vec<TierLine>,
+    places: Vec<PlaceLine>,
     alerts: Vec<AlertLine>,
 }
 
@@ -121,9 +125,10 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         bytes_total,
         daemon,
         tiers,
+        places: places::places(&store, &context.settings.credentials)?,
         alerts: told.into_iter().map(AlertLine::from).collect(),
     };
-    show(context, args, &page, &zone)?;
+    show(context, args, &page, now, &zone)?;
     let figures =
         || Ok::<_, Failure>(metrics::render(&page, &metrics::Jobs::of(&agenda, ledger.as_ref())?, now));
     if args.metrics {
@@ -136,11 +141,17 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     Ok(Done::Whole)
 }
 
-fn show(context: &Context<'_>, args: &StatusArgs, page: &Page, zone: &TimeZone) -> Result<(), Failure> {
+fn show(
+    context: &Context<'_>,
+    args: &StatusArgs,
+    page: &Page,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Result<(), Failure> {
     match (args.metrics, context.terminal.json()) {
         (true, _) => Ok(()),
         (_, true) => context.terminal.json_line(page),
-        (_, false) => context.terminal.line(&render(page, zone)),
+        (_, false) => context.terminal.line(&render(page, now, zone)),
     }
 }
 
@@ -256,7 +267,7 @@ impl From<Alert> for AlertLine {
     }
 }
 
-fn render(page: &Page, zone: &TimeZone) -> String {
+fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
     let time = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| text::local_time(at, zone));
     let mut lines = vec![format!(
         "{}: {} of {} free",
@@ -277,6 +288,7 @@ fn render(page: &Page, zone: &TimeZone) -> String {
         ]);
     }
     lines.push(table.render());
+    lines.push(places::render(&page.places, now, zone));
     if let Some(daemon) = &page.daemon {
         lines.push(daemon_line(daemon, zone));
     }

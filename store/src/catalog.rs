@@ -20,6 +20,7 @@ mod tests;
 pub use damage::DamagedChunks;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
+pub use verified::Proof;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -5,6 +5,7 @@
 mod alone;
 mod copy;
 mod expiry;
+mod proof;
 mod vaults;
 
 use std::collections::BTreeSet;
