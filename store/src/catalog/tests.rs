@@ -330,6 +330,7 @@ fn each_place_tells_how_far_it_was_proven() {
     c.write("flip", |t| t.execute("UPDATE verified SET at = 60 WHERE at = 50", [])).unwrap();
     assert_eq!(c.proof_of(None).unwrap().packs_never, 1);
     c.miss_staged(packs[1]).unwrap();
+    c.set_verified(&[(packs[0], Some(vault))], at(300)).unwrap();
     assert_eq!(c.proof_of(None).unwrap(), Proof { packs: 1, oldest: Some(at(200)), ..Proof::default() });
 }
 
