@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod configured;
+pub mod copy;
 pub mod daemon;
 pub mod diff;
 pub mod dump;
@@ -94,8 +95,8 @@ pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
 fn writes(verb: &Verb) -> bool {
     match verb {
         Verb::Vault(args) => args.writes(),
-        Verb::Quickstart(_) | Verb::Backup(_) | Verb::Recover(_) | Verb::Forget(_) | Verb::Prune(_) => true,
-        Verb::Hold(_) | Verb::Release(_) => true,
+        Verb::Quickstart(_) | Verb::Backup(_) | Verb::Copy(_) | Verb::Recover(_) => true,
+        Verb::Forget(_) | Verb::Prune(_) | Verb::Hold(_) | Verb::Release(_) => true,
         _ => false,
     }
 }
@@ -136,6 +137,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Vault(args) => vault::run(context, &args),
+        Verb::Copy(args) => copy::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args),
         Verb::Release(args) => release::run(context, &args),

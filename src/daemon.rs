@@ -8,6 +8,7 @@
 
 mod ask;
 mod control;
+mod history;
 mod job;
 mod look;
 pub mod talk;
@@ -224,6 +225,7 @@ impl Daemon {
 
     /// Starts what is due and has a free lane; how long there is nothing to start.
     fn start_what_is_due(&mut self) -> Duration {
+        self.see_to_ledger();
         while let Some(at) = self.wanted.iter().position(|wanted| self.is_free(&wanted.task)) {
             if let Some(wanted) = self.wanted.remove(at) {
                 self.start(&wanted.task, true, wanted.answers);
@@ -248,17 +250,6 @@ impl Daemon {
             }
         }
         sleep
-    }
-
-    fn ledger_failed(&mut self, error: &LedgerError) {
-        tracing::error!("{error}");
-        if !error.is_damage() {
-            return;
-        }
-        match Ledger::open(&self.parts.store) {
-            Ok((ledger, _)) => self.parts.ledger = ledger,
-            Err(error) => tracing::error!("{error}"),
-        }
     }
 
     /// Points are taken before anything else is done with them.

@@ -16,6 +16,8 @@ use crate::agenda::{Agenda, History, Task, TierName, Work};
 const LATE: i64 = 3600;
 /// … and how many moments may pass without one.
 const MOMENTS: usize = 2;
+/// A tier that never had a point has so many seconds from the begin of its first job on, if that runs so long.
+const FIRST_JOB: i64 = 24 * 3600;
 /// After so many failures in turn somebody is told.
 const FAILURES: u32 = 3;
 
@@ -56,8 +58,10 @@ pub fn alerts(
     said: &dyn Fn(&Task) -> Option<String>,
     now: Timestamp,
 ) -> Vec<Alert> {
-    let goes_on = newest.iter().filter(|newest| !agenda.is_stopped(&newest.group));
-    let late = goes_on.filter_map(|newest| late(agenda, newest, said, now));
+    let goes_on = |newest: &&Newest| !agenda.is_stopped(&newest.group);
+    let counts = |newest: &&Newest| newest.started.is_some() || !first_job_runs(newest, history, now);
+    let counted = newest.iter().filter(goes_on).filter(counts);
+    let late = counted.filter_map(|newest| late(agenda, newest, said, now));
     let failing = agenda.tasks().into_iter().filter_map(|task| failing(&task, history, said, now));
     late.chain(failing).collect()
 }
@@ -85,6 +89,19 @@ fn late(
     };
     let next_step = "`holdfast jobs` shows what was tried; `holdfast backup --group` tries it now".to_owned();
     Some(Alert { name: "no-good-point".to_owned(), subject, since: newest.started, what, next_step })
+}
+
+/// Whether a job is on its way that may bring a tier its first point, and none before it failed.
+fn first_job_runs(newest: &Newest, history: &dyn History, now: Timestamp) -> bool {
+    let works: &[Work] = match newest.tier {
+        TierName::Local => &[Work::Take],
+        TierName::Online => &[Work::Take, Work::Push],
+    };
+    works.iter().any(|work| {
+        let past = history.past(&Task { work: *work, group: Some(newest.group.clone()) });
+        let is_first = past.good.is_none() && past.ended.is_none() && past.failures == 0;
+        is_first && past.begun.is_some_and(|begun| now.seconds < begun.seconds.saturating_add(FIRST_JOB))
+    })
 }
 
 /// Whether moments passed without a point, and enough time.
@@ -162,6 +179,20 @@ mod tests {
         assert_eq!((online("2026-03-02T21:59:59Z"), online("2026-03-02T22:00:00Z")), (0, 1));
         let none = names(&[newest(TierName::Online, None)], quiet, "2026-03-02T22:00:00Z");
         assert_eq!(none, ["no-good-point web online s: there is no good recovery point"]);
+    }
+
+    #[test]
+    fn a_tier_without_a_point_waits_for_the_end_of_its_first_job() {
+        let now = "2026-03-02T22:00:00Z";
+        let told = |past| TierName::ALL.map(|tier| names(&[newest(tier, None)], past, now).len());
+        let running = Past { begun: Some(at("2026-03-02T10:00:00Z")), ..Past::default() };
+        assert_eq!(told(running), [0, 0]);
+        assert_eq!(told(Past { begun: Some(at("2026-03-01T22:00:00Z")), ..running }), [1, 1], "it hangs");
+        assert_eq!(told(Past { failures: 1, ..running }), [1, 1]);
+        assert_eq!(told(Past { good: running.begun, ..running }), [1, 1]);
+        assert_eq!(told(Past { ended: Some(at("2026-03-02T11:00:00Z")), ..running }), [1, 1]);
+        // One that had a point is late whatever runs.
+        assert_eq!(names(&[newest(TierName::Local, Some("2026-03-01T10:00:00Z"))], running, now).len(), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod alerts;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -157,6 +157,19 @@ impl LedgerError {
 pub struct Ledger {
     path: PathBuf,
     connection: Mutex<Connection>,
+    /// Device and number of its file.
+    file: Option<(u64, u64)>,
+}
+
+/// What lies where a ledger's file was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The file.
+    Same,
+    /// Nothing: it was removed.
+    Empty,
+    /// Another file.
+    Another,
 }
 
 impl Ledger {
@@ -204,7 +217,35 @@ impl Ledger {
     }
 
     fn of(path: &Path, connection: Connection) -> Self {
-        Self { path: path.to_path_buf(), connection: Mutex::new(connection) }
+        let (path, connection) = (path.to_path_buf(), Mutex::new(connection));
+        Self { file: file_at(&path), path, connection }
+    }
+
+    /// What lies now where its file was. What is put down into a file that was removed nobody else sees, and it is gone when it is closed.
+    pub fn place(&self) -> Place {
+        match file_at(&self.path) {
+            None => Place::Empty,
+            found if found == self.file => Place::Same,
+            Some(_) => Place::Another,
+        }
+    }
+
+    /// Puts back its file, which was removed, with all that it remembers. Whatever fails, [`Ledger::open`] begins another.
+    pub fn put_back(&mut self) -> Result<(), LedgerError> {
+        let new = beside(&self.path, ".new");
+        let _ = std::fs::remove_file(&new);
+        make_private(&new);
+        self.tried("write", |c| c.execute("VACUUM INTO ?1", [new.to_string_lossy()]))?;
+        // Who closes one removes by name what lies beside its file, so that comes first.
+        let nothing = Connection::open_in_memory();
+        let nothing = nothing.map_err(|source| self.failed("open", source))?;
+        drop(std::mem::replace(self.connection.get_mut().unwrap_or_else(PoisonError::into_inner), nothing));
+        remove_logs(&self.path);
+        // If it cannot be moved, an empty one is begun.
+        let _ = std::fs::rename(&new, &self.path);
+        let connection = prepare(&self.path).map_err(|source| self.failed("open", source))?;
+        *self = Self::of(&self.path, connection);
+        Ok(())
     }
 
     /// Puts down that a job begins, as the process of this number, before it is known whether it can.
@@ -332,14 +373,26 @@ impl Ledger {
         action: &'static str,
         with: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, LedgerError> {
-        with(&self.connection()).map_err(|source| LedgerError { action, path: self.path.clone(), source })
+        with(&self.connection()).map_err(|source| self.failed(action, source))
+    }
+
+    fn failed(&self, action: &'static str, source: rusqlite::Error) -> LedgerError {
+        LedgerError { action, path: self.path.clone(), source }
     }
 }
 
-fn prepare(path: &Path) -> rusqlite::Result<Connection> {
-    // Names of files that could not be read are nobody else's business. If it cannot be made, opening it says why.
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Names of files that could not be read are nobody else's business. If it cannot be made, opening it says why.
+fn make_private(path: &Path) {
     let mut private = OpenOptions::new();
     drop(private.read(true).write(true).create(true).truncate(false).mode(0o600).open(path));
+}
+
+fn prepare(path: &Path) -> rusqlite::Result<Connection> {
+    make_private(path);
     let c = Connection::open(path)?;
     c.busy_timeout(BUSY)?;
     c.pragma_update(None, "journal_mode", "WAL")?;
@@ -392,17 +445,23 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn put_aside(path: &Path) -> Option<PathBuf> {
-    let with = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let aside = with(".damaged");
+    let aside = beside(path, ".damaged");
     let moved = std::fs::rename(path, &aside).is_ok();
-    for of_old in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(with(of_old));
-    }
+    remove_logs(path);
     moved.then_some(aside)
+}
+
+/// What SQLite has beside a file would be taken for what belongs to the next one of its name.
+fn remove_logs(path: &Path) {
+    for of_old in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(beside(path, of_old));
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
 }
 
 /// A word of a column.

@@ -260,7 +260,7 @@ pub fn usual(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
 }
 
 fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Target> {
-    let mut known = known_sources(points, host, &group.name);
+    let mut known = configured::known_sources(points, host, &group.name);
     // Names that were given are nobody else's.
     known.extend(group.sources.iter().filter_map(|source| {
         Some(KnownSource { name: source.name.clone()?, path: source.path.as_os_str().as_bytes().to_vec() })
@@ -283,7 +283,7 @@ fn targets_of_paths(
     args: &BackupArgs,
 ) -> Result<Vec<Target>, Failure> {
     let group = args.group.as_deref().unwrap_or(DEFAULT_GROUP);
-    let mut known = known_sources(&store.points()?, host(context, args), group);
+    let mut known = configured::known_sources(&store.points()?, host(context, args), group);
     let relies_on = args.online.then(Vec::new);
     let of_path = |path| {
         let relies_on = relies_on.clone();
@@ -381,15 +381,6 @@ impl BackupArgs {
 /// The absolute path without symbolic links, so that one directory is one source however it was named.
 fn existing(path: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))
-}
-
-fn known_sources(points: &[StoredPoint], host: &str, group: &str) -> Vec<KnownSource> {
-    let here = |stored: &&StoredPoint| stored.point.source.host == host && stored.point.source.group == group;
-    let known = |stored: &StoredPoint| KnownSource {
-        name: stored.point.source.source.clone(),
-        path: stored.point.path.clone(),
-    };
-    points.iter().filter(here).map(known).collect()
 }
 
 fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<KnownSource>) -> Target {
@@ -632,8 +623,8 @@ mod tests {
     #[test]
     fn a_source_keeps_its_name_and_only_its_own_group_counts() {
         let points = [stored_point(1, "docs", 1)];
-        let mut known = known_sources(&points, "host", "group");
-        assert_eq!(known_sources(&points, "host", "other"), []);
+        let mut known = configured::known_sources(&points, "host", "group");
+        assert_eq!(configured::known_sources(&points, "host", "other"), []);
         assert_eq!(target("/srv/docs".into(), "group", None, &mut known).name, "docs");
         assert_eq!(target("/x".into(), "group", Some("given"), &mut known).name, "given");
     }

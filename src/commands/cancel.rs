@@ -8,8 +8,8 @@ use crate::outcome::{Done, Failure, Outcome};
 
 /// End a job of the daemon
 ///
-/// The job is asked to stop where it safely can, and killed if it does not within half a minute. What it did so far stays and is used
-/// by the next one. It is done again when it is due again.
+/// The job is asked to stop where it safely can, and killed if it does not within half a minute, with a hook that it still runs. What it
+/// did so far stays and is used by the next one. It is done again when it is due again.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

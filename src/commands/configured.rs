@@ -1,10 +1,12 @@
 //! What verbs take from the configuration: its groups, and how it sees the points that there are.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use holdfast_backup::bandwidth::{Bandwidth, Rate};
 use holdfast_backup::config::{Config, Group};
 use holdfast_backup::expire::{KnownVault, Tiers};
+use holdfast_backup::source_name::KnownSource;
 use holdfast_store::StoreError;
 use holdfast_store::catalog::VaultNo;
 use holdfast_store::pace::Pace;
@@ -59,6 +61,19 @@ pub fn pace(context: &Context<'_>, said: Option<Rate>) -> Result<Option<Arc<Pace
     Ok(Some(pace))
 }
 
+/// The sources of a group on a machine by the points that there are: each name and path once, that of the newest point last.
+pub fn known_sources(points: &[StoredPoint], host: &str, group: &str) -> Vec<KnownSource> {
+    let here = |stored: &&StoredPoint| stored.point.source.host == host && stored.point.source.group == group;
+    let mut seen = HashSet::new();
+    let newest_first = points.iter().rev().filter(here).map(|stored| &*stored.point);
+    let mut known: Vec<KnownSource> = newest_first
+        .filter(|point| seen.insert((&point.source.source, &point.path)))
+        .map(|point| KnownSource { name: point.source.source.clone(), path: point.path.clone() })
+        .collect();
+    known.reverse();
+    known
+}
+
 /// These points as the configuration sees them.
 pub fn tiers<'a>(
     context: &'a Context<'_>,
@@ -71,4 +86,27 @@ pub fn tiers<'a>(
     let vaults = store.vaults().iter().map(known).collect::<Result<_, StoreError>>()?;
     let zone = zone_of(context.settings.config()?);
     Ok(Tiers { points, vaults, host: &context.settings.host, zone, now: context.terminal.clock().now() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::stored_point;
+
+    #[test]
+    fn a_source_is_known_once_under_each_name_that_a_path_had_and_the_newest_comes_last() {
+        let point = |n: u8, name: &str, path: &[u8]| {
+            let mut stored = stored_point(n, name, n.into());
+            Arc::make_mut(&mut stored.point).path = path.to_vec();
+            stored
+        };
+        let (here, elsewhere): (&[u8], &[u8]) = (b"/here", b"/elsewhere");
+        let mut points: Vec<_> =
+            (1..=5).map(|n| point(n, ["old", "new"][usize::from(n) % 2], here)).collect();
+        points.push(point(6, "old", elsewhere));
+        let known = known_sources(&points, "host", "group");
+        let known: Vec<_> = known.iter().map(|one| (&*one.name, &*one.path)).collect();
+        assert_eq!(known, [("old", here), ("new", here), ("old", elsewhere)]);
+        assert_eq!(known_sources(&points, "box", "group"), []);
+    }
 }

@@ -1,10 +1,13 @@
 //! Arguments shared by verbs that name points: which machine, group and source they mean.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
 use clap::Args;
 use holdfast_store::StoreError;
 use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::{RecoveryPoint, SourceName};
 use holdfast_store::store::{DoubtfulPoint, Store, StoredPoint};
 use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
@@ -35,11 +38,30 @@ impl ScopeArgs {
         Scope { host: self.host.clone(), group: self.group.clone(), source: self.source.clone() }
     }
 
+    /// Whether nothing was narrowed down.
+    pub fn is_empty(&self) -> bool {
+        self.scope() == Scope::default()
+    }
+
     /// The points in scope, in the order given.
     pub fn select(&self, points: Vec<StoredPoint>) -> Vec<StoredPoint> {
         let scope = self.scope();
         points.into_iter().filter(|point| scope.holds(&Candidate::from(point))).collect()
     }
+}
+
+/// The newest `n` points of each source, by sequence as `latest` everywhere: a clock may have gone back.
+pub fn newest(points: &[StoredPoint], n: usize) -> HashSet<RecoveryPointId> {
+    let mut sources: HashMap<&SourceName, Vec<&RecoveryPoint>> = HashMap::new();
+    for stored in points {
+        sources.entry(&stored.point.source).or_default().push(&stored.point);
+    }
+    let mut newest = HashSet::new();
+    for mut of_one in sources.into_values() {
+        of_one.sort_by_key(|point| Reverse((point.sequence, point.started, point.id)));
+        newest.extend(of_one.into_iter().take(n).map(|point| point.id));
+    }
+    newest
 }
 
 /// A name as typed, checked before the store is opened, so that a typing error does not cost a passphrase.

@@ -1,17 +1,13 @@
 //! `holdfast snapshots` (also `points`): the recovery points, and where each one's bytes are.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
-
 use clap::Args;
 use holdfast_store::clock::Timestamp;
-use holdfast_store::id::RecoveryPointId;
-use holdfast_store::point::{PointState, RecoveryPoint, SourceName};
+use holdfast_store::point::PointState;
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
 use super::Context;
-use super::scope::ScopeArgs;
+use super::scope::{ScopeArgs, newest};
 use crate::hooks::FAILED_TAG;
 use crate::json::Snapshot;
 use crate::open::open_store;
@@ -61,20 +57,6 @@ fn select(points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
         points.retain(|stored| newest.contains(&stored.point.id));
     }
     points
-}
-
-/// The newest `n` points of each source, by sequence as `latest` everywhere: a clock may have gone back.
-fn newest(points: &[StoredPoint], n: usize) -> HashSet<RecoveryPointId> {
-    let mut sources: HashMap<&SourceName, Vec<&RecoveryPoint>> = HashMap::new();
-    for stored in points {
-        sources.entry(&stored.point.source).or_default().push(&stored.point);
-    }
-    let mut newest = HashSet::new();
-    for mut of_one in sources.into_values() {
-        of_one.sort_by_key(|point| Reverse((point.sequence, point.started, point.id)));
-        newest.extend(of_one.into_iter().take(n).map(|point| point.id));
-    }
-    newest
 }
 
 fn render(points: &[StoredPoint], zone: &TimeZone) -> String {

@@ -1,35 +1,41 @@
 //! `holdfast status`: whether all is well, on one page.
 
 mod metrics;
+mod places;
 
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::agenda::{Agenda, Task, TierName};
 use holdfast_backup::alert::{Alert, Newest, alerts};
-use holdfast_backup::config::{Config, Group, Stopped};
+use holdfast_backup::config::{Config, Group, Source, Stopped, Tier};
 use holdfast_backup::expire::is_in;
 use holdfast_backup::ledger::{JobState, Ledger};
+use holdfast_backup::source_name::KnownSource;
 use holdfast_store::clock::Timestamp;
-use holdfast_store::point::PointState;
+use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::Context;
-use super::configured::zone_of;
+use super::configured::{known_sources, zone_of};
 use super::jobs::present;
 use crate::daemon::talk::Present;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
 use crate::terminal::text::{self, Table};
+use places::PlaceLine;
 
 /// Show on one page whether all is well
 ///
-/// For each group and tier the newest good recovery point and when the next one is taken, what the daemon does, the room that is left, and
-/// what somebody has to see to, with its cause and what to do.
+/// For each group and tier the newest good recovery point and when the next one is taken; for the store's directory and each vault since
+/// when all of it was read back and proven (`check --read-data`), and what this machine may do there; what the daemon does, the room that
+/// is left, and what somebody has to see to, with its cause and what to do.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -57,6 +63,7 @@ struct Page {
     #[serde(skip_serializing_if = "Option::is_none")]
     daemon: Option<Present>,
     tiers: Vec<TierLine>,
+    places: Vec<PlaceLine>,
     alerts: Vec<AlertLine>,
 }
 
@@ -121,9 +128,10 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         bytes_total,
         daemon,
         tiers,
+        places: places::places(&store, &context.settings.credentials)?,
         alerts: told.into_iter().map(AlertLine::from).collect(),
     };
-    show(context, args, &page, &zone)?;
+    show(context, args, &page, now, &zone)?;
     let figures =
         || Ok::<_, Failure>(metrics::render(&page, &metrics::Jobs::of(&agenda, ledger.as_ref())?, now));
     if args.metrics {
@@ -136,11 +144,17 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     Ok(Done::Whole)
 }
 
-fn show(context: &Context<'_>, args: &StatusArgs, page: &Page, zone: &TimeZone) -> Result<(), Failure> {
+fn show(
+    context: &Context<'_>,
+    args: &StatusArgs,
+    page: &Page,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Result<(), Failure> {
     match (args.metrics, context.terminal.json()) {
         (true, _) => Ok(()),
         (_, true) => context.terminal.json_line(page),
-        (_, false) => context.terminal.line(&render(page, zone)),
+        (_, false) => context.terminal.line(&render(page, now, zone)),
     }
 }
 
@@ -181,30 +195,16 @@ fn tiers(
 ) -> Vec<TierLine> {
     let mut lines = Vec::new();
     for group in &config.groups {
-        for name in sources_of(group, host, points) {
-            for tier in TierName::ALL {
-                let Some(said) = group.tier(tier) else { continue };
-                let source = |stored: &&StoredPoint| {
-                    let of = &stored.point.source;
-                    of.group == group.name && of.host == host && of.source == name && is_in(stored, tier)
-                };
-                let points: Vec<&StoredPoint> = points.iter().filter(source).collect();
-                let good = points.iter().filter(|stored| stored.point.state == PointState::Complete);
-                let newest_at =
-                    good.max_by_key(|stored| stored.point.sequence).map(|stored| stored.point.started);
-                let next_at = agenda.moment_after(&group.name, tier, now);
-                lines.push(TierLine {
-                    group: group.name.clone(),
-                    source: name.clone(),
-                    tier: tier.to_string(),
-                    schedule: group.stopped.map_or_else(|| said.schedule.to_string(), stopped_word),
-                    newest: newest_at.map(text::rfc3339),
-                    points: points.len(),
-                    next: next_at.map(text::rfc3339),
-                    newest_at,
-                    next_at,
-                });
-            }
+        let mut of_source = HashMap::<&str, Vec<&StoredPoint>>::new();
+        let ours = |name: &SourceName| name.host == host && name.group == group.name;
+        for stored in points.iter().filter(|stored| ours(&stored.point.source)) {
+            of_source.entry(&stored.point.source.source).or_default().push(stored);
+        }
+        let known = known_sources(points, host, &group.name);
+        for name in group.sources.iter().map(|source| name_of(source, &known)) {
+            let points = of_source.get(&*name).map(Vec::as_slice).unwrap_or_default();
+            let line = |tier| Some(tier_line(group, tier, group.tier(tier)?, &name, points, agenda, now));
+            lines.extend(TierName::ALL.into_iter().filter_map(line));
         }
     }
     lines
@@ -215,22 +215,38 @@ fn stopped_word(stopped: Stopped) -> String {
     format!("stopped ({})", stopped.as_str())
 }
 
-/// The sources of a group as their points name them; those that have none yet by their path.
-fn sources_of(group: &Group, host: &str, points: &[StoredPoint]) -> Vec<String> {
-    use std::os::unix::ffi::OsStrExt;
-    let named = |source: &holdfast_backup::config::Source| {
-        let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
-        let of = |stored: &&StoredPoint| {
-            let point = &stored.point;
-            point.source.group == group.name
-                && point.source.host == host
-                && point.path == path.as_os_str().as_bytes()
-        };
-        let known = points.iter().filter(of).max_by_key(|stored| stored.point.sequence);
-        let known = known.map(|stored| stored.point.source.source.clone());
-        source.name.clone().or(known).unwrap_or_else(|| text::printable(path.as_os_str().as_bytes()))
-    };
-    group.sources.iter().map(named).collect()
+fn tier_line(
+    group: &Group,
+    name: TierName,
+    tier: &Tier,
+    source: &str,
+    points: &[&StoredPoint],
+    agenda: &Agenda,
+    now: Timestamp,
+) -> TierLine {
+    let there = || points.iter().filter(|stored| is_in(stored, name));
+    let good = there().filter(|stored| stored.point.state == PointState::Complete);
+    let newest_at = good.max_by_key(|stored| stored.point.sequence).map(|stored| stored.point.started);
+    let next_at = agenda.moment_after(&group.name, name, now);
+    TierLine {
+        group: group.name.clone(),
+        source: source.to_owned(),
+        tier: name.to_string(),
+        schedule: group.stopped.map_or_else(|| tier.schedule.to_string(), stopped_word),
+        newest: newest_at.map(text::rfc3339),
+        points: there().count(),
+        next: next_at.map(text::rfc3339),
+        newest_at,
+        next_at,
+    }
+}
+
+/// A source as its points name it; one that has none yet by its path.
+fn name_of(source: &Source, known: &[KnownSource]) -> String {
+    let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
+    let raw = path.as_os_str().as_bytes();
+    let newest = || known.iter().rev().find(|known| known.path == raw).map(|known| known.name.clone());
+    source.name.clone().or_else(newest).unwrap_or_else(|| text::printable(raw))
 }
 
 fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Timestamp) -> Vec<Alert> {
@@ -261,7 +277,7 @@ impl From<Alert> for AlertLine {
     }
 }
 
-fn render(page: &Page, zone: &TimeZone) -> String {
+fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
     let time = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| text::local_time(at, zone));
     let mut lines = vec![format!(
         "{}: {} of {} free",
@@ -282,6 +298,7 @@ fn render(page: &Page, zone: &TimeZone) -> String {
         ]);
     }
     lines.push(table.render());
+    lines.push(places::render(&page.places, now, zone));
     if let Some(daemon) = &page.daemon {
         lines.push(daemon_line(daemon, zone));
     }

@@ -10,12 +10,14 @@ use holdfast_store::copy::Sending;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::transfer::Transfer;
+use holdfast_store::vault::VaultError;
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
 use super::Context;
 use super::configured;
-use crate::outcome::Failure;
+use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::WorkMonitor;
 
 /// Points whose sessions are open in a vault at once: it lists what it has once for all of them.
@@ -94,23 +96,40 @@ impl<'a> Upload<'a> {
     /// Puts into every vault what it is to have. Stops only when it is asked to.
     pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
         self.failures.extend(wanted.missing(self.store));
-        if let Some(pace) = configured::pace(self.context, wanted.limit)? {
-            self.store.vaults().iter().for_each(|(_, _, transfer)| transfer.pace_uploads(Arc::clone(&pace)));
-        }
+        self.pace(wanted.limit)?;
         for (no, address, transfer) in self.store.vaults().iter().filter(|vault| wanted.has_any_for(&vault.1))
         {
-            let seen = copy::refresh_vault(self.store, *no, transfer, self.monitor);
-            // What the vault is believed to hold may be less than before it was asked.
-            let chosen = self.chosen((*no, address), wanted)?;
-            match seen {
-                Ok(()) => {
-                    self.push_to(*no, &chosen)?;
-                    self.store.bring_holds(*no).map(drop).or_else(|e| self.failed(e))?;
-                }
-                Err(e) => self.failed(e)?,
-            }
-            self.asked.push((*no, chosen));
+            self.push_into(*no, transfer, |upload| upload.chosen((*no, address), wanted))?;
         }
+        Ok(())
+    }
+
+    /// Sends no faster than was said, or than the configuration has it.
+    pub fn pace(&self, limit: Option<Rate>) -> Result<(), Failure> {
+        if let Some(pace) = configured::pace(self.context, limit)? {
+            self.store.vaults().iter().for_each(|(_, _, transfer)| transfer.pace_uploads(Arc::clone(&pace)));
+        }
+        Ok(())
+    }
+
+    /// Puts what `choose` says into one vault.
+    pub fn push_into(
+        &mut self,
+        no: VaultNo,
+        transfer: &Transfer,
+        choose: impl FnOnce(&Self) -> Result<Vec<RecoveryPointId>, Failure>,
+    ) -> Result<(), Failure> {
+        let seen = copy::refresh_vault(self.store, no, transfer, self.monitor);
+        // What the vault is believed to hold may be less than before it was asked.
+        let chosen = choose(self)?;
+        match seen {
+            Ok(()) => {
+                self.push_to(no, transfer, &chosen)?;
+                self.store.bring_holds(no).map(drop).or_else(|e| self.failed(e))?;
+            }
+            Err(e) => self.failed(e)?,
+        }
+        self.asked.push((no, chosen));
         Ok(())
     }
 
@@ -152,63 +171,102 @@ impl<'a> Upload<'a> {
         Ok(chosen)
     }
 
-    fn push_to(&mut self, no: VaultNo, chosen: &[RecoveryPointId]) -> Result<(), Failure> {
-        let mut lacking = Vec::new();
+    fn push_to(
+        &mut self,
+        no: VaultNo,
+        transfer: &Transfer,
+        chosen: &[RecoveryPointId],
+    ) -> Result<(), Failure> {
+        let (mut lacking, mut away) = (Vec::new(), Vec::new());
         for id in chosen {
             lacking.extend(self.lacks(no, id)?.then_some(*id));
         }
         for some in lacking.chunks(AT_ONCE) {
-            let sending = match self.begin(no, some)? {
+            let sending = match self.begin(no, transfer, some)? {
                 Ok(sending) => sending,
                 Err(e) => return self.failed(e),
             };
             for id in some {
-                // It may have been forgotten meanwhile.
-                if !self.lacks(no, id)? || self.is_revoked(no, id)? {
-                    continue;
-                }
-                match sending.push(id, self.monitor) {
-                    Ok(done) => {
-                        self.pushed.points += 1;
-                        self.pushed.packs += done.packs;
-                        self.pushed.bytes += done.bytes;
-                    }
-                    // The point is damaged here; others are not. Or it was forgotten meanwhile.
-                    Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
-                        let point = format!("recovery point {}", id.short());
-                        if self.store.catalog().point(id)?.is_some() {
-                            self.failed(StoreError::corrupt(point, e.to_string()))?;
-                        }
-                    }
-                    Err(e @ StoreError::Revoked { .. }) => self.failed(e)?,
-                    Err(e) => return self.failed(e),
+                if let Some(e) = self.push_one(&sending, (no, transfer), id, &mut away)? {
+                    return self.failed(e);
                 }
             }
         }
         Ok(())
     }
 
+    /// `away` are other vaults that were to give something and did not. What keeps all other points from being sent as well, if something
+    /// does.
+    fn push_one(
+        &mut self,
+        sending: &Sending<'_>,
+        (no, transfer): (VaultNo, &Transfer),
+        id: &RecoveryPointId,
+        away: &mut Vec<String>,
+    ) -> Result<Option<StoreError>, Failure> {
+        // It may have been forgotten meanwhile.
+        let row = self.store.catalog().point(id)?.filter(|row| !row.vaults.contains(&no));
+        let Some(row) = row.filter(|_| !self.is_revoked(no, id).unwrap_or(false)) else { return Ok(None) };
+        let place = |vault| self.store.catalog().vault_address(vault);
+        if !row.staged && row.vaults.iter().all(|vault| away.contains(&place(*vault))) {
+            let what = format!("recovery point {} lies in {} alone", id.short(), away.join(" and "));
+            self.failures.push(Failure::failed(what));
+            return Ok(None);
+        }
+        match sending.push(id, self.monitor) {
+            Ok(done) => {
+                self.pushed.points += 1;
+                self.pushed.packs += done.packs;
+                self.pushed.bytes += done.bytes;
+            }
+            // The point is damaged here; others are not. Or it was forgotten meanwhile.
+            Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
+                let point = format!("recovery point {}", id.short());
+                if self.store.catalog().point(id)?.is_some() {
+                    self.failed(StoreError::corrupt(point, e.to_string()))?;
+                }
+            }
+            Err(e @ StoreError::Revoked { .. }) => self.failed(e)?,
+            // So it is with what another vault does not give.
+            Err(e) if is_of_another(&e, transfer) => {
+                away.extend(address_if_away(&e));
+                let failure = Failure::from(e);
+                let message = format!("recovery point {}: {}", id.short(), failure.message);
+                self.failures.push(Failure { message, ..failure });
+            }
+            Err(e) => return Ok(Some(e)),
+        }
+        Ok(None)
+    }
+
     /// Opens sessions for those points that may come into a vault; the others are told.
-    fn begin(
+    fn begin<'b>(
         &mut self,
         no: VaultNo,
+        transfer: &'b Transfer,
         ids: &[RecoveryPointId],
-    ) -> Result<Result<Sending<'a>, StoreError>, Failure> {
-        let mut may_come = Vec::new();
-        for id in ids {
-            match self.is_revoked(no, id)? {
-                true => {
-                    let vault = self.store.catalog().vault_address(no);
-                    self.failed(StoreError::Revoked { point: id.short(), vault })?;
+    ) -> Result<Result<Sending<'b>, StoreError>, Failure>
+    where
+        'a: 'b,
+    {
+        let mut ids = ids.to_vec();
+        loop {
+            let mut may_come = Vec::new();
+            for id in ids {
+                match self.is_revoked(no, &id)? {
+                    true => {
+                        let vault = transfer.address();
+                        self.failed(StoreError::Revoked { point: id.short(), vault })?;
+                    }
+                    false => may_come.push(id),
                 }
-                false => may_come.push(*id),
+            }
+            match Sending::begin(self.store, no, transfer, &may_come, self.monitor) {
+                // Which one it is, is known now.
+                Err(StoreError::Revoked { .. }) => ids = may_come,
+                begun => return Ok(begun),
             }
         }
-        let transfer = match self.store.vault(no) {
-            Ok(transfer) => transfer,
-            Err(e) => return Ok(Err(e)),
-        };
-        Ok(Sending::begin(self.store, no, transfer, &may_come, self.monitor))
     }
 
     fn lacks(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
@@ -226,4 +284,31 @@ impl<'a> Upload<'a> {
         self.failures.push(e.into());
         Ok(())
     }
+}
+
+/// Whether another vault is to blame than the one that is sent to.
+fn is_of_another(e: &StoreError, transfer: &Transfer) -> bool {
+    match e {
+        StoreError::Vault { source: VaultError::Cancelled, .. } => false,
+        StoreError::Vault { vault, .. } => *vault != transfer.address(),
+        StoreError::NoWay { .. } => true,
+        _ => false,
+    }
+}
+
+/// A vault that need not be asked again: each question may take minutes.
+fn address_if_away(e: &StoreError) -> Option<String> {
+    match e {
+        StoreError::NoWay { address } => Some(address.clone()),
+        StoreError::Vault { vault, .. } if e.is_vault_away() => Some(vault.clone()),
+        _ => None,
+    }
+}
+
+/// Whole, unless something failed: the first failure, after the others were told.
+pub fn end(context: &Context<'_>, failures: Vec<Failure>) -> Outcome {
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(Done::Whole) };
+    failures.for_each(|failure| context.terminal.warn(&failure.message));
+    Err(first)
 }

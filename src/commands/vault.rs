@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Context;
 use super::configured;
 use super::scope::{ScopeArgs, find_point, parse_spec};
-use super::upload::{Pushed, Upload, Wanted};
+use super::upload::{self, Pushed, Upload, Wanted};
 use crate::create::add_vaults;
 use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
@@ -213,10 +213,7 @@ fn push_wanted(context: &Context<'_>, store: &Store, wanted: &Wanted<'_>) -> Out
     let Upload { pushed, failures, .. } = upload;
     drop(monitor);
     show_pushed(context.terminal, &pushed)?;
-    let mut failures = failures.into_iter();
-    let Some(first) = failures.next() else { return Ok(Done::Whole) };
-    failures.for_each(|failure| context.terminal.warn(&failure.message));
-    Err(first)
+    upload::end(context, failures)
 }
 
 fn show_pushed(terminal: &Terminal, pushed: &Pushed) -> Result<(), Failure> {

@@ -65,8 +65,8 @@ pub fn count(n: u64, word: &str) -> String {
         return format!("1 {word}");
     }
     match word.strip_suffix('y') {
-        Some(stem) => format!("{n} {stem}ies"),
-        None => format!("{n} {word}s"),
+        Some(stem) if !stem.ends_with('a') => format!("{n} {stem}ies"),
+        _ => format!("{n} {word}s"),
     }
 }
 
@@ -168,8 +168,8 @@ mod tests {
         }
         assert_eq!([duration(5), duration(125), duration(3_723)], ["0:05", "2:05", "1:02:03"]);
         assert_eq!(
-            [count(1, "file"), count(2, "file"), count(0, "directory")],
-            ["1 file", "2 files", "0 directories"]
+            [count(1, "file"), count(2, "file"), count(0, "directory"), count(2, "day")],
+            ["1 file", "2 files", "0 directories", "2 days"]
         );
     }
 

@@ -25,6 +25,7 @@ pub use generations::Seen;
 pub use holds::HoldRow;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
+pub use verified::Proof;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -20,6 +20,7 @@ pub mod azure;
 pub mod conformance;
 pub mod directory;
 pub mod memory;
+pub mod rights;
 pub mod testing;
 pub mod unaddressable;
 

@@ -393,3 +393,21 @@ fn a_service_manager_hears_that_it_serves_that_it_is_well_and_that_it_ends() {
     std::fs::write(site.machine.path("daemon.log"), "").unwrap();
     daemon.end();
 }
+
+#[test]
+fn a_history_that_is_removed_under_the_daemon_is_put_back_and_nothing_is_done_twice() {
+    let site = Site::new(GROUP);
+    let daemon = site.start();
+    wait_for("the expiry", 60, || site.states("expire-local") == ["done"] && site.states("push") == ["done"]);
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let _ = std::fs::remove_file(site.machine.store().join(name));
+    }
+    // Whoever asks wakes it.
+    wait_for("the history", 60, || !site.status()["daemon"].is_null() && !site.jobs().is_empty());
+    site.run(&["backup", "--group", "web"]).expect_code(0);
+    assert_eq!(site.states("backup"), ["done", "done"]);
+    assert_eq!(site.states("push"), ["done"]);
+    let log = site.log();
+    assert_eq!(log.matches("was removed: it is put back").count(), 1, "{log}");
+    daemon.end();
+}

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod copy;
 mod expiry;
 mod holds;
 mod own_expiry;
+mod proof;
 mod stopped;
 mod vaults;
 

@@ -176,3 +176,34 @@ fn each_task_tells_when_it_last_ended_in_each_way() {
     ];
     assert_eq!(ends, expected);
 }
+
+#[test]
+fn a_ledger_whose_file_was_removed_is_put_back_with_all_that_it_remembers() {
+    // What lies beside the file may be removed with it, or left.
+    for with_log in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(dir.path()).unwrap();
+        let web = task(Work::Take, Some("web"));
+        let first = run(&ledger, &web, 100, JobState::Done);
+        assert_eq!(ledger.place(), Place::Same);
+        std::fs::remove_file(dir.path().join(NAME)).unwrap();
+        if with_log {
+            remove_logs(&dir.path().join(NAME));
+        }
+        assert_eq!(ledger.place(), Place::Empty);
+        let running = ledger.begin(&web, false, second(200)).unwrap();
+        ledger.put_back().unwrap();
+        assert_eq!(ledger.place(), Place::Same);
+        ledger.end(running, &ended(205, JobState::Done)).unwrap();
+        let third = run(&ledger, &web, 300, JobState::Failed);
+        let other = Ledger::look(dir.path()).unwrap().unwrap();
+        let seen: Vec<_> = other.jobs(9).unwrap().into_iter().map(|job| (job.no, job.state)).collect();
+        let states = [JobState::Failed, JobState::Done, JobState::Done];
+        assert_eq!(seen, [third, running, first].into_iter().zip(states).collect::<Vec<_>>());
+        assert_eq!(std::fs::metadata(dir.path().join(NAME)).unwrap().mode() & 0o7777, 0o600);
+        assert!(!dir.path().join("ledger.db.new").exists());
+        std::fs::rename(dir.path().join(NAME), dir.path().join("mine")).unwrap();
+        std::fs::copy(dir.path().join("mine"), dir.path().join(NAME)).unwrap();
+        assert_eq!(ledger.place(), Place::Another);
+    }
+}

@@ -84,6 +84,7 @@ pub fn render(page: &Page, jobs: &Jobs, now: Timestamp) -> String {
         .figure(&[], now.seconds);
     of_disk(&mut text, page);
     of_tiers(&mut text, page);
+    of_places(&mut text, page, now);
     of_jobs(&mut text, jobs);
     let mut family = text.family("holdfast_alert", "1 for each alert that `holdfast status` shows.");
     for alert in &page.alerts {
@@ -116,6 +117,22 @@ fn of_tiers(text: &mut Text, page: &Page) {
     each("holdfast_points", "Points that the tier has.", &|line| i64::try_from(line.points).ok());
     let next = "holdfast_next_timestamp_seconds";
     each(next, "When the next point is due.", &|line| line.next_at.map(|at| at.seconds));
+}
+
+fn of_places(text: &mut Text, page: &Page, now: Timestamp) {
+    let help = "Seconds since the pack was proven whose proof is the oldest, +Inf if one never was.";
+    let mut family = text.family("holdfast_oldest_unproven_age_seconds", help);
+    for line in &page.places {
+        match line.unproven_seconds(now) {
+            Some(age) if age.is_finite() => family.figure(&[("place", &line.place)], age),
+            Some(_) => family.figure(&[("place", &line.place)], "+Inf"),
+            None => {}
+        }
+    }
+    let mut family = text.family("holdfast_packs_never_proven", "Packs that nobody has read back yet.");
+    for line in &page.places {
+        family.figure(&[("place", &line.place)], line.packs_never_proven);
+    }
 }
 
 fn of_jobs(text: &mut Text, jobs: &Jobs) {
@@ -159,7 +176,9 @@ mod tests {
 
     use holdfast_backup::agenda::Work;
 
-    use super::super::{AlertLine, TierLine};
+    use holdfast_store::catalog::Proof;
+
+    use super::super::{AlertLine, PlaceLine, TierLine};
     use super::*;
 
     fn page(source: &str) -> Page {
@@ -188,8 +207,14 @@ mod tests {
             bytes_total: 10,
             daemon: None,
             tiers: vec![tier(Some(100)), tier(Some(101))],
+            places: vec![place("local", 1, Some(30)), place("/v", 0, Some(30)), place("/w", 0, None)],
             alerts: vec![alert],
         }
+    }
+
+    fn place(place: &str, packs_never: u64, oldest: Option<i64>) -> PlaceLine {
+        let oldest = oldest.map(Timestamp::from_seconds);
+        PlaceLine::new(place.into(), &Proof { packs: 3, packs_never, bytes_never: 9, oldest }, None)
     }
 
     fn jobs() -> Jobs {
@@ -215,6 +240,11 @@ mod tests {
             format!("holdfast_point_newest_timestamp_seconds{of} 100"),
             format!("holdfast_points{of} 3"),
             format!("holdfast_next_timestamp_seconds{of} 200"),
+            r#"holdfast_oldest_unproven_age_seconds{place="local"} +Inf"#.to_owned(),
+            r#"holdfast_oldest_unproven_age_seconds{place="/v"} 120"#.to_owned(),
+            r#"holdfast_packs_never_proven{place="local"} 1"#.to_owned(),
+            r#"holdfast_packs_never_proven{place="/v"} 0"#.to_owned(),
+            r#"holdfast_packs_never_proven{place="/w"} 0"#.to_owned(),
             r#"holdfast_job_last_end_timestamp_seconds{work="backup",group="web",state="failed"} 90"#
                 .to_owned(),
             r#"holdfast_job_failures{work="backup",group="web"} 2"#.to_owned(),
@@ -280,7 +310,7 @@ mod tests {
             }
             let points = figures.iter().find(|(name, ..)| name == "holdfast_points").unwrap();
             assert_eq!(points.1[1], ("source".to_owned(), text::printable(name.as_bytes())));
-            assert_eq!(figures.len(), 11, "{text}");
+            assert_eq!(figures.len(), 16, "{text}");
         }
     }
 

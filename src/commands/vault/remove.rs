@@ -77,5 +77,5 @@ fn refusal(address: &str, alone: &Alone) -> Failure {
         text::count(alone.points, "recovery point"),
         text::count(alone.packs, "pack")
     ))
-    .hint("copy them elsewhere first (`holdfast restore`), or give --force: the vault keeps them, but nobody lists them here")
+    .hint("copy them to another vault first (`holdfast copy --all --to VAULT`), or give --force: the vault keeps them, but nobody lists them here")
 }

@@ -307,6 +307,33 @@ fn a_time_of_proof_that_changed_was_never_noted() {
     }
 }
 
+#[test]
+fn each_place_tells_how_far_it_was_proven() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let vault = c.vault_no("v").unwrap();
+    let packs = [add(&c, 1, true, Some(vault)), add(&c, 2, true, None), add(&c, 3, false, Some(vault))];
+    let len = |no| c.pack(no).unwrap().unwrap().entry.len;
+    let at = Timestamp::from_seconds;
+    assert_eq!(c.proof_of(Some(VaultNo(9))).unwrap(), Proof::default());
+    c.set_verified(&[(packs[0], None), (packs[2], Some(vault))], at(100)).unwrap();
+    let half = |bytes_never| Proof { packs: 2, packs_never: 1, bytes_never, oldest: Some(at(100)) };
+    assert_eq!(c.proof_of(None).unwrap(), half(len(packs[1])));
+    assert_eq!(
+        c.proof_of(Some(vault)).unwrap(),
+        half(len(packs[0])),
+        "what staging has proves nothing there"
+    );
+    c.set_verified(&[(packs[1], None)], at(50)).unwrap();
+    c.set_verified(&[(packs[0], None)], at(200)).unwrap();
+    let all = Proof { packs: 2, packs_never: 0, bytes_never: 0, oldest: Some(at(50)) };
+    assert_eq!(c.proof_of(None).unwrap(), all);
+    c.write("flip", |t| t.execute("UPDATE verified SET at = 60 WHERE at = 50", [])).unwrap();
+    assert_eq!(c.proof_of(None).unwrap().packs_never, 1);
+    c.miss_staged(packs[1]).unwrap();
+    c.set_verified(&[(packs[0], Some(vault))], at(300)).unwrap();
+    assert_eq!(c.proof_of(None).unwrap(), Proof { packs: 1, oldest: Some(at(200)), ..Proof::default() });
+}
+
 /// A chunk in two staged packs; then the row of its place in the first one is damaged.
 fn in_two_packs(damage: &str) -> (Catalog, ChunkId, [PackNo; 2]) {
     let c = Catalog::in_memory(&STORE).unwrap();

@@ -11,6 +11,19 @@ use crate::id::PackId;
 /// Stands for staging where others are numbers of vaults, which begin with 1.
 const STAGING: i64 = 0;
 
+/// How far the bytes of a place were read and proven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Packs there.
+    pub packs: u64,
+    /// Those of them that nobody has read since they came there, or of which that is not known.
+    pub packs_never: u64,
+    /// Bytes of these.
+    pub bytes_never: u64,
+    /// When the pack was proven whose proof is the oldest, of those that were.
+    pub oldest: Option<Timestamp>,
+}
+
 impl Catalog {
     /// Notes that these packs were proven at `at` (whole seconds are kept), in staging (`None`) or a vault.
     pub fn set_verified(&self, packs: &[(PackNo, Option<VaultNo>)], at: Timestamp) -> Result<(), StoreError> {
@@ -52,6 +65,34 @@ impl Catalog {
                 last = last.max(proven_at(row).unwrap_or_default());
             }
             Ok(last.map(Timestamp::from_seconds))
+        })
+    }
+
+    /// How far all that is in staging (`None`) or in a vault was proven.
+    pub fn proof_of(&self, vault: Option<VaultNo>) -> Result<Proof, StoreError> {
+        let there = match vault {
+            None => "pack.staged = 1",
+            Some(_) => "EXISTS (SELECT 1 FROM place p WHERE p.pack = pack.no AND p.vault = ?1)",
+        };
+        let sql = format!(
+            "SELECT id, ?1, at, v.sum, len FROM pack LEFT JOIN verified v ON v.pack = no AND v.place = ?1 WHERE {there}"
+        );
+        self.read("look when packs were verified", |c| {
+            let mut select = c.prepare_cached(&sql)?;
+            let mut rows = select.query([vault.map_or(STAGING, |vault| vault.0)])?;
+            let mut proof = Proof::default();
+            while let Some(row) = rows.next()? {
+                proof.packs += 1;
+                // Also if what is said of it does not read as what was written.
+                match proven_at(row).unwrap_or_default().map(Timestamp::from_seconds) {
+                    Some(at) => proof.oldest = Some(proof.oldest.map_or(at, |oldest| oldest.min(at))),
+                    None => {
+                        proof.packs_never += 1;
+                        proof.bytes_never += row.get::<_, i64>(4)?.max(0).cast_unsigned();
+                    }
+                }
+            }
+            Ok(proof)
         })
     }
 }

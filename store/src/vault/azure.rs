@@ -32,6 +32,7 @@ mod auth;
 mod error;
 mod paced;
 mod policy;
+mod rights;
 mod transport;
 
 pub use address::AzureAddress;

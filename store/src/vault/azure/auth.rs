@@ -119,10 +119,7 @@ impl Access {
     }
 
     fn use_connection_string(&mut self, address: &AzureAddress, text: &Secret) -> Result<(), VaultError> {
-        let field = |name: &str| {
-            let pairs = text.reveal().split(';').filter_map(|pair| pair.trim().split_once('='));
-            pairs.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-        };
+        let field = |name: &str| connection_field(text, name);
         if field("AccountName").is_some_and(|account| account != address.account()) {
             return Err(VaultError::invalid(format!(
                 "the connection string is not for account {}",
@@ -146,6 +143,12 @@ impl Access {
             )),
         }
     }
+}
+
+/// A part of a connection string.
+pub(super) fn connection_field<'a>(text: &'a Secret, name: &str) -> Option<&'a str> {
+    let mut pairs = text.reveal().split(';').filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 /// An identity whose tokens are asked for by our HTTP client.

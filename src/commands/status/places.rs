@@ -1,0 +1,166 @@
+//! The places that keep packs: how long ago their bytes were last proven, and what this machine may do there.
+
+use holdfast_store::catalog::{Proof, VaultNo};
+use holdfast_store::clock::Timestamp;
+use holdfast_store::store::Store;
+use holdfast_store::vault::address::{Credentials, VaultAddress};
+use holdfast_store::vault::rights::{May, Rights};
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::outcome::Failure;
+use crate::terminal::text::{self, Table};
+
+/// The store's directory, or a vault.
+#[derive(Debug, Serialize)]
+pub struct PlaceLine {
+    /// `local`, or the vault's address.
+    pub place: String,
+    packs: u64,
+    /// Packs that were never read back since they came there, and their bytes.
+    pub packs_never_proven: u64,
+    bytes_never_proven: u64,
+    /// Since when every byte was read back and proven at least once; missing if some never was, or nothing is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proven_since: Option<String>,
+    /// With which credential a vault is opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'static str>,
+    /// What that may do there: `writer`, `maintainer`, `reader`, `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may: Option<&'static str>,
+    #[serde(skip)]
+    oldest: Oldest,
+}
+
+/// The proof that is the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oldest {
+    /// There is nothing to prove.
+    Nothing,
+    /// Some pack was never proven.
+    Never,
+    /// Of this moment.
+    At(Timestamp),
+}
+
+impl Oldest {
+    fn of(proof: &Proof) -> Self {
+        match (proof.packs_never, proof.oldest) {
+            (0, Some(at)) => Self::At(at),
+            (0, None) => Self::Nothing,
+            _ => Self::Never,
+        }
+    }
+}
+
+impl PlaceLine {
+    /// `rights` are those in a vault.
+    pub fn new(place: String, proof: &Proof, rights: Option<Rights>) -> Self {
+        let oldest = Oldest::of(proof);
+        Self {
+            place,
+            packs: proof.packs,
+            packs_never_proven: proof.packs_never,
+            bytes_never_proven: proof.bytes_never,
+            proven_since: if let Oldest::At(at) = oldest { Some(text::rfc3339(at)) } else { None },
+            credential: rights.map(|rights| rights.credential),
+            may: rights.map(|rights| rights.may.as_str()),
+            oldest,
+        }
+    }
+
+    /// How old the oldest proof is; `None` if there is nothing to prove, endless if something never was.
+    pub fn unproven_seconds(&self, now: Timestamp) -> Option<f64> {
+        match self.oldest {
+            Oldest::Nothing => None,
+            Oldest::Never => Some(f64::INFINITY),
+            Oldest::At(at) => Some(age(at, now) as f64),
+        }
+    }
+
+    fn proof(&self, now: Timestamp, zone: &TimeZone) -> String {
+        match self.oldest {
+            Oldest::Nothing => "nothing is there".to_owned(),
+            Oldest::Never => {
+                let packs = text::count(self.packs_never_proven, "pack");
+                format!("never: {packs} ({})", text::size(self.bytes_never_proven))
+            }
+            Oldest::At(at) => {
+                let days = text::count(age(at, now) / 86_400, "day");
+                format!("{}, {days} ago", text::local_time(at, zone))
+            }
+        }
+    }
+}
+
+/// Seconds; none where the clock went back.
+fn age(at: Timestamp, now: Timestamp) -> u64 {
+    now.seconds.saturating_sub(at.seconds).max(0).cast_unsigned()
+}
+
+/// All of them, the store's directory first.
+pub fn places(store: &Store, credentials: &Credentials) -> Result<Vec<PlaceLine>, Failure> {
+    let proof = |vault: Option<VaultNo>| store.catalog().proof_of(vault);
+    let mut lines = vec![PlaceLine::new("local".to_owned(), &proof(None)?, None)];
+    for (no, address, _) in store.vaults() {
+        let rights = address.parse::<VaultAddress>().map(|address| Rights::of(&address, credentials));
+        // It cannot even be addressed.
+        let rights = rights.unwrap_or(Rights { credential: "none", may: May::Unknown });
+        lines.push(PlaceLine::new(address.clone(), &proof(Some(*no))?, Some(rights)));
+    }
+    Ok(lines)
+}
+
+/// As a table.
+pub fn render(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> String {
+    let mut table = Table::new(&["Place", ">Packs", "All proven since", "May", "By"]);
+    for line in places {
+        table.row([
+            line.place.clone(),
+            line.packs.to_string(),
+            line.proof(now, zone),
+            line.may.unwrap_or_default().to_owned(),
+            line.credential.unwrap_or_default().to_owned(),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_176_000;
+
+    fn proof(packs_never: u64, oldest: Option<i64>) -> Proof {
+        let oldest = oldest.map(Timestamp::from_seconds);
+        Proof { packs: packs_never + u64::from(oldest.is_some()), packs_never, bytes_never: 2048, oldest }
+    }
+
+    #[test]
+    fn a_place_says_since_when_all_of_it_is_proven_and_what_may_be_done_there() {
+        let rights = Rights { credential: "account key", may: May::Maintain };
+        let lines = [
+            PlaceLine::new("local".into(), &proof(0, Some(NOW - 3 * 86_400)), None),
+            PlaceLine::new("/a".into(), &proof(2, Some(NOW - 60)), Some(rights)),
+            PlaceLine::new("/b".into(), &proof(0, None), Some(rights)),
+            PlaceLine::new("/c".into(), &proof(0, Some(NOW + 60)), Some(rights)),
+        ];
+        let now = Timestamp::from_seconds(NOW);
+        let text = render(&lines, now, &TimeZone::UTC);
+        let rows: Vec<String> =
+            text.lines().skip(2).map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            rows,
+            [
+                "local 1 2026-11-17 12:00:00, 3 days ago",
+                "/a 3 never: 2 packs (2.000 KiB) maintainer account key",
+                "/b 0 nothing is there maintainer account key",
+                "/c 1 2026-11-20 12:01:00, 0 days ago maintainer account key",
+            ]
+        );
+        let ages = lines.each_ref().map(|line| line.unproven_seconds(now));
+        assert_eq!(ages, [Some(3.0 * 86_400.0), Some(f64::INFINITY), None, Some(0.0)]);
+    }
+}
