@@ -93,8 +93,6 @@ pub struct Parts {
 pub struct Planned {
     /// What is to be done, and when.
     pub agenda: Agenda,
-    /// Whether space is freed in vaults, too.
-    pub reclaim_vaults: bool,
     /// How often it is looked whether all is well, and who is told.
     pub watching: Watching,
     /// How nice jobs are to other programs.
@@ -159,7 +157,7 @@ async fn serve(parts: Parts) -> Result<(), String> {
         stopping: false,
         parts,
     };
-    (daemon.parts.caller.reclaim_vaults, daemon.parts.caller.nice) = (planned.reclaim_vaults, planned.nice);
+    daemon.parts.caller.nice = planned.nice;
     daemon.note_lost();
     daemon.set_ways();
     daemon.parts.manager.ready("waits for what is due");
@@ -431,7 +429,8 @@ impl Daemon {
             return Err("the daemon ends".to_owned());
         }
         let task = Task { work: work.parse()?, group };
-        let of_store = matches!(task.work, Work::Reclaim | Work::Check) && task.group.is_none();
+        let of_store =
+            matches!(task.work, Work::Reclaim | Work::ReclaimVaults | Work::Check) && task.group.is_none();
         if of_store || self.agenda.tasks().contains(&task) {
             return Ok(task);
         }
@@ -473,7 +472,7 @@ impl Daemon {
         let planned =
             read.inspect_err(|error| tracing::error!("the configuration stays what it was: {error}"))?;
         let caller = &mut self.parts.caller;
-        (caller.reclaim_vaults, caller.nice) = (planned.reclaim_vaults, planned.nice);
+        caller.nice = planned.nice;
         self.agenda = planned.agenda;
         self.watch_as(planned.watching);
         tracing::warn!("the configuration was read again");

@@ -44,19 +44,22 @@ pub enum Work {
     ExpireLocal,
     /// The same in vaults.
     ExpireOnline,
-    /// Frees what no point needs.
+    /// Frees what no point needs in the local store.
     Reclaim,
+    /// The same in vaults, where nobody waits for it.
+    ReclaimVaults,
     /// Looks whether everything is there.
     Check,
 }
 
 /// Work and its words.
-const WORDS: [(Work, &str); 6] = [
+const WORDS: [(Work, &str); 7] = [
     (Work::Take, "backup"),
     (Work::Push, "push"),
     (Work::ExpireLocal, "expire-local"),
     (Work::ExpireOnline, "expire-online"),
     (Work::Reclaim, "reclaim"),
+    (Work::ReclaimVaults, "reclaim-vaults"),
     (Work::Check, "check"),
 ];
 
@@ -82,6 +85,8 @@ pub enum Lane {
     Store,
     /// Waits for vaults.
     Vault,
+    /// Frees space in vaults.
+    Reclaim,
     /// Reads.
     Read,
 }
@@ -92,6 +97,7 @@ impl Work {
         match self {
             Self::Take | Self::ExpireLocal | Self::Reclaim => Lane::Store,
             Self::Push | Self::ExpireOnline => Lane::Vault,
+            Self::ReclaimVaults => Lane::Reclaim,
             Self::Check => Lane::Read,
         }
     }
@@ -231,6 +237,7 @@ impl Plans {
 pub struct Agenda {
     groups: Vec<Plans>,
     reclaim: Option<Moments>,
+    reclaim_vaults: bool,
     check: Option<Moments>,
     zone: TimeZone,
     /// What was never done and needs no beginning at once waits for its first moment after this one.
@@ -245,6 +252,7 @@ impl Agenda {
         Self {
             groups: config.groups.iter().map(|group| Plans::of(group, host)).collect(),
             reclaim: upkeep(&config.reclaim),
+            reclaim_vaults: config.reclaim_vaults,
             check: upkeep(&config.check),
             zone: config.zone.clone().unwrap_or(zone),
             since,
@@ -253,7 +261,12 @@ impl Agenda {
 
     /// All tasks, in the order in which they are done when they are due together.
     pub fn tasks(&self) -> Vec<Task> {
-        let upkeep = [(Work::Reclaim, &self.reclaim), (Work::Check, &self.check)];
+        let vaults = self.reclaim.as_ref().filter(|_| self.reclaim_vaults);
+        let upkeep = [
+            (Work::Reclaim, self.reclaim.as_ref()),
+            (Work::ReclaimVaults, vaults),
+            (Work::Check, self.check.as_ref()),
+        ];
         let upkeep = upkeep.into_iter().filter(|(_, moments)| moments.is_some());
         let upkeep = upkeep.map(|(work, _)| Task { work, group: None });
         let mut tasks: Vec<Task> = self.groups.iter().flat_map(Plans::tasks).chain(upkeep).collect();
@@ -274,7 +287,7 @@ impl Agenda {
             }
             (Work::ExpireLocal, Some(_)) => next_expiry(&past, &of_group(Work::Take)),
             (Work::ExpireOnline, Some(_)) => next_expiry(&past, &of_group(Work::Push)),
-            (Work::Reclaim, _) => self.next_upkeep(self.reclaim.as_ref()?, &past, now),
+            (Work::Reclaim | Work::ReclaimVaults, _) => self.next_upkeep(self.reclaim.as_ref()?, &past, now),
             (Work::Check, _) => self.next_upkeep(self.check.as_ref()?, &past, now),
             _ => None,
         };

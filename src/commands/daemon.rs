@@ -89,7 +89,7 @@ fn reader(
             from: From { host: host.clone(), store: store.clone(), zone },
             metrics_file: config.metrics_file,
         };
-        Ok(Planned { agenda, reclaim_vaults: config.reclaim_vaults, nice: config.nice, watching })
+        Ok(Planned { agenda, nice: config.nice, watching })
     }))
 }
 
@@ -103,7 +103,7 @@ fn caller(context: &Context<'_>, store: &Path) -> Result<Caller, Failure> {
         whole(context.settings.config_file()?)?.into(),
     ];
     // Whatever an upgrade puts in its place, a daemon goes on with the program that it is itself.
-    Ok(Caller { program: PathBuf::from("/proc/self/exe"), common, reclaim_vaults: false, nice: 0 })
+    Ok(Caller { program: PathBuf::from("/proc/self/exe"), common, nice: 0 })
 }
 
 /// One daemon for each store. The lock is the kernel's and ends with its process.

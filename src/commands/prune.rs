@@ -35,6 +35,9 @@ pub struct PruneArgs {
     /// Free space in the local store only, and in no vault
     #[arg(long)]
     local: bool,
+    /// Free space in vaults only: the store is not in use meanwhile
+    #[arg(long, conflicts_with = "local")]
+    vaults: bool,
     /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same
     #[arg(long, conflicts_with = "local")]
     now: bool,
@@ -47,6 +50,8 @@ pub struct Manner {
     pub dry_run: bool,
     /// In no vault.
     pub local: bool,
+    /// In vaults only.
+    pub vaults: bool,
     /// At once in vaults.
     pub now: bool,
 }
@@ -122,14 +127,17 @@ struct PackLine<'a> {
 /// Prunes.
 pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     let store = open_store(context)?;
-    let PruneArgs { dry_run, local, now } = *args;
-    prune(context, &store, Manner { dry_run, local, now })
+    let PruneArgs { dry_run, local, vaults, now } = *args;
+    prune(context, &store, Manner { dry_run, local, vaults, now })
 }
 
 /// Prunes an open store; `forget --prune` ends with this. A vault that fails does not keep the others from it.
 pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run: manner.dry_run, ..Pruned::default() };
-    let mut plans = vec![prune_staging(context, store, &mut sum)?];
+    let mut plans = Vec::new();
+    if !manner.vaults {
+        plans.push(prune_staging(context, store, &mut sum)?);
+    }
     let (terms, mut failed) = (terms(context, manner)?, None);
     for (no, address, _) in store.vaults().iter().filter(|_| !manner.local) {
         match prune_vault(context, store, (*no, address), &terms, &mut sum) {
@@ -142,7 +150,7 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
         }
     }
     // What every place was asked for has to be known.
-    if !manner.dry_run && !manner.local && failed.is_none() && plans.len() == 1 + store.vaults().len() {
+    if !manner.dry_run && failed.is_none() && plans.len() == 1 + store.vaults().len() {
         reclaim::forget_missed(store, &plans)?;
     }
     show(context.terminal, &sum)?;

@@ -263,7 +263,12 @@ impl<'a> Upload<'a> {
             }
             match Sending::begin(self.store, no, transfer, &may_come, self.monitor) {
                 // Which one it is, is known now.
-                Err(StoreError::Revoked { .. }) => ids = may_come,
+                Err(e @ StoreError::Revoked { .. }) => {
+                    if !may_come.iter().any(|id| self.is_revoked(no, id).unwrap_or(false)) {
+                        return Ok(Err(e));
+                    }
+                    ids = may_come;
+                }
                 begun => return Ok(begun),
             }
         }

@@ -40,8 +40,6 @@ pub struct Caller {
     pub program: PathBuf,
     /// What stands before the verb.
     pub common: Vec<OsString>,
-    /// Whether reclaim frees space in vaults, too.
-    pub reclaim_vaults: bool,
     /// How nice jobs are to other programs.
     pub nice: u8,
 }
@@ -54,8 +52,8 @@ impl Caller {
             Work::Push => &["vault", "push", "--pending"],
             Work::ExpireLocal => &["forget", "--tier", "local"],
             Work::ExpireOnline => &["forget", "--tier", "online"],
-            Work::Reclaim if self.reclaim_vaults => &["prune"],
             Work::Reclaim => &["prune", "--local"],
+            Work::ReclaimVaults => &["prune", "--vaults"],
             Work::Check => &["check"],
         };
         let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);

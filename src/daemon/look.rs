@@ -176,7 +176,7 @@ mod tests {
 
     fn caller(script: &str) -> Caller {
         let common = vec!["-c".into(), script.into()];
-        Caller { program: "/bin/sh".into(), common, reclaim_vaults: false, nice: 0 }
+        Caller { program: "/bin/sh".into(), common, nice: 0 }
     }
 
     /// What the loop is told of a look with this script in the place of the program.

@@ -264,7 +264,7 @@ mod tests {
         let from = From { host: "box".into(), store: String::new(), zone: TimeZone::UTC };
         let every = Duration::from_secs(300);
         let plan = Watching { every, ways: Vec::new(), from, metrics_file: None };
-        let caller = Caller { program: "false".into(), common: Vec::new(), reclaim_vaults: false, nice: 0 };
+        let caller = Caller { program: "false".into(), common: Vec::new(), nice: 0 };
         let (ledger, _) = Ledger::open(&store).unwrap();
         let parts = Parts {
             store,

@@ -40,6 +40,11 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Blocks the thread for `duration`.
     fn pause(&self, duration: Duration);
 
+    /// What this clock showed when the system's showed that: for times that others noted.
+    fn shown_at(&self, system: Timestamp) -> Timestamp {
+        system
+    }
+
     /// How long it takes on the monotonic clock until so much has passed on the wall clock, if nobody sets that.
     fn until_passed(&self, on_the_wall: Duration) -> Duration {
         on_the_wall
@@ -126,6 +131,10 @@ impl HurriedClock {
 impl Clock for HurriedClock {
     fn now(&self) -> Timestamp {
         self.at(SystemClock.now())
+    }
+
+    fn shown_at(&self, system: Timestamp) -> Timestamp {
+        self.at(system)
     }
 
     fn monotonic(&self) -> Duration {

@@ -30,7 +30,7 @@ fn back_up(machine: &Machine, name: &str, files: impl Iterator<Item = usize>, op
 /// Removes a point and frees what only it needed.
 fn expire(machine: &Machine, id: &str) -> serde_json::Value {
     machine.run(["forget", id, "--allow-newest", "--yes"]).expect_code(0);
-    machine.run(["prune", "--json"]).expect_code(0).json()
+    machine.run(["prune", "--now", "--json"]).expect_code(0).json()
 }
 
 /// Fails unless a run freed something, and did this to packs.

@@ -16,6 +16,7 @@ mod decoder;
 mod dependencies;
 mod expire;
 mod faults;
+mod fences;
 mod fstab;
 mod hooks;
 mod hostile;

@@ -104,7 +104,7 @@ fn churn(machine: &Machine, bed: &Bed<'_>, seed: u64, until: Instant) -> (u64, u
         }
         if chance.below(3) == 0 {
             expire(machine, bed);
-            prunes += u64::from(Ran::of(&mut machine.online(["prune"])).code() == 0);
+            prunes += u64::from(Ran::of(&mut machine.online(["prune", "--now"])).code() == 0);
         }
         std::thread::sleep(Duration::from_millis(300));
     }

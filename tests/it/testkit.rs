@@ -69,6 +69,16 @@ pub fn skip(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {what}: {why}");
 }
 
+/// Ids of the points that a store or a vault in a directory shows, without those in whose place a revocation stands.
+pub fn points_in(place: &Path) -> Vec<String> {
+    let sources = std::fs::read_dir(place.join("rp")).into_iter().flatten();
+    let objects = sources.flat_map(|source| std::fs::read_dir(source.unwrap().path()).unwrap());
+    let paths = objects.map(|object| object.unwrap().path());
+    // The kind stands in the header, and 5 is that of points.
+    let points = paths.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.get(8) == Some(&5)));
+    points.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
 /// Opens the store in `dir` by the machine key in `keys`, without its vaults.
 pub fn open_store(dir: &Path, keys: &Path, clock: Arc<dyn Clock>) -> Store {
     let head = Store::head(dir).unwrap();

@@ -22,7 +22,7 @@ use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::seal::Compression;
 
-use crate::testkit::{Machine, PASSPHRASE, Ran, noise, open_store};
+use crate::testkit::{Machine, PASSPHRASE, Ran, noise, open_store, points_in};
 
 /// 2025-03-01T12:00:00Z.
 const NOON: i64 = 1_740_830_400;
@@ -94,9 +94,7 @@ impl Tiers {
 
 /// Ids of the points in a store or vault, as its files show them.
 fn shown_in(place: &Path) -> BTreeSet<String> {
-    let Ok(sources) = std::fs::read_dir(place.join("rp")) else { return BTreeSet::new() };
-    let points = sources.flat_map(|source| std::fs::read_dir(source.unwrap().path()).unwrap());
-    points.map(|point| point.unwrap().file_name().into_string().unwrap()).collect()
+    points_in(place).into_iter().collect()
 }
 
 fn set<'a>(ids: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {

@@ -24,7 +24,8 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn task(work: Work) -> Task {
-    let group = (!matches!(work, Work::Reclaim | Work::Check)).then(|| "web".to_owned());
+    let group =
+        (!matches!(work, Work::Reclaim | Work::ReclaimVaults | Work::Check)).then(|| "web".to_owned());
     Task { work, group }
 }
 
@@ -97,7 +98,7 @@ fn a_year_has_all_its_moments_and_no_others() {
         let local = jiff::Timestamp::from_second(moment.seconds).unwrap().to_zoned(zone.clone());
         assert_eq!((local.hour(), local.minute()), (22, 0), "{local}");
     }
-    assert_eq!(life.times(Work::Reclaim).len(), 365);
+    assert_eq!((life.times(Work::Reclaim).len(), life.times(Work::ReclaimVaults).len()), (365, 365));
     assert_eq!(life.times(Work::ExpireLocal).len(), taken.len());
     assert_eq!(life.times(Work::ExpireOnline).len(), 366);
 }
@@ -116,6 +117,7 @@ fn what_was_missed_is_done_once() {
         (at("2026-03-05T10:07:00Z"), Work::ExpireLocal),
         (at("2026-03-05T10:07:00Z"), Work::ExpireOnline),
         (at("2026-03-05T10:07:00Z"), Work::Reclaim),
+        (at("2026-03-05T10:07:00Z"), Work::ReclaimVaults),
         (at("2026-03-05T10:15:00Z"), Work::Take),
         (at("2026-03-05T10:15:00Z"), Work::ExpireLocal),
     ];
@@ -211,11 +213,21 @@ fn what_is_in_no_hurry_waits_for_its_first_moment() {
 }
 
 #[test]
+fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says_no() {
+    assert!(
+        [Work::Take, Work::Push, Work::Check].iter().all(|work| work.lane() != Work::ReclaimVaults.lane())
+    );
+    let life = Life::new(&format!("{TWO_TIERS}\n[reclaim]\nvaults = false"), "2026-03-01T10:00:00Z");
+    let tasks = life.agenda.tasks();
+    assert!(tasks.contains(&task(Work::Reclaim)) && !tasks.contains(&task(Work::ReclaimVaults)));
+}
+
+#[test]
 fn tiers_without_a_rule_are_not_expired_and_groups_without_a_vault_not_pushed() {
     let life =
         Life::new("[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"hourly\"", "2026-03-01T10:00:00Z");
     let works: Vec<Work> = life.agenda.tasks().iter().map(|task| task.work).collect();
-    assert_eq!(works, [Work::Take, Work::Reclaim, Work::Check]);
+    assert_eq!(works, [Work::Take, Work::Reclaim, Work::ReclaimVaults, Work::Check]);
 }
 
 #[test]
@@ -223,14 +235,14 @@ fn a_group_that_is_stopped_takes_nothing_and_is_expired_once_a_day_if_it_lets_go
     let stopped = |how: &str| TWO_TIERS.replace("sources =", &format!("stopped = \"{how}\"\nsources ="));
     let works = |life: &Life| -> Vec<Work> { life.agenda.tasks().iter().map(|task| task.work).collect() };
     let mut life = Life::new(&stopped("until-expiry"), "2026-03-01T10:00:00Z");
-    assert_eq!(works(&life), [Work::ExpireLocal, Work::ExpireOnline, Work::Reclaim]);
+    assert_eq!(works(&life), [Work::ExpireLocal, Work::ExpireOnline, Work::Reclaim, Work::ReclaimVaults]);
     life.live_until(at("2026-03-11T10:00:00Z"));
     for work in [Work::ExpireLocal, Work::ExpireOnline] {
         assert_eq!(life.times(work).len(), 10);
         assert_eq!(life.times(work)[1], at("2026-03-02T10:00:00Z"));
     }
     let life = Life::new(&stopped("keep"), "2026-03-01T10:00:00Z");
-    assert_eq!(works(&life), [Work::Reclaim]);
+    assert_eq!(works(&life), [Work::Reclaim, Work::ReclaimVaults]);
     assert_eq!(life.next(&task(Work::Take)), None);
     assert!(life.agenda.is_stopped("web") && !life.agenda.is_stopped("db"));
     assert_eq!(life.agenda.moment_after("web", TierName::Local, life.now), None);

@@ -14,6 +14,9 @@ use crate::monitor::Monitor;
 use crate::pack::PackedChunk;
 use crate::store::Store;
 
+/// So many of the bytes that stay in a vault may be of no use: what is in packs of which most is.
+const IDLE_PERCENT: u64 = 5;
+
 /// How fit a pack is to be the home of a chunk, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fitness {
@@ -44,14 +47,33 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn is_thin(&self) -> bool {
-        let part = self.at_home * 100 < self.row.entry.raw_len() * THIN_PERCENT;
-        self.fitness == Fitness::Sound && self.at_home > 0 && part
+    /// Bytes of the pack that nothing in it keeps there.
+    fn idle(&self) -> u64 {
+        let total = u128::from(self.row.entry.raw_len().max(1));
+        let idle = total.saturating_sub(u128::from(self.at_home)) * u128::from(self.row.entry.len) / total;
+        u64::try_from(idle).unwrap_or(self.row.entry.len)
     }
+}
 
-    fn stays(&self) -> bool {
-        self.fitness == Fitness::Sound && self.at_home > 0 && !self.is_thin()
+/// Packs of which too little is at home: each of less than 60 %, and then the emptiest ones until idle bytes are at most a twentieth of all that
+/// stay.
+fn thin_among(candidates: &[Candidate]) -> HashSet<PackNo> {
+    let lives = |c: &&Candidate| c.fitness == Fitness::Sound && c.at_home > 0;
+    let mut living: Vec<&Candidate> = candidates.iter().filter(lives).collect();
+    let part = |c: &Candidate| u128::from(c.at_home) * 1_000_000 / u128::from(c.row.entry.raw_len().max(1));
+    living.sort_by_key(|c| (part(c), c.row.no));
+    let mut idle: u64 = living.iter().map(|c| c.idle()).sum();
+    let mut all: u64 = living.iter().map(|c| c.row.entry.len).sum();
+    let mut thin = HashSet::new();
+    for candidate in living {
+        let below = candidate.at_home * 100 < candidate.row.entry.raw_len() * THIN_PERCENT;
+        if !below && idle * 100 <= all * IDLE_PERCENT {
+            break;
+        }
+        thin.insert(candidate.row.no);
+        (idle, all) = (idle - candidate.idle(), all - candidate.idle());
     }
+    thin
 }
 
 /// Judges the packs of a vault. What an unfinished generation condemned is the home of what nothing else has, and of nothing more.
@@ -76,12 +98,14 @@ pub(super) fn judge(
         candidate.at_home = at_home.map(|chunk| u64::from(chunk.len)).sum();
     }
     drop(housed);
-    let stay = candidates.iter().filter(|c| c.stays()).map(|c| c.row.clone());
+    let thin = thin_among(&candidates);
+    let stays = |c: &&Candidate| c.fitness == Fitness::Sound && c.at_home > 0 && !thin.contains(&c.row.no);
+    let stay = candidates.iter().filter(stays).map(|c| c.row.clone());
     let mut proofs = matches!(trust, Trust::WhatWasRead).then(|| Proofs::of(store, no, stay, monitor));
     let mut packs = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let verdict = match &mut proofs {
-            _ if candidate.is_thin() => Verdict::Rewrite,
+            _ if thin.contains(&candidate.row.no) => Verdict::Rewrite,
             _ if candidate.at_home > 0 => Verdict::Keep,
             Some(proofs) if candidate.needed > 0 => {
                 let needed = needed_of(store, &candidate.row, &live)?;

@@ -5,7 +5,7 @@
 //! so is what is kept. No time is set: while pages come there is progress, and who is told to stop stops at each of them.
 
 use super::{Inner, Try};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Timestamp};
 use crate::vault::{ObjectInfo, ObjectName, VaultError, Verb};
 
 /// Most objects of a listing of which ids and lengths are kept: packs of 16 MiB for 160 TB, in 40 bytes each.
@@ -29,7 +29,9 @@ impl Inner {
         loop {
             let list = Try { verb: Verb::List, bytes: 0, deadline };
             let page = self.retry(list, || self.vault.list(prefix, from.as_deref())).await?.answer;
+            let shown = |at| self.clock.shown_at(Timestamp::from_seconds(at)).seconds;
             let ours = page.objects.into_iter().filter(|object| object.name.as_str().starts_with(prefix));
+            let ours = ours.map(|object| ObjectInfo { put_at: object.put_at.map(shown), ..object });
             listing.add(ours.filter_map(|object| Some((of(&object)?, object.name))).collect())?;
             if page.next.is_none() {
                 return Ok(listing.kept);

@@ -88,10 +88,10 @@ fn a_prune_leaves_a_damaged_pack_whose_replacement_the_vault_lost() {
     let lost = packs(&vault).into_iter().find(|pack| !before.contains(pack)).unwrap().1;
     let away = machine.path("lost");
     std::fs::rename(&lost, &away).unwrap();
-    stranger.run(["prune"]).expect_code(3).expect_err(&[name_of(&lost), "is missing"]);
+    stranger.run(["prune", "--now"]).expect_code(3).expect_err(&[name_of(&lost), "is missing"]);
     assert!(before.iter().all(|(len, path)| path.metadata().is_ok_and(|meta| meta.len() == *len)));
     std::fs::rename(&away, &lost).unwrap();
-    let pruned = stranger.run(["prune", "--json"]).expect_code(0).json();
+    let pruned = stranger.run(["prune", "--now", "--json"]).expect_code(0).json();
     assert_eq!(pruned["packs_removed"], 1, "{pruned}");
     assert!(!before[0].1.exists());
     compare(&source, &stranger.restore("latest", "again")).assert_none();
@@ -146,7 +146,7 @@ fn a_vault_that_is_not_in_the_settings_is_named_with_the_way_out_and_can_be_give
     // Where all is here as well, nothing needs to be forced.
     machine.run(["vault", "remove", address]).expect_code(0);
     compare(&source, &machine.restore(&point, "back")).assert_none();
-    machine.run(["prune"]).expect_code(0);
+    machine.run(["prune", "--now"]).expect_code(0);
     machine.run(["check", "--read-data"]).expect_code(0);
 }
 
@@ -200,11 +200,12 @@ fn a_vault_that_is_away_does_not_keep_prune_from_the_next_one() {
     let useless = packs(&other)[0].1.clone();
     machine.run(["forget", &latest_id(&machine), "--yes", "--allow-newest"]).expect_code(0);
     let away = unmount(&vault);
-    let ran = machine.run(["prune"]).expect_code(1).expect_err(&[vault.to_str().unwrap(), "not found"]);
+    let ran =
+        machine.run(["prune", "--now"]).expect_code(1).expect_err(&[vault.to_str().unwrap(), "not found"]);
     assert!(ran.out().contains("removed"), "{}", ran.out());
     assert!(!useless.exists());
     mount_again(&vault, &away);
-    machine.run(["prune"]).expect_code(0);
+    machine.run(["prune", "--now"]).expect_code(0);
     assert_eq!(packs(&vault), []);
 }
 
@@ -227,7 +228,7 @@ fn a_backup_stores_what_it_has_in_its_hands_and_a_vault_is_known_to_hold_damaged
         let third = recovered(vault.to_str().unwrap());
         compare(&kept, &third.restore("latest", "back")).assert_none();
         // Nobody needs what is damaged any more.
-        stranger.run(["prune"]).expect_code(0);
+        stranger.run(["prune", "--now"]).expect_code(0);
         stranger.run(["check", "--read-data"]).expect_code(0);
     }
 }
@@ -300,7 +301,7 @@ fn a_pack_stays_in_one_vault_whose_copy_in_another_does_not_open() {
     let mut recover = stranger.command(["recover", "--machine-key"]);
     Ran::of(recover.arg(&one).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     Ran::of(stranger.command(["vault", "add"]).arg(&other)).code();
-    stranger.run(["prune"]).expect_code(3).expect_err(&[name_of(&rotten), "does not"]);
+    stranger.run(["prune", "--now"]).expect_code(3).expect_err(&[name_of(&rotten), "does not"]);
     assert!(one.join("pack").join(&name_of(&rotten)[..2]).join(name_of(&rotten)).exists());
     compare(&source, &stranger.restore("latest", "back")).assert_none();
     // What is known of the copy is not forgotten.
