@@ -23,6 +23,7 @@ use crate::id::PackId;
 use disk::DiskBlocks;
 use memory::MemoryBlocks;
 pub use waiting::Held;
+use waiting::Patience;
 
 /// Vaults are read on this grid: requests do not show where frames and chunks begin.
 pub const GRID: u64 = 256 << 10;
@@ -33,8 +34,8 @@ pub const EXTRA: u64 = 16;
 /// Who must have what he put on the disk does not wait longer than this for a block to be written.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Nor does whoever closes a cache.
-const PATIENCE_AT_END: Duration = Duration::from_secs(3);
+/// Whoever closes a cache waits no longer than this for all of them.
+const A_MOMENT: Duration = Duration::from_secs(3);
 
 /// A pack, and the number of a block in it.
 type Key = (PackId, u32);
@@ -114,11 +115,21 @@ impl BlockCache {
         }
     }
 
-    /// Waits until what was put is written or could not be, as long as the disk takes something from time to time; whether that is so.
-    pub fn settle(&self) -> bool {
+    /// Waits until what was put is written or could not be, as long as the disk takes something from time to time and nobody says stop; whether
+    /// that is so.
+    pub fn settle(&self, stopped: &dyn Fn() -> bool) -> bool {
+        self.wait(Patience::PerBlock(PATIENCE), stopped)
+    }
+
+    /// The same for whoever is done and goes: a moment, however much waits.
+    pub(crate) fn close(&self, stopped: &dyn Fn() -> bool) -> bool {
+        self.wait(Patience::InAll(A_MOMENT), stopped)
+    }
+
+    fn wait(&self, patience: Patience, stopped: &dyn Fn() -> bool) -> bool {
         match &self.blocks {
             Blocks::InMemory(_) => true,
-            Blocks::OnDisk(blocks) => blocks.settle(PATIENCE),
+            Blocks::OnDisk(blocks) => blocks.settle(patience, stopped),
         }
     }
 
@@ -135,7 +146,7 @@ impl BlockCache {
     #[cfg(test)]
     pub(crate) fn put_and_settle(&self, pack: &PackId, block: u32, bytes: &Bytes) {
         self.put(pack, block, bytes, u64::MAX, Arc::new(()));
-        assert!(self.settle());
+        assert!(self.settle(&|| false));
     }
 
     /// Drops a block that proved wrong. It is gone from here even if its file cannot be deleted.
@@ -193,7 +204,6 @@ impl BlockCache {
 impl Drop for BlockCache {
     fn drop(&mut self) {
         if let Blocks::OnDisk(blocks) = &self.blocks {
-            blocks.settle(PATIENCE_AT_END);
             blocks.end();
         }
     }

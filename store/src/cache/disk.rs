@@ -18,7 +18,7 @@ use lru::LruCache;
 
 use super::marks::Marks;
 use super::room::{Found, Old, Room};
-use super::waiting::{Held, Run, Waiting};
+use super::waiting::{Held, Patience, Run, Waiting};
 use super::{EXTRA, GRID, Key};
 use crate::clock::Clock;
 use crate::id::PackId;
@@ -168,9 +168,9 @@ impl DiskBlocks {
         self.waiting.bytes()
     }
 
-    /// Waits until all that was put is written or failed, but for no block longer than this; whether that is so.
-    pub(super) fn settle(&self, patience: Duration) -> bool {
-        self.waiting.settle(patience)
+    /// Waits until all that was put is written or failed, as long as patience lasts and nobody says stop; whether that is so.
+    pub(super) fn settle(&self, patience: Patience, stopped: &dyn Fn() -> bool) -> bool {
+        self.waiting.settle(patience, stopped)
     }
 
     pub(super) fn remove(&self, key: &Key) {

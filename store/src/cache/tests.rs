@@ -399,7 +399,7 @@ fn nobody_waits_for_a_disk_that_takes_no_blocks_and_what_waits_is_found_and_boun
     assert!((0..4).all(|n| cache.has(&PACK, n) && cache.touch(&PACK, n) && !cache.is_stored(&PACK, n)));
     assert!(!cache.has(&PACK, 4) && world.there().is_empty());
     drop(hanging);
-    assert!(cache.settle());
+    assert!(cache.settle(&|| false));
     assert_eq!((cache.waiting(), world.there()), (0, vec![0, 1, 2, 3]));
     assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1));
     assert_eq!(world.open(1 << 20).get(&PACK, 1), Some(vec![2; 1000].into()));
@@ -418,7 +418,7 @@ fn a_block_that_is_dropped_or_put_again_while_it_waits_or_is_written_is_what_it_
     [0, 2].iter().for_each(|n| (cache.remove(&PACK, *n), put(*n, n + 10)).1);
     assert_eq!([0, 1, 2].map(|n| cache.get(&PACK, n)), [Some(block(10)), None, Some(block(12))]);
     drop(hanging);
-    assert!(cache.settle());
+    assert!(cache.settle(&|| false));
     assert_eq!([0, 1, 2].map(|n| cache.get(&PACK, n)), [Some(block(10)), None, Some(block(12))]);
     assert_eq!(world.there(), [0, 2]);
 }
@@ -435,7 +435,7 @@ fn a_disk_that_takes_nothing_for_long_is_told_and_waited_for_no_longer_until_it_
     });
     let (done, is_done) = std::sync::mpsc::channel();
     let waiting = Arc::clone(&cache);
-    std::thread::spawn(move || done.send(waiting.settle()));
+    std::thread::spawn(move || done.send(waiting.settle(&|| false)));
     let mut settled = None;
     until(|| {
         world.clock.advance(Duration::from_secs(1));
@@ -444,6 +444,6 @@ fn a_disk_that_takes_nothing_for_long_is_told_and_waited_for_no_longer_until_it_
     });
     assert_eq!(settled, Some(false));
     drop(hanging);
-    assert!(cache.settle() && cache.is_kept());
+    assert!(cache.settle(&|| false) && cache.is_kept());
     assert_eq!(world.there(), [0]);
 }
