@@ -4,7 +4,7 @@
 //! Losing a block loses nothing: it is fetched again. So nothing is synced, and nothing that fails here is an error.
 
 mod disk;
-mod marks;
+mod errands;
 mod memory;
 mod room;
 mod waiting;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::id::PackId;
 use disk::DiskBlocks;
 use memory::MemoryBlocks;
@@ -34,7 +34,7 @@ pub const EXTRA: u64 = 16;
 /// Who must have what he put on the disk does not wait longer than this for a block to be written.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whoever closes a cache waits no longer than this for all of them.
+/// Whoever closes a cache waits no longer than this for all of them, and nobody longer for anything else that is to be written.
 const A_MOMENT: Duration = Duration::from_secs(3);
 
 /// A pack, and the number of a block in it.
@@ -61,8 +61,23 @@ impl BlockCache {
 
     /// About `limit` bytes of files below `dir`, which is made if missing. What an earlier run or another process left there is
     /// found when it is asked for; opening looks at none of it. A smaller bound than before holds when an eighth of it was put, or more was than it allows.
+    ///
+    /// Where the directory is there nothing is written: its disk may take no writes, which keeps nobody from reading.
     pub fn open(dir: &Path, limit: u64, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        Self::open_with(dir, limit, clock, |dir| std::fs::create_dir_all(dir))
+    }
+
+    fn open_with(
+        dir: &Path,
+        limit: u64,
+        clock: Arc<dyn Clock>,
+        make: impl FnOnce(&Path) -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        if !dir.is_dir() {
+            let path = dir.to_path_buf();
+            let made = within(&*clock, A_MOMENT, move || make(&path));
+            made.unwrap_or_else(|| Err(std::io::Error::other("its disk takes no writes")))?;
+        }
         Ok(Self { limit, blocks: Blocks::OnDisk(Arc::new(DiskBlocks::new(dir, limit, clock))) })
     }
 
@@ -192,7 +207,8 @@ impl BlockCache {
         self.limit
     }
 
-    /// Bytes kept. On disk they are counted now, which takes seconds for hundreds of thousands, and what is above the bound goes.
+    /// Bytes kept. On disk they are counted now, which takes seconds for hundreds of thousands, and what is above the bound goes; where that
+    /// takes longer than half a minute it is what is known.
     pub fn bytes(&self) -> u64 {
         match &self.blocks {
             Blocks::InMemory(blocks) => blocks.bytes(),

@@ -165,6 +165,7 @@ fn more_than_what_is_noted_at_once_goes_too() {
     world.put(&world.open(1 << 20), 0..20);
     let mut blocks = DiskBlocks::new(world.dir.path(), 3 * LEN, world.clock.clone());
     blocks.room = Room::noting(4, 3 * LEN, 0);
+    let blocks = Arc::new(blocks);
     assert_eq!((blocks.count(), world.there()), (3 * LEN, vec![17, 18, 19]));
 }
 
@@ -446,4 +447,21 @@ fn a_disk_that_takes_nothing_for_long_is_told_and_waited_for_no_longer_until_it_
     drop(hanging);
     assert!(cache.settle(&|| false) && cache.is_kept());
     assert_eq!(world.there(), [0]);
+}
+
+#[test]
+fn to_open_a_cache_nothing_is_made_that_is_there_and_what_cannot_be_made_is_not_waited_for() {
+    let world = World::new();
+    let (limit, clock) = (1 << 20, world.clock.clone());
+    let there = BlockCache::open_with(world.dir.path(), limit, clock, |_| panic!("nothing is to be made"));
+    assert!(there.is_ok());
+    let (clock, missing) = (world.clock.clone(), world.dir.path().join("missing"));
+    let (never, comes) = std::sync::mpsc::channel::<()>();
+    let hangs = move |_: &Path| {
+        clock.advance(A_MOMENT);
+        comes.recv().map_err(std::io::Error::other)
+    };
+    let error = BlockCache::open_with(&missing, limit, world.clock.clone(), hangs).unwrap_err();
+    assert_eq!(error.to_string(), "its disk takes no writes");
+    drop(never);
 }
