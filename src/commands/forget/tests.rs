@@ -27,7 +27,13 @@ fn points() -> Vec<StoredPoint> {
 fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
     let args = args(line);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
-    make_plan(&points(), &specs, &Retention::from(&args.policy), &args, NOW)
+    make_plan(
+        &Points { readable: points(), doubtful: Vec::new() },
+        &specs,
+        &Retention::from(&args.policy),
+        &args,
+        NOW,
+    )
 }
 
 #[test]
