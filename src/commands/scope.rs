@@ -11,7 +11,7 @@ use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
 
-use crate::outcome::Failure;
+use crate::outcome::{Done, Failure};
 use crate::patience;
 use crate::point_spec::{Candidate, PointName, PointSpec, PointSpecError, Scope};
 use crate::terminal::{Terminal, text};
@@ -41,6 +41,14 @@ impl ScopeArgs {
         let scope = self.scope();
         points.into_iter().filter(|point| scope.holds(&Candidate::from(point))).collect()
     }
+
+    /// The same with those in doubt that may be in scope.
+    pub fn select_points(&self, mut points: Points) -> Points {
+        let scope = self.scope();
+        let doubtful = std::mem::take(&mut points.doubtful);
+        let doubtful = doubtful.into_iter().filter(|doubt| points.may_be_in(doubt, &scope)).collect();
+        Points { readable: self.select(points.readable), doubtful }
+    }
 }
 
 /// A name as typed, checked before the store is opened, so that a typing error does not cost a passphrase.
@@ -64,8 +72,13 @@ impl Points {
         Ok(Self { readable, doubtful })
     }
 
+    /// How a verb ends that did what it could with the points that can be read.
+    pub fn done(&self) -> Done {
+        if self.doubtful.is_empty() { Done::Whole } else { Done::Partial }
+    }
+
     /// The source of a point in doubt, if another point tells it.
-    fn source_of(&self, doubt: &DoubtfulPoint) -> Option<&SourceName> {
+    pub fn source_of(&self, doubt: &DoubtfulPoint) -> Option<&SourceName> {
         let of_same = |stored: &&StoredPoint| Some(stored.point.source_tag) == doubt.tag;
         self.readable.iter().find(of_same).map(|stored| &stored.point.source)
     }

@@ -59,3 +59,14 @@ fn which_point_is_the_newest_is_not_said_while_one_that_may_be_it_is_in_doubt() 
     assert!(found(&points(of_a()), "b@latest~1").unwrap_err().contains("back further than the 1"));
     assert_eq!(found(&points(Vec::new()), "latest"), Ok(0x3a));
 }
+
+#[test]
+fn a_point_in_doubt_that_may_be_in_scope_makes_what_is_read_of_all_partial() {
+    let of = |source: &str| ScopeArgs { source: Some(source.into()), ..ScopeArgs::default() };
+    let select = |scope: &ScopeArgs, doubtful| scope.select_points(points(doubtful));
+    let a = select(&of("a"), vec![doubtful_point(9, Some("a"))]);
+    assert_eq!((a.readable.len(), a.doubtful.len(), a.done()), (2, 1, Done::Partial));
+    assert_eq!(select(&of("b"), vec![doubtful_point(9, Some("a"))]).done(), Done::Whole);
+    assert_eq!(select(&of("b"), vec![doubtful_point(9, None)]).done(), Done::Partial);
+    assert_eq!(select(&of("b"), vec![doubtful_point(9, Some("c"))]).done(), Done::Partial);
+}
