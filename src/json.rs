@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::hold::Hold;
-use holdfast_store::point::{Consistency, PointState};
-use holdfast_store::store::StoredPoint;
+use holdfast_store::point::{Consistency, PointState, SourceName};
+use holdfast_store::store::{DoubtfulPoint, StoredPoint};
 use holdfast_store::tree::{Node, NodeKind};
 use serde::Serialize;
 
@@ -149,6 +149,48 @@ impl From<&StoredPoint> for Snapshot {
             held: stored.held.as_ref().map(Held::from),
             id: point.id.hex(),
             short_id: point.id.short(),
+        }
+    }
+}
+
+/// A recovery point of which no whole copy can be had now, among those of `snapshots --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct DoubtfulSnapshot {
+    /// Always true; other points do not have it.
+    pub in_doubt: bool,
+    /// Why.
+    pub message: String,
+    /// Machine, protection group and name of the data source, if another point tells them.
+    #[serde(flatten)]
+    pub source: Option<SourceFields>,
+    /// Full id.
+    pub id: String,
+    /// Its first eight digits.
+    pub short_id: String,
+}
+
+/// The source of a recovery point, named as in [`Snapshot`].
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceFields {
+    /// Machine.
+    pub hostname: String,
+    /// Protection group.
+    pub group: String,
+    /// Name of the data source.
+    pub source: String,
+}
+
+impl DoubtfulSnapshot {
+    /// Of this point, which is of this source.
+    pub fn of(doubt: &DoubtfulPoint, source: Option<&SourceName>) -> Self {
+        let fields =
+            |name: SourceName| SourceFields { hostname: name.host, group: name.group, source: name.source };
+        Self {
+            in_doubt: true,
+            message: doubt.error.to_string(),
+            source: source.cloned().map(fields),
+            id: doubt.id.hex(),
+            short_id: doubt.id.short(),
         }
     }
 }

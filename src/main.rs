@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     daemon::be_nice(&settings::process_environment());
     let args: Vec<_> = std::env::args_os().collect();
-    if let Some(code) = commands::mount::guard::run(&args) {
+    if let Some(code) = commands::mount::guard::run(&args).or_else(|| commands::mount::log::run(&args)) {
         return code;
     }
     if let Some(outcome) = mount_helper::run(&args) {
@@ -57,6 +57,9 @@ fn main() -> ExitCode {
         Err(failure) => return end(&failure),
     };
     let terminal = Terminal::new(cli.global.show(), clock, cancelled);
+    // The failure goes where the log does.
+    let _log =
+        terminal::log_to_stderr(cli.global.verbose, commands::serves(&cli.verb), settings::log_filter());
     match run(cli, &terminal) {
         Ok(done) => ExitCode::from(done.exit_code()),
         Err(failure) => {
@@ -67,8 +70,6 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> Result<Done, Failure> {
-    let _log =
-        terminal::log_to_stderr(cli.global.verbose, commands::serves(&cli.verb), settings::log_filter());
     if let Some(outcome) = commands::run_anywhere(terminal, &cli.verb) {
         return outcome;
     }

@@ -4,7 +4,9 @@ mod bound;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use holdfast_store::clock::{Clock, within};
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::VaultId;
 use holdfast_store::monitor::Monitor;
@@ -27,6 +29,8 @@ use crate::outcome::{Failure, Kind};
 const CACHE_LIMIT: u64 = 10 << 30;
 /// Decoded frames that verbs keep in memory.
 const FRAMES: usize = 24 << 20;
+/// How long it may take to keep what is said of the cache.
+const A_MOMENT: Duration = Duration::from_secs(3);
 /// Bytes on their way from vaults, at most, where nobody says otherwise.
 const IN_FLIGHT: u64 = 64 << 20;
 
@@ -83,7 +87,7 @@ pub fn open_watched(
     let vaults = vaults_of(context, dir)?;
     let cache_dir = (!vaults.is_empty()).then(|| cache_dir(context, id));
     let options = StoreOptions {
-        cache_limit: cache_limit(cache_dir.as_deref(), bounds.cache),
+        cache_limit: cache_limit(&**context.terminal.clock(), cache_dir.as_deref(), bounds.cache),
         cache_dir,
         memory: bounds.memory,
         in_flight: bounds.in_flight,
@@ -100,13 +104,15 @@ pub fn cache_dir(context: &Context<'_>, id: &VaultId) -> PathBuf {
 
 /// The bound of the cache: what is said now, which is kept for whoever says nothing, or what was said last. Otherwise a look
 /// at a list of files would let go of all that somebody fetched with a greater bound.
-fn cache_limit(dir: Option<&Path>, said: Option<u64>) -> u64 {
-    if let (Some(dir), Some(limit)) = (dir, said) {
-        // If it cannot be written, the cache cannot be either.
-        let _ = make_private_dir(dir);
-        let _ = bound::write(dir, limit);
+fn cache_limit(clock: &dyn Clock, dir: Option<&Path>, said: Option<u64>) -> u64 {
+    let kept = dir.and_then(bound::read);
+    if let (Some(dir), Some(limit)) = (dir, said.filter(|said| Some(*said) != kept)) {
+        let dir = dir.to_path_buf();
+        // If it cannot be written, the cache cannot be either; nobody waits for a disk that takes no writes.
+        let write = move || drop((make_private_dir(&dir), bound::write(&dir, limit)));
+        let _ = within(clock, A_MOMENT, write);
     }
-    said.or_else(|| bound::read(dir?)).unwrap_or(CACHE_LIMIT)
+    said.or(kept).unwrap_or(CACHE_LIMIT)
 }
 
 /// The vaults in a store's settings. One that cannot even be addressed is a warning and stays among them: local work goes on
@@ -227,17 +233,19 @@ pub fn open_slots(head: &StoreHead, secret: &Secret) -> Result<KeyRing, Failure>
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use holdfast_store::clock::SystemClock;
+
     use super::*;
 
     #[test]
     fn the_bound_of_the_cache_is_what_was_said_last() {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("cache/store");
-        assert_eq!(cache_limit(Some(&cache), None), CACHE_LIMIT);
-        assert_eq!(cache_limit(Some(&cache), Some(5 << 30)), 5 << 30);
-        assert_eq!(cache_limit(Some(&cache), None), 5 << 30);
+        assert_eq!(cache_limit(&SystemClock, Some(&cache), None), CACHE_LIMIT);
+        assert_eq!(cache_limit(&SystemClock, Some(&cache), Some(5 << 30)), 5 << 30);
+        assert_eq!(cache_limit(&SystemClock, Some(&cache), None), 5 << 30);
         std::fs::write(cache.join(bound::FILE), "much").unwrap();
-        assert_eq!(cache_limit(Some(&cache), None), CACHE_LIMIT);
-        assert_eq!(cache_limit(None, Some(7)), 7);
+        assert_eq!(cache_limit(&SystemClock, Some(&cache), None), CACHE_LIMIT);
+        assert_eq!(cache_limit(&SystemClock, None, Some(7)), 7);
     }
 }

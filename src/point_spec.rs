@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
+use holdfast_store::point::SourceName;
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
 
@@ -96,9 +97,18 @@ pub struct Scope {
 impl Scope {
     /// Whether the point is meant.
     pub fn holds(&self, point: &Candidate) -> bool {
+        self.holds_name(&point.host, &point.group, &point.source)
+    }
+
+    /// Whether points of this source are.
+    pub fn holds_source(&self, name: &SourceName) -> bool {
+        self.holds_name(&name.host, &name.group, &name.source)
+    }
+
+    fn holds_name(&self, host: &str, group: &str, source: &str) -> bool {
         let same =
             |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-        same(&self.host, &point.host) && same(&self.group, &point.group) && same(&self.source, &point.source)
+        same(&self.host, host) && same(&self.group, group) && same(&self.source, source)
     }
 }
 
@@ -135,12 +145,18 @@ pub enum PointSpecError {
     /// No id begins so.
     #[error("no recovery point's id begins with {0}")]
     NoSuchId(String),
+    /// The only id that begins so is that of a point that cannot be read now.
+    #[error(
+        "recovery point {} is in doubt: its row in the catalog is damaged, and no whole copy of it can be reached now",
+        _0.hex()
+    )]
+    InDoubt(RecoveryPointId),
     /// Several ids begin so.
     #[error("{prefix} is the beginning of several ids: {}", candidates.join(", "))]
     Ambiguous {
         /// What was given.
         prefix: String,
-        /// The ids, shortened, with source.
+        /// The ids, shortened, with source, or that they are in doubt.
         candidates: Vec<String>,
     },
     /// The source's name exists on several machines or in several groups.
@@ -164,6 +180,9 @@ impl From<PointSpecError> for Failure {
                 "a point is `latest`, `latest~N`, an id or its beginning, or NAME@TIME as in docs@2026-11-20T12.00.00Z"
             }
             PointSpecError::Ambiguous { .. } => "give more digits",
+            PointSpecError::InDoubt(_) => {
+                "see to the vaults that may have it; it is looked for again by each command"
+            }
             PointSpecError::SeveralSources { .. } => "say which with --host or --group",
             _ => "`holdfast snapshots` lists what there is",
         })
@@ -207,11 +226,17 @@ impl PointName {
         }
     }
 
-    /// Finds the point among `points`, of which only those in `scope` count. An id is looked for everywhere.
-    pub fn resolve(&self, points: &[Candidate], scope: &Scope) -> Result<RecoveryPointId, PointSpecError> {
+    /// Finds the point among `points`, of which only those in `scope` count. An id is looked for everywhere, also among those that are
+    /// `doubtful`: its beginning means none of them, and no other one that begins so.
+    pub fn resolve(
+        &self,
+        points: &[Candidate],
+        doubtful: &[RecoveryPointId],
+        scope: &Scope,
+    ) -> Result<RecoveryPointId, PointSpecError> {
         let mut found = in_order(points.iter().filter(|point| scope.holds(point)).collect());
         match self {
-            Self::Id(prefix) => by_id(prefix, points),
+            Self::Id(prefix) => by_id(prefix, points, doubtful),
             Self::Latest { back } => back_from_newest(&found, *back, "latest"),
             Self::OfSource { source, when } => {
                 found.retain(|point| point.source == *source);
@@ -273,23 +298,31 @@ fn trim_slashes(path: &[u8]) -> &[u8] {
     &path[begin..end]
 }
 
-fn by_id(prefix: &str, points: &[Candidate]) -> Result<RecoveryPointId, PointSpecError> {
+fn by_id(
+    prefix: &str,
+    points: &[Candidate],
+    doubtful: &[RecoveryPointId],
+) -> Result<RecoveryPointId, PointSpecError> {
     let found: Vec<&Candidate> = points.iter().filter(|point| point.id.hex().starts_with(prefix)).collect();
-    match found.as_slice() {
-        [] => Err(PointSpecError::NoSuchId(prefix.to_owned())),
-        [only] => Ok(only.id),
-        several => Err(PointSpecError::Ambiguous {
-            prefix: prefix.to_owned(),
-            candidates: several.iter().map(|point| describe(point, prefix.len())).collect(),
-        }),
+    let in_doubt: Vec<_> = doubtful.iter().filter(|id| id.hex().starts_with(prefix)).collect();
+    match (found.as_slice(), in_doubt.as_slice()) {
+        ([], []) => Err(PointSpecError::NoSuchId(prefix.to_owned())),
+        ([only], []) => Ok(only.id),
+        ([], [only]) => Err(PointSpecError::InDoubt(**only)),
+        (several, in_doubt) => {
+            let several = several.iter().map(|point| describe(&point.id, &point.source, prefix.len()));
+            let in_doubt = in_doubt.iter().map(|id| describe(id, "in doubt", prefix.len()));
+            let candidates = several.chain(in_doubt).collect();
+            Err(PointSpecError::Ambiguous { prefix: prefix.to_owned(), candidates })
+        }
     }
 }
 
 /// As many digits as tell, with the source: `0123456789 (docs)`.
-fn describe(point: &Candidate, prefix_len: usize) -> String {
-    let hex = point.id.hex();
+fn describe(id: &RecoveryPointId, source: &str, prefix_len: usize) -> String {
+    let hex = id.hex();
     let digits = hex.get(..(prefix_len + 4).max(8)).unwrap_or(&hex);
-    format!("{digits} ({})", point.source)
+    format!("{digits} ({source})")
 }
 
 fn back_from_newest(

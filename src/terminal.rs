@@ -12,11 +12,11 @@ pub mod text;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use holdfast_store::clock::{Clock, Deadline};
 use serde::Serialize;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use crate::outcome::{Failure, Kind};
 use face::{BarFace, Face, JsonFace, LineFace, QuietFace};
@@ -180,16 +180,27 @@ fn warn(text: &str, json: bool) {
         format!("holdfast: warning: {text}")
     };
     // A person who closed standard error does not want it.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(stderr(), "{line}");
 }
 
 fn face(show: Show) -> Box<dyn Face> {
-    let err = || Box::new(io::stderr());
+    let err = stderr;
     match show {
         Show { json: true, quiet, .. } => Box::new(JsonFace::new(Box::new(io::stdout()), err(), !quiet)),
         Show { quiet: true, .. } => Box::new(QuietFace::new(err())),
         Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose > 0)),
         Show { verbose, .. } => Box::new(LineFace::new(err(), verbose > 0)),
+    }
+}
+
+/// The way to the thread that writes what a process that serves tells.
+static LOG: OnceLock<NonBlocking> = OnceLock::new();
+
+/// Standard error. What serves has a thread that writes it, as it does the log, and goes on itself: it may be a file on a disk that hangs.
+fn stderr() -> Box<dyn Write + Send> {
+    match LOG.get() {
+        Some(log) => Box::new(io::LineWriter::new(log.clone())),
+        None => Box::new(io::stderr()),
     }
 }
 
@@ -207,7 +218,7 @@ pub fn print_failure(failure: &Failure, json: bool) {
     }
     let text = if json { failure_as_json(failure) } else { failure_as_text(failure) };
     // Nothing is left to tell if standard error is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(stderr(), "{text}");
 }
 
 fn failure_as_text(failure: &Failure) -> String {
@@ -263,6 +274,7 @@ pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) -> Optio
     }
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(io::stderr());
+    let _ = LOG.set(writer.clone());
     let _ = log.with_writer(writer).try_init();
     Some(guard)
 }

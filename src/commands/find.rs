@@ -10,10 +10,10 @@ use holdfast_store::tree::walk::Visit;
 use holdfast_store::tree::{Node, NodeKind};
 
 use super::Context;
-use super::scope::{ScopeArgs, find_point, parse_spec, walk};
+use super::scope::{Points, ScopeArgs, find_point, parse_spec, walk};
 use crate::json::{FindLine, NodeLine};
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 
 /// Search recovery points for names
 ///
@@ -63,14 +63,16 @@ pub fn run(context: &Context<'_>, args: &FindArgs) -> Outcome {
     }
     let store = open_store(context)?;
     let points = match specs.as_slice() {
-        [] => args.scope.select(store.points()?),
-        _ => specs
-            .iter()
-            .map(|spec| find_point(&store, spec, &args.scope.scope()))
-            .collect::<Result<_, Failure>>()?,
+        [] => args.scope.select_points(Points::of(&store)?),
+        _ => {
+            let find = |spec| find_point(&store, spec, &args.scope.scope());
+            let readable = specs.iter().map(find).collect::<Result<_, Failure>>()?;
+            Points { readable, doubtful: Vec::new() }
+        }
     };
+    let done = points.done();
     let mut lines = Vec::new();
-    for point in points {
+    for point in points.readable {
         let found = search(context, &store, point, &patterns)?;
         if context.terminal.json() {
             lines.extend((!found.matches.is_empty()).then(|| as_json(&found)));
@@ -81,7 +83,7 @@ pub fn run(context: &Context<'_>, args: &FindArgs) -> Outcome {
     if context.terminal.json() {
         context.terminal.json_line(&lines)?;
     }
-    Ok(Done::Whole)
+    Ok(done)
 }
 
 /// A pattern with a `/` in it is of the whole path, so it begins at the root whether or not it is written so.

@@ -17,12 +17,12 @@ use jiff::tz::TimeZone;
 use super::Context;
 use super::hold;
 use super::prune::{Manner, prune};
-use super::scope::{ScopeArgs, parse_spec, refuse_doubt};
+use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
 use crate::json::{ForgetGroup, ForgetPoint};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
-use crate::point_spec::{Candidate, PointSpec};
+use crate::point_spec::PointSpec;
 use crate::terminal::text::{self, Table};
 
 mod by_config;
@@ -153,23 +153,17 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Err(failure.hint("name the points to remove"));
     }
     let store = open_store(context)?;
-    let (points, mut doubtful) = store.points_and_doubtful()?;
+    let points = Points::of(&store)?;
     let now = context.terminal.clock().now();
     let plan = make_plan(&points, &specs, &policy, args, now)?;
-    // A rule keeps no less for a point that cannot be read; a name may mean another without it.
-    for spec in &specs {
-        for decision in &plan.remove {
-            refuse_doubt(spec, &points, &mut doubtful, decision.id)?;
-        }
-    }
-    show(context, &points, &plan)?;
+    show(context, &points.readable, &plan)?;
     if args.dry_run {
         return Ok(Done::Whole);
     }
     consent(&plan, "", args.yes)?;
     let vaults = store.lock_vault_removals()?;
     let lock = store.lock()?;
-    still_so(&plan, &make_plan(&store.points()?, &specs, &policy, args, now)?)?;
+    still_so(&plan, &make_plan(&Points::of(&store)?, &specs, &policy, args, now)?)?;
     // Vaults may let wait: nobody who takes a point waits with us.
     drop(lock);
     let ids = plan.remove.iter().map(|decision| decision.id).collect();
@@ -195,8 +189,9 @@ fn prune_then(context: &Context<'_>, store: &Store) -> Outcome {
     prune(context, store, Manner::default())
 }
 
+/// A rule keeps no less for a point in doubt; a name may mean another without it, and is then refused.
 fn make_plan(
-    points: &[StoredPoint],
+    points: &Points,
     specs: &[PointSpec],
     policy: &Retention,
     args: &ForgetArgs,
@@ -204,22 +199,21 @@ fn make_plan(
 ) -> Result<RetentionPlan, Failure> {
     let scope = args.scope.scope();
     if specs.is_empty() {
-        let points = args.scope.select(points.to_vec());
+        let points = args.scope.select(points.readable.clone());
         let facts: Vec<PointFacts> = points.iter().map(|stored| facts(stored, args.group_by)).collect();
         return Ok(plan(&facts, policy, &TimeZone::system(), now));
     }
-    let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
     let resolve = |spec: &PointSpec| {
         if spec.path.is_empty() {
-            return Ok(spec.point.resolve(&candidates, &scope)?);
+            return points.find(&spec.point, &scope);
         }
         Err(Failure::usage("only whole recovery points can be removed, without :PATH"))
     };
     let named = specs.iter().map(resolve).collect::<Result<Vec<RecoveryPointId>, Failure>>()?;
-    let facts: Vec<PointFacts> = points.iter().map(|stored| facts(stored, args.group_by)).collect();
+    let facts: Vec<PointFacts> = points.readable.iter().map(|stored| facts(stored, args.group_by)).collect();
     let plan = plan_named(&facts, &named, args.allow_newest);
     let refused = plan.keep.iter().find(|decision| named.contains(&decision.id));
-    if let Some(hold) = refused.and_then(|decision| find(points, decision.id)?.held.as_ref()) {
+    if let Some(hold) = refused.and_then(|decision| find(&points.readable, decision.id)?.held.as_ref()) {
         return Err(is_held(hold));
     }
     match refused {

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::place::{in_mount, looks_like_path};
-use super::scope::{ScopeArgs, find_point};
+use super::scope::{Points, ScopeArgs};
 use crate::json::{NodeLine, PathText};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
@@ -46,11 +46,12 @@ pub struct HistoryArgs {
 /// Looks for the file in all points of each source that may have it.
 pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Outcome {
     let store = open_store(context)?;
+    let (places, strays) = places(Points::of(&store)?, args)?;
     let mut histories = Vec::new();
-    for place in places(&store, args)? {
+    for place in places {
         histories.push(history(context, &store, place)?);
     }
-    let unread: usize = histories.iter().map(|history| history.unread).sum();
+    let unread = strays + histories.iter().map(|history| history.unread).sum::<usize>();
     if histories.iter().all(|history| history.versions.is_empty()) {
         let path = text::printable(args.path.as_bytes());
         if unread > 0 {
@@ -81,26 +82,30 @@ struct Place {
     source: SourceName,
     /// Its points in the order in which they were taken, with the path in each: sources can move.
     points: Vec<(StoredPoint, Vec<u8>)>,
+    /// How many of its points are in doubt.
+    in_doubt: usize,
 }
 
-/// Where the file may be: the way that the path was given decides.
-fn places(store: &Store, args: &HistoryArgs) -> Result<Vec<Place>, Failure> {
-    let points = store.points()?;
+/// Where the file may be: the way that the path was given decides. And how many points in doubt may be of any of these sources.
+fn places(all: Points, args: &HistoryArgs) -> Result<(Vec<Place>, usize), Failure> {
     if let Some(spec) = spec_of(args) {
-        let point = find_point(store, &spec, &args.scope.scope())?;
-        let of_source = points.into_iter().filter(|other| other.point.source == point.point.source);
-        return Ok(by_source(of_source.map(|point| (point, spec.path.clone())).collect()));
+        let id = all.find(&spec.point, &args.scope.scope())?;
+        let source =
+            all.readable.iter().find(|point| point.point.id == id).map(|point| point.point.source.clone());
+        let of_source = |point: StoredPoint| {
+            (Some(&point.point.source) == source.as_ref()).then(|| (point, spec.path.clone()))
+        };
+        return Ok(by_source(all, of_source));
     }
-    let points = args.scope.select(points);
+    let all = args.scope.select_points(all);
     let path = Path::new(&args.path);
     if args.scope.source.is_some() && path.is_relative() {
         let path = without_dots(args.path.as_bytes());
-        return Ok(by_source(points.into_iter().map(|point| (point, path.clone())).collect()));
+        return Ok(by_source(all, |point| Some((point, path.clone()))));
     }
     let path = std::path::absolute(path).map_err(|error| Failure::io("find", path, &error))?;
     let path = without_dots(path.as_os_str().as_bytes());
-    let within = |point: StoredPoint| below(&point.point.path, &path).map(|path| (point, path));
-    Ok(by_source(points.into_iter().filter_map(within).collect()))
+    Ok(by_source(all, |point| below(&point.point.path, &path).map(|path| (point, path))))
 }
 
 /// What the path says of a point, if it does.
@@ -138,19 +143,29 @@ fn below(source: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     (rest.is_empty() || rest.starts_with(b"/")).then(|| without_dots(rest))
 }
 
-fn by_source(points: Vec<(StoredPoint, Vec<u8>)>) -> Vec<Place> {
+/// Points by their source, as far as `within` says that they may have the path, and where; and how many are in doubt of which the source
+/// is not known.
+fn by_source(
+    all: Points,
+    within: impl Fn(StoredPoint) -> Option<(StoredPoint, Vec<u8>)>,
+) -> (Vec<Place>, usize) {
+    let sources: Vec<Option<SourceName>> =
+        all.doubtful.iter().map(|doubt| all.source_of(doubt).cloned()).collect();
     let mut places: Vec<Place> = Vec::new();
-    for (point, path) in points {
+    for (point, path) in all.readable.into_iter().filter_map(within) {
         let source = &point.point.source;
         match places.iter_mut().find(|place| place.source == *source) {
             Some(place) => place.points.push((point, path)),
-            None => places.push(Place { source: source.clone(), points: vec![(point, path)] }),
+            None => {
+                let in_doubt = sources.iter().filter(|of| of.as_ref() == Some(source)).count();
+                places.push(Place { source: source.clone(), points: vec![(point, path)], in_doubt });
+            }
         }
     }
     for place in &mut places {
         place.points.sort_by_key(|(point, _)| (point.point.sequence, point.point.started));
     }
-    places
+    (places, sources.iter().filter(|of| of.is_none()).count())
 }
 
 /// What there was of a file, in the order in which it was first seen.
@@ -161,7 +176,7 @@ struct History {
     versions: Vec<Version>,
     /// Points of the source.
     points: usize,
-    /// Those that may have it or not: a directory on the way could not be read.
+    /// Those that may have it or not: they are in doubt, or a directory on the way could not be read.
     unread: usize,
 }
 
@@ -176,8 +191,8 @@ struct Version {
 
 fn history(context: &Context<'_>, store: &Store, place: Place) -> Result<History, Failure> {
     let path = place.points.last().map(|(_, path)| path.clone()).unwrap_or_default();
-    let points = place.points.len();
-    let mut history = History { source: place.source, path, versions: Vec::new(), points, unread: 0 };
+    let (unread, points) = (place.in_doubt, place.points.len() + place.in_doubt);
+    let mut history = History { source: place.source, path, versions: Vec::new(), points, unread };
     for (point, path) in place.points {
         if context.terminal.cancelled() {
             return Err(Failure::interrupted());
@@ -296,7 +311,7 @@ struct HistoryLine {
     points_total: usize,
     /// Of these, without it.
     points_without: usize,
-    /// Those that may have it or not: a directory on the way could not be read.
+    /// Those that may have it or not: they are in doubt, or a directory on the way could not be read.
     points_unread: usize,
     versions: Vec<VersionLine>,
 }

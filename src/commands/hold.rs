@@ -16,12 +16,12 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::Context;
-use super::scope::{ScopeArgs, parse_spec, refuse_doubt};
+use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
-use crate::point_spec::{Candidate, PointSpec};
+use crate::point_spec::PointSpec;
 use crate::terminal::text;
 
 /// Keep recovery points whatever happens
@@ -107,12 +107,10 @@ pub(super) fn find(
     specs: &[PointSpec],
     scope: &ScopeArgs,
 ) -> Result<Vec<RecoveryPointId>, Failure> {
-    let (points, mut doubtful) = store.points_and_doubtful()?;
-    let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
+    let points = Points::of(store)?;
     let mut ids = Vec::new();
     for spec in specs {
-        let id = spec.point.resolve(&candidates, &scope.scope())?;
-        refuse_doubt(spec, &points, &mut doubtful, id)?;
+        let id = points.find(&spec.point, &scope.scope())?;
         if !ids.contains(&id) {
             ids.push(id);
         }

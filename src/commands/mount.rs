@@ -1,12 +1,11 @@
 //! `holdfast mount`: all recovery points as directories.
 
 pub mod guard;
+pub mod log;
 mod memory;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -15,11 +14,11 @@ use std::time::Duration;
 use clap::Args;
 use holdfast_fs::mount::{Mount, MountOptions};
 use holdfast_fs::recovery::StoreRecovery;
+use holdfast_store::clock::Clock;
 use holdfast_store::store::{Store, StoreHead};
 
 use super::Context;
 use crate::args::values;
-use crate::create::make_private_dir;
 use crate::notify;
 use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
 use crate::outcome::{Done, Failure, Kind, Outcome};
@@ -73,8 +72,8 @@ const READY: &str = "mounted";
 const LOOK: Duration = Duration::from_millis(100);
 /// How long threads may take to notice that the kernel has ended the mount.
 const STUCK: Duration = Duration::from_secs(5);
-/// A log longer than this is put aside when the next mount begins.
-const LOG_LEN: u64 = 1 << 20;
+/// How long a mount that was begun may take to end, before it is left alone.
+const ENDS: Duration = Duration::from_secs(10);
 
 impl MountArgs {
     /// The usual way to mount at a place.
@@ -121,6 +120,9 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
         nix::unistd::setsid().map_err(|e| Failure::failed(format!("cannot leave the terminal: {e}")))?;
     }
     let store = open_store_with(context, bounds)?;
+    if context.terminal.cancelled() {
+        return Err(Failure::interrupted());
+    }
     let mut mount = mount_store(context, store, args)?;
     if args.detached {
         context.terminal.line(READY)?;
@@ -184,10 +186,20 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     let store = context.settings.store()?;
     let head = Store::head(store)?;
     let typed = passphrase_to_hand_on(context, &head)?;
-    make_private_dir(&context.settings.cache_dir)?;
     let log_path = context.settings.cache_dir.join(format!("mount-{}.log", &head.vault.hex()[..8]));
-    let log = open_log(&log_path).map_err(|error| Failure::io("open the log", &log_path, &error))?;
-    let log_began = log.metadata().map_or(0, |meta| meta.len());
+    let (clock, stopped) = (&**context.terminal.clock(), || context.terminal.cancelled());
+    let log = log::open(&log_path, clock, &stopped)
+        .map_err(|error| Failure::io("open the log", &log_path, &error))?;
+    if stopped() {
+        return Err(Failure::interrupted());
+    }
+    if log.is_none() {
+        let path = log_path.display();
+        context
+            .terminal
+            .warn(&format!("the disk of {path} takes no writes; the mount goes without that log"));
+    }
+    let log_began = log.as_ref().and_then(|log| log.metadata().ok()).map_or(0, |meta| meta.len());
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
     let mut command = Command::new(program);
@@ -204,7 +216,8 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     }
     command.args(args.allow_other.then_some("--allow-other")).args(args.no_exec.then_some("--no-exec"));
     command.args(show_to_hand_on(context.terminal.show()));
-    command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped()).stderr(log);
+    command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped());
+    command.stderr(log.map_or_else(Stdio::null, Stdio::from));
     if by_machine_key(context, &head)?.is_some() {
         // The mount may run for months; what it does not need it should not carry in its environment.
         for name in PLAIN_SECRETS {
@@ -226,7 +239,7 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
         // If it has ended already, the log says why.
         let _ = writeln!(input, "{}", typed.reveal());
     }
-    wait_until_ready(context, child, args, || text_after(&log_path, log_began))
+    wait_until_ready(context, child, args, || log::text_after(&log_path, log_began))
 }
 
 /// `-q` or `-v`, as this process was told.
@@ -234,25 +247,6 @@ fn show_to_hand_on(show: Show) -> Vec<&'static str> {
     let quiet = show.quiet.then_some("--quiet");
     let verbose = std::iter::repeat_n("--verbose", usize::from(show.verbose));
     quiet.into_iter().chain(verbose).collect()
-}
-
-/// The log that all mounts of a store write to, one after the other or at once. A long one is put aside, where mounts that have it
-/// open go on writing.
-fn open_log(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_LEN) {
-        std::fs::rename(path, path.with_extension("log.old"))?;
-    }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
-}
-
-/// What a log has gained since it had `len` bytes; nothing where it cannot be read.
-fn text_after(path: &Path, len: u64) -> String {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::Start(len))?;
-        file.read_to_end(&mut text)
-    });
-    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// A secret that a person must type is asked for here, where there is a terminal; one that the command line names is read.
@@ -273,7 +267,7 @@ fn wait_until_ready(
     log: impl FnOnce() -> String,
 ) -> Outcome {
     let Some(said) = first_line(child.stdout.take(), &|| context.terminal.cancelled()) else {
-        end(&mut child);
+        end(&mut child, &**context.terminal.clock());
         return Err(Failure::interrupted());
     };
     if said.trim_end() == READY {
@@ -315,17 +309,19 @@ fn first_line(out: Option<ChildStdout>, stopped: &dyn Fn() -> bool) -> Option<St
     }
 }
 
-/// Asks a mount that was begun to end, and waits until it has: it left the terminal, and hears of no Ctrl-C.
-fn end(child: &mut Child) {
+/// Asks a mount that was begun to end, and waits until it has, but not for one that hangs: it left the terminal, and hears of no Ctrl-C.
+fn end(child: &mut Child, clock: &dyn Clock) {
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     // If it has ended already, that is what was wanted.
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-    let _ = child.wait();
+    let _ = log::ends(child, clock, ENDS, &|| false);
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use holdfast_store::clock::SystemClock;
+
     use super::*;
 
     #[test]
@@ -340,7 +336,7 @@ mod tests {
     fn who_asks_to_stop_while_a_mount_in_the_background_comes_up_ends_both() {
         let mut child = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(first_line(child.stdout.take(), &|| true), None);
-        end(&mut child);
+        end(&mut child, &SystemClock);
         assert!(child.try_wait().unwrap().is_some());
         let says = |what| {
             let child = Command::new("echo").arg(what).stdout(Stdio::piped()).spawn().unwrap();
@@ -357,18 +353,5 @@ mod tests {
     fn a_mount_keeps_within_its_shares_whoever_begins_it() {
         let bounds = MountArgs::at("/mnt".into()).bounds().unwrap();
         assert_eq!((bounds.memory >> 20, bounds.in_flight >> 20), (24, 16));
-    }
-
-    #[test]
-    fn a_mount_adds_to_the_log_of_the_one_before_and_puts_a_long_one_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("mount-01234567.log");
-        open_log(&path).unwrap().write_all(b"first\n").unwrap();
-        open_log(&path).unwrap().write_all(b"second\n").unwrap();
-        assert_eq!(text_after(&path, 0), "first\nsecond\n");
-        assert_eq!(text_after(&path, 6), "second\n");
-        std::fs::write(&path, vec![b'x'; 2 << 20]).unwrap();
-        assert_eq!(open_log(&path).unwrap().metadata().unwrap().len(), 0);
-        assert_eq!(dir.path().join("mount-01234567.log.old").metadata().unwrap().len(), 2 << 20);
     }
 }

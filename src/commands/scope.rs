@@ -13,9 +13,9 @@ use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
 
-use crate::outcome::Failure;
+use crate::outcome::{Done, Failure};
 use crate::patience;
-use crate::point_spec::{Candidate, PointName, PointSpec, Scope};
+use crate::point_spec::{Candidate, PointName, PointSpec, PointSpecError, Scope};
 use crate::terminal::{Terminal, text};
 
 /// Narrows down which points are meant.
@@ -48,6 +48,14 @@ impl ScopeArgs {
         let scope = self.scope();
         points.into_iter().filter(|point| scope.holds(&Candidate::from(point))).collect()
     }
+
+    /// The same with those in doubt that may be in scope.
+    pub fn select_points(&self, mut points: Points) -> Points {
+        let scope = self.scope();
+        let doubtful = std::mem::take(&mut points.doubtful);
+        let doubtful = doubtful.into_iter().filter(|doubt| points.may_be_in(doubt, &scope)).collect();
+        Points { readable: self.select(points.readable), doubtful }
+    }
 }
 
 /// The newest `n` points of each source, by sequence as `latest` everywhere: a clock may have gone back.
@@ -69,35 +77,77 @@ pub fn parse_spec(text: &OsStr) -> Result<PointSpec, Failure> {
     Ok(PointSpec::parse(text, &TimeZone::system())?)
 }
 
-/// The point that a name means.
-pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
-    let (points, mut doubtful) = store.points_and_doubtful()?;
-    let candidates: Vec<Candidate> = points.iter().map(Candidate::from).collect();
-    let id = spec.point.resolve(&candidates, scope)?;
-    refuse_doubt(spec, &points, &mut doubtful, id)?;
-    Ok(store.point(&id)?)
+/// All points of a store.
+#[derive(Debug, Default)]
+pub struct Points {
+    /// Those that can be read, ascending by start.
+    pub readable: Vec<StoredPoint>,
+    /// Those that cannot be had now; the log has a line for each.
+    pub doubtful: Vec<DoubtfulPoint>,
 }
 
-/// Which point is the newest, or was at a time, is not to be told where one of the same source cannot be read. By its id each is found.
-pub fn refuse_doubt(
-    spec: &PointSpec,
-    points: &[StoredPoint],
-    doubtful: &mut Vec<DoubtfulPoint>,
-    found: RecoveryPointId,
-) -> Result<(), Failure> {
-    if matches!(spec.point, PointName::Id(_)) {
-        return Ok(());
+impl Points {
+    /// Of this store.
+    pub fn of(store: &Store) -> Result<Self, Failure> {
+        let (readable, doubtful) = store.points_and_doubtful()?;
+        Ok(Self { readable, doubtful })
     }
-    // `latest` without a source is the newest of several.
-    let of_one = |tag| points.iter().any(|point| point.point.id == found && point.point.source_tag == tag);
-    let any = matches!(spec.point, PointName::Latest { .. });
-    match doubtful.iter().position(|doubt| any || doubt.tag.is_none_or(of_one)) {
-        None => Ok(()),
-        Some(at) => {
-            let hint = "`holdfast snapshots` lists the others: name one by its id";
-            Err(Failure::from(doubtful.swap_remove(at).error).hint(hint))
+
+    /// How a verb ends that did what it could with the points that can be read.
+    pub fn done(&self) -> Done {
+        if self.doubtful.is_empty() { Done::Whole } else { Done::Partial }
+    }
+
+    /// The source of a point in doubt, if another point tells it.
+    pub fn source_of(&self, doubt: &DoubtfulPoint) -> Option<&SourceName> {
+        let of_same = |stored: &&StoredPoint| Some(stored.point.source_tag) == doubt.tag;
+        self.readable.iter().find(of_same).map(|stored| &stored.point.source)
+    }
+
+    fn may_be_in(&self, doubt: &DoubtfulPoint, scope: &Scope) -> bool {
+        self.source_of(doubt).is_none_or(|source| scope.holds_source(source))
+    }
+
+    /// The point that a name means. Which one is the newest, or was at a time, is not to be told where one that may be of the same source is
+    /// in doubt.
+    pub fn find(&self, name: &PointName, scope: &Scope) -> Result<RecoveryPointId, Failure> {
+        let candidates: Vec<Candidate> = self.readable.iter().map(Candidate::from).collect();
+        let doubtful: Vec<RecoveryPointId> = self.doubtful.iter().map(|doubt| doubt.id).collect();
+        let found = name.resolve(&candidates, &doubtful, scope);
+        let is_to_tell =
+            matches!(name, PointName::Id(_)) || matches!(found, Err(PointSpecError::SeveralSources { .. }));
+        let id = found.as_ref().ok();
+        match self.doubtful.iter().find(|doubt| !is_to_tell && self.may_change(doubt, name, id, scope)) {
+            Some(doubt) => Err(Failure::failed(format!(
+                "which recovery point is meant is not to be told as long as one is in doubt: {}",
+                doubt.error
+            ))
+            .hint("`holdfast snapshots` lists the others: name one by its id")),
+            None => Ok(found?),
         }
     }
+
+    /// Whether a name may mean another point if that in doubt could be read.
+    fn may_change(
+        &self,
+        doubt: &DoubtfulPoint,
+        name: &PointName,
+        found: Option<&RecoveryPointId>,
+        scope: &Scope,
+    ) -> bool {
+        let PointName::OfSource { source, .. } = name else { return self.may_be_in(doubt, scope) };
+        let found = self.readable.iter().find(|stored| Some(&stored.point.id) == found);
+        match (found, doubt.tag) {
+            (Some(found), Some(tag)) => found.point.source_tag == tag,
+            _ => self.may_be_in(doubt, &Scope { source: Some(source.clone()), ..scope.clone() }),
+        }
+    }
+}
+
+/// The point that a name means.
+pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
+    let id = Points::of(store)?.find(&spec.point, scope)?;
+    Ok(store.point(&id)?)
 }
 
 /// What stands at a path within a point: raw bytes, the whole point if there are none.
@@ -143,3 +193,6 @@ pub fn walk(terminal: &Terminal, store: &Store, directory: &Node, f: &mut Walker
 pub fn join(directory: &[u8], below: &[u8]) -> Vec<u8> {
     if directory.is_empty() { below.to_vec() } else { [directory, b"/", below].concat() }
 }
+
+#[cfg(test)]
+mod tests;

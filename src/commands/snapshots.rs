@@ -2,14 +2,15 @@
 
 use clap::Args;
 use holdfast_store::clock::Timestamp;
-use holdfast_store::point::PointState;
-use holdfast_store::store::StoredPoint;
+use holdfast_store::point::{PointState, SourceName};
+use holdfast_store::store::{DoubtfulPoint, StoredPoint};
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use super::Context;
-use super::scope::{ScopeArgs, newest};
+use super::scope::{Points, ScopeArgs, newest};
 use crate::hooks::FAILED_TAG;
-use crate::json::Snapshot;
+use crate::json::{DoubtfulSnapshot, Snapshot};
 use crate::open::open_store;
 use crate::outcome::{Done, Outcome};
 use crate::terminal::text::{self, Table};
@@ -18,7 +19,8 @@ use crate::terminal::text::{self, Table};
 ///
 /// Shows every recovery point with its time, source, size and where it is kept: `local` in the store's directory, or
 /// how many vaults have it. A point marked `partial` misses files that could not be read when it was taken; one with `until`
-/// is kept so long, and no longer, whatever the rules say, and one that is `held` stays until it is released.
+/// is kept so long, and no longer, whatever the rules say, and one that is `held` stays until it is released. One
+/// `in doubt` is damaged in the catalog, and no whole copy of it can be reached now; the exit code is then 3.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -39,18 +41,32 @@ pub struct SnapshotsArgs {
 
 /// Lists them.
 pub fn run(context: &Context<'_>, args: &SnapshotsArgs) -> Outcome {
-    let points = select(open_store(context)?.points()?, args);
+    let all = Points::of(&open_store(context)?)?;
+    let (points, doubtful) = select(all, args);
     if context.terminal.json() {
-        let points: Vec<Snapshot> = points.iter().map(Snapshot::from).collect();
-        context.terminal.json_line(&points)?;
+        context.terminal.json_line(&as_json(&points, &doubtful))?;
     } else {
-        context.terminal.line(&render(&points, &TimeZone::system()))?;
+        context.terminal.line(&render(&points, &doubtful, &TimeZone::system()))?;
     }
-    Ok(Done::Whole)
+    Ok(if doubtful.is_empty() { Done::Whole } else { Done::Partial })
 }
 
-fn select(points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
-    let mut points = args.scope.select(points);
+/// A point in doubt, and its source, if another point tells it.
+type Doubt = (DoubtfulPoint, Option<SourceName>);
+
+/// The points that are asked for, and those in doubt that may be among them.
+fn select(all: Points, args: &SnapshotsArgs) -> (Vec<StoredPoint>, Vec<Doubt>) {
+    let Points { readable, doubtful } = args.scope.select_points(all);
+    let points = Points { readable, doubtful: Vec::new() };
+    let with_source = |doubt: DoubtfulPoint| {
+        let source = points.source_of(&doubt).cloned();
+        (doubt, source)
+    };
+    let doubtful = doubtful.into_iter().map(with_source).collect();
+    (narrow(points.readable, args), doubtful)
+}
+
+fn narrow(mut points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
     points.retain(|stored| args.tag.as_ref().is_none_or(|tag| stored.point.tags.contains(tag)));
     if let Some(latest) = args.latest {
         let newest = newest(&points, latest);
@@ -59,8 +75,22 @@ fn select(points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
     points
 }
 
-fn render(points: &[StoredPoint], zone: &TimeZone) -> String {
-    if points.is_empty() {
+/// What the list of `snapshots --json` has.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Row {
+    Readable(Box<Snapshot>),
+    InDoubt(DoubtfulSnapshot),
+}
+
+fn as_json(points: &[StoredPoint], doubtful: &[Doubt]) -> Vec<Row> {
+    let readable = points.iter().map(|stored| Row::Readable(Box::new(Snapshot::from(stored))));
+    let in_doubt = doubtful.iter().map(|(doubt, source)| DoubtfulSnapshot::of(doubt, source.as_ref()));
+    readable.chain(in_doubt.map(Row::InDoubt)).collect()
+}
+
+fn render(points: &[StoredPoint], doubtful: &[Doubt], zone: &TimeZone) -> String {
+    if points.is_empty() && doubtful.is_empty() {
         return "no recovery points".to_owned();
     }
     let mut table =
@@ -79,7 +109,18 @@ fn render(points: &[StoredPoint], zone: &TimeZone) -> String {
             state(stored, zone),
         ]);
     }
-    format!("{}\n{}", table.render(), text::count(points.len() as u64, "recovery point"))
+    for (doubt, source) in doubtful {
+        let [host, group, source] =
+            source.as_ref().map_or(["", "", ""], |name| [&name.host, &name.group, &name.source]);
+        let id = doubt.id.short();
+        table.row([&id, "", host, group, source, "", "", "", "in doubt"].map(str::to_owned));
+    }
+    let count = text::count((points.len() + doubtful.len()) as u64, "recovery point");
+    let in_doubt = match doubtful.len() {
+        0 => String::new(),
+        n => format!("; {n} in doubt: damaged in the catalog, and no whole copy can be reached now"),
+    };
+    format!("{}\n{count}{in_doubt}", table.render())
 }
 
 fn kept_in(stored: &StoredPoint) -> String {
@@ -105,10 +146,11 @@ fn state(stored: &StoredPoint, zone: &TimeZone) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use super::*;
-    use crate::commands::testing::stored_point;
+    use crate::commands::testing::{doubtful_point, stored_point};
     use holdfast_store::point::hold::Hold;
 
     fn args() -> SnapshotsArgs {
@@ -127,13 +169,13 @@ mod tests {
         point.state = PointState::Partial;
         point.errors_total = 1;
         assert_eq!(
-            render(&[stored], &TimeZone::UTC),
+            render(&[stored], &[], &TimeZone::UTC),
             "ID        Time                 Host  Group  Source  Files       Size  Kept in          State\n\
              -------------------------------------------------------------------------------------------------------\n\
              07070707  2026-11-20 12:00:00  host  group  docs        2  2.000 KiB  local, 2 vaults  partial, 1 error\n\
              1 recovery point"
         );
-        assert_eq!(render(&[], &TimeZone::UTC), "no recovery points");
+        assert_eq!(render(&[], &[], &TimeZone::UTC), "no recovery points");
         let mut stored = stored_point(7, "docs", 1_795_176_000);
         Arc::make_mut(&mut stored.point).set_expires(1_795_176_000);
         assert_eq!(state(&stored, &TimeZone::UTC), "until 2026-11-20 12:00:00");
@@ -154,17 +196,42 @@ mod tests {
                 stored_point(4, "a", 4),
             ]
         };
-        assert_eq!(ids(&select(points(), &SnapshotsArgs { latest: Some(1), ..args() })), [2, 4]);
-        assert_eq!(ids(&select(points(), &SnapshotsArgs { latest: Some(2), ..args() })), [2, 3, 4]);
+        assert_eq!(ids(&narrow(points(), &SnapshotsArgs { latest: Some(1), ..args() })), [2, 4]);
+        assert_eq!(ids(&narrow(points(), &SnapshotsArgs { latest: Some(2), ..args() })), [2, 3, 4]);
         let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
-        assert_eq!(ids(&select(points(), &SnapshotsArgs { scope, ..args() })), [1, 3, 4]);
-        assert_eq!(ids(&select(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), [0u8; 0]);
+        let all = Points { readable: points(), doubtful: Vec::new() };
+        assert_eq!(ids(&select(all, &SnapshotsArgs { scope, ..args() }).0), [1, 3, 4]);
+        assert_eq!(ids(&narrow(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), [0u8; 0]);
     }
 
     #[test]
     fn the_newest_is_the_last_in_sequence_also_where_the_clock_went_back() {
         let mut points = vec![stored_point(2, "a", 1), stored_point(1, "a", 9)];
         Arc::make_mut(&mut points[0].point).sequence = 2;
-        assert_eq!(ids(&select(points, &SnapshotsArgs { latest: Some(1), ..args() })), [2]);
+        assert_eq!(ids(&narrow(points, &SnapshotsArgs { latest: Some(1), ..args() })), [2]);
+    }
+
+    #[test]
+    fn a_point_in_doubt_is_shown_unless_it_is_of_another_source() {
+        let readable = || vec![stored_point(1, "a", 1), stored_point(2, "b", 2)];
+        let doubtful = || vec![doubtful_point(8, None), doubtful_point(9, Some("b"))];
+        let all = || Points { readable: readable(), doubtful: doubtful() };
+        let (points, doubtful) = select(all(), &SnapshotsArgs { latest: Some(1), ..args() });
+        let text = render(&points, &doubtful, &TimeZone::UTC);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[4], ["08080808", "in", "doubt"], "{text}");
+        assert_eq!(lines[5], ["09090909", "host", "group", "b", "in", "doubt"], "{text}");
+        assert!(text.ends_with(
+            "4 recovery points; 2 in doubt: damaged in the catalog, and no whole copy can be reached now"
+        ));
+        let json = serde_json::to_value(as_json(&points, &doubtful)).unwrap();
+        assert_eq!((&json[3]["in_doubt"], &json[3]["source"]), (&true.into(), &"b".into()), "{json}");
+        assert_eq!((json[2]["id"].as_str(), json[2].get("source")), (Some("08".repeat(16).as_str()), None));
+        assert_eq!(json[1].get("in_doubt"), None);
+        let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
+        let (points, doubtful) = select(all(), &SnapshotsArgs { scope, ..args() });
+        assert_eq!((ids(&points), doubtful.len(), doubtful[0].0.id.0[0]), (vec![1], 1, 8));
+        let only = render(&[], &doubtful, &TimeZone::UTC);
+        assert!(only.contains("08080808") && only.contains("1 recovery point; 1 in doubt"), "{only}");
     }
 }

@@ -44,7 +44,7 @@ fn points() -> Vec<Candidate> {
 }
 
 fn resolve(text: &str, scope: &Scope) -> Result<u8, PointSpecError> {
-    parse(text)?.point.resolve(&points(), scope).map(|id| id.0[0])
+    parse(text)?.point.resolve(&points(), &[], scope).map(|id| id.0[0])
 }
 
 fn everywhere(text: &str) -> Result<u8, PointSpecError> {
@@ -182,17 +182,18 @@ fn one_name_on_two_machines_must_be_told_apart() {
     let mut points = points();
     points.push(Candidate { host: "other".into(), ..point(0x55, "docs", NOON) });
     let name = parse("docs@latest").unwrap().point;
-    let error = name.resolve(&points, &Scope::default()).unwrap_err().to_string();
+    let error = name.resolve(&points, &[], &Scope::default()).unwrap_err().to_string();
     assert_eq!(error, "docs is the name of several sources: host/group/docs, other/group/docs");
     let here = Scope { host: Some("other".into()), ..Scope::default() };
-    assert_eq!(name.resolve(&points, &here), Ok(RecoveryPointId([0x55; 16])));
+    assert_eq!(name.resolve(&points, &[], &here), Ok(RecoveryPointId([0x55; 16])));
 }
 
 #[test]
 fn latest_is_the_last_that_was_taken_whatever_its_clock_said() {
     let mut points = points();
     points.push(Candidate { sequence: u64::MAX, ..point(0x66, "docs", 60) });
-    let resolve = |text: &str| parse(text).unwrap().point.resolve(&points, &Scope::default()).unwrap().0[0];
+    let resolve =
+        |text: &str| parse(text).unwrap().point.resolve(&points, &[], &Scope::default()).unwrap().0[0];
     assert_eq!(resolve("docs@latest"), 0x66);
     assert_eq!(resolve("docs@latest~1"), 0x23);
     assert_eq!(resolve("docs@2026-11-21"), 0x23);

@@ -4,7 +4,7 @@
 //! Losing a block loses nothing: it is fetched again. So nothing is synced, and nothing that fails here is an error.
 
 mod disk;
-mod marks;
+mod errands;
 mod memory;
 mod room;
 mod waiting;
@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::id::PackId;
 use disk::DiskBlocks;
 use memory::MemoryBlocks;
 pub use waiting::Held;
+use waiting::Patience;
 
 /// Vaults are read on this grid: requests do not show where frames and chunks begin.
 pub const GRID: u64 = 256 << 10;
@@ -33,8 +34,8 @@ pub const EXTRA: u64 = 16;
 /// Who must have what he put on the disk does not wait longer than this for a block to be written.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Nor does whoever closes a cache.
-const PATIENCE_AT_END: Duration = Duration::from_secs(3);
+/// Whoever closes a cache waits no longer than this for all of them, and nobody longer for anything else that is to be written.
+const A_MOMENT: Duration = Duration::from_secs(3);
 
 /// A pack, and the number of a block in it.
 type Key = (PackId, u32);
@@ -60,8 +61,23 @@ impl BlockCache {
 
     /// About `limit` bytes of files below `dir`, which is made if missing. What an earlier run or another process left there is
     /// found when it is asked for; opening looks at none of it. A smaller bound than before holds when an eighth of it was put, or more was than it allows.
+    ///
+    /// Where the directory is there nothing is written: its disk may take no writes, which keeps nobody from reading.
     pub fn open(dir: &Path, limit: u64, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
+        Self::open_with(dir, limit, clock, |dir| std::fs::create_dir_all(dir))
+    }
+
+    fn open_with(
+        dir: &Path,
+        limit: u64,
+        clock: Arc<dyn Clock>,
+        make: impl FnOnce(&Path) -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        if !dir.is_dir() {
+            let path = dir.to_path_buf();
+            let made = within(&*clock, A_MOMENT, move || make(&path));
+            made.unwrap_or_else(|| Err(std::io::Error::other("its disk takes no writes")))?;
+        }
         Ok(Self { limit, blocks: Blocks::OnDisk(Arc::new(DiskBlocks::new(dir, limit, clock))) })
     }
 
@@ -114,11 +130,21 @@ impl BlockCache {
         }
     }
 
-    /// Waits until what was put is written or could not be, as long as the disk takes something from time to time; whether that is so.
-    pub fn settle(&self) -> bool {
+    /// Waits until what was put is written or could not be, as long as the disk takes something from time to time and nobody says stop; whether
+    /// that is so.
+    pub fn settle(&self, stopped: &dyn Fn() -> bool) -> bool {
+        self.wait(Patience::PerBlock(PATIENCE), stopped)
+    }
+
+    /// The same for whoever is done and goes: a moment, however much waits.
+    pub(crate) fn close(&self, stopped: &dyn Fn() -> bool) -> bool {
+        self.wait(Patience::InAll(A_MOMENT), stopped)
+    }
+
+    fn wait(&self, patience: Patience, stopped: &dyn Fn() -> bool) -> bool {
         match &self.blocks {
             Blocks::InMemory(_) => true,
-            Blocks::OnDisk(blocks) => blocks.settle(PATIENCE),
+            Blocks::OnDisk(blocks) => blocks.settle(patience, stopped),
         }
     }
 
@@ -135,7 +161,7 @@ impl BlockCache {
     #[cfg(test)]
     pub(crate) fn put_and_settle(&self, pack: &PackId, block: u32, bytes: &Bytes) {
         self.put(pack, block, bytes, u64::MAX, Arc::new(()));
-        assert!(self.settle());
+        assert!(self.settle(&|| false));
     }
 
     /// Drops a block that proved wrong. It is gone from here even if its file cannot be deleted.
@@ -181,7 +207,8 @@ impl BlockCache {
         self.limit
     }
 
-    /// Bytes kept. On disk they are counted now, which takes seconds for hundreds of thousands, and what is above the bound goes.
+    /// Bytes kept. On disk they are counted now, which takes seconds for hundreds of thousands, and what is above the bound goes; where that
+    /// takes longer than half a minute it is what is known.
     pub fn bytes(&self) -> u64 {
         match &self.blocks {
             Blocks::InMemory(blocks) => blocks.bytes(),
@@ -193,7 +220,6 @@ impl BlockCache {
 impl Drop for BlockCache {
     fn drop(&mut self) {
         if let Blocks::OnDisk(blocks) = &self.blocks {
-            blocks.settle(PATIENCE_AT_END);
             blocks.end();
         }
     }

@@ -1,6 +1,7 @@
 //! The only place that asks the system for the time or sleeps, so that tests own both.
 
 mod deadline;
+mod within;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use deadline::{Deadline, Waiting};
+pub use within::within;
 
 /// A moment of the wall clock: seconds since 1970 (negative before) and nanoseconds (below 10^9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -284,6 +284,11 @@ impl Transfer {
         self.inner.cancelled.send_replace(true);
     }
 
+    /// Whether that was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        *self.inner.cancelled.borrow()
+    }
+
     /// Cancels, within a tenth of a second, once `asked` is true: a flag is all that a signal can raise.
     pub fn cancel_when(&self, asked: Arc<AtomicBool>) {
         let (inner, clock) = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.clock));

@@ -27,7 +27,13 @@ fn points() -> Vec<StoredPoint> {
 fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
     let args = args(line);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
-    make_plan(&points(), &specs, &Retention::from(&args.policy), &args, NOW)
+    make_plan(
+        &Points { readable: points(), doubtful: Vec::new() },
+        &specs,
+        &Retention::from(&args.policy),
+        &args,
+        NOW,
+    )
 }
 
 #[test]
@@ -70,13 +76,14 @@ fn a_held_point_is_not_removed_by_name_and_the_way_out_is_told() {
     let mut points = points();
     let hold = Hold { point: points[0].point.id, placed: 1_795_176_000, reason: "court".into() };
     points[0].held = Some(hold);
+    let readable = Points { readable: points, doubtful: Vec::new() };
     let args = args(&["01", "02", "--allow-newest"]);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
-    let failure = make_plan(&points, &specs, &Retention::default(), &args, NOW).unwrap_err();
+    let failure = make_plan(&readable, &specs, &Retention::default(), &args, NOW).unwrap_err();
     assert!(failure.message.contains("01010101 is held since") && failure.message.ends_with(": court"));
     assert_eq!(failure.hint.unwrap(), "`holdfast release 01010101` lets it go");
     let policy = Retention { last: 3, ..Retention::default() };
-    let plan = make_plan(&points, &[], &policy, &self::args(&["--keep-last", "3"]), NOW).unwrap();
+    let plan = make_plan(&readable, &[], &policy, &self::args(&["--keep-last", "3"]), NOW).unwrap();
     assert_eq!((plan.keep.len(), plan.keep[0].why()), (4, "held".to_owned()));
 }
 

@@ -16,11 +16,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use lru::LruCache;
 
-use super::marks::Marks;
+use super::errands::{Errand, Errands};
 use super::room::{Found, Old, Room};
-use super::waiting::{Held, Run, Waiting};
-use super::{EXTRA, GRID, Key};
-use crate::clock::Clock;
+use super::waiting::{Held, Patience, Run, Waiting};
+use super::{EXTRA, GRID, Key, PATIENCE};
+use crate::clock::{Clock, within};
 use crate::id::PackId;
 use crate::staging::disk::open_regular;
 
@@ -43,7 +43,7 @@ pub(super) struct DiskBlocks {
     clock: Arc<dyn Clock>,
     serial: AtomicU64,
     pub(super) room: Room,
-    marks: Marks,
+    errands: Errands,
     waiting: Waiting,
     /// Whoever surveys the directory.
     surveyor: Mutex<()>,
@@ -65,10 +65,10 @@ impl DiskBlocks {
             dir: dir.to_path_buf(),
             limit,
             waiting: Waiting::new(Arc::clone(&clock)),
+            errands: Errands::new(run, Arc::clone(&clock)),
             clock,
             serial: AtomicU64::new(0),
             room: Room::new(limit),
-            marks: Marks::new(mark),
             surveyor: Mutex::default(),
             stuck: Mutex::new(LruCache::new(STUCK)),
             failing: AtomicBool::new(false),
@@ -113,7 +113,7 @@ impl DiskBlocks {
             return false;
         }
         // One that waits is used when it is written.
-        let _ = open_regular(&self.path(key)).map(|file| mark(&file, self.now()));
+        let _ = open_regular(&self.path(key)).map(|file| self.errands.run(Errand::Mark(file, self.now())));
         true
     }
 
@@ -146,7 +146,7 @@ impl DiskBlocks {
             self.keep_block(&key, &bytes);
             // Somebody may have found it wrong meanwhile.
             if !self.waiting.end(&run, &key) {
-                self.unlink(&key);
+                remove(&self.path(&key));
             }
             self.make_room();
         }
@@ -168,15 +168,16 @@ impl DiskBlocks {
         self.waiting.bytes()
     }
 
-    /// Waits until all that was put is written or failed, but for no block longer than this; whether that is so.
-    pub(super) fn settle(&self, patience: Duration) -> bool {
-        self.waiting.settle(patience)
+    /// Waits until all that was put is written or failed, as long as patience lasts and nobody says stop; whether that is so.
+    pub(super) fn settle(&self, patience: Patience, stopped: &dyn Fn() -> bool) -> bool {
+        self.waiting.settle(patience, stopped)
     }
 
     pub(super) fn remove(&self, key: &Key) {
         self.waiting.remove(key);
-        if !self.unlink(key) {
-            self.stuck().put(*key, ());
+        self.stuck().put(*key, ());
+        if self.errands.run(Errand::Remove(self.path(key))) {
+            self.stuck().pop(key);
         }
     }
 
@@ -184,9 +185,10 @@ impl DiskBlocks {
         !self.failing.load(Ordering::Relaxed) && !self.waiting.is_stalled()
     }
 
-    /// Counts the bytes that are here, and lets go of what is too much.
-    pub(super) fn count(&self) -> u64 {
-        self.survey();
+    /// Counts the bytes that are here, and lets go of what is too much; what is known, if that takes long.
+    pub(super) fn count(self: &Arc<Self>) -> u64 {
+        let blocks = Arc::clone(self);
+        let _ = within(&*self.clock, PATIENCE, move || blocks.survey());
         self.room.held()
     }
 
@@ -205,11 +207,6 @@ impl DiskBlocks {
         self.dir.join(&hex[..2]).join(format!("{hex}-{block}"))
     }
 
-    /// Whether the block's file is gone.
-    fn unlink(&self, key: &Key) -> bool {
-        fs::remove_file(self.path(key)).map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true)
-    }
-
     /// The bytes in a block's file, which is marked as used; nothing if they are not what was put.
     fn read(&self, key: &Key, file: File) -> Option<Bytes> {
         let meta = file.metadata().ok().filter(may_be_block)?;
@@ -217,7 +214,7 @@ impl DiskBlocks {
         (&file).take(FILE_MAX).read_to_end(&mut bytes).ok()?;
         let now = self.now();
         if nanos(now).saturating_sub(self.used(&meta)) >= nanos_of(MARK_EVERY) {
-            self.marks.leave(file, now);
+            self.errands.leave(Errand::Mark(file, now));
         }
         check(key, bytes)
     }
@@ -345,9 +342,17 @@ impl DiskBlocks {
     }
 }
 
-/// Marks a block as used. Others may own it: then it goes by when they used it.
-fn mark(file: &File, used: SystemTime) {
-    let _ = file.set_modified(used);
+/// Others may own a block that was used: then it goes by when they used it.
+fn run(errand: Errand) -> bool {
+    match errand {
+        Errand::Mark(file, used) => file.set_modified(used).is_ok(),
+        Errand::Remove(path) => remove(&path),
+    }
+}
+
+/// Whether a block's file is gone.
+fn remove(path: &Path) -> bool {
+    fs::remove_file(path).map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true)
 }
 
 /// Nanoseconds since 1970, until the year 2554.

@@ -165,6 +165,7 @@ fn more_than_what_is_noted_at_once_goes_too() {
     world.put(&world.open(1 << 20), 0..20);
     let mut blocks = DiskBlocks::new(world.dir.path(), 3 * LEN, world.clock.clone());
     blocks.room = Room::noting(4, 3 * LEN, 0);
+    let blocks = Arc::new(blocks);
     assert_eq!((blocks.count(), world.there()), (3 * LEN, vec![17, 18, 19]));
 }
 
@@ -399,7 +400,7 @@ fn nobody_waits_for_a_disk_that_takes_no_blocks_and_what_waits_is_found_and_boun
     assert!((0..4).all(|n| cache.has(&PACK, n) && cache.touch(&PACK, n) && !cache.is_stored(&PACK, n)));
     assert!(!cache.has(&PACK, 4) && world.there().is_empty());
     drop(hanging);
-    assert!(cache.settle());
+    assert!(cache.settle(&|| false));
     assert_eq!((cache.waiting(), world.there()), (0, vec![0, 1, 2, 3]));
     assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1));
     assert_eq!(world.open(1 << 20).get(&PACK, 1), Some(vec![2; 1000].into()));
@@ -418,7 +419,7 @@ fn a_block_that_is_dropped_or_put_again_while_it_waits_or_is_written_is_what_it_
     [0, 2].iter().for_each(|n| (cache.remove(&PACK, *n), put(*n, n + 10)).1);
     assert_eq!([0, 1, 2].map(|n| cache.get(&PACK, n)), [Some(block(10)), None, Some(block(12))]);
     drop(hanging);
-    assert!(cache.settle());
+    assert!(cache.settle(&|| false));
     assert_eq!([0, 1, 2].map(|n| cache.get(&PACK, n)), [Some(block(10)), None, Some(block(12))]);
     assert_eq!(world.there(), [0, 2]);
 }
@@ -435,7 +436,7 @@ fn a_disk_that_takes_nothing_for_long_is_told_and_waited_for_no_longer_until_it_
     });
     let (done, is_done) = std::sync::mpsc::channel();
     let waiting = Arc::clone(&cache);
-    std::thread::spawn(move || done.send(waiting.settle()));
+    std::thread::spawn(move || done.send(waiting.settle(&|| false)));
     let mut settled = None;
     until(|| {
         world.clock.advance(Duration::from_secs(1));
@@ -444,6 +445,23 @@ fn a_disk_that_takes_nothing_for_long_is_told_and_waited_for_no_longer_until_it_
     });
     assert_eq!(settled, Some(false));
     drop(hanging);
-    assert!(cache.settle() && cache.is_kept());
+    assert!(cache.settle(&|| false) && cache.is_kept());
     assert_eq!(world.there(), [0]);
+}
+
+#[test]
+fn to_open_a_cache_nothing_is_made_that_is_there_and_what_cannot_be_made_is_not_waited_for() {
+    let world = World::new();
+    let (limit, clock) = (1 << 20, world.clock.clone());
+    let there = BlockCache::open_with(world.dir.path(), limit, clock, |_| panic!("nothing is to be made"));
+    assert!(there.is_ok());
+    let (clock, missing) = (world.clock.clone(), world.dir.path().join("missing"));
+    let (never, comes) = std::sync::mpsc::channel::<()>();
+    let hangs = move |_: &Path| {
+        clock.advance(A_MOMENT);
+        comes.recv().map_err(std::io::Error::other)
+    };
+    let error = BlockCache::open_with(&missing, limit, world.clock.clone(), hangs).unwrap_err();
+    assert_eq!(error.to_string(), "its disk takes no writes");
+    drop(never);
 }

@@ -23,6 +23,15 @@ const STALLED: Duration = Duration::from_secs(5);
 /// The log is told of that once in so long.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
+/// How long somebody waits until what he put is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// As long as no block takes longer than this.
+    PerBlock(Duration),
+    /// No longer than this, however many blocks there are.
+    InAll(Duration),
+}
+
 /// What is dropped when bytes do not wait any more.
 pub type Held = Arc<dyn Any + Send + Sync>;
 
@@ -189,20 +198,21 @@ impl Waiting {
         is_to_tell
     }
 
-    /// Waits until all is written that was put so far, but for no block longer than this; whether that is so.
-    pub(super) fn settle(&self, patience: Duration) -> bool {
+    /// Waits until all is written that was put so far, as long as patience lasts and nobody says stop; whether that is so.
+    pub(super) fn settle(&self, patience: Patience, stopped: &dyn Fn() -> bool) -> bool {
         let came = self.clock.monotonic();
-        let mut state = self.lock();
-        let put = state.put;
-        while state.done < put {
-            let since = state.since.map(|since| since.max(came));
-            let is_over = since.is_some_and(|since| self.clock.monotonic().saturating_sub(since) >= patience);
-            if state.ended || is_over {
+        let put = self.lock().put;
+        loop {
+            let (now, is_stopped) = (self.clock.monotonic(), stopped());
+            let state = self.lock();
+            if state.done >= put {
+                return true;
+            }
+            if state.ended || is_stopped || state.is_over(patience, came, now) {
                 return false;
             }
-            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            drop(self.changed.wait_timeout(state, LOOK));
         }
-        true
     }
 
     /// Nothing more is written.
@@ -213,6 +223,15 @@ impl Waiting {
 }
 
 impl State {
+    /// Whether who came then has waited long enough.
+    fn is_over(&self, patience: Patience, came: Duration, now: Duration) -> bool {
+        let passed = |since: Duration, most| now.saturating_sub(since) >= most;
+        match patience {
+            Patience::PerBlock(most) => self.since.is_some_and(|since| passed(since.max(came), most)),
+            Patience::InAll(most) => passed(came, most),
+        }
+    }
+
     fn is_stalled(&self, now: Duration) -> bool {
         self.since.is_some_and(|since| now.saturating_sub(since) >= STALLED)
     }
@@ -243,6 +262,39 @@ mod tests {
         waiting.done(run);
         assert!(!told_after(60) && !waiting.is_stalled());
         waiting.give_up();
-        assert!(waiting.bytes() == 0 && !waiting.has(&(pack, 1)) && waiting.settle(STALLED));
+        assert!(
+            waiting.bytes() == 0
+                && !waiting.has(&(pack, 1))
+                && waiting.settle(Patience::InAll(STALLED), &|| false)
+        );
+    }
+
+    #[test]
+    fn who_waits_in_all_does_not_wait_for_each_block_of_a_slow_disk_and_nobody_once_he_is_stopped() {
+        let settled = |patience, looks_max| {
+            let clock = ManualClock::default();
+            let waiting = Waiting::new(Arc::new(clock.clone()));
+            let pack = PackId([1; 32]);
+            let put = |n| waiting.put(&pack, n, &Bytes::from_static(b"x"), 100, Arc::new(()));
+            assert_eq!((0..50).filter(|n| put(*n)).count(), 1, "the first needs a thread");
+            let looks = std::cell::Cell::new(0);
+            // A block is written each second.
+            let stopped = || {
+                let run = waiting.next().unwrap();
+                let keys: Vec<Key> = run.keys().collect();
+                assert!(waiting.begin(&run, &keys[0]).is_some());
+                clock.advance(Duration::from_secs(1));
+                assert!(waiting.end(&run, &keys[0]));
+                waiting.done(run);
+                looks.set(looks.get() + 1);
+                looks.get() > looks_max
+            };
+            (waiting.settle(patience, &stopped), looks.get())
+        };
+        let three = Duration::from_secs(3);
+        assert_eq!(settled(Patience::PerBlock(three), 99), (true, 50));
+        assert_eq!(settled(Patience::InAll(three), 99), (false, 4));
+        assert_eq!(settled(Patience::InAll(three), 0), (false, 1));
+        assert_eq!(settled(Patience::PerBlock(three), 0), (false, 1));
     }
 }

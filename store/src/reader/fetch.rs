@@ -100,6 +100,12 @@ impl Drop for Flight<'_> {
     }
 }
 
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.cache.close(&|| self.is_cancelled());
+    }
+}
+
 /// Blocks of the grid that bytes of a pack touch.
 pub(super) fn blocks_of(range: &Range<u64>) -> Range<u32> {
     (range.start / GRID) as u32..range.end.div_ceil(GRID) as u32
@@ -141,6 +147,16 @@ impl Fetcher {
 
     fn flying(&self) -> MutexGuard<'_, HashMap<Block, Aboard>> {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody asked to stop.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.vaults.iter().any(|(_, transfer)| transfer.is_cancelled())
+    }
+
+    #[cfg(test)]
+    pub(super) fn cancel(&self) {
+        self.vaults.iter().for_each(|(_, transfer)| transfer.cancel());
     }
 
     /// Requests and bytes so far.

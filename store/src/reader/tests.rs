@@ -289,7 +289,7 @@ fn a_cache_that_cannot_be_written_costs_no_more_than_what_is_read() {
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, "in the way").unwrap();
     // What is read next knows how it went with what was read before.
-    let read = |n| (world.assert_reads(&reader, n), cache.settle());
+    let read = |n| (world.assert_reads(&reader, n), cache.settle(&|| false));
     (0..60).for_each(|n| assert!(read(n).1));
     let stats = reader.stats();
     assert!(

@@ -231,7 +231,7 @@ impl Reader {
         self.fetcher.settle(vault, &map.row.entry, bytes);
         fetch()?;
         // It is for whoever comes later; whether it is there then is asked with `is_fetched`.
-        self.fetcher.cache().settle();
+        self.fetcher.cache().settle(&|| self.fetcher.is_cancelled());
         Ok(())
     }
 

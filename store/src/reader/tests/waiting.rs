@@ -460,7 +460,7 @@ fn a_disk_of_the_cache_that_takes_nothing_keeps_nobody_from_what_a_vault_gives()
     let waiting = cache.waiting();
     assert!((1..4 << 20).contains(&waiting), "{waiting}");
     drop(hanging);
-    assert!(cache.settle());
+    assert!(cache.settle(&|| false));
     (0..100).for_each(|n| world.assert_reads(&reader, n));
 }
 
@@ -482,6 +482,34 @@ fn a_block_that_waits_for_the_disk_is_not_fetched_again() {
     assert_eq!(other.stats().vault_requests, 0);
     assert!(cache.waiting() > 0);
     drop(hanging);
+}
+
+#[test]
+fn who_closes_a_reader_waits_a_moment_for_the_disk_and_not_once_its_vault_was_cancelled() {
+    for is_cancelled in [false, true] {
+        let world = World::new();
+        world.only_in_vault();
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, reader) = with_cache(&world, dir.path(), 64 << 20);
+        let hanging = cache.hang_writes();
+        world.assert_reads(&reader, 40);
+        if is_cancelled {
+            reader.fetcher.cancel();
+        }
+        let began = world.clock.monotonic();
+        let closing = std::thread::spawn(move || drop(reader));
+        until(|| {
+            // Who does not wait is gone before any time passes.
+            if !is_cancelled {
+                world.clock.advance(Duration::from_millis(100));
+            }
+            closing.is_finished()
+        });
+        let waited = world.clock.monotonic() - began;
+        assert_eq!(waited >= Duration::from_secs(3), !is_cancelled, "{waited:?}");
+        assert!(cache.waiting() > 0);
+        drop(hanging);
+    }
 }
 
 #[test]

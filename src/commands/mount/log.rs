@@ -1,0 +1,142 @@
+//! The log of mounts in the background. It lies beside the cache, on a disk that may take no writes: whoever makes a file there then waits
+//! until it does, and neither a signal nor its own end helps a process of which a thread waits so. So a process of its own makes the log
+//! where there is none, and puts a long one aside. To open one that is there no disk has to take anything.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use holdfast_store::clock::Clock;
+
+use crate::create::make_private_dir;
+
+/// What stands before the path for the process that makes the log.
+const WORD: &str = "make-log";
+/// A log longer than this is put aside when the next mount begins.
+const LOG_LEN: u64 = 1 << 20;
+/// How long it may take to make one.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks at whether it is made.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Makes a log if the command line says so: `make-log PATH`.
+pub fn run(args: &[OsString]) -> Option<ExitCode> {
+    let [_, word, path] = args else { return None };
+    let is_made = (word.as_os_str() == OsStr::new(WORD)).then(|| make(Path::new(path)).is_ok())?;
+    Some(if is_made { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The log that all mounts of a store write to, one after the other or at once; nothing if its disk takes no writes and it would have to be
+/// made, or if somebody says stop.
+pub fn open(path: &Path, clock: &dyn Clock, stopped: &dyn Fn() -> bool) -> io::Result<Option<File>> {
+    if !is_ready(path) {
+        let mut maker = Command::new("/proc/self/exe");
+        maker.arg(WORD).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if !ends(&mut maker.spawn()?, clock, PATIENCE, stopped)? {
+            return Ok(None);
+        }
+        if !is_ready(path) {
+            // It says why that cannot be.
+            return make(path).map(Some);
+        }
+    }
+    OpenOptions::new().append(true).open(path).map(Some)
+}
+
+/// Whether nothing has to be made or put aside.
+fn is_ready(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.len() <= LOG_LEN)
+}
+
+/// Waits until a process has ended, if that is so within `patience`. It is left alone if not.
+pub(super) fn ends(
+    child: &mut Child,
+    clock: &dyn Clock,
+    patience: Duration,
+    stopped: &dyn Fn() -> bool,
+) -> io::Result<bool> {
+    let began = clock.monotonic();
+    while child.try_wait()?.is_none() {
+        if stopped() || clock.monotonic().saturating_sub(began) >= patience {
+            return Ok(false);
+        }
+        clock.pause(LOOK);
+    }
+    Ok(true)
+}
+
+/// A long log is put aside, where mounts that have it open go on writing.
+fn make(path: &Path) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        make_private_dir(dir).map_err(io::Error::other)?;
+    }
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_LEN) {
+        std::fs::rename(path, path.with_extension("log.old"))?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// What a log has gained since it had `len` bytes; nothing where it cannot be read.
+pub fn text_after(path: &Path, len: u64) -> String {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(len))?;
+        file.read_to_end(&mut text)
+    });
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    use holdfast_store::clock::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_adds_to_the_log_of_the_one_before_and_puts_a_long_one_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache/mount-01234567.log");
+        make(&path).unwrap().write_all(b"first\n").unwrap();
+        make(&path).unwrap().write_all(b"second\n").unwrap();
+        assert_eq!(text_after(&path, 0), "first\nsecond\n");
+        assert_eq!(text_after(&path, 6), "second\n");
+        assert!(is_ready(&path));
+        std::fs::write(&path, vec![b'x'; 2 << 20]).unwrap();
+        assert!(!is_ready(&path));
+        assert_eq!(make(&path).unwrap().metadata().unwrap().len(), 0);
+        assert_eq!(std::fs::metadata(path.with_extension("log.old")).unwrap().len(), 2 << 20);
+        assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn to_open_a_log_that_is_there_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let stopped = || panic!("nothing is waited for");
+        std::fs::write(&path, "before\n").unwrap();
+        let open = || open(&path, &ManualClock::default(), &stopped).unwrap().unwrap();
+        open().write_all(b"after\n").unwrap();
+        assert_eq!(text_after(&path, 0), "before\nafter\n");
+    }
+
+    #[test]
+    fn who_waits_for_a_process_leaves_it_when_it_takes_long_or_he_is_stopped() {
+        let clock = ManualClock::default();
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut waits = |stopped: &dyn Fn() -> bool| ends(&mut child, &clock, PATIENCE, stopped).unwrap();
+        assert!(!waits(&|| true) && clock.monotonic() == Duration::ZERO);
+        let later = || (clock.advance(Duration::from_secs(1)), false).1;
+        assert!(!waits(&later) && clock.monotonic() < 2 * PATIENCE);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(ends(&mut child, &clock, Duration::ZERO, &|| true).unwrap());
+    }
+}
