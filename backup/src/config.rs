@@ -43,7 +43,7 @@ const CHECK: &str = "Sun 05:30";
 /// What jobs are that nobody says more of: as nice as what runs in the background usually is.
 const NICE: u8 = 10;
 /// The least time after which an upload is given up for dead.
-const SILENCE_MIN: Duration = Duration::from_hours(1);
+const SILENCE_MIN: Duration = Duration::from_secs(3600);
 /// As nice as can be.
 const NICE_MAX: u8 = 19;
 

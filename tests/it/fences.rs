@@ -91,13 +91,13 @@ impl Bed {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 self.killed.fetch_add(1, Ordering::Relaxed);
-                return None;
+                None
             }
             1 | 2 => {
                 std::thread::sleep(moment);
                 kill(pid, Signal::SIGSTOP).unwrap();
                 // Now and then for longer than anybody waits for a sign of life.
-                std::thread::sleep(Duration::from_millis(if random.next_u64() % 4 == 0 {
+                std::thread::sleep(Duration::from_millis(if random.next_u64().is_multiple_of(4) {
                     16_000
                 } else {
                     1_500
@@ -153,7 +153,7 @@ fn write(bed: &Bed, n: u64, seed: u64) {
         if let Some(output) = bed.run_roughly(backup, &mut random) {
             note(bed, &output, &now);
         }
-        if random.next_u64() % 3 == 0 {
+        if random.next_u64().is_multiple_of(3) {
             let ids = of_vault(bed, &machine, &host);
             // The oldest but for a few: from then on nobody expects them.
             let old: Vec<String> = ids.iter().rev().skip(4).cloned().collect();

@@ -14,6 +14,7 @@ use super::{
     Judged, ReclaimPlan, Reclaimed, Verdict, beside, delete_from_vault, drop_empty_indexes_of, unopened,
 };
 use crate::catalog::{Mark, PackRow, VaultNo};
+use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
 use crate::fence::{Generation, PACKS_MAX, Revocation, Step, Why};
@@ -25,7 +26,7 @@ use crate::store::{SMALL_OBJECT, Store, of_vault};
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
-const DAY: i64 = 86_400;
+const HOUR: u64 = 3600;
 
 /// How patient reclaim is. No time in it decides what is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +42,16 @@ pub struct Terms {
 impl Terms {
     /// What may go goes at once.
     pub const AT_ONCE: Self =
-        Self { silence: Duration::from_hours(24), grace: Duration::ZERO, daily_percent: 100 };
+        Self { silence: Duration::from_secs(24 * HOUR), grace: Duration::ZERO, daily_percent: 100 };
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { silence: Duration::from_hours(24), grace: Duration::from_hours(48), daily_percent: 5 }
+        Self {
+            silence: Duration::from_secs(24 * HOUR),
+            grace: Duration::from_secs(48 * HOUR),
+            daily_percent: 5,
+        }
     }
 }
 
@@ -132,7 +137,7 @@ impl Run<'_> {
 
     /// Brings a generation without an end to its end. `false` if uploads have to end first.
     fn finish(&self, progress: &mut Progress) -> Result<bool, StoreError> {
-        self.store.read_generations(self.no, self.transfer, crate::clock::Deadline::NEVER)?;
+        self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?;
         let open = self.store.catalog().generations(self.no)?.into_iter().find(|(_, is_final)| !is_final);
         let Some((number, _)) = open else { return Ok(true) };
         let with_point = self.force_outcomes(progress)?;
@@ -155,9 +160,7 @@ impl Run<'_> {
         match self.put_first(&end.name(), end.seal(self.store.sealer()))? {
             true => self.store.catalog().add_generation(self.no, &end)?,
             // What somebody else found counts.
-            false => {
-                drop(self.store.read_generations(self.no, self.transfer, crate::clock::Deadline::NEVER)?)
-            }
+            false => drop(self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?),
         }
         progress.plan = Some(plan);
         Ok(true)
@@ -240,7 +243,7 @@ impl Run<'_> {
         progress.next = newest + 1;
         let plan = judge(self.store, self.no, Trust::Catalog, self.monitor)?;
         (progress.to_go, progress.ripe_in) = ((0, 0), None);
-        let ends = self.store.read_generations(self.no, self.transfer, crate::clock::Deadline::NEVER)?;
+        let ends = self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?;
         let now = self.now()?;
         let there: HashMap<PackId, &Judged> =
             plan.packs.iter().map(|judged| (judged.pack.entry.id, judged)).collect();
@@ -363,7 +366,7 @@ impl Terms {
             return u64::MAX;
         }
         let Some(ripe_for) = since.and_then(|since| since.checked_sub(self.grace)) else { return 0 };
-        let days = 1 + u128::from(ripe_for.as_secs()) / u128::from(DAY.unsigned_abs());
+        let days = 1 + u128::from(ripe_for.as_secs() / (24 * HOUR));
         let allowed = u128::from(of) * u128::from(self.daily_percent) * days / 100;
         // One pack a day in any case, or a small vault would never get rid of anything.
         let least = u128::from(PACK_ROOM) * days;

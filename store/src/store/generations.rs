@@ -19,7 +19,7 @@ use crate::transfer::{Beating, Transfer};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// A session gives a sign of life this often.
-const BEAT_EVERY: Duration = Duration::from_mins(10);
+const BEAT_EVERY: Duration = Duration::from_secs(600);
 /// Longest object of a generation.
 const GENERATION_LIMIT: u64 = 64 << 20;
 

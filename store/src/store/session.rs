@@ -12,6 +12,9 @@ use crate::names;
 use crate::point::{self, RecoveryPoint};
 use crate::seal::Compression;
 
+/// A source whose point goes into vaults as soon as it is taken, and whether it goes into that of an address.
+type Online<'a> = (&'a SourceTag, &'a dyn Fn(&str) -> bool);
+
 impl Store {
     /// Begins to add a point that relies on nothing but what staging holds: takes the lock, clears what a crash left and compares the catalog
     /// with what staging really holds, so that nothing new relies on what is not there. No vault is asked, so none is waited for, and
@@ -34,7 +37,7 @@ impl Store {
 
     fn begin_with(
         &self,
-        online: Option<(&SourceTag, &dyn Fn(&str) -> bool)>,
+        online: Option<Online<'_>>,
         compression: Compression,
         monitor: &dyn Monitor,
     ) -> Result<Session<'_>, StoreError> {
