@@ -328,7 +328,7 @@ fn push_and_end(
     let hooks::Taken { points: also, mut failures } = taken;
     let partial = also.iter().any(|stored| stored.point.errors_total > 0);
     if args.online && !(also.is_empty() && pending.is_empty()) {
-        let wanted = Wanted { pending, also, limit: args.limit_upload };
+        let wanted = Wanted { pending, also, all: false, limit: args.limit_upload };
         push_everywhere(context, store, &wanted, &mut failures)?;
     }
     failures.or(if partial { Done::Partial } else { Done::Whole })

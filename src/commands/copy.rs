@@ -114,7 +114,7 @@ pub fn run(context: &Context<'_>, args: &CopyArgs) -> Outcome {
         show_plan(context, &chosen, &summary)?;
         return Ok(Done::Whole);
     }
-    send(context, &store, (*no, transfer), &chosen, summary, args.limit_upload)
+    send(context, &store, (*no, transfer), &chosen, summary, (args.limit_upload, specs.is_empty()))
 }
 
 /// The vault of the store that has this address.
@@ -212,11 +212,12 @@ fn send(
     (no, transfer): (VaultNo, &Transfer),
     chosen: &[StoredPoint],
     summary: Summary,
-    limit: Option<Rate>,
+    (limit, all): (Option<Rate>, bool),
 ) -> Outcome {
     let monitor = context.terminal.monitor();
     let mut upload = Upload::new(context, store, &monitor);
     upload.pace(limit)?;
+    upload.all = all;
     let ids: Vec<RecoveryPointId> = chosen.iter().map(|stored| stored.point.id).collect();
     upload.push_into(no, transfer, |_| Ok(ids.clone()))?;
     let Upload { pushed, failures, .. } = upload;

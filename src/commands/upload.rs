@@ -43,6 +43,8 @@ pub struct Wanted<'a> {
     pub pending: Vec<&'a Group>,
     /// These points in any case.
     pub also: Vec<StoredPoint>,
+    /// Whether nobody asked for just these: what cannot come into a vault any more is passed over.
+    pub all: bool,
     /// How fast, if that was said and is not for the configuration to say.
     pub limit: Option<Rate>,
 }
@@ -82,6 +84,8 @@ pub struct Upload<'a> {
     pub pushed: Pushed,
     /// What failed so far.
     pub failures: Vec<Failure>,
+    /// Whether nobody asked for just these points.
+    pub all: bool,
     /// What each vault was to be given.
     asked: Vec<(VaultNo, Vec<RecoveryPointId>)>,
 }
@@ -90,12 +94,13 @@ impl<'a> Upload<'a> {
     /// One that did nothing yet.
     pub fn new(context: &'a Context<'a>, store: &'a Store, monitor: &'a WorkMonitor) -> Self {
         let pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
-        Self { context, store, monitor, pushed, failures: Vec::new(), asked: Vec::new() }
+        Self { context, store, monitor, pushed, failures: Vec::new(), all: false, asked: Vec::new() }
     }
 
     /// Puts into every vault what it is to have. Stops only when it is asked to.
     pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
         self.failures.extend(wanted.missing(self.store));
+        self.all = wanted.all;
         self.pace(wanted.limit)?;
         for (no, address, transfer) in self.store.vaults().iter().filter(|vault| wanted.has_any_for(&vault.1))
         {
@@ -254,6 +259,7 @@ impl<'a> Upload<'a> {
             let mut may_come = Vec::new();
             for id in ids {
                 match self.is_revoked(no, &id)? {
+                    true if self.all => {}
                     true => {
                         let vault = transfer.address();
                         self.failed(StoreError::Revoked { point: id.short(), vault })?;

@@ -189,7 +189,7 @@ fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs, limit: Op
         [] => scope.select(store.points()?),
         _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
     };
-    push_wanted(context, &store, &Wanted { also, limit, ..Wanted::default() })
+    push_wanted(context, &store, &Wanted { also, all: specs.is_empty(), limit, ..Wanted::default() })
 }
 
 fn push_pending(context: &Context<'_>, scope: &ScopeArgs, limit: Option<Rate>) -> Outcome {

@@ -68,7 +68,7 @@ impl Named {
             "rp" => parse_of_source(rest).map(|(tag, id)| Self::Point(tag, id)),
             "hold" => parse_of_source(rest).map(|(tag, id)| Self::Hold(tag, id)),
             "hb" => {
-                let (session, beat) = rest.split_once('/')?;
+                let (session, beat) = rest.split_once('-')?;
                 Some(Self::Heartbeat(RecoveryPointId::from_hex(session)?, parse_number(beat)?))
             }
             "gen" => match rest.strip_suffix(FINAL) {
@@ -91,7 +91,7 @@ impl Named {
             Self::Index(id) => format!("{INDEXES}{id}"),
             Self::Session(id) => format!("{SESSIONS}{id}"),
             Self::Point(tag, id) => format!("{POINTS}{tag}/{id}"),
-            Self::Heartbeat(session, beat) => format!("{HEARTBEATS}{session}/{beat:016x}"),
+            Self::Heartbeat(session, beat) => format!("{HEARTBEATS}{session}-{beat:016x}"),
             Self::Condemned(number) => format!("{GENERATIONS}{number:016x}"),
             Self::Final(number) => format!("{GENERATIONS}{number:016x}{FINAL}"),
             Self::Hold(tag, id) => format!("{HOLDS}{tag}/{id}"),

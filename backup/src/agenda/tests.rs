@@ -217,7 +217,8 @@ fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says
     assert!(
         [Work::Take, Work::Push, Work::Check].iter().all(|work| work.lane() != Work::ReclaimVaults.lane())
     );
-    let life = Life::new(&format!("{TWO_TIERS}\n[reclaim]\nvaults = false"), "2026-03-01T10:00:00Z");
+    let alone = TWO_TIERS.replace("schedule = \"04:30\"", "schedule = \"04:30\", vaults = false");
+    let life = Life::new(&alone, "2026-03-01T10:00:00Z");
     let tasks = life.agenda.tasks();
     assert!(tasks.contains(&task(Work::Reclaim)) && !tasks.contains(&task(Work::ReclaimVaults)));
 }

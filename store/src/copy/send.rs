@@ -297,7 +297,12 @@ impl<'a, 'b> Filling<'a, 'b> {
     }
 
     fn finish(mut self) -> Result<(), StoreError> {
-        self.add_frames()?;
+        if self.frames.raw_len() > 0 {
+            self.add_frames()?;
+        }
+        if self.pack.is_empty() {
+            return Ok(());
+        }
         finish_pack(self.parts, self.pack, self.to_send)
     }
 }

@@ -158,7 +158,11 @@ impl Run<'_> {
         let packs = condemned.packs.into_iter().filter(|(id, _)| may_go.contains(id)).collect();
         let end = Generation { number, step: Step::Final, packs };
         match self.put_first(&end.name(), end.seal(self.store.sealer()))? {
-            true => self.store.catalog().add_generation(self.no, &end)?,
+            true => {
+                self.store.catalog().add_generation(self.no, &end)?;
+                progress.to_go = (end.packs.len() as u64, end.packs.iter().map(|(_, len)| len).sum());
+                progress.ripe_in = Some(self.terms.grace);
+            }
             // What somebody else found counts.
             false => drop(self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?),
         }
@@ -231,9 +235,9 @@ impl Run<'_> {
         let session = RecoveryPointId::random();
         let name = Named::Heartbeat(session, 0).name();
         self.transfer.put_new(&name, Bytes::new()).map_err(of_vault(self.transfer))?;
-        let listed = self.list(&format!("{}{session}/", names::HEARTBEATS))?;
+        let listed = self.list(names::HEARTBEATS)?;
         delete_from_vault(self.store, self.no, &name)?;
-        Ok(listed.first().and_then(|object| object.put_at))
+        Ok(listed.iter().find(|object| object.name == name).and_then(|object| object.put_at))
     }
 
     /// Judges all packs, and removes of those that may go what is ripe.

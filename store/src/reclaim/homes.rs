@@ -107,6 +107,8 @@ pub(super) fn judge(
         let verdict = match &mut proofs {
             _ if thin.contains(&candidate.row.no) => Verdict::Rewrite,
             _ if candidate.at_home > 0 => Verdict::Keep,
+            // Of the others nothing is decided now.
+            Some(_) if candidate.fitness != Fitness::Condemned => Verdict::Keep,
             Some(proofs) if candidate.needed > 0 => {
                 let needed = needed_of(store, &candidate.row, &live)?;
                 if proofs.have(&needed)? { Verdict::Delete } else { Verdict::Keep }

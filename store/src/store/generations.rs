@@ -124,10 +124,11 @@ impl Store {
         deadline: Deadline,
     ) -> Result<Vec<ObjectInfo>, StoreError> {
         let listed = transfer.list_all_by(names::GENERATIONS, deadline).map_err(of_vault(transfer))?;
-        if listed.is_empty() || self.read_only {
+        let known: BTreeSet<(u64, bool)> = self.catalog.generations(no)?.into_iter().collect();
+        if self.read_only || listed.is_empty() && known.is_empty() {
             return Ok(listed);
         }
-        let known: BTreeSet<(u64, bool)> = self.catalog.generations(no)?.into_iter().collect();
+        refuse_older(transfer, &known, &listed)?;
         let named = |object: &ObjectInfo| Named::parse(object.name.as_str());
         let ends: HashSet<u64> = listed
             .iter()
@@ -249,6 +250,26 @@ impl Store {
             Ok(false) => of_vault(transfer)(e),
             Err(e) => e,
         }
+    }
+}
+
+/// A vault that shows less than it did is not to be relied on: what it showed once is condemned for those who saw it, and for nobody else.
+fn refuse_older(
+    transfer: &Transfer,
+    known: &BTreeSet<(u64, bool)>,
+    listed: &[ObjectInfo],
+) -> Result<(), StoreError> {
+    let names: HashSet<&ObjectName> = listed.iter().map(|object| &object.name).collect();
+    let of = |(number, is_final): &(u64, bool)| match is_final {
+        true => Named::Final(*number).name(),
+        false => Named::Condemned(*number).name(),
+    };
+    match known.iter().map(of).find(|name| !names.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(StoreError::corrupt(
+            format!("{name} in vault {}", transfer.address()),
+            "it is gone, so the vault is an older one, or somebody removed it; nothing new relies on the vault and nothing goes there",
+        )),
     }
 }
 

@@ -116,8 +116,13 @@ fn what_expires_online_stays_here() {
     assert_eq!(shown_in(&store), set(&ids));
     tiers.machine.restore(&ids[0], "restored");
     // It is older than what the vault has, and does not come back.
-    let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
-    assert_eq!(pushed["points"], 0, "{pushed}");
+    for all in [&["vault", "push", "--pending", "--json"][..], &["vault", "push", "--json"]] {
+        let before = shown_in(&vault);
+        let pushed = tiers.run(all).expect_code(0).json();
+        assert_eq!(pushed["points"] == 0, all.contains(&"--pending"), "{pushed}");
+        assert!(!shown_in(&vault).contains(&ids[0]) && shown_in(&vault).is_superset(&before), "{pushed}");
+    }
+    tiers.run(&["vault", "push", &ids[0]]).expect_code(1).expect_err(&["cannot come there any more"]);
     tiers.run(&["check", "--read-data"]).expect_code(0);
 }
 

@@ -437,3 +437,27 @@ fn what_a_session_saw_counts_for_it_although_others_condemn_its_packs_later() {
     advance(&here, &at_once());
     assert_recovers(&home, &vault, &[(&one, &files("new"))]);
 }
+
+#[test]
+fn a_vault_that_shows_fewer_generations_than_before_is_not_relied_on_until_the_catalog_is_made_anew() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &files("old")).unwrap();
+    let two = take_point(&store, &files("new")).unwrap();
+    [&one, &two].into_iter().for_each(|point| push_all(&store, point));
+    forget(&store, &one);
+    assert!(advance(&store, &at_once()).removed.packs > 0);
+    assert!(transfer(&vault).delete(&Named::Final(1).name()).unwrap());
+    let three = take_point(&store, &files("newer")).unwrap();
+    let e = push(&store, &three, &RecordingMonitor::default()).unwrap_err();
+    assert!(
+        e.to_string().contains("gen/0000000000000001.final in vault memory is damaged: it is gone"),
+        "{e}"
+    );
+    assert!(reclaim::advance(&store, store.vaults()[0].0, &at_once(), &VoidMonitor).is_err());
+    drop(store);
+    hostile::delete_catalog(&home.path());
+    let store = home.open_with(&vault);
+    push_all(&store, &store.point(&three.point.id).unwrap());
+    assert_recovers(&home, &vault, &[(&two, &files("new")), (&three, &files("newer"))]);
+}
