@@ -183,7 +183,8 @@ fn prune_staging(context: &Context<'_>, store: &Store, sum: &mut Pruned) -> Resu
         show_plan(context.terminal, "staging", &plan)?;
     } else {
         let done = reclaim::execute(store, &plan, &*monitor)?;
-        count(&plan, &done, done.bytes_rewritten, sum);
+        let before: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
+        count(&done, done.bytes_rewritten, (before + done.bytes_rewritten).saturating_sub(done.bytes), sum);
     }
     Ok(plan)
 }
@@ -206,9 +207,9 @@ fn prune_vault(
     }
     let progress = reclaim::advance(store, no, terms, &*monitor)?;
     drop(monitor);
-    if let Some(plan) = &progress.plan {
-        count(plan, &progress.removed, progress.bytes_rewritten, sum);
-    }
+    let there = store.catalog().packs()?.into_iter().filter(|row| row.vaults.contains(&no));
+    let kept = there.map(|row| row.entry.len).sum();
+    count(&progress.removed, progress.bytes_rewritten, kept, sum);
     sum.vaults.push(vault_line(address, &progress));
     Ok(progress.plan)
 }
@@ -252,13 +253,12 @@ fn freed(judged: &Judged) -> u64 {
     }
 }
 
-fn count(plan: &ReclaimPlan, done: &Reclaimed, bytes_rewritten: u64, sum: &mut Pruned) {
+fn count(done: &Reclaimed, bytes_rewritten: u64, bytes_kept: u64, sum: &mut Pruned) {
     sum.packs_removed += done.packs - done.packs_rewritten + done.unopened;
     sum.packs_rewritten += done.packs_rewritten;
     sum.packs_unreadable += done.packs_unreadable;
     sum.bytes_freed += done.bytes.saturating_sub(bytes_rewritten) + done.unopened_bytes;
-    let all: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
-    sum.bytes_kept += (all + bytes_rewritten).saturating_sub(done.bytes);
+    sum.bytes_kept += bytes_kept;
 }
 
 fn show_plan(terminal: &Terminal, place: &str, plan: &ReclaimPlan) -> Result<(), Failure> {
