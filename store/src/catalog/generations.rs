@@ -1,7 +1,7 @@
 //! What was read of the generations of reclaim in each vault: which packs nothing new may rely on. Each is read once, for it never
 //! changes; a sum guards what no seal does.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{OptionalExtension, params};
 
@@ -10,6 +10,9 @@ use crate::error::StoreError;
 use crate::fence::{Generation, Step};
 use crate::format::{Parser, Put};
 use crate::id::{PackId, RecoveryPointId};
+
+/// Length of an object and when it was put by the vault's clock, as a listing shows them.
+pub type Listed = (u64, Option<i64>);
 
 /// What a session saw of generations when it began. It relies on nothing that these condemned; whoever condemns something later waits
 /// for the session.
@@ -31,15 +34,34 @@ impl Catalog {
         })
     }
 
-    /// Records a generation; its end takes the place of its beginning.
-    pub fn add_generation(&self, vault: VaultNo, generation: &Generation) -> Result<(), StoreError> {
+    /// Length of the object and when it was put, as a listing last showed it, of each generation of a vault that is known, by number and
+    /// whether it is an end.
+    pub fn listed_generations(&self, vault: VaultNo) -> Result<BTreeMap<(u64, bool), Listed>, StoreError> {
+        self.read("list generations", |c| {
+            c.prepare_cached("SELECT number, final, len, put_at FROM generation WHERE vault = ?1")?
+                .query_map([vault.0], |row| {
+                    let which = (row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?);
+                    Ok((which, (row.get::<_, i64>(2)?.cast_unsigned(), row.get(3)?)))
+                })?
+                .collect()
+        })
+    }
+
+    /// Records a generation as it was listed; its end takes the place of its beginning.
+    pub fn add_generation(
+        &self,
+        vault: VaultNo,
+        generation: &Generation,
+        (len, put_at): Listed,
+    ) -> Result<(), StoreError> {
         let packs = encode(&generation.packs);
         let (number, is_final) = (generation.number, generation.step == Step::Final);
         let sum = row_sum(vault, number, is_final, &packs);
         self.write("record a generation", |t| {
-            let sql = "INSERT INTO generation(vault, number, final, packs, sum) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT(vault, number) DO UPDATE SET final = ?3, packs = ?4, sum = ?5 WHERE final = 0";
-            t.execute(sql, params![vault.0, number.cast_signed(), is_final, packs, sum]).map(drop)
+            let sql = "INSERT INTO generation(vault, number, final, packs, sum, len, put_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT(vault, number) DO UPDATE SET final = ?3, packs = ?4, sum = ?5, len = ?6, put_at = ?7 WHERE final <= ?3";
+            let len = len.cast_signed();
+            t.execute(sql, params![vault.0, number.cast_signed(), is_final, packs, sum, len, put_at]).map(drop)
         })
     }
 

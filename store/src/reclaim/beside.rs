@@ -87,6 +87,8 @@ impl Others {
             match looked {
                 Ok(()) => others.needed = Some(needed),
                 Err(e @ StoreError::Cancelled) => return Err(e),
+                // It was forgotten, as a look at another place told.
+                Err(_) if store.catalog().point(&row.id)?.is_none() => others.needed = Some(needed),
                 Err(e) => {
                     let reason = format!("what it needs is unknown, so only what a vault has goes: {e}");
                     tell(monitor, names::point(&row.tag, &row.id).as_str(), reason);

@@ -113,6 +113,17 @@ pub fn advance(
     Ok(progress)
 }
 
+/// How an upload ended.
+enum Ended {
+    Revoked,
+    /// A point came just now.
+    WithPoint,
+    /// Somebody else saw to it.
+    Elsewhere,
+    /// It cannot be told what it is of.
+    Unknown,
+}
+
 struct Run<'a> {
     store: &'a Store,
     no: VaultNo,
@@ -157,9 +168,11 @@ impl Run<'_> {
         let may_go: HashSet<PackId> = names_going(&plan).collect();
         let packs = condemned.packs.into_iter().filter(|(id, _)| may_go.contains(id)).collect();
         let end = Generation { number, step: Step::Final, packs };
-        match self.put_first(&end.name(), end.seal(self.store.sealer()))? {
+        let sealed = end.seal(self.store.sealer());
+        let len = sealed.len() as u64;
+        match self.put_first(&end.name(), sealed)? {
             true => {
-                self.store.catalog().add_generation(self.no, &end)?;
+                self.store.catalog().add_generation(self.no, &end, (len, None))?;
                 progress.to_go = (end.packs.len() as u64, end.packs.iter().map(|(_, len)| len).sum());
                 progress.ripe_in = Some(self.terms.grace);
             }
@@ -192,27 +205,32 @@ impl Run<'_> {
                 delete_from_vault(self.store, self.no, &object.name)?;
             } else if outcomes.contains(&id) {
                 with_point.insert(id);
-            } else if silent_for.is_none_or(|silent| silent < self.terms.silence)
-                || !self.revoke(object, &id)?
-            {
+            } else if silent_for.is_none_or(|silent| silent < self.terms.silence) {
                 progress.awaited.push(Awaited { session: id, silent_for });
             } else {
-                progress.revoked.push(id);
+                match self.revoke(object, &id)? {
+                    Ended::Revoked => progress.revoked.push(id),
+                    Ended::WithPoint => drop(with_point.insert(id)),
+                    Ended::Elsewhere => {}
+                    Ended::Unknown => progress.awaited.push(Awaited { session: id, silent_for }),
+                }
             }
         }
+        // Nobody asks for these: their sessions have an outcome, or are gone, or never were.
+        let open: HashSet<_> = sessions.iter().filter_map(session_of).collect();
         for object in &beats {
-            if session_of(object).is_some_and(|id| outcomes.contains(&id)) {
+            if session_of(object).is_some_and(|id| outcomes.contains(&id) || !open.contains(&id)) {
                 delete_from_vault(self.store, self.no, &object.name)?;
             }
         }
         Ok(with_point)
     }
 
-    /// Fixes that an upload does not end with a point, unless it just did. `false` if it cannot be told what it is of.
-    fn revoke(&self, session: &ObjectInfo, id: &RecoveryPointId) -> Result<bool, StoreError> {
+    /// Fixes that an upload does not end with a point, unless it just did.
+    fn revoke(&self, session: &ObjectInfo, id: &RecoveryPointId) -> Result<Ended, StoreError> {
         let bytes = match self.transfer.get(&session.name, SMALL_OBJECT) {
-            // Somebody saw an outcome and removed it.
-            Err(VaultError::NotFound { .. }) => return Ok(true),
+            // Somebody saw that it is revoked, or forgot its point, and removed it.
+            Err(VaultError::NotFound { .. }) => return Ok(Ended::Elsewhere),
             bytes => bytes.map_err(of_vault(self.transfer))?,
         };
         let session_of = match open_session(&bytes, self.store.sealer(), id) {
@@ -221,13 +239,15 @@ impl Run<'_> {
                 let reason =
                     format!("{e}; while it is there nothing is freed: remove it when no upload is under way");
                 beside::tell(self.monitor, session.name.as_str(), reason);
-                return Ok(false);
+                return Ok(Ended::Unknown);
             }
         };
         let at = self.store.clock().now().seconds;
         let revocation = Revocation { id: *id, tag: session_of.source_tag, why: Why::Silent, at };
-        // A point that came just now is an outcome, too.
-        self.store.revoke(self.no, &revocation).map(|_| true)
+        Ok(match self.store.revoke(self.no, &revocation)? {
+            true => Ended::Revoked,
+            false => Ended::WithPoint,
+        })
     }
 
     /// What the vault's clock shows, by an object that is put for it.
@@ -341,8 +361,10 @@ impl Run<'_> {
         let number = progress.next;
         progress.condemned = (packs.len() as u64, packs.iter().map(|(_, len)| len).sum());
         let begin = Generation { number, step: Step::Condemned, packs };
-        if self.put_first(&begin.name(), begin.seal(self.store.sealer()))? {
-            catalog.add_generation(self.no, &begin)?;
+        let sealed = begin.seal(self.store.sealer());
+        let len = sealed.len() as u64;
+        if self.put_first(&begin.name(), sealed)? {
+            catalog.add_generation(self.no, &begin, (len, None))?;
         } else {
             progress.condemned = (0, 0);
         }

@@ -2,7 +2,7 @@
 //! In this order: the session, the generations, the listing of packs. Then whoever frees space either was seen by the session, or
 //! sees it and waits for it (`docs/decisions/fenced-generations.md`).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,31 +124,38 @@ impl Store {
         deadline: Deadline,
     ) -> Result<Vec<ObjectInfo>, StoreError> {
         let listed = transfer.list_all_by(names::GENERATIONS, deadline).map_err(of_vault(transfer))?;
-        let known: BTreeSet<(u64, bool)> = self.catalog.generations(no)?.into_iter().collect();
+        let known = self.catalog.listed_generations(no)?;
         if self.read_only || listed.is_empty() && known.is_empty() {
             return Ok(listed);
         }
-        refuse_older(transfer, &known, &listed)?;
+        refuse_older(transfer, known.keys(), &listed)?;
         let named = |object: &ObjectInfo| Named::parse(object.name.as_str());
-        let ends: HashSet<u64> = listed
-            .iter()
-            .filter_map(|object| match named(object)? {
-                Named::Final(number) => Some(number),
-                _ => None,
-            })
-            .collect();
+        let is_end = |object: &ObjectInfo| match named(object)? {
+            Named::Final(number) => Some(number),
+            _ => None,
+        };
+        let ends: HashSet<u64> = listed.iter().filter_map(is_end).collect();
         for object in &listed {
             let (number, step) = match named(object) {
                 Some(Named::Condemned(number)) if !ends.contains(&number) => (number, Step::Condemned),
                 Some(Named::Final(number)) => (number, Step::Final),
                 _ => continue,
             };
-            let is_known = known.contains(&(number, true))
-                || step == Step::Condemned && known.contains(&(number, false));
-            if !is_known {
-                let generation = self.open_generation(transfer, (number, step), &object.name, deadline)?;
-                self.catalog.add_generation(no, &generation)?;
+            let shown = (object.len, object.put_at);
+            let before = known.get(&(number, step == Step::Final));
+            if before == Some(&shown) {
+                continue;
             }
+            let generation = self.open_generation(transfer, (number, step), &object.name, deadline)?;
+            // A vault that was copied shows other times. One that was put back may have had another of this number since.
+            if before.is_some() && self.catalog.generation(no, number)?.is_some_and(|was| was != generation) {
+                let detail = format!("it is another one than before; {OLDER}");
+                return Err(StoreError::corrupt(
+                    format!("{} in vault {}", object.name, transfer.address()),
+                    detail,
+                ));
+            }
+            self.catalog.add_generation(no, &generation, shown)?;
         }
         Ok(listed)
     }
@@ -253,10 +260,13 @@ impl Store {
     }
 }
 
+/// What that means.
+const OLDER: &str = "the vault is an older one, or somebody removed it: nothing new relies on the vault, and nothing goes there";
+
 /// A vault that shows less than it did is not to be relied on: what it showed once is condemned for those who saw it, and for nobody else.
-fn refuse_older(
+fn refuse_older<'a>(
     transfer: &Transfer,
-    known: &BTreeSet<(u64, bool)>,
+    known: impl Iterator<Item = &'a (u64, bool)>,
     listed: &[ObjectInfo],
 ) -> Result<(), StoreError> {
     let names: HashSet<&ObjectName> = listed.iter().map(|object| &object.name).collect();
@@ -264,12 +274,12 @@ fn refuse_older(
         true => Named::Final(*number).name(),
         false => Named::Condemned(*number).name(),
     };
-    match known.iter().map(of).find(|name| !names.contains(name)) {
+    match known.map(of).find(|name| !names.contains(name)) {
         None => Ok(()),
-        Some(name) => Err(StoreError::corrupt(
-            format!("{name} in vault {}", transfer.address()),
-            "it is gone, so the vault is an older one, or somebody removed it; nothing new relies on the vault and nothing goes there",
-        )),
+        Some(name) => {
+            let object = format!("{name} in vault {}", transfer.address());
+            Err(StoreError::corrupt(object, format!("it is gone; {OLDER}")))
+        }
     }
 }
 

@@ -257,7 +257,7 @@ fn compare_with_listing(
     store.read_generations(no, transfer, deadline)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let bad = store.catalog().bad_in(no)?;
-    let (mut missed, mut damaged) = (Vec::new(), Vec::new());
+    let (mut missed, mut damaged, mut went) = (Vec::new(), Vec::new(), false);
     let rows = store.catalog().packs_ever_seen()?;
     let gone = gone_by_right(store, no, &rows, &listed)?;
     for row in rows {
@@ -267,6 +267,7 @@ fn compare_with_listing(
             (true, false) if !before.packs.contains(&row.no) => {}
             (true, false) if gone.contains(&row.entry.id) => {
                 store.catalog().set_confirmed(row.no, no, false)?;
+                went = true;
             }
             (true, false) => {
                 let reason = match found {
@@ -291,7 +292,8 @@ fn compare_with_listing(
     if incomplete {
         store.catalog().forget_proven(no)?;
     }
-    if incomplete || !damaged.is_empty() {
+    // A local point may have relied on what went: its upload was revoked, say.
+    if incomplete || !damaged.is_empty() || went {
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     // The packs last: what is cut off before them finds the loss again.
