@@ -20,7 +20,7 @@ use holdfast_store::tree::{ChunkSource, Extent, Node, NodeKind};
 
 use super::Context;
 use super::scope::{ScopeArgs, find_node, find_point, parse_spec, walk};
-use crate::open::open_store;
+use crate::open::{Bounds, open_to_read};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
 use crate::terminal::{Output, text};
@@ -60,7 +60,7 @@ pub fn run(context: &Context<'_>, args: &DumpArgs) -> Outcome {
         return Err(Failure::usage("an archive is nothing for a terminal")
             .hint("redirect it: > FILE, or pipe it into tar"));
     }
-    let store = open_store(context)?;
+    let store = open_to_read(context, Bounds::default())?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
     let node = find_node(&store, &point, &spec.path)?;
     match (args.archive, node.kind) {

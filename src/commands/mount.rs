@@ -1,5 +1,6 @@
 //! `holdfast mount`: all recovery points as directories.
 
+mod follow;
 pub mod guard;
 pub mod log;
 mod memory;
@@ -143,8 +144,11 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
     options.records_max = shares.records;
     options.guard = guard::command();
     options.keep_clear = vec![store.dir().to_path_buf(), cache_dir(context, store.id())];
-    let recovery = Arc::new(StoreRecovery::new(Arc::new(store), shares.pages));
-    Ok(Mount::spawn(recovery, &options, Arc::clone(context.terminal.clock()))?)
+    let store = Arc::new(store);
+    let recovery = Arc::new(StoreRecovery::new(Arc::clone(&store), shares.pages));
+    let mount = Mount::spawn(recovery, &options, Arc::clone(context.terminal.clock()))?;
+    follow::reclaim(&store);
+    Ok(mount)
 }
 
 /// Waits until somebody unmounts it or this process is asked to stop.

@@ -154,6 +154,13 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
         reclaim::forget_missed(store, &plans)?;
     }
     show(context.terminal, &sum)?;
+    if manner.dry_run && !(manner.local || manner.now || store.vaults().is_empty() || context.terminal.json())
+    {
+        let grace = text::duration(terms.grace.as_secs());
+        context
+            .terminal
+            .say(&format!("from vaults it goes {grace} after it was condemned, or with --now"))?;
+    }
     match failed {
         Some(failure) => Err(failure),
         None if sum.packs_unreadable > 0 => Ok(Done::Partial),
@@ -209,7 +216,8 @@ fn prune_vault(
     drop(monitor);
     let there = store.catalog().packs()?.into_iter().filter(|row| row.vaults.contains(&no));
     let kept = there.map(|row| row.entry.len).sum();
-    count(&progress.removed, progress.bytes_rewritten, kept, sum);
+    count(&progress.removed, 0, kept, sum);
+    sum.packs_rewritten += progress.packs_rewritten;
     sum.vaults.push(vault_line(address, &progress));
     Ok(progress.plan)
 }

@@ -73,6 +73,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     let catalog = store.catalog();
     store.mend_packs(monitor)?;
     store.mend_rows(true, false, monitor)?;
+    store.follow_reclaim(monitor)?;
     let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
     let mut check = Check {
         store,
@@ -96,6 +97,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.vaulted_points()?;
     check.point_objects(&points, depth)?;
     check.slots()?;
+    check.generations()?;
     check.holds()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.

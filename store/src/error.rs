@@ -140,7 +140,7 @@ pub enum StoreError {
     },
     /// A point is not to be in a vault: it was removed there on purpose, or gave no sign of life on its way for too long.
     #[error(
-        "recovery point {point} was removed from vault {vault}, or was too long on its way there, and cannot come there any more; the next one of its source can"
+        "recovery point {point} was removed from vault {vault}, or was too long on its way there, and cannot come there any more; the next one of its source can. What only that vault had of it may be gone: `check` names what is lost"
     )]
     Revoked {
         /// The point.

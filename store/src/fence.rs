@@ -115,6 +115,9 @@ impl Generation {
 }
 
 impl Revocation {
+    /// Length of the object.
+    pub const LEN: u64 = 192;
+
     /// The object's bytes.
     pub fn seal(&self, sealer: &Sealer) -> Vec<u8> {
         let mut out = Vec::with_capacity(48);

@@ -19,6 +19,7 @@ use crate::chunk_store::{IngestParts, REWRITTEN, rewrite_packs};
 use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
+use crate::fence::Revocation;
 use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -177,7 +178,8 @@ fn know_points(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, Stor
     for object in &listed {
         let id = names::point_of(&object.name).map(|(_, id)| id);
         match id {
-            Some(id) if counted.contains(&id) || revoked.contains(&id) => {}
+            Some(id) if counted.contains(&id) => {}
+            Some(id) if object.len == Revocation::LEN && revoked.contains(&id) => {}
             // It is not whole there, as far as is known, and what it needs counts all the same.
             Some(id) if store.catalog().point(&id)?.is_some() => known.push(id),
             _ => {
@@ -207,9 +209,16 @@ fn live_chunks(
     let (mut live, mut seen) = (HashSet::new(), HashSet::new());
     for id in points {
         let point = store.point(id)?.point;
-        reachable(store.reader().as_ref(), &point.root, &mut seen, &mut |_, id| {
+        let looked = reachable(store.reader().as_ref(), &point.root, &mut seen, &mut |_, id| {
             live.insert(*id);
             Ok(())
+        });
+        looked.map_err(|e| match e {
+            StoreError::NotFound { what } => {
+                let detail = format!("{what} is nowhere; nothing is removed as long as the point is there");
+                StoreError::corrupt(format!("recovery point {}", id.short()), detail)
+            }
+            e => e,
         })?;
         monitor.event(Event::Done { files: 1, bytes: 0 });
     }

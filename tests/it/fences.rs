@@ -210,8 +210,8 @@ fn collect(bed: &Bed, seed: u64) {
     }
 }
 
-/// All that is to be true at the end.
-fn judge(bed: &Bed) {
+/// All that is to be true at the end. `stale` looked at the vault before, and not meanwhile.
+fn judge(bed: &Bed, stale: &Machine) {
     let stranger = bed.machine();
     // What was under way is given up for dead, and what nobody needs goes.
     std::thread::sleep(Duration::from_secs(14));
@@ -237,6 +237,9 @@ fn judge(bed: &Bed) {
         }
     }
     assert!(compared > 0, "nothing was compared");
+    // What another machine freed and wrote anew is no damage for who has not looked since.
+    let shown = Ran::of(&mut bed.command(stale, &["check"]));
+    assert_eq!(shown.code(), 0, "{}{}", shown.out(), shown.err());
     let fresh = anew.path("fresh");
     Ran::of(bed.command(&anew, &["vault", "add"]).arg(&fresh)).expect_code(0);
     Ran::of(bed.command(&anew, &["copy", "--all", "--to"]).arg(&fresh)).expect_code(0);
@@ -271,6 +274,7 @@ fn live(vault: String) {
         vault,
     };
     Ran::of(bed.command(&founder, &["vault", "add"]).arg(&bed.vault)).expect_code(0);
+    let stale = bed.machine();
     std::thread::scope(|scope| {
         for n in 0..writers {
             let bed = &bed;
@@ -281,7 +285,7 @@ fn live(vault: String) {
             scope.spawn(move || collect(bed, seed * 1000 + 500 + n));
         }
     });
-    judge(&bed);
+    judge(&bed, &stale);
 }
 
 #[test]

@@ -21,7 +21,13 @@ impl Check<'_> {
         let staging = self.store.staging();
         let listed = staging.list("rp")?;
         self.missing("staging", Place::Staging, rows.iter().filter(|row| row.staged), &listed)?;
-        for object in listed.iter().filter(|_| depth == Depth::ReadData) {
+        let lengths: HashMap<ObjectName, u64> =
+            rows.iter().map(|row| (names::point(&row.tag, &row.id), row.object.len() as u64)).collect();
+        // What has another length is another thing: of that each look tells.
+        let is_read = |object: &&ObjectInfo| {
+            depth == Depth::ReadData || lengths.get(&object.name).is_some_and(|len| *len != object.len)
+        };
+        for object in listed.iter().filter(is_read) {
             let bytes = staging.read_all(&object.name, POINT_LIMIT).map_err(|e| e.to_string());
             // None: it was forgotten meanwhile, or told above.
             if !matches!(bytes, Ok(None)) {
@@ -34,7 +40,7 @@ impl Check<'_> {
             };
             let there = rows.iter().filter(|row| row.vaults.contains(no));
             self.missing(address, Place::Vault(*no), there, &listing.points)?;
-            for object in listing.points.iter().filter(|_| depth == Depth::ReadData) {
+            for object in listing.points.iter().filter(is_read) {
                 match transfer.get(&object.name, POINT_LIMIT) {
                     Err(e) if e.is_transient() => {
                         self.leave_out(*no, &of_vault(transfer)(e));
@@ -47,6 +53,24 @@ impl Check<'_> {
                         self.prove_point(address, &object.name, bytes, &hashes);
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Generations of reclaim in vaults, without which nothing new may rely on what is there.
+    pub(super) fn generations(&mut self) -> Result<(), StoreError> {
+        for (no, address, transfer) in self.store.vaults() {
+            if self.away.contains(no) {
+                continue;
+            }
+            match self.store.prove_generations(*no, transfer) {
+                Ok(wrong) => wrong.into_iter().for_each(|(object, detail)| {
+                    self.find(&object, format!("{address}: {detail}"));
+                }),
+                Err(e) if e.is_vault_away() => self.leave_out(*no, &e),
+                Err(e @ StoreError::Vault { .. }) => self.find("gen/", format!("{address}: {e}")),
+                Err(e) => return Err(e),
             }
         }
         Ok(())

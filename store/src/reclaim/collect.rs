@@ -69,7 +69,9 @@ pub struct Awaited {
 pub struct Progress {
     /// Packs that it condemned, and their bytes.
     pub condemned: (u64, u64),
-    /// Bytes that it wrote anew to condemn thin packs.
+    /// Thin packs that it condemned because what lives in them was written anew.
+    pub packs_rewritten: u64,
+    /// Bytes that it wrote for them.
     pub bytes_rewritten: u64,
     /// Uploads that it revoked.
     pub revoked: Vec<RecoveryPointId>,
@@ -379,6 +381,7 @@ impl Run<'_> {
         }
         let parts = at_home_in(self.store, plan, &thin)?;
         let moved = copy::repack(self.store, self.no, self.transfer, &parts, self.monitor)?;
+        progress.packs_rewritten += moved.whole.len() as u64;
         progress.bytes_rewritten += moved.bytes;
         progress.removed.packs_unreadable += parts.len() as u64 - moved.whole.len() as u64;
         Ok(moved.whole)

@@ -179,6 +179,36 @@ impl Store {
         opened.map_err(|e| e.of(format!("{name} in vault {}", transfer.address())))
     }
 
+    /// What is wrong with the generations of a vault: with any that does not open, and with those that are not what they were.
+    pub(crate) fn prove_generations(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let mut wrong = Vec::new();
+        let mut tell = |e: StoreError| match e {
+            StoreError::Corrupt { object, detail } => {
+                wrong.push((object, detail));
+                Ok(())
+            }
+            e => Err(e),
+        };
+        self.read_generations(no, transfer, Deadline::NEVER).map(drop).or_else(&mut tell)?;
+        for object in transfer.list_all(names::GENERATIONS).map_err(of_vault(transfer))? {
+            let which = match Named::parse(object.name.as_str()) {
+                Some(Named::Condemned(number)) => (number, Step::Condemned),
+                Some(Named::Final(number)) => (number, Step::Final),
+                _ => continue,
+            };
+            self.open_generation(transfer, which, &object.name, Deadline::NEVER)
+                .map(drop)
+                .or_else(&mut tell)?;
+        }
+        wrong.sort();
+        wrong.dedup();
+        Ok(wrong)
+    }
+
     fn newest_generation(&self, no: VaultNo) -> Result<Seen, StoreError> {
         let known = self.catalog.generations(no)?;
         let newest = known.last().map_or(0, |(number, _)| *number);

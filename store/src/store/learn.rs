@@ -10,6 +10,7 @@ use super::{POINT_LIMIT, Store};
 use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
+use crate::fence::Revocation;
 use crate::id::{IndexId, PackId, RecoveryPointId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor};
@@ -207,7 +208,8 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
         let Some((tag, id)) = names::point_of(&object.name).filter(|(_, id)| !known.contains(id)) else {
             continue;
         };
-        if store.catalog().has_mark(Mark::Revoked(no, id))? {
+        // A vault that was put back from an older copy may have the point again.
+        if object.len == Revocation::LEN && store.catalog().has_mark(Mark::Revoked(no, id))? {
             continue;
         }
         let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
@@ -215,11 +217,18 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
             continue;
         }
         let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
-        let point = point.map_err(|e| e.of(object.name.as_str()))?;
+        let point = point.map_err(|e| match Revocation::is_meant_by(&bytes, store.sealer()) {
+            true => StoreError::corrupt(object.name.as_str(), REVOCATION),
+            false => e.of(object.name.as_str()),
+        })?;
         learn_point(store, no, &point, bytes.to_vec())?;
     }
     Ok(listed)
 }
+
+/// What is under the name of a point that says by its kind that the point is not to be there, and does not open.
+const REVOCATION: &str =
+    "it is a revocation, and damaged: remove it by hand, and forget the point once more should it come back";
 
 /// A point of staging that was said not to be whole in a vault that was met before stays that until it is put again.
 fn learn_point(
@@ -236,6 +245,7 @@ fn learn_point(
     if known.is_some_and(|row| row.staged) && store.catalog().has_mark(Mark::FilledFrom(no))? {
         return Ok(());
     }
+    store.catalog().set_mark(Mark::Revoked(no, point.id), false)?;
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 
@@ -257,7 +267,9 @@ fn load_points(
     let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
     let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
     let revoked = store.catalog().revoked_in(no)?;
-    let news = points.into_iter().filter(|((_, id), _)| !known.contains(id) && !revoked.contains(id));
+    let news = points.into_iter().filter(|((_, id), object)| {
+        !(known.contains(id) || object.len == Revocation::LEN && revoked.contains(id))
+    });
     let points: Vec<_> = news.collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
     let (mut new, total) = (0, points.len());
@@ -272,13 +284,16 @@ fn load_points(
             }
             let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, id);
             let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {
-                let again = transfer.get(&object.name, POINT_LIMIT).unwrap_or(bytes);
+                let again = transfer.get(&object.name, POINT_LIMIT).unwrap_or_else(|_| bytes.clone());
                 open(&again).map(|point| (point, again))
             });
             match opened {
                 Ok((point, bytes)) => {
                     learn_point(store, no, &point, bytes.to_vec())?;
                     new += 1;
+                }
+                Err(_) if Revocation::is_meant_by(&bytes, store.sealer()) => {
+                    monitor.event(problem(transfer, &object.name, REVOCATION));
                 }
                 Err(e) => monitor.event(problem(transfer, &object.name, &e.to_string())),
             }

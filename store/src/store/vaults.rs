@@ -107,6 +107,60 @@ impl Store {
         Ok(listed.iter().filter_map(|o| names::point_of(&o.name)).all(|(_, id)| known.contains(&id)))
     }
 
+    /// Learns what reclaim did in the vaults since somebody looked there: packs that went, and those in which what lived in them is now. Asks
+    /// each vault for the names of its generations, and for no more if nothing went since. For who reads; one that does not answer soon is left out.
+    pub fn follow_reclaim(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        if self.read_only {
+            return Ok(());
+        }
+        for (no, address, transfer) in &self.vaults {
+            match self.follow_reclaim_in(*no, transfer, monitor) {
+                Err(e) if !is_of_vault(&e) => return Err(e),
+                Err(e) => tracing::debug!("vault {address}: {e}; what was freed there is not known"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn follow_reclaim_in(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        let soon = Deadline::after(self.clock.as_ref(), MEETING_WAIT);
+        let before = self.catalog.generations(no)?;
+        self.read_generations(no, transfer, soon)?;
+        let there = self.catalog.pack_names_in(no)?;
+        let may_be_gone = self.catalog.let_go_of(no, &there.keys().copied().collect())?;
+        if may_be_gone.is_empty() && self.catalog.generations(no)? == before {
+            return Ok(());
+        }
+        let listed = listed_packs(transfer, soon)?;
+        learn::learn_packs(self, no, transfer, &listed, soon, monitor)?;
+        for gone in may_be_gone.iter().filter(|id| !listed.contains_key(id)) {
+            self.catalog.set_confirmed(there[gone], no, false)?;
+            self.catalog.set_mark(Mark::Doubtful, true)?;
+        }
+        self.follow_removals(no, transfer, soon)?;
+        self.reader.forget_places();
+        Ok(())
+    }
+
+    /// Learns which of the points that are known to be in a vault were removed there on purpose.
+    fn follow_removals(&self, no: VaultNo, transfer: &Transfer, soon: Deadline) -> Result<(), StoreError> {
+        let points = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
+        let lengths: HashMap<_, _> = points.iter().map(|object| (&object.name, object.len)).collect();
+        for row in self.catalog.sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
+            let len = lengths.get(&names::point(&row.tag, &row.id)).copied();
+            if len.is_some_and(|len| len != row.object.len() as u64) {
+                self.look_for_revocation(no, transfer, (&row.tag, &row.id))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the vaults that alone hold something what they hold, for a point that goes there: it relies on nothing that was not seen, nor on what
     /// is about to be freed. One that does not answer soon is left out, for a backup goes on when a vault is away. All are asked after
     /// packs were `forgotten`.

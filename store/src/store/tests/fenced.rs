@@ -1,6 +1,7 @@
 //! Space in a vault is freed while others write to it, and nothing that a point needs goes: generations, sessions, revocations.
 
 use super::hostile::{data_packs, prepared, push, recovered, reopened};
+use super::listings::Slow;
 use super::losses::{faulty, open_on};
 use super::*;
 use crate::fence::{Generation, Revocation, Step, Why};
@@ -396,6 +397,7 @@ fn generations_and_revocations_open_only_as_what_they_are() {
     let (tag, id) = (SourceTag([5; 16]), RecoveryPointId([6; 16]));
     let revocation = Revocation { id, tag, why: Why::Silent, at: -1 };
     let revoked = revocation.seal(sealer);
+    assert_eq!(revoked.len() as u64, Revocation::LEN);
     assert_eq!(Revocation::open(sealer, (&tag, &id), &revoked).unwrap(), revocation);
     assert!(Revocation::open(sealer, (&SourceTag([4; 16]), &id), &revoked).is_err());
     assert!(Revocation::open(sealer, (&tag, &RecoveryPointId([4; 16])), &revoked).is_err());
@@ -460,4 +462,87 @@ fn a_vault_that_shows_fewer_generations_than_before_is_not_relied_on_until_the_c
     let store = home.open_with(&vault);
     push_all(&store, &store.point(&three.point.id).unwrap());
     assert_recovers(&home, &vault, &[(&two, &files("new")), (&three, &files("newer"))]);
+}
+
+#[test]
+fn what_a_local_point_relied_on_and_lost_is_stored_again_by_the_next_one() {
+    for online in [false, true] {
+        let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
+        let one = take_point_by(begin_online(&there, &VoidMonitor).unwrap(), &files("old")).unwrap();
+        assert_eq!(one.point.counts.bytes_new, 0);
+        // A check found all of it, so nothing is in doubt.
+        there.catalog().set_mark(crate::catalog::Mark::Doubtful, false).unwrap();
+        forget(&here, &gone);
+        vault.set_now(24 * HOUR);
+        assert_eq!(advance(&here, &at_once()).revoked.len(), 1);
+        push(&there, &one, &RecordingMonitor::default()).unwrap_err();
+        let next = match online {
+            true => begin_online(&there, &VoidMonitor).unwrap(),
+            false => there.begin(Compression::None, &VoidMonitor).unwrap(),
+        };
+        assert!(next.suspicious(), "what is the same is looked up: {online}");
+        let two = take_point_by(next, &files("old")).unwrap();
+        assert!(restore(&there, &two).unwrap() == files("old"));
+        push_all(&there, &two);
+        assert_recovers(&home, &vault, &[(&two, &files("old"))]);
+    }
+}
+
+#[test]
+fn a_generation_that_is_another_one_than_before_is_not_relied_on() {
+    let Two { vault, here, gone, there, home: _home, _dir, .. } = Two::new();
+    forget(&here, &gone);
+    assert!(advance(&here, &at_once()).removed.packs > 0);
+    let no = there.vaults()[0].0;
+    copy::refresh_vault(&there, no, &there.vaults()[0].2, &VoidMonitor).unwrap();
+    let second = take_point(&here, &files("new")).unwrap();
+    push_all(&here, &second);
+    let row = data_packs(&here).into_iter().find(|row| row.vaults == [no]).unwrap();
+    // As after a vault was put back, and others went on with it.
+    vault.set_now(7);
+    let other = Generation { number: 1, step: Step::Final, packs: vec![(row.entry.id, row.entry.len)] };
+    vault.replace(&other.name().name(), other.seal(here.sealer()).into());
+    let e = copy::refresh_vault(&there, no, &there.vaults()[0].2, &VoidMonitor).unwrap_err();
+    assert!(e.to_string().contains("it is another one than before"), "{e}");
+    // The same at another time is the same: the vault was copied.
+    let Two { vault, here, gone, home: _other, _dir: _beside, .. } = Two::new();
+    forget(&here, &gone);
+    advance(&here, &at_once());
+    let name = Named::Final(1).name();
+    let bytes = vault.object(&name).unwrap();
+    vault.set_now(9);
+    vault.replace(&name, bytes);
+    copy::refresh_vault(&here, here.vaults()[0].0, &here.vaults()[0].2, &VoidMonitor).unwrap();
+}
+
+#[test]
+fn a_point_that_is_in_a_vault_again_which_was_put_back_is_known_again_and_keeps_its_packs() {
+    let Two { home, vault, here, gone, _dir, .. } = Two::new();
+    let kept: Vec<_> = vault.names().into_iter().map(|name| (vault.object(&name).unwrap(), name)).collect();
+    forget(&here, &gone);
+    for name in vault.names() {
+        assert!(transfer(&vault).delete(&name).unwrap());
+    }
+    kept.into_iter().for_each(|(bytes, name)| vault.replace(&name, bytes));
+    assert_eq!(advance(&here, &at_once()).condemned, (0, 0));
+    assert_recovers(&home, &vault, &[(&gone, &files("old"))]);
+    assert_eq!(here.points().unwrap().len(), 1);
+}
+
+#[test]
+fn an_upload_that_arrives_while_it_is_revoked_counts_as_one_that_has_arrived() {
+    let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
+    let two = take_point_by(begin_online(&there, &VoidMonitor).unwrap(), &files("old")).unwrap();
+    forget(&here, &gone);
+    vault.set_now(48 * HOUR);
+    // The point arrives when points have just been listed.
+    let row = there.catalog().point(&two.point.id).unwrap().unwrap();
+    let (late, name) = (Arc::clone(&vault), names::point(&row.tag, &row.id));
+    let arrives = move || late.replace(&name, row.object.clone().into());
+    let path = here.dir().to_path_buf();
+    drop(here);
+    let here = open_on(&home, &path, Arc::new(Slow::doing(&vault, names::HEARTBEATS, arrives)));
+    let done = advance(&here, &at_once());
+    assert_eq!((done.revoked.len(), done.removed.packs), (0, 0));
+    assert_recovers(&home, &vault, &[(&two, &files("old"))]);
 }

@@ -18,7 +18,7 @@ use crate::vault::{ListPage, PutNew, Vault, VaultError};
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// A vault that does something once, when a listing of a prefix was made and is not yet answered.
-struct Slow {
+pub(super) struct Slow {
     inner: Arc<MemoryVault>,
     prefix: &'static str,
     meanwhile: Mutex<Option<Meanwhile>>,
@@ -31,7 +31,11 @@ impl fmt::Debug for Slow {
 }
 
 impl Slow {
-    fn doing(inner: &Arc<MemoryVault>, prefix: &'static str, work: impl FnOnce() + Send + 'static) -> Self {
+    pub(super) fn doing(
+        inner: &Arc<MemoryVault>,
+        prefix: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Self {
         Self { inner: inner.clone(), prefix, meanwhile: Mutex::new(Some(Box::new(work))) }
     }
 }
