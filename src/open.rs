@@ -64,13 +64,6 @@ pub fn open_store_with(context: &Context<'_>, bounds: Bounds) -> Result<Store, F
     open_unlocked(context, dir, &head.vault, &ring, bounds)
 }
 
-/// The same for who reads much of it: packs of vaults that another machine freed, or wrote anew, since somebody looked are known.
-pub fn open_to_read(context: &Context<'_>, bounds: Bounds) -> Result<Store, Failure> {
-    let store = open_store_with(context, bounds)?;
-    store.follow_reclaim(&*context.terminal.monitor_of_opening())?;
-    Ok(store)
-}
-
 /// Opens a store whose ring is known.
 pub fn open_unlocked(
     context: &Context<'_>,

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::Context;
 use super::scope::{ScopeArgs, find_point, newest, parse_spec};
 use super::upload::{Pushed, Upload, end};
-use crate::open::{Bounds, connect, open_to_read};
+use crate::open::{connect, open_store};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::point_spec::PointSpec;
 use crate::terminal::text::{self, Table};
@@ -97,7 +97,8 @@ pub fn run(context: &Context<'_>, args: &CopyArgs) -> Outcome {
         let failure = Failure::usage("nothing says which recovery points are to be copied");
         return Err(failure.hint("name points, or give --all, --latest N, --group or --source"));
     }
-    let store = open_to_read(context, Bounds::default())?;
+    let store = open_store(context)?;
+    store.follow_reclaim(&*context.terminal.monitor_of_opening())?;
     let (no, address, transfer) = vault_of(context, &store, &args.to)?;
     let chosen = choose(context, &store, &specs, args)?;
     let is_there = |stored: &&StoredPoint| stored.vaults.contains(address);

@@ -19,8 +19,8 @@ use holdfast_store::tree::walk::Visit;
 use holdfast_store::tree::{ChunkSource, Extent, Node, NodeKind};
 
 use super::Context;
-use super::scope::{ScopeArgs, find_node, find_point, parse_spec, walk};
-use crate::open::{Bounds, open_to_read};
+use super::scope::{ScopeArgs, find_node, find_point, follow_reclaim, parse_spec, walk};
+use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
 use crate::terminal::{Output, text};
@@ -60,8 +60,9 @@ pub fn run(context: &Context<'_>, args: &DumpArgs) -> Outcome {
         return Err(Failure::usage("an archive is nothing for a terminal")
             .hint("redirect it: > FILE, or pipe it into tar"));
     }
-    let store = open_to_read(context, Bounds::default())?;
+    let store = open_store(context)?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
+    follow_reclaim(context, &store, &point)?;
     let node = find_node(&store, &point, &spec.path)?;
     match (args.archive, node.kind) {
         (Some(ArchiveKind::Tar), _) => archive(context, &store, &node),

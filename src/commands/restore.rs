@@ -18,10 +18,10 @@ use holdfast_store::tree::Node;
 
 use super::Context;
 use super::backup::own_directories;
-use super::scope::{ScopeArgs, find_point, parse_spec};
+use super::scope::{ScopeArgs, find_point, follow_reclaim, parse_spec};
 use crate::args::values;
 use crate::json::RestoreSummary;
-use crate::open::{Bounds, open_to_read};
+use crate::open::{Bounds, open_store_with};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::stored_tree::StoredTree;
 use crate::terminal::{Terminal, text};
@@ -99,8 +99,9 @@ struct Report {
 pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     let mut options = options(args)?;
-    let store = open_to_read(context, bounds(args))?;
+    let store = open_store_with(context, bounds(args))?;
     let point = find_point(&store, &spec, &args.scope.scope())?;
+    follow_reclaim(context, &store, &point)?;
     let (tree, root) = StoredTree::at(&store, &point.point.root, &spec.path)?;
     let place = Place::choose(&args.place, &point.point, &spec.path, &context.settings.host, &tree)?;
     options.root_attributes = place.root_attributes;

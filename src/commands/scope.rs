@@ -13,6 +13,7 @@ use holdfast_store::tree::Node;
 use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
 
+use super::Context;
 use crate::outcome::{Done, Failure};
 use crate::patience;
 use crate::point_spec::{Candidate, PointName, PointSpec, PointSpecError, Scope};
@@ -148,6 +149,14 @@ impl Points {
 pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
     let id = Points::of(store)?.find(&spec.point, scope)?;
     Ok(store.point(&id)?)
+}
+
+/// Learns what was freed in vaults since somebody looked there, if a point is to be read that is not kept here.
+pub fn follow_reclaim(context: &Context<'_>, store: &Store, point: &StoredPoint) -> Result<(), Failure> {
+    match point.local {
+        true => Ok(()),
+        false => Ok(store.follow_reclaim(&*context.terminal.monitor_of_opening())?),
+    }
 }
 
 /// What stands at a path within a point: raw bytes, the whole point if there are none.

@@ -4,27 +4,30 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use holdfast_store::clock::Clock;
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::store::Store;
 
+/// Who begins to read is not to wait behind this.
+const FIRST: Duration = Duration::from_secs(10);
 /// What goes was condemned days before.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// Looks at once and from time to time, in a thread of its own, as long as the store is used. Without a thread it is as before.
+/// Looks soon and from time to time, in a thread of its own, as long as the store is used. Without a thread it is as before.
 pub fn reclaim(store: &Arc<Store>) {
     if store.vaults().is_empty() {
         return;
     }
-    let weak = Arc::downgrade(store);
-    let _ = std::thread::Builder::new().name("reclaim".into()).spawn(move || look(&weak));
+    let (weak, clock) = (Arc::downgrade(store), Arc::clone(store.clock()));
+    let _ = std::thread::Builder::new().name("reclaim".into()).spawn(move || look(&weak, &*clock));
 }
 
-fn look(store: &Weak<Store>) {
+fn look(store: &Weak<Store>, clock: &dyn Clock) {
+    clock.pause(FIRST);
     while let Some(store) = store.upgrade() {
         if let Err(e) = store.follow_reclaim(&VoidMonitor) {
             tracing::warn!("what was freed in vaults is not known: {e}");
         }
-        let clock = Arc::clone(store.clock());
         drop(store);
         clock.pause(EVERY);
     }

@@ -21,6 +21,8 @@ use crate::vault::{ObjectInfo, VaultError};
 
 /// A vault that does not list its packs within this time is away, as far as a backup is concerned, and what relies on it.
 pub(crate) const LISTING_WAIT: Duration = Duration::from_secs(30);
+/// Who is about to read waits no longer for what was freed.
+const FOLLOWING_WAIT: Duration = Duration::from_secs(5);
 /// A vault that was never looked at answers within this time, or the next command asks it again.
 pub(super) const MEETING_WAIT: Duration = Duration::from_secs(10);
 
@@ -129,7 +131,7 @@ impl Store {
         transfer: &Transfer,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        let soon = Deadline::after(self.clock.as_ref(), MEETING_WAIT);
+        let soon = Deadline::after(self.clock.as_ref(), FOLLOWING_WAIT);
         let before = self.catalog.generations(no)?;
         self.read_generations(no, transfer, soon)?;
         let there = self.catalog.pack_names_in(no)?;
