@@ -188,17 +188,16 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     let typed = passphrase_to_hand_on(context, &head)?;
     let log_path = context.settings.cache_dir.join(format!("mount-{}.log", &head.vault.hex()[..8]));
     let (clock, stopped) = (&**context.terminal.clock(), || context.terminal.cancelled());
-    let log = log::open(&log_path, clock, &stopped)
-        .map_err(|error| Failure::io("open the log", &log_path, &error))?;
+    let log = log::open(&log_path, clock, &stopped);
     if stopped() {
         return Err(Failure::interrupted());
     }
-    if log.is_none() {
+    // It is the mount that is wanted, and what keeps the log from being had may be why.
+    let told = |error: &std::io::Error| {
         let path = log_path.display();
-        context
-            .terminal
-            .warn(&format!("the disk of {path} takes no writes; the mount goes without that log"));
-    }
+        context.terminal.warn(&format!("cannot open the log {path}: {error}; the mount goes without it"));
+    };
+    let log = log.inspect_err(told).ok();
     let log_began = log.as_ref().and_then(|log| log.metadata().ok()).map_or(0, |meta| meta.len());
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;

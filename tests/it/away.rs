@@ -276,3 +276,19 @@ fn where_there_can_be_no_cache_a_fetch_says_that_nothing_is_kept() {
         assert!(!ran.err().contains("--cache-size"), "{}", ran.err());
     }
 }
+
+#[test]
+fn a_mount_in_the_background_goes_without_a_log_that_cannot_be_opened() {
+    if !can_mount("a_mount_in_the_background_goes_without_a_log_that_cannot_be_opened") {
+        return;
+    }
+    let machine = with_a_point_in_a_vault();
+    let path = machine.path("recovery");
+    std::fs::create_dir(&path).unwrap();
+    let ran = without_cache(&machine, &["mount", "--background", path.to_str().unwrap()]).expect_code(0);
+    ran.expect_err(&["cannot open the log", "the mount goes without it"]);
+    let mount = Mounted::at(&machine, path);
+    let points = without_cache(&machine, &["snapshots", "--json"]).json();
+    let much = mount.point(points[0]["id"].as_str().unwrap()).join("much");
+    assert!(std::fs::read(much).unwrap() == noise("much", 1 << 20));
+}
