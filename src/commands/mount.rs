@@ -275,10 +275,12 @@ fn wait_until_ready(
             .say(&format!("mounted at {}; `holdfast umount` ends it", args.mountpoint.display()))?;
         return Ok(Done::Whole);
     }
+    // It has, or its end waits for a disk.
+    let _ = log::ends(&mut child, &**context.terminal.clock(), ENDS, &|| context.terminal.cancelled());
     let status =
-        child.wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
+        child.try_wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
     let failure = Failure::failed(format!("the mount did not come up: {}", log().trim()));
-    let kind = match status.code() {
+    let kind = match status.and_then(|status| status.code()) {
         Some(10) => Kind::NoStore,
         Some(12) => Kind::WrongKey,
         _ => failure.kind,

@@ -75,13 +75,20 @@ pub(super) fn ends(
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
     let began = clock.monotonic();
-    while child.try_wait()?.is_none() {
+    while child.try_wait()?.is_none() && !is_zombie(child) {
         if stopped() || clock.monotonic().saturating_sub(began) >= patience {
             return Ok(false);
         }
         clock.pause(LOOK);
     }
     Ok(true)
+}
+
+/// Whether all is over of a process but a thread that waits for a disk that takes no writes, so that it cannot be waited for either.
+fn is_zombie(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // The name before it may have any characters.
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z'))
 }
 
 /// A long log is put aside, where mounts that have it open go on writing.
@@ -112,6 +119,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use holdfast_store::clock::{ManualClock, SystemClock, within};
+    use nix::sys::wait::{Id, WaitPidFlag};
 
     use super::*;
 
@@ -140,6 +148,18 @@ mod tests {
         let open = || open(&path, &ManualClock::default(), &stopped).unwrap();
         open().write_all(b"after\n").unwrap();
         assert_eq!(text_after(&path, 0), "before\nafter\n");
+    }
+
+    #[test]
+    fn a_process_that_has_ended_and_is_waited_for_by_nobody_yet_counts_as_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!is_zombie(&child));
+        drop(child.stdin.take());
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(is_zombie(&child));
+        child.wait().unwrap();
+        assert!(!is_zombie(&child));
     }
 
     #[test]
