@@ -57,9 +57,9 @@ fn main() -> ExitCode {
         Err(failure) => return end(&failure),
     };
     let terminal = Terminal::new(cli.global.show(), clock, cancelled);
+    let (verbose, serves) = (cli.global.verbose, commands::serves(&cli.verb));
     // The failure goes where the log does.
-    let _log =
-        terminal::log_to_stderr(cli.global.verbose, commands::serves(&cli.verb), settings::log_filter());
+    let _log = terminal::log_to_stderr(verbose, serves, settings::log_filter(), Arc::clone(terminal.clock()));
     match run(cli, &terminal) {
         Ok(done) => ExitCode::from(done.exit_code()),
         Err(failure) => {

@@ -306,6 +306,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
              `holdfast vault push` looks"
         }
         StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
+        StoreError::NotKept => {
+            "see whether its disk is full, fails or takes no writes; HOLDFAST_CACHE_DIR names another place"
+        }
         StoreError::NoWay { address } => {
             return Some(format!(
                 "name it again with `holdfast vault add {address}`; if it is gone for good, `holdfast vault remove {address}` forgets it"

@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use holdfast_store::clock::{Clock, Deadline};
+use holdfast_store::clock::{Clock, Deadline, within};
 use serde::Serialize;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
@@ -252,12 +252,20 @@ fn failure_as_json(failure: &Failure) -> String {
 /// Lines of the log that wait to be written, at most.
 const LINES_WAITING: usize = 1000;
 
+/// How long it may take to write them at the end. A second of that the guard waits by itself.
+const LOG_ENDS: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`. What `serves` reads
 /// of programs has no other way to say why one failed, so its warnings are shown. Colours are for terminals, and not for the files of logs.
 ///
 /// A thread of its own writes what `serves`: nobody who answers a read may wait for the disk of a log. What is still to be written is written
-/// when the returned guard is dropped, within a second.
-pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) -> Option<WorkerGuard> {
+/// when what is returned is dropped, within a second.
+pub fn log_to_stderr(
+    verbose: u8,
+    serves: bool,
+    filter: Option<String>,
+    clock: Arc<dyn Clock>,
+) -> Option<LogEnd> {
     use tracing_subscriber::EnvFilter;
     let by_verbosity = match verbose {
         0 | 1 if serves => "holdfast=warn,holdfast_store=warn,holdfast_backup=warn,holdfast_fs=warn,error",
@@ -276,7 +284,22 @@ pub fn log_to_stderr(verbose: u8, serves: bool, filter: Option<String>) -> Optio
         NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(io::stderr());
     let _ = LOG.set(writer.clone());
     let _ = log.with_writer(writer).try_init();
-    Some(guard)
+    Some(LogEnd { guard: Some(guard), clock })
+}
+
+/// The end of the log of what serves. Where nothing takes its lines the guard says that on standard output, and panics if nobody reads
+/// that, which is told where nothing is taken: so a thread does it that nobody waits for in the end.
+#[derive(Debug)]
+pub struct LogEnd {
+    guard: Option<WorkerGuard>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Drop for LogEnd {
+    fn drop(&mut self) {
+        let guard = self.guard.take();
+        let _ = within(&*self.clock, LOG_ENDS, move || drop(guard));
+    }
 }
 
 #[cfg(test)]

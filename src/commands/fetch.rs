@@ -80,6 +80,9 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     let node = find_node(&store, &point, &spec.path)?;
     let mut needs = Needs::gather(context, &store, &node, &spec.path)?;
     let all = needs.all();
+    if !all.is_empty() && !store.reader().is_cache_shared() {
+        return Err(StoreError::NotKept.into());
+    }
     check_limit(store.reader(), all.iter().map(Request::cache_len).sum())?;
     needs.touch();
     warn_of_room(context, store.reader(), needs.requests().iter().map(Request::cache_len).sum());
@@ -221,7 +224,7 @@ impl<'a> Work<'a> {
         match done.and_then(|()| self.reader.is_fetched(request)) {
             Ok(true) => self.monitor.event(Event::Done { files, bytes: request.len() }),
             Err(error) if is_of_object(&error) => self.tell(request.pack(), error.to_string()),
-            other => self.fail(other.map_or_else(Failure::from, |_| not_kept())),
+            other => self.fail(other.err().unwrap_or(StoreError::NotKept).into()),
         }
         let pack = self.packs.binary_search_by_key(&request.pack(), |pack| pack.frames.pack());
         if let Some(pack) = pack.ok().and_then(|n| self.packs.get(n))
@@ -285,11 +288,6 @@ fn fetch_all(context: &Context<'_>, reader: &Reader, needs: &Needs<'_>) -> Resul
         incomplete: work.incomplete.into_inner().unwrap_or_else(PoisonError::into_inner),
         brought: work.brought.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
-}
-
-fn not_kept() -> Failure {
-    Failure::failed("the cache does not keep what is fetched")
-        .hint("see whether its disk is full (HOLDFAST_CACHE_DIR)")
 }
 
 /// Whether other objects may well be fetched.

@@ -192,17 +192,16 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     let typed = passphrase_to_hand_on(context, &head)?;
     let log_path = context.settings.cache_dir.join(format!("mount-{}.log", &head.vault.hex()[..8]));
     let (clock, stopped) = (&**context.terminal.clock(), || context.terminal.cancelled());
-    let log = log::open(&log_path, clock, &stopped)
-        .map_err(|error| Failure::io("open the log", &log_path, &error))?;
+    let log = log::open(&log_path, clock, &stopped);
     if stopped() {
         return Err(Failure::interrupted());
     }
-    if log.is_none() {
+    // It is the mount that is wanted, and what keeps the log from being had may be why.
+    let told = |error: &std::io::Error| {
         let path = log_path.display();
-        context
-            .terminal
-            .warn(&format!("the disk of {path} takes no writes; the mount goes without that log"));
-    }
+        context.terminal.warn(&format!("cannot open the log {path}: {error}; the mount goes without it"));
+    };
+    let log = log.inspect_err(told).ok();
     let log_began = log.as_ref().and_then(|log| log.metadata().ok()).map_or(0, |meta| meta.len());
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
@@ -280,10 +279,12 @@ fn wait_until_ready(
             .say(&format!("mounted at {}; `holdfast umount` ends it", args.mountpoint.display()))?;
         return Ok(Done::Whole);
     }
+    // It has, or its end waits for a disk.
+    let _ = log::ends(&mut child, &**context.terminal.clock(), ENDS, &|| context.terminal.cancelled());
     let status =
-        child.wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
+        child.try_wait().map_err(|error| Failure::failed(format!("lost sight of the mount: {error}")))?;
     let failure = Failure::failed(format!("the mount did not come up: {}", log().trim()));
-    let kind = match status.code() {
+    let kind = match status.and_then(|status| status.code()) {
         Some(10) => Kind::NoStore,
         Some(12) => Kind::WrongKey,
         _ => failure.kind,

@@ -138,8 +138,9 @@ impl Points {
     ) -> bool {
         let PointName::OfSource { source, .. } = name else { return self.may_be_in(doubt, scope) };
         let found = self.readable.iter().find(|stored| Some(&stored.point.id) == found);
-        match (found, doubt.tag) {
-            (Some(found), Some(tag)) => found.point.source_tag == tag,
+        match (found, self.source_of(doubt)) {
+            (Some(found), Some(_)) => Some(found.point.source_tag) == doubt.tag,
+            // A tag that no other point has may be that of a further source of this name.
             _ => self.may_be_in(doubt, &Scope { source: Some(source.clone()), ..scope.clone() }),
         }
     }

@@ -183,6 +183,11 @@ impl BlockCache {
         self.limit > GRID && written
     }
 
+    /// Whether it outlives this process, and others find what is in it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.blocks, Blocks::OnDisk(_))
+    }
+
     /// How often a block in memory was asked for.
     #[cfg(test)]
     pub(crate) fn gets(&self) -> u64 {

@@ -99,6 +99,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.slots()?;
     check.generations()?;
     check.holds()?;
+    check.goes_on()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
         store.catalog().set_mark(Mark::Doubtful, false)?;
@@ -159,7 +160,15 @@ impl Check<'_> {
         self.tell(Finding { object: object.into(), detail: detail.into(), unseen: true });
     }
 
+    /// Whoever asked to stop is told of nothing any more: it may have failed because of that.
+    fn goes_on(&self) -> Result<(), StoreError> {
+        if self.monitor.cancelled() { Err(StoreError::Cancelled) } else { Ok(()) }
+    }
+
     fn tell(&mut self, finding: Finding) {
+        if self.goes_on().is_err() {
+            return;
+        }
         let (path, reason) = (finding.object.clone().into_bytes(), finding.detail.clone());
         self.monitor.event(Event::Problem { path, reason });
         self.report.findings.push(finding);

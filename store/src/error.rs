@@ -132,6 +132,9 @@ pub enum StoreError {
         /// What was waited for.
         what: String,
     },
+    /// What was brought from a vault into the cache is not there.
+    #[error("the cache does not keep what is fetched")]
+    NotKept,
     /// A session that adds chunks has ended and takes no more; whoever ends it is told why.
     #[error("the session has ended: {detail}")]
     Ended {
@@ -219,7 +222,9 @@ impl StoreError {
             },
             Self::Catalog { class, .. } => *class,
             Self::Vault { source, .. } => source.class(),
-            Self::Timeout { .. } | Self::Ended { .. } | Self::NoWay { .. } => ErrorClass::Unavailable,
+            Self::Timeout { .. } | Self::Ended { .. } | Self::NoWay { .. } | Self::NotKept => {
+                ErrorClass::Unavailable
+            }
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Invalid { .. } | Self::Revoked { .. } => ErrorClass::Invalid,
         }

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::testkit::{Machine, Mounted, PASSPHRASE, Ran, can_mount, is_root, skip, wait_for};
+use crate::testkit::{Machine, Mounted, PASSPHRASE, Ran, can_mount, is_root, noise, skip, wait_for};
 
 /// A directory with one file of its own name.
 fn source(machine: &Machine, name: &str) -> PathBuf {
@@ -248,4 +248,47 @@ fn a_store_on_a_disk_that_went_read_only_is_listed_checked_and_restored_and_refu
         let id = points[1]["id"].as_str().unwrap();
         assert_eq!(std::fs::read(mount.point(id).join("file")).unwrap(), b"a");
     }
+}
+
+/// A machine with a store, brought back from its vault, that alone has 1 MiB of a point of `a`.
+fn with_a_point_in_a_vault() -> Machine {
+    let machine = Machine::with_store();
+    let (vault, a) = (add_vault(&machine, "vault"), source(&machine, "a"));
+    std::fs::write(a.join("much"), noise("much", 1 << 20)).unwrap();
+    machine.back_up(&a, &["--online"]);
+    without_cache(&machine, &["recover", vault.to_str().unwrap()]).expect_code(0);
+    machine
+}
+
+/// Runs a verb on that store, with a file where the directory of the cache should be.
+fn without_cache(machine: &Machine, args: &[&str]) -> Ran {
+    let mut command = machine.command(args);
+    command.env("HOLDFAST_STORE", machine.path("there")).env("HOLDFAST_PASSWORD", PASSPHRASE);
+    Ran::of(command.env("HOLDFAST_CACHE_DIR", machine.path("a/file")))
+}
+
+#[test]
+fn where_there_can_be_no_cache_a_fetch_says_that_nothing_is_kept() {
+    let machine = with_a_point_in_a_vault();
+    for size in [&[][..], &["--cache-size", "1G"]] {
+        let ran = without_cache(&machine, &[&["fetch", "latest"], size].concat()).expect_code(1);
+        let ran = ran.expect_err(&["the cache does not keep what is fetched"]);
+        assert!(!ran.err().contains("--cache-size"), "{}", ran.err());
+    }
+}
+
+#[test]
+fn a_mount_in_the_background_goes_without_a_log_that_cannot_be_opened() {
+    if !can_mount("a_mount_in_the_background_goes_without_a_log_that_cannot_be_opened") {
+        return;
+    }
+    let machine = with_a_point_in_a_vault();
+    let path = machine.path("recovery");
+    std::fs::create_dir(&path).unwrap();
+    let ran = without_cache(&machine, &["mount", "--background", path.to_str().unwrap()]).expect_code(0);
+    ran.expect_err(&["cannot open the log", "the mount goes without it"]);
+    let mount = Mounted::at(&machine, path);
+    let points = without_cache(&machine, &["snapshots", "--json"]).json();
+    let much = mount.point(points[0]["id"].as_str().unwrap()).join("much");
+    assert!(std::fs::read(much).unwrap() == noise("much", 1 << 20));
 }

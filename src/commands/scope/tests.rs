@@ -56,6 +56,13 @@ fn which_point_is_the_newest_is_not_said_while_one_that_may_be_it_is_in_doubt() 
     }
     assert_eq!(found(&points(of_a()), "b@latest"), Ok(0x2a));
     assert!(refused(&points(of_any()), "b@latest"));
+    let of_an_unknown = || vec![doubtful_point(9, Some("c"))];
+    for name in ["a@latest", "a@1970-01-02", "b@latest~1"] {
+        assert!(
+            refused(&points(of_an_unknown()), name),
+            "{name}: it may be of a further source of that name"
+        );
+    }
     assert!(found(&points(of_a()), "b@latest~1").unwrap_err().contains("back further than the 1"));
     assert_eq!(found(&points(Vec::new()), "latest"), Ok(0x3a));
 }

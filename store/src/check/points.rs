@@ -28,6 +28,7 @@ impl Check<'_> {
         let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
         let mut waited = false;
         for stored in &points {
+            self.goes_on()?;
             self.report.points += 1;
             let name = names::point(&stored.point.source_tag, &stored.point.id);
             if waited && !stored.local {
@@ -93,7 +94,10 @@ impl Check<'_> {
         seen: &mut HashSet<ChunkId>,
         look: &mut dyn FnMut(&Self, &ChunkId) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        reachable(self.store.reader().as_ref(), root, seen, &mut |_, id| look(self, id))
+        reachable(self.store.reader().as_ref(), root, seen, &mut |_, id| {
+            self.goes_on()?;
+            look(self, id)
+        })
     }
 
     /// Whoever recovers from a vault sees the points that it lists: each needs all its chunks there, whatever other tiers have.

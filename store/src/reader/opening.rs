@@ -20,7 +20,7 @@ pub struct Damaged {
 
 impl Reader {
     /// Opens these frames, as far as they are in the cache, while `go_on` says so. What had to be fetched again is added to
-    /// `brought`. The error is that of a vault which cannot be asked.
+    /// `brought`. The error is that of a vault which cannot be asked, or of a cache that does not keep what is brought.
     pub fn open_fetched(
         &self,
         frames: &Frames,
@@ -57,6 +57,10 @@ impl Reader {
             *last = None;
             self.fetcher.forget(pack, &block);
             self.fetch_from(vault, map, &block, brought)?;
+            // That says nothing of the vault.
+            if self.fetcher.cached(pack, &block, last).is_none() {
+                return Err(StoreError::NotKept);
+            }
             self.open_cached(map, n, last).inspect_err(|_| self.fetcher.gave_wrong_bytes(vault, pack, &block))
         })
     }

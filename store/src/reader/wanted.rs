@@ -241,6 +241,11 @@ impl Reader {
         Ok(self.fetcher.is_stored(&map.row.entry, &request.bytes))
     }
 
+    /// Whether what is fetched is there for other processes, too: it may be in memory alone, where no directory can be had for it.
+    pub fn is_cache_shared(&self) -> bool {
+        self.fetcher.cache().is_shared()
+    }
+
     /// Most bytes that the cache may hold.
     pub fn cache_limit(&self) -> u64 {
         self.fetcher.cache().limit()

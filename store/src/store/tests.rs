@@ -7,6 +7,7 @@ mod freeing;
 mod heal;
 mod holds;
 mod hostile;
+mod interrupted;
 mod listings;
 mod losses;
 mod pack_rows;

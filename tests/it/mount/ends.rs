@@ -208,3 +208,25 @@ fn a_guard_that_is_killed_has_a_successor() {
     machine.run([OsStr::new("umount"), path.as_os_str()]).expect_code(0);
     drop(kept);
 }
+
+#[test]
+fn a_mount_whose_log_and_output_nobody_takes_ends_all_the_same() {
+    if !can_mount("a_mount_whose_log_and_output_nobody_takes_ends_all_the_same") {
+        return;
+    }
+    let (machine, _) = with_point();
+    let path = machine.path("recovery");
+    std::fs::create_dir_all(&path).unwrap();
+    let mut command = machine.command(["mount"]);
+    command.arg(&path).env("HOLDFAST_LOG", "debug").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    wait_for("the mount", 10, || path.join("by-id").is_dir());
+    drop(child.stdout.take());
+    // More lines than a pipe takes and wait to be written.
+    for n in 0..20_000 {
+        assert!(path.join(format!("by-id/{n}")).symlink_metadata().is_err());
+    }
+    signal(&child, Signal::SIGTERM);
+    wait_for("the end of the mount", 20, || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -136,6 +136,23 @@ fn what_a_vault_has_damaged_is_counted_and_the_rest_is_opened() {
     assert!(none.is_none(), "somebody stopped it");
 }
 
+#[test]
+fn what_the_cache_does_not_keep_is_no_damage_of_the_vault() {
+    let world = World::new();
+    world.only_in_vault();
+    let dir = tempfile::tempdir().unwrap();
+    let open = |limit| Arc::new(BlockCache::open(dir.path(), limit, world.clock.clone()).unwrap());
+    fetch_all(&world.reader_with(open(64 << 20)), &wanted_of(&world, &world.reader(), 20..60));
+    // It keeps nothing more, as on a disk that takes no writes.
+    let reader = world.reader_with(open(GRID / 2));
+    let wanted = wanted_of(&world, &reader, 20..60);
+    assert!(wanted.requests().is_empty() && open_all(&reader, &wanted).0.is_none());
+    let hex = world.row().entry.id.hex();
+    std::fs::write(dir.path().join(&hex[..2]).join(format!("{hex}-14")), vec![7; GRID as usize]).unwrap();
+    let opened = reader.open_fetched(&wanted.frames()[0], &mut Brought::default(), || true);
+    assert!(matches!(opened, Err(StoreError::NotKept)), "{opened:?}");
+}
+
 /// A vault that lies, asked before one that is honest, and how many bytes the pack has.
 fn with_a_liar(world: &World) -> (Arc<Reader>, Arc<FaultyVault>, u64) {
     let (reader, honest) = with_second_vault(world);
