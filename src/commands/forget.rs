@@ -255,17 +255,21 @@ fn consent(plan: &RetentionPlan, tier: &str, yes: bool) -> Result<(), Failure> {
         ));
         failure.hint("look at the list with --dry-run, then say --yes")
     };
+    has_typed(&format!("remove {removed} of {total} recovery points{of}? Type yes: "), "yes", refuse)
+}
+
+/// Whether the person at the terminal types what is wanted; where there is none nobody does.
+pub fn has_typed(question: &str, wanted: &str, refuse: impl Fn() -> Failure) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(refuse());
     }
     let mut err = io::stderr();
-    let asked =
-        write!(err, "remove {removed} of {total} recovery points{of}? Type yes: ").and_then(|()| err.flush());
+    let asked = write!(err, "{question}").and_then(|()| err.flush());
     let mut answer = String::new();
     asked
         .and_then(|()| io::stdin().read_line(&mut answer).map(drop))
         .map_err(|_| Failure::new(Kind::Interrupted, "no answer"))?;
-    if answer.trim() == "yes" { Ok(()) } else { Err(refuse()) }
+    if answer.trim() == wanted { Ok(()) } else { Err(refuse()) }
 }
 
 /// What a person agreed to is what is done: between plan and lock another process may have changed the points.

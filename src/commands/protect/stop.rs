@@ -1,7 +1,6 @@
 //! `protect stop` and `protect resume`: the end of a protection, and that it goes on.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
 
 use clap::{ArgGroup, Args, Subcommand};
 use holdfast_backup::config::edit::{self, EditError};
@@ -11,10 +10,10 @@ use holdfast_store::id::RecoveryPointId;
 use super::{put, refused, unknown};
 use crate::args::values;
 use crate::commands::Context;
-use crate::commands::forget;
+use crate::commands::forget::{self, has_typed};
 use crate::config_file;
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
 
 /// What is done with a group as a whole.
@@ -126,15 +125,5 @@ fn consent(group: &str, points: usize, yes: bool) -> Result<(), Failure> {
         let failure = Failure::failed(format!("{what} of {group} would be deleted; nothing was changed"));
         failure.hint("look at them with `holdfast snapshots`, then say --yes")
     };
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(refuse());
-    }
-    let mut err = io::stderr();
-    let asked =
-        write!(err, "delete all {what} of {group}? Type the group's name: ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    asked
-        .and_then(|()| io::stdin().read_line(&mut answer).map(drop))
-        .map_err(|_| Failure::new(Kind::Interrupted, "no answer"))?;
-    if answer.trim() == group { Ok(()) } else { Err(refuse()) }
+    has_typed(&format!("delete all {what} of {group}? Type the group's name: "), group, refuse)
 }

@@ -73,25 +73,22 @@ impl Catalog {
 
     /// Packs of which a vault's copy was read and is damaged.
     pub fn bad_in(&self, no: VaultNo) -> Result<HashSet<PackId>, StoreError> {
-        let keys = format!("bad {} *", no.0);
-        self.read("read notes", |c| {
-            let found = c
-                .prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
-                .query_map([keys], |row| row.get(0))?
-                .collect::<Result<Vec<String>, _>>()?;
-            Ok(found.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
-        })
+        let keys = self.keys_of(&format!("bad {} *", no.0))?;
+        Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
     }
 
     /// Points under whose names a vault has the word that they are not to be there.
     pub fn revoked_in(&self, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
-        let keys = format!("revoked {} *", no.0);
+        let keys = self.keys_of(&format!("revoked {} *", no.0))?;
+        Ok(keys.iter().filter_map(|key| RecoveryPointId::from_hex(key.rsplit(' ').next()?)).collect())
+    }
+
+    /// Keys of all notes that match.
+    fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
         self.read("read notes", |c| {
-            let found = c
-                .prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
-                .query_map([keys], |row| row.get(0))?
-                .collect::<Result<Vec<String>, _>>()?;
-            Ok(found.iter().filter_map(|key| RecoveryPointId::from_hex(key.rsplit(' ').next()?)).collect())
+            c.prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
+                .query_map([pattern], |row| row.get(0))?
+                .collect()
         })
     }
 
