@@ -288,6 +288,7 @@ impl Daemon {
                     state: JobState::Failed,
                     said: said.clone(),
                     points: Vec::new(),
+                    sent: None,
                 };
                 ledger.end(no, &end).map_err(|error| error.to_string())?;
                 return Err(said);
@@ -315,6 +316,7 @@ impl Daemon {
         let Some(active) = self.remove(no) else { return };
         let mut heard = active.hearing.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut said, points) = (std::mem::take(&mut heard.said), std::mem::take(&mut heard.points));
+        let sent = heard.sent.filter(|_| active.task.work == Work::Push);
         drop(heard);
         let (state, code) = match &status {
             Ok(status) => (job::state_of(*status, active.asked_to_stop, !points.is_empty()), status.code()),
@@ -329,7 +331,7 @@ impl Daemon {
         }
         // What was cut off because the daemon ends is to be done again by the next one.
         let state = if self.stopping && state == JobState::Cancelled { JobState::Lost } else { state };
-        let end = Ended { at: self.parts.clock.now(), state, said, points };
+        let end = Ended { at: self.parts.clock.now(), state, said, points, sent };
         if let Err(error) = self.parts.ledger.end(no, &end) {
             tracing::error!("{error}");
         }
@@ -356,7 +358,7 @@ impl Daemon {
             for job in self.parts.ledger.running()? {
                 let said = "the daemon ended before it".to_owned();
                 let at = self.parts.clock.now();
-                let end = Ended { at, state: JobState::Lost, said, points: Vec::new() };
+                let end = Ended { at, state: JobState::Lost, said, points: Vec::new(), sent: None };
                 self.parts.ledger.end(job.no, &end)?;
             }
             Ok(())

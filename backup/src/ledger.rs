@@ -23,8 +23,8 @@ pub use alerts::Untold;
 
 /// Its name in the store's directory.
 const NAME: &str = "ledger.db";
-/// 2 has alerts.
-const VERSION: i64 = 2;
+/// 2 has alerts, 3 what jobs sent.
+const VERSION: i64 = 3;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
 /// Jobs that are remembered: a year of one every quarter of an hour, for two groups.
@@ -39,7 +39,11 @@ CREATE TABLE job(no INTEGER PRIMARY KEY AUTOINCREMENT, work TEXT NOT NULL, grp T
 CREATE INDEX job_by_task ON job(work, grp, no);
 ";
 
-const COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points";
+const SENT: &str = "ALTER TABLE job ADD COLUMN sent INTEGER";
+
+const COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, sent";
+/// The same of a ledger that has not been brought up yet.
+const OLD_COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, NULL";
 
 /// Number of a job; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +117,8 @@ pub struct Job {
     pub said: String,
     /// The recovery points that it made, as their ids.
     pub points: Vec<String>,
+    /// Bytes that it put into vaults, if it told.
+    pub sent: Option<u64>,
 }
 
 /// How a job ended.
@@ -126,6 +132,8 @@ pub struct Ended {
     pub said: String,
     /// The recovery points that it made, as their ids.
     pub points: Vec<String>,
+    /// Bytes that it put into vaults, if it told.
+    pub sent: Option<u64>,
 }
 
 /// The ledger cannot be read or written.
@@ -159,6 +167,8 @@ pub struct Ledger {
     connection: Mutex<Connection>,
     /// Device and number of its file.
     file: Option<(u64, u64)>,
+    /// What is read of a job.
+    columns: &'static str,
 }
 
 /// What lies where a ledger's file was.
@@ -203,22 +213,21 @@ impl Ledger {
             if version(&c)? == 0 {
                 return Ok(None);
             }
-            // One of the first version lacks alerts alone.
+            // An earlier one lacks alerts, or what jobs sent, and no more.
             match version(&c)? {
-                1 => {}
-                _ => expect_version(&c)?,
+                1 | 2 => Ok(Some((c, OLD_COLUMNS))),
+                _ => expect_version(&c).map(|()| Some((c, COLUMNS))),
             }
-            Ok(Some(c))
         };
         match open() {
-            Ok(connection) => Ok(connection.map(|connection| Self::of(&path, connection))),
+            Ok(opened) => Ok(opened.map(|(c, columns)| Self { columns, ..Self::of(&path, c) })),
             Err(source) => Err(LedgerError { action: "open", path, source }),
         }
     }
 
     fn of(path: &Path, connection: Connection) -> Self {
         let (path, connection) = (path.to_path_buf(), Mutex::new(connection));
-        Self { file: file_at(&path), path, connection }
+        Self { file: file_at(&path), path, connection, columns: COLUMNS }
     }
 
     /// What lies now where its file was. What is put down into a file that was removed nobody else sees, and it is gone when it is closed.
@@ -270,10 +279,11 @@ impl Ledger {
     /// Puts down how a job ended.
     pub fn end(&self, no: JobNo, ended: &Ended) -> Result<(), LedgerError> {
         let (said, points) = (shortened(&ended.said), ended.points.join(" "));
+        let sent = ended.sent.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         self.write(|c| {
             c.execute(
-                "UPDATE job SET ended = ?2, state = ?3, said = ?4, points = ?5 WHERE no = ?1",
-                (no.0, ended.at.seconds, ended.state.to_string(), said, points),
+                "UPDATE job SET ended = ?2, state = ?3, said = ?4, points = ?5, sent = ?6 WHERE no = ?1",
+                (no.0, ended.at.seconds, ended.state.to_string(), said, points, sent),
             )
             .map(drop)
         })
@@ -281,7 +291,7 @@ impl Ledger {
 
     /// The last jobs, the newest first.
     pub fn jobs(&self, most: u32) -> Result<Vec<Job>, LedgerError> {
-        let sql = format!("SELECT {COLUMNS} FROM job ORDER BY no DESC LIMIT ?1");
+        let sql = format!("SELECT {} FROM job ORDER BY no DESC LIMIT ?1", self.columns);
         self.read(|c| c.prepare_cached(&sql)?.query_map([most], job)?.collect())
     }
 
@@ -294,7 +304,7 @@ impl Ledger {
 
     /// Jobs whose end was not put down.
     pub fn running(&self) -> Result<Vec<Job>, LedgerError> {
-        let sql = format!("SELECT {COLUMNS} FROM job WHERE state = 'running' ORDER BY no");
+        let sql = format!("SELECT {} FROM job WHERE state = 'running' ORDER BY no", self.columns);
         self.read(|c| c.prepare_cached(&sql)?.query_map([], job)?.collect())
     }
 
@@ -302,7 +312,8 @@ impl Ledger {
     pub fn last(&self, task: &Task, states: &[JobState]) -> Result<Option<Job>, LedgerError> {
         let states: Vec<String> = states.iter().map(|state| format!("'{state}'")).collect();
         let sql = format!(
-            "SELECT {COLUMNS} FROM job WHERE work = ?1 AND grp IS ?2 AND state IN ({}) ORDER BY no DESC LIMIT 1",
+            "SELECT {} FROM job WHERE work = ?1 AND grp IS ?2 AND state IN ({}) ORDER BY no DESC LIMIT 1",
+            self.columns,
             states.join(",")
         );
         let work = task.work.to_string();
@@ -405,11 +416,13 @@ fn prepare(path: &Path) -> rusqlite::Result<Connection> {
         t.pragma_update(None, "user_version", 1)?;
         t.commit()?;
     }
-    if version(&c)? == 1 {
-        let t = rusqlite::Transaction::new_unchecked(&c, rusqlite::TransactionBehavior::Immediate)?;
-        t.execute_batch(alerts::TABLES)?;
-        t.pragma_update(None, "user_version", VERSION)?;
-        t.commit()?;
+    for (from, what) in [(1, alerts::TABLES), (2, SENT)] {
+        if version(&c)? == from {
+            let t = rusqlite::Transaction::new_unchecked(&c, rusqlite::TransactionBehavior::Immediate)?;
+            t.execute_batch(what)?;
+            t.pragma_update(None, "user_version", from + 1)?;
+            t.commit()?;
+        }
     }
     expect_version(&c)?;
     match c.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?.as_str() {
@@ -484,6 +497,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         process: row.get(7)?,
         said: row.get(8)?,
         points: points.split_whitespace().map(str::to_owned).collect(),
+        sent: row.get::<_, Option<i64>>(10)?.map(i64::unsigned_abs),
     })
 }
 

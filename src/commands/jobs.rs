@@ -50,6 +50,9 @@ struct JobLine<'a> {
     /// From 0 to 1, of one that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_done: Option<f64>,
+    /// Of one that puts points into vaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
     said: &'a str,
     points: &'a [String],
 }
@@ -114,6 +117,7 @@ fn as_json<'a>(job: &'a Job, present: Option<&Present>) -> JobLine<'a> {
         ended: job.ended.map(text::rfc3339),
         state: job.state.to_string(),
         part_done: part_done(job, present),
+        bytes_sent: job.sent,
         said: &job.said,
         points: &job.points,
     }
@@ -123,7 +127,7 @@ fn render(jobs: &[Job], present: Option<&Present>, zone: &TimeZone) -> String {
     if jobs.is_empty() {
         return "no jobs yet\n".to_owned();
     }
-    let mut table = Table::new(&["Job", "Begun", "Took", "Task", "State"]);
+    let mut table = Table::new(&["Job", "Begun", "Took", "Sent", "Task", "State"]);
     for job in jobs {
         let took =
             job.ended.map(|ended| ended.seconds.saturating_sub(job.begun.seconds).max(0).unsigned_abs());
@@ -137,6 +141,7 @@ fn render(jobs: &[Job], present: Option<&Present>, zone: &TimeZone) -> String {
             job.no.to_string(),
             text::local_time(job.begun, zone),
             took.map_or_else(String::new, text::duration),
+            job.sent.map_or_else(String::new, text::size),
             job.task.to_string(),
             state,
         ]);
@@ -169,6 +174,7 @@ mod tests {
             process: 1,
             said: said.into(),
             points: Vec::new(),
+            sent: (no == 7).then_some(5 << 20),
         }
     }
 
@@ -179,10 +185,10 @@ mod tests {
         let jobs = [job(8, JobState::Running, ""), job(7, JobState::Failed, "no \x1b[2J room\n")];
         assert_eq!(
             render(&jobs, Some(&present), &TimeZone::UTC),
-            "Job  Begun                Took  Task        State\n\
-             --------------------------------------------------------\n\
-             8    2026-11-20 12:00:00        backup web  running 50 %\n\
-             7    2026-11-20 12:00:00  1:05  backup web  failed\n\
+            "Job  Begun                Took  Sent       Task        State\n\
+             -------------------------------------------------------------------\n\
+             8    2026-11-20 12:00:00                   backup web  running 50 %\n\
+             7    2026-11-20 12:00:00  1:05  5.000 MiB  backup web  failed\n\
              job 7: no \\x1b[2J room\n"
         );
         assert_eq!(render(&[], None, &TimeZone::UTC), "no jobs yet\n");

@@ -100,6 +100,8 @@ pub struct Heard {
     pub said: String,
     /// The recovery points that it made.
     pub points: Vec<String>,
+    /// Bytes that it put into vaults, of one that does that.
+    pub sent: Option<u64>,
 }
 
 impl Heard {
@@ -112,8 +114,10 @@ impl Heard {
                 self.stage = text("stage").unwrap_or_default().to_owned();
                 self.part_done = value.get("percent_done").and_then(Value::as_f64).unwrap_or(0.0);
             }
-            Some("summary") if self.points.len() < POINTS_MAX => {
-                self.points.extend(text("snapshot_id").map(str::to_owned));
+            Some("summary") => {
+                let room = POINTS_MAX.saturating_sub(self.points.len());
+                self.points.extend(text("snapshot_id").map(str::to_owned).into_iter().take(room));
+                self.sent = value.get("bytes").and_then(Value::as_u64);
             }
             _ => {}
         }

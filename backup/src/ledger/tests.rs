@@ -13,7 +13,7 @@ fn second(seconds: i64) -> Timestamp {
 }
 
 fn ended(at: i64, state: JobState) -> Ended {
-    Ended { at: second(at), state, said: String::new(), points: Vec::new() }
+    Ended { at: second(at), state, said: String::new(), points: Vec::new(), sent: None }
 }
 
 fn run(ledger: &Ledger, task: &Task, from: i64, state: JobState) -> JobNo {
@@ -38,7 +38,13 @@ fn a_job_is_remembered_as_it_was() {
     let running = ledger.running().unwrap();
     assert_eq!((running.len(), running[0].process, running[0].state), (1, 4242, JobState::Running));
     let points = vec!["aa".to_owned(), "bb".to_owned()];
-    let end = Ended { at: second(160), state: JobState::Partial, said: "cannot read x".into(), points };
+    let end = Ended {
+        at: second(160),
+        state: JobState::Partial,
+        said: "cannot read x".into(),
+        points,
+        sent: Some(7),
+    };
     ledger.end(no, &end).unwrap();
     let expected = Job {
         no,
@@ -50,6 +56,7 @@ fn a_job_is_remembered_as_it_was() {
         process: 4242,
         said: "cannot read x".into(),
         points: end.points.clone(),
+        sent: Some(7),
     };
     // Another process sees the same, while this one has it open and afterwards.
     let other = Ledger::look(dir.path()).unwrap().unwrap();
@@ -121,6 +128,25 @@ fn a_damaged_ledger_is_put_aside_and_one_of_another_version_too() {
     drop(ledger);
     let (ledger, aside) = Ledger::open(dir.path()).unwrap();
     assert!(aside.is_some() && ledger.jobs(1).unwrap().is_empty());
+}
+
+#[test]
+fn a_ledger_of_an_earlier_version_is_read_as_it_is_and_brought_up_by_its_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    run(&ledger, &task(Work::Push, None), 1, JobState::Done);
+    let c = ledger.connection();
+    c.execute_batch("ALTER TABLE job DROP COLUMN sent; DROP TABLE alert; DROP TABLE told").unwrap();
+    c.pragma_update(None, "user_version", 1).unwrap();
+    drop(c);
+    drop(ledger);
+    let seen = Ledger::look(dir.path()).unwrap().unwrap().jobs(9).unwrap();
+    assert_eq!((seen.len(), seen[0].sent), (1, None));
+    let (ledger, aside) = Ledger::open(dir.path()).unwrap();
+    assert_eq!((aside, ledger.jobs(9).unwrap()), (None, seen.clone()));
+    ledger.end(seen[0].no, &Ended { sent: Some(7), ..ended(9, JobState::Done) }).unwrap();
+    assert_eq!(ledger.jobs(1).unwrap()[0].sent, Some(7));
+    assert!(ledger.open_alerts().unwrap().is_empty());
 }
 
 #[test]
