@@ -221,7 +221,7 @@ fn send(
     upload.all = all;
     let ids: Vec<RecoveryPointId> = chosen.iter().map(|stored| stored.point.id).collect();
     upload.push_into(no, transfer, |_| Ok(ids.clone()))?;
-    let Upload { pushed, failures, .. } = upload;
+    let (pushed, failures) = upload.told();
     drop(monitor);
     let there = in_vault(store, no)?;
     let there = ids.iter().filter(|id| there.contains(id)).count() as u64;

@@ -34,6 +34,8 @@ pub struct Pushed {
     pub packs: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Bytes of all that was sent, for points that came into no vault, too; each try counts.
+    pub bytes_sent: u64,
 }
 
 /// What is to be in the vaults.
@@ -93,7 +95,7 @@ pub struct Upload<'a> {
 impl<'a> Upload<'a> {
     /// One that did nothing yet.
     pub fn new(context: &'a Context<'a>, store: &'a Store, monitor: &'a WorkMonitor) -> Self {
-        let pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
+        let pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0, bytes_sent: 0 };
         Self { context, store, monitor, pushed, failures: Vec::new(), all: false, asked: Vec::new() }
     }
 
@@ -107,6 +109,13 @@ impl<'a> Upload<'a> {
             self.push_into(*no, transfer, |upload| upload.chosen((*no, address), wanted))?;
         }
         Ok(())
+    }
+
+    /// What was done, and what failed.
+    pub fn told(mut self) -> (Pushed, Vec<Failure>) {
+        self.pushed.bytes_sent =
+            self.store.vaults().iter().map(|(_, _, transfer)| transfer.stats().bytes_up).sum();
+        (self.pushed, self.failures)
     }
 
     /// Sends no faster than was said, or than the configuration has it.

@@ -209,10 +209,11 @@ fn has_vaults(store: &Store) -> Result<(), Failure> {
 fn push_wanted(context: &Context<'_>, store: &Store, wanted: &Wanted<'_>) -> Outcome {
     let monitor = context.terminal.monitor();
     let mut upload = Upload::new(context, store, &monitor);
-    upload.push(wanted)?;
-    let Upload { pushed, failures, .. } = upload;
+    let done = upload.push(wanted);
+    let (pushed, failures) = upload.told();
     drop(monitor);
     show_pushed(context.terminal, &pushed)?;
+    done?;
     upload::end(context, failures)
 }
 

@@ -117,7 +117,7 @@ impl Heard {
             Some("summary") => {
                 let room = POINTS_MAX.saturating_sub(self.points.len());
                 self.points.extend(text("snapshot_id").map(str::to_owned).into_iter().take(room));
-                self.sent = value.get("bytes").and_then(Value::as_u64);
+                self.sent = value.get("bytes_sent").and_then(Value::as_u64);
             }
             _ => {}
         }
