@@ -112,7 +112,9 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
     let daemon = present(context)?;
     let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
+    let places = places::places(&store, &context.settings.credentials)?;
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
+    told.extend(places::alerts(&places, now, &zone));
     match &daemon {
         // What the daemon itself asks for knows that there is one, also when that has no time to answer.
         None if is_job() => {}
@@ -128,7 +130,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         bytes_total,
         daemon,
         tiers,
-        places: places::places(&store, &context.settings.credentials)?,
+        places,
         alerts: told.into_iter().map(AlertLine::from).collect(),
     };
     show(context, args, &page, now, &zone)?;
