@@ -378,6 +378,10 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
         K::StorageFull | K::QuotaExceeded => {
             Some("the disk is full: free some room, or `holdfast prune` unused data")
         }
+        K::FileTooLarge => Some(
+            "files may not grow that far here: lift the limit (`ulimit -f unlimited`, `LimitFSIZE=infinity` of a unit), \
+             or use a file system that takes larger ones",
+        ),
         K::PermissionDenied => Some("run as the owner of these files, or as root"),
         K::ReadOnlyFilesystem => Some(
             "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
