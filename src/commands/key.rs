@@ -334,7 +334,7 @@ fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
 
 fn verify(context: &Context<'_>) -> Result<(), Failure> {
     let head = Store::head(context.settings.store()?)?;
-    let secret = ring::words_or_passphrase(context)?;
+    let secret = crate::open::words_or_passphrase(context)?;
     let opened = ring::open(&head, &secret)?;
     let places = Places::open(context, &head, &opened.ring)?;
     places.verify(&head, &opened.slot, &secret)?;

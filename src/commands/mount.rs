@@ -259,7 +259,7 @@ fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Opti
         return Ok(None);
     }
     let typed = secrets.passphrase(context.terminal)?;
-    open_slots(head, &secret_of(typed.reveal()))?;
+    open_slots(head, &secret_of(&typed)?)?;
     Ok(Some(typed))
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Context;
 use super::mount::{MountArgs, mount_store, serve};
 use crate::create::add_machine_key;
-use crate::open::{Bounds, connect, open_slots, open_watched, secret_of};
+use crate::open::{Bounds, connect, open_slots, open_watched, words_or_passphrase};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::places::refuse_own;
 use crate::terminal::text;
@@ -66,8 +66,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     if head.slots.is_empty() {
         return Err(no_slots(&address));
     }
-    let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
-    let ring = open_slots(&head, &secret_of(typed.reveal()))?;
+    let ring = open_slots(&head, &words_or_passphrase(context)?)?;
     // A wrong key or a damaged config ends it before anything is made.
     unlock(&head, &ring)?;
     let was_there = begun.is_some();
