@@ -218,15 +218,15 @@ fn files_that_may_not_grow_end_a_backup_with_a_reason_and_no_mount() {
     let refused = Ran::of(limited("-f 200", &machine.command(["backup"])).arg(&source));
     assert_eq!(refused.code(), 1, "{}", refused.err());
     assert!(refused.err().contains("ulimit -f"), "{}", refused.err());
-    Ran::of(machine.online(&["backup", "--online"]).arg(&source)).expect_code(0);
+    Ran::of(machine.online(["backup", "--online"]).arg(&source)).expect_code(0);
     machine.run(["check", "--read-data"]).expect_code(0);
 
-    Ran::of(stranger.online(&["recover", "--machine-key"]).arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE))
+    Ran::of(stranger.online(["recover", "--machine-key"]).arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE))
         .expect_code(0);
     let path = stranger.path("recovery");
     fs::create_dir(&path).unwrap();
     // A block of the cache is larger.
-    Ran::of(limited("-f 200", &stranger.online(&["mount", "--background"])).arg(&path)).expect_code(0);
+    Ran::of(limited("-f 200", &stranger.online(["mount", "--background"])).arg(&path)).expect_code(0);
     let mount = Mounted::at(&stranger, path);
     let points = fs::read_dir(mount.path().join("by-id")).unwrap();
     let point = points.map(Result::unwrap).next().unwrap().path();
