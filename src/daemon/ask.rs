@@ -1,7 +1,10 @@
 //! Having the daemon do what a person asks for, where one serves the store: so that the two never get into each other's way, and what was
 //! asked for stands in the history of jobs.
 
-use holdfast_backup::agenda::Task;
+use std::collections::BTreeMap;
+
+use holdfast_backup::agenda::{Task, Work};
+use holdfast_backup::ledger::JobState;
 
 use super::talk::{Answer, Daemon, Question};
 use crate::commands::Context;
@@ -9,15 +12,18 @@ use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
 use crate::settings::is_job;
 
 /// Has the daemon do these tasks, one after the other, and waits; `None` if no daemon serves the store, or this process is a job itself.
+/// What is taken of a group by one of them is sent by a later one that puts points of the group into vaults.
 pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Done>, Failure> {
     let store = context.settings.store()?;
     if is_job() || Daemon::of(store).is_none() {
         return Ok(None);
     }
     let (mut failures, mut done) = (Failures::default(), Done::Whole);
+    let mut taken = BTreeMap::<&Option<String>, Vec<String>>::new();
     for task in tasks {
+        let of_group = taken.entry(&task.group).or_default();
         let outcome = match Daemon::of(store) {
-            Some(daemon) => have_done(context, daemon, task),
+            Some(daemon) => have_done(context, daemon, task, of_group),
             None => Err(Failure::failed(format!("{task}: the daemon has ended"))),
         };
         if failures.note(outcome)? == Some(Done::Partial) {
@@ -27,8 +33,10 @@ pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Do
     failures.or(done).map(Some)
 }
 
-fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task) -> Outcome {
-    let question = Question::Run { work: task.work.to_string(), group: task.group.clone() };
+/// `taken` are points of the group; those that are made are added.
+fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task, taken: &mut Vec<String>) -> Outcome {
+    let wanted = if task.work == Work::Push { taken.clone() } else { Vec::new() };
+    let question = Question::Run { work: task.work.to_string(), group: task.group.clone(), points: wanted };
     let (mut last, mut begun) = (None, None);
     let asked = daemon.ask(
         &question,
@@ -53,6 +61,7 @@ fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task) -> Outcome {
     match last {
         Some(Answer::Ended { job, state, said, points, code }) => {
             tell(context, task, (job, &state), &points)?;
+            taken.extend(points);
             outcome(&format!("job {job} ({task})"), &state, &said, code)
         }
         Some(Answer::Refused { reason }) => Err(Failure::failed(reason)),
@@ -73,9 +82,15 @@ fn tell(
         });
         return context.terminal.json_line(&line);
     }
-    for point in points {
+    let became = match task.work {
+        Work::Take => "saved",
+        // One that failed may have brought it into one of several vaults.
+        Work::Push if state == JobState::Done.to_string() => "vaulted",
+        _ => "",
+    };
+    for point in points.iter().filter(|_| !became.is_empty()) {
         let id: String = point.chars().take(8).collect();
-        context.terminal.say(&format!("recovery point {id} saved"))?;
+        context.terminal.say(&format!("recovery point {id} {became}"))?;
     }
     context.terminal.say(&format!("job {job} ({task}): {state}"))
 }

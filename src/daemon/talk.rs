@@ -32,6 +32,9 @@ pub enum Question {
         work: String,
         /// The group, if the work is for one.
         group: Option<String>,
+        /// Of a push: recovery points that are to be in the vaults as well, as their ids.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        points: Vec<String>,
     },
     /// To read its configuration again.
     Reload,

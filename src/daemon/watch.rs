@@ -244,56 +244,17 @@ fn log((known, event): &(Known, Option<Event>)) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::{BTreeMap, VecDeque};
-
-    use holdfast_backup::agenda::Agenda;
-    use holdfast_backup::config::Config;
-    use holdfast_backup::ledger::Ledger;
     use holdfast_store::clock::ManualClock;
-    use jiff::tz::TimeZone;
-    use tokio::sync::mpsc::channel;
 
-    use super::super::{Caller, Parts};
+    use super::super::testing::{START, daemon};
     use super::*;
-    use crate::notify::Manager;
-
-    const START: Timestamp = Timestamp { seconds: 1_000_000, nanos: 0 };
-
-    /// A daemon that has nothing else to do, and for whom `false` takes the place of the program.
-    fn daemon(store: PathBuf, clock: &ManualClock) -> Daemon {
-        let from = From { host: "box".into(), store: String::new(), zone: TimeZone::UTC };
-        let every = Duration::from_secs(300);
-        let plan = Watching { every, ways: Vec::new(), from, metrics_file: None };
-        let caller = Caller { program: "false".into(), common: Vec::new(), nice: 0 };
-        let (ledger, _) = Ledger::open(&store).unwrap();
-        let parts = Parts {
-            store,
-            ledger,
-            caller,
-            read: Box::new(|| Err(String::new())),
-            clock: Arc::new(clock.clone()),
-            manager: Manager::named(None),
-            watchdog: None,
-        };
-        Daemon {
-            parts,
-            agenda: Agenda::new(&Config::default(), "box", TimeZone::UTC, START),
-            since: START,
-            trouble: None,
-            active: BTreeMap::new(),
-            wanted: VecDeque::new(),
-            watch: Watch::new(plan, START),
-            to_loop: channel(9).0,
-            stopping: false,
-        }
-    }
 
     #[test]
     fn it_is_looked_every_few_minutes_whatever_the_clock_does_and_never_twice_at_once() {
         let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut daemon = daemon(dir.path().to_path_buf(), &clock);
+            let mut daemon = daemon("", dir.path(), &clock);
             clock.advance(Duration::from_secs(299));
             daemon.look_if_due();
             assert!(daemon.watch.looking.is_none());
@@ -324,7 +285,7 @@ mod tests {
     #[test]
     fn a_look_that_cannot_be_ended_is_seen_at_each_look_and_there_is_no_other() {
         let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
-        let mut daemon = daemon(dir.path().to_path_buf(), &clock);
+        let mut daemon = daemon("", dir.path(), &clock);
         daemon.watch.looking = Some(Looking { process: 0, overdue: false });
         daemon.look_overdue();
         daemon.look();

@@ -1,6 +1,8 @@
 //! The daemon as a person and a service manager meet it: what it does by itself, what it is asked, and how it ends.
 #![allow(clippy::unwrap_used)]
 
+mod online;
+
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
