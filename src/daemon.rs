@@ -136,17 +136,20 @@ struct Daemon {
 }
 
 /// Serves until it is asked to stop.
-pub fn run(parts: Parts) -> Result<(), String> {
+/// It goes by `planned`; `trouble` says why that is not what the configuration says now, if it is not.
+pub fn run(parts: Parts, planned: Planned, trouble: Option<String>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let served = runtime.block_on(serve(parts));
+    let served = runtime.block_on(serve(parts, planned, trouble));
     // A server of mail that does not answer is not waited for.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(parts: Parts) -> Result<(), String> {
-    let planned = (parts.read)()?;
+async fn serve(parts: Parts, planned: Planned, trouble: Option<String>) -> Result<(), String> {
+    if let Some(trouble) = &trouble {
+        tracing::error!("the configuration has mistakes, and that of before holds: {trouble}");
+    }
     let listener =
         control::listen(&parts.store).map_err(|error| format!("cannot make its socket: {error}"))?;
     let (to_loop, mut happened) = channel(QUEUE);
@@ -156,7 +159,7 @@ async fn serve(parts: Parts) -> Result<(), String> {
     let mut daemon = Daemon {
         agenda: planned.agenda,
         since,
-        trouble: None,
+        trouble,
         active: BTreeMap::new(),
         wanted: VecDeque::new(),
         watch: Watch::new(planned.watching, since),
@@ -502,8 +505,14 @@ impl Daemon {
     fn reload(&mut self) -> Result<(), String> {
         let read = (self.parts.read)();
         self.trouble = read.as_ref().err().cloned();
-        let planned =
-            read.inspect_err(|error| tracing::error!("the configuration stays what it was: {error}"))?;
+        let planned = match read {
+            Ok(planned) => planned,
+            Err(error) => {
+                tracing::error!("the configuration stays what it was: {error}");
+                self.look();
+                return Err(error);
+            }
+        };
         let caller = &mut self.parts.caller;
         caller.nice = planned.nice;
         self.agenda = planned.agenda;

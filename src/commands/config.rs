@@ -103,7 +103,7 @@ pub fn run(context: &Context<'_>, args: &ConfigArgs) -> Outcome {
 }
 
 /// Hooks that would not be run.
-fn unsafe_hooks(config: &Config) -> Vec<Problem> {
+pub fn unsafe_hooks(config: &Config) -> Vec<Problem> {
     let hooks = config.groups.iter().filter_map(|group| group.hooks.as_ref());
     let wrong = hooks.filter_map(|hooks| {
         let (file, line) = hooks.place.clone();

@@ -104,22 +104,21 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     if args.metrics && context.terminal.json() {
         return Err(Failure::usage("--metrics and --json are two forms of the same: one of them is enough"));
     }
-    let config = context.settings.config()?;
+    let context = &context.at_store(context.settings.store_despite_mistakes()?);
     let store = open_store(context)?;
-    let points = store.points()?;
-    let (now, zone) = (context.terminal.clock().now(), zone_of(config));
-    let agenda = Agenda::new(config, &context.settings.host, zone.clone(), now);
-    let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
     let daemon = present(context)?;
-    let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
+    // What the daemon itself asks for knows that there is one, also when that has no time to answer.
+    let is_served = daemon.is_some() || is_job();
+    let (config, mistakes) = config_and_mistakes(context, store.dir(), is_served)?;
+    let points = store.points()?;
+    let (now, zone) = (context.terminal.clock().now(), zone_of(&config));
+    let agenda = Agenda::new(&config, &context.settings.host, zone.clone(), now);
+    let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
+    let tiers = tiers(&config, &context.settings.host, &agenda, &points, now);
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
-    match &daemon {
-        // What the daemon itself asks for knows that there is one, also when that has no time to answer.
-        None if is_job() => {}
-        None => told.insert(0, no_daemon()),
-        Some(Present { trouble: Some(trouble), .. }) => told.insert(0, bad_configuration(trouble)),
-        Some(_) => {}
-    }
+    let refused = daemon.as_ref().and_then(|daemon| daemon.trouble.clone());
+    told.splice(0..0, refused.or(mistakes).map(|mistakes| bad_configuration(&mistakes, is_served)));
+    told.splice(0..0, (!is_served).then(no_daemon));
     let (bytes_free, bytes_total) = room(store.dir());
     let page = Page {
         message_type: "status",
@@ -175,12 +174,35 @@ fn no_daemon() -> Alert {
     }
 }
 
-fn bad_configuration(trouble: &str) -> Alert {
+/// What the page goes by, and what is wrong with the configuration as it lies there now. Where that has mistakes a daemon goes by the one
+/// before; without one nobody knows what there should be.
+fn config_and_mistakes(
+    context: &Context<'_>,
+    store: &Path,
+    is_served: bool,
+) -> Result<(Config, Option<String>), Failure> {
+    let mistakes = context.settings.mistakes();
+    let said = mistakes.as_ref().map(|mistakes| mistakes.message.clone());
+    match (context.settings.config(), mistakes) {
+        (Ok(config), _) => Ok((config.clone(), said)),
+        (Err(_), Some(_)) if !is_served => Ok((Config::default(), said)),
+        (Err(failure), _) => {
+            let accepted = context.settings.accepted(store).filter(|_| is_served);
+            accepted.map(|config| (config, said.or(Some(failure.message.clone())))).ok_or(failure)
+        }
+    }
+}
+
+fn bad_configuration(trouble: &str, is_served: bool) -> Alert {
+    let so = match is_served {
+        true => "the daemon goes by the one before",
+        false => "nobody can tell which points there should be",
+    };
     Alert {
         name: "bad-configuration".to_owned(),
         subject: "configuration".to_owned(),
         since: None,
-        what: format!("it has mistakes, and the daemon goes by the one before: {trouble}"),
+        what: format!("it has mistakes, and {so}: {trouble}"),
         next_step: "`holdfast config check` names them; `systemctl reload holdfast` has it read again"
             .to_owned(),
     }
@@ -297,7 +319,9 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
             time(line.next_at),
         ]);
     }
-    lines.push(table.render());
+    if !page.tiers.is_empty() {
+        lines.push(table.render());
+    }
     lines.push(places::render(&page.places, now, zone));
     if let Some(daemon) = &page.daemon {
         lines.push(daemon_line(daemon, zone));

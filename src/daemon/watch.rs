@@ -104,7 +104,7 @@ impl Daemon {
         }
     }
 
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         self.watch.next = later(self.parts.clock.now(), self.watch.plan.every);
         match &self.watch.looking {
             Some(Looking { overdue: true, .. }) => return self.take_found(&look::overdue()),
