@@ -23,7 +23,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holdfast_backup::agenda::{Agenda, Lane, Task, Work};
-use holdfast_backup::alert::telling::{Event, Found};
+use holdfast_backup::alert::telling::Event;
 use holdfast_backup::ledger::{Ended, JobNo, JobState, Ledger, LedgerError};
 use holdfast_store::clock::{Clock, Timestamp};
 use holdfast_store::id::RecoveryPointId;
@@ -33,11 +33,13 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub use ask::{reload, through_daemon};
 pub use job::{Caller, MARK, be_nice};
+pub use look::VAULTS;
 pub use watch::Watching;
 
 use crate::notify::Manager;
 use control::Answers;
 use job::Hearing;
+use look::Seen;
 use talk::{Answer, Present, Question, Running};
 use watch::Watch;
 
@@ -58,7 +60,7 @@ pub enum Happened {
     /// A job was asked to stop a while ago.
     Overdue(JobNo),
     /// It was looked.
-    Looked(Found),
+    Looked(Seen),
     /// It is looked for too long: the process was killed.
     LookOverdue,
     /// The process of a look that was overdue is gone.
@@ -218,7 +220,7 @@ impl Daemon {
             Some(Happened::Asked(question, answers)) => self.answer(question, answers),
             Some(Happened::Ended(no, status)) => self.ended(no, status),
             Some(Happened::Overdue(no)) => self.kill(no),
-            Some(Happened::Looked(found)) => self.looked(&found),
+            Some(Happened::Looked(seen)) => self.looked(seen),
             Some(Happened::LookOverdue) => self.look_overdue(),
             Some(Happened::OverdueLookEnded) => self.look_ended(),
             Some(Happened::Told(way, alert, event)) => self.told(way, alert, event),

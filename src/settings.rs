@@ -32,6 +32,12 @@ pub fn is_job() -> bool {
     process_environment()(crate::daemon::MARK).is_some()
 }
 
+/// What the daemon was told by the vaults a while ago, if this is a look of it that is not to ask them again.
+pub fn known_vaults() -> Option<String> {
+    let known = process_environment()(crate::daemon::VAULTS).filter(|_| is_job());
+    known.and_then(|text| text.into_string().ok())
+}
+
 /// The system's clock, or the one that `HOLDFAST_CLOCK` describes: for rehearsals and tests, with a store of their own.
 pub fn clock() -> Result<Arc<dyn Clock>, Failure> {
     let Some(text) = process_environment()("HOLDFAST_CLOCK") else { return Ok(Arc::new(SystemClock)) };

@@ -2,6 +2,8 @@
 
 mod metrics;
 mod places;
+mod troubles;
+mod vaults;
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -30,11 +32,14 @@ use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
+pub use troubles::VAULT_AWAY;
+use troubles::{bad_configuration, no_daemon, vaults_away};
+pub use vaults::Answered;
 
 /// Show on one page whether all is well
 ///
 /// For each group and tier the newest good recovery point and when the next one is taken; for the store's directory and each vault since
-/// when all of it was read back and proven (`check --read-data`), and what this machine may do there; what the daemon does, the room that
+/// when all of it was read back and proven (`check --read-data`), what this machine may do there, and whether the vault answers; what the daemon does, the room that
 /// is left, and what somebody has to see to, with its cause and what to do.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -119,6 +124,12 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     let refused = daemon.as_ref().and_then(|daemon| daemon.trouble.clone());
     told.splice(0..0, refused.or(mistakes).map(|mistakes| bad_configuration(&mistakes, is_served)));
     told.splice(0..0, (!is_served).then(no_daemon));
+    let answered =
+        vaults::answers(store.vaults(), &**context.terminal.clock(), daemon.is_some() && !is_job());
+    if context.terminal.cancelled() {
+        return Err(Failure::interrupted());
+    }
+    told.extend(vaults_away(&config, &answered));
     let (bytes_free, bytes_total) = room(store.dir());
     let page = Page {
         message_type: "status",
@@ -127,7 +138,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         bytes_total,
         daemon,
         tiers,
-        places: places::places(&store, &context.settings.credentials)?,
+        places: places::places(&store, &context.settings.credentials, &answered)?,
         alerts: told.into_iter().map(AlertLine::from).collect(),
     };
     show(context, args, &page, now, &zone)?;
@@ -164,16 +175,6 @@ fn room(dir: &Path) -> (u64, u64) {
     (disk.blocks_available().saturating_mul(size), disk.blocks().saturating_mul(size))
 }
 
-fn no_daemon() -> Alert {
-    Alert {
-        name: "no-daemon".to_owned(),
-        subject: "daemon".to_owned(),
-        since: None,
-        what: "no daemon serves this store: nothing is done by itself".to_owned(),
-        next_step: "`systemctl enable --now holdfast`, or `holdfast daemon`".to_owned(),
-    }
-}
-
 /// What the page goes by, and what is wrong with the configuration as it lies there now. Where that has mistakes a daemon goes by the one
 /// before; without one nobody knows what there should be.
 fn config_and_mistakes(
@@ -190,21 +191,6 @@ fn config_and_mistakes(
             let accepted = context.settings.accepted(store).filter(|_| is_served);
             accepted.map(|config| (config, said.or(Some(failure.message.clone())))).ok_or(failure)
         }
-    }
-}
-
-fn bad_configuration(trouble: &str, is_served: bool) -> Alert {
-    let so = match is_served {
-        true => "the daemon goes by the one before",
-        false => "nobody can tell which points there should be",
-    };
-    Alert {
-        name: "bad-configuration".to_owned(),
-        subject: "configuration".to_owned(),
-        since: None,
-        what: format!("it has mistakes, and {so}: {trouble}"),
-        next_step: "`holdfast config check` names them; `systemctl reload holdfast` has it read again"
-            .to_owned(),
     }
 }
 

@@ -73,7 +73,17 @@ impl Caller {
 
     /// Starts a process of a verb with its arguments.
     pub fn spawn(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Child> {
+        self.spawn_with(words, None)
+    }
+
+    /// The same with something more in its environment.
+    pub fn spawn_with(
+        &self,
+        words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        more: Option<(&str, String)>,
+    ) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
+        command.envs(more);
         command.args(&self.common).arg("--json").args(words).env(MARK, "1").env(NICE, self.nice.to_string());
         command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);
         // A group of its own: what ends it ends all that it started, and a Ctrl-C that is meant for the daemon is not meant for it.

@@ -3,6 +3,7 @@
 
 mod configuration;
 mod online;
+mod vaults;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
