@@ -32,7 +32,7 @@ use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
-pub use troubles::VAULT_AWAY;
+pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
 use troubles::{bad_configuration, no_daemon, vaults_away};
 pub use vaults::Answered;
 
@@ -130,6 +130,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         return Err(Failure::interrupted());
     }
     told.extend(vaults_away(&config, &answered));
+    told.extend(no_room_for_metrics(&config));
     let (bytes_free, bytes_total) = room(store.dir());
     let page = Page {
         message_type: "status",
@@ -147,7 +148,8 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     if args.metrics {
         context.terminal.bytes(figures()?.as_bytes())?;
     }
-    // Last, so that whoever reads the page has it also where the file cannot be written.
+    // Last, so that whoever reads the page has it also where the file cannot be written. A look of the daemon takes a failure after the page
+    // for just that.
     if let Some(path) = &args.metrics_file {
         metrics::write(path, &figures()?)?;
     }

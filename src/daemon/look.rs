@@ -17,7 +17,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::job::{self, Caller};
 use super::{Happened, job::trouble_in};
-use crate::commands::status::Answered;
+use crate::commands::status::{Answered, metrics_fail};
 
 /// A look that takes longer is ended.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -143,6 +143,11 @@ fn seen(out: &[u8], err: &[u8], status: ExitStatus) -> Seen {
     let mut found = match (&page, status.success()) {
         (Ok(_), true) => Found::default(),
         (Err(error), true) => failed(&format!("its page cannot be read: {error}")),
+        // The file of figures is all that comes after the page.
+        (Ok(_), false) => {
+            let why = troubles.last().cloned().unwrap_or_else(|| status.to_string());
+            Found { alerts: vec![metrics_fail(&why)], ..Found::default() }
+        }
         (_, false) if troubles.is_empty() => failed(&status.to_string()),
         (_, false) => failed(&troubles.join("\n")),
     };
@@ -206,9 +211,10 @@ mod tests {
         assert!(none.alerts[0].what.ends_with(": wrong passphrase"), "{none:?}");
         assert!(found(b"", b"", 9).alerts[0].what.contains("exit status: 9"));
         assert!(found(b"{}", b"", 0).alerts[0].what.contains("cannot be read"));
-        // Its page counts all the same.
-        let both = found(PAGE.as_bytes(), b"no room", 1);
-        assert!(both.whole && names(&both) == ["status-fails", "job-fails"], "{both:?}");
+        // What fails after its page is the file of figures.
+        let both = found(PAGE.as_bytes(), b"it is slow\nno room", 1);
+        assert!(both.whole && names(&both) == ["metrics-fail", "job-fails"], "{both:?}");
+        assert!(both.alerts[0].what.ends_with(": no room"), "{both:?}");
     }
 
     fn caller(script: &str) -> Caller {

@@ -216,6 +216,10 @@ fn figures_are_printed_and_the_daemon_writes_them_for_whoever_collects_them() {
     let page = Ran::of(site.command(&["status", "--json"]).env("HOLDFAST_JOB", "1")).expect_code(0).json();
     assert!(!page["alerts"].to_string().contains("no-daemon"), "{page}");
     site.run(&["status", "--metrics", "--json"]).expect_code(2);
+    site.run(&["config", "check"]).expect_code(0);
+    site.configure(&format!("{GROUP}[metrics]\nfile = \"ROOT/none/holdfast.prom\"\n"));
+    site.run(&["config", "check"]).expect_code(0).expect_err(&["file of figures", "none"]);
+    assert!(site.status()["alerts"].to_string().contains("metrics-fail"), "{}", site.status());
     let ran = site.run(&["status", "--metrics-file", "/nonexistent/a.prom"]).expect_code(1);
     assert!(ran.out().contains("ALERT no-daemon"), "the page is there all the same: {}", ran.out());
 }

@@ -49,6 +49,20 @@ pub fn vaults_away(config: &Config, answered: &[Answered]) -> Vec<Alert> {
     answered.iter().filter(|answered| goes_there(&answered.place)).filter_map(away).collect()
 }
 
+/// Nobody who collects figures sees new ones.
+pub fn metrics_fail(why: &str) -> Alert {
+    let what = format!("the file of figures cannot be written: {why}");
+    let next_step = "see to its directory, or name another `file` in [metrics]; a unit of systemd needs the directory in ReadWritePaths=";
+    alert("metrics-fail", "metrics", what, next_step)
+}
+
+/// The same, if there is no directory for them.
+pub fn no_room_for_metrics(config: &Config) -> Option<Alert> {
+    let dir = config.metrics_file.as_ref()?.parent()?;
+    let error = std::fs::read_dir(dir).err()?;
+    Some(metrics_fail(&format!("{}: {error}", dir.display())))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
