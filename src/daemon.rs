@@ -371,7 +371,7 @@ impl Daemon {
     fn note_lost(&self) {
         let note = || -> Result<(), LedgerError> {
             for job in self.parts.ledger.running()? {
-                let said = "the daemon ended before it".to_owned();
+                let said = "the daemon ended before it; it is done again".to_owned();
                 let at = self.parts.clock.now();
                 let end = Ended { at, state: JobState::Lost, said, points: Vec::new(), sent: None };
                 self.parts.ledger.end(job.no, &end)?;

@@ -5,17 +5,15 @@ mod places;
 mod troubles;
 mod vaults;
 
-use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::agenda::{Agenda, Task, TierName};
 use holdfast_backup::alert::{Alert, Newest, alerts};
-use holdfast_backup::config::{Config, Group, Source, Stopped, Tier};
+use holdfast_backup::config::{Config, Group, Stopped, Tier};
 use holdfast_backup::expire::is_in;
 use holdfast_backup::ledger::{JobState, Ledger};
-use holdfast_backup::source_name::KnownSource;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::StoredPoint;
@@ -24,12 +22,13 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::Context;
-use super::configured::{known_sources, zone_of};
+use super::configured::{NamedSource, named_sources, zone_of};
 use super::jobs::present;
 use crate::daemon::talk::Present;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
+use crate::telling::Way;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
 pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
@@ -70,6 +69,9 @@ struct Page {
     tiers: Vec<TierLine>,
     places: Vec<PlaceLine>,
     alerts: Vec<AlertLine>,
+    /// Ways by which somebody was not told yet of alerts, and of how many.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    untold: BTreeMap<&'static str, usize>,
 }
 
 /// A tier of a source.
@@ -100,6 +102,11 @@ struct AlertLine {
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
+    #[serde(skip)]
+    since_at: Option<Timestamp>,
+    /// What that is, for people.
+    #[serde(skip)]
+    since_word: &'static str,
     what: String,
     next_step: String,
 }
@@ -141,6 +148,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         tiers,
         places: places::places(&store, &context.settings.credentials, &answered)?,
         alerts: told.into_iter().map(AlertLine::from).collect(),
+        untold: untold(ledger.as_ref()),
     };
     show(context, args, &page, now, &zone)?;
     let figures =
@@ -168,6 +176,11 @@ fn show(
         (_, true) => context.terminal.json_line(page),
         (_, false) => context.terminal.line(&render(page, now, zone)),
     }
+}
+
+fn untold(ledger: Option<&Ledger>) -> BTreeMap<&'static str, usize> {
+    let waiting = |way| Some((way, ledger?.untold(way).ok().filter(|untold| !untold.is_empty())?.len()));
+    Way::NAMES.into_iter().filter_map(waiting).collect()
 }
 
 /// Bytes free on the disk of a directory, and all of them.
@@ -210,8 +223,7 @@ fn tiers(
         for stored in points.iter().filter(|stored| ours(&stored.point.source)) {
             of_source.entry(&stored.point.source.source).or_default().push(stored);
         }
-        let known = known_sources(points, host, &group.name);
-        for name in group.sources.iter().map(|source| name_of(source, &known)) {
+        for NamedSource { name, .. } in named_sources(points, host, group) {
             let points = of_source.get(&*name).map(Vec::as_slice).unwrap_or_default();
             let line = |tier| Some(tier_line(group, tier, group.tier(tier)?, &name, points, agenda, now));
             lines.extend(TierName::ALL.into_iter().filter_map(line));
@@ -251,14 +263,6 @@ fn tier_line(
     }
 }
 
-/// A source as its points name it; one that has none yet by its path.
-fn name_of(source: &Source, known: &[KnownSource]) -> String {
-    let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
-    let raw = path.as_os_str().as_bytes();
-    let newest = || known.iter().rev().find(|known| known.path == raw).map(|known| known.name.clone());
-    source.name.clone().or_else(newest).unwrap_or_else(|| text::printable(raw))
-}
-
 fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Timestamp) -> Vec<Alert> {
     let newest: Vec<Newest> = tiers
         .iter()
@@ -282,8 +286,17 @@ fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Times
 
 impl From<Alert> for AlertLine {
     fn from(alert: Alert) -> Self {
-        let Alert { name, subject, since, what, next_step } = alert;
-        Self { name, subject, since: since.map(text::rfc3339), what, next_step }
+        let since_word = alert.word_for_since();
+        let Alert { name, subject, since: since_at, what, next_step } = alert;
+        Self {
+            name,
+            subject,
+            since: since_at.map(text::rfc3339_short),
+            since_at,
+            since_word,
+            what,
+            next_step,
+        }
     }
 }
 
@@ -315,11 +328,18 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
         lines.push(daemon_line(daemon, zone));
     }
     for alert in &page.alerts {
-        let since = alert.since.as_ref().map_or_else(String::new, |since| format!(", since {since}"));
+        let since = |at| format!(", {} {}", alert.since_word, text::local_time(at, zone));
+        let since = alert.since_at.map_or_else(String::new, since);
         let what = text::printable_text(&alert.what);
         lines.push(format!(
             "ALERT {} ({}{since}): {what}\n      {}",
             alert.name, alert.subject, alert.next_step
+        ));
+    }
+    for (way, alerts) in &page.untold {
+        let alerts = text::count(*alerts as u64, "alert");
+        lines.push(format!(
+            "not told by {way} yet: {alerts} (`holdfast alerts`; the log of the daemon says why)"
         ));
     }
     if page.alerts.is_empty() {

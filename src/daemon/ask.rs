@@ -1,15 +1,22 @@
 //! Having the daemon do what a person asks for, where one serves the store: so that the two never get into each other's way, and what was
 //! asked for stands in the history of jobs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::ledger::JobState;
+use holdfast_store::clock::Clock;
 
 use super::talk::{Answer, Daemon, Question};
 use crate::commands::Context;
+use crate::commands::jobs::present;
 use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
 use crate::settings::is_job;
+
+/// After so long it is looked whether a daemon that says nothing is there.
+const SILENT_FOR: Duration = Duration::from_secs(3);
 
 /// Has the daemon do these tasks, one after the other, and waits; `None` if no daemon serves the store, or this process is a job itself.
 /// What is taken of a group by one of them is sent by a later one that puts points of the group into vaults.
@@ -37,13 +44,19 @@ pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Do
 fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task, taken: &mut Vec<String>) -> Outcome {
     let wanted = if task.work == Work::Push { taken.clone() } else { Vec::new() };
     let question = Question::Run { work: task.work.to_string(), group: task.group.clone(), points: wanted };
-    let (mut last, mut begun) = (None, None);
+    let (mut last, begun) = (None, Cell::new(None));
+    let (mut silence, clock) = (Silence::default(), &**context.terminal.clock());
     let asked = daemon.ask(
         &question,
-        || context.terminal.cancelled(),
+        || {
+            if begun.get().is_none() && silence.lasts(clock) {
+                tell_of_silence(context);
+            }
+            context.terminal.cancelled()
+        },
         |answer| {
             if let Answer::Begun { job } = answer {
-                begun = Some(job);
+                begun.set(Some(job));
                 return true;
             }
             last = Some(answer);
@@ -52,7 +65,7 @@ fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task, taken: &mut Vec
     );
     if let (true, None) = (context.terminal.cancelled(), &last) {
         let failure = Failure::interrupted();
-        return Err(match begun {
+        return Err(match begun.get() {
             Some(job) => failure.hint(format!("job {job} goes on; `holdfast cancel {job}` ends it")),
             None => failure,
         });
@@ -65,7 +78,35 @@ fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task, taken: &mut Vec
             outcome(&format!("job {job} ({task})"), &state, &said, code)
         }
         Some(Answer::Refused { reason }) => Err(Failure::failed(reason)),
-        _ => Err(Failure::failed(format!("{task}: the daemon ended before it"))),
+        _ => Err(Failure::failed(format!("{task}: the daemon ended before it; the next one does it"))),
+    }
+}
+
+/// How long nothing was heard of a job that is to begin.
+#[derive(Default)]
+struct Silence {
+    since: Option<Duration>,
+    told: bool,
+}
+
+impl Silence {
+    /// Whether it is time to see if anybody is there; once.
+    fn lasts(&mut self, clock: &dyn Clock) -> bool {
+        let now = clock.monotonic();
+        let long = now.saturating_sub(*self.since.get_or_insert(now)) >= SILENT_FOR;
+        long && !std::mem::replace(&mut self.told, true)
+    }
+}
+
+/// Another job may be in the way; a daemon that does not even say so is stuck, or somebody has stopped it.
+fn tell_of_silence(context: &Context<'_>) {
+    let store = context.settings.store();
+    if let (Ok(store), Ok(None)) = (store, present(context)) {
+        let process = std::fs::read_to_string(store.join("daemon.lock")).unwrap_or_default();
+        let process = process.trim();
+        context.terminal.warn(&format!(
+            "the daemon (process {process}) does not answer; `ps -p {process}` shows whether it is stopped"
+        ));
     }
 }
 

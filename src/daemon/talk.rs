@@ -133,7 +133,7 @@ impl Daemon {
     pub fn ask(
         mut self,
         question: &Question,
-        enough: impl Fn() -> bool,
+        mut enough: impl FnMut() -> bool,
         mut take: impl FnMut(Answer) -> bool,
     ) -> io::Result<()> {
         let mut line = serde_json::to_vec(question)?;

@@ -201,6 +201,8 @@ mod tests {
             name: "no-good-point".into(),
             subject: format!("web local {source}"),
             since: None,
+            since_at: None,
+            since_word: "since",
             what: "w".into(),
             next_step: "n".into(),
         };
@@ -213,6 +215,7 @@ mod tests {
             tiers: vec![tier(Some(100)), tier(Some(101))],
             places: vec![place("local", 1, Some(30)), place("/v", 0, Some(30)), place("/w", 0, None)],
             alerts: vec![alert],
+            untold: Default::default(),
         }
     }
 
