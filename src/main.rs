@@ -2,6 +2,7 @@
 //!
 //! Everything that touches a person, the environment or the process lives here; the engine crates below know none of it.
 
+mod accepted;
 mod args;
 mod commands;
 mod config_file;

@@ -36,6 +36,9 @@ pub struct Pushed {
     pub bytes: u64,
     /// Bytes of all that was sent, for points that came into no vault, too; each try counts.
     pub bytes_sent: u64,
+    /// The points that came into a vault, each once.
+    #[serde(skip)]
+    pub vaulted: Vec<RecoveryPointId>,
 }
 
 /// What is to be in the vaults.
@@ -95,7 +98,9 @@ pub struct Upload<'a> {
 impl<'a> Upload<'a> {
     /// One that did nothing yet.
     pub fn new(context: &'a Context<'a>, store: &'a Store, monitor: &'a WorkMonitor) -> Self {
-        let pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0, bytes_sent: 0 };
+        let message_type = "summary";
+        let pushed =
+            Pushed { message_type, points: 0, packs: 0, bytes: 0, bytes_sent: 0, vaulted: Vec::new() };
         Self { context, store, monitor, pushed, failures: Vec::new(), all: false, asked: Vec::new() }
     }
 
@@ -230,6 +235,9 @@ impl<'a> Upload<'a> {
         match sending.push(id, self.monitor) {
             Ok(done) => {
                 self.pushed.points += 1;
+                if !self.pushed.vaulted.contains(id) {
+                    self.pushed.vaulted.push(*id);
+                }
                 self.pushed.packs += done.packs;
                 self.pushed.bytes += done.bytes;
             }

@@ -32,6 +32,9 @@ pub enum Question {
         work: String,
         /// The group, if the work is for one.
         group: Option<String>,
+        /// Of a push: recovery points that are to be in the vaults as well, as their ids.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        points: Vec<String>,
     },
     /// To read its configuration again.
     Reload,
@@ -130,7 +133,7 @@ impl Daemon {
     pub fn ask(
         mut self,
         question: &Question,
-        enough: impl Fn() -> bool,
+        mut enough: impl FnMut() -> bool,
         mut take: impl FnMut(Answer) -> bool,
     ) -> io::Result<()> {
         let mut line = serde_json::to_vec(question)?;

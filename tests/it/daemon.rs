@@ -1,7 +1,12 @@
 //! The daemon as a person and a service manager meet it: what it does by itself, what it is asked, and how it ends.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::net::UnixDatagram;
+mod configuration;
+mod online;
+mod vaults;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -87,6 +92,15 @@ impl Site {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.machine.path("daemon.log")).unwrap()
     }
+}
+
+/// What the daemon of a site answers to a question, line by line, until it has no more to say.
+fn ask(site: &Site, question: &str) -> String {
+    let mut stream = UnixStream::connect(site.machine.store().join("daemon.sock")).unwrap();
+    stream.write_all(question.as_bytes()).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    said
 }
 
 /// A daemon that ends with the test.
@@ -354,7 +368,7 @@ fn many_who_wait_keep_nobody_from_being_answered() {
     let daemon = Daemon { site: &site, child };
     wait_for("the job", 60, || site.states("backup") == ["running"]);
     let socket = site.machine.store().join("daemon.sock");
-    let idle: Vec<_> = (0..700).map(|_| std::os::unix::net::UnixStream::connect(&socket)).collect();
+    let idle: Vec<_> = (0..700).map(|_| UnixStream::connect(&socket)).collect();
     let mut asking = Vec::new();
     for _ in 0..20 {
         asking.push(site.command(&["backup"]).stderr(Stdio::null()).spawn().unwrap());

@@ -133,6 +133,10 @@ fn of_places(text: &mut Text, page: &Page, now: Timestamp) {
     for line in &page.places {
         family.figure(&[("place", &line.place)], line.packs_never_proven);
     }
+    let mut family = text.family("holdfast_vault_up", "Whether the vault answers.");
+    for (place, up) in page.places.iter().filter_map(|line| Some((&line.place, line.up?))) {
+        family.figure(&[("place", place)], u8::from(up));
+    }
 }
 
 fn of_jobs(text: &mut Text, jobs: &Jobs) {
@@ -178,7 +182,7 @@ mod tests {
 
     use holdfast_store::catalog::Proof;
 
-    use super::super::{AlertLine, PlaceLine, TierLine};
+    use super::super::{AlertLine, Answered, PlaceLine, TierLine};
     use super::*;
 
     fn page(source: &str) -> Page {
@@ -197,6 +201,8 @@ mod tests {
             name: "no-good-point".into(),
             subject: format!("web local {source}"),
             since: None,
+            since_at: None,
+            since_word: "since",
             what: "w".into(),
             next_step: "n".into(),
         };
@@ -209,12 +215,17 @@ mod tests {
             tiers: vec![tier(Some(100)), tier(Some(101))],
             places: vec![place("local", 1, Some(30)), place("/v", 0, Some(30)), place("/w", 0, None)],
             alerts: vec![alert],
+            untold: Default::default(),
         }
     }
 
     fn place(place: &str, packs_never: u64, oldest: Option<i64>) -> PlaceLine {
         let oldest = oldest.map(Timestamp::from_seconds);
-        PlaceLine::new(place.into(), &Proof { packs: 3, packs_never, bytes_never: 9, oldest }, None)
+        let line =
+            PlaceLine::new(place.into(), &Proof { packs: 3, packs_never, bytes_never: 9, oldest }, None);
+        let trouble = (place == "/w").then(|| "it is gone".to_owned());
+        let answered = Answered { place: place.into(), trouble };
+        if place == "local" { line } else { line.answering(&[answered]) }
     }
 
     fn jobs() -> Jobs {
@@ -245,6 +256,8 @@ mod tests {
             r#"holdfast_packs_never_proven{place="local"} 1"#.to_owned(),
             r#"holdfast_packs_never_proven{place="/v"} 0"#.to_owned(),
             r#"holdfast_packs_never_proven{place="/w"} 0"#.to_owned(),
+            r#"holdfast_vault_up{place="/v"} 1"#.to_owned(),
+            r#"holdfast_vault_up{place="/w"} 0"#.to_owned(),
             r#"holdfast_job_last_end_timestamp_seconds{work="backup",group="web",state="failed"} 90"#
                 .to_owned(),
             r#"holdfast_job_failures{work="backup",group="web"} 2"#.to_owned(),
@@ -310,7 +323,7 @@ mod tests {
             }
             let points = figures.iter().find(|(name, ..)| name == "holdfast_points").unwrap();
             assert_eq!(points.1[1], ("source".to_owned(), text::printable(name.as_bytes())));
-            assert_eq!(figures.len(), 16, "{text}");
+            assert_eq!(figures.len(), 18, "{text}");
         }
     }
 

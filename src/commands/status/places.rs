@@ -9,6 +9,7 @@ use holdfast_store::vault::rights::{May, Rights};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::vaults::Answered;
 use crate::outcome::Failure;
 use crate::terminal::text::{self, Table};
 
@@ -38,6 +39,12 @@ pub struct PlaceLine {
     credential_until: Option<String>,
     #[serde(skip)]
     until: Option<Timestamp>,
+    /// Whether a vault answers; missing if nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     #[serde(skip)]
     oldest: Oldest,
 }
@@ -78,7 +85,17 @@ impl PlaceLine {
             may: rights.map(|rights| rights.may.as_str()),
             credential_until: until.map(text::rfc3339),
             until,
+            up: None,
+            trouble: None,
             oldest,
+        }
+    }
+
+    /// With what the vault said.
+    pub fn answering(self, answered: &[Answered]) -> Self {
+        match answered.iter().find(|answered| answered.place == self.place) {
+            Some(said) => Self { up: Some(said.trouble.is_none()), trouble: said.trouble.clone(), ..self },
+            None => self,
         }
     }
 
@@ -144,21 +161,26 @@ fn age(at: Timestamp, now: Timestamp) -> u64 {
 }
 
 /// All of them, the store's directory first.
-pub fn places(store: &Store, credentials: &Credentials) -> Result<Vec<PlaceLine>, Failure> {
+pub fn places(
+    store: &Store,
+    credentials: &Credentials,
+    answered: &[Answered],
+) -> Result<Vec<PlaceLine>, Failure> {
     let proof = |vault: Option<VaultNo>| store.catalog().proof_of(vault);
     let mut lines = vec![PlaceLine::new("local".to_owned(), &proof(None)?, None)];
     for (no, address, _) in store.vaults() {
         let rights = address.parse::<VaultAddress>().map(|address| Rights::of(&address, credentials));
         // It cannot even be addressed.
         let rights = rights.unwrap_or(Rights::new("none", May::Unknown));
-        lines.push(PlaceLine::new(address.clone(), &proof(Some(*no))?, Some(rights)));
+        let line = PlaceLine::new(address.clone(), &proof(Some(*no))?, Some(rights));
+        lines.push(line.answering(answered));
     }
     Ok(lines)
 }
 
 /// As a table.
 pub fn render(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> String {
-    let mut table = Table::new(&["Place", ">Packs", "All proven since", "May", "By"]);
+    let mut table = Table::new(&["Place", ">Packs", "All proven since", "May", "By", "State"]);
     for line in places {
         table.row([
             line.place.clone(),
@@ -166,6 +188,7 @@ pub fn render(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> String {
             line.proof(now, zone),
             line.may.unwrap_or_default().to_owned(),
             line.by(zone),
+            line.up.map_or("", |up| if up { "answers" } else { "away" }).to_owned(),
         ]);
     }
     table.render()
@@ -185,10 +208,13 @@ mod tests {
     #[test]
     fn a_place_says_since_when_all_of_it_is_proven_and_what_may_be_done_there() {
         let rights = Rights::new("account key", May::Maintain);
+        let answered = [("/b", Some("it is gone")), ("/a", None)];
+        let answered = answered
+            .map(|(place, trouble)| Answered { place: place.into(), trouble: trouble.map(str::to_owned) });
         let lines = [
             PlaceLine::new("local".into(), &proof(0, Some(NOW - 3 * 86_400)), None),
-            PlaceLine::new("/a".into(), &proof(2, Some(NOW - 60)), Some(rights)),
-            PlaceLine::new("/b".into(), &proof(0, None), Some(rights)),
+            PlaceLine::new("/a".into(), &proof(2, Some(NOW - 60)), Some(rights)).answering(&answered),
+            PlaceLine::new("/b".into(), &proof(0, None), Some(rights)).answering(&answered),
             PlaceLine::new("/c".into(), &proof(0, Some(NOW + 60)), Some(rights)),
         ];
         let now = Timestamp::from_seconds(NOW);
@@ -199,8 +225,8 @@ mod tests {
             rows,
             [
                 "local 1 2026-11-17 12:00:00, 3 days ago",
-                "/a 3 never: 2 packs (2.000 KiB) maintainer account key",
-                "/b 0 nothing is there maintainer account key",
+                "/a 3 never: 2 packs (2.000 KiB) maintainer account key answers",
+                "/b 0 nothing is there maintainer account key away",
                 "/c 1 2026-11-20 12:01:00, 0 days ago maintainer account key",
             ]
         );
