@@ -165,21 +165,28 @@ pub fn add_vaults(
     ring: &KeyRing,
     addresses: &[String],
 ) -> Result<(), Failure> {
-    let mut settings = StoreSettings::load(dir)?;
     let store = open_unlocked(context, dir, id, ring, Bounds::default())?;
     let slots = Store::head(dir)?.slots;
     for url in addresses {
         let (given, _) = connect(context, url)?;
         refuse_own(dir, &given)?;
+        let settings = StoreSettings::load(dir)?;
         let known = settings.vaults.iter().find(|vault| is_same_directory(&vault.url, &given));
         let (address, transfer) = connect(context, known.map_or(given.as_str(), |vault| &vault.url))?;
         copy::prepare_vault(&store, &slots, &transfer)?;
-        if !settings.vaults.iter().any(|known| known.url == address) {
-            settings.vaults.push(VaultSetting { url: address });
-            settings.save(dir)?;
-        }
+        remember_vault(dir, &address)?;
     }
     Ok(())
+}
+
+/// Writes a vault into the settings of a store, unless it stands there.
+pub fn remember_vault(dir: &Path, address: &str) -> Result<(), StoreError> {
+    StoreSettings::change(dir, |settings| {
+        if !settings.vaults.iter().any(|known| known.url == address) {
+            settings.vaults.push(VaultSetting { url: address.to_owned() });
+        }
+        Ok(())
+    })
 }
 
 /// Makes slots of one ring.
