@@ -305,6 +305,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             "`holdfast check` says what is missing and which files that touches; a vault that was away may have it: \
              `holdfast vault push` looks"
         }
+        StoreError::AnnexAway { .. } => {
+            "mount its disk, then again; `holdfast staging list` shows the annexes"
+        }
         StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
         StoreError::NotKept => {
             "see whether its disk is full, fails or takes no writes; HOLDFAST_CACHE_DIR names another place"
@@ -323,7 +326,8 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
              (HOLDFAST_RECOVERY_KEY takes the words of the recovery sheet) and add a new slot with `holdfast key add`"
         }
         StoreError::Corrupt { object, .. } if object.ends_with("settings.json") => {
-            "it holds the addresses of the vaults and nothing else: move it away and name them again with `holdfast vault add`"
+            "it holds the addresses of the vaults and the annexes, and nothing else: move it away and name them again with \
+             `holdfast vault add` and `holdfast staging add`"
         }
         StoreError::Corrupt { object, .. } if object.starts_with("the catalog's row") => {
             "see to the vaults that may have the point; it is looked for again by each command"
@@ -333,6 +337,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         }
         StoreError::TooNew { .. } => "it was written by a newer holdfast: use that version or a later one",
         StoreError::NotOurs { .. } => "check the address: these are the bytes of something else",
+        StoreError::Io { .. } if error.class() == ErrorClass::Full => {
+            "the disk is full: free some room, or `holdfast prune` unused data; `holdfast staging add DIR` lets the store use another disk as well"
+        }
         StoreError::Io { source, .. } => return hint_for_io(source.kind()).map(str::to_owned),
         StoreError::Catalog { class: ErrorClass::Corrupt, .. } => {
             "the catalog is only a cache: move it away and it is made anew from the store"
