@@ -24,6 +24,7 @@ use serde::Serialize;
 use super::Context;
 use super::configured::{NamedSource, named_sources, zone_of};
 use super::jobs::present;
+use super::staging::{DirectoryLine, directories};
 use crate::daemon::talk::Present;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
@@ -32,7 +33,7 @@ use crate::telling::Way;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
 pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
-use troubles::{bad_configuration, no_daemon, vaults_away};
+use troubles::{annexes_away, bad_configuration, no_daemon, vaults_away};
 pub use vaults::Answered;
 
 /// Show on one page whether all is well
@@ -64,6 +65,8 @@ struct Page {
     /// Bytes free on the disk of the store, and all of them.
     bytes_free: u64,
     bytes_total: u64,
+    /// The directories of staging, the store's own first.
+    staging: Vec<DirectoryLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     daemon: Option<Present>,
     tiers: Vec<TierLine>,
@@ -137,6 +140,8 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         return Err(Failure::interrupted());
     }
     let places = places::places(&store, &context.settings.credentials, &answered)?;
+    let staging = directories(&store)?;
+    told.extend(annexes_away(&staging));
     told.extend(vaults_away(&config, &answered));
     told.extend(places::alerts(&places, now, &zone));
     told.extend(no_room_for_metrics(&config));
@@ -146,6 +151,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         store: store.dir().display().to_string(),
         bytes_free,
         bytes_total,
+        staging,
         daemon,
         tiers,
         places,
@@ -310,6 +316,14 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
         text::size(page.bytes_free),
         text::size(page.bytes_total)
     )];
+    for line in page.staging.iter().filter(|line| line.kind == "annex") {
+        let room = match (line.bytes_free, line.bytes_total) {
+            (Some(free), Some(total)) => format!("{} of {} free", text::size(free), text::size(total)),
+            _ => line.state.to_owned(),
+        };
+        let leaving = if line.state == "leaving" { ", leaving" } else { "" };
+        lines.push(format!("{}: {room}{leaving}", line.directory));
+    }
     let mut table = Table::new(&["Group", "Source", "Tier", "Schedule", "Points", "Newest good", "Next"]);
     for line in &page.tiers {
         table.row([

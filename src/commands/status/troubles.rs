@@ -4,6 +4,8 @@ use holdfast_backup::alert::Alert;
 use holdfast_backup::config::Config;
 
 use super::vaults::Answered;
+use crate::commands::staging::DirectoryLine;
+use crate::terminal::text;
 
 /// Name of the alert of a vault that does not answer.
 pub const VAULT_AWAY: &str = "vault-away";
@@ -49,6 +51,23 @@ pub fn vaults_away(config: &Config, answered: &[Answered]) -> Vec<Alert> {
     answered.iter().filter(|answered| goes_there(&answered.place)).filter_map(away).collect()
 }
 
+/// Directories of staging that are not there.
+pub fn annexes_away(staging: &[DirectoryLine]) -> Vec<Alert> {
+    let away = |line: &DirectoryLine| {
+        let (packs, bytes) = (text::count(line.packs, "pack"), text::size(line.bytes));
+        let what = format!(
+            "the annex is away: {}; backups go on without it, and what only it has of its {packs} ({bytes}) cannot be read",
+            line.reason.as_ref()?
+        );
+        let dir = &line.directory;
+        let next_step = format!(
+            "mount its disk; if it will not come back, `holdfast staging remove --lost {dir}` does without it"
+        );
+        Some(alert("annex-away", dir, what, &next_step))
+    };
+    staging.iter().filter_map(away).collect()
+}
+
 /// Nobody who collects figures sees new ones.
 pub fn metrics_fail(why: &str) -> Alert {
     let what = format!("the file of figures cannot be written: {why}");
@@ -67,6 +86,29 @@ pub fn no_room_for_metrics(config: &Config) -> Option<Alert> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_annex_that_is_away_is_told_with_a_command_that_can_be_typed() {
+        let line = |directory: &str, reason: Option<&str>| DirectoryLine {
+            directory: directory.into(),
+            kind: "annex",
+            state: "away",
+            reason: reason.map(str::to_owned),
+            packs: 3,
+            bytes: 2048,
+            bytes_free: None,
+            bytes_total: None,
+        };
+        let told = annexes_away(&[line("/srv", None), line("/mnt/b", Some("no marker"))]);
+        let [told] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((told.name.as_str(), told.subject.as_str()), ("annex-away", "/mnt/b"));
+        assert!(
+            told.what.contains("no marker") && told.what.contains("3 packs (2.000 KiB)"),
+            "{}",
+            told.what
+        );
+        assert!(told.next_step.contains("`holdfast staging remove --lost /mnt/b`"), "{}", told.next_step);
+    }
 
     #[test]
     fn a_vault_is_missed_by_groups_that_go_there() {
