@@ -209,6 +209,23 @@ fn what_cannot_be_an_annex_is_refused_with_what_to_do() {
     assert_eq!(lost["lost"], json!(true));
     let listed = machine.run(["staging", "list", "--json"]).expect_code(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
-    let text = std::fs::read_to_string(machine.store().join("settings.json")).unwrap();
+    let settings = machine.store().join("settings.json");
+    let text = std::fs::read_to_string(&settings).unwrap();
     assert!(text.contains("vault") && !text.contains("staging"), "{text}");
+    // A run that was cut off when the directory was no annex any more.
+    machine.run(["staging", "add", "d"]).expect_code(0);
+    std::fs::write(&settings, &text).unwrap();
+    std::fs::create_dir(machine.path("source")).unwrap();
+    machine.run(["staging", "remove", "d"]).expect_code(0);
+    assert_eq!(std::fs::read_dir(machine.path("d")).unwrap().count(), 0);
+    machine.run(["staging", "remove", "d"]).expect_code(1).expect_err(&["no annex"]);
+    // One that has packs is not taken away unseen.
+    machine.run(["staging", "add", "d"]).expect_code(0);
+    std::fs::write(machine.path("source/file"), "content").unwrap();
+    machine.back_up(&machine.path("source"), &[]);
+    assert!(packs(&machine.path("d")) > 0);
+    std::fs::write(&settings, &text).unwrap();
+    machine.run(["staging", "remove", "d"]).expect_code(1).expect_err(&["has packs", "staging add"]);
+    machine.run(["staging", "add", "d"]).expect_code(0);
+    machine.run(["check", "--read-data"]).expect_code(0);
 }

@@ -159,44 +159,46 @@ fn enter(settings: &mut Settings, store: &VaultId, id: AnnexId, path: &Path) -> 
 }
 
 impl Store {
-    /// The directories of staging, the store's own first.
+    /// The directories of staging, the store's own first, with the packs that the catalog knows there: nothing is listed, which can take long.
     pub fn staging_places(&self) -> Result<Vec<StagingPlace>, StoreError> {
-        let survey = self.staging.survey()?;
-        let annexes = self.staging.annexes();
-        let sum = |packs: &[crate::vault::ObjectInfo]| {
-            let lens = packs.iter().filter(|o| names::pack_of(&o.name).is_some()).map(|o| o.len);
-            lens.fold((0, 0), |(packs, bytes), len| (packs + 1, bytes + len))
-        };
-        let (packs, bytes) = sum(&survey.main);
-        let mut places = vec![StagingPlace {
+        let rows = self.catalog.pack_list()?;
+        let mut staged: BTreeMap<PackId, u64> =
+            rows.into_iter().filter(|row| row.3).map(|row| (row.1, row.2)).collect();
+        let mut annexes = Vec::new();
+        for annex in self.staging.annexes().iter() {
+            let (away, mut packs) = (self.absence(annex)?, self.catalog.packs_in_annex(&annex.id)?);
+            // What was removed since it was last listed is not there any more.
+            packs.retain(|id, _| staged.remove(id).is_some() || away.is_some());
+            annexes.push(StagingPlace {
+                path: annex.path.clone(),
+                annex: true,
+                leaving: annex.leaving,
+                room: away.is_none().then(|| Staging::room_in(annex)),
+                away,
+                packs: packs.len() as u64,
+                bytes: packs.values().sum(),
+            });
+        }
+        let main = StagingPlace {
             path: self.dir.clone(),
             annex: false,
             leaving: false,
             away: None,
-            packs,
-            bytes,
+            packs: staged.len() as u64,
+            bytes: staged.values().sum(),
             room: Some(self.staging.room()),
-        }];
-        for seen in survey.annexes {
-            let (packs, bytes) = match &seen.packs {
-                Ok(packs) => sum(packs),
-                Err(_) => {
-                    let known = self.catalog.packs_in_annex(&seen.id)?;
-                    (known.len() as u64, known.values().sum())
-                }
-            };
-            let annex = annexes.iter().find(|annex| annex.id == seen.id);
-            places.push(StagingPlace {
-                room: annex.filter(|_| seen.packs.is_ok()).map(Staging::room_in),
-                path: seen.path,
-                annex: true,
-                leaving: seen.leaving,
-                away: seen.packs.err(),
-                packs,
-                bytes,
-            });
+        };
+        Ok(std::iter::once(main).chain(annexes).collect())
+    }
+
+    /// Why an annex is away; nothing if it is there. One that shows its marker and could not be listed is not there either.
+    fn absence(&self, annex: &Annex) -> Result<Option<Absence>, StoreError> {
+        match annex.presence() {
+            Ok(()) if self.catalog.annex_was_there(&annex.id)? == Some(false) => {
+                Ok(Some(Absence("what is in it could not be looked at yet".to_owned())))
+            }
+            presence => Ok(presence.err()),
         }
-        Ok(places)
     }
 
     /// Whether an annex is there that was not when staging was last looked at.

@@ -102,8 +102,9 @@ fn whatever_fails_on_one_disk_the_pack_comes_to_another() {
         disks.main.limit(100 << 20);
         let staging = Staging::with_annexes(disks.main.clone(), Box::new(move || looks.pop_front()));
         assert_eq!(staging.put_somewhere(&pack_name(b"p"), b"p").unwrap(), None, "{kind}");
-        // Of a disk that is full and one that is dead the latter is told.
+        // Of a disk that is full, which is asked first, and one that is dead the latter is told.
         disks.main.limit(0);
+        disks.annexes[0].limit(0);
         let class = staging.put(&pack_name(b"q"), b"q").unwrap_err().class();
         let full = matches!(kind, K::StorageFull | K::QuotaExceeded);
         assert_eq!(class == ErrorClass::Full, full, "{kind}: {class:?}");

@@ -395,6 +395,14 @@ fn the_directories_say_what_is_in_them_and_of_one_that_is_away_what_was() {
     let away = home.open().staging_places().unwrap();
     assert_eq!(show(&away), [(false, false, main), (true, true, count)]);
     assert_eq!((away[1].bytes, away[1].room), (here[1].bytes, None));
+    // A session that runs keeps others from looking at what came back.
+    let writer = home.open();
+    let session = writer.begin(Compression::None, &VoidMonitor).unwrap();
+    mount(&home, "b");
+    let back = home.open().staging_places().unwrap();
+    assert!(back[1].away.as_ref().unwrap().to_string().contains("could not be looked at yet"));
+    drop(session);
+    assert_eq!(show(&home.open().staging_places().unwrap()), show(&here));
 }
 
 #[test]
