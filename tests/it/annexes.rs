@@ -141,6 +141,7 @@ fn a_second_disk_is_added_to_a_full_store_under_a_mount_taken_out_put_back_and_g
     let removed = run(&machine, &store, &["staging", "remove", "--json", dir]).expect_code(0).json();
     assert_eq!((&removed["packs"], &removed["lost"]), (&json!(before), &json!(false)));
     assert_eq!(std::fs::read_dir(&annex).unwrap().count(), 0);
+    wait_for("the newest point in the mount", 30, || mounted.point(&taken[3].0).exists());
     assert_same(&read_tree(&mounted.point(&taken[3].0)), &tree);
     // The mount has nothing open there any more.
     wait_for("the second disk to be let go", 30, || second.take_out(&[]));
