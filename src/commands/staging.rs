@@ -118,7 +118,7 @@ fn add(context: &Context<'_>, dir: &Path) -> Outcome {
     let settings = StoreSettings::load(store_dir)?;
     let path = known_as(&settings, path);
     refuse_overlap(store_dir, &settings, &path)?;
-    let id = store::add_annex(store_dir, &store, &path).map_err(|error| refused(error, &store))?;
+    let id = store::add_annex(store_dir, &store, &path).map_err(|error| refused(error, &path, &store))?;
     if let Some(other) = same_disk(store_dir, &settings, &path) {
         context.terminal.warn(&format!(
             "{} is on the same disk as {}, so there is no more room than before; if another disk was to be mounted there: \
@@ -174,11 +174,11 @@ fn refuse_overlap(store: &Path, settings: &StoreSettings, path: &Path) -> Result
     Ok(())
 }
 
-fn refused(error: StoreError, store: &VaultId) -> Failure {
+fn refused(error: StoreError, path: &Path, store: &VaultId) -> Failure {
     let hint = match &error {
         StoreError::AlreadyThere { what } if what.contains("is away") => {
-            "mount its disk there; if it will not come back, `holdfast staging remove --lost DIR` first"
-                .to_owned()
+            let lost = format!("`holdfast staging remove --lost {}`", path.display());
+            format!("mount its disk there; if it will not come back, {lost} first")
         }
         StoreError::AlreadyThere { .. } => {
             "an annex has a directory of its own: name one that is empty or not there yet".to_owned()

@@ -113,6 +113,7 @@ fn a_second_disk_is_added_to_a_full_store_under_a_mount_taken_out_put_back_and_g
     let alerts = status["alerts"].as_array().unwrap();
     let alert = alerts.iter().find(|alert| alert["name"] == "annex-away").unwrap();
     assert_eq!(alert["subject"], dir);
+    assert!(alert["next_step"].as_str().unwrap().contains(&format!("remove --lost {dir}`")), "{alert}");
     run(&machine, &store, &["check"]).expect_code(1).expect_err(&[dir, "not all could be looked at"]);
     let small = sample(&mut TestRandom::new(8), 1 << 20);
     let (id, ran) = back_up(&machine, &store, &small, 3);
@@ -206,6 +207,8 @@ fn what_cannot_be_an_annex_is_refused_with_what_to_do() {
     assert!(listed.contains("present"), "{listed}");
     std::fs::remove_dir_all(machine.path("b")).unwrap();
     machine.run(["staging", "remove", "b"]).expect_code(1).expect_err(&["away", "--lost"]);
+    let other = machine.run(["staging", "add", "b"]).expect_code(1);
+    other.expect_err(&["is away", &format!("`holdfast staging remove --lost {}`", at("b"))]);
     let lost = machine.run(["staging", "remove", "--lost", "--json", "b"]).expect_code(0).json();
     assert_eq!(lost["lost"], json!(true));
     let listed = machine.run(["staging", "list", "--json"]).expect_code(0).json();

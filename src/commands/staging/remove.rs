@@ -42,9 +42,10 @@ pub fn remove(context: &Context<'_>, dir: &Path, lost: bool) -> Outcome {
                 .hint("without --lost its packs move into the other directories"));
         }
         (Err(absence), false) => {
-            return Err(Failure::failed(format!("annex {} is away: {absence}", annex.path.display())).hint(
-                "mount its disk first; if it will not come back, `holdfast staging remove --lost DIR` does without it",
-            ));
+            let dir = annex.path.display();
+            return Err(Failure::failed(format!("annex {dir} is away: {absence}")).hint(format!(
+                "mount its disk first; if it will not come back, `holdfast staging remove --lost {dir}` does without it"
+            )));
         }
     };
     tell(context, &done)?;
@@ -64,7 +65,7 @@ fn leave(context: &Context<'_>, store: &Store, annex: &Annex) -> Result<Removed,
     }
     store.begin_leaving(annex.id)?;
     let monitor = context.terminal.monitor();
-    store.leave_annex(annex, &*monitor).map_err(goes_on)?;
+    store.leave_annex(annex, &*monitor).map_err(|error| goes_on(error, annex))?;
     Ok(Removed {
         message_type: "summary",
         directory: annex.path.display().to_string(),
@@ -74,9 +75,10 @@ fn leave(context: &Context<'_>, store: &Store, annex: &Annex) -> Result<Removed,
     })
 }
 
-fn goes_on(error: StoreError) -> Failure {
-    let failure = Failure::from(error);
-    let hint = "nothing is lost; the same command goes on, `holdfast staging add DIR` keeps the annex";
+fn goes_on(error: StoreError, annex: &Annex) -> Failure {
+    let (failure, dir) = (Failure::from(error), annex.path.display());
+    let hint =
+        format!("nothing is lost; the same command goes on, `holdfast staging add {dir}` keeps the annex");
     match failure.hint.clone() {
         Some(first) => failure.hint(format!("{first}; {hint}")),
         None => failure.hint(hint),
@@ -105,7 +107,9 @@ fn take_away_what_is_left(context: &Context<'_>, store: &Store, path: &Path) -> 
     let Ok(Owner::Ours(id)) = staging::owner(&files, store.id()) else { return Err(none()) };
     let annex = Annex::new(id, *store.id(), path, true, std::sync::Arc::new(files));
     if !store.needs_of_leaving(&annex)?.objects.is_empty() {
-        return Err(none().hint("it was one, and has packs: `holdfast staging add DIR` brings them back"));
+        let hint =
+            format!("it was one, and has packs: `holdfast staging add {}` brings them back", path.display());
+        return Err(none().hint(hint));
     }
     annex.unmake()?;
     tell(
