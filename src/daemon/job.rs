@@ -68,6 +68,8 @@ impl Caller {
     /// Starts a process of a verb with its arguments.
     pub fn spawn(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
+        // As a person would call it: the way to the program says nothing.
+        command.arg0("holdfast");
         command.args(&self.common).arg("--json").args(words).env(MARK, "1").env(NICE, self.nice.to_string());
         command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);
         // A group of its own: what ends it ends all that it started, and a Ctrl-C that is meant for the daemon is not meant for it.

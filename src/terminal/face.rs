@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use super::log::{Priority, marked};
 use super::progress::Progress;
 use super::text;
 use crate::json::PathText;
@@ -30,6 +31,11 @@ type Out = Box<dyn Write + Send>;
 /// Writes a line; whoever closed the other end does not want it.
 fn write_line(out: &mut Out, line: &str) {
     let _ = writeln!(out, "{line}");
+}
+
+/// Writes what is trouble to standard error.
+fn write_trouble(err: &mut Out, line: &str) {
+    write_line(err, &marked(Priority::Warning, line));
 }
 
 fn problem_line(path: &[u8], reason: &str) -> String {
@@ -125,7 +131,7 @@ impl Face for LineFace {
     }
 
     fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
-        write_line(&mut self.out, &problem_line(path, reason));
+        write_trouble(&mut self.out, &problem_line(path, reason));
     }
 
     fn note(&mut self, note: &str) {
@@ -155,7 +161,7 @@ impl Face for QuietFace {
     fn progress(&mut self, _: &Progress) {}
 
     fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
-        write_line(&mut self.out, &problem_line(path, reason));
+        write_trouble(&mut self.out, &problem_line(path, reason));
     }
 
     fn note(&mut self, _: &str) {}
@@ -248,7 +254,7 @@ impl Face for JsonFace {
         let error = Message { message: reason };
         let line = ErrorLine { message_type: "error", error, during: progress.stage, item, item_b64 };
         if let Ok(line) = serde_json::to_string(&line) {
-            write_line(&mut self.err, &line);
+            write_trouble(&mut self.err, &line);
         }
     }
 
