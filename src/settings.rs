@@ -37,6 +37,11 @@ pub fn name_process(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }
 
+/// Whether a unit of systemd started this process, or whatever started it.
+pub fn is_in_unit() -> bool {
+    process_environment()("INVOCATION_ID").is_some()
+}
+
 /// Whether this process is a job of the daemon.
 pub fn is_job() -> bool {
     process_environment()(crate::daemon::MARK).is_some()
