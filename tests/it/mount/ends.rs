@@ -105,6 +105,8 @@ fn a_guard_stays_when_all_of_a_service_is_asked_to_end() {
     let mut child = in_foreground(&machine, &path);
     let (kept, guards) = (kernel_ends(&child), children(&child));
     stands_guard(guards[0]);
+    // Who kills all of the program's name does not mean the guard, which would then see to the readers.
+    assert_eq!(std::fs::read_to_string(format!("/proc/{}/comm", guards[0])).unwrap(), "holdfast-guard\n");
     for asked in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         kill(guards[0], asked).unwrap();
     }
