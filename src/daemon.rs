@@ -37,6 +37,7 @@ pub use look::VAULTS;
 pub use watch::Watching;
 
 use crate::notify::Manager;
+use crate::terminal::text;
 use control::Answers;
 use job::Hearing;
 use look::Seen;
@@ -172,7 +173,7 @@ async fn serve(parts: Parts, planned: Planned, trouble: Option<String>) -> Resul
     daemon.parts.caller.nice = planned.nice;
     daemon.note_lost();
     daemon.set_ways();
-    daemon.parts.manager.ready("waits for what is due");
+    daemon.parts.manager.ready(&daemon.present().sentence());
     daemon.live(&mut happened).await;
     control::leave(&daemon.parts.store);
     Ok(())
@@ -205,13 +206,13 @@ impl Daemon {
             if self.stopping && self.active.is_empty() {
                 return;
             }
+            self.parts.manager.alive(&self.present().sentence());
             let sleep = self.parts.watchdog.map_or(sleep, |every| sleep.min(every / 3));
             let clock = Arc::clone(&self.parts.clock);
             tokio::select! {
                 what = happened.recv() => self.take(what),
                 () = clock.sleep(sleep) => {}
             }
-            self.parts.manager.alive();
         }
     }
 
@@ -350,11 +351,10 @@ impl Daemon {
         if let Err(error) = self.parts.ledger.end(no, &end) {
             tracing::error!("{error}");
         }
-        let level = format!("job {no} ({}): {state}", active.task);
-        if state == JobState::Done {
-            tracing::info!("{level}")
-        } else {
-            tracing::warn!("{level}")
+        let line = line_of_end(no, &active.task, &end);
+        match state {
+            JobState::Done | JobState::Cancelled => tracing::info!("{line}"),
+            _ => tracing::warn!("{line}"),
         }
         let Ended { said, points, .. } = end;
         let answer = Answer::Ended { job: no.0, state: state.to_string(), said, points, code };
@@ -519,7 +519,7 @@ impl Daemon {
         caller.nice = planned.nice;
         self.agenda = planned.agenda;
         self.watch_as(planned.watching);
-        tracing::warn!("the configuration was read again");
+        tracing::info!("the configuration was read again");
         Ok(())
     }
 }
@@ -529,6 +529,15 @@ fn tell(waiting: &[Answers], answer: &Answer) {
         // Who has gone needs no answer.
         let _ = answers.send(answer.clone());
     }
+}
+
+/// How a job ended, for the log: a point that was taken leaves a line there.
+fn line_of_end(no: JobNo, task: &Task, end: &Ended) -> String {
+    let points: Vec<&str> = end.points.iter().map(|id| id.get(..8).unwrap_or(id)).collect();
+    let points =
+        if points.is_empty() { String::new() } else { format!(", recovery points {}", points.join(" ")) };
+    let sent = end.sent.map(|bytes| format!(", {} sent", text::size(bytes))).unwrap_or_default();
+    format!("job {no} ({task}): {}{points}{sent}", end.state)
 }
 
 fn until(next: Timestamp, now: Timestamp) -> Duration {

@@ -14,6 +14,7 @@ use holdfast_store::StoreError;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::vault::VaultError;
 
+use crate::settings;
 use crate::terminal::text;
 
 /// A verb came to its end.
@@ -344,7 +345,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         StoreError::Catalog { class: ErrorClass::Corrupt, .. } => {
             "the catalog is only a cache: move it away and it is made anew from the store"
         }
-        StoreError::Vault { vault, source: VaultError::Denied { .. } } if vault.starts_with('/') => {
+        StoreError::Vault { vault, source: VaultError::Denied { detail } }
+            if vault.starts_with('/') && !says_read_only(detail) =>
+        {
             "run as the owner of the vault's directory, or as root, or name a directory that this user can write to"
         }
         StoreError::Vault { source, .. } => return hint_for_vault(source).map(str::to_owned),
@@ -362,6 +365,7 @@ fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
         VaultError::Conflict { .. } => Some(
             "remove this object in the vault by hand, with rights that allow it, then `holdfast vault push`: it is sent again",
         ),
+        VaultError::Denied { detail } if says_read_only(detail) => Some(read_only(settings::is_in_unit())),
         VaultError::Denied { .. } => Some(
             "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
              they must allow reading, listing and creating objects",
@@ -390,10 +394,7 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
              or use a file system that takes larger ones",
         ),
         K::PermissionDenied => Some("run as the owner of these files, or as root"),
-        K::ReadOnlyFilesystem => Some(
-            "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
-             mounted and restored; to write, mount it writable again or `holdfast recover` from a vault to another disk",
-        ),
+        K::ReadOnlyFilesystem => Some(read_only(settings::is_in_unit())),
         K::NotADirectory => {
             Some("a file stands where a directory should be: move it away or name another path")
         }
@@ -401,6 +402,22 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
             Some("a directory stands where a file should be: move it away or name another path")
         }
         _ => None,
+    }
+}
+
+/// Whether a vault in a directory refused something because its file system takes no writes, and not for want of rights.
+fn says_read_only(detail: &str) -> bool {
+    detail.contains(&std::io::Error::from(nix::errno::Errno::EROFS).to_string())
+}
+
+/// What a unit may not write to is read-only for it alone.
+fn read_only(in_unit: bool) -> &'static str {
+    if in_unit {
+        "a unit with ProtectSystem= may write only where its ReadWritePaths= say: name the directory there \
+         (`systemctl edit holdfast`); if it is named, the disk became read-only, as one does that fails (`dmesg` tells)"
+    } else {
+        "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
+         mounted and restored; to write, mount it writable again or `holdfast recover` from a vault to another disk"
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run works with: the command line first, then the environment, then the place the system has for it.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,22 @@ pub fn process_environment() -> Box<Environment> {
 /// `HOLDFAST_LOG`, in the syntax of `tracing`'s filters.
 pub fn log_filter() -> Option<String> {
     process_environment()("HOLDFAST_LOG").and_then(|value| value.into_string().ok())
+}
+
+/// Where the journal reads, as systemd.exec(5) has it: device and inode.
+pub fn journal_stream() -> Option<OsString> {
+    process_environment()("JOURNAL_STREAM")
+}
+
+/// Has this process shown under a name. The kernel takes the last word of the way to a program, and of `/proc/self/exe` that is `exe`.
+pub fn name_process(name: &CStr) {
+    // Nothing depends on it.
+    let _ = nix::sys::prctl::set_name(name);
+}
+
+/// Whether a unit of systemd started this process, or whatever started it.
+pub fn is_in_unit() -> bool {
+    process_environment()("INVOCATION_ID").is_some()
 }
 
 /// Whether this process is a job of the daemon.

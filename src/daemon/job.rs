@@ -83,6 +83,8 @@ impl Caller {
         more: Option<(&str, String)>,
     ) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
+        // As a person would call it: the way to the program says nothing.
+        command.arg0("holdfast");
         command.envs(more);
         command.args(&self.common).arg("--json").args(words).env(MARK, "1").env(NICE, self.nice.to_string());
         command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);

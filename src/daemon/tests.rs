@@ -1,3 +1,5 @@
+//! What a daemon is asked for, and who hears of which job's end.
+
 #![allow(clippy::unwrap_used)]
 use holdfast_store::clock::ManualClock;
 use tokio::sync::mpsc::unbounded_channel;

@@ -225,7 +225,7 @@ impl Daemon {
     pub(super) fn told(&mut self, way: &'static str, alert: i64, event: Event) {
         warn_of(self.parts.ledger.told(alert, way, event));
         if self.watch.failing.remove(way) {
-            tracing::warn!("alerts can be told by {way} again");
+            tracing::info!("alerts can be told by {way} again");
         }
     }
 
@@ -266,7 +266,11 @@ fn log((known, event): &(Known, Option<Event>)) {
     if let Some(event) = event {
         let alert = &known.alert;
         let line = format!("alert {event}: {} ({}): {}", alert.name, alert.subject, alert.what);
-        tracing::warn!("{}", text::printable(line.as_bytes()));
+        let line = text::printable(line.as_bytes());
+        match event {
+            Event::Closed => tracing::info!("{line}"),
+            Event::Opened | Event::Still => tracing::warn!("{line}"),
+        }
     }
 }
 

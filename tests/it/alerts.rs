@@ -88,8 +88,7 @@ fn what_is_wrong_is_told_once_by_each_way_and_so_is_that_it_is_over() {
     assert_eq!(smtp.headers("Auto-Submitted")[0], "auto-generated");
     let store = site.machine.store().display().to_string();
     let body = smtp.letters().remove(0);
-    for word in ["there is no good recovery point", &store, "holdfast status", "holdfast backup --group web`"]
-    {
+    for word in ["there is no good recovery point", &store, "holdfast status", "holdfast jobs"] {
         assert!(body.contains(word), "{word}\n{body}");
     }
     let log = site.log();

@@ -6,6 +6,7 @@ mod online;
 mod vaults;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -262,6 +263,12 @@ fn a_job_is_cancelled_and_a_daemon_that_stops_takes_its_jobs_along() {
     let asking = site.command(&["backup"]).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("another job", 60, || site.states("backup") == ["running", "cancelled"]);
     let process = process_of(&site);
+    // Whoever looks at the processes sees what it is.
+    let shown = |what| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap();
+    assert_eq!(
+        (shown("comm").trim_end(), shown("cmdline").split('\0').next()),
+        ("holdfast", Some("holdfast"))
+    );
     std::fs::write(site.machine.path("daemon.log"), "").unwrap();
     daemon.end();
     assert!(kill(Pid::from_raw(process), None).is_err(), "its job is still there");
@@ -404,11 +411,34 @@ fn a_service_manager_hears_that_it_serves_that_it_is_well_and_that_it_ends() {
     let daemon = Daemon { site: &site, child };
     let first = heard();
     assert!(first.starts_with(&format!("READY=1\nMAINPID={}\n", daemon.child.id())), "{first}");
-    assert_eq!(heard(), "WATCHDOG=1");
+    let second = heard();
+    assert!(second.starts_with("WATCHDOG=1\nSTATUS=job 1 (backup web)"), "{second}");
     wait_for("the first point", 60, || site.states("backup") == ["done"]);
+    while heard() != "WATCHDOG=1\nSTATUS=waits for what is due" {}
     daemon.signal(Signal::SIGTERM);
     while heard() != "STOPPING=1" {}
     std::fs::write(site.machine.path("daemon.log"), "").unwrap();
+    daemon.end();
+}
+
+#[test]
+fn the_journal_is_told_of_each_job_with_priorities_and_without_times() {
+    let site = Site::new(GROUP);
+    // A file that is to be the journal, by its device and inode.
+    let log = std::fs::File::create(site.machine.path("daemon.log")).unwrap().metadata().unwrap();
+    let mut command = site.command(&["daemon"]);
+    let daemon = site.start_with(command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino())));
+    wait_for("the upload", 60, || site.states("push") == ["done"]);
+    daemon.signal(Signal::SIGHUP);
+    let told = |line: &str| site.log().lines().any(|told| told.starts_with(line));
+    wait_for("it to be read", 30, || told("<6>the configuration was read again"));
+    assert!(told("<6>job 1 (backup web): done, recovery points "), "{}", site.log());
+    std::fs::remove_dir_all(site.machine.path("www")).unwrap();
+    site.run(&["backup", "--group", "web"]).expect_code(1);
+    wait_for("its end", 30, || site.log().contains("(backup web): failed"));
+    let log = site.log();
+    assert!(log.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")), "{log}");
+    assert!(log.lines().any(|line| line.starts_with("<4>job ") && line.ends_with(": failed")), "{log}");
     daemon.end();
 }
 
