@@ -143,6 +143,55 @@ impl Catalog {
             }
         })
     }
+
+    /// Of the sessions that were open in a vault when this generation was first seen there those that are noted; `None` if none are, or the
+    /// note is damaged.
+    pub fn sessions_before(
+        &self,
+        vault: VaultNo,
+        number: u64,
+    ) -> Result<Option<HashSet<RecoveryPointId>>, StoreError> {
+        let key = before_key(vault);
+        let value: Option<Vec<u8>> = self.read("read a note", |c| {
+            c.query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0)).optional()
+        })?;
+        Ok(value.and_then(|value| {
+            let mut p = Parser::new(&value);
+            let of = p.u64().ok()?;
+            let count = p.left().checked_sub(4)? / 16;
+            let ids = (0..count).map(|_| Some(RecoveryPointId(p.array().ok()?))).collect::<Option<_>>()?;
+            (of == number && value == before_value(&key, number, &ids)).then_some(ids)
+        }))
+    }
+
+    /// Notes them. Those of an earlier generation need not be known any more.
+    pub fn set_sessions_before(
+        &self,
+        vault: VaultNo,
+        number: u64,
+        ids: &HashSet<RecoveryPointId>,
+    ) -> Result<(), StoreError> {
+        let key = before_key(vault);
+        self.write("make a note", |t| {
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![key, before_value(&key, number, ids)]).map(drop)
+        })
+    }
+}
+
+fn before_key(vault: VaultNo) -> String {
+    format!("sessions before {}", vault.0)
+}
+
+/// With a sum: a session that is missing would not be waited for.
+fn before_value(key: &str, number: u64, ids: &HashSet<RecoveryPointId>) -> Vec<u8> {
+    let mut sorted: Vec<_> = ids.iter().collect();
+    sorted.sort();
+    let mut out = Vec::with_capacity(12 + 16 * sorted.len());
+    out.u64(number);
+    sorted.iter().for_each(|id| out.raw(&id.0));
+    out.u32(crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), &out));
+    out
 }
 
 fn session_key(vault: VaultNo, id: &RecoveryPointId) -> String {
