@@ -225,7 +225,7 @@ impl Keys<'_> {
 /// Gives this machine a key of its own to an open store, unless it has one that opens it: a slot in staging, the key's file beside no store. A
 /// key that opens nothing, as that of a staging that was lost, is put aside.
 pub fn add_machine_key(context: &Context<'_>, store: &Store, ring: &KeyRing) -> Result<(), Failure> {
-    if by_machine_key(context, &Store::head(store.dir())?)?.is_some() {
+    if by_machine_key(context, &Store::head(store.dir())?).is_some() {
         return Ok(());
     }
     let now = context.terminal.clock().now().seconds;

@@ -24,7 +24,8 @@ use holdfast_store::{StoreError, names};
 use crate::commands::Context;
 use crate::create::make_private_dir;
 use crate::outcome::{Failure, Kind};
-use crate::secrets::Secret as TypedSecret;
+use crate::secrets::{Secret as TypedSecret, Secrets};
+use crate::terminal::Terminal;
 
 /// Bound of the cache of vault ranges until somebody says another.
 const CACHE_LIMIT: u64 = 10 << 30;
@@ -166,40 +167,59 @@ fn transfer_to(context: &Context<'_>, vault: Arc<dyn Vault>) -> Result<Arc<Trans
 
 /// The key ring: by this machine's key if there is one, else by the words or the passphrase that are named or typed.
 pub fn unlock(context: &Context<'_>, head: &StoreHead) -> Result<KeyRing, Failure> {
-    if let Some(ring) = by_machine_key(context, head)? {
-        return Ok(ring);
+    open_as_ever(context, head, open_slots)
+}
+
+/// What `open` makes of the secret that opens the store for every verb: this machine's key, else the words that are named, else the
+/// passphrase. A machine's key that does not is told and left aside.
+pub fn open_as_ever<T>(
+    context: &Context<'_>,
+    head: &StoreHead,
+    open: impl Fn(&StoreHead, &Secret) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if let Some(opened) = with_machine_key(context, head, &open) {
+        return Ok(opened);
     }
-    let secrets = &context.settings.secrets;
-    match secrets.recovery_key(context.terminal)? {
-        Some(words) => open_slots(head, &words_of(&words)?),
-        None => open_slots(head, &secret_of(&secrets.passphrase(context.terminal)?)?),
-    }
+    open(head, &named_or(context, Secrets::passphrase)?)
 }
 
 /// What a person knows, as it is named or typed: never the machine's key.
 pub fn words_or_passphrase(context: &Context<'_>) -> Result<Secret, Failure> {
+    named_or(context, Secrets::passphrase_or_words)
+}
+
+/// The words of the recovery key if they are named, else what `ask` brings.
+fn named_or(
+    context: &Context<'_>,
+    ask: impl Fn(&Secrets, &Terminal) -> Result<TypedSecret, Failure>,
+) -> Result<Secret, Failure> {
     let secrets = &context.settings.secrets;
     match secrets.recovery_key(context.terminal)? {
         Some(words) => words_of(&words),
-        None => secret_of(&secrets.passphrase_or_words(context.terminal)?),
+        None => secret_of(&ask(secrets, context.terminal)?),
     }
 }
 
 /// The key ring, if this machine has a key that opens it; a key that does not is told and left aside.
-pub fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Result<Option<KeyRing>, Failure> {
+pub fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Option<KeyRing> {
+    with_machine_key(context, head, &open_slots)
+}
+
+fn with_machine_key<T>(
+    context: &Context<'_>,
+    head: &StoreHead,
+    open: &impl Fn(&StoreHead, &Secret) -> Result<T, Failure>,
+) -> Option<T> {
     let file = context.settings.secrets.machine_key_file(&head.vault);
     if !file.exists() {
-        return Ok(None);
+        return None;
     }
-    let opened =
-        MachineKey::read(&file).map_err(Failure::from).and_then(|key| open_slots(head, &key.secret()));
-    match opened {
-        Ok(ring) => Ok(Some(ring)),
-        Err(failure) => {
-            context.terminal.warn(&format!("this machine's key {}: {}", file.display(), failure.message));
-            Ok(None)
-        }
-    }
+    let key = MachineKey::read(&file).map_err(Failure::from);
+    let opened = key.and_then(|key| open(head, &key.secret()));
+    let told = |failure: &Failure| {
+        context.terminal.warn(&format!("this machine's key {}: {}", file.display(), failure.message));
+    };
+    opened.inspect_err(told).ok()
 }
 
 /// 24 words are the recovery key, anything else is a passphrase. About as many words are meant as the key, and one that is mistyped

@@ -18,7 +18,6 @@ use holdfast_store::clock::Timestamp;
 use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
-use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::Context;
@@ -145,12 +144,11 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     told.extend(vaults_away(&config, &answered));
     told.extend(places::alerts(&places, now, &zone));
     told.extend(no_room_for_metrics(&config));
-    let (bytes_free, bytes_total) = room(store.dir());
     let page = Page {
         message_type: "status",
         store: store.dir().display().to_string(),
-        bytes_free,
-        bytes_total,
+        bytes_free: staging[0].bytes_free.unwrap_or_default(),
+        bytes_total: staging[0].bytes_total.unwrap_or_default(),
         staging,
         daemon,
         tiers,
@@ -189,13 +187,6 @@ fn show(
 fn untold(ledger: Option<&Ledger>) -> BTreeMap<&'static str, usize> {
     let waiting = |way| Some((way, ledger?.untold(way).ok().filter(|untold| !untold.is_empty())?.len()));
     Way::NAMES.into_iter().filter_map(waiting).collect()
-}
-
-/// Bytes free on the disk of a directory, and all of them.
-fn room(dir: &Path) -> (u64, u64) {
-    let Ok(disk) = statvfs(dir) else { return (0, 0) };
-    let size = disk.fragment_size();
-    (disk.blocks_available().saturating_mul(size), disk.blocks().saturating_mul(size))
 }
 
 /// What the page goes by, and what is wrong with the configuration as it lies there now. Where that has mistakes a daemon goes by the one

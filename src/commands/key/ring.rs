@@ -4,12 +4,9 @@ use holdfast_store::StoreError;
 use holdfast_store::id::SlotId;
 use holdfast_store::names;
 use holdfast_store::seal::keys::KeyRing;
-use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotError};
 use holdfast_store::store::StoreHead;
 
-use crate::commands::Context;
-use crate::open::{secret_of, words_of};
 use crate::outcome::Failure;
 use crate::secrets::Secret as TypedSecret;
 
@@ -39,25 +36,6 @@ pub fn open(head: &StoreHead, secret: &Secret) -> Result<Opened, Failure> {
         Some(error) => failure.caused_by_text(error.to_string()),
         None => failure,
     })
-}
-
-/// Opens the store by what opens it for every other verb: this machine's key, the words that are named, the passphrase.
-pub fn open_as_ever(context: &Context<'_>, head: &StoreHead) -> Result<Opened, Failure> {
-    let secrets = &context.settings.secrets;
-    let file = secrets.machine_key_file(&head.vault);
-    if file.exists() {
-        match MachineKey::read(&file).map_err(Failure::from).and_then(|key| open(head, &key.secret())) {
-            Ok(opened) => return Ok(opened),
-            Err(failure) => {
-                let text = format!("this machine's key {}: {}", file.display(), failure.message);
-                context.terminal.warn(&text);
-            }
-        }
-    }
-    match secrets.recovery_key(context.terminal)? {
-        Some(words) => open(head, &words_of(&words)?),
-        None => open(head, &secret_of(&secrets.passphrase(context.terminal)?)?),
-    }
 }
 
 /// What a person knows, as typed.

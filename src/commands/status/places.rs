@@ -9,6 +9,7 @@ use holdfast_store::vault::rights::{May, Rights};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::troubles::alert;
 use super::vaults::Answered;
 use crate::outcome::Failure;
 use crate::terminal::text::{self, Table};
@@ -122,17 +123,10 @@ impl PlaceLine {
             return None;
         }
         let verb = if left > 0 { "ends" } else { "ended" };
-        Some(Alert {
-            name: "credential-ends".to_owned(),
-            subject: self.place.clone(),
-            since: None,
-            what: format!(
-                "the {credential} with which it is opened {verb} at {}",
-                text::local_time(until, zone)
-            ),
-            next_step: "put a new one in its place, where the daemon has it from, and restart that"
-                .to_owned(),
-        })
+        let ends = text::local_time(until, zone);
+        let what = format!("the {credential} with which it is opened {verb} at {ends}");
+        let next_step = "put a new one in its place, where the daemon has it from, and restart that";
+        Some(alert("credential-ends", &self.place, what, next_step))
     }
 
     fn proof(&self, now: Timestamp, zone: &TimeZone) -> String {

@@ -10,7 +10,7 @@ use crate::terminal::text;
 /// Name of the alert of a vault that does not answer.
 pub const VAULT_AWAY: &str = "vault-away";
 
-fn alert(name: &str, subject: &str, what: String, next_step: &str) -> Alert {
+pub(super) fn alert(name: &str, subject: &str, what: String, next_step: &str) -> Alert {
     let (name, subject, next_step) = (name.to_owned(), subject.to_owned(), next_step.to_owned());
     Alert { name, subject, since: None, what, next_step }
 }
