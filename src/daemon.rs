@@ -266,7 +266,10 @@ impl Daemon {
     /// Points are taken before anything else is done with them.
     fn is_free(&self, task: &Task) -> bool {
         let same = |active: &Active| active.task == *task;
-        !self.active.contains_key(&task.work.lane()) && !self.active.values().any(same)
+        let is_busy = |lane: Lane| self.active.contains_key(&lane);
+        !is_busy(task.work.lane())
+            && !task.work.begins_after().is_some_and(is_busy)
+            && !self.active.values().any(same)
     }
 
     fn start(&mut self, wanted: Wanted, person: bool) {

@@ -83,6 +83,8 @@ impl FromStr for Work {
 pub enum Lane {
     /// Writes to the store.
     Store,
+    /// Frees space in the store, by turns with what writes there.
+    Room,
     /// Waits for vaults.
     Vault,
     /// Frees space in vaults.
@@ -95,11 +97,17 @@ impl Work {
     /// Where it runs, one after the other.
     pub fn lane(self) -> Lane {
         match self {
-            Self::Take | Self::ExpireLocal | Self::Reclaim => Lane::Store,
+            Self::Take | Self::ExpireLocal => Lane::Store,
+            Self::Reclaim => Lane::Room,
             Self::Push | Self::ExpireOnline => Lane::Vault,
             Self::ReclaimVaults => Lane::Reclaim,
             Self::Check => Lane::Read,
         }
+    }
+
+    /// Which lane has to be free, too, when it begins: what is let go is let go before its space is freed.
+    pub fn begins_after(self) -> Option<Lane> {
+        (self == Self::Reclaim).then_some(Lane::Store)
     }
 }
 

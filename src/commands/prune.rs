@@ -17,9 +17,9 @@ use crate::terminal::text::{self, Table};
 
 /// Free the space that no recovery point needs
 ///
-/// Packs that no point needs are removed, and packs that are mostly unneeded are written anew. The local store is in use meanwhile: a
-/// backup that begins then waits for nobody and ends with exit code 11. Vaults are not: any number of machines may put points
-/// there, and free space, at the same time. What no point of a vault needs is condemned first. It goes when every upload that was under way then
+/// Packs that no point needs are removed, and packs that are mostly unneeded are written anew. No backup waits for that: what points need is
+/// looked up while others may write, and packs go in turns of seconds, between which a backup begins. To vaults any number of machines may put
+/// points, and free space there, at the same time. What no point of a vault needs is condemned first. It goes when every upload that was under way then
 /// has ended, and two days later; each run goes on where the last one ended, whichever machine that was on.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -35,7 +35,7 @@ pub struct PruneArgs {
     /// Free space in the local store only, and in no vault
     #[arg(long)]
     local: bool,
-    /// Free space in vaults only: the store is not in use meanwhile
+    /// Free space in vaults only
     #[arg(long, conflicts_with = "local")]
     vaults: bool,
     /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same
@@ -179,20 +179,17 @@ fn terms(context: &Context<'_>, manner: Manner) -> Result<Terms, Failure> {
 
 /// The store's lock is held no longer than this takes: vaults may let wait.
 fn prune_staging(context: &Context<'_>, store: &Store, sum: &mut Pruned) -> Result<ReclaimPlan, Failure> {
-    let _lock = store.lock()?;
     let monitor = context.terminal.monitor();
-    // A point that the catalog does not know of needs its packs as much as the others do.
-    store.reconcile(&*monitor)?;
-    let plan = reclaim::plan(store, Place::Staging, &*monitor)?;
     if sum.dry_run {
+        let plan = reclaim::plan(store, Place::Staging, &*monitor)?;
         drop(monitor);
         foresee(&plan, sum);
         show_plan(context.terminal, "staging", &plan)?;
-    } else {
-        let done = reclaim::execute(store, &plan, &*monitor)?;
-        let before: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
-        count(&done, done.bytes_rewritten, (before + done.bytes_rewritten).saturating_sub(done.bytes), sum);
+        return Ok(plan);
     }
+    let (plan, done) = reclaim::free_staging(store, &*monitor)?;
+    let before: u64 = plan.packs.iter().map(|judged| judged.pack.entry.len).sum();
+    count(&done, done.bytes_rewritten, (before + done.bytes_rewritten).saturating_sub(done.bytes), sum);
     Ok(plan)
 }
 

@@ -14,22 +14,40 @@ fn wanted(daemon: &Daemon, points: &[RecoveryPointId]) -> Wanted {
     daemon.wanted("push", Some("web".to_owned()), &points).unwrap()
 }
 
+fn active(task: Task) -> Active {
+    Active {
+        no: JobNo(1),
+        task,
+        process: 0,
+        hearing: Hearing::default(),
+        asked_to_stop: false,
+        points: Vec::new(),
+        waiting: Vec::new(),
+    }
+}
+
+#[test]
+fn a_point_is_taken_while_space_is_freed_which_begins_when_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(WEB, dir.path(), &ManualClock::at(START));
+    let [take, free] = [("backup", Some("web".to_owned())), ("reclaim", None)]
+        .map(|(work, group)| daemon.wanted(work, group, &[]).unwrap().task);
+    assert!(daemon.is_free(&take) && daemon.is_free(&free));
+    daemon.active.insert(free.work.lane(), active(free.clone()));
+    assert!(daemon.is_free(&take) && !daemon.is_free(&free));
+    daemon.active.clear();
+    daemon.active.insert(take.work.lane(), active(take.clone()));
+    assert!(!daemon.is_free(&take) && !daemon.is_free(&free));
+}
+
 #[test]
 fn who_wants_points_in_a_vault_does_not_hear_the_end_of_a_push_that_knows_nothing_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let mut daemon =
         daemon(&format!("{WEB}online.schedule = \"daily\""), dir.path(), &ManualClock::at(START));
     let [one, two] = [1, 2].map(|n| RecoveryPointId([n; 16]));
-    let active = Active {
-        no: JobNo(1),
-        task: wanted(&daemon, &[]).task,
-        process: 0,
-        hearing: Hearing::default(),
-        asked_to_stop: false,
-        points: vec![one],
-        waiting: Vec::new(),
-    };
-    daemon.active.insert(Lane::Vault, active);
+    let push = wanted(&daemon, &[]).task;
+    daemon.active.insert(Lane::Vault, Active { points: vec![one], ..active(push) });
     let mut listeners = Vec::new();
     for (points, joins) in [(&[][..], true), (&[one], true), (&[one, two], false), (&[two], false)] {
         let (answers, heard) = unbounded_channel();

@@ -1,6 +1,6 @@
 //! Freeing what no recovery point needs. First a plan with a reason for each pack, which can be printed; then the work.
 //!
-//! Of staging, while its lock is held: [`plan`] and [`execute`]. Of a vault, while others write to it: [`advance`]. The packs of
+//! Of staging, between backups: [`free_staging`]. Of a vault, while others write to it: [`advance`]. The packs of
 //! a place are judged by the points there, and by what points of other places need that was seen nowhere else (`beside`): one that goes online as soon
 //! as it is taken does not store again what a vault has. If a single directory of a single point cannot be read there is no plan: what it needs is unknown.
 //!
@@ -10,12 +10,12 @@
 mod beside;
 mod collect;
 mod homes;
+mod staging;
 mod unopened;
 
 use std::collections::HashSet;
 
 use crate::catalog::{PackNo, PackRow, VaultNo};
-use crate::chunk_store::{IngestParts, REWRITTEN, rewrite_packs};
 use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
@@ -23,12 +23,11 @@ use crate::fence::Revocation;
 use crate::id::{ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::PackKind;
 use crate::store::{Store, open_index};
 use crate::tree::reach::reachable;
 use crate::vault::ObjectName;
-use beside::{Others, seen_in};
 pub use collect::{Awaited, Progress, Terms, advance};
+pub use staging::free_staging;
 pub use unopened::Unopened;
 
 /// Packs with less than this part of their bytes alive are written anew.
@@ -120,36 +119,13 @@ impl ReclaimPlan {
 
 /// Marks what the points of a place need and judges its packs.
 pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
-    store.refuse_unknown("reclaim", store.config().reclaim_features)?;
     match place {
-        Place::Staging => plan_staging(store, monitor),
-        Place::Vault(no) => homes::judge(store, no, homes::Trust::Catalog, monitor),
+        Place::Staging => staging::plan(store, monitor),
+        Place::Vault(no) => {
+            store.refuse_unknown("reclaim", store.config().reclaim_features)?;
+            homes::judge(store, no, homes::Trust::Catalog, monitor)
+        }
     }
-}
-
-fn plan_staging(store: &Store, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
-    let place = Place::Staging;
-    let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
-    let points = know_points(store, place)?;
-    let (mut live, pages) = live_chunks(store, &points, monitor)?;
-    let others = Others::of(store, place, &points, pages, monitor)?;
-    let damaged = damaged(store, place, &rows)?;
-    let mut packs = Vec::new();
-    for pack in rows {
-        let mut needed = store.catalog().chunks_of(pack.no)?;
-        others.hold(store, &needed, &mut live)?;
-        needed.retain(|chunk| live.contains(&chunk.id));
-        let alive = needed.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let total = pack.entry.raw_len();
-        let bad = damaged.contains(&pack.no);
-        let verdict = match alive {
-            0 => Verdict::Delete,
-            _ if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
-            _ => Verdict::Keep,
-        };
-        packs.push(Judged { pack, live: alive, total, bad, verdict });
-    }
-    Ok(ReclaimPlan { place, packs, unopened: Vec::new(), live, points: points.into_iter().collect() })
 }
 
 /// Packs whose bytes in a place were read and found damaged.
@@ -199,17 +175,23 @@ fn points_of(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreE
     Ok(in_place.map(|row| row.id).collect())
 }
 
-/// What these points need, and the pages below which that was looked at.
-fn live_chunks(
+/// Adds what these points of a place need to `live`, and the pages below which that was looked at to `pages`. Which of them were there.
+fn mark(
     store: &Store,
+    place: Place,
     points: &[RecoveryPointId],
+    (live, pages): (&mut HashSet<ChunkId>, &mut HashSet<ChunkId>),
     monitor: &dyn Monitor,
-) -> Result<(HashSet<ChunkId>, HashSet<ChunkId>), StoreError> {
+) -> Result<Vec<RecoveryPointId>, StoreError> {
     monitor.event(Event::Stage { name: "mark", files_total: points.len() as u64, bytes_total: 0 });
-    let (mut live, mut seen) = (HashSet::new(), HashSet::new());
+    let mut there = Vec::new();
     for id in points {
-        let point = store.point(id)?.point;
-        let looked = reachable(store.reader().as_ref(), &point.root, &mut seen, &mut |_, id| {
+        let point = match store.point(id) {
+            // Nobody is kept from forgetting it meanwhile.
+            Err(_) if place == Place::Staging && store.catalog().point(id)?.is_none() => continue,
+            stored => stored?.point,
+        };
+        let looked = reachable(store.reader().as_ref(), &point.root, pages, &mut |_, id| {
             live.insert(*id);
             Ok(())
         });
@@ -220,77 +202,10 @@ fn live_chunks(
             }
             e => e,
         })?;
+        there.push(*id);
         monitor.event(Event::Done { files: 1, bytes: 0 });
     }
-    Ok((live, seen))
-}
-
-/// Carries a plan for staging out. The caller has held the store's lock since before the plan was made.
-pub fn execute(store: &Store, plan: &ReclaimPlan, monitor: &dyn Monitor) -> Result<Reclaimed, StoreError> {
-    if plan.place != Place::Staging {
-        return Err(StoreError::invalid("packs of a vault go by generations"));
-    }
-    if points_of(store, plan.place)?.iter().any(|id| !plan.points.contains(id)) {
-        return Err(StoreError::invalid("recovery points came there since the plan was made; plan again"));
-    }
-    let mut done = Reclaimed::default();
-    // Nobody needs anything of these, so they wait for nothing; and what is written anew needs room.
-    let dead: Vec<&Judged> = plan.with(Verdict::Delete).collect();
-    remove(store, &dead, &mut done, monitor)?;
-    let thin: Vec<&Judged> = plan.with(Verdict::Rewrite).collect();
-    let kept = rewrite(store, plan, &thin, &mut done, monitor)?;
-    let moved: Vec<&Judged> = thin.into_iter().filter(|judged| !kept.contains(&judged.pack.no)).collect();
-    remove(store, &moved, &mut done, monitor)?;
-    (done.packs_rewritten, done.packs_unreadable) = (moved.len() as u64, kept.len() as u64);
-    drop_empty_indexes(store)?;
-    store.reader().forget_places();
-    Ok(done)
-}
-
-fn remove(
-    store: &Store,
-    going: &[&Judged],
-    done: &mut Reclaimed,
-    monitor: &dyn Monitor,
-) -> Result<(), StoreError> {
-    monitor.event(Event::Stage { name: "delete", files_total: going.len() as u64, bytes_total: 0 });
-    for judged in going {
-        // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
-        store.catalog().set_staged(judged.pack.no, false)?;
-        store.staging().remove(&names::pack(&judged.pack.entry.id))?;
-        done.packs += 1;
-        done.bytes += judged.pack.entry.len;
-        monitor.event(Event::Done { files: 1, bytes: judged.pack.entry.len });
-    }
-    Ok(())
-}
-
-/// Moves what points need of thin packs into new ones. Packs of which something cannot be read stay, and are told.
-fn rewrite(
-    store: &Store,
-    plan: &ReclaimPlan,
-    thin: &[&Judged],
-    done: &mut Reclaimed,
-    monitor: &dyn Monitor,
-) -> Result<HashSet<PackNo>, StoreError> {
-    let mut kept = HashSet::new();
-    let parts: IngestParts = store.ingest_parts(REWRITTEN);
-    for kind in [PackKind::Data, PackKind::Tree] {
-        let of_kind: Vec<_> =
-            thin.iter().map(|judged| &judged.pack).filter(|row| row.entry.kind == kind).collect();
-        if of_kind.is_empty() {
-            continue;
-        }
-        let written = rewrite_packs(&parts, store.reader(), kind, &of_kind, &plan.live)?;
-        done.bytes_rewritten += written.bytes;
-        for (no, id, e) in written.unreadable {
-            let reason =
-                format!("recovery points need something of it that cannot be read, so it stays: {e}");
-            monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
-            kept.insert(no);
-        }
-    }
-    Ok(kept)
+    Ok(there)
 }
 
 /// Forgets packs that listings missed and that nobody waits for: all that the points of these plans need of them lies in another
@@ -320,16 +235,7 @@ fn delete_from_vault(store: &Store, vault: VaultNo, name: &ObjectName) -> Result
     gone.map(drop).map_err(|source| StoreError::Vault { vault: transfer.address(), source })
 }
 
-/// Index objects whose packs are all gone are of no use; others may name packs that are gone, which readers pass over.
-fn drop_empty_indexes(store: &Store) -> Result<(), StoreError> {
-    for id in store.catalog().empty_indexes()? {
-        store.staging().remove(&names::index(&id))?;
-        store.catalog().remove_index(&id)?;
-    }
-    Ok(())
-}
-
-/// The same in a vault, where whoever recovers a store reads all of them. One of which it is not sure that a generation let all of its packs go
+/// Index objects whose packs are all gone are of no use, and whoever recovers a store reads all of them. One of which it is not sure that a generation let all of its packs go
 /// stays: somebody may just have put it, and its packs.
 fn drop_empty_indexes_of(store: &Store, vault: VaultNo) -> Result<(), StoreError> {
     let transfer = store.vault(vault)?;

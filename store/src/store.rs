@@ -26,7 +26,7 @@ pub(crate) use bad::replace_in_vault;
 pub use generations::OpenSessions;
 pub(crate) use learn::open_index;
 pub use learn::{learn_points, load_catalog};
-pub use lock::StoreLock;
+pub use lock::{StoreLock, Turns};
 pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
@@ -363,11 +363,6 @@ impl Store {
     /// The chunker for data of this store.
     pub fn chunker(&self) -> Chunker {
         Chunker::new(&self.config.chunker, self.sealer.gear_table())
-    }
-
-    /// Takes the store for writing; `Locked` if another process has it.
-    pub fn lock(&self) -> Result<StoreLock, StoreError> {
-        StoreLock::take(&self.dir, "lock", true)
     }
 
     /// Keeps points and packs of vaults from being removed while a point is on its way that may rely on them; several may hold it.

@@ -224,6 +224,16 @@ fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says
 }
 
 #[test]
+fn space_is_freed_beside_a_backup_that_comes_and_begins_beside_none() {
+    assert_ne!(Work::Reclaim.lane(), Work::Take.lane());
+    assert_eq!(Work::Reclaim.begins_after(), Some(Work::Take.lane()));
+    assert_eq!(Work::Reclaim.begins_after(), Some(Work::ExpireLocal.lane()));
+    assert!(
+        [Work::Take, Work::ExpireLocal, Work::ReclaimVaults].iter().all(|work| work.begins_after().is_none())
+    );
+}
+
+#[test]
 fn tiers_without_a_rule_are_not_expired_and_groups_without_a_vault_not_pushed() {
     let life =
         Life::new("[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"hourly\"", "2026-03-01T10:00:00Z");

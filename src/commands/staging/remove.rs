@@ -4,7 +4,7 @@ use std::path::Path;
 
 use holdfast_store::StoreError;
 use holdfast_store::staging::{self, Annex, DiskFiles, Owner};
-use holdfast_store::store::Store;
+use holdfast_store::store::{Store, Turns};
 use serde::Serialize;
 
 use super::{absolute, is_same};
@@ -29,13 +29,13 @@ struct Removed {
 /// Moves what is in an annex elsewhere, or does without it, and takes it from the settings.
 pub fn remove(context: &Context<'_>, dir: &Path, lost: bool) -> Outcome {
     let (store, path) = (open_store(context)?, absolute(dir)?);
-    let _lock = store.lock()?;
+    let mut turns = Turns::begin(&store)?;
     let annexes = store.staging().annexes();
     let Some(annex) = annexes.iter().find(|annex| is_same(&annex.path, &path)) else {
         return take_away_what_is_left(context, &store, &path);
     };
     let done = match (annex.presence(), lost) {
-        (Ok(()), false) => leave(context, &store, annex)?,
+        (Ok(()), false) => leave(context, &store, annex, &mut turns)?,
         (Err(_), true) => lose(context, &store, annex)?,
         (Ok(()), true) => {
             return Err(Failure::failed(format!("annex {} is there", annex.path.display()))
@@ -52,7 +52,12 @@ pub fn remove(context: &Context<'_>, dir: &Path, lost: bool) -> Outcome {
     Ok(Done::Whole)
 }
 
-fn leave(context: &Context<'_>, store: &Store, annex: &Annex) -> Result<Removed, Failure> {
+fn leave(
+    context: &Context<'_>,
+    store: &Store,
+    annex: &Annex,
+    turns: &mut Turns<'_>,
+) -> Result<Removed, Failure> {
     let needs = store.needs_of_leaving(annex)?;
     if needs.bytes > needs.room {
         return Err(Failure::failed(format!(
@@ -65,7 +70,7 @@ fn leave(context: &Context<'_>, store: &Store, annex: &Annex) -> Result<Removed,
     }
     store.begin_leaving(annex.id)?;
     let monitor = context.terminal.monitor();
-    store.leave_annex(annex, &*monitor).map_err(|error| goes_on(error, annex))?;
+    store.leave_annex(annex, turns, &*monitor).map_err(|error| goes_on(error, annex))?;
     Ok(Removed {
         message_type: "summary",
         directory: annex.path.display().to_string(),

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::beside::{Others, Proofs, seen_in};
-use super::{Judged, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, live_chunks, unopened};
+use super::{Judged, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, mark, unopened};
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -86,7 +86,8 @@ pub(super) fn judge(
     let place = Place::Vault(no);
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
     let points = know_points(store, place)?;
-    let (mut live, pages) = live_chunks(store, &points, monitor)?;
+    let (mut live, mut pages) = (HashSet::new(), HashSet::new());
+    mark(store, place, &points, (&mut live, &mut pages), monitor)?;
     let others = Others::of(store, place, &points, pages, monitor)?;
     let unopened = unopened::that_may_go(store, no, &live, (&rows, &others), monitor)?;
     let mut candidates = candidates(store, no, rows, (&others, &mut live))?;

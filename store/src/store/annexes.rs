@@ -3,7 +3,7 @@
 //! Which there are stands in the settings, and an annex is told from what merely lies in its place by its marker. Both are durable before anybody
 //! relies on them: the marker is made first and goes last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::place::names_in;
 use super::reconcile::Reconciled;
 use super::settings::{AnnexSetting, FILE};
-use super::{Settings, Store};
+use super::{Settings, Store, Turns};
 use crate::catalog::{Mark, PackNo};
 use crate::error::StoreError;
 use crate::id::{AnnexId, PackId, VaultId};
@@ -344,20 +344,31 @@ impl Store {
         })
     }
 
-    /// Moves all packs of an annex into the other directories, then takes away that it is one. The caller holds the store's lock, and has the
-    /// annex leaving. Wherever it is cut off, the same again goes on.
-    pub fn leave_annex(&self, annex: &Annex, monitor: &dyn Monitor) -> Result<(), StoreError> {
+    /// Moves all packs of an annex into the other directories, in turns with others who want the lock, then takes away that it is one. The
+    /// annex is leaving. Wherever it is cut off, the same again goes on.
+    pub fn leave_annex(
+        &self,
+        annex: &Annex,
+        turns: &mut Turns<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
         let needs = self.needs_of_leaving(annex)?;
         let files_total = needs.objects.len() as u64;
         let bytes_total = needs.objects.iter().map(|object| object.len).sum();
         monitor.event(Event::Stage { name: "move", files_total, bytes_total });
-        for object in needs.objects {
+        let mut left = VecDeque::from(needs.objects);
+        while let Some(object) = left.pop_front() {
             if monitor.cancelled() {
                 return Err(StoreError::Cancelled);
             }
             let went = self.staging.move_out(annex, &object.name)?;
             self.moved(&object.name, &went, monitor)?;
             monitor.event(Event::Done { files: 1, bytes: object.len });
+            if turns.is_over() {
+                turns.next(monitor)?;
+                // Some of them may be gone.
+                left = self.needs_of_leaving(annex)?.objects.into();
+            }
         }
         self.forget_annex(annex.id)?;
         self.note_annexes(&self.see_staging()?)?;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::lock::STORE_LOCK;
 use super::{Store, StoreLock, not_a_directory};
 use crate::error::StoreError;
 use crate::id::SlotId;
@@ -33,7 +34,7 @@ impl Store {
         Self::may_be_made_in(dir)?;
         make_dir(dir)?;
         // Nobody else makes a store here meanwhile: what lies here then is of a run that is no more.
-        let _lock = StoreLock::take(dir, "lock", true)?;
+        let _lock = StoreLock::take(dir, STORE_LOCK, true)?;
         Self::may_be_made_in(dir)?;
         let staging = Staging::new(Arc::new(DiskFiles::new(dir)));
         staging.prepare()?;

@@ -16,6 +16,7 @@ mod rot;
 mod rows;
 mod thin;
 mod thin_damage;
+mod turns;
 mod unopened;
 mod ways;
 

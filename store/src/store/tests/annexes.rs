@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::hostile::delete_catalog;
+use super::thin::forget_here;
+use super::turns::Gaps;
 use super::*;
 use crate::check::{self, Depth};
 use crate::id::PackId;
 use crate::monitor::Event;
-use crate::reclaim::Place;
 use crate::staging::MARKER;
 
 fn at(home: &Home, name: &str) -> PathBuf {
@@ -186,11 +187,46 @@ fn a_session_that_runs_uses_an_annex_that_is_added_meanwhile() {
 
 /// Leaves the annex `b`.
 fn leave(home: &Home, monitor: &dyn Monitor) -> Result<(), StoreError> {
-    let store = home.open();
-    let _lock = store.lock().unwrap();
+    leave_by(&home.open(), monitor)
+}
+
+fn leave_by(store: &Store, monitor: &dyn Monitor) -> Result<(), StoreError> {
+    let mut turns = Turns::begin(store).unwrap();
     let annexes = store.staging().annexes();
     store.begin_leaving(annexes[0].id)?;
-    store.leave_annex(&annexes[0], monitor)
+    store.leave_annex(&annexes[0], &mut turns, monitor)
+}
+
+#[test]
+fn backups_and_prunes_between_two_turns_of_a_move_are_no_harm_to_it() {
+    let (home, [one, two]) = spread();
+    let clock = ManualClock::at(Timestamp::from_seconds(1000));
+    let store =
+        Store::open(&home.path(), &home.ring, StoreOptions::local(Arc::new(clock.clone())), &VoidMonitor)
+            .unwrap();
+    let other = home.open();
+    let (mut gaps, mut three) = (0, None);
+    let in_gap = || {
+        gaps += 1;
+        match gaps {
+            1 => {
+                forget_here(&other, &one);
+                assert!(reclaim::free_staging(&other, &VoidMonitor).unwrap().1.packs > 0);
+            }
+            2 => three = Some(take_point(&other, &sample(3)).unwrap()),
+            _ => {}
+        }
+    };
+    let monitor = Gaps { clock, dir: home.path(), in_gap: Mutex::new(in_gap), at_mark: Mutex::new(|| {}) };
+    leave_by(&store, &monitor).unwrap();
+    drop(monitor);
+    assert!(gaps > 1 && packs_in(&at(&home, "b")).is_empty(), "{gaps}");
+    let store = home.open();
+    assert!(store.staging().annexes().is_empty());
+    for (point, version) in [(&two, 2), (&three.unwrap(), 3)] {
+        assert!(restore(&store, point).unwrap() == sample(version));
+    }
+    assert_eq!(findings(&store, Depth::ReadData), []);
 }
 
 /// Asks to stop after so many packs.
@@ -301,12 +337,7 @@ fn a_check_finds_nothing_when_an_annex_is_back() {
 fn space_is_freed_in_all_directories_and_what_a_point_needs_of_an_annex_that_is_away_keeps_all() {
     let (home, [one, two]) = spread();
     let store = home.open();
-    let free = |store: &Store| {
-        let _lock = store.lock()?;
-        store.reconcile(&VoidMonitor)?;
-        let plan = reclaim::plan(store, Place::Staging, &VoidMonitor)?;
-        reclaim::execute(store, &plan, &VoidMonitor)
-    };
+    let free = |store: &Store| Ok::<_, StoreError>(reclaim::free_staging(store, &VoidMonitor)?.1);
     unmount(&home, "b");
     let (before, refused) = (packs_in(&home.path()), free(&store).unwrap_err());
     assert!(refused.to_string().contains("is away"), "{refused}");

@@ -151,9 +151,7 @@ fn left_to_the_vault() -> (Home, Arc<MemoryVault>, Store, StoredPoint) {
 }
 
 fn prune_staging(store: &Store, monitor: &RecordingMonitor) -> reclaim::Reclaimed {
-    let _lock = store.lock().unwrap();
-    let plan = reclaim::plan(store, Place::Staging, monitor).unwrap();
-    reclaim::execute(store, &plan, &VoidMonitor).unwrap()
+    reclaim::free_staging(store, monitor).unwrap().1
 }
 
 #[test]

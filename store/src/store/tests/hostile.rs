@@ -22,12 +22,10 @@ pub(super) fn delete_catalog(dir: &Path) {
 
 /// Forgets a point in staging and frees its packs there.
 pub(super) fn forget_and_free(store: &Store, point: &StoredPoint) {
-    let _lock = store.lock().unwrap();
     let p = &point.point;
     store.staging().remove(&names::point(&p.source_tag, &p.id)).unwrap();
     store.catalog().remove_point(&p.id, None).unwrap();
-    let plan = reclaim::plan(store, Place::Staging, &VoidMonitor).unwrap();
-    reclaim::execute(store, &plan, &VoidMonitor).unwrap();
+    reclaim::free_staging(store, &VoidMonitor).unwrap();
 }
 
 pub(super) fn push(

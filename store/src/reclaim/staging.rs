@@ -1,0 +1,212 @@
+//! Freeing space in staging beside backups: what points need is marked while nobody has the store's lock, and packs go in turns, between
+//! which whoever waits for the lock gets it. What came meanwhile is marked before anything goes.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::beside::{Others, seen_in};
+use super::{Judged, Place, ReclaimPlan, Reclaimed, THIN_PERCENT, Verdict, damaged, know_points, mark};
+use crate::catalog::{PackNo, PackRow};
+use crate::chunk_store::{REWRITTEN, rewrite_packs};
+use crate::clock::Deadline;
+use crate::error::StoreError;
+use crate::id::{ChunkId, PackId, RecoveryPointId};
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::PackKind;
+use crate::store::{Store, Turns};
+
+/// So many live bytes of thin packs are written anew before it is looked whether the turn is over.
+const BATCH: u64 = 64 << 20;
+
+/// What there was to free in staging, and what was freed.
+///
+/// # Errors
+/// `Locked` if another process has the store when this begins; `Corrupt` where what points need cannot be told.
+pub fn free_staging(store: &Store, monitor: &dyn Monitor) -> Result<(ReclaimPlan, Reclaimed), StoreError> {
+    let mut turns = Turns::begin(store)?;
+    let shown = Shown::of(store, monitor)?;
+    turns.end();
+    let (plan, pages) = shown.judge(store, monitor)?;
+    let mut work = Work { store, monitor, plan, pages, rows: HashMap::new(), done: Reclaimed::default() };
+    work.take_turns(&mut turns)?;
+    Ok((work.plan, work.done))
+}
+
+/// What there is to free, if nothing comes there meanwhile.
+pub(super) fn plan(store: &Store, monitor: &dyn Monitor) -> Result<ReclaimPlan, StoreError> {
+    let lock = store.lock()?;
+    let shown = Shown::of(store, monitor)?;
+    drop(lock);
+    Ok(shown.judge(store, monitor)?.0)
+}
+
+/// What staging showed while nobody else wrote there.
+struct Shown {
+    rows: Vec<PackRow>,
+    points: Vec<RecoveryPointId>,
+}
+
+impl Shown {
+    /// The caller has the lock.
+    fn of(store: &Store, monitor: &dyn Monitor) -> Result<Self, StoreError> {
+        store.refuse_unknown("reclaim", store.config().reclaim_features)?;
+        // A point that the catalog does not know of needs its packs as much as the others do.
+        store.reconcile(monitor)?;
+        let rows = seen_in(store, Place::Staging, Deadline::NEVER, monitor)?;
+        Ok(Self { rows, points: know_points(store, Place::Staging)? })
+    }
+
+    /// The plan, and the pages below which it was looked what is live.
+    fn judge(
+        self,
+        store: &Store,
+        monitor: &dyn Monitor,
+    ) -> Result<(ReclaimPlan, HashSet<ChunkId>), StoreError> {
+        let Self { rows, points } = self;
+        let place = Place::Staging;
+        let (mut live, mut pages) = (HashSet::new(), HashSet::new());
+        let points = mark(store, place, &points, (&mut live, &mut pages), monitor)?;
+        let others = Others::of(store, place, &points, pages.clone(), monitor)?;
+        let damaged = damaged(store, place, &rows)?;
+        let mut packs = Vec::new();
+        for pack in rows {
+            let mut needed = store.catalog().chunks_of(pack.no)?;
+            others.hold(store, &needed, &mut live)?;
+            needed.retain(|chunk| live.contains(&chunk.id));
+            let alive = needed.iter().map(|chunk| u64::from(chunk.len)).sum();
+            let total = pack.entry.raw_len();
+            let bad = damaged.contains(&pack.no);
+            let verdict = match alive {
+                0 => Verdict::Delete,
+                _ if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
+                _ => Verdict::Keep,
+            };
+            packs.push(Judged { pack, live: alive, total, bad, verdict });
+        }
+        let points = points.into_iter().collect();
+        Ok((ReclaimPlan { place, packs, unopened: Vec::new(), live, points }, pages))
+    }
+}
+
+struct Work<'a> {
+    store: &'a Store,
+    monitor: &'a dyn Monitor,
+    plan: ReclaimPlan,
+    pages: HashSet<ChunkId>,
+    /// The packs of staging as they are in this turn.
+    rows: HashMap<PackId, PackRow>,
+    done: Reclaimed,
+}
+
+impl Work<'_> {
+    fn take_turns(&mut self, turns: &mut Turns<'_>) -> Result<(), StoreError> {
+        let named = |verdict| self.plan.with(verdict).map(|judged| (judged.pack.entry.id, judged.live));
+        // Nobody needs anything of these, so they wait for nothing; and what is written anew needs room.
+        let mut dead: VecDeque<(PackId, u64)> = named(Verdict::Delete).collect();
+        let mut thin: VecDeque<(PackId, u64)> = named(Verdict::Rewrite).collect();
+        let files_total = (dead.len() + thin.len()) as u64;
+        self.monitor.event(Event::Stage { name: "delete", files_total, bytes_total: 0 });
+        loop {
+            turns.next(self.monitor)?;
+            self.see_what_came()?;
+            while !turns.is_over() {
+                if let Some((id, _)) = dead.pop_front() {
+                    self.remove_if_dead(&id)?;
+                } else if !thin.is_empty() {
+                    self.write_anew(&batch(&mut thin))?;
+                } else {
+                    return self.tidy();
+                }
+            }
+        }
+    }
+
+    /// Points that came since the plan need what they need, and their packs are where they are now.
+    fn see_what_came(&mut self) -> Result<(), StoreError> {
+        let Shown { rows, points } = Shown::of(self.store, self.monitor)?;
+        self.rows = rows.into_iter().map(|row| (row.entry.id, row)).collect();
+        let came: Vec<_> = points.into_iter().filter(|id| !self.plan.points.contains(id)).collect();
+        if !came.is_empty() {
+            let came = mark(
+                self.store,
+                Place::Staging,
+                &came,
+                (&mut self.plan.live, &mut self.pages),
+                self.monitor,
+            )?;
+            self.plan.points.extend(came);
+        }
+        Ok(())
+    }
+
+    fn is_dead(&self, row: &PackRow) -> Result<bool, StoreError> {
+        Ok(!self.store.catalog().chunks_of(row.no)?.iter().any(|chunk| self.plan.live.contains(&chunk.id)))
+    }
+
+    fn remove_if_dead(&mut self, id: &PackId) -> Result<(), StoreError> {
+        match self.rows.remove(id) {
+            Some(row) if self.is_dead(&row)? => self.remove(&row),
+            // A backup found use for it, or somebody else removed it.
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&mut self, row: &PackRow) -> Result<(), StoreError> {
+        // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
+        self.store.catalog().set_staged(row.no, false)?;
+        self.store.staging().remove(&names::pack(&row.entry.id))?;
+        self.done.packs += 1;
+        self.done.bytes += row.entry.len;
+        self.monitor.event(Event::Done { files: 1, bytes: row.entry.len });
+        Ok(())
+    }
+
+    /// Moves what points need of thin packs into new ones. Packs of which something cannot be read stay, and are told.
+    fn write_anew(&mut self, thin: &[PackId]) -> Result<(), StoreError> {
+        let thin: Vec<PackRow> = thin.iter().filter_map(|id| self.rows.remove(id)).collect();
+        let mut kept = HashSet::<PackNo>::new();
+        let parts = self.store.ingest_parts(REWRITTEN);
+        for kind in [PackKind::Data, PackKind::Tree] {
+            let of_kind: Vec<_> = thin.iter().filter(|row| row.entry.kind == kind).collect();
+            if of_kind.is_empty() {
+                continue;
+            }
+            let written = rewrite_packs(&parts, self.store.reader(), kind, &of_kind, &self.plan.live)?;
+            self.done.bytes_rewritten += written.bytes;
+            for (no, id, e) in written.unreadable {
+                let reason =
+                    format!("recovery points need something of it that cannot be read, so it stays: {e}");
+                self.monitor.event(Event::Problem { path: names::pack(&id).as_str().into(), reason });
+                kept.insert(no);
+            }
+        }
+        for row in thin.iter().filter(|row| !kept.contains(&row.no)) {
+            self.remove(row)?;
+            self.done.packs_rewritten += 1;
+        }
+        self.done.packs_unreadable += kept.len() as u64;
+        Ok(())
+    }
+
+    /// Index objects whose packs are all gone are of no use; others may name packs that are gone, which readers pass over.
+    fn tidy(&self) -> Result<(), StoreError> {
+        for id in self.store.catalog().empty_indexes()? {
+            self.store.staging().remove(&names::index(&id))?;
+            self.store.catalog().remove_index(&id)?;
+        }
+        self.store.reader().forget_places();
+        Ok(())
+    }
+}
+
+/// The next packs that are written anew together.
+fn batch(thin: &mut VecDeque<(PackId, u64)>) -> Vec<PackId> {
+    let (mut bytes, mut ids) = (0, Vec::new());
+    while bytes < BATCH
+        && let Some((id, live)) = thin.pop_front()
+    {
+        bytes += live;
+        ids.push(id);
+    }
+    ids
+}

@@ -1,0 +1,117 @@
+//! Tests of long work that others need not wait for: the lock is theirs between two turns, and what they do then counts.
+
+use super::thin::forget_here;
+use super::*;
+use crate::clock::SystemClock;
+use crate::error::ErrorClass;
+use crate::monitor::{Event, Monitor};
+use crate::reclaim::Verdict;
+
+/// Each piece of work takes longer than a turn; in each gap, and when marking begins, something is done.
+pub(super) struct Gaps<F, G> {
+    pub(super) clock: ManualClock,
+    pub(super) dir: PathBuf,
+    pub(super) in_gap: Mutex<F>,
+    pub(super) at_mark: Mutex<G>,
+}
+
+impl<F: FnMut() + Send, G: FnMut() + Send> Monitor for Gaps<F, G> {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Done { .. } => self.clock.advance(Duration::from_secs(3)),
+            Event::Stage { name: "mark", .. } => (self.at_mark.lock().unwrap())(),
+            _ => {}
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        let is_free = StoreLock::take(&self.dir, lock::STORE_LOCK, true).is_ok();
+        if is_free {
+            (self.in_gap.lock().unwrap())();
+        }
+        false
+    }
+}
+
+fn open_at(home: &Home, clock: &ManualClock) -> Store {
+    let options = StoreOptions::local(Arc::new(clock.clone()));
+    Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap()
+}
+
+#[test]
+fn a_backup_between_two_turns_keeps_what_it_relies_on_and_the_rest_goes() {
+    let (home, clock) = (Home::new(), ManualClock::at(Timestamp::from_seconds(1000)));
+    let (store, other) = (open_at(&home, &clock), open_at(&home, &clock));
+    let [one, two, three] = [1, 2, 3].map(|version| take_point(&store, &sample(version)).unwrap());
+    forget_here(&store, &one);
+    forget_here(&store, &three);
+    let (mut gaps, mut again) = (0, None);
+    let in_gap = || {
+        gaps += 1;
+        again.get_or_insert_with(|| take_point(&other, &sample(1)).unwrap());
+    };
+    let (dir, in_gap) = (home.path(), Mutex::new(in_gap));
+    let monitor = Gaps { clock, dir, in_gap, at_mark: Mutex::new(|| {}) };
+    let (plan, done) = reclaim::free_staging(&store, &monitor).unwrap();
+    drop(monitor);
+    let again = again.unwrap();
+    assert!(gaps > 2, "{gaps}");
+    let (dead, gone) = (plan.with(Verdict::Delete).count() as u64, done.packs - done.packs_rewritten);
+    assert!(gone > 0 && gone < dead, "{dead} {done:?}");
+    assert_eq!(again.point.packs, [], "it relied on what was to go");
+    for (point, version) in [(&two, 2), (&again, 1)] {
+        assert!(restore(&home.open(), point).unwrap() == sample(version), "{version}");
+    }
+    // The next run has nothing to add.
+    let next = reclaim::free_staging(&home.open(), &VoidMonitor).unwrap().1;
+    assert_eq!(next, reclaim::Reclaimed::default());
+}
+
+#[test]
+fn a_point_that_is_forgotten_while_points_are_marked_stops_nothing() {
+    let (home, clock) = (Home::new(), ManualClock::at(Timestamp::from_seconds(1000)));
+    let (store, other) = (open_at(&home, &clock), open_at(&home, &clock));
+    let [one, two] = [1, 2].map(|version| take_point(&store, &sample(version)).unwrap());
+    let mut going = Some(one);
+    let at_mark = || {
+        if let Some(point) = going.take() {
+            forget_here(&other, &point);
+        }
+    };
+    let (dir, at_mark) = (home.path(), Mutex::new(at_mark));
+    let monitor = Gaps { clock, dir, in_gap: Mutex::new(|| {}), at_mark };
+    assert!(reclaim::free_staging(&store, &monitor).unwrap().1.packs > 0);
+    assert!(restore(&home.open(), &two).unwrap() == sample(2));
+}
+
+#[test]
+fn who_has_the_store_by_turns_is_waited_for_and_nobody_else() {
+    let (home, clock) = (Home::new(), ManualClock::at(Timestamp::from_seconds(1000)));
+    let (store, other) = (open_at(&home, &clock), open_at(&home, &clock));
+    let waits = |most: u64| {
+        let before = clock.monotonic();
+        assert_eq!(store.lock().unwrap_err().class(), ErrorClass::Locked);
+        let waited = clock.monotonic() - before;
+        assert!(waited < Duration::from_secs(most), "{waited:?}");
+        waited
+    };
+    let plain = other.lock().unwrap();
+    waits(1);
+    assert_eq!(Turns::begin(&store).err().unwrap().class(), ErrorClass::Locked);
+    drop(plain);
+    let mut turns = Turns::begin(&other).unwrap();
+    assert!(waits(62) > Duration::from_secs(59), "a turn that never ends is not waited for without end");
+    let patient =
+        Store::open(&home.path(), &home.ring, StoreOptions::local(Arc::new(SystemClock)), &VoidMonitor)
+            .unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| patient.lock().unwrap());
+        turns.end();
+        // It is taken by whoever waited, and the next turn comes after that.
+        let taken = waiting.join().unwrap();
+        assert_eq!(store.lock().unwrap_err().class(), ErrorClass::Locked);
+        drop(taken);
+        turns.next(&VoidMonitor).unwrap();
+        assert!(!turns.is_over());
+    });
+}
