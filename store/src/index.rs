@@ -21,6 +21,8 @@ const PAGE_CHUNKS: usize = 1024;
 const PAGE_CHUNKS_LIMIT: usize = 2048;
 /// A pack page is closed when it is this long.
 const PACK_PAGE_LEN: usize = 64 << 10;
+/// A reader refuses longer index objects, and reads their packs' own directories: 256 packs of 32 MiB take some 6 MiB.
+pub const INDEX_LIMIT: u64 = 256 << 20;
 /// Limit of packs in one index object.
 const PACKS_LIMIT: usize = 1 << 20;
 

@@ -38,7 +38,12 @@ impl Check<'_> {
             }
         }
         for (no, address, transfer) in self.store.vaults() {
-            match list(self.store, transfer) {
+            let listed = list(self.store, transfer).and_then(|shown| {
+                // What another machine brought there since this one looked.
+                self.store.learn_listed(*no, &shown.1, self.monitor)?;
+                Ok(shown)
+            });
+            match listed {
                 Ok((points, listed)) => {
                     let there = self.in_vault(*no, address, packs, &listed, &mut nowhere)?;
                     if depth == Depth::Structure {

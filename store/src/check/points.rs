@@ -114,6 +114,7 @@ impl Check<'_> {
     pub(super) fn vaulted_points(&mut self) -> Result<(), StoreError> {
         for (no, address, transfer) in self.store.vaults() {
             let Some(listing) = self.listings.remove(no) else { continue };
+            let mut incomplete = Vec::new();
             let (mut seen, mut in_the_way) = (HashSet::new(), BTreeSet::new());
             for object in &listing.points {
                 let mut packs = BTreeSet::new();
@@ -132,6 +133,8 @@ impl Check<'_> {
                         in_the_way.append(&mut packs);
                         // Another process may have forgotten it since it was listed.
                         if transfer.stat(&object.name).is_ok_and(|there| there.is_some()) {
+                            incomplete
+                                .extend(names::point_of(&object.name).filter(|_| !unseen).map(|(_, id)| id));
                             let (object, detail) = (object.name.to_string(), format!("{address}: {detail}"));
                             self.tell(Finding { object, detail, unseen });
                         }
@@ -139,6 +142,7 @@ impl Check<'_> {
                 }
             }
             self.listings.insert(*no, listing);
+            self.store.doubt_points(*no, &incomplete)?;
             self.name_what_is_in_the_way(address, transfer, &in_the_way)?;
         }
         Ok(())

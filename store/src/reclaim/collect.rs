@@ -16,7 +16,7 @@ use super::{
 use crate::catalog::{Mark, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::copy;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Generation, PACKS_MAX, Revocation, Step, Why};
 use crate::id::{PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
@@ -27,6 +27,10 @@ use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
 const HOUR: u64 = 3600;
+/// By so many seconds the clocks of a vault's machines may differ.
+const AHEAD: i64 = 3600;
+/// Longer than anybody is waited for.
+const LONG: Duration = Duration::from_secs(365 * 24 * HOUR);
 
 /// How patient reclaim is. No time in it decides what is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,16 +202,17 @@ impl Run<'_> {
         let outcomes: HashSet<RecoveryPointId> =
             self.list(names::POINTS)?.iter().filter_map(|o| Some(names::point_of(&o.name)?.1)).collect();
         let beats = self.list(names::HEARTBEATS)?;
-        let mut newest: HashMap<RecoveryPointId, Option<i64>> = HashMap::new();
-        for (id, object) in beats.iter().chain(&sessions).filter_map(|o| Some((session_of(o)?, o))) {
-            let last = newest.entry(id).or_default();
-            *last = object.put_at.max(*last);
-        }
         let (now, mut with_point) = (self.now()?, HashSet::new());
+        let mut silences: HashMap<RecoveryPointId, Duration> = HashMap::new();
+        for (id, object) in beats.iter().chain(&sessions).filter_map(|o| Some((session_of(o)?, o))) {
+            if let Some(silent) = silence(now, object.put_at) {
+                silences.entry(id).and_modify(|least| *least = silent.min(*least)).or_insert(silent);
+            }
+        }
         let revoked = self.store.catalog().revoked_in(self.no)?;
         for object in &sessions {
             let Some(id) = session_of(object) else { continue };
-            let silent_for = silence(now, newest.get(&id).copied().flatten());
+            let silent_for = silences.get(&id).copied();
             if revoked.contains(&id) {
                 // Its outcome never changes any more.
                 delete_from_vault(self.store, self.no, &object.name)?;
@@ -376,7 +381,14 @@ impl Run<'_> {
             catalog.let_go_of(self.no, &names)?
         };
         let mut packs: Vec<(PackId, u64)> = going(&plan).filter(|(id, _)| !let_go.contains(id)).collect();
-        packs.extend(self.rewrite(&plan, progress)?);
+        match self.rewrite(&plan, progress) {
+            // What nobody needs makes room for it.
+            Err(e) if e.class() == ErrorClass::Full && !packs.is_empty() => {
+                let reason = format!("thin packs stay until there is room to write what lives in them: {e}");
+                beside::tell(self.monitor, &self.transfer.address(), reason);
+            }
+            rewritten => packs.extend(rewritten?),
+        }
         packs.sort_unstable();
         packs.truncate(PACKS_MAX);
         progress.plan = Some(plan);
@@ -445,7 +457,28 @@ fn session_of(object: &ObjectInfo) -> Option<RecoveryPointId> {
     }
 }
 
-/// Time between two moments of the vault's clock.
+/// Time between two moments of the vault's clock. Of what that puts well ahead of now nobody knows when it was: the clock was set back since, and
+/// what waits for such a moment might wait for years.
 fn silence(now: Option<i64>, last: Option<i64>) -> Option<Duration> {
-    Some(Duration::from_secs(u64::try_from(now?.saturating_sub(last?)).unwrap_or(0)))
+    let passed = now?.saturating_sub(last?);
+    if passed < -AHEAD {
+        return Some(LONG);
+    }
+    Some(Duration::from_secs(u64::try_from(passed).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_clock_that_was_set_back_puts_ahead_is_not_waited_for() {
+        let now = Some(1_795_176_000);
+        let since = |seconds: i64| silence(now, now.map(|now| now - seconds));
+        assert_eq!(since(60), Some(Duration::from_secs(60)));
+        assert_eq!(since(-60), Some(Duration::ZERO));
+        assert!(since(-2 * 3600) > Some(Terms::default().silence + Terms::default().grace));
+        assert_eq!(silence(now, None), None);
+        assert_eq!(silence(None, now), None);
+    }
 }

@@ -4,8 +4,6 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
-
 use super::beside::{Others, seen_in, tell};
 use super::{Place, damaged};
 use crate::catalog::{PackNo, PackRow, VaultNo};
@@ -71,16 +69,16 @@ fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<Vec<Unopened>, S
 
 /// Whether the bytes are the same wrong ones twice: the way from the vault may flip bits, though not the same ones each time.
 fn is_other_than_its_name(transfer: &Transfer, id: &PackId) -> Result<bool, StoreError> {
+    // It may be as long as a pack can be: one at a time is enough in memory.
     let read = || match transfer.get(&names::pack(id), PACK_LIMIT) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => Ok(Some(*blake3::hash(&bytes).as_bytes())),
         Err(VaultError::NotFound { .. } | VaultError::TooShort { .. } | VaultError::Invalid { .. }) => {
             Ok(None)
         }
         Err(e) => Err(of_vault(transfer)(e)),
     };
-    let wrong = |bytes: &Bytes| *blake3::hash(bytes).as_bytes() != id.0;
-    let Some(first) = read()?.filter(wrong) else { return Ok(false) };
-    Ok(read()?.is_some_and(|second| second == first))
+    let Some(first) = read()?.filter(|hash| *hash != id.0) else { return Ok(false) };
+    Ok(read()? == Some(first))
 }
 
 /// Whether each chunk that a point needs lies in a pack that was seen for this plan and is not known to be damaged.

@@ -12,10 +12,10 @@ use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{IndexId, PackId, RecoveryPointId};
-use crate::index::Index;
+use crate::index::{INDEX_LIMIT, Index};
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::pack::{self, PackEntry, PackedChunk};
 use crate::point;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
@@ -90,10 +90,14 @@ pub(super) fn learn_packs(
     let objects = transfer.list_all_by(names::INDEXES, deadline).map_err(of_vault(transfer))?;
     monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
     let named = objects.into_iter().filter_map(|object| Some((names::index_of(&object.name)?, object)));
-    let new: Vec<_> = named.filter(|(id, _)| !known.contains(id)).collect();
+    let (new, too_long): (Vec<_>, Vec<_>) =
+        named.filter(|(id, _)| !known.contains(id)).partition(|(_, object)| object.len <= INDEX_LIMIT);
+    for (_, object) in too_long {
+        monitor.event(problem(transfer, &object.name, &format!("{} bytes are no index object's", object.len)));
+    }
     for some in batches(&new, |(_, object)| object.len) {
         // Many at once: each is small, and a vault may be far away.
-        let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(PACK_LIMIT))).collect();
+        let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len)).collect();
         for ((id, object), bytes) in some.iter().zip(transfer.get_many(wanted, deadline)) {
             let opened = bytes.ok().and_then(|bytes| Index::open(store.sealer(), *id, &bytes).ok());
             let opened = opened
@@ -133,7 +137,7 @@ pub(crate) fn open_index(
     id: IndexId,
     deadline: Deadline,
 ) -> Result<Result<Index, String>, StoreError> {
-    let open = || match transfer.get_by(name, PACK_LIMIT, deadline) {
+    let open = || match transfer.get_by(name, INDEX_LIMIT, deadline) {
         Ok(bytes) => Ok(Index::open(store.sealer(), id, &bytes).map_err(|e| e.to_string())),
         Err(e @ (VaultError::NotFound { .. } | VaultError::TooShort { .. } | VaultError::Invalid { .. })) => {
             Ok(Err(e.to_string()))

@@ -11,6 +11,7 @@ mod hostile;
 mod interrupted;
 mod listings;
 mod losses;
+mod older;
 mod pack_rows;
 mod rot;
 mod rows;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::{OpenSessions, SMALL_OBJECT, Store, learn, slots};
-use crate::catalog::{Mark, PackNo, PackRow, Relied, VaultNo};
+use crate::catalog::{Mark, PackNo, PackRow, PointRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
@@ -162,6 +162,34 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known.
+    pub(crate) fn doubt_points(&self, no: VaultNo, points: &[RecoveryPointId]) -> Result<(), StoreError> {
+        if self.read_only || points.is_empty() {
+            return Ok(());
+        }
+        self.catalog.forget_proven(no)?;
+        for id in points {
+            match self.catalog.point(id)? {
+                Some(row) if is_elsewhere(&row, no) => self.catalog.remove_point(id, Some(no))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns the packs that a listing shows and the catalog does not know.
+    pub(crate) fn learn_listed(
+        &self,
+        no: VaultNo,
+        listed: &Listed,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        if self.read_only {
+            return Ok(());
+        }
+        learn::learn_packs(self, no, self.vault(no)?, listed, Deadline::NEVER, monitor).map(drop)
     }
 
     /// Asks the vaults that alone hold something what they hold, for a point that goes there: it relies on nothing that was not seen, nor on what
@@ -440,13 +468,19 @@ fn refresh_points(
         if !there {
             let reason = "the recovery point is missing from the vault".to_owned();
             monitor.event(Event::Problem { path: name.as_str().into(), reason });
+            // Nobody who frees space there counts what it needs, so no other point is whole because it is.
+            store.catalog().forget_proven(no)?;
         }
-        let is_elsewhere = row.staged || row.vaults.len() > 1;
-        if is_elsewhere && (lost || !there) {
+        if is_elsewhere(&row, no) && (lost || !there) {
             store.catalog().remove_point(&row.id, Some(no))?;
         }
     }
     Ok(())
+}
+
+/// Whether a point is in another place than this vault.
+fn is_elsewhere(row: &PointRow, no: VaultNo) -> bool {
+    row.staged || row.vaults.iter().any(|vault| *vault != no)
 }
 
 /// Lengths of the packs that a listing shows.
