@@ -4,6 +4,7 @@
 //! One process writes at a time (the store's lock); readers of any process go on beside it (WAL). `synchronous=FULL`,
 //! because staged packs may be evicted on the word of a commit.
 
+mod attempts;
 mod chunks;
 mod damage;
 mod generations;
@@ -19,9 +20,9 @@ mod verified;
 #[cfg(test)]
 mod tests;
 
+pub use attempts::Seen;
 pub use chunks::Relied;
 pub use damage::DamagedChunks;
-pub use generations::Seen;
 pub use holds::HoldRow;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};

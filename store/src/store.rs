@@ -1,5 +1,6 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
+mod attempts;
 mod bad;
 mod brief;
 mod forget;
@@ -20,6 +21,7 @@ mod vaults;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attempts::Outcomes;
 pub(crate) use bad::replace_in_vault;
 pub use generations::OpenSessions;
 pub(crate) use learn::open_index;

@@ -41,6 +41,7 @@ struct Bed {
     known: Mutex<Known>,
     killed: AtomicU64,
     revoked: AtomicU64,
+    lost: AtomicU64,
     generations: AtomicU64,
     longest: AtomicU64,
 }
@@ -180,8 +181,14 @@ fn note(bed: &Bed, output: &Output, contents: &Contents) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     // What keeps a backup from its point must be nothing that frees space.
     assert!(!said.contains("in use by another process"), "{said}");
-    if said.contains("cannot come there any more") {
-        bed.revoked.fetch_add(1, Ordering::Relaxed);
+    // What was taken for dead begins again, unless something went meanwhile that only the vault had.
+    assert!(!said.contains("256 times") && !said.contains("it can begin again"), "{said}");
+    for (words, figure) in
+        [("begins again", &bed.revoked), ("is gone: `check` names what is lost", &bed.lost)]
+    {
+        if said.contains(words) {
+            figure.fetch_add(1, Ordering::Relaxed);
+        }
     }
     let taken = lines(output).into_iter().find_map(|line| Some(line["snapshot_id"].as_str()?.to_owned()));
     let Some(id) = taken else { return };
@@ -244,16 +251,16 @@ fn judge(bed: &Bed, stale: &Machine) {
     Ran::of(bed.command(&anew, &["vault", "add"]).arg(&fresh)).expect_code(0);
     Ran::of(bed.command(&anew, &["copy", "--all", "--to"]).arg(&fresh)).expect_code(0);
     let (there, needed) = (bed.bytes_in(&bed.vault), bed.bytes_in(fresh.to_str().unwrap()));
-    let figures =
-        [&bed.killed, &bed.revoked, &bed.generations, &bed.longest].map(|n| n.load(Ordering::SeqCst));
+    let figures = [&bed.killed, &bed.revoked, &bed.lost, &bed.generations, &bed.longest]
+        .map(|n| n.load(Ordering::SeqCst));
     say(&format!(
         "{} points of {} that arrived, {compared} compared, {there} bytes where {needed} are needed: {:.4}; \
-         (killed, revoked, generations begun, longest run in ms) {figures:?}",
+         (killed, begun again, lost, generations begun, longest run in ms) {figures:?}",
         ids.len(),
         known.contents.len(),
         there as f64 / needed as f64
     ));
-    assert!(figures[2] > 0, "no generation passed");
+    assert!(figures[3] > 0, "no generation passed");
     assert!(there as f64 <= needed as f64 * 1.05, "{there} bytes where {needed} are needed");
 }
 
@@ -269,6 +276,7 @@ fn live(vault: String) {
         known: Mutex::default(),
         killed: AtomicU64::new(0),
         revoked: AtomicU64::new(0),
+        lost: AtomicU64::new(0),
         generations: AtomicU64::new(0),
         longest: AtomicU64::new(0),
         vault,

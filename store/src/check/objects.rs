@@ -7,25 +7,29 @@ use super::{Check, Depth, Place};
 use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
+use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
 use crate::point::object::open_point;
 use crate::seal::slots::{KeySlot, SlotKind};
-use crate::store::{POINT_LIMIT, SMALL_OBJECT, of_vault};
+use crate::store::{Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
+
+/// What the object of each known point hashes to, by source and id.
+type Hashes = HashMap<(SourceTag, RecoveryPointId), [u8; 32]>;
 
 impl Check<'_> {
     /// Every point is where the catalog says and, when data is read, is what it was.
     pub(super) fn point_objects(&mut self, rows: &[PointRow], depth: Depth) -> Result<(), StoreError> {
-        let hashes: HashMap<ObjectName, [u8; 32]> =
-            rows.iter().map(|row| (names::point(&row.tag, &row.id), row.hash)).collect();
+        let hashes: Hashes = rows.iter().map(|row| ((row.tag, row.id), row.hash)).collect();
         let staging = self.store.staging();
         let listed = staging.list("rp")?;
         self.missing("staging", Place::Staging, rows.iter().filter(|row| row.staged), &listed)?;
-        let lengths: HashMap<ObjectName, u64> =
-            rows.iter().map(|row| (names::point(&row.tag, &row.id), row.object.len() as u64)).collect();
+        let lengths: HashMap<_, u64> =
+            rows.iter().map(|row| ((row.tag, row.id), row.object.len() as u64)).collect();
         // What has another length is another thing: of that each look tells.
         let is_read = |object: &&ObjectInfo| {
-            depth == Depth::ReadData || lengths.get(&object.name).is_some_and(|len| *len != object.len)
+            let known = names::point_of(&object.name).and_then(|point| lengths.get(&point));
+            depth == Depth::ReadData || known.is_some_and(|len| *len != object.len)
         };
         for object in listed.iter().filter(is_read) {
             let bytes = staging.read_all(&object.name, POINT_LIMIT).map_err(|e| e.to_string());
@@ -78,8 +82,8 @@ impl Check<'_> {
 
     /// Whether it is the word that a point is not to be there.
     fn is_revoked(&self, name: &ObjectName, bytes: &[u8]) -> bool {
-        let opens = |(tag, id)| Revocation::open(self.store.sealer(), (&tag, &id), bytes).is_ok();
-        names::point_of(name).is_some_and(opens)
+        let opens = |(tag, attempt)| Revocation::open(self.store.sealer(), (&tag, &attempt), bytes).is_ok();
+        names::outcome_of(name).is_some_and(opens)
     }
 
     fn is_in(&self, no: VaultNo, name: &ObjectName) -> Result<bool, StoreError> {
@@ -93,17 +97,16 @@ impl Check<'_> {
         expected: impl Iterator<Item = &'a PointRow>,
         listed: &[ObjectInfo],
     ) -> Result<(), StoreError> {
-        let listed: HashMap<&ObjectName, u64> =
-            listed.iter().map(|object| (&object.name, object.len)).collect();
+        let listed = Outcomes::of(listed);
         for row in expected {
-            let name = names::point(&row.tag, &row.id);
-            let len = listed.get(&name).copied();
-            // In its place may be the word that it is not to be there.
-            let is_whole = len == Some(row.object.len() as u64);
-            if is_whole || self.store.end_removal(&row.id, place.vault())? || len.is_some() {
+            let from = place.vault().map(|no| (no, &row.tag));
+            if listed.shows(row) || self.store.end_removal(&row.id, from)? {
                 continue;
             }
-            if self.point_still_in(&row.id, place)? {
+            // In its place may be the word that it is not to be there.
+            let is_listed = !listed.at(&row.tag, &row.id).is_empty();
+            if !is_listed && self.point_still_in(&row.id, place)? {
+                let name = names::point(&row.tag, &row.id);
                 self.find(name.as_str(), format!("{place_name}: the recovery point is missing"));
             }
         }
@@ -115,10 +118,10 @@ impl Check<'_> {
         place: &str,
         name: &ObjectName,
         bytes: Result<Vec<u8>, String>,
-        hashes: &HashMap<ObjectName, [u8; 32]>,
+        hashes: &Hashes,
     ) {
         let Some((tag, id)) = names::point_of(name) else { return };
-        let wrong = match (&bytes, hashes.get(name)) {
+        let wrong = match (&bytes, hashes.get(&(tag, id))) {
             (Err(e), _) => Some(e.clone()),
             (Ok(bytes), Some(hash)) if blake3::hash(bytes).as_bytes() == hash => None,
             (Ok(bytes), known) => match open_point(bytes, self.store.sealer(), &tag, &id) {

@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::beside::{Others, Proofs, seen_in};
-use super::{Judged, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, live_chunks, unopened};
+use super::{
+    Judged, Known, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, live_chunks, unopened,
+};
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -85,7 +87,7 @@ pub(super) fn judge(
 ) -> Result<ReclaimPlan, StoreError> {
     let place = Place::Vault(no);
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
-    let points = know_points(store, place)?;
+    let Known { points, outcomes } = know_points(store, place)?;
     let (mut live, pages) = live_chunks(store, &points, monitor)?;
     let others = Others::of(store, place, &points, pages, monitor)?;
     let unopened = unopened::that_may_go(store, no, &live, (&rows, &others), monitor)?;
@@ -120,7 +122,8 @@ pub(super) fn judge(
         packs.push(Judged { pack: row, live: at_home, total, bad, verdict });
     }
     packs.sort_by_key(|judged| judged.pack.no);
-    Ok(ReclaimPlan { place, packs, unopened, live, points: points.into_iter().collect() })
+    let points = points.into_iter().collect();
+    Ok(ReclaimPlan { place, packs, unopened, live, points, outcomes })
 }
 
 fn candidates(
