@@ -108,6 +108,7 @@ pub enum Verb {
     Stats(verbs::stats::StatsArgs),
     Key(verbs::key::KeyArgs),
     Vault(verbs::vault::VaultArgs),
+    Staging(verbs::staging::StagingArgs),
     Copy(verbs::copy::CopyArgs),
     Forget(verbs::forget::ForgetArgs),
     Hold(verbs::hold::HoldArgs),

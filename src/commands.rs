@@ -36,6 +36,7 @@ pub mod release;
 pub mod restore;
 pub mod scope;
 pub mod snapshots;
+pub mod staging;
 pub mod stats;
 pub mod status;
 pub mod umount;
@@ -95,6 +96,7 @@ pub fn run(context: &Context<'_>, verb: Verb) -> Outcome {
 fn writes(verb: &Verb) -> bool {
     match verb {
         Verb::Vault(args) => args.writes(),
+        Verb::Staging(args) => args.writes(),
         Verb::Quickstart(_) | Verb::Backup(_) | Verb::Copy(_) | Verb::Recover(_) => true,
         Verb::Forget(_) | Verb::Prune(_) | Verb::Hold(_) | Verb::Release(_) => true,
         _ => false,
@@ -137,6 +139,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Vault(args) => vault::run(context, &args),
+        Verb::Staging(args) => staging::run(context, &args),
         Verb::Copy(args) => copy::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args),

@@ -165,21 +165,28 @@ pub fn add_vaults(
     ring: &KeyRing,
     addresses: &[String],
 ) -> Result<(), Failure> {
-    let mut settings = StoreSettings::load(dir)?;
     let store = open_unlocked(context, dir, id, ring, Bounds::default())?;
     let slots = Store::head(dir)?.slots;
     for url in addresses {
         let (given, _) = connect(context, url)?;
         refuse_own(dir, &given)?;
+        let settings = StoreSettings::load(dir)?;
         let known = settings.vaults.iter().find(|vault| is_same_directory(&vault.url, &given));
         let (address, transfer) = connect(context, known.map_or(given.as_str(), |vault| &vault.url))?;
         copy::prepare_vault(&store, &slots, &transfer)?;
-        if !settings.vaults.iter().any(|known| known.url == address) {
-            settings.vaults.push(VaultSetting { url: address });
-            settings.save(dir)?;
-        }
+        remember_vault(dir, &address)?;
     }
     Ok(())
+}
+
+/// Writes a vault into the settings of a store, unless it stands there.
+pub fn remember_vault(dir: &Path, address: &str) -> Result<(), StoreError> {
+    StoreSettings::change(dir, |settings| {
+        if !settings.vaults.iter().any(|known| known.url == address) {
+            settings.vaults.push(VaultSetting { url: address.to_owned() });
+        }
+        Ok(())
+    })
 }
 
 /// Makes slots of one ring.
@@ -218,7 +225,7 @@ impl Keys<'_> {
 /// Gives this machine a key of its own to an open store, unless it has one that opens it: a slot in staging, the key's file beside no store. A
 /// key that opens nothing, as that of a staging that was lost, is put aside.
 pub fn add_machine_key(context: &Context<'_>, store: &Store, ring: &KeyRing) -> Result<(), Failure> {
-    if by_machine_key(context, &Store::head(store.dir())?)?.is_some() {
+    if by_machine_key(context, &Store::head(store.dir())?).is_some() {
         return Ok(());
     }
     let now = context.terminal.clock().now().seconds;

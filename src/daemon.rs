@@ -12,6 +12,8 @@ mod history;
 mod job;
 mod look;
 pub mod talk;
+#[cfg(test)]
+mod testing;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,20 +23,24 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holdfast_backup::agenda::{Agenda, Lane, Task, Work};
-use holdfast_backup::alert::telling::{Event, Found};
+use holdfast_backup::alert::telling::Event;
 use holdfast_backup::ledger::{Ended, JobNo, JobState, Ledger, LedgerError};
 use holdfast_store::clock::{Clock, Timestamp};
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::staging::give_up_reserve;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 pub use ask::{reload, through_daemon};
 pub use job::{Caller, MARK, be_nice};
+pub use look::VAULTS;
 pub use watch::Watching;
 
 use crate::notify::Manager;
+use crate::terminal::text;
 use control::Answers;
 use job::Hearing;
+use look::Seen;
 use talk::{Answer, Present, Question, Running};
 use watch::Watch;
 
@@ -55,7 +61,7 @@ pub enum Happened {
     /// A job was asked to stop a while ago.
     Overdue(JobNo),
     /// It was looked.
-    Looked(Found),
+    Looked(Seen),
     /// It is looked for too long: the process was killed.
     LookOverdue,
     /// The process of a look that was overdue is gone.
@@ -106,6 +112,8 @@ struct Active {
     process: u32,
     hearing: Hearing,
     asked_to_stop: bool,
+    /// Points that it was asked for by name.
+    points: Vec<RecoveryPointId>,
     /// Who waits for its end.
     waiting: Vec<Answers>,
 }
@@ -113,6 +121,8 @@ struct Active {
 /// A task that a person asked for and that waits for its lane.
 struct Wanted {
     task: Task,
+    /// Points that are to be in the vaults then, if it puts any there.
+    points: Vec<RecoveryPointId>,
     answers: Vec<Answers>,
 }
 
@@ -129,17 +139,20 @@ struct Daemon {
 }
 
 /// Serves until it is asked to stop.
-pub fn run(parts: Parts) -> Result<(), String> {
+/// It goes by `planned`; `trouble` says why that is not what the configuration says now, if it is not.
+pub fn run(parts: Parts, planned: Planned, trouble: Option<String>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let served = runtime.block_on(serve(parts));
+    let served = runtime.block_on(serve(parts, planned, trouble));
     // A server of mail that does not answer is not waited for.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(parts: Parts) -> Result<(), String> {
-    let planned = (parts.read)()?;
+async fn serve(parts: Parts, planned: Planned, trouble: Option<String>) -> Result<(), String> {
+    if let Some(trouble) = &trouble {
+        tracing::error!("the configuration has mistakes, and that of before holds: {trouble}");
+    }
     let listener =
         control::listen(&parts.store).map_err(|error| format!("cannot make its socket: {error}"))?;
     let (to_loop, mut happened) = channel(QUEUE);
@@ -149,7 +162,7 @@ async fn serve(parts: Parts) -> Result<(), String> {
     let mut daemon = Daemon {
         agenda: planned.agenda,
         since,
-        trouble: None,
+        trouble,
         active: BTreeMap::new(),
         wanted: VecDeque::new(),
         watch: Watch::new(planned.watching, since),
@@ -160,7 +173,7 @@ async fn serve(parts: Parts) -> Result<(), String> {
     daemon.parts.caller.nice = planned.nice;
     daemon.note_lost();
     daemon.set_ways();
-    daemon.parts.manager.ready("waits for what is due");
+    daemon.parts.manager.ready(&daemon.present().sentence());
     daemon.live(&mut happened).await;
     control::leave(&daemon.parts.store);
     Ok(())
@@ -193,13 +206,13 @@ impl Daemon {
             if self.stopping && self.active.is_empty() {
                 return;
             }
+            self.parts.manager.alive(&self.present().sentence());
             let sleep = self.parts.watchdog.map_or(sleep, |every| sleep.min(every / 3));
             let clock = Arc::clone(&self.parts.clock);
             tokio::select! {
                 what = happened.recv() => self.take(what),
                 () = clock.sleep(sleep) => {}
             }
-            self.parts.manager.alive();
         }
     }
 
@@ -208,7 +221,7 @@ impl Daemon {
             Some(Happened::Asked(question, answers)) => self.answer(question, answers),
             Some(Happened::Ended(no, status)) => self.ended(no, status),
             Some(Happened::Overdue(no)) => self.kill(no),
-            Some(Happened::Looked(found)) => self.looked(&found),
+            Some(Happened::Looked(seen)) => self.looked(seen),
             Some(Happened::LookOverdue) => self.look_overdue(),
             Some(Happened::OverdueLookEnded) => self.look_ended(),
             Some(Happened::Told(way, alert, event)) => self.told(way, alert, event),
@@ -226,7 +239,7 @@ impl Daemon {
         self.see_to_ledger();
         while let Some(at) = self.wanted.iter().position(|wanted| self.is_free(&wanted.task)) {
             if let Some(wanted) = self.wanted.remove(at) {
-                self.start(&wanted.task, true, wanted.answers);
+                self.start(wanted, true);
             }
         }
         let (tasks, now) = (self.agenda.tasks(), self.parts.clock.now());
@@ -244,7 +257,7 @@ impl Daemon {
             if next > now {
                 sleep = sleep.min(self.parts.clock.until_passed(until(next, now)));
             } else if self.is_free(&task) {
-                self.start(&task, false, Vec::new());
+                self.start(Wanted { task, points: Vec::new(), answers: Vec::new() }, false);
             }
         }
         sleep
@@ -256,12 +269,13 @@ impl Daemon {
         !self.active.contains_key(&task.work.lane()) && !self.active.values().any(same)
     }
 
-    fn start(&mut self, task: &Task, person: bool, waiting: Vec<Answers>) {
-        match self.try_start(task, person) {
+    fn start(&mut self, wanted: Wanted, person: bool) {
+        let Wanted { task, points, answers: waiting } = wanted;
+        match self.try_start(&task, &points, person) {
             Ok(active) => {
                 let begun = Answer::Begun { job: active.no.0 };
                 tell(&waiting, &begun);
-                self.active.insert(task.work.lane(), Active { waiting, ..active });
+                self.active.insert(task.work.lane(), Active { points, waiting, ..active });
             }
             Err(reason) => {
                 tracing::error!("{task}: {reason}");
@@ -270,7 +284,7 @@ impl Daemon {
         }
     }
 
-    fn try_start(&self, task: &Task, person: bool) -> Result<Active, String> {
+    fn try_start(&self, task: &Task, points: &[RecoveryPointId], person: bool) -> Result<Active, String> {
         let Parts { ledger, caller, clock, .. } = &self.parts;
         let begin = || ledger.begin(task, person, clock.now());
         let begun = begin().or_else(|error| match error.is_full() && give_up_reserve(&self.parts.store) {
@@ -279,7 +293,7 @@ impl Daemon {
             false => Err(error),
         });
         let no = begun.map_err(|error| error.to_string())?;
-        let child = match caller.start(task) {
+        let child = match caller.start(task, points) {
             Ok(child) => child,
             Err(error) => {
                 let said = format!("its process cannot be started: {error}");
@@ -307,7 +321,8 @@ impl Daemon {
             // The loop is there as long as there are jobs.
             let _ = to_loop.send(Happened::Ended(no, status)).await;
         });
-        Ok(Active { no, task: task.clone(), process, hearing, asked_to_stop: false, waiting: Vec::new() })
+        let (task, points, waiting) = (task.clone(), Vec::new(), Vec::new());
+        Ok(Active { no, task, process, hearing, asked_to_stop: false, points, waiting })
     }
 
     // --- ends ---
@@ -318,8 +333,9 @@ impl Daemon {
         let (mut said, points) = (std::mem::take(&mut heard.said), std::mem::take(&mut heard.points));
         let sent = heard.sent.filter(|_| active.task.work == Work::Push);
         drop(heard);
+        let made = active.task.work == Work::Take && !points.is_empty();
         let (state, code) = match &status {
-            Ok(status) => (job::state_of(*status, active.asked_to_stop, !points.is_empty()), status.code()),
+            Ok(status) => (job::state_of(*status, active.asked_to_stop, made), status.code()),
             Err(_) => (JobState::Failed, None),
         };
         match &status {
@@ -335,11 +351,10 @@ impl Daemon {
         if let Err(error) = self.parts.ledger.end(no, &end) {
             tracing::error!("{error}");
         }
-        let level = format!("job {no} ({}): {state}", active.task);
-        if state == JobState::Done {
-            tracing::info!("{level}")
-        } else {
-            tracing::warn!("{level}")
+        let line = line_of_end(no, &active.task, &end);
+        match state {
+            JobState::Done | JobState::Cancelled => tracing::info!("{line}"),
+            _ => tracing::warn!("{line}"),
         }
         let Ended { said, points, .. } = end;
         let answer = Answer::Ended { job: no.0, state: state.to_string(), said, points, code };
@@ -356,7 +371,7 @@ impl Daemon {
     fn note_lost(&self) {
         let note = || -> Result<(), LedgerError> {
             for job in self.parts.ledger.running()? {
-                let said = "the daemon ended before it".to_owned();
+                let said = "the daemon ended before it; it is done again".to_owned();
                 let at = self.parts.clock.now();
                 let end = Ended { at, state: JobState::Lost, said, points: Vec::new(), sent: None };
                 self.parts.ledger.end(job.no, &end)?;
@@ -411,8 +426,8 @@ impl Daemon {
     fn answer(&mut self, question: Question, answers: Answers) {
         let answer = match question {
             Question::Status => Answer::Status(self.present()),
-            Question::Run { work, group } => match self.task(&work, group) {
-                Ok(task) => return self.want(task, answers),
+            Question::Run { work, group, points } => match self.wanted(&work, group, &points) {
+                Ok(wanted) => return self.want(Wanted { answers: vec![answers], ..wanted }),
                 Err(reason) => Answer::Refused { reason },
             },
             Question::Cancel { job } if self.cancel(JobNo(job)) => Answer::Done,
@@ -426,30 +441,51 @@ impl Daemon {
         let _ = answers.send(answer);
     }
 
-    fn task(&self, work: &str, group: Option<String>) -> Result<Task, String> {
+    fn wanted(&self, work: &str, group: Option<String>, points: &[String]) -> Result<Wanted, String> {
+        let point =
+            |id: &String| RecoveryPointId::from_hex(id).ok_or_else(|| format!("{id:?} is no recovery point"));
+        let points = points.iter().map(point).collect::<Result<Vec<_>, String>>()?;
+        match self.task(work, group, &points)? {
+            task if points.is_empty() || task.work == Work::Push => {
+                Ok(Wanted { task, points, answers: Vec::new() })
+            }
+            task => Err(format!("{task} is not for recovery points")),
+        }
+    }
+
+    fn task(&self, work: &str, group: Option<String>, points: &[RecoveryPointId]) -> Result<Task, String> {
         if self.stopping {
             return Err("the daemon ends".to_owned());
         }
         let task = Task { work: work.parse()?, group };
         let of_store =
             matches!(task.work, Work::Reclaim | Work::ReclaimVaults | Work::Check) && task.group.is_none();
-        if of_store || self.agenda.tasks().contains(&task) {
+        // Points can be sent of any group that takes some.
+        let takes = Task { work: Work::Take, group: task.group.clone() };
+        let sends = !points.is_empty() && self.agenda.tasks().contains(&takes);
+        if of_store || sends || self.agenda.tasks().contains(&task) {
             return Ok(task);
         }
         Err(format!("by its configuration the daemon has no {task} to do"))
     }
 
-    /// Has a task done; whoever wants one that runs or waits already hears of its end.
-    fn want(&mut self, task: Task, answers: Answers) {
-        if let Some(active) = self.active.values_mut().find(|active| active.task == task) {
-            let _ = answers.send(Answer::Begun { job: active.no.0 });
+    /// Has a task done; whoever wants one that runs or waits already hears of its end, unless he wants points of which that knows nothing.
+    fn want(&mut self, new: Wanted) {
+        let does = |active: &&mut Active| {
+            active.task == new.task && new.points.iter().all(|point| active.points.contains(point))
+        };
+        if let Some(active) = self.active.values_mut().find(does) {
+            tell(&new.answers, &Answer::Begun { job: active.no.0 });
             active.waiting.retain(|answers| !answers.is_closed());
-            return active.waiting.push(answers);
+            return active.waiting.extend(new.answers);
         }
         self.wanted.iter_mut().for_each(|wanted| wanted.answers.retain(|answers| !answers.is_closed()));
-        match self.wanted.iter_mut().find(|wanted| wanted.task == task) {
-            Some(wanted) => wanted.answers.push(answers),
-            None => self.wanted.push_back(Wanted { task, answers: vec![answers] }),
+        match self.wanted.iter_mut().find(|wanted| wanted.task == new.task) {
+            Some(wanted) => {
+                wanted.answers.extend(new.answers);
+                wanted.points.extend(new.points);
+            }
+            None => self.wanted.push_back(new),
         }
     }
 
@@ -471,13 +507,19 @@ impl Daemon {
     fn reload(&mut self) -> Result<(), String> {
         let read = (self.parts.read)();
         self.trouble = read.as_ref().err().cloned();
-        let planned =
-            read.inspect_err(|error| tracing::error!("the configuration stays what it was: {error}"))?;
+        let planned = match read {
+            Ok(planned) => planned,
+            Err(error) => {
+                tracing::error!("the configuration stays what it was: {error}");
+                self.look();
+                return Err(error);
+            }
+        };
         let caller = &mut self.parts.caller;
         caller.nice = planned.nice;
         self.agenda = planned.agenda;
         self.watch_as(planned.watching);
-        tracing::warn!("the configuration was read again");
+        tracing::info!("the configuration was read again");
         Ok(())
     }
 }
@@ -489,8 +531,20 @@ fn tell(waiting: &[Answers], answer: &Answer) {
     }
 }
 
+/// How a job ended, for the log: a point that was taken leaves a line there.
+fn line_of_end(no: JobNo, task: &Task, end: &Ended) -> String {
+    let points: Vec<&str> = end.points.iter().map(|id| id.get(..8).unwrap_or(id)).collect();
+    let points =
+        if points.is_empty() { String::new() } else { format!(", recovery points {}", points.join(" ")) };
+    let sent = end.sent.map(|bytes| format!(", {} sent", text::size(bytes))).unwrap_or_default();
+    format!("job {no} ({task}): {}{points}{sent}", end.state)
+}
+
 fn until(next: Timestamp, now: Timestamp) -> Duration {
     let seconds = next.seconds.saturating_sub(now.seconds).max(0).unsigned_abs();
     // A little later rather than earlier.
     Duration::from_secs(seconds).saturating_add(Duration::from_millis(1))
 }
+
+#[cfg(test)]
+mod tests;

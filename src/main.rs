@@ -2,6 +2,7 @@
 //!
 //! Everything that touches a person, the environment or the process lives here; the engine crates below know none of it.
 
+mod accepted;
 mod args;
 mod commands;
 mod config_file;
@@ -38,6 +39,8 @@ use terminal::{Terminal, signals};
 fn main() -> ExitCode {
     // A core file would hold keys. Where even this is refused nothing better can be done.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    signals::outlive_size_limits();
+    settings::name_process(c"holdfast");
     daemon::be_nice(&settings::process_environment());
     let args: Vec<_> = std::env::args_os().collect();
     if let Some(code) = commands::mount::guard::run(&args).or_else(|| commands::mount::log::run(&args)) {

@@ -35,9 +35,9 @@ impl Manager {
         self.tell(&format!("READY=1\nMAINPID={}\nSTATUS={status}", std::process::id()));
     }
 
-    /// It is well.
-    pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+    /// It is well, and does this.
+    pub fn alive(&self, status: &str) {
+        self.tell(&format!("WATCHDOG=1\nSTATUS={}", text::printable(status.as_bytes())));
     }
 
     /// It ends.
@@ -76,11 +76,14 @@ mod tests {
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Manager::named(Some(path.into())).ready("mounted at /mnt/a\nMAINPID=1");
+        Manager::named(Some(path.clone().into())).ready("mounted at /mnt/a\nMAINPID=1");
         let mut bytes = [0; 256];
         let len = socket.recv(&mut bytes).unwrap();
         let told = format!("READY=1\nMAINPID={}\nSTATUS=mounted at /mnt/a\\x0aMAINPID=1", std::process::id());
         assert_eq!(std::str::from_utf8(&bytes[..len]), Ok(told.as_str()));
+        Manager::named(Some(path.into())).alive("backup web\nREADY=1");
+        let len = socket.recv(&mut bytes).unwrap();
+        assert_eq!(std::str::from_utf8(&bytes[..len]), Ok("WATCHDOG=1\nSTATUS=backup web\\x0aREADY=1"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use holdfast_store::id::VaultId;
 use holdfast_store::monitor::Monitor;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::machine::MachineKey;
-use holdfast_store::seal::sheet::parse_words;
+use holdfast_store::seal::sheet::{WORDS, parse_words};
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotError, SlotKind};
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreOptions};
 use holdfast_store::transfer::{Transfer, TransferPolicy};
@@ -24,6 +24,8 @@ use holdfast_store::{StoreError, names};
 use crate::commands::Context;
 use crate::create::make_private_dir;
 use crate::outcome::{Failure, Kind};
+use crate::secrets::{Secret as TypedSecret, Secrets};
+use crate::terminal::Terminal;
 
 /// Bound of the cache of vault ranges until somebody says another.
 const CACHE_LIMIT: u64 = 10 << 30;
@@ -165,41 +167,77 @@ fn transfer_to(context: &Context<'_>, vault: Arc<dyn Vault>) -> Result<Arc<Trans
 
 /// The key ring: by this machine's key if there is one, else by the words or the passphrase that are named or typed.
 pub fn unlock(context: &Context<'_>, head: &StoreHead) -> Result<KeyRing, Failure> {
-    if let Some(ring) = by_machine_key(context, head)? {
-        return Ok(ring);
+    open_as_ever(context, head, open_slots)
+}
+
+/// What `open` makes of the secret that opens the store for every verb: this machine's key, else the words that are named, else the
+/// passphrase. A machine's key that does not is told and left aside.
+pub fn open_as_ever<T>(
+    context: &Context<'_>,
+    head: &StoreHead,
+    open: impl Fn(&StoreHead, &Secret) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if let Some(opened) = with_machine_key(context, head, &open) {
+        return Ok(opened);
     }
+    open(head, &named_or(context, Secrets::passphrase)?)
+}
+
+/// What a person knows, as it is named or typed: never the machine's key.
+pub fn words_or_passphrase(context: &Context<'_>) -> Result<Secret, Failure> {
+    named_or(context, Secrets::passphrase_or_words)
+}
+
+/// The words of the recovery key if they are named, else what `ask` brings.
+fn named_or(
+    context: &Context<'_>,
+    ask: impl Fn(&Secrets, &Terminal) -> Result<TypedSecret, Failure>,
+) -> Result<Secret, Failure> {
     let secrets = &context.settings.secrets;
-    if let Some(words) = secrets.recovery_key(context.terminal)? {
-        return open_slots(head, &recovery_secret(words.reveal())?);
+    match secrets.recovery_key(context.terminal)? {
+        Some(words) => words_of(&words),
+        None => secret_of(&ask(secrets, context.terminal)?),
     }
-    let typed = secrets.passphrase(context.terminal)?;
-    open_slots(head, &secret_of(typed.reveal()))
 }
 
 /// The key ring, if this machine has a key that opens it; a key that does not is told and left aside.
-pub fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Result<Option<KeyRing>, Failure> {
+pub fn by_machine_key(context: &Context<'_>, head: &StoreHead) -> Option<KeyRing> {
+    with_machine_key(context, head, &open_slots)
+}
+
+fn with_machine_key<T>(
+    context: &Context<'_>,
+    head: &StoreHead,
+    open: &impl Fn(&StoreHead, &Secret) -> Result<T, Failure>,
+) -> Option<T> {
     let file = context.settings.secrets.machine_key_file(&head.vault);
     if !file.exists() {
-        return Ok(None);
+        return None;
     }
-    let opened =
-        MachineKey::read(&file).map_err(Failure::from).and_then(|key| open_slots(head, &key.secret()));
-    match opened {
-        Ok(ring) => Ok(Some(ring)),
-        Err(failure) => {
-            context.terminal.warn(&format!("this machine's key {}: {}", file.display(), failure.message));
-            Ok(None)
-        }
+    let key = MachineKey::read(&file).map_err(Failure::from);
+    let opened = key.and_then(|key| open(head, &key.secret()));
+    let told = |failure: &Failure| {
+        context.terminal.warn(&format!("this machine's key {}: {}", file.display(), failure.message));
+    };
+    opened.inspect_err(told).ok()
+}
+
+/// 24 words are the recovery key, anything else is a passphrase. About as many words are meant as the key, and one that is mistyped
+/// should be named.
+pub fn secret_of(text: &TypedSecret) -> Result<Secret, Failure> {
+    let count = text.reveal().split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).count();
+    match words_of(text) {
+        Ok(words) => Ok(words),
+        Err(failure) if (WORDS - 2..=WORDS + 2).contains(&count) => Err(failure),
+        Err(_) => Ok(Secret::Passphrase(text.reveal().to_owned().into())),
     }
 }
 
-/// 24 words are the recovery key, anything else is a passphrase.
-pub fn secret_of(text: &str) -> Secret {
-    parse_words(text).unwrap_or_else(|_| Secret::Passphrase(text.to_owned().into()))
-}
-
-fn recovery_secret(words: &str) -> Result<Secret, Failure> {
-    parse_words(words).map_err(|error| Failure::new(Kind::WrongKey, format!("the recovery key: {error}")))
+/// The words of the recovery key, in the first line or in all of them: what follows the words may be notes.
+pub fn words_of(text: &TypedSecret) -> Result<Secret, Failure> {
+    let first = text.reveal().lines().next().unwrap_or_default();
+    let read = parse_words(first).or_else(|_| parse_words(text.reveal()));
+    read.map_err(|error| Failure::new(Kind::WrongKey, format!("the recovery key: {error}")))
 }
 
 /// The ring from the first slot of the secret's kind that opens. Damaged slots are passed over, and named if none opens.
@@ -247,5 +285,32 @@ mod tests {
         std::fs::write(cache.join(bound::FILE), "much").unwrap();
         assert_eq!(cache_limit(&SystemClock, Some(&cache), None), CACHE_LIMIT);
         assert_eq!(cache_limit(&SystemClock, None, Some(7)), 7);
+    }
+
+    fn kind(text: &str) -> Result<SlotKind, String> {
+        secret_of(&TypedSecret::new(text.to_owned()))
+            .map(|secret| secret.kind())
+            .map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn words_are_taken_for_words_and_a_mistyped_one_is_named() {
+        let words = "abandon ".repeat(23) + "art";
+        assert_eq!(kind(&words), Ok(SlotKind::Recovery));
+        assert_eq!(kind("correct horse battery staple"), Ok(SlotKind::Passphrase));
+        let failure = kind(&words.replace("art", "arrt")).unwrap_err();
+        assert!(failure.contains("word 24"), "{failure}");
+        assert!(kind(&"abandon ".repeat(23)).unwrap_err().contains("24 words"));
+    }
+
+    #[test]
+    fn words_may_stand_in_lines_with_numbers_and_notes_may_follow_a_line_that_has_them_all() {
+        let row = |n: usize| format!(" {n} abandon {} ABANDON {} aban {} abandon\n", n + 1, n + 2, n + 3);
+        let mut rows: String = (0..5).map(|n| row(n * 4 + 1)).collect();
+        rows += "21 abandon 22 abandon 23 abandon 24 art\n";
+        assert_eq!(kind(&rows), Ok(SlotKind::Recovery));
+        assert!(kind(&rows.replace("art", "arrt")).unwrap_err().contains("word 24"));
+        let noted = "abandon ".repeat(23) + "art\nin the safe of the office";
+        assert_eq!(kind(&noted), Ok(SlotKind::Recovery));
     }
 }

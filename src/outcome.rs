@@ -14,6 +14,7 @@ use holdfast_store::StoreError;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::vault::VaultError;
 
+use crate::settings;
 use crate::terminal::text;
 
 /// A verb came to its end.
@@ -305,6 +306,9 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             "`holdfast check` says what is missing and which files that touches; a vault that was away may have it: \
              `holdfast vault push` looks"
         }
+        StoreError::AnnexAway { .. } => {
+            "mount its disk, then again; `holdfast staging list` shows the annexes"
+        }
         StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
         StoreError::NotKept => {
             "see whether its disk is full, fails or takes no writes; HOLDFAST_CACHE_DIR names another place"
@@ -323,7 +327,8 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
              (HOLDFAST_RECOVERY_KEY takes the words of the recovery sheet) and add a new slot with `holdfast key add`"
         }
         StoreError::Corrupt { object, .. } if object.ends_with("settings.json") => {
-            "it holds the addresses of the vaults and nothing else: move it away and name them again with `holdfast vault add`"
+            "it holds the addresses of the vaults and the annexes, and nothing else: move it away and name them again with \
+             `holdfast vault add` and `holdfast staging add`"
         }
         StoreError::Corrupt { object, .. } if object.starts_with("the catalog's row") => {
             "see to the vaults that may have the point; it is looked for again by each command"
@@ -333,11 +338,16 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         }
         StoreError::TooNew { .. } => "it was written by a newer holdfast: use that version or a later one",
         StoreError::NotOurs { .. } => "check the address: these are the bytes of something else",
+        StoreError::Io { .. } if error.class() == ErrorClass::Full => {
+            "the disk is full: free some room, or `holdfast prune` unused data; `holdfast staging add DIR` lets the store use another disk as well"
+        }
         StoreError::Io { source, .. } => return hint_for_io(source.kind()).map(str::to_owned),
         StoreError::Catalog { class: ErrorClass::Corrupt, .. } => {
             "the catalog is only a cache: move it away and it is made anew from the store"
         }
-        StoreError::Vault { vault, source: VaultError::Denied { .. } } if vault.starts_with('/') => {
+        StoreError::Vault { vault, source: VaultError::Denied { detail } }
+            if vault.starts_with('/') && !says_read_only(detail) =>
+        {
             "run as the owner of the vault's directory, or as root, or name a directory that this user can write to"
         }
         StoreError::Vault { source, .. } => return hint_for_vault(source).map(str::to_owned),
@@ -355,6 +365,7 @@ fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
         VaultError::Conflict { .. } => Some(
             "remove this object in the vault by hand, with rights that allow it, then `holdfast vault push`: it is sent again",
         ),
+        VaultError::Denied { detail } if says_read_only(detail) => Some(read_only(settings::is_in_unit())),
         VaultError::Denied { .. } => Some(
             "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
              they must allow reading, listing and creating objects",
@@ -378,11 +389,12 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
         K::StorageFull | K::QuotaExceeded => {
             Some("the disk is full: free some room, or `holdfast prune` unused data")
         }
-        K::PermissionDenied => Some("run as the owner of these files, or as root"),
-        K::ReadOnlyFilesystem => Some(
-            "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
-             mounted and restored; to write, mount it writable again or `holdfast recover` from a vault to another disk",
+        K::FileTooLarge => Some(
+            "files may not grow that far here: lift the limit (`ulimit -f unlimited`, `LimitFSIZE=infinity` of a unit), \
+             or use a file system that takes larger ones",
         ),
+        K::PermissionDenied => Some("run as the owner of these files, or as root"),
+        K::ReadOnlyFilesystem => Some(read_only(settings::is_in_unit())),
         K::NotADirectory => {
             Some("a file stands where a directory should be: move it away or name another path")
         }
@@ -390,6 +402,22 @@ fn hint_for_io(kind: std::io::ErrorKind) -> Option<&'static str> {
             Some("a directory stands where a file should be: move it away or name another path")
         }
         _ => None,
+    }
+}
+
+/// Whether a vault in a directory refused something because its file system takes no writes, and not for want of rights.
+fn says_read_only(detail: &str) -> bool {
+    detail.contains(&std::io::Error::from(nix::errno::Errno::EROFS).to_string())
+}
+
+/// What a unit may not write to is read-only for it alone.
+fn read_only(in_unit: bool) -> &'static str {
+    if in_unit {
+        "a unit with ProtectSystem= may write only where its ReadWritePaths= say: name the directory there \
+         (`systemctl edit holdfast`); if it is named, the disk became read-only, as one does that fails (`dmesg` tells)"
+    } else {
+        "the file system is read-only, as one becomes whose disk fails (`dmesg` tells): what is stored can be listed, \
+         mounted and restored; to write, mount it writable again or `holdfast recover` from a vault to another disk"
     }
 }
 

@@ -24,7 +24,7 @@ pub fn is_same_directory(one: &str, other: &str) -> bool {
 }
 
 /// Whether `path` is `dir` or below it, also by a link or a second mount of the same file system.
-fn lies_in(path: &Path, dir: &Path) -> bool {
+pub fn lies_in(path: &Path, dir: &Path) -> bool {
     let (path, dir) = (resolved(path), resolved(dir));
     let inside = identity(&dir).is_some_and(|id| path.ancestors().any(|above| identity(above) == Some(id)));
     inside || path.starts_with(&dir)

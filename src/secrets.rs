@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use holdfast_store::id::VaultId;
-use zeroize::{Zeroize, Zeroizing};
+use holdfast_store::seal::sheet::{WORDS, rows_of_words};
+use zeroize::Zeroizing;
 
 use crate::args::GlobalArgs;
 use crate::outcome::{Failure, Kind};
@@ -167,13 +168,13 @@ impl Secrets {
     pub fn passphrase(&self, terminal: &Terminal) -> Result<Secret, Failure> {
         match &self.sources.passphrase {
             Some(source) => read(source, terminal),
-            None => self.ask("passphrase: ", "HOLDFAST_PASSWORD"),
+            None => self.ask_with_words("passphrase: ", "HOLDFAST_PASSWORD"),
         }
     }
 
-    /// The words of the recovery key, if the environment names them.
+    /// The words of the recovery key, if the environment names them, with all that stands below: words may be in several lines.
     pub fn recovery_key(&self, terminal: &Terminal) -> Result<Option<Secret>, Failure> {
-        self.sources.recovery_key.as_ref().map(|source| read(source, terminal)).transpose()
+        self.sources.recovery_key.as_ref().map(|source| read_all(source, terminal)).transpose()
     }
 
     /// A passphrase for a new slot: named by the environment, or typed twice.
@@ -220,15 +221,29 @@ impl Secrets {
         if first == second { Ok(first) } else { Err(Failure::failed("the two passphrases differ")) }
     }
 
-    /// Passphrase or recovery key for `recover`, in this order of ways: named words, named passphrase, typed.
+    /// Passphrase or recovery key where the second is not named, as in a recovery.
     pub fn passphrase_or_words(&self, terminal: &Terminal) -> Result<Secret, Failure> {
-        match (self.recovery_key(terminal)?, &self.sources.passphrase) {
-            (Some(words), _) => Ok(words),
-            (None, Some(source)) => read(source, terminal),
-            (None, None) => {
-                self.ask("passphrase, or the 24 words of the recovery sheet: ", "HOLDFAST_RECOVERY_KEY")
-            }
+        match &self.sources.passphrase {
+            Some(source) => read(source, terminal),
+            None => self.ask_with_words(
+                "passphrase, or the 24 words of the recovery sheet: ",
+                "HOLDFAST_RECOVERY_KEY",
+            ),
         }
+    }
+
+    /// Takes words row by row as well, as they stand on the sheet.
+    fn ask_with_words(&self, question: &str, name: &str) -> Result<Secret, Failure> {
+        let mut text = self.ask(question, name)?;
+        while let Some(count) = rows_of_words(text.reveal()) {
+            let more = format!("{count} of {WORDS} words; the next ones, or Enter if that is all: ");
+            let more = self.ask(&more, name)?;
+            if more.reveal().trim().is_empty() {
+                break;
+            }
+            text = Secret::new([text.reveal(), " ", more.reveal()].concat());
+        }
+        Ok(text)
     }
 
     fn ask(&self, question: &str, name: &str) -> Result<Secret, Failure> {
@@ -240,7 +255,15 @@ impl Secrets {
     }
 }
 
+/// The first line of what a source gives. What follows is ignored, as password managers put notes there.
 fn read(source: &SecretSource, terminal: &Terminal) -> Result<Secret, Failure> {
+    match source {
+        SecretSource::Plain(secret) => Ok(secret.clone()),
+        _ => Ok(first_line(&read_all(source, terminal)?)),
+    }
+}
+
+fn read_all(source: &SecretSource, terminal: &Terminal) -> Result<Secret, Failure> {
     match source {
         SecretSource::Plain(secret) => Ok(secret.clone()),
         SecretSource::File(path) => read_file(path, terminal),
@@ -257,7 +280,7 @@ fn read_file(path: &Path, terminal: &Terminal) -> Result<Secret, Failure> {
     }
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(SECRET_LEN_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    first_line(&bytes, &path.display().to_string())
+    text_of(&bytes, &path.display().to_string())
 }
 
 fn run_command(command: &str) -> Result<Secret, Failure> {
@@ -276,26 +299,27 @@ fn run_command(command: &str) -> Result<Secret, Failure> {
     if !status.success() {
         return Err(Failure::failed(format!("the passphrase command failed: {status}")));
     }
-    first_line(&bytes, "the passphrase command")
+    text_of(&bytes, "the passphrase command")
 }
 
-/// The first line without its end. Everything after it is ignored, as password managers put notes there.
-fn first_line(bytes: &[u8], origin: &str) -> Result<Secret, Failure> {
-    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+fn text_of(bytes: &[u8], origin: &str) -> Result<Secret, Failure> {
     if bytes.len() as u64 > SECRET_LEN_MAX {
         return Err(Failure::failed(format!(
             "{origin} gave more than {SECRET_LEN_MAX} bytes, which is no secret"
         )));
     }
-    if line.is_empty() {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Failure::failed(format!("{origin} gave something that is not UTF-8 text")))?;
+    let secret = Secret::new(text.to_owned());
+    if first_line(&secret).reveal().is_empty() {
         return Err(Failure::failed(format!("{origin} gave an empty first line")));
     }
-    let text = String::from_utf8(line.to_vec()).map_err(|error| {
-        error.into_bytes().zeroize();
-        Failure::failed(format!("{origin} gave something that is not UTF-8 text"))
-    })?;
-    Ok(Secret::new(text))
+    Ok(secret)
+}
+
+/// Without its end.
+fn first_line(text: &Secret) -> Secret {
+    Secret::new(text.reveal().lines().next().unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]

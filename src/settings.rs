@@ -1,14 +1,15 @@
 //! What a run works with: the command line first, then the environment, then the place the system has for it.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_backup::config::{Config, ConfigError};
+use holdfast_backup::config::{Config, ConfigError, files_of};
 use holdfast_store::clock::{Clock, HurriedClock, SystemClock};
 use holdfast_store::vault::address::Credentials;
 
+use crate::accepted;
 use crate::args::GlobalArgs;
 use crate::outcome::{Failure, Kind};
 use crate::secrets::{SecretSources, Secrets};
@@ -26,9 +27,31 @@ pub fn log_filter() -> Option<String> {
     process_environment()("HOLDFAST_LOG").and_then(|value| value.into_string().ok())
 }
 
+/// Where the journal reads, as systemd.exec(5) has it: device and inode.
+pub fn journal_stream() -> Option<OsString> {
+    process_environment()("JOURNAL_STREAM")
+}
+
+/// Has this process shown under a name. The kernel takes the last word of the way to a program, and of `/proc/self/exe` that is `exe`.
+pub fn name_process(name: &CStr) {
+    // Nothing depends on it.
+    let _ = nix::sys::prctl::set_name(name);
+}
+
+/// Whether a unit of systemd started this process, or whatever started it.
+pub fn is_in_unit() -> bool {
+    process_environment()("INVOCATION_ID").is_some()
+}
+
 /// Whether this process is a job of the daemon.
 pub fn is_job() -> bool {
     process_environment()(crate::daemon::MARK).is_some()
+}
+
+/// What the daemon was told by the vaults a while ago, if this is a look of it that is not to ask them again.
+pub fn known_vaults() -> Option<String> {
+    let known = process_environment()(crate::daemon::VAULTS).filter(|_| is_job());
+    known.and_then(|text| text.into_string().ok())
 }
 
 /// The system's clock, or the one that `HOLDFAST_CLOCK` describes: for rehearsals and tests, with a store of their own.
@@ -56,8 +79,10 @@ pub struct Settings {
     pub host: String,
     /// Where the configuration is, or would be; who has no home has no place for one.
     config_file: Option<PathBuf>,
-    /// What it says; nothing where there is none and nobody named one.
+    /// What it says; nothing where there is none and nobody named one. Of a job: what its daemon accepted.
     config: Result<Option<Config>, Failure>,
+    /// Whether that is not what stands in the file now, or need not be.
+    by_copy: bool,
 }
 
 impl Settings {
@@ -68,14 +93,25 @@ impl Settings {
         let key_dir = path_from(env, "HOLDFAST_KEY_DIR").map_or_else(|| places.keys(), Ok)?;
         let named = args.config.clone().or_else(|| path_from(env, "HOLDFAST_CONFIG"));
         let config_file = named.clone().or_else(|| places.config().ok());
+        let store = args.store.clone().or_else(|| path_from(env, "HOLDFAST_STORE"));
+        let is_job = env(crate::daemon::MARK).is_some();
+        let accepted = match (&store, &config_file) {
+            (Some(store), Some(path)) if is_job => accepted::read(store, path),
+            _ => None,
+        };
         Ok(Self {
-            store: args.store.clone().or_else(|| path_from(env, "HOLDFAST_STORE")),
+            store,
             secrets: Secrets::new(SecretSources::gather(args, env)?, key_dir),
             credentials: crate::credentials::gather(env)?,
             cache_dir: path_from(env, "HOLDFAST_CACHE_DIR").map_or_else(|| places.cache(), Ok)?,
             data_dir: places.data().ok(),
             host: host_name(),
-            config: config_file.as_deref().map_or(Ok(None), |path| read_config(path, named.is_some())),
+            by_copy: accepted.is_some(),
+            config: match (accepted, config_file.as_deref()) {
+                (Some(texts), _) => Config::parse(&texts).map(Some).map_err(Failure::from),
+                (None, Some(path)) => read_config(path, named.is_some()),
+                (None, None) => Ok(None),
+            },
             config_file,
         })
     }
@@ -112,6 +148,31 @@ impl Settings {
     /// The same, if there is one; what is wrong with it is an error all the same.
     pub fn config_if_any(&self) -> Result<Option<&Config>, Failure> {
         self.config.as_ref().map(Option::as_ref).map_err(Clone::clone)
+    }
+
+    /// What is wrong with the configuration as it lies there now, whatever this process goes by.
+    pub fn mistakes(&self) -> Option<Failure> {
+        match (&self.config, &self.config_file) {
+            (Err(mistakes), _) => Some(mistakes.clone()),
+            (Ok(_), Some(path)) if self.by_copy => read_config(path, true).err(),
+            _ => None,
+        }
+    }
+
+    /// The store's directory, also where it is named by a configuration that has mistakes elsewhere: for whoever tells of these.
+    pub fn store_despite_mistakes(&self) -> Result<PathBuf, Failure> {
+        let failure = match self.store() {
+            Ok(store) => return Ok(store.to_path_buf()),
+            Err(failure) => failure,
+        };
+        let files = self.config_file.as_deref().and_then(|path| files_of(path).ok());
+        files.and_then(|files| Config::store_despite_mistakes(&files)).ok_or(failure)
+    }
+
+    /// What the daemon of a store accepted last of this configuration.
+    pub fn accepted(&self, store: &Path) -> Option<Config> {
+        let path = std::path::absolute(self.config_file.as_deref()?).ok()?;
+        Config::parse(&accepted::read(store, &path)?).ok()
     }
 
     /// The same settings for another store.

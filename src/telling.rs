@@ -37,6 +37,9 @@ pub struct Message {
     since: Option<String>,
     #[serde(skip)]
     since_at: Option<Timestamp>,
+    /// What that is, for people.
+    #[serde(skip)]
+    since_word: &'static str,
     what: String,
     next_step: String,
 }
@@ -78,8 +81,9 @@ impl Message {
             store: line(&from.store),
             name: line(&alert.name),
             subject: line(&alert.subject),
-            since: alert.since.map(text::rfc3339),
+            since: alert.since.map(text::rfc3339_short),
             since_at: alert.since,
+            since_word: alert.word_for_since(),
             what: text::printable_text(&alert.what),
             next_step: text::printable_text(&alert.next_step),
         }
@@ -108,7 +112,12 @@ impl Message {
         };
         let since = self.since_at.map_or_else(String::new, |at| {
             let zone_name = zone.iana_name().map_or_else(String::new, |name| format!(" ({name})"));
-            format!("since:   {}{zone_name}\n", text::local_time(at, zone))
+            let label = format!("{}:", self.since_word);
+            format!(
+                "{label:<9}{}{}{zone_name}\n",
+                if label.len() < 9 { "" } else { " " },
+                text::local_time(at, zone)
+            )
         });
         let to_do =
             if self.event == "closed" { String::new() } else { format!("to do:   {}\n", self.next_step) };
@@ -222,7 +231,7 @@ mod tests {
         let message = Message::about(Event::Closed, &alert("web"), &from());
         let expected = serde_json::json!({
             "event": "closed", "host": "box", "store": "/srv/h\\x07", "name": "no-good-point", "subject": "web",
-            "since": "2026-11-20T12:00:00.000000000Z", "what": "there is none: \\x1b[2J", "next_step": "`holdfast jobs`",
+            "since": "2026-11-20T12:00:00Z", "what": "there is none: \\x1b[2J", "next_step": "`holdfast jobs`",
         });
         assert_eq!(serde_json::to_value(&message).ok(), Some(expected));
     }

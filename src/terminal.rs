@@ -4,6 +4,7 @@
 //! characters that reorder text are shown escaped. A pipe gets names as they are, because a program reads it.
 
 mod face;
+mod log;
 mod monitor;
 mod output;
 mod progress;
@@ -12,14 +13,15 @@ pub mod text;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_store::clock::{Clock, Deadline, within};
+use holdfast_store::clock::{Clock, Deadline};
 use serde::Serialize;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use crate::outcome::{Failure, Kind};
 use face::{BarFace, Face, JsonFace, LineFace, QuietFace};
+pub use log::log_to_stderr;
+use log::{Priority, marked, stderr};
 pub use monitor::WorkMonitor;
 pub use output::Output;
 
@@ -180,7 +182,7 @@ fn warn(text: &str, json: bool) {
         format!("holdfast: warning: {text}")
     };
     // A person who closed standard error does not want it.
-    let _ = writeln!(stderr(), "{line}");
+    let _ = writeln!(stderr(), "{}", marked(Priority::Warning, &line));
 }
 
 fn face(show: Show) -> Box<dyn Face> {
@@ -190,17 +192,6 @@ fn face(show: Show) -> Box<dyn Face> {
         Show { quiet: true, .. } => Box::new(QuietFace::new(err())),
         Show { verbose, .. } if io::stderr().is_terminal() => Box::new(BarFace::new(verbose > 0)),
         Show { verbose, .. } => Box::new(LineFace::new(err(), verbose > 0)),
-    }
-}
-
-/// The way to the thread that writes what a process that serves tells.
-static LOG: OnceLock<NonBlocking> = OnceLock::new();
-
-/// Standard error. What serves has a thread that writes it, as it does the log, and goes on itself: it may be a file on a disk that hangs.
-fn stderr() -> Box<dyn Write + Send> {
-    match LOG.get() {
-        Some(log) => Box::new(io::LineWriter::new(log.clone())),
-        None => Box::new(io::stderr()),
     }
 }
 
@@ -218,7 +209,7 @@ pub fn print_failure(failure: &Failure, json: bool) {
     }
     let text = if json { failure_as_json(failure) } else { failure_as_text(failure) };
     // Nothing is left to tell if standard error is gone.
-    let _ = writeln!(stderr(), "{text}");
+    let _ = writeln!(stderr(), "{}", marked(Priority::Error, &text));
 }
 
 fn failure_as_text(failure: &Failure) -> String {
@@ -247,59 +238,6 @@ fn failure_as_json(failure: &Failure) -> String {
         hint: failure.hint.as_deref(),
     };
     serde_json::to_string(&error).unwrap_or_else(|_| r#"{"message_type":"exit_error","code":1}"#.to_owned())
-}
-
-/// Lines of the log that wait to be written, at most.
-const LINES_WAITING: usize = 1000;
-
-/// How long it may take to write them at the end. A second of that the guard waits by itself.
-const LOG_ENDS: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// Sends the engine's log to standard error. `filter` (from `HOLDFAST_LOG`) wins over the number of `-v`. What `serves` reads
-/// of programs has no other way to say why one failed, so its warnings are shown. Colours are for terminals, and not for the files of logs.
-///
-/// A thread of its own writes what `serves`: nobody who answers a read may wait for the disk of a log. What is still to be written is written
-/// when what is returned is dropped, within a second.
-pub fn log_to_stderr(
-    verbose: u8,
-    serves: bool,
-    filter: Option<String>,
-    clock: Arc<dyn Clock>,
-) -> Option<LogEnd> {
-    use tracing_subscriber::EnvFilter;
-    let by_verbosity = match verbose {
-        0 | 1 if serves => "holdfast=warn,holdfast_store=warn,holdfast_backup=warn,holdfast_fs=warn,error",
-        0 | 1 => "error",
-        2 => "holdfast=info,holdfast_store=info,holdfast_backup=info,holdfast_fs=info,error",
-        _ => "debug",
-    };
-    let filter = EnvFilter::new(filter.unwrap_or_else(|| by_verbosity.to_owned()));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal());
-    // Both fail only if a subscriber is set already, as in tests.
-    if !serves {
-        let _ = log.with_writer(io::stderr).try_init();
-        return None;
-    }
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(io::stderr());
-    let _ = LOG.set(writer.clone());
-    let _ = log.with_writer(writer).try_init();
-    Some(LogEnd { guard: Some(guard), clock })
-}
-
-/// The end of the log of what serves. Where nothing takes its lines the guard says that on standard output, and panics if nobody reads
-/// that, which is told where nothing is taken: so a thread does it that nobody waits for in the end.
-#[derive(Debug)]
-pub struct LogEnd {
-    guard: Option<WorkerGuard>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Drop for LogEnd {
-    fn drop(&mut self) {
-        let guard = self.guard.take();
-        let _ = within(&*self.clock, LOG_ENDS, move || drop(guard));
-    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use crate::schedule::Schedule;
 const RETRY_FIRST: i64 = 60;
 /// … up to this.
 const RETRY_MAX: i64 = 3600;
-/// A tier is expired this long after the last time at the earliest. Much longer, and the many points of a tier that takes one each minute and
-/// keeps a few would meet the brake on removing many at once.
+/// A tier is expired this long after the last time at the earliest. Much longer, and a tier that takes one each minute and keeps a few would
+/// hold many more.
 const EXPIRE_EVERY: i64 = 120;
 /// One of a group that takes no more points, where nothing new says that something may go.
 const EXPIRE_STOPPED_EVERY: i64 = 24 * 3600;

@@ -18,6 +18,8 @@ const LATE: i64 = 3600;
 const MOMENTS: usize = 2;
 /// A tier that never had a point has so many seconds from the begin of its first job on, if that runs so long.
 const FIRST_JOB: i64 = 24 * 3600;
+/// Name of the alert of a task that fails.
+const JOB_FAILS: &str = "job-fails";
 /// After so many failures in turn somebody is told.
 const FAILURES: u32 = 3;
 
@@ -28,7 +30,7 @@ pub struct Alert {
     pub name: String,
     /// With what.
     pub subject: String,
-    /// Since when, if that is known.
+    /// Since when, if that is known. Of a job: when it was last done.
     pub since: Option<Timestamp>,
     /// What is wrong, for people.
     pub what: String,
@@ -36,12 +38,19 @@ pub struct Alert {
     pub next_step: String,
 }
 
+impl Alert {
+    /// What its moment is the moment of.
+    pub fn word_for_since(&self) -> &'static str {
+        if self.name == JOB_FAILS { "last done" } else { "since" }
+    }
+}
+
 /// The newest good point that a tier has of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newest {
     /// The group.
     pub group: String,
-    /// The source, as its points name it, or its path if it has none.
+    /// The source, as its points name it, or will.
     pub source: String,
     /// The tier.
     pub tier: TierName,
@@ -87,7 +96,11 @@ fn late(
         }
         Some(_) => return None,
     };
-    let next_step = "`holdfast jobs` shows what was tried; `holdfast backup --group` tries it now".to_owned();
+    let online = if newest.tier == TierName::Online { " --online" } else { "" };
+    let next_step = format!(
+        "`holdfast jobs` shows what was tried; `holdfast backup --group {}{online}` tries it now",
+        newest.group
+    );
     Some(Alert { name: "no-good-point".to_owned(), subject, since: newest.started, what, next_step })
 }
 
@@ -128,7 +141,7 @@ fn failing(
     }
     let reason = said(task).map_or_else(String::new, |reason| format!(": {}", last_line(&reason)));
     Some(Alert {
-        name: "job-fails".to_owned(),
+        name: JOB_FAILS.to_owned(),
         subject: task.to_string(),
         since: past.good.filter(|good| *good <= now),
         what: format!("it failed {} times in turn{reason}", past.failures),
@@ -211,6 +224,18 @@ mod tests {
         let told = names(&[], past(3), "2026-03-02T22:00:00Z");
         assert_eq!(told.len(), agenda().tasks().len());
         assert_eq!(told[0], "job-fails backup web: it failed 3 times in turn: backup web cannot");
+    }
+
+    #[test]
+    fn an_alert_says_what_can_be_typed_and_of_what_its_moment_is() {
+        let now = at("2026-03-02T22:00:00Z");
+        let past = Past { failures: 3, good: Some(at("2026-03-01T22:00:00Z")), ..Past::default() };
+        let newest = TierName::ALL.map(|tier| newest(tier, Some("2026-03-01T10:00:00Z")));
+        let all = alerts(&agenda(), &newest, &move |_: &Task| past, &|_| None, now);
+        assert!(all[0].next_step.contains("`holdfast backup --group web` tries"), "{all:?}");
+        assert!(all[1].next_step.contains("`holdfast backup --group web --online` tries"), "{all:?}");
+        assert_eq!([&all[0], &all[2]].map(Alert::word_for_since), ["since", "last done"]);
+        assert_eq!(all[2].since, past.good);
     }
 
     #[test]

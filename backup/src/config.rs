@@ -34,6 +34,8 @@ use table::{Notes, Table, TextOrTable};
 
 /// Most bytes of a file.
 const LEN_MAX: u64 = 1 << 20;
+/// How often a shorter beginning of a file is tried.
+const BEGINNINGS_MAX: usize = 100;
 /// Most files of the directory beside it.
 const FILES_MAX: usize = 1000;
 /// When space is freed, and when it is looked whether everything is there, if nothing else is said.
@@ -236,6 +238,20 @@ impl Config {
 
     /// The same from contents, for whoever has not written them yet.
     pub fn parse(files: &[Text]) -> Result<Self, ConfigError> {
+        match Self::parse_what_can_be(files) {
+            (config, none) if none.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError::Wrong { problems }),
+        }
+    }
+
+    /// The store's directory by files that have mistakes elsewhere, for whoever tells of these. Of a file that is no TOML counts what stands
+    /// before that.
+    pub fn store_despite_mistakes(files: &[Text]) -> Option<PathBuf> {
+        let readable = |(path, text): &Text| (path.clone(), beginning(text).to_owned());
+        Self::parse_what_can_be(&files.iter().map(readable).collect::<Vec<_>>()).0.store
+    }
+
+    fn parse_what_can_be(files: &[Text]) -> (Self, Vec<Problem>) {
         let problems = RefCell::new(Vec::new());
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
@@ -248,11 +264,20 @@ impl Config {
             }
         }
         config.groups = groups.into_values().collect();
-        match problems.into_inner() {
-            none if none.is_empty() => Ok(config),
-            problems => Err(ConfigError::Wrong { problems }),
-        }
+        (config, problems.into_inner())
     }
+}
+
+/// Lines from the beginning of a text that are TOML; none, if that is not soon found out.
+fn beginning(text: &str) -> &str {
+    let mut lines = text;
+    for _ in 0..BEGINNINGS_MAX {
+        let Err(error) = toml_edit::Document::parse(lines) else { return lines };
+        let end = error.span().map_or(lines.len(), |at| at.start.min(lines.len()));
+        let good = lines.get(..end).unwrap_or_default().trim_end_matches('\n');
+        lines = good.rsplit_once('\n').map_or("", |(before, _)| before);
+    }
+    ""
 }
 
 /// The contents of the file at `path` and of those in the directory beside it.

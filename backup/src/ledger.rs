@@ -6,7 +6,7 @@
 
 mod alerts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use crate::agenda::{Past, Task};
+use crate::agenda::{Past, Task, Work};
 pub use alerts::Untold;
 
 /// Its name in the store's directory.
@@ -29,6 +29,9 @@ const VERSION: i64 = 3;
 const BUSY: Duration = Duration::from_secs(20);
 /// Jobs that are remembered: a year of one every quarter of an hour, for two groups.
 const JOBS_MAX: i64 = 100_000;
+/// Jobs that were done, of each work, whose points are news: a tier is expired after each of them but for those that come within minutes. Where
+/// more have passed it was not expired, as one without rules is not.
+const NEWS_JOBS_MAX: u32 = 3;
 /// Bytes of what a job said that are kept.
 const SAID_MAX: usize = 4096;
 
@@ -115,7 +118,7 @@ pub struct Job {
     pub process: u32,
     /// What it said of troubles.
     pub said: String,
-    /// The recovery points that it made, as their ids.
+    /// The recovery points that it made, or brought into a vault, as their ids.
     pub points: Vec<String>,
     /// Bytes that it put into vaults, if it told.
     pub sent: Option<u64>,
@@ -347,6 +350,33 @@ impl Ledger {
             ended: last.and_then(|job| job.ended),
             failures,
         })
+    }
+
+    /// The recovery points that came into a tier of a group since it was last expired by the task `expiry`, by jobs of these works: by the
+    /// last few that were done, and what failed before each of them. None, if it never was: what it holds then nobody looked at before.
+    pub fn news(&self, expiry: &Task, works: &[Work]) -> Result<BTreeSet<String>, LedgerError> {
+        let Some(last) = self.last(expiry, &[JobState::Done, JobState::Partial])? else {
+            return Ok(BTreeSet::new());
+        };
+        // One that ran when it began may be older by its number.
+        let sql = format!(
+            "SELECT {} FROM job WHERE work = ?1 AND grp IS ?2 AND (no > ?3 OR ended > ?4) ORDER BY no DESC",
+            self.columns
+        );
+        let mut news = BTreeSet::new();
+        for work in works {
+            let key = (work.to_string(), &expiry.group, last.no.0, last.begun.seconds);
+            let jobs: Vec<Job> = self.read(|c| c.prepare_cached(&sql)?.query_map(key, job)?.collect())?;
+            let mut done = 0;
+            for job in jobs {
+                done += u32::from(matches!(job.state, JobState::Done | JobState::Partial));
+                if done > NEWS_JOBS_MAX {
+                    break;
+                }
+                news.extend(job.points);
+            }
+        }
+        Ok(news)
     }
 
     /// When jobs of each task last ended, for each way in which they did.

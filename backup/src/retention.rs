@@ -190,11 +190,19 @@ impl RetentionPlan {
     /// Whether so much would go that somebody should be asked: more than 30 % of more than ten points, or
     /// five or more of ten or fewer.
     pub fn removes_much(&self) -> bool {
-        let total = self.keep.len() + self.remove.len();
+        self.removes_much_for(|_| false)
+    }
+
+    /// The same where some of the points have just come. For each of them one may go, for so it is in a tier of which nothing is wrong, also
+    /// if many come at once because it was not served for a while; what is judged is what goes besides.
+    pub fn removes_much_for(&self, is_new: impl Fn(RecoveryPointId) -> bool) -> bool {
+        let new = self.keep.iter().chain(&self.remove).filter(|decision| is_new(decision.id)).count();
+        let removed = self.remove.len().saturating_sub(new);
+        let total = self.keep.len() + self.remove.len() - new;
         if total <= BRAKE_POINTS_MIN {
-            return self.remove.len() >= BRAKE_REMOVED_OF_FEW;
+            return removed >= BRAKE_REMOVED_OF_FEW;
         }
-        self.remove.len() * 100 > total * BRAKE_PERCENT
+        removed * 100 > total * BRAKE_PERCENT
     }
 }
 

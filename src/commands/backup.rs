@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::bandwidth::Rate;
-use holdfast_backup::config::{Group, Source};
+use holdfast_backup::config::Group;
 use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
@@ -21,7 +21,7 @@ use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
 use super::Context;
-use super::configured;
+use super::configured::{self, NamedSource};
 use super::upload::{Upload, Wanted};
 use crate::args::values;
 use crate::daemon::through_daemon;
@@ -260,20 +260,12 @@ pub fn usual(context: &Context<'_>, store: &Store, dir: &Path) -> Outcome {
 }
 
 fn targets_of_group(points: &[StoredPoint], host: &str, group: &Group) -> Vec<Target> {
-    let mut known = configured::known_sources(points, host, &group.name);
-    // Names that were given are nobody else's.
-    known.extend(group.sources.iter().filter_map(|source| {
-        Some(KnownSource { name: source.name.clone()?, path: source.path.as_os_str().as_bytes().to_vec() })
-    }));
-    let named = |source: &Source| {
-        // What is not there is told when its turn comes.
-        let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
-        let name = source.name.as_deref();
-        let online = group.online.as_ref().filter(|_| group.local.is_none());
+    let online = group.online.as_ref().filter(|_| group.local.is_none());
+    let of_source = |NamedSource { source, path, name }: NamedSource<'_>| {
         let relies_on = online.map(|tier| tier.vaults.clone());
-        Target { exclude: source.exclude.clone(), relies_on, ..target(path, &group.name, name, &mut known) }
+        Target { exclude: source.exclude.clone(), relies_on, ..Target::of(path, &group.name, name) }
     };
-    group.sources.iter().map(named).collect()
+    configured::named_sources(points, host, group).into_iter().map(of_source).collect()
 }
 
 fn targets_of_paths(
@@ -387,8 +379,14 @@ fn target(path: PathBuf, group: &str, given: Option<&str>, known: &mut Vec<Known
     let raw = path.as_os_str().as_bytes().to_vec();
     let name = given.map_or_else(|| choose_name(&raw, known), str::to_owned);
     known.push(KnownSource { name: name.clone(), path: raw });
-    let (exclude, manner) = (Exclude::default(), Manner::default());
-    Target { path, group: group.to_owned(), name, exclude, manner, relies_on: None, expires: None }
+    Target::of(path, group, name)
+}
+
+impl Target {
+    fn of(path: PathBuf, group: &str, name: String) -> Self {
+        let (exclude, manner) = (Exclude::default(), Manner::default());
+        Self { path, group: group.to_owned(), name, exclude, manner, relies_on: None, expires: None }
+    }
 }
 
 fn take_point(

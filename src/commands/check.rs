@@ -65,7 +65,7 @@ fn failure(report: &Report) -> Failure {
     if report.only_unseen() {
         let message = format!("not all could be looked at: {}", text::count(report.unseen, "problem"));
         return Failure::failed(message)
-            .hint("see to the vaults that the lines above name, then check again");
+            .hint("see to the vaults and annexes that the lines above name, then check again");
     }
     Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem"))).hint(
         "the lines above name the damage; `holdfast vault push`, another vault or the unchanged source may heal it",

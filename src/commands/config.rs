@@ -7,6 +7,7 @@ use holdfast_backup::config::{Config, ConfigError, Problem};
 use serde::Serialize;
 
 use super::Context;
+use super::status::no_room_for_metrics;
 use crate::hooks::unsafe_because;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::{Terminal, text};
@@ -65,7 +66,7 @@ enum ConfigVerb {
     /// Say whether the configuration can be used; name the line of each mistake
     ///
     /// Reads the configuration and the files beside it (holdfast.toml.d/*.toml) and nothing else: neither the store nor
-    /// the sources. Exit code 1 if there is a mistake.
+    /// the sources; only a directory of the file of metrics that is missing is told. Exit code 1 if there is a mistake.
     #[command(after_long_help = "\
 Examples:
   holdfast config check
@@ -94,7 +95,12 @@ pub fn run(context: &Context<'_>, args: &ConfigArgs) -> Outcome {
     };
     match Config::load(&path) {
         Ok(config) => match unsafe_hooks(&config) {
-            none if none.is_empty() => say_good(context.terminal, &path, &config),
+            none if none.is_empty() => {
+                if let Some(alert) = no_room_for_metrics(&config) {
+                    context.terminal.warn(&alert.what);
+                }
+                say_good(context.terminal, &path, &config)
+            }
             problems => Err(say_wrong(context.terminal, &path, &problems)?),
         },
         Err(ConfigError::Wrong { problems }) => Err(say_wrong(context.terminal, &path, &problems)?),
@@ -103,7 +109,7 @@ pub fn run(context: &Context<'_>, args: &ConfigArgs) -> Outcome {
 }
 
 /// Hooks that would not be run.
-fn unsafe_hooks(config: &Config) -> Vec<Problem> {
+pub fn unsafe_hooks(config: &Config) -> Vec<Problem> {
     let hooks = config.groups.iter().filter_map(|group| group.hooks.as_ref());
     let wrong = hooks.filter_map(|hooks| {
         let (file, line) = hooks.place.clone();

@@ -1,12 +1,14 @@
 //! What verbs take from the configuration: its groups, and how it sees the points that there are.
 
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_backup::bandwidth::{Bandwidth, Rate};
-use holdfast_backup::config::{Config, Group};
+use holdfast_backup::config::{Config, Group, Source};
 use holdfast_backup::expire::{KnownVault, Tiers};
-use holdfast_backup::source_name::KnownSource;
+use holdfast_backup::source_name::{KnownSource, choose_name};
 use holdfast_store::StoreError;
 use holdfast_store::catalog::VaultNo;
 use holdfast_store::pace::Pace;
@@ -72,6 +74,37 @@ pub fn known_sources(points: &[StoredPoint], host: &str, group: &str) -> Vec<Kno
         .collect();
     known.reverse();
     known
+}
+
+/// A source of a group as its points name it, or will.
+pub struct NamedSource<'a> {
+    /// As the configuration has it.
+    pub source: &'a Source,
+    /// Its path without symbolic links, if it is there.
+    pub path: PathBuf,
+    /// The name.
+    pub name: String,
+}
+
+/// All sources of a group on a machine, in their order.
+pub fn named_sources<'a>(points: &[StoredPoint], host: &str, group: &'a Group) -> Vec<NamedSource<'a>> {
+    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+    let mut known = known_sources(points, host, &group.name);
+    // Names that were given are nobody else's.
+    known.extend(
+        group
+            .sources
+            .iter()
+            .filter_map(|source| Some(KnownSource { name: source.name.clone()?, path: bytes(&source.path) })),
+    );
+    let named = |source: &'a Source| {
+        // What is not there is told when its turn comes.
+        let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
+        let name = source.name.clone().unwrap_or_else(|| choose_name(&bytes(&path), &known));
+        known.push(KnownSource { name: name.clone(), path: bytes(&path) });
+        NamedSource { source, path, name }
+    };
+    group.sources.iter().map(named).collect()
 }
 
 /// These points as the configuration sees them.

@@ -223,7 +223,7 @@ fn send(
         upload.named.extend(&ids);
     }
     upload.push_into(no, transfer, |_| Ok(ids.clone()))?;
-    let Upload { pushed, failures, .. } = upload;
+    let (pushed, failures) = upload.told();
     drop(monitor);
     let there = in_vault(store, no)?;
     let there = ids.iter().filter(|id| there.contains(id)).count() as u64;

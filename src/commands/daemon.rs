@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use clap::Args;
 use holdfast_backup::agenda::Agenda;
-use holdfast_backup::config::Config;
+use holdfast_backup::config::{Config, Text, files_of};
 use holdfast_backup::ledger::Ledger;
 use holdfast_store::clock::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Context;
+use super::config::unsafe_hooks;
 use super::configured::zone_of;
+use crate::accepted;
 use crate::daemon::{self, Caller, Parts, Planned, Watching};
 use crate::notify::{self, Manager};
 use crate::open::open_store;
@@ -40,11 +42,13 @@ pub struct DaemonArgs {}
 
 /// Serves.
 pub fn run(context: &Context<'_>, _: &DaemonArgs) -> Outcome {
-    let config = context.settings.config()?;
-    if config.groups.is_empty() {
-        let failure = Failure::failed("the configuration protects nothing");
-        return Err(failure.hint("`holdfast protect PATH --group NAME` adds something"));
-    }
+    let dir = match (context.settings.config(), context.settings.mistakes()) {
+        (Ok(config), _) => protects_something(config).and_then(|()| context.settings.store())?.to_path_buf(),
+        // An earlier daemon may have accepted another.
+        (Err(_), Some(_)) => context.settings.store_despite_mistakes()?,
+        (Err(failure), None) => return Err(failure),
+    };
+    let context = &context.at_store(dir);
     // What would keep each job from beginning is told at once, and to whoever starts this.
     let store = open_store(context)?.dir().to_path_buf();
     let _lock = lock(&store)?;
@@ -60,42 +64,92 @@ pub fn run(context: &Context<'_>, _: &DaemonArgs) -> Outcome {
     let since = first.unwrap_or_else(|| context.terminal.clock().now());
     let watchdog =
         env(notify::WATCHDOG).and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_micros);
+    let reader = Reader::new(context, &store, since)?;
+    let (planned, trouble) = reader.begin(context)?;
     let parts = Parts {
         caller: caller(context, &store)?,
-        read: reader(context, &store, since)?,
+        read: Box::new(move || reader.read()),
         clock: Arc::clone(context.terminal.clock()),
         manager: Manager::named(env(notify::SOCKET)),
         watchdog,
         ledger,
         store,
     };
-    daemon::run(parts).map(|()| Done::Whole).map_err(Failure::failed)
+    daemon::run(parts, planned, trouble).map(|()| Done::Whole).map_err(Failure::failed)
 }
 
-fn reader(
-    context: &Context<'_>,
-    store: &Path,
+fn protects_something(config: &Config) -> Result<(), Failure> {
+    if config.groups.is_empty() {
+        let failure = Failure::failed("the configuration protects nothing");
+        return Err(failure.hint("`holdfast protect PATH --group NAME` adds something"));
+    }
+    Ok(())
+}
+
+/// Reads the configuration, and keeps what it says for the jobs.
+struct Reader {
+    path: PathBuf,
+    store: PathBuf,
+    host: String,
     since: Timestamp,
-) -> Result<Box<dyn Fn() -> Result<Planned, String>>, Failure> {
-    let path = context.settings.config_file()?.to_path_buf();
-    let (host, store) = (context.settings.host.clone(), store.display().to_string());
-    Ok(Box::new(move || {
-        let config = Config::load(&path).map_err(|error| error.to_string())?;
-        let agenda = Agenda::new(&config, &host, TimeZone::system(), since);
+}
+
+impl Reader {
+    fn new(context: &Context<'_>, store: &Path, since: Timestamp) -> Result<Self, Failure> {
+        let path = whole(context.settings.config_file()?)?;
+        Ok(Self { path, store: store.to_path_buf(), host: context.settings.host.clone(), since })
+    }
+
+    /// What it says now. If it has mistakes: what an earlier daemon accepted, and what is wrong.
+    fn begin(&self, context: &Context<'_>) -> Result<(Planned, Option<String>), Failure> {
+        let Some(mistakes) = context.settings.mistakes() else {
+            let planned = self.read().map_err(Failure::failed)?;
+            return Ok((planned, None));
+        };
+        // Who removed it wants an end.
+        let accepted = context.settings.accepted(&self.store).filter(|_| self.path.exists());
+        let accepted = accepted.filter(|config| protects_something(config).is_ok());
+        accepted.map(|config| (self.plan(config), Some(mistakes.message.clone()))).ok_or(mistakes)
+    }
+
+    fn read(&self) -> Result<Planned, String> {
+        let files = files_of(&self.path).map_err(|error| error.to_string())?;
+        let config = Config::parse(&files).map_err(|error| error.to_string())?;
+        self.accept(&files, &config);
+        Ok(self.plan(config))
+    }
+
+    /// Hooks that would not be run are looked at again by each job, in the files themselves.
+    fn accept(&self, files: &[Text], config: &Config) {
+        if !unsafe_hooks(config).is_empty() {
+            return accepted::drop_it(&self.store);
+        }
+        if let Err(error) = accepted::keep(&self.store, &self.path, files) {
+            tracing::warn!(
+                "the configuration cannot be kept for the jobs, which read it themselves: {error}"
+            );
+        }
+    }
+
+    fn plan(&self, config: Config) -> Planned {
+        let agenda = Agenda::new(&config, &self.host, TimeZone::system(), self.since);
         let zone = zone_of(&config);
         let watching = Watching {
             every: config.alerts.every,
             ways: Way::all(&config.alerts),
-            from: From { host: host.clone(), store: store.clone(), zone },
+            from: From { host: self.host.clone(), store: self.store.display().to_string(), zone },
             metrics_file: config.metrics_file,
         };
-        Ok(Planned { agenda, nice: config.nice, watching })
-    }))
+        Planned { agenda, nice: config.nice, watching }
+    }
+}
+
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::io("find", path, &error))
 }
 
 /// The program as a job calls it: the same store and the same configuration, whatever the directory is by then.
 fn caller(context: &Context<'_>, store: &Path) -> Result<Caller, Failure> {
-    let whole = |path: &Path| std::path::absolute(path).map_err(|error| Failure::io("find", path, &error));
     let common: Vec<OsString> = vec![
         "--store".into(),
         whole(store)?.into(),

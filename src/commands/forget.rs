@@ -160,7 +160,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     if args.dry_run {
         return Ok(Done::Whole);
     }
-    consent(&plan, "", args.yes)?;
+    consent(&plan, plan.removes_much(), None, args.yes)?;
     let vaults = store.lock_vault_removals()?;
     let lock = store.lock()?;
     still_so(&plan, &make_plan(&Points::of(&store)?, &specs, &policy, args, now)?)?;
@@ -242,18 +242,28 @@ fn facts(stored: &StoredPoint, group_by: GroupBy) -> PointFacts {
     }
 }
 
-/// The brake: a policy that suddenly removes much is more often a mistake than a wish. `tier` names a group and its tier, if it is of one.
-fn consent(plan: &RetentionPlan, tier: &str, yes: bool) -> Result<(), Failure> {
-    if yes || !plan.removes_much() {
+/// The brake: a policy that suddenly removes much is more often a mistake than a wish. `of` names a group and its tier, if it is of one.
+fn consent(
+    plan: &RetentionPlan,
+    removes_much: bool,
+    of: Option<(&str, TierName)>,
+    yes: bool,
+) -> Result<(), Failure> {
+    if yes || !removes_much {
         return Ok(());
     }
     let (removed, total) = (plan.remove.len(), plan.remove.len() + plan.keep.len());
-    let of = if tier.is_empty() { String::new() } else { format!(" of {tier}") };
+    let hint = match of {
+        None => "look at the list with --dry-run, then say --yes".to_owned(),
+        Some((group, tier)) => {
+            let command = format!("holdfast forget --tier {tier} --group {group}");
+            format!("`{command} --dry-run` shows which; if that is as it should be, `{command} --yes`")
+        }
+    };
+    let of = of.map_or_else(String::new, |(group, tier)| format!(" of {group} {tier}"));
     let refuse = || {
-        let failure = Failure::failed(format!(
-            "{removed} of {total} recovery points{of} would go; nothing was removed"
-        ));
-        failure.hint("look at the list with --dry-run, then say --yes")
+        let what = format!("{removed} of {total} recovery points{of} would go; nothing was removed");
+        Failure::failed(what).hint(hint.clone())
     };
     has_typed(&format!("remove {removed} of {total} recovery points{of}? Type yes: "), "yes", refuse)
 }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::Context;
 use crate::create::{make_private_dir, new_slot};
+use crate::open::{open_as_ever, words_or_passphrase};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
@@ -170,7 +171,7 @@ pub fn run(context: &Context<'_>, args: &KeyArgs) -> Outcome {
 /// All slots. What a label says is sealed with the slot, so only that of the slot in use is known.
 fn slots(context: &Context<'_>) -> Result<Vec<Slot>, Failure> {
     let head = Store::head(context.settings.store()?)?;
-    let opened = ring::open_as_ever(context, &head)?;
+    let opened = open_as_ever(context, &head, ring::open)?;
     let slot = |(id, bytes): &(SlotId, Vec<u8>)| {
         let read = KeySlot::read(bytes, &head.vault).ok();
         let current = opened.slot == *id;
@@ -188,7 +189,7 @@ fn slots(context: &Context<'_>) -> Result<Vec<Slot>, Failure> {
 fn add(context: &Context<'_>, kind: KeyKind, label: &str) -> Result<(), Failure> {
     let dir = context.settings.store()?;
     let head = Store::head(dir)?;
-    let ring = ring::open_as_ever(context, &head)?.ring;
+    let ring = open_as_ever(context, &head, ring::open)?.ring;
     // Whatever is there may be what opens the store just now.
     let machine_key = context.settings.secrets.machine_key_file(&head.vault);
     if kind == KeyKind::Machine && machine_key.exists() {
@@ -283,7 +284,7 @@ fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
     }
     let head = Store::head(context.settings.store()?)?;
     let (id, bytes) = by_prefix(&head.slots, prefix)?;
-    let ring = ring::open_as_ever(context, &head)?.ring;
+    let ring = open_as_ever(context, &head, ring::open)?.ring;
     let places = Places::open(context, &head, &ring)?;
     let lock = places.store().lock()?;
     places.remove(&lock, &id)?;
@@ -334,7 +335,7 @@ fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
 
 fn verify(context: &Context<'_>) -> Result<(), Failure> {
     let head = Store::head(context.settings.store()?)?;
-    let secret = ring::words_or_passphrase(context)?;
+    let secret = words_or_passphrase(context)?;
     let opened = ring::open(&head, &secret)?;
     let places = Places::open(context, &head, &opened.ring)?;
     places.verify(&head, &opened.slot, &secret)?;

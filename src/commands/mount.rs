@@ -221,7 +221,7 @@ pub fn in_background(context: &Context<'_>, args: &MountArgs) -> Outcome {
     command.args(show_to_hand_on(context.terminal.show()));
     command.arg("--").arg(&args.mountpoint).stdout(Stdio::piped());
     command.stderr(log.map_or_else(Stdio::null, Stdio::from));
-    if by_machine_key(context, &head)?.is_some() {
+    if by_machine_key(context, &head).is_some() {
         // The mount may run for months; what it does not need it should not carry in its environment.
         for name in PLAIN_SECRETS {
             command.env_remove(name);
@@ -259,7 +259,7 @@ fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Opti
         return Ok(None);
     }
     let typed = secrets.passphrase(context.terminal)?;
-    open_slots(head, &secret_of(typed.reveal()))?;
+    open_slots(head, &secret_of(&typed)?)?;
     Ok(Some(typed))
 }
 

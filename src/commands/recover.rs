@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use holdfast_store::monitor::Monitor;
 use holdfast_store::seal::slots::KeySlot;
-use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, VaultSetting, unlock};
+use holdfast_store::store::{Store, StoreHead, unlock};
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
 
 use super::Context;
 use super::mount::{MountArgs, mount_store, serve};
-use crate::create::add_machine_key;
-use crate::open::{Bounds, connect, open_slots, open_watched, secret_of};
+use crate::create::{add_machine_key, remember_vault};
+use crate::open::{Bounds, connect, open_slots, open_watched, words_or_passphrase};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::places::refuse_own;
 use crate::terminal::text;
@@ -66,8 +66,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     if head.slots.is_empty() {
         return Err(no_slots(&address));
     }
-    let typed = context.settings.secrets.passphrase_or_words(context.terminal)?;
-    let ring = open_slots(&head, &secret_of(typed.reveal()))?;
+    let ring = open_slots(&head, &words_or_passphrase(context)?)?;
     // A wrong key or a damaged config ends it before anything is made.
     unlock(&head, &ring)?;
     let was_there = begun.is_some();
@@ -76,7 +75,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
         Some(begun) if begun.vault == head.vault => {}
         Some(_) => return Err(occupied(dir, "holds another store than the vault")),
     }
-    remember(dir, &address)?;
+    remember_vault(dir, &address)?;
     let monitor = context.terminal.monitor();
     let store = open_watched(context, dir, &head.vault, &ring, bounds, &*monitor)?;
     load(&store, was_there.then_some(address.as_str()), &*monitor)?;
@@ -119,15 +118,6 @@ fn begun_in(dir: &Path) -> Result<Option<StoreHead>, Failure> {
 
 fn occupied(dir: &Path, how: &str) -> Failure {
     Failure::failed(format!("{} {how}", dir.display())).hint("name a new directory with --store")
-}
-
-fn remember(dir: &Path, address: &str) -> Result<(), Failure> {
-    let mut settings = StoreSettings::load(dir)?;
-    if !settings.vaults.iter().any(|vault| vault.url == address) {
-        settings.vaults.push(VaultSetting { url: address.to_owned() });
-        settings.save(dir)?;
-    }
-    Ok(())
 }
 
 /// A vault that answers and holds no store is most likely another one than was meant.

@@ -2,39 +2,43 @@
 
 mod metrics;
 mod places;
+mod troubles;
+mod vaults;
 
-use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_backup::agenda::{Agenda, Task, TierName};
 use holdfast_backup::alert::{Alert, Newest, alerts};
-use holdfast_backup::config::{Config, Group, Source, Stopped, Tier};
+use holdfast_backup::config::{Config, Group, Stopped, Tier};
 use holdfast_backup::expire::is_in;
 use holdfast_backup::ledger::{JobState, Ledger};
-use holdfast_backup::source_name::KnownSource;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::StoredPoint;
 use jiff::tz::TimeZone;
-use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::Context;
-use super::configured::{known_sources, zone_of};
+use super::configured::{NamedSource, named_sources, zone_of};
 use super::jobs::present;
+use super::staging::{DirectoryLine, directories};
 use crate::daemon::talk::Present;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
+use crate::telling::Way;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
+pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
+use troubles::{annexes_away, bad_configuration, no_daemon, vaults_away};
+pub use vaults::Answered;
 
 /// Show on one page whether all is well
 ///
 /// For each group and tier the newest good recovery point and when the next one is taken; for the store's directory and each vault since
-/// when all of it was read back and proven (`check --read-data`), and what this machine may do there; what the daemon does, the room that
+/// when all of it was read back and proven (`check --read-data`), what this machine may do there, and whether the vault answers; what the daemon does, the room that
 /// is left, and what somebody has to see to, with its cause and what to do.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -60,11 +64,16 @@ struct Page {
     /// Bytes free on the disk of the store, and all of them.
     bytes_free: u64,
     bytes_total: u64,
+    /// The directories of staging, the store's own first.
+    staging: Vec<DirectoryLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     daemon: Option<Present>,
     tiers: Vec<TierLine>,
     places: Vec<PlaceLine>,
     alerts: Vec<AlertLine>,
+    /// Ways by which somebody was not told yet of alerts, and of how many.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    untold: BTreeMap<&'static str, usize>,
 }
 
 /// A tier of a source.
@@ -95,6 +104,11 @@ struct AlertLine {
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
+    #[serde(skip)]
+    since_at: Option<Timestamp>,
+    /// What that is, for people.
+    #[serde(skip)]
+    since_word: &'static str,
     what: String,
     next_step: String,
 }
@@ -104,32 +118,43 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     if args.metrics && context.terminal.json() {
         return Err(Failure::usage("--metrics and --json are two forms of the same: one of them is enough"));
     }
-    let config = context.settings.config()?;
+    let context = &context.at_store(context.settings.store_despite_mistakes()?);
     let store = open_store(context)?;
-    let points = store.points()?;
-    let (now, zone) = (context.terminal.clock().now(), zone_of(config));
-    let agenda = Agenda::new(config, &context.settings.host, zone.clone(), now);
-    let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
     let daemon = present(context)?;
-    let tiers = tiers(config, &context.settings.host, &agenda, &points, now);
+    // What the daemon itself asks for knows that there is one, also when that has no time to answer.
+    let is_served = daemon.is_some() || is_job();
+    let (config, mistakes) = config_and_mistakes(context, store.dir(), is_served)?;
+    let points = store.points()?;
+    let (now, zone) = (context.terminal.clock().now(), zone_of(&config));
+    let agenda = Agenda::new(&config, &context.settings.host, zone.clone(), now);
+    let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
+    let tiers = tiers(&config, &context.settings.host, &agenda, &points, now);
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
-    match &daemon {
-        // What the daemon itself asks for knows that there is one, also when that has no time to answer.
-        None if is_job() => {}
-        None => told.insert(0, no_daemon()),
-        Some(Present { trouble: Some(trouble), .. }) => told.insert(0, bad_configuration(trouble)),
-        Some(_) => {}
+    let refused = daemon.as_ref().and_then(|daemon| daemon.trouble.clone());
+    told.splice(0..0, refused.or(mistakes).map(|mistakes| bad_configuration(&mistakes, is_served)));
+    told.splice(0..0, (!is_served).then(no_daemon));
+    let answered =
+        vaults::answers(store.vaults(), &**context.terminal.clock(), daemon.is_some() && !is_job());
+    if context.terminal.cancelled() {
+        return Err(Failure::interrupted());
     }
-    let (bytes_free, bytes_total) = room(store.dir());
+    let places = places::places(&store, &context.settings.credentials, &answered)?;
+    let staging = directories(&store)?;
+    told.extend(annexes_away(&staging));
+    told.extend(vaults_away(&config, &answered));
+    told.extend(places::alerts(&places, now, &zone));
+    told.extend(no_room_for_metrics(&config));
     let page = Page {
         message_type: "status",
         store: store.dir().display().to_string(),
-        bytes_free,
-        bytes_total,
+        bytes_free: staging[0].bytes_free.unwrap_or_default(),
+        bytes_total: staging[0].bytes_total.unwrap_or_default(),
+        staging,
         daemon,
         tiers,
-        places: places::places(&store, &context.settings.credentials)?,
+        places,
         alerts: told.into_iter().map(AlertLine::from).collect(),
+        untold: untold(ledger.as_ref()),
     };
     show(context, args, &page, now, &zone)?;
     let figures =
@@ -137,7 +162,8 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     if args.metrics {
         context.terminal.bytes(figures()?.as_bytes())?;
     }
-    // Last, so that whoever reads the page has it also where the file cannot be written.
+    // Last, so that whoever reads the page has it also where the file cannot be written. A look of the daemon takes a failure after the page
+    // for just that.
     if let Some(path) = &args.metrics_file {
         metrics::write(path, &figures()?)?;
     }
@@ -158,31 +184,27 @@ fn show(
     }
 }
 
-/// Bytes free on the disk of a directory, and all of them.
-fn room(dir: &Path) -> (u64, u64) {
-    let Ok(disk) = statvfs(dir) else { return (0, 0) };
-    let size = disk.fragment_size();
-    (disk.blocks_available().saturating_mul(size), disk.blocks().saturating_mul(size))
+fn untold(ledger: Option<&Ledger>) -> BTreeMap<&'static str, usize> {
+    let waiting = |way| Some((way, ledger?.untold(way).ok().filter(|untold| !untold.is_empty())?.len()));
+    Way::NAMES.into_iter().filter_map(waiting).collect()
 }
 
-fn no_daemon() -> Alert {
-    Alert {
-        name: "no-daemon".to_owned(),
-        subject: "daemon".to_owned(),
-        since: None,
-        what: "no daemon serves this store: nothing is done by itself".to_owned(),
-        next_step: "`systemctl enable --now holdfast`, or `holdfast daemon`".to_owned(),
-    }
-}
-
-fn bad_configuration(trouble: &str) -> Alert {
-    Alert {
-        name: "bad-configuration".to_owned(),
-        subject: "configuration".to_owned(),
-        since: None,
-        what: format!("it has mistakes, and the daemon goes by the one before: {trouble}"),
-        next_step: "`holdfast config check` names them; `systemctl reload holdfast` has it read again"
-            .to_owned(),
+/// What the page goes by, and what is wrong with the configuration as it lies there now. Where that has mistakes a daemon goes by the one
+/// before; without one nobody knows what there should be.
+fn config_and_mistakes(
+    context: &Context<'_>,
+    store: &Path,
+    is_served: bool,
+) -> Result<(Config, Option<String>), Failure> {
+    let mistakes = context.settings.mistakes();
+    let said = mistakes.as_ref().map(|mistakes| mistakes.message.clone());
+    match (context.settings.config(), mistakes) {
+        (Ok(config), _) => Ok((config.clone(), said)),
+        (Err(_), Some(_)) if !is_served => Ok((Config::default(), said)),
+        (Err(failure), _) => {
+            let accepted = context.settings.accepted(store).filter(|_| is_served);
+            accepted.map(|config| (config, said.or(Some(failure.message.clone())))).ok_or(failure)
+        }
     }
 }
 
@@ -200,8 +222,7 @@ fn tiers(
         for stored in points.iter().filter(|stored| ours(&stored.point.source)) {
             of_source.entry(&stored.point.source.source).or_default().push(stored);
         }
-        let known = known_sources(points, host, &group.name);
-        for name in group.sources.iter().map(|source| name_of(source, &known)) {
+        for NamedSource { name, .. } in named_sources(points, host, group) {
             let points = of_source.get(&*name).map(Vec::as_slice).unwrap_or_default();
             let line = |tier| Some(tier_line(group, tier, group.tier(tier)?, &name, points, agenda, now));
             lines.extend(TierName::ALL.into_iter().filter_map(line));
@@ -241,14 +262,6 @@ fn tier_line(
     }
 }
 
-/// A source as its points name it; one that has none yet by its path.
-fn name_of(source: &Source, known: &[KnownSource]) -> String {
-    let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
-    let raw = path.as_os_str().as_bytes();
-    let newest = || known.iter().rev().find(|known| known.path == raw).map(|known| known.name.clone());
-    source.name.clone().or_else(newest).unwrap_or_else(|| text::printable(raw))
-}
-
 fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Timestamp) -> Vec<Alert> {
     let newest: Vec<Newest> = tiers
         .iter()
@@ -272,8 +285,17 @@ fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Times
 
 impl From<Alert> for AlertLine {
     fn from(alert: Alert) -> Self {
-        let Alert { name, subject, since, what, next_step } = alert;
-        Self { name, subject, since: since.map(text::rfc3339), what, next_step }
+        let since_word = alert.word_for_since();
+        let Alert { name, subject, since: since_at, what, next_step } = alert;
+        Self {
+            name,
+            subject,
+            since: since_at.map(text::rfc3339_short),
+            since_at,
+            since_word,
+            what,
+            next_step,
+        }
     }
 }
 
@@ -285,6 +307,14 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
         text::size(page.bytes_free),
         text::size(page.bytes_total)
     )];
+    for line in page.staging.iter().filter(|line| line.kind == "annex") {
+        let room = match (line.bytes_free, line.bytes_total) {
+            (Some(free), Some(total)) => format!("{} of {} free", text::size(free), text::size(total)),
+            _ => line.state.to_owned(),
+        };
+        let leaving = if line.state == "leaving" { ", leaving" } else { "" };
+        lines.push(format!("{}: {room}{leaving}", line.directory));
+    }
     let mut table = Table::new(&["Group", "Source", "Tier", "Schedule", "Points", "Newest good", "Next"]);
     for line in &page.tiers {
         table.row([
@@ -297,17 +327,26 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
             time(line.next_at),
         ]);
     }
-    lines.push(table.render());
+    if !page.tiers.is_empty() {
+        lines.push(table.render());
+    }
     lines.push(places::render(&page.places, now, zone));
     if let Some(daemon) = &page.daemon {
         lines.push(daemon_line(daemon, zone));
     }
     for alert in &page.alerts {
-        let since = alert.since.as_ref().map_or_else(String::new, |since| format!(", since {since}"));
+        let since = |at| format!(", {} {}", alert.since_word, text::local_time(at, zone));
+        let since = alert.since_at.map_or_else(String::new, since);
         let what = text::printable_text(&alert.what);
         lines.push(format!(
             "ALERT {} ({}{since}): {what}\n      {}",
             alert.name, alert.subject, alert.next_step
+        ));
+    }
+    for (way, alerts) in &page.untold {
+        let alerts = text::count(*alerts as u64, "alert");
+        lines.push(format!(
+            "not told by {way} yet: {alerts} (`holdfast alerts`; the log of the daemon says why)"
         ));
     }
     if page.alerts.is_empty() {

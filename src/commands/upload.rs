@@ -38,6 +38,11 @@ pub struct Pushed {
     pub packs: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Bytes of all that was sent, for points that came into no vault, too; each try counts.
+    pub bytes_sent: u64,
+    /// The points that came into a vault, each once.
+    #[serde(skip)]
+    pub vaulted: Vec<RecoveryPointId>,
 }
 
 /// What is to be in the vaults.
@@ -97,7 +102,9 @@ pub struct Upload<'a> {
 impl<'a> Upload<'a> {
     /// One that did nothing yet.
     pub fn new(context: &'a Context<'a>, store: &'a Store, monitor: &'a WorkMonitor) -> Self {
-        let pushed = Pushed { message_type: "summary", points: 0, packs: 0, bytes: 0 };
+        let message_type = "summary";
+        let pushed =
+            Pushed { message_type, points: 0, packs: 0, bytes: 0, bytes_sent: 0, vaulted: Vec::new() };
         let (failures, named, asked) = Default::default();
         Self { context, store, monitor, pushed, failures, named, asked }
     }
@@ -113,6 +120,13 @@ impl<'a> Upload<'a> {
             self.push_into(*no, transfer, |upload| upload.chosen(address, wanted))?;
         }
         Ok(())
+    }
+
+    /// What was done, and what failed.
+    pub fn told(mut self) -> (Pushed, Vec<Failure>) {
+        self.pushed.bytes_sent =
+            self.store.vaults().iter().map(|(_, _, transfer)| transfer.stats().bytes_up).sum();
+        (self.pushed, self.failures)
     }
 
     /// Sends no faster than was said, or than the configuration has it.
@@ -250,6 +264,9 @@ impl<'a> Upload<'a> {
         match sending.push(id, self.monitor) {
             Ok(done) => {
                 self.pushed.points += 1;
+                if !self.pushed.vaulted.contains(id) {
+                    self.pushed.vaulted.push(*id);
+                }
                 self.pushed.packs += done.packs;
                 self.pushed.bytes += done.bytes;
             }

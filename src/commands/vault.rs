@@ -78,8 +78,9 @@ enum VaultAction {
         /// Which; all that are missing if none is named
         #[arg(value_name = "POINT")]
         points: Vec<OsString>,
-        /// What is pending of the groups of the configuration, by the schedules of their online tiers (--group: of one)
-        #[arg(long, conflicts_with_all = ["points", "host", "source"])]
+        /// What is pending of the groups of the configuration, by the schedules of their online tiers (--group: of one), and the points
+        /// that are named
+        #[arg(long, conflicts_with_all = ["host", "source"])]
         pending: bool,
         /// Send at most so many bytes a second to all vaults together (K, M, G), or "unlimited", whatever the configuration says
         #[arg(long, value_name = "BYTES")]
@@ -111,15 +112,15 @@ pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
         VaultAction::Add { url } => add(context, url),
         VaultAction::List => list(context),
         VaultAction::Remove { url, force } => remove::remove(context, url, *force),
-        VaultAction::Push { pending: true, scope, limit_upload, .. } => {
-            push_pending(context, scope, *limit_upload)
-        }
-        VaultAction::Push { points, scope, limit_upload, .. } => {
+        VaultAction::Push { points, scope, limit_upload, pending } => {
             let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
             if specs.iter().any(|spec| !spec.path.is_empty()) {
                 return Err(Failure::usage("only whole recovery points can be pushed, without :PATH"));
             }
-            push(context, &specs, scope, *limit_upload)
+            match pending {
+                true => push_pending(context, &specs, scope, *limit_upload),
+                false => push(context, &specs, scope, *limit_upload),
+            }
         }
     }
 }
@@ -185,18 +186,28 @@ fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
 fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs, limit: Option<Rate>) -> Outcome {
     let store = open_store(context)?;
     has_vaults(&store)?;
-    let also: Vec<StoredPoint> = match specs {
+    let also = match specs {
         [] => scope.select(store.points()?),
-        _ => specs.iter().map(|spec| find_point(&store, spec, &scope.scope())).collect::<Result<_, _>>()?,
+        _ => named(&store, specs, scope)?,
     };
     push_wanted(context, &store, &Wanted { also, all: specs.is_empty(), limit, ..Wanted::default() })
 }
 
-fn push_pending(context: &Context<'_>, scope: &ScopeArgs, limit: Option<Rate>) -> Outcome {
+fn named(store: &Store, specs: &[PointSpec], scope: &ScopeArgs) -> Result<Vec<StoredPoint>, Failure> {
+    specs.iter().map(|spec| find_point(store, spec, &scope.scope())).collect()
+}
+
+fn push_pending(
+    context: &Context<'_>,
+    specs: &[PointSpec],
+    scope: &ScopeArgs,
+    limit: Option<Rate>,
+) -> Outcome {
     let pending = configured::groups(context, scope.group.as_deref(), "name recovery points")?;
     let store = open_store(context)?;
     has_vaults(&store)?;
-    push_wanted(context, &store, &Wanted { pending, limit, ..Wanted::default() })
+    let also = named(&store, specs, scope)?;
+    push_wanted(context, &store, &Wanted { pending, also, limit, ..Wanted::default() })
 }
 
 fn has_vaults(store: &Store) -> Result<(), Failure> {
@@ -209,15 +220,21 @@ fn has_vaults(store: &Store) -> Result<(), Failure> {
 fn push_wanted(context: &Context<'_>, store: &Store, wanted: &Wanted<'_>) -> Outcome {
     let monitor = context.terminal.monitor();
     let mut upload = Upload::new(context, store, &monitor);
-    upload.push(wanted)?;
-    let Upload { pushed, failures, .. } = upload;
+    let done = upload.push(wanted);
+    let (pushed, failures) = upload.told();
     drop(monitor);
     show_pushed(context.terminal, &pushed)?;
+    done?;
     upload::end(context, failures)
 }
 
 fn show_pushed(terminal: &Terminal, pushed: &Pushed) -> Result<(), Failure> {
     if terminal.json() {
+        // A line for each: there may be many.
+        for id in &pushed.vaulted {
+            let line = serde_json::json!({ "message_type": "vaulted", "snapshot_id": id.hex() });
+            terminal.json_line(&line)?;
+        }
         return terminal.json_line(pushed);
     }
     terminal.say(&format!(

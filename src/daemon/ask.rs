@@ -1,23 +1,36 @@
 //! Having the daemon do what a person asks for, where one serves the store: so that the two never get into each other's way, and what was
 //! asked for stands in the history of jobs.
 
-use holdfast_backup::agenda::Task;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdfast_backup::agenda::{Task, Work};
+use holdfast_backup::ledger::JobState;
+use holdfast_store::clock::Clock;
 
 use super::talk::{Answer, Daemon, Question};
 use crate::commands::Context;
+use crate::commands::jobs::present;
 use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
 use crate::settings::is_job;
 
+/// After so long it is looked whether a daemon that says nothing is there.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+
 /// Has the daemon do these tasks, one after the other, and waits; `None` if no daemon serves the store, or this process is a job itself.
+/// What is taken of a group by one of them is sent by a later one that puts points of the group into vaults.
 pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Done>, Failure> {
     let store = context.settings.store()?;
     if is_job() || Daemon::of(store).is_none() {
         return Ok(None);
     }
     let (mut failures, mut done) = (Failures::default(), Done::Whole);
+    let mut taken = BTreeMap::<&Option<String>, Vec<String>>::new();
     for task in tasks {
+        let of_group = taken.entry(&task.group).or_default();
         let outcome = match Daemon::of(store) {
-            Some(daemon) => have_done(context, daemon, task),
+            Some(daemon) => have_done(context, daemon, task, of_group),
             None => Err(Failure::failed(format!("{task}: the daemon has ended"))),
         };
         if failures.note(outcome)? == Some(Done::Partial) {
@@ -27,15 +40,23 @@ pub fn through_daemon(context: &Context<'_>, tasks: &[Task]) -> Result<Option<Do
     failures.or(done).map(Some)
 }
 
-fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task) -> Outcome {
-    let question = Question::Run { work: task.work.to_string(), group: task.group.clone() };
-    let (mut last, mut begun) = (None, None);
+/// `taken` are points of the group; those that are made are added.
+fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task, taken: &mut Vec<String>) -> Outcome {
+    let wanted = if task.work == Work::Push { taken.clone() } else { Vec::new() };
+    let question = Question::Run { work: task.work.to_string(), group: task.group.clone(), points: wanted };
+    let (mut last, begun) = (None, Cell::new(None));
+    let (mut silence, clock) = (Silence::default(), &**context.terminal.clock());
     let asked = daemon.ask(
         &question,
-        || context.terminal.cancelled(),
+        || {
+            if begun.get().is_none() && silence.lasts(clock) {
+                tell_of_silence(context);
+            }
+            context.terminal.cancelled()
+        },
         |answer| {
             if let Answer::Begun { job } = answer {
-                begun = Some(job);
+                begun.set(Some(job));
                 return true;
             }
             last = Some(answer);
@@ -44,7 +65,7 @@ fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task) -> Outcome {
     );
     if let (true, None) = (context.terminal.cancelled(), &last) {
         let failure = Failure::interrupted();
-        return Err(match begun {
+        return Err(match begun.get() {
             Some(job) => failure.hint(format!("job {job} goes on; `holdfast cancel {job}` ends it")),
             None => failure,
         });
@@ -53,10 +74,39 @@ fn have_done(context: &Context<'_>, daemon: Daemon, task: &Task) -> Outcome {
     match last {
         Some(Answer::Ended { job, state, said, points, code }) => {
             tell(context, task, (job, &state), &points)?;
+            taken.extend(points);
             outcome(&format!("job {job} ({task})"), &state, &said, code)
         }
         Some(Answer::Refused { reason }) => Err(Failure::failed(reason)),
-        _ => Err(Failure::failed(format!("{task}: the daemon ended before it"))),
+        _ => Err(Failure::failed(format!("{task}: the daemon ended before it; the next one does it"))),
+    }
+}
+
+/// How long nothing was heard of a job that is to begin.
+#[derive(Default)]
+struct Silence {
+    since: Option<Duration>,
+    told: bool,
+}
+
+impl Silence {
+    /// Whether it is time to see if anybody is there; once.
+    fn lasts(&mut self, clock: &dyn Clock) -> bool {
+        let now = clock.monotonic();
+        let long = now.saturating_sub(*self.since.get_or_insert(now)) >= SILENT_FOR;
+        long && !std::mem::replace(&mut self.told, true)
+    }
+}
+
+/// Another job may be in the way; a daemon that does not even say so is stuck, or somebody has stopped it.
+fn tell_of_silence(context: &Context<'_>) {
+    let store = context.settings.store();
+    if let (Ok(store), Ok(None)) = (store, present(context)) {
+        let process = std::fs::read_to_string(store.join("daemon.lock")).unwrap_or_default();
+        let process = process.trim();
+        context.terminal.warn(&format!(
+            "the daemon (process {process}) does not answer; `ps -p {process}` shows whether it is stopped"
+        ));
     }
 }
 
@@ -73,9 +123,15 @@ fn tell(
         });
         return context.terminal.json_line(&line);
     }
-    for point in points {
+    let became = match task.work {
+        Work::Take => "saved",
+        // One that failed may have brought it into one of several vaults.
+        Work::Push if state == JobState::Done.to_string() => "vaulted",
+        _ => "",
+    };
+    for point in points.iter().filter(|_| !became.is_empty()) {
         let id: String = point.chars().take(8).collect();
-        context.terminal.say(&format!("recovery point {id} saved"))?;
+        context.terminal.say(&format!("recovery point {id} {became}"))?;
     }
     context.terminal.say(&format!("job {job} ({task}): {state}"))
 }

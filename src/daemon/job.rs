@@ -10,6 +10,7 @@ use std::time::Duration;
 use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::ledger::JobState;
 use holdfast_store::clock::Clock;
+use holdfast_store::id::RecoveryPointId;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::process::{getpriority_process, setpriority_process};
@@ -45,8 +46,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The verb of a task, with its arguments.
-    fn words(&self, task: &Task) -> Vec<String> {
+    /// The verb of a task, with its arguments; of a push also the points that somebody wants to be there in any case.
+    fn words(&self, task: &Task, points: &[RecoveryPointId]) -> Vec<String> {
         let words: &[&str] = match task.work {
             Work::Take => &["backup"],
             Work::Push => &["vault", "push", "--pending"],
@@ -57,17 +58,34 @@ impl Caller {
             Work::Check => &["check"],
         };
         let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);
-        words.iter().map(|word| (*word).to_owned()).chain(group).collect()
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .chain(group)
+            .chain(points.iter().map(RecoveryPointId::hex))
+            .collect()
     }
 
-    /// Starts the process of a task.
-    pub fn start(&self, task: &Task) -> std::io::Result<Child> {
-        self.spawn(self.words(task))
+    /// Starts the process of a task; `points` are wanted in the vaults, if it is a push.
+    pub fn start(&self, task: &Task, points: &[RecoveryPointId]) -> std::io::Result<Child> {
+        self.spawn(self.words(task, points))
     }
 
     /// Starts a process of a verb with its arguments.
     pub fn spawn(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Child> {
+        self.spawn_with(words, None)
+    }
+
+    /// The same with something more in its environment.
+    pub fn spawn_with(
+        &self,
+        words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        more: Option<(&str, String)>,
+    ) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
+        // As a person would call it: the way to the program says nothing.
+        command.arg0("holdfast");
+        command.envs(more);
         command.args(&self.common).arg("--json").args(words).env(MARK, "1").env(NICE, self.nice.to_string());
         command.env_remove(crate::notify::SOCKET).env_remove(crate::notify::WATCHDOG);
         // A group of its own: what ends it ends all that it started, and a Ctrl-C that is meant for the daemon is not meant for it.
@@ -98,7 +116,7 @@ pub struct Heard {
     pub part_done: f64,
     /// What it said of troubles, line by line.
     pub said: String,
-    /// The recovery points that it made.
+    /// The recovery points that it made, or brought into a vault.
     pub points: Vec<String>,
     /// Bytes that it put into vaults, of one that does that.
     pub sent: Option<u64>,
@@ -114,12 +132,12 @@ impl Heard {
                 self.stage = text("stage").unwrap_or_default().to_owned();
                 self.part_done = value.get("percent_done").and_then(Value::as_f64).unwrap_or(0.0);
             }
-            Some("summary") => {
-                let room = POINTS_MAX.saturating_sub(self.points.len());
-                self.points.extend(text("snapshot_id").map(str::to_owned).into_iter().take(room));
-                self.sent = value.get("bytes").and_then(Value::as_u64);
-            }
+            Some("summary") => self.sent = value.get("bytes_sent").and_then(Value::as_u64),
             _ => {}
+        }
+        if let (Some("summary" | "vaulted"), Some(point)) = (text("message_type"), text("snapshot_id")) {
+            let room = POINTS_MAX.saturating_sub(self.points.len());
+            self.points.extend(Some(point.to_owned()).into_iter().take(room));
         }
     }
 

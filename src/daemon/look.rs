@@ -17,6 +17,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::job::{self, Caller};
 use super::{Happened, job::trouble_in};
+use crate::commands::status::{Answered, metrics_fail};
 
 /// A look that takes longer is ended.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -25,13 +26,30 @@ const SAID_MAX: u64 = 16 << 20;
 /// Most characters of a reason that are told.
 const REASON_MAX: usize = 1000;
 
-/// Starts the process of a look.
-pub fn start(caller: &Caller, metrics_file: Option<&Path>) -> std::io::Result<Child> {
+/// What vaults said before, for a look that is not to ask them again.
+pub const VAULTS: &str = "HOLDFAST_JOB_VAULTS";
+
+/// What a look has seen.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What somebody has to see to.
+    pub found: Found,
+    /// What the vaults said.
+    pub vaults: Vec<Answered>,
+}
+
+/// Starts the process of a look. What vaults said is `known`, or they are asked.
+pub fn start(
+    caller: &Caller,
+    metrics_file: Option<&Path>,
+    known: Option<&[Answered]>,
+) -> std::io::Result<Child> {
     let mut words: Vec<OsString> = vec!["status".into()];
     if let Some(path) = metrics_file {
         words.extend(["--metrics-file".into(), path.into()]);
     }
-    caller.spawn(words)
+    let known = known.map(serde_json::to_string).transpose()?;
+    caller.spawn_with(words, known.map(|known| (VAULTS, known)))
 }
 
 /// Sees the look to its end. One that does not end in time is killed, which is told at once; that it has ended is told when it has, for
@@ -43,8 +61,8 @@ pub async fn see(mut child: Child, clock: Arc<dyn Clock>, to_loop: Sender<Happen
     tokio::select! {
         (out, err, status) = async { tokio::join!(all_of(out), all_of(err), child.wait()) } => {
             let found = match status {
-                Ok(status) => found(&out, &err, status),
-                Err(error) => failed(&error.to_string()),
+                Ok(status) => seen(&out, &err, status),
+                Err(error) => Seen { found: failed(&error.to_string()), vaults: Vec::new() },
             };
             let _ = to_loop.send(Happened::Looked(found)).await;
         }
@@ -82,13 +100,22 @@ pub fn failed(why: &str) -> Found {
         next_step: "`holdfast status` says the same; as the user of the daemon, with its environment"
             .to_owned(),
     };
-    Found { alerts: vec![alert], whole: false }
+    Found { alerts: vec![alert], ..Found::default() }
 }
 
 /// The page of `status`, as far as it matters here.
 #[derive(Deserialize)]
 struct Page {
     alerts: Vec<Line>,
+    #[serde(default)]
+    places: Vec<Place>,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    place: String,
+    up: Option<bool>,
+    trouble: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -110,20 +137,28 @@ impl From<Line> for Alert {
     }
 }
 
-fn found(out: &[u8], err: &[u8], status: ExitStatus) -> Found {
+fn seen(out: &[u8], err: &[u8], status: ExitStatus) -> Seen {
     let page = serde_json::from_slice::<Page>(out);
     let troubles: Vec<String> = String::from_utf8_lossy(err).lines().map(trouble_in).collect();
     let mut found = match (&page, status.success()) {
-        (Ok(_), true) => Found { alerts: Vec::new(), whole: true },
+        (Ok(_), true) => Found::default(),
         (Err(error), true) => failed(&format!("its page cannot be read: {error}")),
+        // The file of figures is all that comes after the page.
+        (Ok(_), false) => {
+            let why = troubles.last().cloned().unwrap_or_else(|| status.to_string());
+            Found { alerts: vec![metrics_fail(&why)], ..Found::default() }
+        }
         (_, false) if troubles.is_empty() => failed(&status.to_string()),
         (_, false) => failed(&troubles.join("\n")),
     };
+    let mut vaults = Vec::new();
     if let Ok(page) = page {
         found.whole = true;
         found.alerts.extend(page.alerts.into_iter().map(Alert::from));
+        let asked = page.places.into_iter().filter(|place| place.up.is_some());
+        vaults.extend(asked.map(|Place { place, trouble, .. }| Answered { place, trouble }));
     }
-    found
+    Seen { found, vaults }
 }
 
 #[cfg(test)]
@@ -137,7 +172,8 @@ mod tests {
     use super::*;
 
     const PAGE: &str = r#"{"message_type":"status","alerts":[
-        {"name":"job-fails","subject":"push web","since":"2026-11-20T12:00:00.000000000Z","what":"w","next_step":"n"}]}"#;
+        {"name":"job-fails","subject":"push web","since":"2026-11-20T12:00:00.000000000Z","what":"w","next_step":"n"}],
+        "places":[{"place":"local"},{"place":"/a","up":true},{"place":"/b","up":false,"trouble":"it is gone"}]}"#;
 
     fn status(code: i32) -> ExitStatus {
         ExitStatus::from_raw(code << 8)
@@ -149,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_status_says_is_found() {
-        let found = found(PAGE.as_bytes(), b"", status(0));
+        let Seen { found, vaults } = seen(PAGE.as_bytes(), b"", status(0));
         let since = Some(Timestamp::from_seconds(1_795_176_000));
         let alert = Alert {
             name: "job-fails".into(),
@@ -158,20 +194,27 @@ mod tests {
             what: "w".into(),
             next_step: "n".into(),
         };
-        assert_eq!(found, Found { alerts: vec![alert], whole: true });
+        assert_eq!(found, Found { alerts: vec![alert], whole: true, passed_over: None });
+        let trouble = Some("it is gone".to_owned());
+        assert_eq!(
+            vaults,
+            [Answered { place: "/a".into(), trouble: None }, Answered { place: "/b".into(), trouble }]
+        );
     }
 
     #[test]
     fn that_status_fails_is_found_with_what_it_said() {
         let error = br#"{"message_type":"exit_error","code":12,"message":"wrong passphrase"}"#;
-        let none = found(b"", error, status(12));
+        let found = |out: &[u8], err: &[u8], code| seen(out, err, status(code)).found;
+        let none = found(b"", error, 12);
         assert!(!none.whole && names(&none) == ["status-fails"], "{none:?}");
         assert!(none.alerts[0].what.ends_with(": wrong passphrase"), "{none:?}");
-        assert!(found(b"", b"", status(9)).alerts[0].what.contains("exit status: 9"));
-        assert!(found(b"{}", b"", status(0)).alerts[0].what.contains("cannot be read"));
-        // Its page counts all the same.
-        let both = found(PAGE.as_bytes(), b"no room", status(1));
-        assert!(both.whole && names(&both) == ["status-fails", "job-fails"], "{both:?}");
+        assert!(found(b"", b"", 9).alerts[0].what.contains("exit status: 9"));
+        assert!(found(b"{}", b"", 0).alerts[0].what.contains("cannot be read"));
+        // What fails after its page is the file of figures.
+        let both = found(PAGE.as_bytes(), b"it is slow\nno room", 1);
+        assert!(both.whole && names(&both) == ["metrics-fail", "job-fails"], "{both:?}");
+        assert!(both.alerts[0].what.ends_with(": no room"), "{both:?}");
     }
 
     fn caller(script: &str) -> Caller {
@@ -180,11 +223,11 @@ mod tests {
     }
 
     /// What the loop is told of a look with this script in the place of the program.
-    fn seen(script: &str, clock: Arc<dyn Clock>) -> Vec<Happened> {
+    fn told(script: &str, known: Option<&[Answered]>, clock: Arc<dyn Clock>) -> Vec<Happened> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (to_loop, mut happened) = channel(9);
-            see(start(&caller(script), None).unwrap(), clock, to_loop).await;
+            see(start(&caller(script), None, known).unwrap(), clock, to_loop).await;
             let mut all = Vec::new();
             while let Some(what) = happened.recv().await {
                 all.push(what);
@@ -196,15 +239,20 @@ mod tests {
     #[test]
     fn a_look_that_does_not_end_is_killed_and_that_is_found() {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(0)));
-        let seen = seen("sleep 1000 & wait", clock);
-        assert!(matches!(seen[..], [Happened::LookOverdue, Happened::OverdueLookEnded]), "{seen:?}");
+        let told = told("sleep 1000 & wait", None, clock);
+        assert!(matches!(told[..], [Happened::LookOverdue, Happened::OverdueLookEnded]), "{told:?}");
         assert!(overdue().alerts[0].what.ends_with("it did not end within 60 s"));
     }
 
     #[test]
     fn a_look_is_marked_as_what_the_daemon_asks_for() {
-        let seen = seen("echo \"$HOLDFAST_JOB $0 $*\" >&2; exit 4", Arc::new(SystemClock));
-        let [Happened::Looked(found)] = &seen[..] else { panic!("{seen:?}") };
-        assert!(found.alerts[0].what.ends_with(": 1 --json status"), "{found:?}");
+        let vaults = [Answered { place: "/a".into(), trouble: None }];
+        for (known, said) in [(None, ""), (Some(&vaults[..]), "[{\"place\":\"/a\",\"trouble\":null}]")] {
+            let script = "echo \"$HOLDFAST_JOB $0 $* $HOLDFAST_JOB_VAULTS\" >&2; exit 4";
+            let told = told(script, known, Arc::new(SystemClock));
+            let [Happened::Looked(seen)] = &told[..] else { panic!("{told:?}") };
+            let what = &seen.found.alerts[0].what;
+            assert!(what.trim_end().ends_with(format!(": 1 --json status {said}").trim_end()), "{what}");
+        }
     }
 }

@@ -20,6 +20,9 @@ const LOOKS: u32 = 50;
 /// A daemon that does not take a question for so long is taken for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a daemon does that has nothing to do.
+const IDLE: &str = "waits for what is due";
+
 /// What a daemon is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
@@ -32,6 +35,9 @@ pub enum Question {
         work: String,
         /// The group, if the work is for one.
         group: Option<String>,
+        /// Of a push: recovery points that are to be in the vaults as well, as their ids.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        points: Vec<String>,
     },
     /// To read its configuration again.
     Reload,
@@ -103,6 +109,32 @@ pub struct Running {
     pub stage: String,
 }
 
+impl Present {
+    /// The same as one line.
+    pub fn sentence(&self) -> String {
+        let running: Vec<String> = self.running.iter().map(Running::sentence).collect();
+        let mut parts = vec![if running.is_empty() { IDLE.to_owned() } else { running.join(", ") }];
+        if !self.waiting.is_empty() {
+            parts.push(format!("then {}", self.waiting.join(", ")));
+        }
+        if self.trouble.is_some() {
+            parts.push("goes by the configuration before, for the new one has mistakes".to_owned());
+        }
+        parts.join("; ")
+    }
+}
+
+impl Running {
+    fn sentence(&self) -> String {
+        let done = if self.part_done > 0.0 {
+            format!(": {:.0} %", (self.part_done * 100.0).floor())
+        } else {
+            String::new()
+        };
+        format!("job {} ({}){done}", self.job, self.task)
+    }
+}
+
 /// The socket of the store in a directory. The path of a socket is short and a store's may be long, so it goes by way of an open directory,
 /// which has to stay open as long as the path is used.
 pub fn socket_in(store: &Path) -> io::Result<(std::fs::File, PathBuf)> {
@@ -130,7 +162,7 @@ impl Daemon {
     pub fn ask(
         mut self,
         question: &Question,
-        enough: impl Fn() -> bool,
+        mut enough: impl FnMut() -> bool,
         mut take: impl FnMut(Answer) -> bool,
     ) -> io::Result<()> {
         let mut line = serde_json::to_vec(question)?;
@@ -157,4 +189,24 @@ impl Daemon {
 /// Whether it only is time to look whether the answer is still wanted.
 fn is_a_look(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_does_is_said_in_a_line() {
+        assert_eq!(Present::default().sentence(), IDLE);
+        let job =
+            |job, task: &str, part_done| Running { job, task: task.into(), part_done, ..Running::default() };
+        let busy = Present {
+            running: vec![job(18, "backup main", 0.459), job(19, "push main", 0.0)],
+            waiting: vec!["check".into()],
+            ..Present::default()
+        };
+        assert_eq!(busy.sentence(), "job 18 (backup main): 45 %, job 19 (push main); then check");
+        let wrong = Present { trouble: Some("line 3".into()), ..Present::default() };
+        assert!(wrong.sentence().starts_with("waits for what is due; goes by the configuration before"));
+    }
 }

@@ -11,7 +11,9 @@ use holdfast_backup::ledger::{JobState, LedgerError};
 use holdfast_store::clock::Timestamp;
 use nix::sys::signal::Signal;
 
+use super::look::Seen;
 use super::{Daemon, Happened, job, look, until};
+use crate::commands::status::{Answered, VAULT_AWAY};
 use crate::telling::{From, Message, Way};
 use crate::terminal::text;
 
@@ -28,9 +30,14 @@ pub struct Watching {
     pub metrics_file: Option<PathBuf>,
 }
 
+/// Vaults are not asked again before so many seconds: in some of them each question costs something.
+const VAULTS_EVERY: i64 = 300;
+
 /// A look that is under way.
 struct Looking {
     process: u32,
+    /// When it began, if it asks the vaults.
+    asks: Option<Timestamp>,
     /// It was killed and is still there, as what hangs in the kernel is.
     overdue: bool,
 }
@@ -42,6 +49,8 @@ pub struct Watch {
     looking: Option<Looking>,
     /// Something happened while it was looked.
     again: bool,
+    /// When the vaults were last asked, and what they said.
+    vaults: Option<(Timestamp, Vec<Answered>)>,
     /// Ways that are telling.
     telling: BTreeSet<&'static str>,
     /// Ways that failed, which was logged.
@@ -53,7 +62,14 @@ impl Watch {
     pub fn new(plan: Watching, now: Timestamp) -> Self {
         let (telling, failing) = (BTreeSet::new(), BTreeSet::new());
         let next = later(now, plan.every);
-        Self { plan, next, looking: None, again: false, telling, failing }
+        Self { plan, next, looking: None, again: false, vaults: None, telling, failing }
+    }
+
+    /// What the vaults said, if it is not time to ask them again.
+    fn known_vaults(&self, now: Timestamp) -> Option<&[Answered]> {
+        let (at, answered) = self.vaults.as_ref()?;
+        let age = now.seconds.saturating_sub(at.seconds);
+        (0..VAULTS_EVERY).contains(&age).then_some(answered)
     }
 
     fn way_names(&self) -> Vec<&'static str> {
@@ -80,6 +96,7 @@ impl Daemon {
     /// Another configuration holds.
     pub(super) fn watch_as(&mut self, plan: Watching) {
         self.watch.plan = plan;
+        self.watch.vaults = None;
         self.watch.failing.clear();
         self.set_ways();
         self.look();
@@ -104,16 +121,19 @@ impl Daemon {
         }
     }
 
-    fn look(&mut self) {
-        self.watch.next = later(self.parts.clock.now(), self.watch.plan.every);
+    pub(super) fn look(&mut self) {
+        let now = self.parts.clock.now();
+        self.watch.next = later(now, self.watch.plan.every);
         match &self.watch.looking {
             Some(Looking { overdue: true, .. }) => return self.take_found(&look::overdue()),
             Some(_) => return self.watch.again = true,
             None => {}
         }
-        match look::start(&self.parts.caller, self.watch.plan.metrics_file.as_deref()) {
+        let known = self.watch.known_vaults(now);
+        let asks = known.is_none().then_some(now);
+        match look::start(&self.parts.caller, self.watch.plan.metrics_file.as_deref(), known) {
             Ok(child) => {
-                self.watch.looking = Some(Looking { process: child.id().unwrap_or(0), overdue: false });
+                self.watch.looking = Some(Looking { process: child.id().unwrap_or(0), asks, overdue: false });
                 tokio::spawn(look::see(child, Arc::clone(&self.parts.clock), self.to_loop.clone()));
             }
             Err(error) => self.take_found(&look::failed(&format!("its process cannot be started: {error}"))),
@@ -121,9 +141,18 @@ impl Daemon {
     }
 
     /// A look has found something.
-    pub(super) fn looked(&mut self, found: &Found) {
+    pub(super) fn looked(&mut self, seen: Seen) {
+        let Seen { found, vaults } = seen;
+        let found = match self.watch.looking.as_ref().and_then(|looking| looking.asks) {
+            Some(at) if found.whole => {
+                self.watch.vaults = Some((at, vaults));
+                found
+            }
+            // What they said before was found before.
+            _ => found.passing_over(VAULT_AWAY),
+        };
         if !self.stopping {
-            self.take_found(found);
+            self.take_found(&found);
         }
         self.look_ended();
     }
@@ -196,7 +225,7 @@ impl Daemon {
     pub(super) fn told(&mut self, way: &'static str, alert: i64, event: Event) {
         warn_of(self.parts.ledger.told(alert, way, event));
         if self.watch.failing.remove(way) {
-            tracing::warn!("alerts can be told by {way} again");
+            tracing::info!("alerts can be told by {way} again");
         }
     }
 
@@ -237,63 +266,29 @@ fn log((known, event): &(Known, Option<Event>)) {
     if let Some(event) = event {
         let alert = &known.alert;
         let line = format!("alert {event}: {} ({}): {}", alert.name, alert.subject, alert.what);
-        tracing::warn!("{}", text::printable(line.as_bytes()));
+        let line = text::printable(line.as_bytes());
+        match event {
+            Event::Closed => tracing::info!("{line}"),
+            Event::Opened | Event::Still => tracing::warn!("{line}"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::{BTreeMap, VecDeque};
-
-    use holdfast_backup::agenda::Agenda;
-    use holdfast_backup::config::Config;
-    use holdfast_backup::ledger::Ledger;
+    use holdfast_backup::alert::Alert;
     use holdfast_store::clock::ManualClock;
-    use jiff::tz::TimeZone;
-    use tokio::sync::mpsc::channel;
 
-    use super::super::{Caller, Parts};
+    use super::super::testing::{START, daemon};
     use super::*;
-    use crate::notify::Manager;
-
-    const START: Timestamp = Timestamp { seconds: 1_000_000, nanos: 0 };
-
-    /// A daemon that has nothing else to do, and for whom `false` takes the place of the program.
-    fn daemon(store: PathBuf, clock: &ManualClock) -> Daemon {
-        let from = From { host: "box".into(), store: String::new(), zone: TimeZone::UTC };
-        let every = Duration::from_secs(300);
-        let plan = Watching { every, ways: Vec::new(), from, metrics_file: None };
-        let caller = Caller { program: "false".into(), common: Vec::new(), nice: 0 };
-        let (ledger, _) = Ledger::open(&store).unwrap();
-        let parts = Parts {
-            store,
-            ledger,
-            caller,
-            read: Box::new(|| Err(String::new())),
-            clock: Arc::new(clock.clone()),
-            manager: Manager::named(None),
-            watchdog: None,
-        };
-        Daemon {
-            parts,
-            agenda: Agenda::new(&Config::default(), "box", TimeZone::UTC, START),
-            since: START,
-            trouble: None,
-            active: BTreeMap::new(),
-            wanted: VecDeque::new(),
-            watch: Watch::new(plan, START),
-            to_loop: channel(9).0,
-            stopping: false,
-        }
-    }
 
     #[test]
     fn it_is_looked_every_few_minutes_whatever_the_clock_does_and_never_twice_at_once() {
         let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut daemon = daemon(dir.path().to_path_buf(), &clock);
+            let mut daemon = daemon("", dir.path(), &clock);
             clock.advance(Duration::from_secs(299));
             daemon.look_if_due();
             assert!(daemon.watch.looking.is_none());
@@ -322,10 +317,39 @@ mod tests {
     }
 
     #[test]
+    fn vaults_are_not_asked_again_for_five_minutes_and_what_they_said_is_found_once() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+        let mut daemon = daemon("", dir.path(), &clock);
+        let alert = |trouble: &str| Alert {
+            name: VAULT_AWAY.into(),
+            subject: "/v".into(),
+            since: None,
+            what: trouble.into(),
+            next_step: String::new(),
+        };
+        let mut now = START;
+        // After so many seconds: whether they are asked, and in how many looks in a row the vault was away then.
+        for (after, asks, looks) in
+            [(0, true, 1), (299, false, 1), (1, true, 2), (100, false, 2), (-500, true, 3)]
+        {
+            now.seconds += after;
+            assert_eq!(daemon.watch.known_vaults(now).is_none(), asks, "{after}");
+            daemon.watch.looking = Some(Looking { process: 0, asks: asks.then_some(now), overdue: false });
+            let vaults = vec![Answered { place: "/v".into(), trouble: Some("gone".into()) }];
+            daemon.looked(Seen {
+                found: Found { alerts: vec![alert("gone")], whole: true, passed_over: None },
+                vaults,
+            });
+            let open = daemon.parts.ledger.open_alerts().unwrap();
+            assert_eq!((open.len(), open[0].looks), (1, looks), "{after}");
+        }
+    }
+
+    #[test]
     fn a_look_that_cannot_be_ended_is_seen_at_each_look_and_there_is_no_other() {
         let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
-        let mut daemon = daemon(dir.path().to_path_buf(), &clock);
-        daemon.watch.looking = Some(Looking { process: 0, overdue: false });
+        let mut daemon = daemon("", dir.path(), &clock);
+        daemon.watch.looking = Some(Looking { process: 0, asks: None, overdue: false });
         daemon.look_overdue();
         daemon.look();
         let open = daemon.parts.ledger.open_alerts().unwrap();

@@ -79,6 +79,27 @@ fn hints_name_the_way_out() {
 }
 
 #[test]
+fn what_is_read_only_is_no_matter_of_rights_and_in_a_unit_one_of_its_paths() {
+    let detail = format!("cannot make /v/sess: {}", io::Error::from_raw_os_error(nix::libc::EROFS));
+    let vault = |vault: &str| StoreError::Vault {
+        vault: vault.into(),
+        source: VaultError::Denied { detail: detail.clone() },
+    };
+    let failures = [
+        store(vault("/v")),
+        VaultError::Denied { detail: detail.clone() }.into(),
+        store(io_error(io::ErrorKind::ReadOnlyFilesystem)),
+        Failure::io("open", &path(), &io::ErrorKind::ReadOnlyFilesystem.into()),
+    ];
+    for failure in failures {
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("dmesg") && !hint.contains("owner"), "{}: {hint}", failure.message);
+    }
+    assert!(read_only(true).contains("ReadWritePaths=") && read_only(true).contains("systemctl edit"));
+    assert!(!read_only(false).contains("systemctl"));
+}
+
+#[test]
 fn a_cause_that_the_message_already_says_is_not_said_twice() {
     #[derive(Debug, thiserror::Error)]
     #[error("outer: {source}")]

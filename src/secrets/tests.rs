@@ -109,12 +109,36 @@ fn nobody_at_the_terminal_means_no_key_and_says_what_to_set() {
 }
 
 #[test]
-fn named_words_win_over_a_named_passphrase_in_a_recovery() {
+fn words_are_typed_row_by_row_and_a_passphrase_of_such_words_is_one_all_the_same() {
+    let typed = |answers: &[&'static str]| {
+        let secrets = secrets(None, answers);
+        let [first, second] = [secrets.passphrase_or_words(&quiet()), secrets.passphrase(&quiet())];
+        (first.unwrap().reveal().to_owned(), second.is_ok())
+    };
+    let row = "1 abandon 2 Abandon 3 aban 4 abandon";
+    let last = "21 abandon 22 abandon 23 abandon 24 art";
+    let (words, more) = typed(&[row, row, row, row, row, last]);
+    assert_eq!(
+        (words, more),
+        (format!("{row} {row} {row} {row} {row} {last}"), false),
+        "nothing more is asked"
+    );
+    assert_eq!(typed(&["abandon art abandon art", ""]).0, "abandon art abandon art");
+    assert_eq!(typed(&["abandon art abandon"]).0, "abandon art abandon", "no whole row");
+    assert_eq!(typed(&["typed"]).0, "typed");
+}
+
+#[test]
+fn of_words_that_are_named_all_lines_count() {
     let mut both = secrets(plain("passphrase"), &[]);
     assert_eq!(both.passphrase_or_words(&quiet()).unwrap().reveal(), "passphrase");
-    both.sources.recovery_key = plain("abandon art");
-    assert_eq!(both.passphrase_or_words(&quiet()).unwrap().reveal(), "abandon art");
-    assert_eq!(secrets(None, &["typed"]).passphrase_or_words(&quiet()).unwrap().reveal(), "typed");
+    assert_eq!(both.recovery_key(&quiet()).unwrap(), None);
+    both.sources.recovery_key = command("echo abandon; echo art");
+    assert_eq!(both.recovery_key(&quiet()).unwrap().unwrap().reveal(), "abandon\nart\n");
+    assert_eq!(
+        secrets(command("echo abandon; echo art"), &[]).passphrase(&quiet()).unwrap().reveal(),
+        "abandon"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use super::log::{Priority, marked};
 use super::progress::Progress;
 use super::text;
 use crate::json::PathText;
@@ -32,13 +33,24 @@ fn write_line(out: &mut Out, line: &str) {
     let _ = writeln!(out, "{line}");
 }
 
+/// Writes what is trouble to standard error.
+fn write_trouble(err: &mut Out, line: &str) {
+    write_line(err, &marked(Priority::Warning, line));
+}
+
 fn problem_line(path: &[u8], reason: &str) -> String {
     format!("holdfast: {}: {}", text::printable(path), text::printable_text(reason))
 }
 
+/// What is shown of a stage of which it is known how much there is to do, and of another.
+const BAR: &str = "{wide_bar} {elapsed}\n{msg}";
+const SPINNER: &str = "{spinner} {elapsed} {msg}";
+
 /// A bar with rate and time left that is drawn over itself.
 pub struct BarFace {
     bar: ProgressBar,
+    /// Also while nothing comes.
+    moves: bool,
     verbose: bool,
 }
 
@@ -48,13 +60,17 @@ impl BarFace {
 
     /// A bar on standard error.
     pub fn new(verbose: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(Self::STEPS), ProgressDrawTarget::stderr_with_hz(10));
-        bar.enable_steady_tick(Duration::from_millis(250));
-        Self { bar, verbose }
+        Self::drawn_to(ProgressDrawTarget::stderr_with_hz(10), verbose)
     }
 
-    fn style(known: bool) -> ProgressStyle {
-        let template = if known { "{wide_bar} {elapsed}\n{msg}" } else { "{spinner} {elapsed} {msg}" };
+    fn drawn_to(target: ProgressDrawTarget, verbose: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(Self::STEPS), target);
+        // What is told before there is progress is told without a bar.
+        bar.set_style(Self::style("{msg}"));
+        Self { bar, moves: false, verbose }
+    }
+
+    fn style(template: &str) -> ProgressStyle {
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 }
@@ -66,9 +82,13 @@ impl Face for BarFace {
 
     fn progress(&mut self, progress: &Progress) {
         let fraction = progress.fraction();
-        self.bar.set_style(Self::style(fraction.is_some()));
+        self.bar.set_style(Self::style(if fraction.is_some() { BAR } else { SPINNER }));
         self.bar.set_position((fraction.unwrap_or(0.0) * Self::STEPS as f64) as u64);
         self.bar.set_message(progress.line());
+        // Before that there is nothing to show.
+        if !std::mem::replace(&mut self.moves, true) {
+            self.bar.enable_steady_tick(Duration::from_millis(250));
+        }
     }
 
     fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
@@ -111,7 +131,7 @@ impl Face for LineFace {
     }
 
     fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
-        write_line(&mut self.out, &problem_line(path, reason));
+        write_trouble(&mut self.out, &problem_line(path, reason));
     }
 
     fn note(&mut self, note: &str) {
@@ -141,7 +161,7 @@ impl Face for QuietFace {
     fn progress(&mut self, _: &Progress) {}
 
     fn problem(&mut self, _: &Progress, path: &[u8], reason: &str) {
-        write_line(&mut self.out, &problem_line(path, reason));
+        write_trouble(&mut self.out, &problem_line(path, reason));
     }
 
     fn note(&mut self, _: &str) {}
@@ -234,9 +254,77 @@ impl Face for JsonFace {
         let error = Message { message: reason };
         let line = ErrorLine { message_type: "error", error, during: progress.stage, item, item_b64 };
         if let Ok(line) = serde_json::to_string(&line) {
-            write_line(&mut self.err, &line);
+            write_trouble(&mut self.err, &line);
         }
     }
 
     fn note(&mut self, _: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// A terminal that keeps what is written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, line: &str) -> io::Result<()> {
+            self.write_str(line)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_is_drawn_when_there_is_something_to_show_and_not_before() {
+        let screen = Screen::default();
+        let bar = || BarFace::drawn_to(ProgressDrawTarget::term_like(Box::new(screen.clone())), false);
+        let text = || screen.0.lock().unwrap().clone();
+        drop(bar());
+        let mut bar = bar();
+        bar.note("a note");
+        bar.problem(&Progress::default(), b"a", "no");
+        assert_eq!(text().trim_end(), "holdfast: a: no");
+        bar.progress(&Progress { stage: "scan", files: 3, ..Progress::default() });
+        assert!(text().contains("scan: 3 files") && !text().contains("10000"), "{}", text());
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 /// Exit code of a run that was interrupted.
@@ -23,4 +23,10 @@ pub fn watch() -> Arc<AtomicBool> {
         }
     }
     asked
+}
+
+/// Has a write beyond what a file may grow to (`LimitFSIZE=`, `ulimit -f`) fail with EFBIG, as on a full disk, instead of ending the
+/// process without a word. What is started from here has the usual effect again: a handler does not outlive `exec`.
+pub fn outlive_size_limits() {
+    let _ = flag::register(SIGXFSZ, Arc::default());
 }

@@ -86,6 +86,14 @@ pub fn rfc3339(time: Timestamp) -> String {
     }
 }
 
+/// The same without what is less than a second, of what is known no closer.
+pub fn rfc3339_short(time: Timestamp) -> String {
+    match to_jiff(Timestamp { nanos: 0, ..time }) {
+        Some(time) => time.to_string(),
+        None => format!("@{}", time.seconds),
+    }
+}
+
 /// The moment on jiff's time line, which ends at the years -9999 and 9999.
 pub fn to_jiff(time: Timestamp) -> Option<jiff::Timestamp> {
     jiff::Timestamp::new(time.seconds, i32::try_from(time.nanos).ok()?).ok()

@@ -4,6 +4,7 @@
 //! One process writes at a time (the store's lock); readers of any process go on beside it (WAL). `synchronous=FULL`,
 //! because staged packs may be evicted on the word of a commit.
 
+mod annexes;
 mod attempts;
 mod chunks;
 mod damage;

@@ -11,12 +11,12 @@ mod points;
 
 pub(crate) use packs::prove_in_vault;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
-use crate::id::{ChunkId, RecoveryPointId};
+use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::store::{LISTING_WAIT, Store, prove_ours};
 use crate::vault::ObjectInfo;
@@ -81,6 +81,8 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
         report: Report::default(),
         bad: catalog.bad_packs()?,
         bad_chunks: HashSet::new(),
+        annexes_away: false,
+        out_of_sight: BTreeSet::new(),
         hidden: HashSet::new(),
         proven: Vec::new(),
         away: HashSet::new(),
@@ -115,6 +117,10 @@ struct Check<'a> {
     bad: HashSet<PackNo>,
     /// Chunks that no tier can give.
     bad_chunks: HashSet<ChunkId>,
+    /// Whether an annex is away: what is nowhere else may be there.
+    annexes_away: bool,
+    /// Packs that are known to lie there.
+    out_of_sight: BTreeSet<PackId>,
     /// Chunks of packs of which the catalog has a damaged row: one of them may not be found, and is not lost.
     hidden: HashSet<ChunkId>,
     /// Packs that were proven and are not yet noted as such.

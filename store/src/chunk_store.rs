@@ -236,7 +236,9 @@ fn write_packs(
     for pack in to_write {
         let id = pack.entry.id;
         pack::verify(&parts.sealer, id, &pack.bytes).map_err(|e| e.of(format!("pack {id}, just made")))?;
-        parts.staging.put(&names::pack(&id), &pack.bytes)?;
+        if let Some(annex) = parts.staging.put_somewhere(&names::pack(&id), &pack.bytes)? {
+            parts.catalog.add_to_annex(&annex, &id, pack.entry.len)?;
+        }
         parts.catalog.add_packs(&[(&pack.entry, &pack.chunks)], true, None)?;
         let mut claimed = claimed.lock().unwrap_or_else(PoisonError::into_inner);
         for chunk in &pack.chunks {

@@ -104,6 +104,14 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// Something is in no directory of staging, and one that may have it is away.
+    #[error("{what} is not in staging, and annex {}, which may have it, is away", annex.display())]
+    AnnexAway {
+        /// What was looked for.
+        what: String,
+        /// The annex.
+        annex: PathBuf,
+    },
     /// The catalog refused.
     #[error("catalog: {detail}")]
     Catalog {
@@ -219,7 +227,7 @@ impl StoreError {
     pub fn class(&self) -> ErrorClass {
         use std::io::ErrorKind as K;
         match self {
-            Self::NoStore { .. } | Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::NoStore { .. } | Self::NotFound { .. } | Self::AnnexAway { .. } => ErrorClass::NotFound,
             Self::AlreadyThere { .. } => ErrorClass::AlreadyThere,
             Self::Locked { .. } => ErrorClass::Locked,
             Self::WrongKey { .. } => ErrorClass::WrongKey,

@@ -85,6 +85,11 @@ id!(
     SlotId,
     16
 );
+id!(
+    /// Identity of an annex: a further directory in which staging keeps packs.
+    AnnexId,
+    16
+);
 
 impl RecoveryPointId {
     /// A new random id.
@@ -150,6 +155,13 @@ impl VaultId {
 }
 
 impl SlotId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+}
+
+impl AnnexId {
     /// A new random id.
     pub fn random() -> Self {
         Self(random_bytes())

@@ -195,7 +195,7 @@ impl Reader {
                 Err(e) => last = Some(e),
             }
         }
-        Err(last.unwrap_or_else(|| missing(id)))
+        Err(last.unwrap_or_else(|| self.missing(id)))
     }
 
     /// The same, read from this pack in staging alone: whether it is whole there.
@@ -324,10 +324,15 @@ impl Reader {
         }
         Ok(self.spares.joined.lend(out))
     }
-}
 
-fn missing(id: &ChunkId) -> StoreError {
-    StoreError::NotFound { what: format!("chunk {id}") }
+    /// A chunk that is in no place, as far as is known.
+    fn missing(&self, id: &ChunkId) -> StoreError {
+        let what = format!("chunk {id}");
+        match self.staging.first_away() {
+            Some(annex) => StoreError::AnnexAway { what, annex },
+            None => StoreError::NotFound { what },
+        }
+    }
 }
 
 impl ChunkSource for Reader {

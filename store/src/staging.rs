@@ -1,37 +1,44 @@
-//! The staging directory: objects on the local disk that survive a crash at any point.
+//! Staging: objects on the local disks that survive a crash at any point.
 //!
-//! An object is written under a temporary name, its data synced, renamed to its final name, and the directory synced;
-//! only then does anybody hear of it. A failed sync means that the file is lost: the kernel marks the pages clean and a
-//! second sync would succeed without them ("Can Applications Recover from fsync Failures?", ATC 2020), so the temporary
-//! file is removed and the error goes up. What a crash leaves is temporary files, which the next opener removes, and
-//! complete objects that the catalog does not know yet, which it adopts.
+//! They lie in the store's directory, the *main* one, and packs also in annexes: further directories, on other disks say, which come and go while
+//! programs run. A pack is put where most room is, and where that fails, in the next; it is looked for in all of them. The same pack
+//! in two of them is no trouble: its name is the hash of its bytes. An annex that is away has no packs until it is back.
 
+mod annex;
+mod area;
 pub(crate) mod disk;
 mod files;
+mod leave;
 mod testing;
 
+pub use annex::{Absence, Annex, Look, MARKER, Owner, owner};
+pub use area::TEMP_DIR;
 pub use disk::DiskFiles;
-pub use files::Files;
+pub use files::{Files, Room};
+pub use leave::{Needs, Went};
 pub use testing::{Fault, FaultyFiles, MemoryFiles};
 
-use std::collections::HashSet;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{ErrorClass, StoreError};
-use crate::id::{self, ObjectId, to_hex};
+use crate::id::{self, AnnexId};
+use crate::names;
 use crate::vault::{ObjectInfo, ObjectName};
+use annex::Annexes;
+use area::Area;
 
 #[cfg(test)]
 mod tests;
 
-/// Where temporary files live.
-pub const TEMP_DIR: &str = "tmp";
 /// A file that is given up when the disk is full, so that the catalog can still record what happened. Of random bytes: a file
 /// system that compresses would give back next to nothing for anything else.
 const BALLAST: &str = "ballast";
 const BALLAST_LEN: usize = 4 << 20;
+
+/// Room that is left for what else is written to a disk.
+const SPARE: u64 = 64 << 20;
 
 /// Gives up the file in a store's directory that keeps room for what must be written on a full disk: the catalog, and what else lies there.
 /// `false` if it was given up before. The next session makes it again when there is room.
@@ -39,79 +46,134 @@ pub fn give_up_reserve(store: &Path) -> bool {
     std::fs::remove_file(store.join(BALLAST)).is_ok()
 }
 
-/// Objects below one directory.
+/// Objects on the local disks.
 #[derive(Clone, Debug)]
 pub struct Staging {
-    files: Arc<dyn Files>,
-    /// Directories whose entries, as far as they are directories, this process made sure of.
-    synced: Arc<Mutex<HashSet<String>>>,
+    main: Arc<Area>,
+    annexes: Arc<Annexes>,
+}
+
+/// What a look at all directories shows.
+#[derive(Debug)]
+pub struct Survey {
+    /// Packs and what else lies there, in the main directory.
+    pub main: Vec<ObjectInfo>,
+    /// The annexes.
+    pub annexes: Vec<Surveyed>,
+}
+
+/// What a look at an annex shows.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Its id.
+    pub id: AnnexId,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether packs move out of it.
+    pub leaving: bool,
+    /// What lies there, or why it is away.
+    pub packs: Result<Vec<ObjectInfo>, Absence>,
 }
 
 impl Staging {
-    /// Objects in `files`.
+    /// Objects in `files` alone.
     pub fn new(files: Arc<dyn Files>) -> Self {
-        Self { files, synced: Arc::default() }
+        Self::with_annexes(files, Box::new(|| None))
+    }
+
+    /// Objects in `files`, and packs also in the annexes that `look` shows.
+    pub fn with_annexes(files: Arc<dyn Files>, look: Look) -> Self {
+        Self { main: Arc::new(Area::new(files)), annexes: Arc::new(Annexes::new(look)) }
+    }
+
+    /// The annexes that there are now.
+    pub fn annexes(&self) -> Arc<[Annex]> {
+        self.annexes.now()
+    }
+
+    /// Room in the main directory.
+    pub fn room(&self) -> Room {
+        self.main.room()
+    }
+
+    /// Room in an annex.
+    pub fn room_in(annex: &Annex) -> Room {
+        annex.area.room()
     }
 
     /// Makes the directories that a staging area needs.
     pub fn prepare(&self) -> Result<(), StoreError> {
-        for dir in [TEMP_DIR, "pack", "idx", "rp", "keys"] {
-            self.files.make_dir(dir).map_err(self.error("make directory", dir))?;
-        }
-        self.files.sync_dir("").map_err(self.error("sync", ""))?;
+        self.main.prepare(&[TEMP_DIR, "pack", "idx", "rp", "keys"])?;
+        self.each_present(|annex| annex.area.prepare(&[TEMP_DIR, "pack"]));
         self.refill_ballast();
         Ok(())
+    }
+
+    /// Does something in each annex that is there. One that fails is left out: what is put next will tell.
+    fn each_present(&self, what: impl Fn(&Annex) -> Result<(), StoreError>) {
+        for annex in self.annexes.now().iter().filter(|annex| annex.presence().is_ok()) {
+            if let Err(e) = what(annex) {
+                tracing::warn!("annex {}: {e}", annex.path.display());
+            }
+        }
     }
 
     /// Writes an object durably. Its bytes replace nothing: an object that is already there has the same bytes (content-addressed)
     /// or is an error of the caller's.
     pub fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        let put = self.try_put(name, bytes);
+        self.put_somewhere(name, bytes).map(drop)
+    }
+
+    /// The same; the annex into which it came, if it is a pack and came into one.
+    pub fn put_somewhere(&self, name: &ObjectName, bytes: &[u8]) -> Result<Option<AnnexId>, StoreError> {
+        let annexes = if is_pack(name) { self.annexes.now() } else { Arc::default() };
+        let put = self.put_where_room_is(&annexes, name, bytes);
         if put.as_ref().is_err_and(|e| e.class() == ErrorClass::Full) {
             // One that is gone already was given up before.
-            let _ = self.files.remove(BALLAST);
+            let _ = self.main.files.remove(BALLAST);
         }
         put
     }
 
-    fn try_put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = name.as_str();
-        let parent = parent_of(path);
-        let temp = format!("{TEMP_DIR}/{}", to_hex(&ObjectId::random().0));
-        let written = self.files.write_synced(&temp, bytes).map_err(self.error("write", &temp));
-        let written = written.and_then(|()| self.ensure_dir(parent));
-        let written =
-            written.and_then(|()| self.files.rename(&temp, path).map_err(self.error("rename to", path)));
-        if let Err(e) = written {
-            // Best effort: an orphan is removed by the next session, too.
-            let _ = self.files.remove(&temp);
-            return Err(e);
+    /// Where most room is, the main directory first among equals. Where that fails the next is tried, so that a disk that is full, or dies, ends nothing.
+    fn put_where_room_is(
+        &self,
+        annexes: &[Annex],
+        name: &ObjectName,
+        bytes: &[u8],
+    ) -> Result<Option<AnnexId>, StoreError> {
+        if annexes.is_empty() {
+            return self.main.put(name.as_str(), bytes).map(|()| None);
         }
-        self.files.sync_dir(parent).map_err(self.error("sync", parent))
+        let main = self.main.room();
+        let mut areas = vec![(main.free.saturating_sub(spare(main)), None, &*self.main)];
+        areas.extend(open_areas(annexes));
+        self.put_into_first(areas, name, bytes)
     }
 
-    /// Makes a directory that outlives a crash. One that is there may be from a run that died, or whose sync failed, before it
-    /// was durable: the directory above is synced once per process, and again after something was made in it.
-    fn ensure_dir(&self, dir: &str) -> Result<(), StoreError> {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        self.ensure_dir_in(dir, &mut synced)
-    }
-
-    fn ensure_dir_in(&self, dir: &str, synced: &mut HashSet<String>) -> Result<(), StoreError> {
-        if dir.is_empty() {
-            return Ok(());
+    /// Into the one that has most room and does not fail.
+    fn put_into_first(
+        &self,
+        mut areas: Vec<(u64, Option<AnnexId>, &Area)>,
+        name: &ObjectName,
+        bytes: &[u8],
+    ) -> Result<Option<AnnexId>, StoreError> {
+        areas.sort_by_key(|area| std::cmp::Reverse(area.0));
+        let mut failed: Option<StoreError> = None;
+        for (_, annex, area) in areas {
+            match area.put(name.as_str(), bytes) {
+                Ok(()) => {
+                    self.annexes.remember(name.as_str(), annex);
+                    return Ok(annex);
+                }
+                // Staging is full when all of it is; what else is wrong with a disk somebody has to see to.
+                Err(e) if failed.as_ref().is_none_or(|first| first.class() == ErrorClass::Full) => {
+                    failed.replace(e).iter().for_each(|first| tracing::warn!("{first}"));
+                }
+                Err(e) => tracing::warn!("{e}"),
+            }
         }
-        let above = parent_of(dir);
-        if self.files.make_dir(dir).map_err(self.error("make directory", dir))? {
-            synced.remove(above);
-        }
-        if synced.contains(above) {
-            return Ok(());
-        }
-        self.ensure_dir_in(above, synced)?;
-        self.files.sync_dir(above).map_err(self.error("sync", above))?;
-        synced.insert(above.to_owned());
-        Ok(())
+        Err(failed.unwrap_or_else(|| StoreError::NotFound { what: "an annex that is there".into() }))
     }
 
     /// `len` bytes of an object from `offset`; exactly that many.
@@ -130,17 +192,84 @@ impl Staging {
         out: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
         out.resize(len, 0);
-        self.files.read_exact_at(name.as_str(), offset, out).map_err(self.error("read", name.as_str()))
+        self.ask_any(name, |area| area.read_into(name, offset, out))
+    }
+
+    /// Asks one directory after the other for an object until one gives it.
+    fn ask_any<T>(
+        &self,
+        name: &ObjectName,
+        mut ask: impl FnMut(&Area) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if !is_pack(name) {
+            return ask(&self.main);
+        }
+        match self.ask_each(&self.annexes.known(), name, &mut ask) {
+            Err(e) if e.class() == ErrorClass::NotFound => {}
+            given => return given,
+        }
+        // Another process may have added an annex, or moved the pack from one directory into another that was asked before.
+        self.ask_each(&self.annexes.now(), name, &mut ask).map_err(|e| match e.class() {
+            ErrorClass::NotFound => match self.first_away() {
+                Some(annex) => StoreError::AnnexAway { what: name.to_string(), annex },
+                None => e,
+            },
+            _ => e,
+        })
+    }
+
+    /// An annex that is away, if any is.
+    pub fn first_away(&self) -> Option<PathBuf> {
+        let annexes = self.annexes.now();
+        annexes.iter().find(|annex| annex.presence().is_err()).map(|annex| annex.path.clone())
+    }
+
+    /// The annex in which it was found last, then the main directory, then the others: who reads from one disk does not wait for another.
+    fn ask_each<T>(
+        &self,
+        annexes: &[Annex],
+        name: &ObjectName,
+        ask: &mut impl FnMut(&Area) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if annexes.is_empty() {
+            return ask(&self.main);
+        }
+        let last = self.annexes.last_seen(name.as_str());
+        let first = annexes.iter().filter(|annex| Some(annex.id) == last);
+        let others = annexes.iter().filter(|annex| Some(annex.id) != last);
+        let areas = first.map(Some).chain([None]).chain(others.map(Some));
+        let mut failed: Option<StoreError> = None;
+        for annex in areas {
+            match ask(annex.map_or(&*self.main, |annex| &annex.area)) {
+                Ok(given) => {
+                    let now = annex.map(|annex| annex.id);
+                    if now != last {
+                        self.annexes.remember(name.as_str(), now);
+                    }
+                    return Ok(given);
+                }
+                // That it is not in one of them says nothing; what is wrong with another does.
+                Err(e) if failed.as_ref().is_none_or(|first| first.class() == ErrorClass::NotFound) => {
+                    failed = Some(e);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(failed.unwrap_or_else(|| StoreError::NotFound { what: name.to_string() }))
     }
 
     /// Closes what is kept open of packs that another process removed, or put others in the place of.
     pub fn close_replaced(&self) {
-        self.files.close_replaced();
+        self.main.files.close_replaced();
+        self.annexes.known().iter().for_each(|annex| annex.area.files.close_replaced());
     }
 
     /// Bytes of an object will not be read again soon.
     pub fn let_go(&self, name: &ObjectName, bytes: Range<u64>) {
-        self.files.let_go(name.as_str(), bytes);
+        let annexes = self.annexes.known();
+        let last = if annexes.is_empty() { None } else { self.annexes.last_seen(name.as_str()) };
+        let annex = annexes.iter().find(|annex| Some(annex.id) == last);
+        annex.map_or(&*self.main, |annex| &annex.area).files.let_go(name.as_str(), bytes);
     }
 
     /// A whole object of at most `limit` bytes; `None` if there is none.
@@ -154,80 +283,117 @@ impl Staging {
 
     /// Length of an object; `None` if there is none.
     pub fn len(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
-        self.files.len(name.as_str()).map_err(self.error("stat", name.as_str()))
+        let there =
+            |area: &Area| area.len(name)?.ok_or_else(|| StoreError::NotFound { what: name.to_string() });
+        match self.ask_any(name, there) {
+            Ok(len) => Ok(Some(len)),
+            Err(e) if e.class() == ErrorClass::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
-    /// All objects whose names begin with the directory `prefix` (without a trailing `/`), ascending.
+    /// All objects whose names begin with the directory `prefix` (without a trailing `/`), ascending. Those of annexes that are away are
+    /// not there.
     pub fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        let mut found = Vec::new();
-        self.list_into(prefix, &mut found)?;
-        found.sort_by(|a: &ObjectInfo, b| a.name.cmp(&b.name));
-        Ok(found)
-    }
-
-    fn list_into(&self, dir: &str, found: &mut Vec<ObjectInfo>) -> Result<(), StoreError> {
-        for entry in self.files.list(dir).map_err(self.error("list", dir))? {
-            let path = format!("{dir}/{}", entry.name);
-            match entry.len {
-                None => self.list_into(&path, found)?,
-                // What is not named like an object of ours is not ours to judge.
-                Some(len) => {
-                    found.extend(ObjectName::new(path).map(|name| ObjectInfo { name, len, put_at: None }))
-                }
-            }
+        if prefix != names::PACKS.trim_end_matches('/') {
+            return self.main.list(prefix);
         }
-        Ok(())
+        Ok(self.survey()?.merged())
     }
 
-    /// Gives an object another name, durably. After a crash it has one of the two.
+    /// What lies in each directory of packs. An annex is away also when it cannot be listed.
+    pub fn survey(&self) -> Result<Survey, StoreError> {
+        let prefix = names::PACKS.trim_end_matches('/');
+        let look = |annex: &Annex| {
+            annex.presence()?;
+            let packs = annex.area.list(prefix).map_err(|e| Absence(e.to_string()))?;
+            // It may have gone meanwhile.
+            annex.presence().map(|()| packs)
+        };
+        let surveyed = |annex: &Annex| Surveyed {
+            id: annex.id,
+            path: annex.path.clone(),
+            leaving: annex.leaving,
+            packs: look(annex),
+        };
+        let annexes = self.annexes.now();
+        // The main directory last: what moves there from an annex meanwhile is seen.
+        let annexes = annexes.iter().map(surveyed).collect();
+        Ok(Survey { annexes, main: self.main.list(prefix)? })
+    }
+
+    /// Gives an object another name wherever it is, durably. After a crash it has one of the two.
     pub fn move_to(&self, from: &ObjectName, to: &ObjectName) -> Result<(), StoreError> {
-        let (old, new) = (from.as_str(), to.as_str());
-        self.ensure_dir(parent_of(new))?;
-        self.files.rename(old, new).map_err(self.error("rename", old))?;
-        for dir in [parent_of(new), parent_of(old)] {
-            self.files.sync_dir(dir).map_err(self.error("sync", dir))?;
+        match self.everywhere(from, |area| area.move_to(from, to))? {
+            true => Ok(()),
+            false => Err(StoreError::NotFound { what: from.to_string() }),
         }
-        Ok(())
     }
 
-    /// Removes an object, durably; `false` if there was none.
+    /// Removes an object wherever it is, durably; `false` if there was none.
     pub fn remove(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        let path = name.as_str();
-        match self.files.remove(path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(self.error("remove", path)(e)),
+        self.everywhere(name, |area| area.remove(name.as_str()))
+    }
+
+    /// Does something in all directories that are there and may have an object; whether any had it.
+    fn everywhere(
+        &self,
+        name: &ObjectName,
+        what: impl Fn(&Area) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let main = what(&self.main);
+        if !is_pack(name) {
+            return main;
         }
-        self.files.sync_dir(parent_of(path)).map_err(self.error("sync", path))?;
-        Ok(true)
+        self.annexes.remember(name.as_str(), None);
+        let annexes = self.annexes.now();
+        let there = annexes.iter().filter(|annex| annex.presence().is_ok());
+        let all: Vec<_> = std::iter::once(main).chain(there.map(|annex| what(&annex.area))).collect();
+        all.into_iter().try_fold(false, |any, had| Ok(any | had?))
     }
 
     /// Removes what a crashed writer left. Only the holder of the store's lock may call it.
     pub fn clear_temp(&self) -> Result<usize, StoreError> {
-        let left = self.files.list(TEMP_DIR).map_err(self.error("list", TEMP_DIR))?;
-        for entry in &left {
-            let path = format!("{TEMP_DIR}/{}", entry.name);
-            self.files.remove(&path).map_err(self.error("remove", &path))?;
-        }
+        let left = self.main.clear_temp()?;
+        self.each_present(|annex| annex.area.clear_temp().map(drop));
         self.refill_ballast();
-        Ok(left.len())
+        Ok(left)
     }
 
     /// Room kept for the catalog is made again when there is room; lacking it is no error.
     fn refill_ballast(&self) {
-        if matches!(self.files.len(BALLAST), Ok(None))
-            && self.files.write_synced(BALLAST, &id::random_vec(BALLAST_LEN)).is_err()
+        let files = &self.main.files;
+        if matches!(files.len(BALLAST), Ok(None))
+            && files.write_synced(BALLAST, &id::random_vec(BALLAST_LEN)).is_err()
         {
-            let _ = self.files.remove(BALLAST);
+            let _ = files.remove(BALLAST);
         }
-    }
-
-    fn error(&self, action: &'static str, path: &str) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
-        let path = self.files.describe(path);
-        move |source| StoreError::Io { action, path, source }
     }
 }
 
-fn parent_of(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+impl Survey {
+    /// All that was seen, ascending by name, each once.
+    pub fn merged(&self) -> Vec<ObjectInfo> {
+        let seen = self.annexes.iter().filter_map(|annex| annex.packs.as_ref().ok()).flatten();
+        let mut all: Vec<ObjectInfo> = self.main.iter().chain(seen).cloned().collect();
+        // Of two of one name the main directory's stands first, as it is read first.
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|second, first| first.name == second.name);
+        all
+    }
+}
+
+/// Annexes that are there and take packs, with the room in each.
+fn open_areas(annexes: &[Annex]) -> impl Iterator<Item = (u64, Option<AnnexId>, &Area)> {
+    let open = annexes.iter().filter(|annex| !annex.leaving && annex.presence().is_ok());
+    open.map(|annex| (annex.area.room().free, Some(annex.id), &annex.area))
+}
+
+/// Room that packs leave in the main directory, if annexes have some for them: all else has to go there.
+fn spare(main: Room) -> u64 {
+    SPARE.min(main.total / 16)
+}
+
+fn is_pack(name: &ObjectName) -> bool {
+    name.as_str().starts_with(names::PACKS)
 }

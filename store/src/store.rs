@@ -1,5 +1,6 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
+mod annexes;
 mod attempts;
 mod bad;
 mod brief;
@@ -21,6 +22,7 @@ mod vaults;
 #[cfg(test)]
 mod tests;
 
+pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
 pub(crate) use bad::replace_in_vault;
 pub use generations::OpenSessions;
@@ -30,7 +32,7 @@ pub use lock::StoreLock;
 pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
-pub use settings::{Settings, VaultSetting};
+pub use settings::{AnnexSetting, Settings, VaultSetting};
 pub(crate) use vaults::{LISTING_WAIT, listed_packs, of_vault, see_vault};
 pub use vaults::{prove_ours, refresh_vault};
 
@@ -234,7 +236,9 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let head = Self::head(dir)?;
         let (config, sealer) = unlock(&head, ring)?;
-        let staging = Staging::new(files);
+        // Else what lies in annexes would be taken for lost.
+        Settings::load(dir)?;
+        let staging = Staging::with_annexes(files, annexes::follow(dir, head.vault));
         let read_only = is_read_only(dir);
         let catalog = match read_only {
             true => Catalog::in_memory(&head.vault.0)?,

@@ -231,7 +231,12 @@ impl Transfer {
 
     /// Length of an object; `None` if there is none.
     pub fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
-        self.runtime.block_on(self.inner.stat(name))
+        self.stat_by(name, Deadline::NEVER)
+    }
+
+    /// The same, or `Timeout` when the deadline has passed.
+    pub fn stat_by(&self, name: &ObjectName, deadline: Deadline) -> Result<Option<u64>, VaultError> {
+        self.runtime.block_on(self.inner.stat(name, deadline))
     }
 
     /// All objects whose names begin with `prefix` (empty or ending at a `/`), ascending by name.
@@ -373,8 +378,8 @@ impl Inner {
         Ok(bytes)
     }
 
-    async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
-        let of = Try { verb: Verb::Stat, bytes: 0, deadline: Deadline::NEVER };
+    async fn stat(&self, name: &ObjectName, deadline: Deadline) -> Result<Option<u64>, VaultError> {
+        let of = Try { verb: Verb::Stat, bytes: 0, deadline };
         Ok(self.retry(of, || self.vault.stat(name)).await?.answer)
     }
 

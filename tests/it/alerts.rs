@@ -49,10 +49,15 @@ fn alerts(site: &Site) -> Vec<Value> {
     out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The name that the points of a source have, or will.
+fn name_of(path: &std::path::Path) -> String {
+    path.to_str().unwrap().trim_start_matches('/').replace('/', "-")
+}
+
 /// What is wrong with the source that is not there.
 fn of_missing(site: &Site) -> [String; 2] {
-    let path = site.machine.path("nowhere").display().to_string();
-    ["local", "online"].map(|tier| format!("no-good-point web {tier} {path}"))
+    let name = name_of(&site.machine.path("nowhere"));
+    ["local", "online"].map(|tier| format!("no-good-point web {tier} {name}"))
 }
 
 /// The source is there after all, and in both tiers.
@@ -114,6 +119,8 @@ fn a_way_that_is_away_is_told_later_and_holds_up_no_other() {
         open.len() == 2 && open.iter().all(|alert| alert["untold"] == serde_json::json!(["webhook"])),
         "{open:?}"
     );
+    assert_eq!(site.status()["untold"], serde_json::json!({ "webhook": 2 }));
+    assert!(site.run(&["status"]).expect_code(0).out().contains("not told by webhook yet: 2 alerts"));
     let http = Http::new(Some(port));
     http.answer_with(503);
     look(&site);
@@ -190,7 +197,7 @@ fn figures_are_printed_and_the_daemon_writes_them_for_whoever_collects_them() {
     let site = Site::new(&format!("{}[metrics]\nfile = \"ROOT/holdfast.prom\"\n", missing()));
     let file = site.machine.path("holdfast.prom");
     let daemon = site.start();
-    let missing = site.machine.path("nowhere").display().to_string();
+    let missing = name_of(&site.machine.path("nowhere"));
     let figure = |text: &str, of: &str| -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(' ')?.parse().ok())
     };
@@ -216,6 +223,10 @@ fn figures_are_printed_and_the_daemon_writes_them_for_whoever_collects_them() {
     let page = Ran::of(site.command(&["status", "--json"]).env("HOLDFAST_JOB", "1")).expect_code(0).json();
     assert!(!page["alerts"].to_string().contains("no-daemon"), "{page}");
     site.run(&["status", "--metrics", "--json"]).expect_code(2);
+    site.run(&["config", "check"]).expect_code(0);
+    site.configure(&format!("{GROUP}[metrics]\nfile = \"ROOT/none/holdfast.prom\"\n"));
+    site.run(&["config", "check"]).expect_code(0).expect_err(&["file of figures", "none"]);
+    assert!(site.status()["alerts"].to_string().contains("metrics-fail"), "{}", site.status());
     let ran = site.run(&["status", "--metrics-file", "/nonexistent/a.prom"]).expect_code(1);
     assert!(ran.out().contains("ALERT no-daemon"), "the page is there all the same: {}", ran.out());
 }

@@ -73,6 +73,9 @@ fn mistakes_are_named_by_line_and_keep_nothing_from_being_done_that_needs_no_con
     with_config(&machine, &file, &["backup"]).expect_code(2).expect_err(&["config check"]);
     with_config(&machine, &file, &["snapshots"]).expect_code(1).expect_err(&["config check"]);
     Ran::of(machine.command(["snapshots"]).env("HOLDFAST_CONFIG", &file)).expect_code(0);
+    // The page says what is wrong.
+    let page = with_config(&machine, &file, &["status"]).expect_code(0).out();
+    assert!(page.contains("ALERT bad-configuration") && page.contains("2 mistakes"), "{page}");
 }
 
 #[test]

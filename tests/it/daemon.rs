@@ -1,7 +1,13 @@
 //! The daemon as a person and a service manager meet it: what it does by itself, what it is asked, and how it ends.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::net::UnixDatagram;
+mod configuration;
+mod online;
+mod vaults;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -87,6 +93,15 @@ impl Site {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.machine.path("daemon.log")).unwrap()
     }
+}
+
+/// What the daemon of a site answers to a question, line by line, until it has no more to say.
+fn ask(site: &Site, question: &str) -> String {
+    let mut stream = UnixStream::connect(site.machine.store().join("daemon.sock")).unwrap();
+    stream.write_all(question.as_bytes()).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    said
 }
 
 /// A daemon that ends with the test.
@@ -248,6 +263,10 @@ fn a_job_is_cancelled_and_a_daemon_that_stops_takes_its_jobs_along() {
     let asking = site.command(&["backup"]).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("another job", 60, || site.states("backup") == ["running", "cancelled"]);
     let process = process_of(&site);
+    // Whoever looks at the processes sees what it is, as soon as it has begun.
+    let shown = |what| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap();
+    wait_for("its name", 60, || shown("comm").trim_end() == "holdfast");
+    assert_eq!(shown("cmdline").split('\0').next(), Some("holdfast"));
     std::fs::write(site.machine.path("daemon.log"), "").unwrap();
     daemon.end();
     assert!(kill(Pid::from_raw(process), None).is_err(), "its job is still there");
@@ -354,7 +373,7 @@ fn many_who_wait_keep_nobody_from_being_answered() {
     let daemon = Daemon { site: &site, child };
     wait_for("the job", 60, || site.states("backup") == ["running"]);
     let socket = site.machine.store().join("daemon.sock");
-    let idle: Vec<_> = (0..700).map(|_| std::os::unix::net::UnixStream::connect(&socket)).collect();
+    let idle: Vec<_> = (0..700).map(|_| UnixStream::connect(&socket)).collect();
     let mut asking = Vec::new();
     for _ in 0..20 {
         asking.push(site.command(&["backup"]).stderr(Stdio::null()).spawn().unwrap());
@@ -390,11 +409,34 @@ fn a_service_manager_hears_that_it_serves_that_it_is_well_and_that_it_ends() {
     let daemon = Daemon { site: &site, child };
     let first = heard();
     assert!(first.starts_with(&format!("READY=1\nMAINPID={}\n", daemon.child.id())), "{first}");
-    assert_eq!(heard(), "WATCHDOG=1");
+    let second = heard();
+    assert!(second.starts_with("WATCHDOG=1\nSTATUS=job 1 (backup web)"), "{second}");
     wait_for("the first point", 60, || site.states("backup") == ["done"]);
+    while heard() != "WATCHDOG=1\nSTATUS=waits for what is due" {}
     daemon.signal(Signal::SIGTERM);
     while heard() != "STOPPING=1" {}
     std::fs::write(site.machine.path("daemon.log"), "").unwrap();
+    daemon.end();
+}
+
+#[test]
+fn the_journal_is_told_of_each_job_with_priorities_and_without_times() {
+    let site = Site::new(GROUP);
+    // A file that is to be the journal, by its device and inode.
+    let log = std::fs::File::create(site.machine.path("daemon.log")).unwrap().metadata().unwrap();
+    let mut command = site.command(&["daemon"]);
+    let daemon = site.start_with(command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino())));
+    wait_for("the upload", 60, || site.states("push") == ["done"]);
+    daemon.signal(Signal::SIGHUP);
+    let told = |line: &str| site.log().lines().any(|told| told.starts_with(line));
+    wait_for("it to be read", 30, || told("<6>the configuration was read again"));
+    assert!(told("<6>job 1 (backup web): done, recovery points "), "{}", site.log());
+    std::fs::remove_dir_all(site.machine.path("www")).unwrap();
+    site.run(&["backup", "--group", "web"]).expect_code(1);
+    wait_for("its end", 30, || site.log().contains("(backup web): failed"));
+    let log = site.log();
+    assert!(log.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")), "{log}");
+    assert!(log.lines().any(|line| line.starts_with("<4>job ") && line.ends_with(": failed")), "{log}");
     daemon.end();
 }
 

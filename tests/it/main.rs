@@ -2,6 +2,7 @@
 //! house rules of its source, and what it is built of. One binary, so that it is linked once.
 
 mod alerts;
+mod annexes;
 mod away;
 mod bandwidth;
 mod bench;

@@ -39,7 +39,8 @@ fn in_foreground_with(machine: &Machine, path: &Path, env: &[(&str, &OsStr)]) ->
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for("the mount", 10, || path.join("by-id").is_dir());
+    // Its guard begins after it is there.
+    wait_for("the mount", 10, || path.join("by-id").is_dir() && !ends::children(&child).is_empty());
     child
 }
 

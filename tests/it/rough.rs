@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::errno::Errno;
 use rustix::fs::inotify;
 
-use crate::testkit::{Machine, Mounted, Ran, can_mount, drop_pages, mounts, noise, wait_for};
+use crate::testkit::{Machine, Mounted, PASSPHRASE, Ran, can_mount, drop_pages, mounts, noise, wait_for};
 use crate::trouble::{SmallStore, command, run};
 use crate::vault::{flip, packs};
 
@@ -193,6 +193,48 @@ fn a_mount_that_is_taken_away_lazily_serves_who_stands_in_it_and_ends_with_him()
     again.umount();
 }
 
+/// The same under a limit of the shell's.
+fn limited(limit: &str, program: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!("ulimit {limit} && exec \"$@\"")).arg("sh");
+    limited.arg(program.get_program()).args(program.get_args());
+    program.get_envs().for_each(|(name, value)| {
+        value.map(|value| limited.env(name, value));
+    });
+    limited
+}
+
+#[test]
+fn files_that_may_not_grow_end_a_backup_with_a_reason_and_no_mount() {
+    if !can_mount("files_that_may_not_grow_end_a_backup_with_a_reason_and_no_mount") {
+        return;
+    }
+    let (machine, stranger) = (Machine::with_store(), Machine::recovering());
+    let (source, vault) = (machine.path("source"), machine.path("vault"));
+    fs::create_dir(&source).unwrap();
+    machine.run(["vault".as_ref(), "add".as_ref(), vault.as_os_str()]).expect_code(0);
+    fs::write(source.join("file"), noise("grows", 3_000_000)).unwrap();
+    // In units of 512 bytes.
+    let refused = Ran::of(limited("-f 200", &machine.command(["backup"])).arg(&source));
+    assert_eq!(refused.code(), 1, "{}", refused.err());
+    assert!(refused.err().contains("ulimit -f"), "{}", refused.err());
+    Ran::of(machine.online(["backup", "--online"]).arg(&source)).expect_code(0);
+    machine.run(["check", "--read-data"]).expect_code(0);
+
+    Ran::of(stranger.online(["recover", "--machine-key"]).arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE))
+        .expect_code(0);
+    let path = stranger.path("recovery");
+    fs::create_dir(&path).unwrap();
+    // A block of the cache is larger.
+    Ran::of(limited("-f 200", &stranger.online(["mount", "--background"])).arg(&path)).expect_code(0);
+    let mount = Mounted::at(&stranger, path);
+    let points = fs::read_dir(mount.path().join("by-id")).unwrap();
+    let point = points.map(Result::unwrap).next().unwrap().path();
+    let found = fs::read(point.join("file")).unwrap();
+    assert!(found == noise("grows", 3_000_000), "other bytes\n{}", stranger.log());
+    mount.umount();
+}
+
 #[test]
 fn few_descriptors_serve_many_readers_of_many_packs() {
     if !can_mount("few_descriptors_serve_many_readers_of_many_packs") {
@@ -209,12 +251,7 @@ fn few_descriptors_serve_many_readers_of_many_packs() {
     assert!(packs(&store.dir).len() > 80);
     let path = machine.path("recovery");
     fs::create_dir(&path).unwrap();
-    let mut few = Command::new("sh");
-    let program = command(&machine, &store.dir, &["mount", "--background"]);
-    few.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]).arg(program.get_program()).args(program.get_args());
-    program.get_envs().for_each(|(name, value)| {
-        value.map(|value| few.env(name, value));
-    });
+    let mut few = limited("-n 64", &command(&machine, &store.dir, &["mount", "--background"]));
     Ran::of(few.arg(&path)).expect_code(0);
     let mount = Mounted::at(&machine, path);
     let point = mount.path().join("by-group/default/source/latest");

@@ -127,7 +127,8 @@ fn what_a_vault_is_to_have_is_pushed_and_nothing_else() {
     let ran = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
     assert_eq!(ran["points"], 0, "{ran}");
     tiers.run(&["vault", "push", "--pending", "--group", "wbe"]).expect_code(2).expect_err(&["wbe", "web"]);
-    tiers.run(&["vault", "push", "--pending", &ids[0]]).expect_code(2);
+    tiers.run(&["vault", "push", "--pending", &ids[0]]).expect_code(0);
+    assert_eq!(shown_in(&tiers.vault()), set([&ids[0], &ids[4], &more[1], &more[3]]), "and what is named");
     // All that is here.
     tiers.run(&["vault", "push"]).expect_code(0);
     assert_eq!(shown_in(&tiers.vault()), set(ids.iter().chain(&more).chain(&other)));

@@ -68,6 +68,16 @@ pub struct Found {
     pub alerts: Vec<Alert>,
     /// Whether these are all of them. If not, what is not among them may be there all the same.
     pub whole: bool,
+    /// Alerts of this name were not looked for: what is known of them stays as it is.
+    pub passed_over: Option<&'static str>,
+}
+
+impl Found {
+    /// The same of a look that did not look for alerts of this name.
+    pub fn passing_over(mut self, name: &'static str) -> Self {
+        self.alerts.retain(|alert| alert.name != name);
+        Self { passed_over: Some(name), ..self }
+    }
 }
 
 /// What is known of alerts after a look, and what is to be told of each; `open` are those that were there before. What a look that did not
@@ -84,7 +94,8 @@ pub fn follow(open: Vec<Known>, found: &Found, now: Timestamp) -> Vec<(Known, Op
             followed.push(known.map_or_else(|| (begin(alert, now), None), |known| stay(known, alert, now)));
         }
     }
-    let gone = |known: &Known| found.whole && !found.alerts.iter().any(|alert| is(known, alert));
+    let looked_for = |known: &Known| found.whole && found.passed_over != Some(known.alert.name.as_str());
+    let gone = |known: &Known| looked_for(known) && !found.alerts.iter().any(|alert| is(known, alert));
     followed.extend(open.into_iter().filter(gone).map(|known| close(known, now)));
     followed
 }
@@ -141,8 +152,7 @@ mod tests {
 
     impl Watched {
         fn look(&mut self, second: i64, names: &[&str]) -> Vec<(String, Event)> {
-            let found = Found { alerts: names.iter().map(|name| alert(name)).collect(), whole: true };
-            self.found(second, &found)
+            self.found(second, &all(names))
         }
 
         fn found(&mut self, second: i64, found: &Found) -> Vec<(String, Event)> {
@@ -155,6 +165,10 @@ mod tests {
             );
             after.into_iter().filter_map(|(known, event)| Some((known.alert.name, event?))).collect()
         }
+    }
+
+    fn all(names: &[&str]) -> Found {
+        Found { alerts: names.iter().map(|name| alert(name)).collect(), whole: true, passed_over: None }
     }
 
     fn told(name: &str, event: Event) -> Vec<(String, Event)> {
@@ -210,19 +224,30 @@ mod tests {
     fn a_look_that_did_not_find_everything_closes_nothing() {
         let mut watched = Watched::default();
         watched.look(0, &["a"]);
-        let part = Found { alerts: vec![alert("status-fails")], whole: false };
+        let part = Found { whole: false, ..all(&["status-fails"]) };
         assert_eq!(watched.found(1, &part), []);
         assert_eq!(watched.found(2, &part), told("status-fails", Event::Opened));
         assert_eq!(watched.look(3, &["a"]).len(), 2, "one is told and the other one is gone");
     }
 
     #[test]
+    fn what_was_not_looked_for_is_neither_found_again_nor_gone() {
+        let mut watched = Watched::default();
+        watched.look(0, &["a", "b"]);
+        assert_eq!(watched.found(1, &all(&["a", "b"]).passing_over("a")), told("b", Event::Opened));
+        assert_eq!(watched.found(2, &all(&["b"]).passing_over("a")), []);
+        assert_eq!(watched.look(3, &["a", "b"]), told("a", Event::Opened));
+        assert_eq!(watched.found(4, &all(&["a"]).passing_over("a")), told("b", Event::Closed));
+        assert_eq!(watched.look(5, &[]), told("a", Event::Closed));
+    }
+
+    #[test]
     fn an_alert_is_told_with_the_words_of_the_last_look() {
-        let first =
-            follow(Vec::new(), &Found { alerts: vec![alert("a")], whole: true }, Timestamp::from_seconds(1));
+        let first = follow(Vec::new(), &all(&["a"]), Timestamp::from_seconds(1));
         let newer = Alert { what: "it is worse".to_owned(), ..alert("a") };
         let open = first.into_iter().map(|(known, _)| known).collect();
-        let second = follow(open, &Found { alerts: vec![newer], whole: true }, Timestamp::from_seconds(2));
+        let found = Found { alerts: vec![newer], ..all(&[]) };
+        let second = follow(open, &found, Timestamp::from_seconds(2));
         assert_eq!(
             (second[0].0.alert.what.as_str(), second[0].0.opened.seconds, second.len()),
             ("it is worse", 1, 1)

@@ -335,3 +335,20 @@ fn no_text_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn the_store_is_known_whatever_mistakes_stand_elsewhere() {
+    let store = |text: &str| Config::store_despite_mistakes(&[("a.toml".into(), text.to_owned())]);
+    for rest in
+        ["", "[alrts]", "[group.a]\nsorces = [1]", "[group", "x = \"", "a =\n[group.b]", "x = \"\"\"\nb\nc"]
+    {
+        assert_eq!(store(&format!("store = \"/s\"\n{rest}\n")), Some("/s".into()), "{rest}");
+    }
+    for text in
+        ["store = 5", "store = \"s\"", "[x\nstore = \"/s\"", "[x]\nstore = \"/s\"", "store = \"/s", ""]
+    {
+        assert_eq!(store(text), None, "{text}");
+    }
+    let endless = format!("{}x = \"\"\"\n", "# a line\n".repeat(100_000));
+    assert_eq!(store(&endless), None);
+}

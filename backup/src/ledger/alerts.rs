@@ -194,7 +194,8 @@ mod tests {
     }
 
     fn look(ledger: &Ledger, second: i64, names: &[&str], ways: &[&str]) {
-        let found = Found { alerts: names.iter().map(|name| alert(name)).collect(), whole: true };
+        let found =
+            Found { alerts: names.iter().map(|name| alert(name)).collect(), whole: true, passed_over: None };
         let followed = follow(ledger.open_alerts().unwrap(), &found, Timestamp::from_seconds(second));
         ledger.follow(&followed, ways).unwrap();
     }

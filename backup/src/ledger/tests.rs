@@ -233,3 +233,39 @@ fn a_ledger_whose_file_was_removed_is_put_back_with_all_that_it_remembers() {
         assert_eq!(ledger.place(), Place::Another);
     }
 }
+
+#[test]
+fn news_is_what_came_since_the_last_expiry_by_the_last_jobs_that_were_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let of = |work| Task { work, group: Some("web".into()) };
+    let (push, expiry) = (of(Work::Push), of(Work::ExpireOnline));
+    let run = |task: &Task, second: i64, state, points: &[&str]| {
+        let no = ledger.begin(task, false, Timestamp::from_seconds(second)).unwrap();
+        let points = points.iter().map(|point| (*point).to_owned()).collect();
+        let at = Timestamp::from_seconds(second + 10);
+        ledger.end(no, &Ended { at, state, said: String::new(), points, sent: None }).unwrap();
+    };
+    let news = || ledger.news(&expiry, &[Work::Push]).unwrap().into_iter().collect::<Vec<_>>();
+    run(&push, 0, JobState::Done, &["a"]);
+    assert_eq!(news(), [""; 0], "nobody looked before");
+    // One that is under way when it is expired.
+    let long = ledger.begin(&push, false, Timestamp::from_seconds(90)).unwrap();
+    run(&expiry, 100, JobState::Done, &[]);
+    let points = vec!["b".to_owned()];
+    let at = Timestamp::from_seconds(101);
+    ledger.end(long, &Ended { at, state: JobState::Done, said: String::new(), points, sent: None }).unwrap();
+    assert_eq!(news(), ["b"]);
+    run(&expiry, 200, JobState::Failed, &[]);
+    run(&push, 300, JobState::Failed, &["c"]);
+    run(&of(Work::Take), 300, JobState::Done, &["x"]);
+    run(&Task { group: Some("other".into()), ..push.clone() }, 300, JobState::Done, &["y"]);
+    run(&push, 400, JobState::Done, &["d", "e"]);
+    assert_eq!(news(), ["b", "c", "d", "e"]);
+    run(&push, 500, JobState::Done, &["f"]);
+    run(&push, 600, JobState::Done, &["g"]);
+    // Of what failed it belongs to the one that was done next.
+    assert_eq!(news(), ["c", "d", "e", "f", "g"]);
+    run(&expiry, 700, JobState::Partial, &[]);
+    assert_eq!(news(), [""; 0]);
+}

@@ -278,6 +278,24 @@ fn the_brake_is_for_many_of_many() {
 }
 
 #[test]
+fn the_brake_lets_one_go_for_each_that_has_come() {
+    // Of so many points, of which the last have come since, so many stay.
+    let much = |total: u32, new: usize, last: u32| {
+        let points = days(total);
+        let plan = plan(&points, &Retention { last, ..Retention::default() }, &TimeZone::UTC);
+        let old = points.len() - new;
+        plan.removes_much_for(|id| points[old..].iter().any(|point| point.id == id))
+    };
+    // A tier of fourteen after an outage of ten, fourteen or forty days.
+    for new in [10, 14, 40] {
+        assert!(!much(14 + new as u32, new, 14), "{new}");
+        assert!(much(14 + new as u32, new, 7), "{new}: and its rule is another now");
+    }
+    assert!(much(100, 1, 14) && much(20, 0, 13));
+    assert!(!much(15, 1, 10) && much(15, 1, 9));
+}
+
+#[test]
 fn the_order_of_the_list_does_not_matter() {
     let policy = Retention { daily: 3, weekly: 3, ..Retention::default() };
     let mut points = days(60);

@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -118,7 +119,9 @@ impl Drop for Guard {
 /// Starts a guard for the mount with this number in the kernel's table: `program` is called with what [`stand`] takes.
 fn start(program: &[OsString], mountpoint: &Path, id: u64) -> io::Result<Child> {
     let (first, rest) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    // The way to the program says nothing to whoever sees it run.
     let mut command = Command::new(first);
+    command.arg0("holdfast");
     command.args(rest).arg(mountpoint).arg(id.to_string()).arg(std::process::id().to_string());
     // It needs no secrets.
     command.env_clear().current_dir("/");

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::config::{Group, TierName};
+use holdfast_backup::ledger::Ledger;
 use holdfast_backup::retention::RetentionPlan;
 use holdfast_store::StoreError;
 use holdfast_store::id::RecoveryPointId;
@@ -49,7 +51,8 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     let mut failures = Failures::default();
     let mut agreed = Vec::new();
     for planned in plans {
-        let consented = consent(&planned.plan, &planned.name(), args.yes);
+        let of = Some((planned.group.name.as_str(), planned.tier));
+        let consented = consent(&planned.plan, removes_much(&store, &planned), of, args.yes);
         agreed.extend(failures.note(consented)?.map(|()| planned));
     }
     let done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
@@ -58,6 +61,20 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         false => None,
     };
     failures.or(pruned.filter(|pruned| *pruned != Done::Whole).unwrap_or(done))
+}
+
+/// Whether so much would go that somebody should be asked. What a daemon brought into the tier since it last expired it lets as much go:
+/// after a vault was away many points come at once, and local copies that waited for it wait no more.
+fn removes_much(store: &Store, planned: &Planned<'_>) -> bool {
+    let (expiry, works): (_, &[Work]) = match planned.tier {
+        TierName::Local => (Work::ExpireLocal, &[Work::Take, Work::Push]),
+        TierName::Online => (Work::ExpireOnline, &[Work::Push]),
+    };
+    let expiry = Task { work: expiry, group: Some(planned.group.name.clone()) };
+    // Who knows of no news asks sooner.
+    let news = Ledger::look(store.dir()).ok().flatten().and_then(|ledger| ledger.news(&expiry, works).ok());
+    let news = news.unwrap_or_default();
+    planned.plan.removes_much_for(|id| news.contains(&id.hex()))
 }
 
 fn make_plans<'a>(

@@ -57,8 +57,9 @@ fn the_plan_is_shown_with_reasons() {
 fn much_at_once_needs_consent() {
     let plan = planned(&["--keep-last", "4"]).unwrap();
     assert_eq!(plan.remove.len(), 8);
-    assert!(consent(&plan, "", true).is_ok());
-    assert!(consent(&planned(&["--keep-last", "9"]).unwrap(), "", false).is_ok());
+    assert!(plan.removes_much() && consent(&plan, true, None, true).is_ok());
+    let few = planned(&["--keep-last", "9"]).unwrap();
+    assert!(!few.removes_much() && consent(&few, false, None, false).is_ok());
 }
 
 #[test]

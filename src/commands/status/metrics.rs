@@ -13,6 +13,7 @@ use holdfast_backup::ledger::{JobState, Ledger};
 use holdfast_store::clock::Timestamp;
 
 use super::Page;
+use crate::commands::staging::DirectoryLine;
 use crate::outcome::Failure;
 use crate::terminal::text;
 
@@ -83,6 +84,7 @@ pub fn render(page: &Page, jobs: &Jobs, now: Timestamp) -> String {
     text.family("holdfast_status_timestamp_seconds", "When these figures were taken.")
         .figure(&[], now.seconds);
     of_disk(&mut text, page);
+    of_staging(&mut text, page);
     of_tiers(&mut text, page);
     of_places(&mut text, page, now);
     of_jobs(&mut text, jobs);
@@ -100,6 +102,23 @@ fn of_disk(text: &mut Text, page: &Page) {
         text.family("holdfast_disk_size_bytes", "Bytes of the disk of the store.")
             .figure(&[], page.bytes_total);
     }
+}
+
+fn of_staging(text: &mut Text, page: &Page) {
+    let mut each = |name, help, value: &dyn Fn(&DirectoryLine) -> Option<u64>| {
+        let mut family = text.family(name, help);
+        for line in &page.staging {
+            if let Some(value) = value(line) {
+                family.figure(&[("directory", &line.directory)], value);
+            }
+        }
+    };
+    let help = "Whether a directory of staging is there.";
+    each("holdfast_staging_present", help, &|line| Some(u64::from(line.reason.is_none())));
+    let help = "Bytes free on the disk of a directory of staging.";
+    each("holdfast_staging_free_bytes", help, &|line| line.bytes_free);
+    let help = "Bytes of packs in a directory of staging.";
+    each("holdfast_staging_pack_bytes", help, &|line| Some(line.bytes));
 }
 
 fn of_tiers(text: &mut Text, page: &Page) {
@@ -132,6 +151,10 @@ fn of_places(text: &mut Text, page: &Page, now: Timestamp) {
     let mut family = text.family("holdfast_packs_never_proven", "Packs that nobody has read back yet.");
     for line in &page.places {
         family.figure(&[("place", &line.place)], line.packs_never_proven);
+    }
+    let mut family = text.family("holdfast_vault_up", "Whether the vault answers.");
+    for (place, up) in page.places.iter().filter_map(|line| Some((&line.place, line.up?))) {
+        family.figure(&[("place", place)], u8::from(up));
     }
 }
 
@@ -178,7 +201,7 @@ mod tests {
 
     use holdfast_store::catalog::Proof;
 
-    use super::super::{AlertLine, PlaceLine, TierLine};
+    use super::super::{AlertLine, Answered, PlaceLine, TierLine};
     use super::*;
 
     fn page(source: &str) -> Page {
@@ -197,6 +220,8 @@ mod tests {
             name: "no-good-point".into(),
             subject: format!("web local {source}"),
             since: None,
+            since_at: None,
+            since_word: "since",
             what: "w".into(),
             next_step: "n".into(),
         };
@@ -205,16 +230,35 @@ mod tests {
             store: "/s".into(),
             bytes_free: 5,
             bytes_total: 10,
+            staging: vec![directory("/s", None), directory("/b", Some("no marker"))],
             daemon: None,
             tiers: vec![tier(Some(100)), tier(Some(101))],
             places: vec![place("local", 1, Some(30)), place("/v", 0, Some(30)), place("/w", 0, None)],
             alerts: vec![alert],
+            untold: Default::default(),
+        }
+    }
+
+    fn directory(path: &str, away: Option<&str>) -> DirectoryLine {
+        DirectoryLine {
+            directory: path.into(),
+            kind: "annex",
+            state: "present",
+            reason: away.map(str::to_owned),
+            packs: 1,
+            bytes: 7,
+            bytes_free: away.is_none().then_some(5),
+            bytes_total: away.is_none().then_some(10),
         }
     }
 
     fn place(place: &str, packs_never: u64, oldest: Option<i64>) -> PlaceLine {
         let oldest = oldest.map(Timestamp::from_seconds);
-        PlaceLine::new(place.into(), &Proof { packs: 3, packs_never, bytes_never: 9, oldest }, None)
+        let line =
+            PlaceLine::new(place.into(), &Proof { packs: 3, packs_never, bytes_never: 9, oldest }, None);
+        let trouble = (place == "/w").then(|| "it is gone".to_owned());
+        let answered = Answered { place: place.into(), trouble };
+        if place == "local" { line } else { line.answering(&[answered]) }
     }
 
     fn jobs() -> Jobs {
@@ -236,6 +280,11 @@ mod tests {
             "holdfast_status_timestamp_seconds 150".to_owned(),
             "holdfast_disk_free_bytes 5".to_owned(),
             "holdfast_disk_size_bytes 10".to_owned(),
+            r#"holdfast_staging_present{directory="/s"} 1"#.to_owned(),
+            r#"holdfast_staging_present{directory="/b"} 0"#.to_owned(),
+            r#"holdfast_staging_free_bytes{directory="/s"} 5"#.to_owned(),
+            r#"holdfast_staging_pack_bytes{directory="/s"} 7"#.to_owned(),
+            r#"holdfast_staging_pack_bytes{directory="/b"} 7"#.to_owned(),
             // Two of the same labels are one.
             format!("holdfast_point_newest_timestamp_seconds{of} 100"),
             format!("holdfast_points{of} 3"),
@@ -245,6 +294,8 @@ mod tests {
             r#"holdfast_packs_never_proven{place="local"} 1"#.to_owned(),
             r#"holdfast_packs_never_proven{place="/v"} 0"#.to_owned(),
             r#"holdfast_packs_never_proven{place="/w"} 0"#.to_owned(),
+            r#"holdfast_vault_up{place="/v"} 1"#.to_owned(),
+            r#"holdfast_vault_up{place="/w"} 0"#.to_owned(),
             r#"holdfast_job_last_end_timestamp_seconds{work="backup",group="web",state="failed"} 90"#
                 .to_owned(),
             r#"holdfast_job_failures{work="backup",group="web"} 2"#.to_owned(),
@@ -310,7 +361,7 @@ mod tests {
             }
             let points = figures.iter().find(|(name, ..)| name == "holdfast_points").unwrap();
             assert_eq!(points.1[1], ("source".to_owned(), text::printable(name.as_bytes())));
-            assert_eq!(figures.len(), 16, "{text}");
+            assert_eq!(figures.len(), 23, "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The places that keep packs: how long ago their bytes were last proven, and what this machine may do there.
 
+use holdfast_backup::alert::Alert;
 use holdfast_store::catalog::{Proof, VaultNo};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::store::Store;
@@ -8,8 +9,13 @@ use holdfast_store::vault::rights::{May, Rights};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::troubles::alert;
+use super::vaults::Answered;
 use crate::outcome::Failure;
 use crate::terminal::text::{self, Table};
+
+/// So many seconds before a credential ends somebody is told.
+const ENDS_SOON: i64 = 14 * 86_400;
 
 /// The store's directory, or a vault.
 #[derive(Debug, Serialize)]
@@ -29,6 +35,17 @@ pub struct PlaceLine {
     /// What that may do there: `writer`, `maintainer`, `reader`, `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     may: Option<&'static str>,
+    /// When the credential ends, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential_until: Option<String>,
+    #[serde(skip)]
+    until: Option<Timestamp>,
+    /// Whether a vault answers; missing if nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     #[serde(skip)]
     oldest: Oldest,
 }
@@ -58,6 +75,7 @@ impl PlaceLine {
     /// `rights` are those in a vault.
     pub fn new(place: String, proof: &Proof, rights: Option<Rights>) -> Self {
         let oldest = Oldest::of(proof);
+        let until = rights.and_then(|rights| rights.until);
         Self {
             place,
             packs: proof.packs,
@@ -66,7 +84,19 @@ impl PlaceLine {
             proven_since: if let Oldest::At(at) = oldest { Some(text::rfc3339(at)) } else { None },
             credential: rights.map(|rights| rights.credential),
             may: rights.map(|rights| rights.may.as_str()),
+            credential_until: until.map(text::rfc3339),
+            until,
+            up: None,
+            trouble: None,
             oldest,
+        }
+    }
+
+    /// With what the vault said.
+    pub fn answering(self, answered: &[Answered]) -> Self {
+        match answered.iter().find(|answered| answered.place == self.place) {
+            Some(said) => Self { up: Some(said.trouble.is_none()), trouble: said.trouble.clone(), ..self },
+            None => self,
         }
     }
 
@@ -77,6 +107,26 @@ impl PlaceLine {
             Oldest::Never => Some(f64::INFINITY),
             Oldest::At(at) => Some(age(at, now) as f64),
         }
+    }
+
+    fn by(&self, zone: &TimeZone) -> String {
+        let until =
+            self.until.map_or_else(String::new, |at| format!(", until {}", text::local_time(at, zone)));
+        self.credential.unwrap_or_default().to_owned() + &until
+    }
+
+    /// That its credential ends soon, or has ended: then nothing goes there any more, and nothing comes from there.
+    fn ends_soon(&self, now: Timestamp, zone: &TimeZone) -> Option<Alert> {
+        let (until, credential) = (self.until?, self.credential?);
+        let left = until.seconds.saturating_sub(now.seconds);
+        if left > ENDS_SOON {
+            return None;
+        }
+        let verb = if left > 0 { "ends" } else { "ended" };
+        let ends = text::local_time(until, zone);
+        let what = format!("the {credential} with which it is opened {verb} at {ends}");
+        let next_step = "put a new one in its place, where the daemon has it from, and restart that";
+        Some(alert("credential-ends", &self.place, what, next_step))
     }
 
     fn proof(&self, now: Timestamp, zone: &TimeZone) -> String {
@@ -94,34 +144,45 @@ impl PlaceLine {
     }
 }
 
+/// What somebody has to see to.
+pub fn alerts(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> impl Iterator<Item = Alert> {
+    places.iter().filter_map(move |place| place.ends_soon(now, zone))
+}
+
 /// Seconds; none where the clock went back.
 fn age(at: Timestamp, now: Timestamp) -> u64 {
     now.seconds.saturating_sub(at.seconds).max(0).cast_unsigned()
 }
 
 /// All of them, the store's directory first.
-pub fn places(store: &Store, credentials: &Credentials) -> Result<Vec<PlaceLine>, Failure> {
+pub fn places(
+    store: &Store,
+    credentials: &Credentials,
+    answered: &[Answered],
+) -> Result<Vec<PlaceLine>, Failure> {
     let proof = |vault: Option<VaultNo>| store.catalog().proof_of(vault);
     let mut lines = vec![PlaceLine::new("local".to_owned(), &proof(None)?, None)];
     for (no, address, _) in store.vaults() {
         let rights = address.parse::<VaultAddress>().map(|address| Rights::of(&address, credentials));
         // It cannot even be addressed.
-        let rights = rights.unwrap_or(Rights { credential: "none", may: May::Unknown });
-        lines.push(PlaceLine::new(address.clone(), &proof(Some(*no))?, Some(rights)));
+        let rights = rights.unwrap_or(Rights::new("none", May::Unknown));
+        let line = PlaceLine::new(address.clone(), &proof(Some(*no))?, Some(rights));
+        lines.push(line.answering(answered));
     }
     Ok(lines)
 }
 
 /// As a table.
 pub fn render(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> String {
-    let mut table = Table::new(&["Place", ">Packs", "All proven since", "May", "By"]);
+    let mut table = Table::new(&["Place", ">Packs", "All proven since", "May", "By", "State"]);
     for line in places {
         table.row([
             line.place.clone(),
             line.packs.to_string(),
             line.proof(now, zone),
             line.may.unwrap_or_default().to_owned(),
-            line.credential.unwrap_or_default().to_owned(),
+            line.by(zone),
+            line.up.map_or("", |up| if up { "answers" } else { "away" }).to_owned(),
         ]);
     }
     table.render()
@@ -140,11 +201,14 @@ mod tests {
 
     #[test]
     fn a_place_says_since_when_all_of_it_is_proven_and_what_may_be_done_there() {
-        let rights = Rights { credential: "account key", may: May::Maintain };
+        let rights = Rights::new("account key", May::Maintain);
+        let answered = [("/b", Some("it is gone")), ("/a", None)];
+        let answered = answered
+            .map(|(place, trouble)| Answered { place: place.into(), trouble: trouble.map(str::to_owned) });
         let lines = [
             PlaceLine::new("local".into(), &proof(0, Some(NOW - 3 * 86_400)), None),
-            PlaceLine::new("/a".into(), &proof(2, Some(NOW - 60)), Some(rights)),
-            PlaceLine::new("/b".into(), &proof(0, None), Some(rights)),
+            PlaceLine::new("/a".into(), &proof(2, Some(NOW - 60)), Some(rights)).answering(&answered),
+            PlaceLine::new("/b".into(), &proof(0, None), Some(rights)).answering(&answered),
             PlaceLine::new("/c".into(), &proof(0, Some(NOW + 60)), Some(rights)),
         ];
         let now = Timestamp::from_seconds(NOW);
@@ -155,12 +219,32 @@ mod tests {
             rows,
             [
                 "local 1 2026-11-17 12:00:00, 3 days ago",
-                "/a 3 never: 2 packs (2.000 KiB) maintainer account key",
-                "/b 0 nothing is there maintainer account key",
+                "/a 3 never: 2 packs (2.000 KiB) maintainer account key answers",
+                "/b 0 nothing is there maintainer account key away",
                 "/c 1 2026-11-20 12:01:00, 0 days ago maintainer account key",
             ]
         );
         let ages = lines.each_ref().map(|line| line.unproven_seconds(now));
         assert_eq!(ages, [Some(3.0 * 86_400.0), Some(f64::INFINITY), None, Some(0.0)]);
+    }
+
+    #[test]
+    fn a_credential_that_ends_within_a_fortnight_or_has_ended_is_told_of() {
+        let of = |days: i64| {
+            let until = Some(Timestamp::from_seconds(NOW + days * 86_400));
+            let rights = Rights { until, ..Rights::new("shared access signature", May::Write) };
+            PlaceLine::new(format!("/{days}"), &proof(0, None), Some(rights))
+        };
+        let lines = [of(15), of(14), of(0), of(-1), PlaceLine::new("local".into(), &proof(0, None), None)];
+        let told: Vec<_> = alerts(&lines, Timestamp::from_seconds(NOW), &TimeZone::UTC)
+            .map(|alert| (alert.subject, alert.what))
+            .collect();
+        let what = |verb, day| {
+            format!("the shared access signature with which it is opened {verb} at 2026-{day} 12:00:00")
+        };
+        let expected =
+            [("/14", what("ends", "12-04")), ("/0", what("ended", "11-20")), ("/-1", what("ended", "11-19"))];
+        assert_eq!(told, expected.map(|(place, what)| (place.to_owned(), what)));
+        assert_eq!(lines[1].by(&TimeZone::UTC), "shared access signature, until 2026-12-04 12:00:00");
     }
 }

@@ -30,17 +30,16 @@ pub fn remove(context: &Context<'_>, url: &str, force: bool) -> Outcome {
     let store = open_store(context)?;
     let _lock = store.lock()?;
     let dir = context.settings.store()?;
-    let mut settings = StoreSettings::load(dir)?;
+    let settings = StoreSettings::load(dir)?;
     let address = match connect(context, url) {
         Ok((address, _)) => address,
         // One that cannot be addressed any more is still in the settings as it was typed then.
         Err(_) => url.to_owned(),
     };
     let no = store.catalog().vaults()?.into_iter().find(|vault| vault.1 == address).map(|vault| vault.0);
-    let kept = settings.vaults.len();
-    settings.vaults.retain(|vault| vault.url != address);
+    let is_set = settings.vaults.iter().any(|vault| vault.url == address);
     let held = no.map(|no| held(&store, no)).transpose()?.unwrap_or_default();
-    if settings.vaults.len() == kept && !held.anything {
+    if !is_set && !held.anything {
         return Err(Failure::failed(format!("the store has no vault {address}"))
             .hint("`holdfast vault list` shows the vaults there are"));
     }
@@ -48,9 +47,10 @@ pub fn remove(context: &Context<'_>, url: &str, force: bool) -> Outcome {
     if (alone.points > 0 || alone.packs > 0) && !force {
         return Err(refusal(&address, &alone));
     }
-    if settings.vaults.len() != kept {
-        settings.save(dir)?;
-    }
+    StoreSettings::change(dir, |settings| {
+        settings.vaults.retain(|vault| vault.url != address);
+        Ok(())
+    })?;
     if let Some(no) = no {
         store.catalog().forget_vault(no)?;
     }

@@ -1,4 +1,5 @@
-//! What is known of attempts to bring points into vaults: what the session of one saw when it began, and which ones were revoked there.
+//! What is known of attempts to bring points into vaults: what the session of one saw when it began, which ones were open there when a
+//! generation was first seen, and which ones were revoked.
 
 use std::collections::HashSet;
 
@@ -24,10 +25,7 @@ impl Catalog {
     /// What a session saw when it began, if it began. A note that is damaged is none: the session looks anew.
     pub fn session_seen(&self, vault: VaultNo, attempt: &Attempt) -> Result<Option<Seen>, StoreError> {
         let key = session_key(vault, attempt);
-        let value: Option<Vec<u8>> = self.read("read a note", |c| {
-            c.query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0)).optional()
-        })?;
-        Ok(value.and_then(|value| {
+        Ok(self.note(&key)?.and_then(|value| {
             let mut p = Parser::new(&value);
             let seen = Seen { newest: p.u64().ok()?, unfinished: p.array::<1>().ok()? != [0] };
             (value == seen_value(&key, seen)).then_some(seen)
@@ -48,6 +46,39 @@ impl Catalog {
                 let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
                 t.execute(sql, params![key, seen_value(&key, seen)]).map(drop)
             }
+        })
+    }
+
+    /// Of the attempts that were open in a vault when this generation was first seen there those that are noted; `None` if none are, or the
+    /// note is damaged.
+    pub fn open_before(&self, vault: VaultNo, number: u64) -> Result<Option<HashSet<Attempt>>, StoreError> {
+        let key = before_key(vault);
+        Ok(self.note(&key)?.and_then(|value| {
+            let mut p = Parser::new(&value);
+            let of = p.u64().ok()?;
+            let count = p.left().checked_sub(4)? / 17;
+            let open = (0..count).map(|_| read_attempt(&mut p)).collect::<Option<_>>()?;
+            (of == number && value == before_value(&key, number, &open)).then_some(open)
+        }))
+    }
+
+    /// Notes them. Those of an earlier generation need not be known any more.
+    pub fn set_open_before(
+        &self,
+        vault: VaultNo,
+        number: u64,
+        open: &HashSet<Attempt>,
+    ) -> Result<(), StoreError> {
+        let key = before_key(vault);
+        self.write("make a note", |t| {
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![key, before_value(&key, number, open)]).map(drop)
+        })
+    }
+
+    fn note(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read("read a note", |c| {
+            c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
         })
     }
 
@@ -108,6 +139,30 @@ fn attempt_of(key: &str) -> Option<Attempt> {
     let attempt =
         Attempt { point: RecoveryPointId::from_hex(parts.next()?)?, number: parts.next()?.parse().ok()? };
     parts.next().is_none().then_some(attempt)
+}
+
+fn before_key(vault: VaultNo) -> String {
+    format!("open before {}", vault.0)
+}
+
+fn read_attempt(p: &mut Parser<'_>) -> Option<Attempt> {
+    let point = RecoveryPointId(p.array().ok()?);
+    let [number] = p.array().ok()?;
+    Some(Attempt { point, number })
+}
+
+/// With a sum: an attempt that is missing would not be waited for.
+fn before_value(key: &str, number: u64, open: &HashSet<Attempt>) -> Vec<u8> {
+    let mut sorted: Vec<_> = open.iter().collect();
+    sorted.sort();
+    let mut out = Vec::with_capacity(12 + 17 * sorted.len());
+    out.u64(number);
+    for attempt in sorted {
+        out.raw(&attempt.point.0);
+        out.raw(&[attempt.number]);
+    }
+    out.u32(crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), &out));
+    out
 }
 
 fn session_key(vault: VaultNo, attempt: &Attempt) -> String {

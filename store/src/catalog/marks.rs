@@ -23,6 +23,8 @@ pub enum Mark {
     BadIn(VaultNo, PackId),
     /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
     Going(Option<VaultNo>, RecoveryPointId),
+    /// A pack was known to be damaged in an annex that went away.
+    BadAway(PackId),
 }
 
 /// Of a row of `place` for the pack `p`: no [`Mark::BadIn`] says that the copy there is damaged.
@@ -39,6 +41,7 @@ impl Mark {
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
             Self::Going(None, id) => format!("going {}", id.hex()),
             Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
+            Self::BadAway(id) => format!("badaway {}", id.hex()),
         }
     }
 }
@@ -74,8 +77,14 @@ impl Catalog {
         Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
     }
 
+    /// Packs that were known to be damaged in annexes that went away.
+    pub fn bad_away(&self) -> Result<Vec<PackId>, StoreError> {
+        let keys = self.keys_of("badaway *")?;
+        Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
+    }
+
     /// Keys of all notes that match.
-    fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
+    pub(super) fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
         self.read("read notes", |c| {
             c.prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
                 .query_map([pattern], |row| row.get(0))?

@@ -117,7 +117,15 @@ impl Catalog {
                 t.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [vault.0])?;
             }
             verified::forget_all_in(t, vault)?;
-            for keys in ["filled ?", "reread ?", "proven ? *", "bad ? *", "revoked ? *", "session ? *"] {
+            for keys in [
+                "filled ?",
+                "reread ?",
+                "proven ? *",
+                "bad ? *",
+                "revoked ? *",
+                "session ? *",
+                "sessions before ?",
+            ] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
             }

@@ -24,10 +24,13 @@ impl Check<'_> {
     /// Compares the catalog with listings of all tiers.
     pub(super) fn existence(&mut self, packs: &[PackRow], depth: Depth) -> Result<(), StoreError> {
         self.report.packs = packs.len() as u64;
-        let staged = self.store.staged_packs()?;
+        let staged = self.see_staging()?;
         let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
         for row in packs.iter().filter(|row| row.staged) {
-            let wrong = wrong_length(&staged, row);
+            if self.out_of_sight.contains(&row.entry.id) {
+                continue;
+            }
+            let wrong = wrong_length(&staged, row).filter(|_| !self.moved_meanwhile(row));
             if let Some(wrong) = wrong.filter(|_| self.pack_still_in(row, Place::Staging).unwrap_or(true)) {
                 self.store.catalog().clear_verified(row.no, None)?;
                 self.find(names::pack(&row.entry.id).as_str(), format!("staging: {wrong}"));
@@ -55,6 +58,24 @@ impl Check<'_> {
             gone.iter().try_for_each(|no| self.lose(*no, &gone))?;
         }
         Ok(())
+    }
+
+    /// The packs of staging with their lengths. An annex that is away is told once, and not what lies in it.
+    fn see_staging(&mut self) -> Result<BTreeMap<PackId, u64>, StoreError> {
+        let staged = self.store.see_staging()?;
+        self.out_of_sight = self.store.out_of_sight(&staged)?;
+        for annex in staged.away() {
+            let (path, reason) = self.store.away(annex)?;
+            self.annexes_away = true;
+            self.pass_over(String::from_utf8_lossy(&path), reason);
+        }
+        Ok(staged.packs)
+    }
+
+    /// Whether a pack went from one directory of staging to another while they were listed.
+    fn moved_meanwhile(&self, row: &PackRow) -> bool {
+        let there = self.store.staging().len(&names::pack(&row.entry.id));
+        there.is_ok_and(|len| len == Some(row.entry.len))
     }
 
     /// The packs that a vault has with their lengths, also those that came since the check began: points that came are listed, too.
@@ -132,7 +153,8 @@ impl Check<'_> {
 
     /// Proves a pack in staging and in each vault; it is lost only when no tier gives it whole.
     fn read_pack(&mut self, row: &PackRow) -> Result<(), StoreError> {
-        let mut whole = row.staged && self.read_staged(row)?;
+        // What is out of sight is not lost.
+        let mut whole = self.out_of_sight.contains(&row.entry.id) || row.staged && self.read_staged(row)?;
         for no in &row.vaults {
             if !self.away.contains(no) {
                 whole |= self.read_vaulted(row, *no)?;

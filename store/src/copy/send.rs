@@ -344,5 +344,8 @@ fn right_bytes(store: &Store, not_from: VaultNo, pack: &PackRow) -> Result<Bytes
             Err(e) => drop(wrong.get_or_insert(e)),
         }
     }
-    Err(wrong.unwrap_or_else(|| StoreError::NotFound { what: format!("a whole {name}") }))
+    Err(wrong.unwrap_or_else(|| match store.staging().first_away() {
+        Some(annex) => StoreError::AnnexAway { what: name.to_string(), annex },
+        None => StoreError::NotFound { what: format!("a whole {name}") },
+    }))
 }

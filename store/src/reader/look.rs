@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::pack_map::PackMap;
-use super::{Limits, Reader, Tier, missing};
+use super::{Limits, Reader, Tier};
 use crate::catalog::{Location, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -109,7 +109,7 @@ impl Reader {
             Err(e) if e.class() != ErrorClass::Corrupt => return Err(e),
             _ => {}
         }
-        self.catalog.locate_all(id)?.first().copied().ok_or_else(|| missing(id))
+        self.catalog.locate_all(id)?.first().copied().ok_or_else(|| self.missing(id))
     }
 
     /// The same, with its pack.

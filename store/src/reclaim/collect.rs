@@ -153,7 +153,7 @@ impl Run<'_> {
         self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?;
         let open = self.store.catalog().generations(self.no)?.into_iter().find(|(_, is_final)| !is_final);
         let Some((number, _)) = open else { return Ok(true) };
-        let with_point = self.force_outcomes(progress)?;
+        let with_point = self.force_outcomes(number, progress)?;
         if !progress.awaited.is_empty() {
             return Ok(false);
         }
@@ -183,10 +183,12 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Sees to it that every upload that is open has an outcome, or tells which ones have none yet. Those that have a point now: it may be
+    /// Sees to it that every upload that was open when the generation was first seen has an outcome: one that begins later knows it, and
+    /// among many machines there would always be one to wait for. Or tells which ones have none yet. Those that have a point now: it may be
     /// forgotten before points are listed again, and a put of it that was held up may bring it back.
-    fn force_outcomes(&self, progress: &mut Progress) -> Result<HashSet<Attempt>, StoreError> {
+    fn force_outcomes(&self, number: u64, progress: &mut Progress) -> Result<HashSet<Attempt>, StoreError> {
         let sessions = self.list(names::SESSIONS)?;
+        let before = self.open_before(number, &sessions)?;
         let points = self.list(names::POINTS)?;
         let outcomes: HashMap<Attempt, u64> =
             points.iter().filter_map(|o| Some((names::outcome_of(&o.name)?.1, o.len))).collect();
@@ -207,6 +209,8 @@ impl Run<'_> {
                 Some(&Revocation::LEN) if revoked.contains(&attempt) => {
                     delete_from_vault(self.store, self.no, &object.name)?;
                 }
+                // It is nobody's business here.
+                _ if !before.contains(&attempt) => {}
                 Some(_) => drop(with_point.insert(attempt)),
                 None if silent_for.is_none_or(|silent| silent < self.terms.silence) => {
                     progress.awaited.push(awaited);
@@ -228,6 +232,17 @@ impl Run<'_> {
             }
         }
         Ok(with_point)
+    }
+
+    /// Which attempts were open at the first listing after the generation was seen; that is this one, if there was none.
+    fn open_before(&self, number: u64, sessions: &[ObjectInfo]) -> Result<HashSet<Attempt>, StoreError> {
+        let catalog = self.store.catalog();
+        if let Some(before) = catalog.open_before(self.no, number)? {
+            return Ok(before);
+        }
+        let before = sessions.iter().filter_map(session_of).collect();
+        catalog.set_open_before(self.no, number, &before)?;
+        Ok(before)
     }
 
     /// Fixes that an attempt does not end with a point, unless it just did.

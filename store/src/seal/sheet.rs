@@ -182,6 +182,14 @@ pub fn parse_words(typed: &str) -> Result<Secret, WordsError> {
     Ok(Secret::Recovery(key))
 }
 
+/// How many words this is, if it is one or more rows of the sheet, and not yet all of them.
+pub fn rows_of_words(typed: &str) -> Option<usize> {
+    let words = typed.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+    let count =
+        words.map(|word| complete(word, 0)).try_fold(0, |count, word| word.map(|_| count + 1)).ok()?;
+    (count > 0 && count < WORDS && count % WORDS_PER_ROW == 0).then_some(count)
+}
+
 /// The word of the list that was meant.
 fn complete(typed: &str, position: usize) -> Result<&'static str, WordsError> {
     let lower = Zeroizing::new(typed.to_lowercase());

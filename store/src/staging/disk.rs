@@ -1,7 +1,7 @@
 //! Real files below a directory, with a few kept open for reading.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statvfs::statvfs;
 
-use super::files::{FileEntry, Files};
+use super::files::{FileEntry, Files, Room};
 
 /// Files kept open: opening costs about as much as reading a frame. Of what a process may have open they take a quarter at most, for
 /// the catalog, connections and whoever reads at the moment need some, too.
@@ -41,8 +42,14 @@ struct Opened {
 impl DiskFiles {
     /// Files below `root`.
     pub fn new(root: &Path) -> Self {
+        Self::one_of(root, 1)
+    }
+
+    /// The same for one of so many roots, which together keep as many files open as one would.
+    pub fn one_of(root: &Path, roots: usize) -> Self {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-        let files = LruCache::new(open_files(limit));
+        let share = NonZeroUsize::new(open_files(limit).get() / roots.max(1)).unwrap_or(NonZeroUsize::MIN);
+        let files = LruCache::new(share);
         Self { root: root.to_path_buf(), open: Mutex::new(Opened { files, forgotten: 0 }) }
     }
 
@@ -121,6 +128,16 @@ impl Files for DiskFiles {
         self.opened(path)?.read_exact_at(out, offset)
     }
 
+    fn read_small(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let file = match open_regular(&self.path(path)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut bytes = Vec::new();
+        file.take(limit as u64).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
     fn let_go(&self, path: &str, bytes: Range<u64>) {
         if let (Ok(file), Ok(start), Ok(len)) =
             (self.opened(path), i64::try_from(bytes.start), i64::try_from(bytes.end - bytes.start))
@@ -179,6 +196,16 @@ impl Files for DiskFiles {
     fn remove(&self, path: &str) -> io::Result<()> {
         self.forget(path);
         fs::remove_file(self.path(path))
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        fs::remove_dir(self.path(dir))
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let (disk, of) = (statvfs(&self.root)?, fs::metadata(&self.root)?);
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        Ok(Room { free: bytes(disk.blocks_available()), total: bytes(disk.blocks()), disk: of.dev() })
     }
 
     fn describe(&self, path: &str) -> PathBuf {

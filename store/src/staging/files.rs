@@ -14,6 +14,17 @@ pub struct FileEntry {
     pub len: Option<u64>,
 }
 
+/// Room on the disk of some files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes free.
+    pub free: u64,
+    /// All bytes.
+    pub total: u64,
+    /// Which disk it is: what lies on the same one has the same room.
+    pub disk: u64,
+}
+
 /// Files below one root, by `/`-separated paths relative to it (`""` is the root).
 pub trait Files: Send + Sync + Debug {
     /// Creates a file that must not exist, writes `bytes`, and returns when its data is on the disk. After an error the
@@ -32,6 +43,9 @@ pub trait Files: Send + Sync + Debug {
     /// Fills `out` from `offset`; `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, path: &str, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
+    /// The beginning of a small file as it lies there now, `limit` bytes at most; `None` if there is none. Nothing is kept open of it.
+    fn read_small(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>>;
+
     /// These bytes will not be read again soon: whoever keeps a copy of them in memory need not.
     fn let_go(&self, _path: &str, _bytes: Range<u64>) {}
 
@@ -46,6 +60,12 @@ pub trait Files: Send + Sync + Debug {
 
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Removes a directory, if nothing is in it.
+    fn remove_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Room on the disk.
+    fn room(&self) -> io::Result<Room>;
 
     /// The path as people know it, for messages.
     fn describe(&self, path: &str) -> PathBuf;

@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files::{FileEntry, Files};
+use super::files::{FileEntry, Files, Room};
 
 /// Files in memory; what is written is durable at once.
 #[derive(Debug, Default)]
 pub struct MemoryFiles {
     state: Mutex<MemoryState>,
+    room: Mutex<Option<u64>>,
     let_go: Mutex<Vec<(String, Range<u64>)>>,
 }
 
@@ -23,6 +24,11 @@ impl MemoryFiles {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (files, dirs) = &mut *state;
         f(files, dirs)
+    }
+
+    /// Leaves room for so many bytes in all; as much as anybody wants, if nothing is said.
+    pub fn limit(&self, bytes: u64) {
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
     }
 
     /// What was let go of, so far.
@@ -42,6 +48,9 @@ fn missing() -> io::Error {
 
 impl Files for MemoryFiles {
     fn write_synced(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        if self.room()?.free < bytes.len() as u64 {
+            return Err(ErrorKind::StorageFull.into());
+        }
         self.with(|files, _| {
             if files.contains_key(path) {
                 return Err(ErrorKind::AlreadyExists.into());
@@ -77,6 +86,10 @@ impl Files for MemoryFiles {
         })
     }
 
+    fn read_small(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.with(|files, _| files.get(path).map(|bytes| bytes[..bytes.len().min(limit)].to_vec())))
+    }
+
     fn let_go(&self, path: &str, bytes: Range<u64>) {
         self.let_go.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), bytes));
     }
@@ -104,6 +117,20 @@ impl Files for MemoryFiles {
         self.with(|files, _| files.remove(path).map(drop).ok_or_else(missing))
     }
 
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        if !self.list(dir)?.is_empty() {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.with(|_, dirs| dirs.remove(dir)).then_some(()).ok_or_else(missing)
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let total = self.room.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(u64::MAX);
+        let used = self.with(|files, _| files.values().map(|bytes| bytes.len() as u64).sum());
+        let disk = std::ptr::from_ref(self).addr() as u64;
+        Ok(Room { free: total.saturating_sub(used), total, disk })
+    }
+
     fn describe(&self, path: &str) -> PathBuf {
         PathBuf::from("memory:").join(path)
     }
@@ -124,7 +151,7 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct FaultyFiles {
     inner: Arc<dyn Files>,
-    state: Mutex<FaultState>,
+    state: Arc<Mutex<FaultState>>,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +163,12 @@ struct FaultState {
 impl FaultyFiles {
     /// Files that work until [`Self::fail_at`].
     pub fn new(inner: Arc<dyn Files>) -> Self {
-        Self { inner, state: Mutex::default() }
+        Self { inner, state: Arc::default() }
+    }
+
+    /// Other files of the same machine: operations on both are counted together, and what strikes these strikes those.
+    pub fn beside(&self, inner: Arc<dyn Files>) -> Self {
+        Self { inner, state: self.state.clone() }
     }
 
     /// Lets the changing operation number `n` (from 0, counted from now) fail.
@@ -200,6 +232,10 @@ impl Files for FaultyFiles {
         self.inner.read_exact_at(path, offset, out)
     }
 
+    fn read_small(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        self.inner.read_small(path, limit)
+    }
+
     fn len(&self, path: &str) -> io::Result<Option<u64>> {
         self.inner.len(path)
     }
@@ -210,6 +246,14 @@ impl Files for FaultyFiles {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         self.change(|| {}, || self.inner.remove(path))
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        self.change(|| {}, || self.inner.remove_dir(dir))
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        self.inner.room()
     }
 
     fn describe(&self, path: &str) -> PathBuf {

@@ -4,8 +4,14 @@
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use super::area::parent_of;
 use super::files::FileEntry;
 use super::*;
+
+mod annexes;
 
 fn name(n: u8) -> ObjectName {
     ObjectName::new(format!("pack/{n:02x}/{n:064x}")).unwrap()
@@ -153,6 +159,10 @@ impl Files for LazyDirs {
         self.files.read_exact_at(path, offset, out)
     }
 
+    fn read_small(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        self.files.read_small(path, limit)
+    }
+
     fn len(&self, path: &str) -> io::Result<Option<u64>> {
         self.files.len(path)
     }
@@ -163,6 +173,14 @@ impl Files for LazyDirs {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         self.files.remove(path)
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        self.files.remove_dir(dir)
+    }
+
+    fn room(&self) -> io::Result<files::Room> {
+        self.files.room()
     }
 
     fn describe(&self, path: &str) -> PathBuf {

@@ -30,6 +30,11 @@ impl Store {
     }
 }
 
+/// Objects that are asked for at once …
+const BATCH: usize = 64;
+/// … and bytes of them, but for one that is larger by itself.
+const BATCH_BYTES: u64 = 16 << 20;
+
 /// Of a pack that does not open.
 const WAY_OUT: &str =
     "a push sends it again where it is whole, a prune removes it if no recovery point needs it";
@@ -84,15 +89,39 @@ pub(super) fn learn_packs(
     let known: HashSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
     let objects = transfer.list_all_by(names::INDEXES, deadline).map_err(of_vault(transfer))?;
     monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
-    for object in objects {
-        let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
-        match open_index(store, transfer, &object.name, id, deadline)? {
-            Ok(index) => adopt_index(store, no, &id, &index, listed)?,
-            Err(e) => monitor.event(problem(transfer, &object.name, &e)),
+    let named = objects.into_iter().filter_map(|object| Some((names::index_of(&object.name)?, object)));
+    let new: Vec<_> = named.filter(|(id, _)| !known.contains(id)).collect();
+    for some in batches(&new, |(_, object)| object.len) {
+        // Many at once: each is small, and a vault may be far away.
+        let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(PACK_LIMIT))).collect();
+        for ((id, object), bytes) in some.iter().zip(transfer.get_many(wanted, deadline)) {
+            let opened = bytes.ok().and_then(|bytes| Index::open(store.sealer(), *id, &bytes).ok());
+            let opened = opened
+                .map_or_else(|| open_index(store, transfer, &object.name, *id, deadline), |i| Ok(Ok(i)));
+            match opened? {
+                Ok(index) => adopt_index(store, no, id, &index, listed)?,
+                Err(e) => monitor.event(problem(transfer, &object.name, &e)),
+            }
+            monitor.event(Event::Done { files: 1, bytes: object.len });
         }
-        monitor.event(Event::Done { files: 1, bytes: object.len });
     }
     load_uncovered_packs(store, no, transfer, listed, deadline, monitor)
+}
+
+/// In their order, as many together as may be in memory, and asked for, at once.
+fn batches<T>(items: &[T], len: impl Fn(&T) -> u64) -> impl Iterator<Item = &[T]> {
+    let mut left = items;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |item: &&T| {
+            bytes = len(item).saturating_add(bytes);
+            bytes <= BATCH_BYTES
+        };
+        let count = left.iter().take(BATCH).take_while(fits).count().max(1).min(left.len());
+        let (batch, rest) = left.split_at(count);
+        left = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 /// Twice if need be: the way from the vault may have flipped a bit. One that cannot be had is as good as damaged: packs tell
@@ -273,7 +302,7 @@ fn load_points(
     let points: Vec<_> = news.collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
     let (mut new, total) = (0, points.len());
-    for some in points.chunks(64) {
+    for some in batches(&points, |(_, object)| object.len) {
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
         let answers = transfer.get_many(wanted, Deadline::NEVER);
         for (((tag, attempt), object), bytes) in some.iter().zip(answers) {
@@ -301,4 +330,18 @@ fn load_points(
         }
     }
     Ok((new, new == total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_by_number_and_bytes_and_leave_nothing_out() {
+        let counts = |lens: &[u64]| batches(lens, |len| *len).map(<[u64]>::len).collect::<Vec<_>>();
+        assert_eq!(counts(&[]), [0_usize; 0]);
+        assert_eq!(counts(&[1; 130]), [64, 64, 2]);
+        assert_eq!(counts(&[BATCH_BYTES, 1, BATCH_BYTES - 1, 1]), [1, 2, 1]);
+        assert_eq!(counts(&[u64::MAX / 4, 1, u64::MAX / 4]), [1, 1, 1]);
+    }
 }

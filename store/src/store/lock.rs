@@ -21,14 +21,18 @@ impl Drop for StoreLock {
 }
 
 impl StoreLock {
+    /// Takes a lock that everybody holds for a moment only.
+    pub(super) fn wait(dir: &Path, name: &str) -> Result<Self, StoreError> {
+        let path = dir.join(name);
+        let file = open(&path)?;
+        file.lock().map_err(StoreError::io("lock", &path))?;
+        Ok(Self { file })
+    }
+
     /// Takes the lock of this name, alone or with others who do not want it alone; `Locked` if another process has it.
     pub(super) fn take(dir: &Path, name: &str, alone: bool) -> Result<Self, StoreError> {
         let path = dir.join(name);
-        // A link in its place could lead anywhere, and the file is written to.
-        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-        let file = options.open(&path).map_err(StoreError::io("open", &path))?;
+        let file = open(&path)?;
         match if alone { file.try_lock() } else { file.try_lock_shared() } {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -42,6 +46,14 @@ impl StoreLock {
             file.set_len(0).and_then(|()| (&file).write_all(format!("{}\n", std::process::id()).as_bytes()));
         Ok(Self { file })
     }
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    // A link in its place could lead anywhere, and the file is written to.
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    options.open(path).map_err(StoreError::io("open", path))
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl Store {
 }
 
 /// Names in a directory; none if it is missing. One that is not UTF-8 is shown with `?` in it, as none of ours has.
-fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
+pub(super) fn names_in(dir: &Path) -> Result<Vec<String>, StoreError> {
     let entries = match std::fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(StoreError::io("read", dir))?,

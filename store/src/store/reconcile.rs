@@ -34,10 +34,14 @@ impl Store {
     /// Makes the catalog agree with staging. The caller holds the lock.
     pub fn reconcile(&self, monitor: &dyn Monitor) -> Result<Reconciled, StoreError> {
         let mut done = Reconciled { forgotten: self.forget_damaged_packs(monitor)?, ..Reconciled::default() };
-        let listed = self.staged_packs()?;
-        self.drop_lost_packs(&listed, &mut done, monitor)?;
-        self.adopt_indexes(&listed, &mut done, monitor)?;
-        self.adopt_packs(&listed, &mut done, monitor)?;
+        let staged = self.see_staging()?;
+        let listed = &staged.packs;
+        self.drop_away_packs(&staged, &mut done, monitor)?;
+        self.drop_lost_packs(listed, &mut done, monitor)?;
+        let came_back = self.take_back_packs(&staged, &mut done)?;
+        self.adopt_indexes(listed, came_back, &mut done, monitor)?;
+        self.adopt_packs(listed, &mut done, monitor)?;
+        self.note_annexes(&staged)?;
         self.index_what_is_not()?;
         self.mend_rows(true, true, monitor)?;
         self.adopt_points(monitor)?;
@@ -49,9 +53,10 @@ impl Store {
 
     /// Tells an empty catalog what staging shows, and writes nothing there.
     pub(super) fn read_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        let (listed, mut done) = (self.staged_packs()?, Reconciled::default());
-        self.adopt_indexes(&listed, &mut done, monitor)?;
-        self.adopt_packs(&listed, &mut done, monitor)?;
+        let (staged, mut done) = (self.see_staging()?, Reconciled::default());
+        self.tell_away(&staged, monitor)?;
+        self.adopt_indexes(&staged.packs, false, &mut done, monitor)?;
+        self.adopt_packs(&staged.packs, &mut done, monitor)?;
         self.adopt_points(monitor)
     }
 
@@ -74,8 +79,7 @@ impl Store {
 
     /// What a listing of staging shows.
     pub(crate) fn staged_packs(&self) -> Result<Listed, StoreError> {
-        let listed = self.staging().list("pack")?;
-        Ok(listed.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect())
+        Ok(self.see_staging()?.packs)
     }
 
     /// A row of a pack that is damaged is no knowledge of it: where the pack lies it is read again, as one that is new.
@@ -125,19 +129,24 @@ impl Store {
         Ok(())
     }
 
-    /// Index objects tell of many packs without reading them.
+    /// Index objects tell of many packs without reading them. Those that are known were read before packs `came_back`.
     fn adopt_indexes(
         &self,
         listed: &BTreeMap<PackId, u64>,
+        came_back: bool,
         done: &mut Reconciled,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        let known: BTreeSet<IndexId> = self.catalog().index_objects(None)?.into_iter().collect();
+        let mut known: BTreeSet<IndexId> = self.catalog().index_objects(None)?.into_iter().collect();
+        let lacking = came_back.then(|| self.not_staged(listed)).transpose()?;
+        if lacking.as_ref().is_some_and(|packs| !packs.is_empty()) {
+            known.clear();
+        }
         for object in self.staging().list("idx")? {
             let Some(id) = names::index_of(&object.name).filter(|id| !known.contains(id)) else { continue };
             let Some(bytes) = self.read_named_by_hash(&object.name, &id.0, monitor)? else { continue };
             match Index::open(self.sealer(), id, &bytes) {
-                Ok(index) => done.adopted += self.adopt_index(id, &index, listed)?,
+                Ok(index) => done.adopted += self.adopt_index(id, &index, listed, lacking.as_ref())?,
                 Err(e) => monitor.event(problem(object.name.as_str(), &e)),
             }
         }
@@ -149,6 +158,7 @@ impl Store {
         id: IndexId,
         index: &Index,
         listed: &BTreeMap<PackId, u64>,
+        lacking: Option<&BTreeSet<PackId>>,
     ) -> Result<usize, StoreError> {
         let packs = index.packs_with_chunks();
         let here: Vec<(&PackEntry, &[PackedChunk])> = packs
@@ -156,10 +166,19 @@ impl Store {
             .filter(|(entry, _)| listed.get(&entry.id) == Some(&entry.len))
             .map(|(entry, chunks)| (*entry, chunks.as_slice()))
             .collect();
-        self.catalog().add_packs(&here, true, None)?;
+        let is_new = |entry: &PackEntry| lacking.is_none_or(|packs| packs.contains(&entry.id));
+        let new: Vec<_> = here.iter().copied().filter(|(entry, _)| is_new(entry)).collect();
+        self.catalog().add_packs(&new, true, None)?;
         let ids: Vec<PackId> = here.iter().map(|(entry, _)| entry.id).collect();
         self.catalog().add_index(&id, &ids, None)?;
-        Ok(ids.len())
+        Ok(new.len())
+    }
+
+    /// Packs of a listing that the catalog does not believe to be in staging.
+    fn not_staged(&self, listed: &BTreeMap<PackId, u64>) -> Result<BTreeSet<PackId>, StoreError> {
+        let packs = self.catalog().pack_list()?;
+        let staged: BTreeSet<PackId> = packs.into_iter().filter(|p| p.3).map(|(_, id, _, _)| id).collect();
+        Ok(listed.keys().filter(|id| !staged.contains(id)).copied().collect())
     }
 
     /// What no index object tells of is read whole: after a crash a few packs.
@@ -169,9 +188,7 @@ impl Store {
         done: &mut Reconciled,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        let staged: BTreeSet<PackId> =
-            self.catalog().pack_list()?.into_iter().filter(|p| p.3).map(|(_, id, _, _)| id).collect();
-        for id in listed.keys().filter(|id| !staged.contains(id)) {
+        for id in &self.not_staged(listed)? {
             let name = names::pack(id);
             let Some(bytes) = self.read_named_by_hash(&name, &id.0, monitor)? else { continue };
             match pack::verify(self.sealer(), *id, &bytes) {

@@ -46,6 +46,7 @@ impl Store {
         // Directories may be missing where a store was put together from copies of its objects.
         self.staging.prepare()?;
         self.staging.clear_temp()?;
+        self.ease_main()?;
         let forgotten = self.reconcile(monitor)?.forgotten > 0;
         let id = RecoveryPointId::random();
         let Asked { relied, open, unsure } = match online {

@@ -1,6 +1,7 @@
 //! Tests of a whole store: what was acknowledged is there, whatever failed in between.
 #![allow(clippy::unwrap_used)]
 
+mod annexes;
 mod attempts;
 mod fenced;
 mod forgotten;

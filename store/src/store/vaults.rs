@@ -71,7 +71,8 @@ impl Store {
     fn fill_from_staging(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
         let filled = self.catalog.has_mark(Mark::Filled)?;
         // Whoever holds the lock knows of the points it makes.
-        let lock = if filled && self.knows_staged_points()? { None } else { Some(self.lock()) };
+        let knows_all = filled && self.knows_staged_points()? && !self.annex_is_new()?;
+        let lock = if knows_all { None } else { Some(self.lock()) };
         let lock = if filled { lock.and_then(Result::ok) } else { lock.transpose()? };
         if lock.is_some() {
             self.reconcile(monitor)?;

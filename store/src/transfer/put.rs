@@ -65,7 +65,7 @@ pub(super) async fn put_new(inner: &Inner, name: &ObjectName, body: Bytes) -> Re
 }
 
 async fn confirm_length(inner: &Inner, name: &ObjectName, len: u64) -> Result<(), VaultError> {
-    match inner.stat(name).await? {
+    match inner.stat(name, Deadline::NEVER).await? {
         Some(there) if there == len => Ok(()),
         Some(there) => Err(conflict(name, format!("it has {there} bytes, ours has {len}"))),
         None => Err(VaultError::WrongAnswer { detail: format!("{name} was put and is not there") }),

@@ -4,6 +4,7 @@
 //! as unknown, never as harmless.
 
 use super::address::{Credentials, VaultAddress};
+use crate::clock::Timestamp;
 
 /// What may be done, each with what stands before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,18 +38,25 @@ pub struct Rights {
     pub credential: &'static str,
     /// What it may do.
     pub may: May,
+    /// When it ends, if it says so.
+    pub until: Option<Timestamp>,
 }
 
 impl Rights {
+    /// One that says nothing of its end.
+    pub fn new(credential: &'static str, may: May) -> Self {
+        Self { credential, may, until: None }
+    }
+
     /// Those at the vault of this address.
     pub fn of(address: &VaultAddress, credentials: &Credentials) -> Self {
         match (address, &credentials.azure) {
             // Who may make files in a directory may delete them.
             (VaultAddress::Directory(_), _) => {
-                Self { credential: "rights on files: to write is to delete", may: May::Maintain }
+                Self::new("rights on files: to write is to delete", May::Maintain)
             }
             (VaultAddress::Azure(_), Some(credential)) => credential.rights(),
-            (VaultAddress::Azure(_), None) => Self { credential: "none", may: May::Unknown },
+            (VaultAddress::Azure(_), None) => Self::new("none", May::Unknown),
         }
     }
 }

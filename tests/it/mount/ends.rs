@@ -87,11 +87,13 @@ fn a_mount_that_was_killed_with_its_guard_is_ended_by_umount_and_its_readers_go(
     drop(kept);
 }
 
-/// Waits until a process has begun to stand guard.
+/// Waits until a process has begun to stand guard, under the name that keeps it apart from the mount. Before it is the program at all, whoever
+/// starts it may have blocked its signals.
 fn stands_guard(guard: Pid) {
-    wait_for("its mask of signals", 10, || {
+    wait_for("its name and its mask of signals", 10, || {
         let status = std::fs::read_to_string(format!("/proc/{guard}/status")).unwrap();
-        status.lines().any(|line| line.starts_with("SigBlk") && !line.ends_with("0000"))
+        let waits = status.lines().any(|line| line.starts_with("SigBlk") && !line.ends_with("0000"));
+        status.starts_with("Name:\tholdfast-guard\n") && waits
     });
 }
 

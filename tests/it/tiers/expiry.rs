@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_store::clock::ManualClock;
+use holdfast_backup::agenda::{Task, Work};
+use holdfast_backup::ledger::{Ended, JobState, Ledger};
+use holdfast_store::clock::{ManualClock, Timestamp};
 use holdfast_store::fence::{Revocation, Why};
 use holdfast_store::id::Attempt;
 use holdfast_store::names;
 use serde_json::Value;
 
-use super::{LOCAL, ONLINE, Tiers, set, shown_in};
+use super::{LOCAL, NOON, ONLINE, Tiers, set, shown_in};
 use crate::testkit::{Machine, PASSPHRASE, Ran, open_store};
 
 /// `(tier, id)` of what a list of groups removes.
@@ -237,6 +239,64 @@ fn the_brake_holds_in_each_tier_for_itself() {
     assert_eq!(shown_in(&store), set(&ids[6..]));
     // In no tier any more.
     assert!(!tiers.run(&["snapshots"]).out().contains(&ids[0][..8]));
+}
+
+/// Puts down a job of the group that is done, as a daemon does.
+fn put_down(tiers: &Tiers, work: Work, points: &[String]) {
+    let (ledger, _) = Ledger::open(&tiers.machine.store()).unwrap();
+    let (task, at) = (Task { work, group: Some("web".into()) }, Timestamp::from_seconds(NOON));
+    let no = ledger.begin(&task, false, at).unwrap();
+    let (state, said, points) = (JobState::Done, String::new(), points.to_vec());
+    ledger.end(no, &Ended { at, state, said, points, sent: None }).unwrap();
+}
+
+/// Noon of these days.
+fn noons(days: std::ops::Range<i64>) -> Vec<i64> {
+    days.map(|day| day * 24).collect()
+}
+
+#[test]
+fn after_an_outage_nobody_is_asked_for_what_the_same_rules_had_let_go_of_meanwhile() {
+    let keep_8 = "schedule = \"12:00\", keep = { last = 8 }";
+    let tiers = Tiers::new("schedule = \"every hour\"", keep_8);
+    let forget = ["forget", "--tier", "online"];
+    tiers.take(&noons(0..8));
+    tiers.run(&["vault", "push"]).expect_code(0);
+    put_down(&tiers, Work::ExpireOnline, &[]);
+    // The vault is away for eight days.
+    let came = tiers.take(&noons(8..16));
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    assert_eq!(shown_in(&tiers.vault()).len(), 16);
+    let command = "`holdfast forget --tier online --group web --dry-run`";
+    tiers.run(&forget).expect_code(1).expect_err(&["8 of 16", "of web online", command]);
+    put_down(&tiers, Work::Push, &came);
+    tiers.run(&forget).expect_code(0);
+    assert_eq!(shown_in(&tiers.vault()), set(&came));
+    put_down(&tiers, Work::ExpireOnline, &[]);
+    // Another rule is another matter, however regularly points come.
+    let next = tiers.take(&noons(16..17));
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    put_down(&tiers, Work::Push, &next);
+    let text = std::fs::read_to_string(&tiers.config).unwrap();
+    std::fs::write(&tiers.config, text.replace("last = 8", "last = 3")).unwrap();
+    tiers.run(&forget).expect_code(1).expect_err(&["6 of 9"]);
+}
+
+#[test]
+fn after_an_outage_nobody_is_asked_for_local_copies_that_waited_for_the_vault() {
+    let tiers = Tiers::new(KEEP_4, ONLINE);
+    let forget = ["forget", "--tier", "local"];
+    tiers.take(&[0]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let waited = tiers.take(&noons(1..12));
+    tiers.run(&forget).expect_code(0);
+    put_down(&tiers, Work::ExpireLocal, &[]);
+    assert_eq!(shown_in(&tiers.machine.store()), set(&waited));
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    tiers.run(&forget).expect_code(1).expect_err(&["7 of 11", "--tier local --group web --yes"]);
+    put_down(&tiers, Work::Push, &waited);
+    tiers.run(&forget).expect_code(0);
+    assert_eq!(shown_in(&tiers.machine.store()), set(&waited[7..]));
 }
 
 #[test]

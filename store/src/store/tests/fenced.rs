@@ -135,6 +135,24 @@ fn an_upload_that_began_later_relies_on_nothing_that_is_condemned() {
 }
 
 #[test]
+fn who_begins_after_a_generation_is_not_waited_for_by_it() {
+    let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
+    let first = begin_online(&there, &VoidMonitor).unwrap();
+    forget(&here, &gone);
+    assert_eq!(advance(&here, &at_once()).awaited.len(), 1);
+    let (_other, third) = recovered(&home, &vault);
+    let second = begin_online(&third, &VoidMonitor).unwrap();
+    let one = take_point_by(first, &files("new")).unwrap();
+    push_all(&there, &one);
+    let done = advance(&here, &at_once());
+    assert!(done.awaited.is_empty() && done.removed.packs > 0, "{done:?}");
+    // And it relied on nothing that went.
+    let two = take_point_by(second, &files("old")).unwrap();
+    push_all(&third, &two);
+    assert_recovers(&home, &vault, &[(&one, &files("new")), (&two, &files("old"))]);
+}
+
+#[test]
 fn an_upload_that_was_silent_for_too_long_and_whose_chunks_went_cannot_arrive_any_more() {
     let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
     let session = begin_online(&there, &VoidMonitor).unwrap();

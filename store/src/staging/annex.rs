@@ -1,0 +1,172 @@
+//! Annexes: further directories, on other disks say, in which staging keeps packs, and packs alone.
+//!
+//! Each has a small file that says whose it is. Where that file is not, the disk is not mounted, or it is another one: the annex is
+//! *away*, nothing is written there and nothing removed, and what lies in it is missing from staging until it is back. Which annexes
+//! there are is somebody else's to know; who asks for it looks only whether that changed, so that whoever runs for long learns of new ones.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use lru::LruCache;
+use serde::{Deserialize, Serialize};
+
+use super::area::{Area, TEMP_DIR};
+use super::files::Files;
+use crate::error::StoreError;
+use crate::id::{AnnexId, VaultId};
+
+/// The file that says whose annex a directory is.
+pub const MARKER: &str = "holdfast-annex.json";
+/// Longest marker in bytes.
+const MARKER_LIMIT: usize = 4096;
+/// Packs of which it is remembered in which annex they lie: some 200 bytes each.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// What the marker says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    store: String,
+    annex: String,
+}
+
+/// Whose annex a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody's: there is no marker.
+    Nobody,
+    /// This store's annex of this id.
+    Ours(AnnexId),
+    /// Another store's.
+    Other,
+}
+
+/// Reads the marker in a directory.
+pub fn owner(files: &dyn Files, store: &VaultId) -> Result<Owner, StoreError> {
+    let path = files.describe(MARKER);
+    let Some(bytes) = files.read_small(MARKER, MARKER_LIMIT).map_err(StoreError::io("read", &path))? else {
+        return Ok(Owner::Nobody);
+    };
+    let damaged = |detail: &str| StoreError::corrupt(path.display().to_string(), detail);
+    let marker: Marker = serde_json::from_slice(&bytes).map_err(|e| damaged(&e.to_string()))?;
+    match (VaultId::from_hex(&marker.store), AnnexId::from_hex(&marker.annex)) {
+        (Some(of), Some(annex)) if of == *store => Ok(Owner::Ours(annex)),
+        (Some(_), Some(_)) => Ok(Owner::Other),
+        _ => Err(damaged("it does not name a store and an annex")),
+    }
+}
+
+/// Why an annex is away, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absence(pub String);
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Annex {
+    /// Its id.
+    pub id: AnnexId,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether packs move out of it: none is put there any more.
+    pub leaving: bool,
+    store: VaultId,
+    pub(super) area: Area,
+}
+
+impl Annex {
+    /// The annex `id` of `store` at `path`, whose files are `files`.
+    pub fn new(id: AnnexId, store: VaultId, path: &Path, leaving: bool, files: Arc<dyn Files>) -> Self {
+        Self { id, path: path.to_path_buf(), leaving, store, area: Area::new(files) }
+    }
+
+    /// Makes its directories and, last, the marker, durably.
+    pub fn make(&self) -> Result<(), StoreError> {
+        self.area.prepare(&[TEMP_DIR, "pack"])?;
+        let marker = Marker { store: self.store.hex(), annex: self.id.hex() };
+        let text = serde_json::to_vec(&marker).map_err(|e| StoreError::invalid(e.to_string()))?;
+        self.area.put(MARKER, &text)
+    }
+
+    /// Whether it is there, by its marker.
+    pub fn presence(&self) -> Result<(), Absence> {
+        match owner(&*self.area.files, &self.store) {
+            Ok(Owner::Ours(id)) if id == self.id => Ok(()),
+            Ok(Owner::Ours(_)) => Err(Absence("another annex of this store is in its place".into())),
+            Ok(Owner::Other) => Err(Absence("an annex of another store is in its place".into())),
+            Ok(Owner::Nobody) => Err(Absence(format!("{MARKER} is not in it; is its disk mounted?"))),
+            Err(e) => Err(Absence(e.to_string())),
+        }
+    }
+
+    /// Takes away what [`Self::make`] made, the marker last; what is not ours stays.
+    pub fn unmake(&self) -> Result<(), StoreError> {
+        self.area.clear_temp()?;
+        for dir in ["pack", "bad", TEMP_DIR] {
+            self.area.remove_empty_dirs(dir);
+        }
+        self.area.remove(MARKER).map(drop)
+    }
+}
+
+/// Says which annexes there are now; nothing if that is as it was when it was last asked.
+pub type Look = Box<dyn FnMut() -> Option<Vec<Annex>> + Send>;
+
+/// The annexes that are known, and where packs were found in them.
+pub(super) struct Annexes {
+    look: Mutex<Look>,
+    known: RwLock<Arc<[Annex]>>,
+    found: Mutex<LruCache<String, AnnexId>>,
+}
+
+impl fmt::Debug for Annexes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Annexes").field("known", &self.known()).finish_non_exhaustive()
+    }
+}
+
+impl Annexes {
+    pub fn new(mut look: Look) -> Self {
+        let known = look().unwrap_or_default().into();
+        let found = Mutex::new(LruCache::new(REMEMBERED));
+        Self { look: Mutex::new(look), known: RwLock::new(known), found }
+    }
+
+    /// As they were when somebody last looked.
+    pub fn known(&self) -> Arc<[Annex]> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As they are now.
+    pub fn now(&self) -> Arc<[Annex]> {
+        // Whoever looks first is told of a change: the others wait until it is known. A disk that hangs meanwhile holds up no reader.
+        let mut look = self.look.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = look() {
+            *self.known.write().unwrap_or_else(PoisonError::into_inner) = now.into();
+        }
+        self.known()
+    }
+
+    fn found(&self) -> MutexGuard<'_, LruCache<String, AnnexId>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The annex in which a pack was last found.
+    pub fn last_seen(&self, pack: &str) -> Option<AnnexId> {
+        self.found().get(pack).copied()
+    }
+
+    pub fn remember(&self, pack: &str, annex: Option<AnnexId>) {
+        match annex {
+            Some(annex) => drop(self.found().put(pack.to_owned(), annex)),
+            None => drop(self.found().pop(pack)),
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Annexes of a store: making them, what is known of those that are away, and leaving them (`staging.rs` says what they are).
+//!
+//! Which there are stands in the settings, and an annex is told from what merely lies in its place by its marker. Both are durable before anybody
+//! relies on them: the marker is made first and goes last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::place::names_in;
+use super::reconcile::Reconciled;
+use super::settings::{AnnexSetting, FILE};
+use super::{Settings, Store};
+use crate::catalog::{Mark, PackNo};
+use crate::error::StoreError;
+use crate::id::{AnnexId, PackId, VaultId};
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::staging::{self, Absence, Annex, DiskFiles, Look, Needs, Owner, Room, Staging, Surveyed, Went};
+use crate::vault::ObjectName;
+
+/// Annexes of a store, at most: each is asked for a pack that is in none.
+pub const ANNEXES_MAX: usize = 16;
+
+/// A directory of staging, for people.
+#[derive(Clone, Debug)]
+pub struct StagingPlace {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is an annex, and not the store's own directory.
+    pub annex: bool,
+    /// Whether packs move out of it.
+    pub leaving: bool,
+    /// Why it is away, if it is.
+    pub away: Option<Absence>,
+    /// Packs in it; of one that is away, as far as is known.
+    pub packs: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Room on its disk, if it is there.
+    pub room: Option<Room>,
+}
+
+/// What the directories of staging show, packs by name with their lengths.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// All of them.
+    pub packs: BTreeMap<PackId, u64>,
+    annexes: Vec<Surveyed>,
+}
+
+/// Follows the settings of a store: which annexes there are. Looks at the file's number, time and length, and reads it when they changed.
+pub(super) fn follow(dir: &Path, store: VaultId) -> Look {
+    let (dir, mut seen) = (dir.to_path_buf(), None);
+    Box::new(move || {
+        let meta = std::fs::metadata(dir.join(FILE)).ok();
+        let stamp = meta.map(|meta| (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()));
+        if seen == Some(stamp) {
+            return None;
+        }
+        match Settings::load(&dir) {
+            Ok(settings) => {
+                seen = Some(stamp);
+                Some(annexes_of(&settings, store))
+            }
+            Err(e) => {
+                tracing::warn!("{e}; the annexes are those that were known before");
+                None
+            }
+        }
+    })
+}
+
+fn annexes_of(settings: &Settings, store: VaultId) -> Vec<Annex> {
+    let count = settings.staging.len();
+    let annex = |set: &AnnexSetting| {
+        let files = Arc::new(DiskFiles::one_of(&set.path, count));
+        Annex::new(set.id, store, &set.path, set.leaving, files)
+    };
+    settings.staging.iter().map(annex).collect()
+}
+
+/// Makes the directory `path` an annex of the store in `dir`, whose id is `store`. Works while others use the store: they see it when they next
+/// look. One that was to be left stays, and one that moved to another path is found there.
+pub fn add_annex(dir: &Path, store: &VaultId, path: &Path) -> Result<AnnexId, StoreError> {
+    let id = match staging::owner(&DiskFiles::new(path), store)? {
+        Owner::Ours(id) => id,
+        Owner::Nobody => AnnexId::random(),
+        Owner::Other => {
+            let (object, detail) = (path.display().to_string(), "it is an annex of another store".to_owned());
+            return Err(StoreError::NotOurs { object, detail });
+        }
+    };
+    // Nothing is made that would be refused.
+    enter(&mut Settings::load(dir)?, store, id, path)?;
+    make(store, id, path)?;
+    Settings::change(dir, |settings| enter(settings, store, id, path))?;
+    Ok(id)
+}
+
+fn make(store: &VaultId, id: AnnexId, path: &Path) -> Result<(), StoreError> {
+    let annex = Annex::new(id, *store, path, false, Arc::new(DiskFiles::new(path)));
+    if annex.presence().is_ok() {
+        return Ok(());
+    }
+    if !names_in(path)?.iter().all(|name| is_left_over(path, name)) {
+        return Err(StoreError::AlreadyThere { what: format!("something else in {}", path.display()) });
+    }
+    if !path.is_dir() {
+        let made = DirBuilder::new().mode(0o700).create(path);
+        made.map_err(StoreError::io("make directory", path))?;
+    }
+    let private = Permissions::from_mode(0o700);
+    std::fs::set_permissions(path, private).map_err(StoreError::io("close to others", path))?;
+    annex.make()?;
+    // The directory itself, where it is new.
+    let above = path.parent().unwrap_or(path);
+    std::fs::File::open(above).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", above))
+}
+
+/// Whether this is what lies in a file system that is new, or what a run left that was cut off.
+fn is_left_over(dir: &Path, name: &str) -> bool {
+    let holds = |is_ours: fn(&str) -> bool| {
+        names_in(&dir.join(name)).is_ok_and(|names| names.iter().all(|name| is_ours(name)))
+    };
+    match name {
+        "lost+found" => true,
+        "pack" => holds(|_| false),
+        "tmp" => holds(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        _ => false,
+    }
+}
+
+fn enter(settings: &mut Settings, store: &VaultId, id: AnnexId, path: &Path) -> Result<(), StoreError> {
+    if let Some(other) = settings.staging.iter().find(|set| set.path == path && set.id != id) {
+        let detail = format!("annex {} belongs there, and is away", other.path.display());
+        return Err(StoreError::AlreadyThere { what: detail });
+    }
+    let count = settings.staging.len();
+    let is_at = |path: &Path| matches!(staging::owner(&DiskFiles::new(path), store), Ok(Owner::Ours(there)) if there == id);
+    match settings.staging.iter_mut().find(|set| set.id == id) {
+        Some(set) if set.path != path && is_at(&set.path) => {
+            Err(StoreError::AlreadyThere { what: format!("the same annex, in {},", set.path.display()) })
+        }
+        Some(set) => {
+            (set.path, set.leaving) = (path.to_path_buf(), false);
+            Ok(())
+        }
+        None if count >= ANNEXES_MAX => {
+            Err(StoreError::invalid(format!("a store has {ANNEXES_MAX} annexes at most")))
+        }
+        None => {
+            settings.staging.push(AnnexSetting { path: path.to_path_buf(), id, leaving: false });
+            Ok(())
+        }
+    }
+}
+
+impl Store {
+    /// The directories of staging, the store's own first, with the packs that the catalog knows there: nothing is listed, which can take long.
+    pub fn staging_places(&self) -> Result<Vec<StagingPlace>, StoreError> {
+        let rows = self.catalog.pack_list()?;
+        let mut staged: BTreeMap<PackId, u64> =
+            rows.into_iter().filter(|row| row.3).map(|row| (row.1, row.2)).collect();
+        let mut annexes = Vec::new();
+        for annex in self.staging.annexes().iter() {
+            let (away, mut packs) = (self.absence(annex)?, self.catalog.packs_in_annex(&annex.id)?);
+            // What was removed since it was last listed is not there any more.
+            packs.retain(|id, _| staged.remove(id).is_some() || away.is_some());
+            annexes.push(StagingPlace {
+                path: annex.path.clone(),
+                annex: true,
+                leaving: annex.leaving,
+                room: away.is_none().then(|| Staging::room_in(annex)),
+                away,
+                packs: packs.len() as u64,
+                bytes: packs.values().sum(),
+            });
+        }
+        let main = StagingPlace {
+            path: self.dir.clone(),
+            annex: false,
+            leaving: false,
+            away: None,
+            packs: staged.len() as u64,
+            bytes: staged.values().sum(),
+            room: Some(self.staging.room()),
+        };
+        Ok(std::iter::once(main).chain(annexes).collect())
+    }
+
+    /// Why an annex is away; nothing if it is there. One that shows its marker and could not be listed is not there either.
+    fn absence(&self, annex: &Annex) -> Result<Option<Absence>, StoreError> {
+        match annex.presence() {
+            Ok(()) if self.catalog.annex_was_there(&annex.id)? == Some(false) => {
+                Ok(Some(Absence("what is in it could not be looked at yet".to_owned())))
+            }
+            presence => Ok(presence.err()),
+        }
+    }
+
+    /// Whether an annex is there that was not when staging was last looked at.
+    pub(super) fn annex_is_new(&self) -> Result<bool, StoreError> {
+        for annex in self.staging.annexes().iter().filter(|annex| annex.presence().is_ok()) {
+            if self.catalog.annex_was_there(&annex.id)? != Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(crate) fn see_staging(&self) -> Result<Staged, StoreError> {
+        let survey = self.staging.survey()?;
+        let packs = survey.merged();
+        let packs = packs.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
+        Ok(Staged { packs, annexes: survey.annexes })
+    }
+
+    /// Packs that lie in annexes that are away, as far as is known, and in no directory that is there.
+    pub(crate) fn out_of_sight(&self, staged: &Staged) -> Result<BTreeSet<PackId>, StoreError> {
+        let mut away = BTreeSet::new();
+        for annex in staged.away() {
+            away.extend(self.catalog.packs_in_annex(&annex.id)?.into_keys());
+        }
+        away.retain(|id| !staged.packs.contains_key(id));
+        Ok(away)
+    }
+
+    /// Tells of each annex that is away.
+    pub(super) fn tell_away(&self, staged: &Staged, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        for annex in staged.away() {
+            let (path, reason) = self.away(annex)?;
+            monitor.event(Event::Problem { path, reason });
+        }
+        Ok(())
+    }
+
+    /// Of an annex that is away its path, and what there is to say.
+    pub(crate) fn away(&self, annex: &Surveyed) -> Result<(Vec<u8>, String), StoreError> {
+        use std::os::unix::ffi::OsStrExt;
+        let why = annex.packs.as_ref().err().map_or_else(String::new, ToString::to_string);
+        let known = self.catalog.packs_in_annex(&annex.id)?;
+        let bytes: u64 = known.values().sum();
+        let holds = match known.len() {
+            0 => String::new(),
+            packs => format!("; the {packs} packs in it ({bytes} bytes) are missing until it is back"),
+        };
+        let reason = format!("the annex is away: {why}{holds}");
+        Ok((annex.path.as_os_str().as_bytes().to_vec(), reason))
+    }
+
+    /// What lies in annexes that are away is missing, which says nothing of what is there.
+    pub(super) fn drop_away_packs(
+        &self,
+        staged: &Staged,
+        done: &mut Reconciled,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        self.tell_away(staged, monitor)?;
+        let (away, bad) = (self.out_of_sight(staged)?, self.catalog.bad_packs()?);
+        let rows = self.catalog.pack_list()?;
+        let going: Vec<(PackNo, PackId)> =
+            rows.into_iter().filter(|row| row.3 && away.contains(&row.1)).map(|row| (row.0, row.1)).collect();
+        if going.is_empty() {
+            return Ok(());
+        }
+        for (_, id) in going.iter().filter(|(no, _)| bad.contains(no)) {
+            self.catalog.set_mark(Mark::BadAway(*id), true)?;
+        }
+        self.catalog.set_mark(Mark::Doubtful, true)?;
+        self.catalog.set_staged_together(&going.iter().map(|(no, _)| *no).collect::<Vec<_>>(), false)?;
+        done.lost.extend(going.into_iter().map(|(_, id)| id));
+        Ok(())
+    }
+
+    /// What is known of packs holds again when the annex is back in which they lay. Whether an annex came back, or is new.
+    pub(super) fn take_back_packs(&self, staged: &Staged, done: &mut Reconciled) -> Result<bool, StoreError> {
+        let mut back = BTreeMap::new();
+        let mut any = false;
+        for annex in &staged.annexes {
+            let Ok(packs) = &annex.packs else { continue };
+            if self.catalog.annex_was_there(&annex.id)? == Some(true) {
+                continue;
+            }
+            any = true;
+            back.extend(packs.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))));
+        }
+        let rows = self.catalog.pack_list()?;
+        let known = rows.into_iter().filter(|row| !row.3 && back.get(&row.1) == Some(&row.2));
+        let known: Vec<PackNo> = known.map(|row| row.0).collect();
+        self.catalog.set_staged_together(&known, true)?;
+        done.adopted += known.len();
+        Ok(any)
+    }
+
+    /// Notes where packs were seen, and that those are damaged in an annex that came back which were so before.
+    pub(super) fn note_annexes(&self, staged: &Staged) -> Result<(), StoreError> {
+        for id in self.catalog.bad_away()? {
+            let row = self.catalog.pack_by_id(&id)?;
+            if let Some(row) = row.filter(|row| row.staged) {
+                self.catalog.set_bad(row.no, true)?;
+                self.catalog.set_mark(Mark::BadAway(id), false)?;
+            }
+        }
+        for annex in &staged.annexes {
+            if let Ok(packs) = &annex.packs {
+                let packs = packs.iter().filter_map(|o| Some((names::pack_of(&o.name)?, o.len))).collect();
+                self.catalog.set_packs_in_annex(&annex.id, &packs)?;
+            }
+            self.catalog.note_annex(&annex.id, annex.packs.is_ok())?;
+        }
+        let ids: Vec<AnnexId> = staged.annexes.iter().map(|annex| annex.id).collect();
+        self.catalog.forget_other_annexes(&ids)
+    }
+
+    /// Makes room in the main directory for what only it can take, where annexes have some. That it cannot be had is no error here: whoever finds
+    /// no room then says so.
+    pub(super) fn ease_main(&self) -> Result<(), StoreError> {
+        let went = |id: &PackId| match self.catalog.pack_by_id(id)? {
+            Some(row) => self.catalog.clear_verified(row.no, None),
+            None => Ok(()),
+        };
+        self.staging.ease_main(went).or_else(|e| match e {
+            StoreError::Catalog { .. } => Err(e),
+            e => {
+                tracing::warn!("no room can be made in {}: {e}", self.dir.display());
+                Ok(())
+            }
+        })
+    }
+
+    /// What it takes to leave an annex. The caller holds the store's lock.
+    pub fn needs_of_leaving(&self, annex: &Annex) -> Result<Needs, StoreError> {
+        self.staging.needs_of_leaving(annex)
+    }
+
+    /// Marks an annex as one that packs move out of: nothing is put there any more.
+    pub fn begin_leaving(&self, id: AnnexId) -> Result<(), StoreError> {
+        Settings::change(&self.dir, |settings| {
+            settings.staging.iter_mut().filter(|set| set.id == id).for_each(|set| set.leaving = true);
+            Ok(())
+        })
+    }
+
+    /// Moves all packs of an annex into the other directories, then takes away that it is one. The caller holds the store's lock, and has the
+    /// annex leaving. Wherever it is cut off, the same again goes on.
+    pub fn leave_annex(&self, annex: &Annex, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let needs = self.needs_of_leaving(annex)?;
+        let files_total = needs.objects.len() as u64;
+        let bytes_total = needs.objects.iter().map(|object| object.len).sum();
+        monitor.event(Event::Stage { name: "move", files_total, bytes_total });
+        for object in needs.objects {
+            if monitor.cancelled() {
+                return Err(StoreError::Cancelled);
+            }
+            let went = self.staging.move_out(annex, &object.name)?;
+            self.moved(&object.name, &went, monitor)?;
+            monitor.event(Event::Done { files: 1, bytes: object.len });
+        }
+        self.forget_annex(annex.id)?;
+        self.note_annexes(&self.see_staging()?)?;
+        annex.unmake()
+    }
+
+    /// Gives up an annex that is away and will not come back. The caller holds the store's lock.
+    pub fn lose_annex(&self, id: AnnexId, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        // What lies in it is told from what is lost as long as it is known.
+        self.reconcile(monitor)?;
+        self.forget_annex(id)?;
+        self.note_annexes(&self.see_staging()?)
+    }
+
+    /// The copy that was proven is no more; of one that was damaged there is none.
+    fn moved(&self, name: &ObjectName, went: &Went, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let row = names::pack_of(name).map(|id| self.catalog.pack_by_id(&id)).transpose()?.flatten();
+        let Some(row) = row else { return Ok(()) };
+        match went {
+            Went::Over => self.catalog.clear_verified(row.no, None),
+            Went::Aside(aside) => {
+                let reason = format!("its bytes do not have its name; it is moved to {aside}");
+                monitor.event(Event::Problem { path: name.as_str().into(), reason });
+                self.catalog.set_mark(Mark::Doubtful, true)?;
+                self.catalog.miss_staged(row.no)
+            }
+        }
+    }
+
+    /// Takes an annex from the settings; what lies in it is none of staging's any more.
+    fn forget_annex(&self, id: AnnexId) -> Result<(), StoreError> {
+        Settings::change(&self.dir, |settings| {
+            settings.staging.retain(|set| set.id != id);
+            Ok(())
+        })
+    }
+}
+
+impl Staged {
+    /// Annexes that are away.
+    pub fn away(&self) -> impl Iterator<Item = &Surveyed> {
+        self.annexes.iter().filter(|annex| annex.packs.is_err())
+    }
+}
