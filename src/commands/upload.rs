@@ -146,7 +146,10 @@ impl<'a> Upload<'a> {
     ) -> Result<(), Failure> {
         let seen = copy::refresh_vault(self.store, no, transfer, self.monitor);
         // What the vault is believed to hold may be less than before it was asked.
-        let chosen = choose(self)?;
+        let mut chosen = Vec::new();
+        for id in choose(self)? {
+            chosen.extend(self.may_come(no, &id)?.then_some(id));
+        }
         match seen {
             Ok(()) => {
                 self.push_to(no, transfer, &chosen)?;
@@ -196,7 +199,7 @@ impl<'a> Upload<'a> {
     ) -> Result<(), Failure> {
         let (mut lacking, mut away) = (Vec::new(), Vec::new());
         for id in chosen {
-            lacking.extend((self.lacks(no, id)? && self.may_come(no, id)?).then_some(*id));
+            lacking.extend(self.lacks(no, id)?.then_some(*id));
         }
         for round in 1..=ROUNDS {
             let mut revoked = Vec::new();
@@ -297,7 +300,7 @@ impl<'a> Upload<'a> {
     fn may_come(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
         let is_forgotten =
             || Ok::<_, StoreError>(self.store.catalog().why_revoked(no, id)? == Some(Why::Forgotten));
-        Ok(self.named.contains(id) || !is_forgotten()?)
+        Ok(self.named.contains(id) || !self.lacks(no, id)? || !is_forgotten()?)
     }
 
     fn failed(&mut self, e: StoreError) -> Result<(), Failure> {

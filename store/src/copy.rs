@@ -189,6 +189,7 @@ impl<'a> Sending<'a> {
             }
             Err(e) => return Err(of_vault(transfer)(e)),
         }
+        store.catalog().set_held(no, &attempt)?;
         store.catalog().set_proven_point(no, &row.tag, &row.id)?;
         store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
         store.end_session(no, &attempt)?;

@@ -1,5 +1,5 @@
 //! What is known of attempts to bring points into vaults: what the session of one saw when it began, which ones were open there when a
-//! generation was first seen, and which ones were revoked.
+//! generation was first seen, which ones were revoked, and which one holds the point.
 
 use std::collections::HashSet;
 
@@ -82,6 +82,28 @@ impl Catalog {
         })
     }
 
+    /// Number of the last attempt at which a point was seen in a vault; 0 also if it never was.
+    pub fn held_at(&self, vault: VaultNo, point: &RecoveryPointId) -> Result<u8, StoreError> {
+        let key = held_key(vault, point);
+        let number: Option<Option<u8>> = self.read("read a note", |c| {
+            let sql = "SELECT value FROM meta WHERE key = ?1";
+            c.query_row(sql, [&key], |row| Ok(row.get(0).ok())).optional()
+        })?;
+        Ok(number.flatten().unwrap_or_default())
+    }
+
+    /// Notes at which attempt a point is in a vault.
+    pub fn set_held(&self, vault: VaultNo, attempt: &Attempt) -> Result<(), StoreError> {
+        if attempt.number == 0 || attempt.number <= self.held_at(vault, &attempt.point)? {
+            return Ok(());
+        }
+        let key = held_key(vault, &attempt.point);
+        self.write("make a note", |t| {
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![key, attempt.number]).map(drop)
+        })
+    }
+
     /// Notes that a vault has the word that an attempt is revoked, or that it has it not.
     pub fn set_revoked(&self, vault: VaultNo, attempt: &Attempt, why: Option<Why>) -> Result<(), StoreError> {
         let known = self.revocations(vault, &attempt.point)?.into_iter().find(|known| known.0 == *attempt);
@@ -139,6 +161,10 @@ fn attempt_of(key: &str) -> Option<Attempt> {
     let attempt =
         Attempt { point: RecoveryPointId::from_hex(parts.next()?)?, number: parts.next()?.parse().ok()? };
     parts.next().is_none().then_some(attempt)
+}
+
+fn held_key(vault: VaultNo, point: &RecoveryPointId) -> String {
+    format!("held {} {}", vault.0, point.hex())
 }
 
 fn before_key(vault: VaultNo) -> String {

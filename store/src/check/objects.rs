@@ -100,12 +100,15 @@ impl Check<'_> {
         let listed = Outcomes::of(listed);
         for row in expected {
             let from = place.vault().map(|no| (no, &row.tag));
-            if listed.shows(row) || self.store.end_removal(&row.id, from)? {
+            if listed.shown(row).is_some() || self.store.end_removal(&row.id, from)? {
                 continue;
             }
             // In its place may be the word that it is not to be there.
-            let is_listed = !listed.at(&row.tag, &row.id).is_empty();
-            if !is_listed && self.point_still_in(&row.id, place)? {
+            let is_there = match place {
+                Place::Vault(no) => self.store.is_accounted_for(no, row, &listed)?,
+                Place::Staging => !listed.at(&row.tag, &row.id).is_empty(),
+            };
+            if !is_there && self.point_still_in(&row.id, place)? {
                 let name = names::point(&row.tag, &row.id);
                 self.find(name.as_str(), format!("{place_name}: the recovery point is missing"));
             }

@@ -34,9 +34,10 @@ impl Outcomes {
         self.0.get(&(*tag, *id)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether something is there that is as long as the point.
-    pub(crate) fn shows(&self, row: &PointRow) -> bool {
-        self.at(&row.tag, &row.id).iter().any(|(_, len)| *len == row.object.len() as u64)
+    /// The last attempt at which something is there that is as long as the point.
+    pub(crate) fn shown(&self, row: &PointRow) -> Option<Attempt> {
+        let there = self.at(&row.tag, &row.id).iter();
+        there.filter(|(_, len)| *len == row.object.len() as u64).map(|(attempt, _)| *attempt).max()
     }
 }
 
@@ -119,6 +120,19 @@ impl Store {
         }
     }
 
+    /// Whether a vault lists something where a point was seen, or where a later attempt would put it. That an earlier attempt is revoked does not
+    /// tell why the point is missing.
+    pub(crate) fn is_accounted_for(
+        &self,
+        no: VaultNo,
+        row: &PointRow,
+        listed: &Outcomes,
+    ) -> Result<bool, StoreError> {
+        let last = listed.at(&row.tag, &row.id).iter().map(|(attempt, _)| attempt.number).max();
+        let held = self.catalog.held_at(no, &row.id)?;
+        Ok(last.is_some_and(|last| last >= held))
+    }
+
     /// Whether all that a vault lists of a point that was there says that it is not to be.
     pub(crate) fn is_revoked_in(
         &self,
@@ -127,11 +141,16 @@ impl Store {
         row: &PointRow,
         listed: &Outcomes,
     ) -> Result<bool, StoreError> {
-        let there = listed.at(&row.tag, &row.id);
-        if there.is_empty() || listed.shows(row) {
+        if let Some(attempt) = listed.shown(row) {
+            if !self.read_only {
+                self.catalog.set_held(no, &attempt)?;
+            }
             return Ok(false);
         }
-        for (attempt, _) in there {
+        if !self.is_accounted_for(no, row, listed)? {
+            return Ok(false);
+        }
+        for (attempt, _) in listed.at(&row.tag, &row.id) {
             if self.look_for_revocation(no, transfer, (&row.tag, attempt))?.is_none() {
                 return Ok(false);
             }

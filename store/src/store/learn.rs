@@ -275,6 +275,7 @@ fn learn_point(
         return Ok(());
     }
     store.catalog().set_revoked(no, attempt, None)?;
+    store.catalog().set_held(no, attempt)?;
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 

@@ -427,8 +427,7 @@ fn refresh_points(
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let revoked = store.is_revoked_in(no, transfer, &row, &listed)?;
-        let is_listed = !listed.at(&row.tag, &row.id).is_empty();
-        let there = is_listed || !before.points.contains(&row.id);
+        let there = store.is_accounted_for(no, &row, &listed)? || !before.points.contains(&row.id);
         // Somebody may have taken it for dead before it was said that it was forgotten.
         if (revoked || !there) && store.end_removal(&row.id, Some((no, &row.tag)))? {
             continue;

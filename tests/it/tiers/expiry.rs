@@ -156,7 +156,7 @@ fn a_point_that_another_machine_forgot_in_a_vault_comes_there_by_its_name_alone(
     let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
     assert_eq!(pushed["points"], 0, "{pushed}");
     assert_eq!(shown_in(&vault), set(&ids[..2]));
-    tiers.run(&["vault", "push", &ids[2]]).expect_code(0).expect_err(&["comes again"]);
+    tiers.run(&["vault", "push", &ids[2], "--verbose"]).expect_code(0).expect_err(&["comes again"]);
     assert_eq!(shown_in(&vault), set(&ids));
     other.run(["check", "--read-data"]).expect_code(0);
 }
@@ -174,9 +174,7 @@ fn a_point_that_was_too_long_on_its_way_comes_with_the_next_push() {
     let name = vault.join(names::outcome(&tag, &attempt).as_str());
     std::fs::create_dir_all(name.parent().unwrap()).unwrap();
     std::fs::write(name, word).unwrap();
-    let ran = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0);
-    assert_eq!(ran.json()["points"], 1, "{}", ran.out());
-    assert!(ran.err().contains("begins again"), "{}", ran.err());
+    tiers.run(&["vault", "push", "--pending", "--verbose"]).expect_code(0).expect_err(&["begins again"]);
     assert_eq!(shown_in(&vault), set([&id]));
     tiers.run(&["check", "--read-data"]).expect_code(0);
     assert_eq!(tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json()["points"], 0);

@@ -348,12 +348,59 @@ fn a_point_of_a_further_attempt_that_is_damaged_or_missing_is_found() {
     vault.replace(&outcome(&one, 1), bad.into());
     let found = findings(&store);
     assert!(found.iter().any(|line| line.starts_with(outcome(&one, 1).as_str())), "{found:?}");
+    vault.replace(&outcome(&one, 1), whole);
+    let (_dir, other) = recovered(&home, &vault);
     assert!(transfer(&vault).delete(&outcome(&one, 1)).unwrap());
-    // All that is left says that it is not to be there.
-    assert_eq!(findings(&store), [""; 0]);
-    assert!(transfer(&vault).delete(&outcome(&one, 0)).unwrap());
-    let found = findings(&store);
-    assert!(found.iter().any(|line| line.contains("the recovery point is missing")), "{found:?}");
+    // The word that is left is of the attempt before, for who pushed it and for who learnt of it.
+    for there in [&store, &other] {
+        let found = findings(there);
+        assert!(found.iter().any(|line| line.contains("the recovery point is missing")), "{found:?}");
+    }
+    let monitor = RecordingMonitor::default();
+    copy::refresh_vault(&other, other.vaults()[0].0, &other.vaults()[0].2, &monitor).unwrap();
+    assert!(format!("{:?}", monitor.events()).contains("missing from the vault"));
+    assert!(other.catalog().point(&one.point.id).unwrap().is_some(), "what is nowhere else stays known");
+    // It is put again by who has it.
+    assert!(goes_unasked(&store, &one));
+    assert_eq!(arrived(&store, &vault, &one), [1]);
+}
+
+#[test]
+fn a_point_that_came_again_while_nobody_looked_and_then_went_without_a_word_is_missing() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &files("new")).unwrap();
+    push_all(&store, &one);
+    let (_dir, other) = recovered(&home, &vault);
+    forget(&store, &one);
+    push_all(&store, &one);
+    let refresh = |monitor: &RecordingMonitor| {
+        copy::refresh_vault(&other, other.vaults()[0].0, &other.vaults()[0].2, monitor).unwrap();
+        format!("{:?}", monitor.events()).contains("missing from the vault")
+    };
+    assert!(!refresh(&RecordingMonitor::default()));
+    assert!(transfer(&vault).delete(&outcome(&one, 1)).unwrap());
+    assert!(refresh(&RecordingMonitor::default()));
+}
+
+#[test]
+fn a_further_attempt_that_begins_after_a_generation_is_not_waited_for_by_it() {
+    let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
+    let two = take_point(&there, &files("new")).unwrap();
+    let (no, _, way) = &there.vaults()[0];
+    let id = two.point.id;
+    let begin = || Sending::begin(&there, *no, way, &[id], &Default::default(), &VoidMonitor).unwrap();
+    let first = begin();
+    forget(&here, &gone);
+    assert_eq!(advance(&here, &at_once()).awaited.len(), 1);
+    revoke(&there, &vault, &two, 0, Why::Silent);
+    drop(first);
+    let second = begin();
+    let done = advance(&here, &at_once());
+    assert!(done.awaited.is_empty() && done.removed.packs > 0, "{done:?}");
+    second.push(&id, &VoidMonitor).unwrap();
+    assert_eq!(arrived(&there, &vault, &two), [1]);
+    assert_recovers(&home, &vault, &[(&two, &files("new"))]);
 }
 
 #[test]
