@@ -218,8 +218,10 @@ fn send(
     let monitor = context.terminal.monitor();
     let mut upload = Upload::new(context, store, &monitor);
     upload.pace(limit)?;
-    upload.all = all;
     let ids: Vec<RecoveryPointId> = chosen.iter().map(|stored| stored.point.id).collect();
+    if !all {
+        upload.named.extend(&ids);
+    }
     upload.push_into(no, transfer, |_| Ok(ids.clone()))?;
     let (pushed, failures) = upload.told();
     drop(monitor);

@@ -94,7 +94,7 @@ pub struct VaultPruned {
     pub seconds_to_go: Option<u64>,
     /// Uploads that have to end first.
     pub awaited: Vec<AwaitedUpload>,
-    /// Uploads that were silent for too long, and cannot arrive any more.
+    /// Points whose uploads were silent for too long, and have to begin again.
     pub revoked: Vec<String>,
 }
 
@@ -333,7 +333,7 @@ fn sentences(vault: &VaultPruned) -> Vec<String> {
     for point in &vault.revoked {
         let short = point.get(..8).unwrap_or_default();
         lines.push(format!(
-            "vault {at}: the upload of {short} was silent for too long and cannot arrive any more"
+            "vault {at}: the upload of {short} was silent for too long and is given up for dead; the next push begins it again"
         ));
     }
     if vault.packs_condemned > 0 {

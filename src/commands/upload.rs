@@ -1,13 +1,15 @@
 //! Bringing recovery points into the vaults, for the verbs that do. What fails in one vault keeps nothing from the others, and a point
 //! that is damaged here none of the points after it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use holdfast_backup::bandwidth::Rate;
 use holdfast_backup::config::Group;
-use holdfast_store::catalog::{Mark, VaultNo};
+use holdfast_store::catalog::VaultNo;
 use holdfast_store::copy::Sending;
 use holdfast_store::error::ErrorClass;
+use holdfast_store::fence::Why;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoredPoint};
 use holdfast_store::transfer::Transfer;
@@ -22,6 +24,8 @@ use crate::terminal::WorkMonitor;
 
 /// Points whose sessions are open in a vault at once: it lists what it has once for all of them.
 const AT_ONCE: usize = 16;
+/// So often a point begins again in a run whose way into a vault was revoked. Each time takes a day of silence.
+const ROUNDS: usize = 3;
 
 /// What a push did.
 #[derive(Debug, Serialize)]
@@ -48,7 +52,7 @@ pub struct Wanted<'a> {
     pub pending: Vec<&'a Group>,
     /// These points in any case.
     pub also: Vec<StoredPoint>,
-    /// Whether nobody asked for just these: what cannot come into a vault any more is passed over.
+    /// Whether nobody asked for just these: what was forgotten in a vault, or cannot come there any more, is passed over.
     pub all: bool,
     /// How fast, if that was said and is not for the configuration to say.
     pub limit: Option<Rate>,
@@ -89,8 +93,8 @@ pub struct Upload<'a> {
     pub pushed: Pushed,
     /// What failed so far.
     pub failures: Vec<Failure>,
-    /// Whether nobody asked for just these points.
-    pub all: bool,
+    /// Points that somebody asked for by name: they come although they were forgotten, and are told if they cannot.
+    pub named: HashSet<RecoveryPointId>,
     /// What each vault was to be given.
     asked: Vec<(VaultNo, Vec<RecoveryPointId>)>,
 }
@@ -101,17 +105,19 @@ impl<'a> Upload<'a> {
         let message_type = "summary";
         let pushed =
             Pushed { message_type, points: 0, packs: 0, bytes: 0, bytes_sent: 0, vaulted: Vec::new() };
-        Self { context, store, monitor, pushed, failures: Vec::new(), all: false, asked: Vec::new() }
+        let (failures, named, asked) = Default::default();
+        Self { context, store, monitor, pushed, failures, named, asked }
     }
 
     /// Puts into every vault what it is to have. Stops only when it is asked to.
     pub fn push(&mut self, wanted: &Wanted<'_>) -> Result<(), Failure> {
         self.failures.extend(wanted.missing(self.store));
-        self.all = wanted.all;
+        let also = wanted.also.iter().filter(|_| !wanted.all);
+        self.named.extend(also.map(|stored| stored.point.id));
         self.pace(wanted.limit)?;
         for (no, address, transfer) in self.store.vaults().iter().filter(|vault| wanted.has_any_for(&vault.1))
         {
-            self.push_into(*no, transfer, |upload| upload.chosen((*no, address), wanted))?;
+            self.push_into(*no, transfer, |upload| upload.chosen(address, wanted))?;
         }
         Ok(())
     }
@@ -140,7 +146,10 @@ impl<'a> Upload<'a> {
     ) -> Result<(), Failure> {
         let seen = copy::refresh_vault(self.store, no, transfer, self.monitor);
         // What the vault is believed to hold may be less than before it was asked.
-        let chosen = choose(self)?;
+        let mut chosen = Vec::new();
+        for id in choose(self)? {
+            chosen.extend(self.may_come(no, &id)?.then_some(id));
+        }
         match seen {
             Ok(()) => {
                 self.push_to(no, transfer, &chosen)?;
@@ -167,21 +176,13 @@ impl<'a> Upload<'a> {
     }
 
     /// Oldest first: a vault that is lost on the way goes on there the next time.
-    fn chosen(
-        &self,
-        (no, vault): (VaultNo, &str),
-        wanted: &Wanted<'_>,
-    ) -> Result<Vec<RecoveryPointId>, Failure> {
+    fn chosen(&self, vault: &str, wanted: &Wanted<'_>) -> Result<Vec<RecoveryPointId>, Failure> {
         let id = |stored: &StoredPoint| stored.point.id;
         let mut chosen: Vec<RecoveryPointId> = Vec::new();
         if !wanted.pending.is_empty() {
             let (points, _) = self.store.look_at_points()?;
             let tiers = configured::tiers(self.context, self.store, &points)?;
-            let pending = wanted.pending.iter().flat_map(|group| tiers.pending(group, vault)).map(id);
-            // Nobody asked for those that cannot come: the next ones do.
-            for id in pending {
-                chosen.extend((!self.is_revoked(no, &id)?).then_some(id));
-            }
+            chosen.extend(wanted.pending.iter().flat_map(|group| tiers.pending(group, vault)).map(id));
         }
         // One that was just taken is the newest.
         let also = wanted.also.iter().filter(|stored| wanted.is_for(stored, vault));
@@ -200,18 +201,49 @@ impl<'a> Upload<'a> {
         for id in chosen {
             lacking.extend(self.lacks(no, id)?.then_some(*id));
         }
-        for some in lacking.chunks(AT_ONCE) {
-            let sending = match self.begin(no, transfer, some)? {
-                Ok(sending) => sending,
-                Err(e) => return self.failed(e),
-            };
-            for id in some {
-                if let Some(e) = self.push_one(&sending, (no, transfer), id, &mut away)? {
+        for round in 1..=ROUNDS {
+            let mut revoked = Vec::new();
+            for some in lacking.chunks(AT_ONCE) {
+                if let Some(e) = self.push_some((no, transfer), some, &mut away, &mut revoked)? {
                     return self.failed(e);
                 }
             }
+            if round == ROUNDS {
+                return revoked.into_iter().try_for_each(|(_, e)| self.failed(e));
+            }
+            lacking = revoked.into_iter().map(|(id, _)| id).collect();
         }
         Ok(())
+    }
+
+    /// What keeps all other points from being sent as well, if something does. Those that were `revoked` meanwhile may begin again.
+    fn push_some(
+        &mut self,
+        (no, transfer): (VaultNo, &Transfer),
+        some: &[RecoveryPointId],
+        away: &mut Vec<String>,
+        revoked: &mut Vec<(RecoveryPointId, StoreError)>,
+    ) -> Result<Option<StoreError>, Failure> {
+        let begun = Sending::begin(self.store, no, transfer, some, &self.named, self.monitor);
+        let mut sending = match begun {
+            Ok(sending) => sending,
+            Err(e) => return Ok(Some(e)),
+        };
+        for (id, e) in std::mem::take(&mut sending.turned_away) {
+            match self.named.contains(&id) {
+                true => self.failed(e)?,
+                // Nobody asked for it: the next ones come.
+                false => tracing::info!("{e}"),
+            }
+        }
+        for id in some.iter().filter(|id| sending.brings(id)) {
+            match self.push_one(&sending, (no, transfer), id, away)? {
+                Some(e @ StoreError::Revoked { .. }) => revoked.push((*id, e)),
+                None => {}
+                failed => return Ok(failed),
+            }
+        }
+        Ok(None)
     }
 
     /// `away` are other vaults that were to give something and did not. What keeps all other points from being sent as well, if something
@@ -225,7 +257,7 @@ impl<'a> Upload<'a> {
     ) -> Result<Option<StoreError>, Failure> {
         // It may have been forgotten meanwhile.
         let row = self.store.catalog().point(id)?.filter(|row| !row.vaults.contains(&no));
-        let Some(row) = row.filter(|_| !self.is_revoked(no, id).unwrap_or(false)) else { return Ok(None) };
+        let Some(row) = row else { return Ok(None) };
         let place = |vault| self.store.catalog().vault_address(vault);
         if !row.staged && row.vaults.iter().all(|vault| away.contains(&place(*vault))) {
             let what = format!("recovery point {} lies in {} alone", id.short(), away.join(" and "));
@@ -248,7 +280,6 @@ impl<'a> Upload<'a> {
                     self.failed(StoreError::corrupt(point, e.to_string()))?;
                 }
             }
-            Err(e @ StoreError::Revoked { .. }) => self.failed(e)?,
             // So it is with what another vault does not give.
             Err(e) if is_of_another(&e, transfer) => {
                 away.extend(address_if_away(&e));
@@ -261,48 +292,15 @@ impl<'a> Upload<'a> {
         Ok(None)
     }
 
-    /// Opens sessions for those points that may come into a vault; the others are told.
-    fn begin<'b>(
-        &mut self,
-        no: VaultNo,
-        transfer: &'b Transfer,
-        ids: &[RecoveryPointId],
-    ) -> Result<Result<Sending<'b>, StoreError>, Failure>
-    where
-        'a: 'b,
-    {
-        let mut ids = ids.to_vec();
-        loop {
-            let mut may_come = Vec::new();
-            for id in ids {
-                match self.is_revoked(no, &id)? {
-                    true if self.all => {}
-                    true => {
-                        let vault = transfer.address();
-                        self.failed(StoreError::Revoked { point: id.short(), vault })?;
-                    }
-                    false => may_come.push(id),
-                }
-            }
-            match Sending::begin(self.store, no, transfer, &may_come, self.monitor) {
-                // Which one it is, is known now.
-                Err(e @ StoreError::Revoked { .. }) => {
-                    if !may_come.iter().any(|id| self.is_revoked(no, id).unwrap_or(false)) {
-                        return Ok(Err(e));
-                    }
-                    ids = may_come;
-                }
-                begun => return Ok(begun),
-            }
-        }
-    }
-
     fn lacks(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
         Ok(self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)))
     }
 
-    fn is_revoked(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
-        Ok(self.store.catalog().has_mark(Mark::Revoked(no, *id))?)
+    /// Not if it was forgotten there, as far as is known here, and nobody asked for it.
+    fn may_come(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
+        let is_forgotten =
+            || Ok::<_, StoreError>(self.store.catalog().why_revoked(no, id)? == Some(Why::Forgotten));
+        Ok(self.named.contains(id) || !self.lacks(no, id)? || !is_forgotten()?)
     }
 
     fn failed(&mut self, e: StoreError) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 //! because staged packs may be evicted on the word of a commit.
 
 mod annexes;
+mod attempts;
 mod chunks;
 mod damage;
 mod generations;
@@ -20,9 +21,9 @@ mod verified;
 #[cfg(test)]
 mod tests;
 
+pub use attempts::Seen;
 pub use chunks::Relied;
 pub use damage::DamagedChunks;
-pub use generations::Seen;
 pub use holds::HoldRow;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};

@@ -7,18 +7,23 @@
 mod lacking;
 mod send;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
-use crate::catalog::{PointRow, VaultNo};
+use crate::catalog::{PointRow, Seen, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::clock::Deadline;
-use crate::error::StoreError;
-use crate::id::{RecoveryPointId, SlotId, VaultId};
+use crate::error::{ErrorClass, StoreError};
+use crate::fence::Why;
+use crate::id::{Attempt, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::index::Index;
-use crate::monitor::Monitor;
+use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::seal::slots::KeySlot;
-use crate::store::{OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, see_vault};
+use crate::store::{
+    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, replace_point_in_vault, see_vault,
+};
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
 
@@ -115,36 +120,55 @@ pub struct Sending<'a> {
     store: &'a Store,
     no: VaultNo,
     transfer: &'a Transfer,
+    attempts: Vec<(SourceTag, Attempt)>,
+    /// Points that cannot come there, and why.
+    pub turned_away: Vec<(RecoveryPointId, StoreError)>,
     _open: OpenSessions,
 }
 
 impl<'a> Sending<'a> {
-    /// Begins.
-    ///
-    /// # Errors
-    /// `Revoked` if one of the points is not to be in the vault.
+    /// Begins, for each point with the first attempt that nobody revoked. One that was forgotten there comes only if it is one of those that
+    /// were `named`: somebody wants it after all.
     pub fn begin(
         store: &'a Store,
         no: VaultNo,
         transfer: &'a Transfer,
         ids: &[RecoveryPointId],
+        named: &HashSet<RecoveryPointId>,
         monitor: &dyn Monitor,
     ) -> Result<Self, StoreError> {
-        let mut points = Vec::new();
+        let mut choice = Choice { store, no, transfer, monitor, has_looked: false };
+        let (mut attempts, mut turned_away) = (Vec::new(), Vec::new());
         for id in ids {
-            points.extend(store.catalog().point(id)?.map(|row| (row.tag, row.id)));
+            let Some(row) = store.catalog().point(id)? else { continue };
+            match choice.attempt_at(&row, named.contains(id))? {
+                Ok(attempt) => attempts.extend(attempt.map(|attempt| (row.tag, attempt))),
+                Err(why) => turned_away.push((*id, why)),
+            }
         }
-        let open = store.open_sessions(no, transfer, &points, Deadline::NEVER)?;
+        let open = store.open_sessions(no, transfer, &attempts, Deadline::NEVER)?;
         see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
-        Ok(Self { store, no, transfer, _open: open })
+        Ok(Self { store, no, transfer, attempts, turned_away, _open: open })
+    }
+
+    /// Whether a point is among those that come.
+    pub fn brings(&self, id: &RecoveryPointId) -> bool {
+        self.attempt_at(id).is_some()
+    }
+
+    fn attempt_at(&self, id: &RecoveryPointId) -> Option<Attempt> {
+        self.attempts.iter().map(|(_, attempt)| *attempt).find(|attempt| attempt.point == *id)
     }
 
     /// Puts one of them into the vault with everything it needs that is not there.
     ///
     /// # Errors
-    /// `Revoked` if the point is not to be there any more.
+    /// `Revoked` if somebody took the point for dead meanwhile, or it was forgotten: it may begin again.
     pub fn push(&self, id: &RecoveryPointId, monitor: &dyn Monitor) -> Result<Pushed, StoreError> {
         let Self { store, no, transfer, .. } = *self;
+        let attempt = self
+            .attempt_at(id)
+            .ok_or_else(|| StoreError::Revoked { point: id.short(), vault: transfer.address() })?;
         let _lock = store.lock_uploads()?;
         // Not before: a point that was forgotten until then does not come back.
         let row = store
@@ -154,24 +178,89 @@ impl<'a> Sending<'a> {
         if row.vaults.contains(&no) {
             return Ok(Pushed::default());
         }
-        let lacking = lacking::lacking(store, no, &row)?;
+        let began = store.catalog().session_seen(no, &attempt)?.unwrap_or_default();
+        let lacking = lacking::lacking(store, no, &row, began)?;
         let mut pushed = send::send_packs(store, no, transfer, &lacking, monitor)?;
         pushed.packs_there = lacking.packs_there;
         index_vault(store, no, transfer)?;
-        let put = transfer.put_new(&names::point(&row.tag, id), row.object.clone().into());
+        let put = transfer.put_new(&names::outcome(&row.tag, &attempt), row.object.clone().into());
         match put {
             Ok(_) => {}
-            Err(e @ VaultError::Conflict { .. }) => return Err(store.why_not_there(no, transfer, &row, e)),
+            Err(VaultError::Conflict { .. })
+                if replace_point_in_vault(store, transfer, (&row, &attempt), monitor)? => {}
+            Err(e @ VaultError::Conflict { .. }) => {
+                return Err(store.why_not_there(no, transfer, (&row.tag, &attempt), e));
+            }
             Err(e) => return Err(of_vault(transfer)(e)),
         }
+        store.catalog().set_held(no, &attempt)?;
         store.catalog().set_proven_point(no, &row.tag, &row.id)?;
         store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
-        store.end_session(no, id)?;
+        store.end_session(no, &attempt)?;
         Ok(pushed)
     }
 }
 
-/// Puts a single point into a vault with everything it needs that is not there.
+/// Who chooses the attempts by which points come into a vault.
+struct Choice<'a> {
+    store: &'a Store,
+    no: VaultNo,
+    transfer: &'a Transfer,
+    monitor: &'a dyn Monitor,
+    /// Whether the vault was asked what it holds.
+    has_looked: bool,
+}
+
+impl Choice<'_> {
+    /// The attempt by which a point comes, none if it was forgotten there and is not named; or why it cannot come.
+    fn attempt_at(
+        &mut self,
+        row: &PointRow,
+        is_named: bool,
+    ) -> Result<Result<Option<Attempt>, StoreError>, StoreError> {
+        let next = self.store.next_attempt(self.no, self.transfer, (&row.tag, &row.id))?;
+        let Some(attempt) = next.attempt else { return Ok(Err(self.cannot_come(row, SPENT))) };
+        let Some(why) = next.revoked.filter(|_| !next.ended) else { return Ok(Ok(Some(attempt))) };
+        if why == Why::Forgotten && !is_named {
+            return Ok(Ok(None));
+        }
+        // Before its session is there, which others would wait for in vain.
+        if !self.is_whole(row)? {
+            return Ok(Err(self.cannot_come(row, LOST)));
+        }
+        if self.store.catalog().session_seen(self.no, &attempt)?.is_none() {
+            let (id, vault) = (row.id.short(), self.transfer.address());
+            let was = match why {
+                Why::Silent => "was too long on its way there, and begins again",
+                Why::Forgotten => "was forgotten there, and comes again",
+            };
+            self.monitor.event(Event::Note(format!("vault {vault}: recovery point {id} {was}")));
+        }
+        Ok(Ok(Some(attempt)))
+    }
+
+    /// Whether all that a point needs is somewhere. What it relied on in the vault may have gone with the attempt before.
+    fn is_whole(&mut self, row: &PointRow) -> Result<bool, StoreError> {
+        if !std::mem::replace(&mut self.has_looked, true) {
+            see_vault(self.store, self.no, self.transfer, Deadline::NEVER, self.monitor)?;
+        }
+        match lacking::lacking(self.store, self.no, row, Seen::default()) {
+            Err(e) if matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt) => Ok(false),
+            lacking => lacking.map(|_| true),
+        }
+    }
+
+    fn cannot_come(&self, row: &PointRow, why: &'static str) -> StoreError {
+        StoreError::CannotCome { point: row.id.short(), vault: self.transfer.address(), why }
+    }
+}
+
+/// Of a point for which no name is left.
+const SPENT: &str = "256 times it was removed there, or was too long on its way";
+/// Of a point that is not whole any more.
+const LOST: &str = "it was removed there, or was too long on its way, and of what only that vault had something is gone: `check` names what is lost";
+
+/// Puts a single point into a vault with everything it needs that is not there, also one that was forgotten there.
 pub fn push_point(
     store: &Store,
     no: VaultNo,
@@ -179,7 +268,11 @@ pub fn push_point(
     id: &RecoveryPointId,
     monitor: &dyn Monitor,
 ) -> Result<Pushed, StoreError> {
-    Sending::begin(store, no, transfer, &[*id], monitor)?.push(id, monitor)
+    let mut sending = Sending::begin(store, no, transfer, &[*id], &HashSet::from([*id]), monitor)?;
+    match sending.turned_away.pop() {
+        Some((_, why)) => Err(why),
+        None => sending.push(id, monitor),
+    }
 }
 
 /// Covers the vault's packs that no index object there covers by a new one.

@@ -149,15 +149,27 @@ pub enum StoreError {
         /// Why, as far as it is known.
         detail: String,
     },
-    /// A point is not to be in a vault: it was removed there on purpose, or gave no sign of life on its way for too long.
+    /// A point on its way into a vault was taken for dead, because it gave no sign of life for too long, or it was removed there on purpose.
     #[error(
-        "recovery point {point} was removed from vault {vault}, or was too long on its way there, and cannot come there any more; the next one of its source can. What only that vault had of it may be gone: `check` names what is lost"
+        "recovery point {point} was removed from vault {vault}, or was too long on its way there; it can begin again"
     )]
     Revoked {
         /// The point.
         point: String,
         /// The vault's address, without secrets.
         vault: String,
+    },
+    /// A point whose way into a vault was revoked cannot begin again.
+    #[error(
+        "recovery point {point} cannot come into vault {vault} any more: {why}; the next one of its source can"
+    )]
+    CannotCome {
+        /// The point.
+        point: String,
+        /// The vault's address, without secrets.
+        vault: String,
+        /// Why not.
+        why: &'static str,
     },
     /// The caller asked to stop.
     #[error("cancelled")]
@@ -234,7 +246,7 @@ impl StoreError {
                 ErrorClass::Unavailable
             }
             Self::Cancelled => ErrorClass::Cancelled,
-            Self::Invalid { .. } | Self::Revoked { .. } => ErrorClass::Invalid,
+            Self::Invalid { .. } | Self::Revoked { .. } | Self::CannotCome { .. } => ErrorClass::Invalid,
         }
     }
 }

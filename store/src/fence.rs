@@ -1,10 +1,10 @@
 //! What keeps those who write to a vault and those who free space there apart: generations and revocations as objects
-//! (`docs/format.md`, section 13; `docs/decisions/fenced-generations.md`).
+//! (`docs/format.md`, section 12; `docs/decisions/fenced-generations.md`).
 //!
 //! Opening checks that an object is the one its name promises, so that none counts for another.
 
 use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind, Parser, Put};
-use crate::id::{ObjectId, PackId, RecoveryPointId, SourceTag};
+use crate::id::{Attempt, ObjectId, PackId, RecoveryPointId, SourceTag};
 use crate::names::Named;
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
@@ -15,6 +15,8 @@ const CONTENT_MAX: usize = 19 + PACKS_MAX * PACK_LEN;
 /// Bytes of a pack in it.
 const PACK_LEN: usize = 40;
 const VERSION: u16 = 1;
+/// Of a revocation that says which attempt it revokes; the version before is of the first one.
+const WITH_ATTEMPT: u16 = 2;
 /// Names of packs are random.
 const COMPRESSION: Compression = Compression::None;
 
@@ -47,17 +49,24 @@ pub enum Why {
     Silent = 2,
 }
 
-/// Stands under the name of a point, so that the point cannot come to be there.
+/// Stands where an attempt would put its point, so that the point cannot come to be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// The point.
-    pub id: RecoveryPointId,
-    /// Its source.
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Source of its point.
     pub tag: SourceTag,
     /// Why.
     pub why: Why,
     /// When, by the clock of who put it, in seconds since 1970.
     pub at: i64,
+}
+
+impl Why {
+    /// The one of this number, if there is one.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Forgotten, Self::Silent].into_iter().find(|why| *why as u8 == number)
+    }
 }
 
 impl Step {
@@ -94,7 +103,7 @@ impl Generation {
         let kinds = (ObjectKind::Generation, BlockKind::Generation);
         let content = open(sealer, kinds, object_id(number, step), bytes, CONTENT_MAX)?;
         let mut p = Parser::new(&content);
-        version(&mut p)?;
+        version(&mut p, VERSION)?;
         let (inside, [said]) = (p.u64()?, p.array()?);
         if inside != number || Step::from_number(said) != Some(step) {
             return Err(FormatError::damaged("it is another generation than its name says"));
@@ -120,13 +129,17 @@ impl Revocation {
 
     /// The object's bytes.
     pub fn seal(&self, sealer: &Sealer) -> Vec<u8> {
+        let (point, number) = (self.attempt.point, self.attempt.number);
         let mut out = Vec::with_capacity(48);
-        out.u16(VERSION);
-        out.raw(&self.id.0);
+        out.u16(if number == 0 { VERSION } else { WITH_ATTEMPT });
+        out.raw(&point.0);
         out.raw(&self.tag.0);
         out.raw(&[self.why as u8]);
         out.i64(self.at);
-        seal(sealer, (ObjectKind::Revocation, BlockKind::Revocation), ObjectId(self.id.0), &out)
+        if number > 0 {
+            out.raw(&[number]);
+        }
+        seal(sealer, (ObjectKind::Revocation, BlockKind::Revocation), ObjectId(point.0), &out)
     }
 
     /// Whether the object says by its kind that it is one, which proves nothing.
@@ -134,32 +147,36 @@ impl Revocation {
         Header::decode(bytes, ObjectKind::Revocation, Some(sealer.vault())).is_ok()
     }
 
-    /// Opens the object found under the name of point `id` of the source `tag`; `Damaged` also if it is of another.
+    /// Opens the object found where an attempt at a point of the source `tag` puts its point; `Damaged` also if it is of another: a vault
+    /// that copies one revokes nothing with it.
     pub fn open(
         sealer: &Sealer,
-        (tag, id): (&SourceTag, &RecoveryPointId),
+        (tag, attempt): (&SourceTag, &Attempt),
         bytes: &[u8],
     ) -> Result<Self, FormatError> {
         let kinds = (ObjectKind::Revocation, BlockKind::Revocation);
-        let content = open(sealer, kinds, ObjectId(id.0), bytes, 64)?;
+        let content = open(sealer, kinds, ObjectId(attempt.point.0), bytes, 64)?;
         let mut p = Parser::new(&content);
-        version(&mut p)?;
-        let (inside, of) = (RecoveryPointId(p.array()?), SourceTag(p.array()?));
+        let version = version(&mut p, WITH_ATTEMPT)?;
+        let (point, of) = (RecoveryPointId(p.array()?), SourceTag(p.array()?));
         let [why] = p.array()?;
-        let why = [Why::Forgotten, Why::Silent].into_iter().find(|known| *known as u8 == why);
+        let why = Why::from_number(why);
         let why = why.ok_or_else(|| FormatError::TooNew("a revocation for an unknown reason".into()))?;
-        let revocation = Self { id: inside, tag: of, why, at: p.i64()? };
+        let at = p.i64()?;
+        let [number] = if version == VERSION { [0] } else { p.array()? };
         p.end()?;
-        if revocation.id != *id || revocation.tag != *tag {
-            return Err(FormatError::damaged("it revokes another point than its name says"));
+        let revocation = Self { attempt: Attempt { point, number }, tag: of, why, at };
+        if revocation.attempt != *attempt || revocation.tag != *tag {
+            return Err(FormatError::damaged("it revokes another attempt than its name says"));
         }
         Ok(revocation)
     }
 }
 
-fn version(p: &mut Parser<'_>) -> Result<(), FormatError> {
+/// Up to the newest that is known.
+fn version(p: &mut Parser<'_>, newest: u16) -> Result<u16, FormatError> {
     match p.u16()? {
-        VERSION => Ok(()),
+        known if (VERSION..=newest).contains(&known) => Ok(known),
         other => Err(FormatError::TooNew(format!("an object of reclaim of version {other}"))),
     }
 }

@@ -103,6 +103,43 @@ impl RecoveryPointId {
     }
 }
 
+/// An attempt to bring a recovery point into a vault. The first has the number 0; a further one begins when all before it were revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt {
+    /// The point.
+    pub point: RecoveryPointId,
+    /// Which attempt, of 256.
+    pub number: u8,
+}
+
+impl Attempt {
+    /// The first one for a point.
+    pub fn first(point: RecoveryPointId) -> Self {
+        Self { point, number: 0 }
+    }
+
+    /// All of a point, in the order in which they are made.
+    pub fn all(point: RecoveryPointId) -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).map(move |number| Self { point, number })
+    }
+
+    /// Reads exactly what its text is: the id of the point, and `.` with the number unless that is 0.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (id, number) = text.split_once('.').unwrap_or((text, "0"));
+        let attempt = Self { point: RecoveryPointId::from_hex(id)?, number: number.parse().ok()? };
+        (attempt.to_string() == text).then_some(attempt)
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            0 => write!(f, "{}", self.point),
+            number => write!(f, "{}.{number}", self.point),
+        }
+    }
+}
+
 impl ObjectId {
     /// A new random id.
     pub fn random() -> Self {
@@ -185,5 +222,21 @@ mod tests {
         for bad in ["", "0", "zz", "AA", "00", &"0".repeat(33)] {
             assert_eq!(RecoveryPointId::from_hex(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_attempt_is_read_from_its_own_text_and_from_no_other() {
+        let point = RecoveryPointId([0xab; 16]);
+        let hex = point.hex();
+        assert_eq!(Attempt::first(point).to_string(), hex);
+        assert_eq!(Attempt { point, number: 10 }.to_string(), format!("{hex}.10"));
+        for attempt in Attempt::all(point) {
+            assert_eq!(Attempt::from_text(&attempt.to_string()), Some(attempt));
+        }
+        assert_eq!(Attempt::all(point).count(), 256);
+        for end in [".0", ".01", ".256", ".", ".+1", ".1.", ".1.2", ".a", "-1", ".-1", "..1"] {
+            assert_eq!(Attempt::from_text(&format!("{hex}{end}")), None, "{end}");
+        }
+        assert_eq!(Attempt::from_text(&hex[2..]), None);
     }
 }

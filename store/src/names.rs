@@ -3,7 +3,7 @@
 //! One place for both directions, so that what one part of the program puts another finds, and so that
 //! whatever else lies in a vault is recognised as not ours instead of half understood.
 
-use crate::id::{IndexId, PackId, RecoveryPointId, SlotId, SourceTag};
+use crate::id::{Attempt, IndexId, PackId, RecoveryPointId, SlotId, SourceTag};
 use crate::vault::ObjectName;
 
 /// All packs begin with this.
@@ -39,12 +39,12 @@ pub enum Named {
     Pack(PackId),
     /// An index object.
     Index(IndexId),
-    /// A session.
-    Session(RecoveryPointId),
-    /// A recovery point, or the revocation that stands in its place.
-    Point(SourceTag, RecoveryPointId),
+    /// The session of an attempt.
+    Session(Attempt),
+    /// How an attempt ended: the recovery point, or the revocation that stands in its place.
+    Point(SourceTag, Attempt),
     /// A sign of life of a session; several bear different numbers.
-    Heartbeat(RecoveryPointId, u64),
+    Heartbeat(Attempt, u64),
     /// Packs that a generation of reclaim condemns.
     Condemned(u64),
     /// Those of them that may go.
@@ -64,12 +64,18 @@ impl Named {
             "keys" => SlotId::from_hex(rest).map(Self::Slot),
             "pack" => parse_pack(rest).map(Self::Pack),
             "idx" => IndexId::from_hex(rest).map(Self::Index),
-            "sess" => RecoveryPointId::from_hex(rest).map(Self::Session),
-            "rp" => parse_of_source(rest).map(|(tag, id)| Self::Point(tag, id)),
-            "hold" => parse_of_source(rest).map(|(tag, id)| Self::Hold(tag, id)),
+            "sess" => Attempt::from_text(rest).map(Self::Session),
+            "rp" => {
+                let (tag, attempt) = rest.split_once('/')?;
+                Some(Self::Point(SourceTag::from_hex(tag)?, Attempt::from_text(attempt)?))
+            }
+            "hold" => {
+                let (tag, id) = rest.split_once('/')?;
+                Some(Self::Hold(SourceTag::from_hex(tag)?, RecoveryPointId::from_hex(id)?))
+            }
             "hb" => {
                 let (session, beat) = rest.split_once('-')?;
-                Some(Self::Heartbeat(RecoveryPointId::from_hex(session)?, parse_number(beat)?))
+                Some(Self::Heartbeat(Attempt::from_text(session)?, parse_number(beat)?))
             }
             "gen" => match rest.strip_suffix(FINAL) {
                 Some(number) => parse_number(number).map(Self::Final),
@@ -89,8 +95,8 @@ impl Named {
                 format!("{PACKS}{}/{hex}", &hex[..2])
             }
             Self::Index(id) => format!("{INDEXES}{id}"),
-            Self::Session(id) => format!("{SESSIONS}{id}"),
-            Self::Point(tag, id) => format!("{POINTS}{tag}/{id}"),
+            Self::Session(attempt) => format!("{SESSIONS}{attempt}"),
+            Self::Point(tag, attempt) => format!("{POINTS}{tag}/{attempt}"),
             Self::Heartbeat(session, beat) => format!("{HEARTBEATS}{session}-{beat:016x}"),
             Self::Condemned(number) => format!("{GENERATIONS}{number:016x}"),
             Self::Final(number) => format!("{GENERATIONS}{number:016x}{FINAL}"),
@@ -110,11 +116,6 @@ fn parse_pack(rest: &str) -> Option<PackId> {
     let (folder, hex) = rest.split_once('/')?;
     (folder == hex.get(..2)?).then_some(())?;
     PackId::from_hex(hex)
-}
-
-fn parse_of_source(rest: &str) -> Option<(SourceTag, RecoveryPointId)> {
-    let (tag, id) = rest.split_once('/')?;
-    Some((SourceTag::from_hex(tag)?, RecoveryPointId::from_hex(id)?))
 }
 
 /// Name of the config.
@@ -138,13 +139,18 @@ pub fn index(id: &IndexId) -> ObjectName {
 }
 
 /// Name of a session.
-pub fn session(id: &RecoveryPointId) -> ObjectName {
-    Named::Session(*id).name()
+pub fn session(attempt: &Attempt) -> ObjectName {
+    Named::Session(*attempt).name()
 }
 
-/// Name of a recovery point.
+/// Name of a recovery point in staging, and in a vault where the first attempt brought it.
 pub fn point(tag: &SourceTag, id: &RecoveryPointId) -> ObjectName {
-    Named::Point(*tag, *id).name()
+    outcome(tag, &Attempt::first(*id))
+}
+
+/// Name of what an attempt at a point of a source ends with in a vault: the point, or a revocation.
+pub fn outcome(tag: &SourceTag, attempt: &Attempt) -> ObjectName {
+    Named::Point(*tag, *attempt).name()
 }
 
 /// Name of the hold of a recovery point.
@@ -176,10 +182,15 @@ pub fn slot_of(name: &ObjectName) -> Option<SlotId> {
     }
 }
 
-/// Source and id of the recovery point of this name, if it is one's.
+/// Source and id of the recovery point of this name, if it is one's, whichever attempt brought it.
 pub fn point_of(name: &ObjectName) -> Option<(SourceTag, RecoveryPointId)> {
+    outcome_of(name).map(|(tag, attempt)| (tag, attempt.point))
+}
+
+/// Source and attempt of which this is the outcome, if it is one's.
+pub fn outcome_of(name: &ObjectName) -> Option<(SourceTag, Attempt)> {
     match Named::parse(name.as_str())? {
-        Named::Point(tag, id) => Some((tag, id)),
+        Named::Point(tag, attempt) => Some((tag, attempt)),
         _ => None,
     }
 }
@@ -211,14 +222,18 @@ mod tests {
     fn every_name_leads_back_to_its_id() {
         let id = RecoveryPointId([0xab; 16]);
         let tag = SourceTag([1; 16]);
+        let (first, later) = (Attempt::first(id), Attempt { point: id, number: 12 });
         let all = [
             Named::Config,
             Named::Slot(SlotId([2; 16])),
             Named::Pack(PackId([0xfe; 32])),
             Named::Index(IndexId([3; 32])),
-            Named::Session(id),
-            Named::Point(tag, id),
-            Named::Heartbeat(id, 0xfedc),
+            Named::Session(first),
+            Named::Session(later),
+            Named::Point(tag, first),
+            Named::Point(tag, later),
+            Named::Heartbeat(first, 0xfedc),
+            Named::Heartbeat(later, 0xfedc),
             Named::Condemned(7),
             Named::Final(u64::MAX),
             Named::Hold(tag, id),
@@ -229,10 +244,18 @@ mod tests {
         assert_eq!(pack(&PackId([0xfe; 32])).as_str(), format!("pack/fe/{}", "fe".repeat(32)));
         assert_eq!(point(&tag, &id).as_str(), format!("rp/{}/{}", "01".repeat(16), "ab".repeat(16)));
         assert!(point(&tag, &id).as_str().starts_with(&points_of(&tag)));
+        assert_eq!(outcome(&tag, &first), point(&tag, &id));
+        assert_eq!(outcome(&tag, &later).as_str(), format!("{}.12", point(&tag, &id)));
+        assert_eq!(session(&later).as_str(), format!("sess/{}.12", "ab".repeat(16)));
+        assert_eq!(Named::Heartbeat(later, 1).name().as_str(), format!("hb/{id}.12-{:016x}", 1));
+        assert_eq!(point_of(&outcome(&tag, &later)), Some((tag, id)));
+        assert_eq!(outcome_of(&outcome(&tag, &later)), Some((tag, later)));
         let aside = bad(&pack(&PackId([0xfe; 32])), &[7; 32]);
         assert_eq!(aside.as_str(), format!("bad/pack/fe/{}.{}", "fe".repeat(32), "07".repeat(8)));
         assert_eq!(Named::parse(aside.as_str()), None);
-        assert!(slot(&SlotId([2; 16])).is_control() && config().is_control() && !session(&id).is_control());
+        assert!(
+            slot(&SlotId([2; 16])).is_control() && config().is_control() && !session(&first).is_control()
+        );
     }
 
     #[test]
@@ -251,7 +274,11 @@ mod tests {
             format!("idx/{hex}00"),
             format!("rp/{hex}"),
             format!("rp//{}", "ab".repeat(16)),
+            format!("rp/{0}/{0}.0", "ab".repeat(16)),
+            format!("sess/{}.256", "ab".repeat(16)),
+            format!("hb/{}.07-0000000000000001", "ab".repeat(16)),
             format!("hold/{}", "ab".repeat(16)),
+            format!("hold/{0}/{0}.1", "ab".repeat(16)),
             "pack/\u{e9}/x".to_owned(),
             "keys/xyz".to_owned(),
             "trash/00".to_owned(),

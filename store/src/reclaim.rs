@@ -20,7 +20,7 @@ use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::id::{ChunkId, RecoveryPointId};
+use crate::id::{Attempt, ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::store::{Store, open_index};
@@ -79,6 +79,8 @@ pub struct ReclaimPlan {
     pub unopened: Vec<Unopened>,
     live: HashSet<ChunkId>,
     points: HashSet<RecoveryPointId>,
+    /// Attempts whose outcome the listing showed that this was planned from.
+    outcomes: HashSet<Attempt>,
 }
 
 /// What was done.
@@ -139,32 +141,40 @@ fn damaged(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<Pack
     }
 }
 
+/// The points of a place, and the attempts that ended there with or without one.
+struct Known {
+    points: Vec<RecoveryPointId>,
+    outcomes: HashSet<Attempt>,
+}
+
 /// What a point needs that the catalog does not know would be taken for garbage: the place itself says which points it has.
-fn know_points(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreError> {
+fn know_points(store: &Store, place: Place) -> Result<Known, StoreError> {
     let listed = match place {
         Place::Vault(no) => copy::learn_points(store, no, store.vault(no)?)?,
         Place::Staging => store.staging().list(names::POINTS.trim_end_matches('/'))?,
     };
-    let mut known = points_of(store, place)?;
+    let mut points = points_of(store, place)?;
     let revoked = match place {
         Place::Vault(no) => store.catalog().revoked_in(no)?,
         Place::Staging => HashSet::new(),
     };
-    let counted: HashSet<RecoveryPointId> = known.iter().copied().collect();
+    let counted: HashSet<RecoveryPointId> = points.iter().copied().collect();
+    let mut outcomes = HashSet::new();
     for object in &listed {
-        let id = names::point_of(&object.name).map(|(_, id)| id);
-        match id {
-            Some(id) if counted.contains(&id) => {}
-            Some(id) if object.len == Revocation::LEN && revoked.contains(&id) => {}
+        let attempt = names::outcome_of(&object.name).map(|(_, attempt)| attempt);
+        outcomes.extend(attempt);
+        match attempt {
+            Some(Attempt { point, .. }) if counted.contains(&point) => {}
+            Some(attempt) if object.len == Revocation::LEN && revoked.contains(&attempt) => {}
             // It is not whole there, as far as is known, and what it needs counts all the same.
-            Some(id) if store.catalog().point(&id)?.is_some() => known.push(id),
+            Some(Attempt { point, .. }) if store.catalog().point(&point)?.is_some() => points.push(point),
             _ => {
                 let detail = "it cannot be read, so what it needs is unknown, and nothing is removed";
                 return Err(StoreError::corrupt(object.name.as_str(), detail));
             }
         }
     }
-    Ok(known)
+    Ok(Known { points, outcomes })
 }
 
 fn points_of(store: &Store, place: Place) -> Result<Vec<RecoveryPointId>, StoreError> {

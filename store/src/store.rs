@@ -1,6 +1,7 @@
 //! A store as the floors above see it: made, opened with a key ring, read, and added to by one session at a time.
 
 mod annexes;
+mod attempts;
 mod bad;
 mod brief;
 mod forget;
@@ -22,7 +23,8 @@ mod vaults;
 mod tests;
 
 pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
-pub(crate) use bad::replace_in_vault;
+pub(crate) use attempts::Outcomes;
+pub(crate) use bad::{replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
 pub(crate) use learn::open_index;
 pub use learn::{learn_points, load_catalog};

@@ -76,7 +76,10 @@ pub fn points_in(place: &Path) -> Vec<String> {
     let paths = objects.map(|object| object.unwrap().path());
     // The kind stands in the header, and 5 is that of points.
     let points = paths.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.get(8) == Some(&5)));
-    points.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    // A further attempt has its number behind the id.
+    let id =
+        |path: PathBuf| path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
+    points.map(id).collect()
 }
 
 /// Opens the store in `dir` by the machine key in `keys`, without its vaults.

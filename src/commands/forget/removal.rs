@@ -11,7 +11,6 @@ use holdfast_store::error::ErrorClass;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoreLock};
 use holdfast_store::transfer::Transfer;
-use holdfast_store::vault::ObjectName;
 use holdfast_store::{StoreError, copy, names};
 
 use super::is_held;
@@ -20,7 +19,7 @@ use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
 
 /// What the vaults list that answered.
-type Shown = Vec<(VaultNo, HashSet<ObjectName>)>;
+type Shown = Vec<(VaultNo, HashSet<RecoveryPointId>)>;
 
 /// Removes the points from every place, from the vaults first: what fails there leaves points that can be forgotten again. The store is
 /// locked only when no vault is waited for any more.
@@ -67,8 +66,7 @@ pub(super) fn remove_from_vaults(
     rows.iter().filter_map(|row| holds.get(&row.id)).try_for_each(|hold| Err(is_held(hold)))?;
     for row in rows {
         go_on(context)?;
-        let name = names::point(&row.tag, &row.id);
-        for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&name)) {
+        for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&row.id)) {
             store.remove_point_from_vault(*no, &row)?;
         }
     }
@@ -115,9 +113,9 @@ fn points_in(
     store: &Store,
     transfer: &Transfer,
     deadline: Deadline,
-) -> Result<HashSet<ObjectName>, StoreError> {
+) -> Result<HashSet<RecoveryPointId>, StoreError> {
     copy::prove_ours(store, transfer, deadline)?;
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
     let listed = transfer.list_all_by(names::POINTS, deadline).map_err(failed)?;
-    Ok(listed.into_iter().map(|object| object.name).collect())
+    Ok(listed.iter().filter_map(|object| Some(names::point_of(&object.name)?.1)).collect())
 }

@@ -9,20 +9,10 @@ use super::{Catalog, VaultNo, damaged};
 use crate::error::StoreError;
 use crate::fence::{Generation, Step};
 use crate::format::{Parser, Put};
-use crate::id::{PackId, RecoveryPointId};
+use crate::id::PackId;
 
 /// Length of an object and when it was put by the vault's clock, as a listing shows them.
 pub type Listed = (u64, Option<i64>);
-
-/// What a session saw of generations when it began. It relies on nothing that these condemned; whoever condemns something later waits
-/// for the session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Number of the newest one, 0 if there was none.
-    pub newest: u64,
-    /// Whether one of them had no end.
-    pub unfinished: bool,
-}
 
 impl Catalog {
     /// Numbers of the generations of a vault that are known, ascending, and whether their ends are.
@@ -113,98 +103,6 @@ impl Catalog {
         }
         Ok(found)
     }
-
-    /// What a session saw when it began, if it began. A note that is damaged is none: the session looks anew.
-    pub fn session_seen(&self, vault: VaultNo, id: &RecoveryPointId) -> Result<Option<Seen>, StoreError> {
-        let key = session_key(vault, id);
-        let value: Option<Vec<u8>> = self.read("read a note", |c| {
-            c.query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0)).optional()
-        })?;
-        Ok(value.and_then(|value| {
-            let mut p = Parser::new(&value);
-            let seen = Seen { newest: p.u64().ok()?, unfinished: p.array::<1>().ok()? != [0] };
-            (value == seen_value(&key, seen)).then_some(seen)
-        }))
-    }
-
-    /// Notes what a session sees when it begins; takes the note away when it has ended.
-    pub fn set_session_seen(
-        &self,
-        vault: VaultNo,
-        id: &RecoveryPointId,
-        seen: Option<Seen>,
-    ) -> Result<(), StoreError> {
-        let key = session_key(vault, id);
-        self.write("make a note", |t| match seen {
-            None => t.execute("DELETE FROM meta WHERE key = ?1", [&key]).map(drop),
-            Some(seen) => {
-                let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
-                t.execute(sql, params![key, seen_value(&key, seen)]).map(drop)
-            }
-        })
-    }
-
-    /// Of the sessions that were open in a vault when this generation was first seen there those that are noted; `None` if none are, or the
-    /// note is damaged.
-    pub fn sessions_before(
-        &self,
-        vault: VaultNo,
-        number: u64,
-    ) -> Result<Option<HashSet<RecoveryPointId>>, StoreError> {
-        let key = before_key(vault);
-        let value: Option<Vec<u8>> = self.read("read a note", |c| {
-            c.query_row("SELECT value FROM meta WHERE key = ?1", [&key], |row| row.get(0)).optional()
-        })?;
-        Ok(value.and_then(|value| {
-            let mut p = Parser::new(&value);
-            let of = p.u64().ok()?;
-            let count = p.left().checked_sub(4)? / 16;
-            let ids = (0..count).map(|_| Some(RecoveryPointId(p.array().ok()?))).collect::<Option<_>>()?;
-            (of == number && value == before_value(&key, number, &ids)).then_some(ids)
-        }))
-    }
-
-    /// Notes them. Those of an earlier generation need not be known any more.
-    pub fn set_sessions_before(
-        &self,
-        vault: VaultNo,
-        number: u64,
-        ids: &HashSet<RecoveryPointId>,
-    ) -> Result<(), StoreError> {
-        let key = before_key(vault);
-        self.write("make a note", |t| {
-            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
-            t.execute(sql, params![key, before_value(&key, number, ids)]).map(drop)
-        })
-    }
-}
-
-fn before_key(vault: VaultNo) -> String {
-    format!("sessions before {}", vault.0)
-}
-
-/// With a sum: a session that is missing would not be waited for.
-fn before_value(key: &str, number: u64, ids: &HashSet<RecoveryPointId>) -> Vec<u8> {
-    let mut sorted: Vec<_> = ids.iter().collect();
-    sorted.sort();
-    let mut out = Vec::with_capacity(12 + 16 * sorted.len());
-    out.u64(number);
-    sorted.iter().for_each(|id| out.raw(&id.0));
-    out.u32(crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), &out));
-    out
-}
-
-fn session_key(vault: VaultNo, id: &RecoveryPointId) -> String {
-    format!("session {} {}", vault.0, id.hex())
-}
-
-/// With a sum: a session that takes itself for older than it is would rely on what is about to go.
-fn seen_value(key: &str, seen: Seen) -> Vec<u8> {
-    let mut out = Vec::with_capacity(13);
-    out.u64(seen.newest);
-    out.raw(&[u8::from(seen.unfinished)]);
-    out.u32(crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), &out));
-    out
 }
 
 fn encode(packs: &[(PackId, u64)]) -> Vec<u8> {

@@ -23,8 +23,6 @@ pub enum Mark {
     BadIn(VaultNo, PackId),
     /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
     Going(Option<VaultNo>, RecoveryPointId),
-    /// Under the name of a point a vault has the word that the point is not to be there.
-    Revoked(VaultNo, RecoveryPointId),
     /// A pack was known to be damaged in an annex that went away.
     BadAway(PackId),
 }
@@ -43,7 +41,6 @@ impl Mark {
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
             Self::Going(None, id) => format!("going {}", id.hex()),
             Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
-            Self::Revoked(no, id) => format!("revoked {} {}", no.0, id.hex()),
             Self::BadAway(id) => format!("badaway {}", id.hex()),
         }
     }
@@ -78,12 +75,6 @@ impl Catalog {
     pub fn bad_in(&self, no: VaultNo) -> Result<HashSet<PackId>, StoreError> {
         let keys = self.keys_of(&format!("bad {} *", no.0))?;
         Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
-    }
-
-    /// Points under whose names a vault has the word that they are not to be there.
-    pub fn revoked_in(&self, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
-        let keys = self.keys_of(&format!("revoked {} *", no.0))?;
-        Ok(keys.iter().filter_map(|key| RecoveryPointId::from_hex(key.rsplit(' ').next()?)).collect())
     }
 
     /// Packs that were known to be damaged in annexes that went away.

@@ -124,7 +124,8 @@ impl Catalog {
                 "bad ? *",
                 "revoked ? *",
                 "session ? *",
-                "sessions before ?",
+                "open before ?",
+                "held ? *",
             ] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;

@@ -7,25 +7,29 @@ use super::{Check, Depth, Place};
 use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
+use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
 use crate::point::object::open_point;
 use crate::seal::slots::{KeySlot, SlotKind};
-use crate::store::{POINT_LIMIT, SMALL_OBJECT, of_vault};
+use crate::store::{Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
+
+/// What the object of each known point hashes to, by source and id.
+type Hashes = HashMap<(SourceTag, RecoveryPointId), [u8; 32]>;
 
 impl Check<'_> {
     /// Every point is where the catalog says and, when data is read, is what it was.
     pub(super) fn point_objects(&mut self, rows: &[PointRow], depth: Depth) -> Result<(), StoreError> {
-        let hashes: HashMap<ObjectName, [u8; 32]> =
-            rows.iter().map(|row| (names::point(&row.tag, &row.id), row.hash)).collect();
+        let hashes: Hashes = rows.iter().map(|row| ((row.tag, row.id), row.hash)).collect();
         let staging = self.store.staging();
         let listed = staging.list("rp")?;
         self.missing("staging", Place::Staging, rows.iter().filter(|row| row.staged), &listed)?;
-        let lengths: HashMap<ObjectName, u64> =
-            rows.iter().map(|row| (names::point(&row.tag, &row.id), row.object.len() as u64)).collect();
+        let lengths: HashMap<_, u64> =
+            rows.iter().map(|row| ((row.tag, row.id), row.object.len() as u64)).collect();
         // What has another length is another thing: of that each look tells.
         let is_read = |object: &&ObjectInfo| {
-            depth == Depth::ReadData || lengths.get(&object.name).is_some_and(|len| *len != object.len)
+            let known = names::point_of(&object.name).and_then(|point| lengths.get(&point));
+            depth == Depth::ReadData || known.is_some_and(|len| *len != object.len)
         };
         for object in listed.iter().filter(is_read) {
             let bytes = staging.read_all(&object.name, POINT_LIMIT).map_err(|e| e.to_string());
@@ -40,6 +44,7 @@ impl Check<'_> {
             };
             let there = rows.iter().filter(|row| row.vaults.contains(no));
             self.missing(address, Place::Vault(*no), there, &listing.points)?;
+            let mut damaged = Vec::new();
             for object in listing.points.iter().filter(is_read) {
                 match transfer.get(&object.name, POINT_LIMIT) {
                     Err(e) if e.is_transient() => {
@@ -50,10 +55,12 @@ impl Check<'_> {
                     Ok(bytes) if self.is_revoked(&object.name, &bytes) => {}
                     bytes => {
                         let bytes = bytes.map(|bytes| bytes.to_vec()).map_err(|e| e.to_string());
-                        self.prove_point(address, &object.name, bytes, &hashes);
+                        let is_sound = self.prove_point(address, &object.name, bytes, &hashes);
+                        damaged.extend(names::point_of(&object.name).filter(|_| !is_sound).map(|(_, id)| id));
                     }
                 }
             }
+            self.store.doubt_points(*no, &damaged)?;
         }
         Ok(())
     }
@@ -78,8 +85,8 @@ impl Check<'_> {
 
     /// Whether it is the word that a point is not to be there.
     fn is_revoked(&self, name: &ObjectName, bytes: &[u8]) -> bool {
-        let opens = |(tag, id)| Revocation::open(self.store.sealer(), (&tag, &id), bytes).is_ok();
-        names::point_of(name).is_some_and(opens)
+        let opens = |(tag, attempt)| Revocation::open(self.store.sealer(), (&tag, &attempt), bytes).is_ok();
+        names::outcome_of(name).is_some_and(opens)
     }
 
     fn is_in(&self, no: VaultNo, name: &ObjectName) -> Result<bool, StoreError> {
@@ -93,32 +100,35 @@ impl Check<'_> {
         expected: impl Iterator<Item = &'a PointRow>,
         listed: &[ObjectInfo],
     ) -> Result<(), StoreError> {
-        let listed: HashMap<&ObjectName, u64> =
-            listed.iter().map(|object| (&object.name, object.len)).collect();
+        let listed = Outcomes::of(listed);
         for row in expected {
-            let name = names::point(&row.tag, &row.id);
-            let len = listed.get(&name).copied();
-            // In its place may be the word that it is not to be there.
-            let is_whole = len == Some(row.object.len() as u64);
-            if is_whole || self.store.end_removal(&row.id, place.vault())? || len.is_some() {
+            let from = place.vault().map(|no| (no, &row.tag));
+            if listed.shown(row).is_some() || self.store.end_removal(&row.id, from)? {
                 continue;
             }
-            if self.point_still_in(&row.id, place)? {
+            // In its place may be the word that it is not to be there.
+            let is_there = match place {
+                Place::Vault(no) => self.store.is_accounted_for(no, row, &listed)?,
+                Place::Staging => !listed.at(&row.tag, &row.id).is_empty(),
+            };
+            if !is_there && self.point_still_in(&row.id, place)? {
+                let name = names::point(&row.tag, &row.id);
                 self.find(name.as_str(), format!("{place_name}: the recovery point is missing"));
             }
         }
         Ok(())
     }
 
+    /// Whether an object is the point that it should be.
     fn prove_point(
         &mut self,
         place: &str,
         name: &ObjectName,
         bytes: Result<Vec<u8>, String>,
-        hashes: &HashMap<ObjectName, [u8; 32]>,
-    ) {
-        let Some((tag, id)) = names::point_of(name) else { return };
-        let wrong = match (&bytes, hashes.get(name)) {
+        hashes: &Hashes,
+    ) -> bool {
+        let Some((tag, id)) = names::point_of(name) else { return true };
+        let wrong = match (&bytes, hashes.get(&(tag, id))) {
             (Err(e), _) => Some(e.clone()),
             (Ok(bytes), Some(hash)) if blake3::hash(bytes).as_bytes() == hash => None,
             (Ok(bytes), known) => match open_point(bytes, self.store.sealer(), &tag, &id) {
@@ -126,10 +136,12 @@ impl Check<'_> {
                 Ok(_) => known.map(|_| "it opens, and is another than the catalog knows".into()),
             },
         };
+        let is_sound = wrong.is_none();
         match wrong {
             Some(wrong) => self.find(name.as_str(), format!("{place}: {wrong}")),
             None => self.report.bytes_read += bytes.map_or(0, |bytes| bytes.len() as u64),
         }
+        is_sound
     }
 
     /// Every slot reads as one, its copies are the same, and one is the recovery sheet's: what is sealed in them only their

@@ -175,13 +175,14 @@ impl Check<'_> {
         object: &ObjectInfo,
         (seen, lacking): (&mut HashSet<ChunkId>, &mut BTreeSet<PackNo>),
     ) -> Result<usize, StoreError> {
-        let Some((tag, id)) = names::point_of(&object.name) else { return Ok(0) };
+        let Some((tag, attempt)) = names::outcome_of(&object.name) else { return Ok(0) };
+        let id = attempt.point;
         let row = self.store.catalog().point(&id)?;
         let bytes = match row.filter(|row| row.object.len() as u64 == object.len) {
             Some(row) => row.object,
             None => self.fetch_point(transfer, object)?,
         };
-        if Revocation::open(self.store.sealer(), (&tag, &id), &bytes).is_ok() {
+        if Revocation::open(self.store.sealer(), (&tag, &attempt), &bytes).is_ok() {
             return Ok(0);
         }
         let point =

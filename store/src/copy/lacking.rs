@@ -94,10 +94,14 @@ impl InVault {
 }
 
 /// Looks for all that a point needs. Directories that the last point of the same source that this store pushed has as
-/// well need no look: that point is whole there, unless the vault lost something since.
-pub(super) fn lacking(store: &Store, no: VaultNo, row: &PointRow) -> Result<Lacking, StoreError> {
+/// well need no look: that point is whole there, unless the vault lost something since. `began`: what its session saw.
+pub(super) fn lacking(
+    store: &Store,
+    no: VaultNo,
+    row: &PointRow,
+    began: Seen,
+) -> Result<Lacking, StoreError> {
     let catalog = store.catalog();
-    let began = catalog.session_seen(no, &row.id)?.unwrap_or_default();
     let mut seen = HashSet::new();
     let base = catalog.proven_point(no, &row.tag)?.map(|id| catalog.point(&id)).transpose()?.flatten();
     // While something is condemned, what that point relies on may be.

@@ -18,7 +18,7 @@ use crate::clock::Deadline;
 use crate::copy;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Generation, PACKS_MAX, Revocation, Step, Why};
-use crate::id::{PackId, RecoveryPointId};
+use crate::id::{Attempt, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names::{self, Named};
 use crate::point::object::open_session;
@@ -62,7 +62,7 @@ impl Default for Terms {
 /// An upload that has to end first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
-    /// Which.
+    /// The point that it brings.
     pub session: RecoveryPointId,
     /// For how long it has given no sign of life, if the vault tells.
     pub silent_for: Option<Duration>,
@@ -165,10 +165,8 @@ impl Run<'_> {
         // Once more, with all points that have come.
         copy::load_catalog(self.store, self.no, self.transfer, self.monitor)?;
         let plan = judge(self.store, self.no, Trust::WhatWasRead, self.monitor)?;
-        let revoked = self.store.catalog().revoked_in(self.no)?;
-        let unseen = with_point.into_iter().find(|id| !plan.points.contains(id) && !revoked.contains(id));
-        if let Some(session) = unseen {
-            progress.awaited.push(Awaited { session, silent_for: None });
+        if let Some(unseen) = with_point.into_iter().find(|attempt| !plan.outcomes.contains(attempt)) {
+            progress.awaited.push(Awaited { session: unseen.point, silent_for: None });
             return Ok(false);
         }
         let may_go: HashSet<PackId> = names_going(&plan).collect();
@@ -192,78 +190,74 @@ impl Run<'_> {
     /// Sees to it that every upload that was open when the generation was first seen has an outcome: one that begins later knows it, and
     /// among many machines there would always be one to wait for. Or tells which ones have none yet. Those that have a point now: it may be
     /// forgotten before points are listed again, and a put of it that was held up may bring it back.
-    fn force_outcomes(
-        &self,
-        number: u64,
-        progress: &mut Progress,
-    ) -> Result<HashSet<RecoveryPointId>, StoreError> {
+    fn force_outcomes(&self, number: u64, progress: &mut Progress) -> Result<HashSet<Attempt>, StoreError> {
         let sessions = self.list(names::SESSIONS)?;
         let before = self.open_before(number, &sessions)?;
-        let outcomes: HashSet<RecoveryPointId> =
-            self.list(names::POINTS)?.iter().filter_map(|o| Some(names::point_of(&o.name)?.1)).collect();
+        let points = self.list(names::POINTS)?;
+        let outcomes: HashMap<Attempt, u64> =
+            points.iter().filter_map(|o| Some((names::outcome_of(&o.name)?.1, o.len))).collect();
         let beats = self.list(names::HEARTBEATS)?;
         let (now, mut with_point) = (self.now()?, HashSet::new());
-        let mut silences: HashMap<RecoveryPointId, Duration> = HashMap::new();
-        for (id, object) in beats.iter().chain(&sessions).filter_map(|o| Some((session_of(o)?, o))) {
+        let mut silences: HashMap<Attempt, Duration> = HashMap::new();
+        for (attempt, object) in beats.iter().chain(&sessions).filter_map(|o| Some((session_of(o)?, o))) {
             if let Some(silent) = silence(now, object.put_at) {
-                silences.entry(id).and_modify(|least| *least = silent.min(*least)).or_insert(silent);
+                silences.entry(attempt).and_modify(|least| *least = silent.min(*least)).or_insert(silent);
             }
         }
         let revoked = self.store.catalog().revoked_in(self.no)?;
         for object in &sessions {
-            let Some(id) = session_of(object) else { continue };
-            let silent_for = silences.get(&id).copied();
-            if revoked.contains(&id) {
+            let Some(attempt) = session_of(object) else { continue };
+            let silent_for = silences.get(&attempt).copied();
+            let awaited = Awaited { session: attempt.point, silent_for };
+            match outcomes.get(&attempt) {
                 // Its outcome never changes any more.
-                delete_from_vault(self.store, self.no, &object.name)?;
-            } else if !before.contains(&id) {
-                // It is nobody's business here.
-            } else if outcomes.contains(&id) {
-                with_point.insert(id);
-            } else if silent_for.is_none_or(|silent| silent < self.terms.silence) {
-                progress.awaited.push(Awaited { session: id, silent_for });
-            } else {
-                match self.revoke(object, &id)? {
-                    Ended::Revoked => progress.revoked.push(id),
-                    Ended::WithPoint => drop(with_point.insert(id)),
-                    Ended::Elsewhere => {}
-                    Ended::Unknown => progress.awaited.push(Awaited { session: id, silent_for }),
+                Some(&Revocation::LEN) if revoked.contains(&attempt) => {
+                    delete_from_vault(self.store, self.no, &object.name)?;
                 }
+                // It is nobody's business here.
+                _ if !before.contains(&attempt) => {}
+                Some(_) => drop(with_point.insert(attempt)),
+                None if silent_for.is_none_or(|silent| silent < self.terms.silence) => {
+                    progress.awaited.push(awaited);
+                }
+                None => match self.revoke(object, &attempt)? {
+                    Ended::Revoked => progress.revoked.push(attempt.point),
+                    Ended::WithPoint => drop(with_point.insert(attempt)),
+                    Ended::Elsewhere => {}
+                    Ended::Unknown => progress.awaited.push(awaited),
+                },
             }
         }
         // Nobody asks for these: their sessions have an outcome, or are gone, or never were.
         let open: HashSet<_> = sessions.iter().filter_map(session_of).collect();
         for object in &beats {
-            if session_of(object).is_some_and(|id| outcomes.contains(&id) || !open.contains(&id)) {
+            let is_over = |of: Attempt| outcomes.contains_key(&of) || !open.contains(&of);
+            if session_of(object).is_some_and(is_over) {
                 delete_from_vault(self.store, self.no, &object.name)?;
             }
         }
         Ok(with_point)
     }
 
-    /// Which uploads were open at the first listing after the generation was seen; that is this one, if there was none.
-    fn open_before(
-        &self,
-        number: u64,
-        sessions: &[ObjectInfo],
-    ) -> Result<HashSet<RecoveryPointId>, StoreError> {
+    /// Which attempts were open at the first listing after the generation was seen; that is this one, if there was none.
+    fn open_before(&self, number: u64, sessions: &[ObjectInfo]) -> Result<HashSet<Attempt>, StoreError> {
         let catalog = self.store.catalog();
-        if let Some(before) = catalog.sessions_before(self.no, number)? {
+        if let Some(before) = catalog.open_before(self.no, number)? {
             return Ok(before);
         }
         let before = sessions.iter().filter_map(session_of).collect();
-        catalog.set_sessions_before(self.no, number, &before)?;
+        catalog.set_open_before(self.no, number, &before)?;
         Ok(before)
     }
 
-    /// Fixes that an upload does not end with a point, unless it just did.
-    fn revoke(&self, session: &ObjectInfo, id: &RecoveryPointId) -> Result<Ended, StoreError> {
+    /// Fixes that an attempt does not end with a point, unless it just did.
+    fn revoke(&self, session: &ObjectInfo, attempt: &Attempt) -> Result<Ended, StoreError> {
         let bytes = match self.transfer.get(&session.name, SMALL_OBJECT) {
             // Somebody saw that it is revoked, or forgot its point, and removed it.
             Err(VaultError::NotFound { .. }) => return Ok(Ended::Elsewhere),
             bytes => bytes.map_err(of_vault(self.transfer))?,
         };
-        let session_of = match open_session(&bytes, self.store.sealer(), id) {
+        let session_of = match open_session(&bytes, self.store.sealer(), &attempt.point) {
             Ok(session) => session,
             Err(e) => {
                 let reason =
@@ -272,17 +266,15 @@ impl Run<'_> {
                 return Ok(Ended::Unknown);
             }
         };
-        let at = self.store.clock().now().seconds;
-        let revocation = Revocation { id: *id, tag: session_of.source_tag, why: Why::Silent, at };
-        Ok(match self.store.revoke(self.no, &revocation)? {
-            true => Ended::Revoked,
-            false => Ended::WithPoint,
+        Ok(match self.store.revoke(self.no, (&session_of.source_tag, attempt), Why::Silent)? {
+            Some(_) => Ended::Revoked,
+            None => Ended::WithPoint,
         })
     }
 
     /// What the vault's clock shows, by an object that is put for it.
     fn now(&self) -> Result<Option<i64>, StoreError> {
-        let session = RecoveryPointId::random();
+        let session = Attempt::first(RecoveryPointId::random());
         let name = Named::Heartbeat(session, 0).name();
         self.transfer.put_new(&name, Bytes::new()).map_err(of_vault(self.transfer))?;
         let listed = self.list(names::HEARTBEATS)?;
@@ -450,9 +442,9 @@ fn names_going(plan: &ReclaimPlan) -> impl Iterator<Item = PackId> {
     going(plan).map(|(id, _)| id)
 }
 
-fn session_of(object: &ObjectInfo) -> Option<RecoveryPointId> {
+fn session_of(object: &ObjectInfo) -> Option<Attempt> {
     match Named::parse(object.name.as_str())? {
-        Named::Session(id) | Named::Heartbeat(id, _) => Some(id),
+        Named::Session(attempt) | Named::Heartbeat(attempt, _) => Some(attempt),
         _ => None,
     }
 }

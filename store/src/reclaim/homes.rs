@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::beside::{Others, Proofs, seen_in};
-use super::{Judged, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, mark, unopened};
+use super::{Judged, Known, Place, ReclaimPlan, THIN_PERCENT, Verdict, damaged, know_points, mark, unopened};
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -85,7 +85,7 @@ pub(super) fn judge(
 ) -> Result<ReclaimPlan, StoreError> {
     let place = Place::Vault(no);
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
-    let points = know_points(store, place)?;
+    let Known { points, outcomes } = know_points(store, place)?;
     let (mut live, mut pages) = (HashSet::new(), HashSet::new());
     mark(store, place, &points, (&mut live, &mut pages), monitor)?;
     let others = Others::of(store, place, &points, pages, monitor)?;
@@ -121,7 +121,8 @@ pub(super) fn judge(
         packs.push(Judged { pack: row, live: at_home, total, bad, verdict });
     }
     packs.sort_by_key(|judged| judged.pack.no);
-    Ok(ReclaimPlan { place, packs, unopened, live, points: points.into_iter().collect() })
+    let points = points.into_iter().collect();
+    Ok(ReclaimPlan { place, packs, unopened, live, points, outcomes })
 }
 
 fn candidates(

@@ -53,7 +53,7 @@ impl Shown {
         // A point that the catalog does not know of needs its packs as much as the others do.
         store.reconcile(monitor)?;
         let rows = seen_in(store, Place::Staging, Deadline::NEVER, monitor)?;
-        Ok(Self { rows, points: know_points(store, Place::Staging)? })
+        Ok(Self { rows, points: know_points(store, Place::Staging)?.points })
     }
 
     /// The plan, and the pages below which it was looked what is live.
@@ -84,7 +84,10 @@ impl Shown {
             packs.push(Judged { pack, live: alive, total, bad, verdict });
         }
         let points = points.into_iter().collect();
-        Ok((ReclaimPlan { place, packs, unopened: Vec::new(), live, points }, pages))
+        Ok((
+            ReclaimPlan { place, packs, unopened: Vec::new(), live, points, outcomes: HashSet::new() },
+            pages,
+        ))
     }
 }
 

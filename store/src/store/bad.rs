@@ -4,12 +4,15 @@
 
 use bytes::Bytes;
 
-use super::{Store, of_vault};
-use crate::catalog::{Mark, PackRow, VaultNo};
+use super::{POINT_LIMIT, Store, of_vault};
+use crate::catalog::{Mark, PackRow, PointRow, VaultNo};
 use crate::error::StoreError;
+use crate::fence::Revocation;
+use crate::id::Attempt;
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PACK_LIMIT;
+use crate::point::object::open_point;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
 
@@ -70,24 +73,54 @@ pub(crate) fn replace_in_vault(
     };
     // Another process may have done it meanwhile.
     if let Some(bad) = there.filter(|bytes| *bytes != good) {
-        let aside = names::bad(&name, blake3::hash(&bad).as_bytes());
-        let reason = format!(
-            "vault {}: its bytes do not have its name; moved to {aside}, sent again",
-            transfer.address()
-        );
-        monitor.event(Event::Problem { path: name.as_str().into(), reason });
-        if !bad.is_empty() {
-            transfer.put_new(&aside, bad).map_err(&failed)?;
-        }
-        transfer.delete(&name).map_err(|e| match e {
-            VaultError::Denied { detail } => {
-                let detail = format!("its bytes are damaged, and it may not be removed: {detail}");
-                failed(VaultError::Conflict { what: name.to_string(), detail })
-            }
-            e => failed(e),
-        })?;
+        move_aside(transfer, &name, bad, "its bytes do not have its name", monitor)?;
     }
     transfer.put_new(&name, good).map_err(&failed)?;
     store.catalog().set_mark(Mark::BadIn(no, pack.entry.id), false)?;
     store.catalog().set_confirmed(pack.no, no, true)
+}
+
+/// Puts a point where a vault has something under its name that is no point. `false` if that is one, or may be the word that the point is
+/// revoked, damaged: whoever said it did not want the point there.
+pub(crate) fn replace_point_in_vault(
+    store: &Store,
+    transfer: &Transfer,
+    (row, attempt): (&PointRow, &Attempt),
+    monitor: &dyn Monitor,
+) -> Result<bool, StoreError> {
+    let (name, failed) = (names::outcome(&row.tag, attempt), of_vault(transfer));
+    let read = || transfer.get(&name, POINT_LIMIT).map_err(&failed);
+    let bad = read()?;
+    let may_be_a_word = bad.len() as u64 == Revocation::LEN || Revocation::is_meant_by(&bad, store.sealer());
+    let is_a_point = open_point(&bad, store.sealer(), &row.tag, &row.id).is_ok();
+    // The way from the vault may flip bits, though not the same ones twice.
+    if may_be_a_word || is_a_point || read()? != bad {
+        return Ok(false);
+    }
+    move_aside(transfer, &name, bad, "it is damaged", monitor)?;
+    transfer.put_new(&name, row.object.clone().into()).map_err(&failed)?;
+    Ok(true)
+}
+
+fn move_aside(
+    transfer: &Transfer,
+    name: &ObjectName,
+    bad: Bytes,
+    wrong: &str,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let (failed, aside) = (of_vault(transfer), names::bad(name, blake3::hash(&bad).as_bytes()));
+    let reason = format!("vault {}: {wrong}; moved to {aside}, sent again", transfer.address());
+    monitor.event(Event::Problem { path: name.as_str().into(), reason });
+    if !bad.is_empty() {
+        transfer.put_new(&aside, bad).map_err(&failed)?;
+    }
+    let removed = transfer.delete(name).map_err(|e| match e {
+        VaultError::Denied { detail } => {
+            let detail = format!("its bytes are damaged, and it may not be removed: {detail}");
+            failed(VaultError::Conflict { what: name.to_string(), detail })
+        }
+        e => failed(e),
+    });
+    removed.map(drop)
 }

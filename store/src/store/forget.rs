@@ -1,11 +1,11 @@
 //! Removing a recovery point from a place. That it is to go is noted first, and the note is taken back with the row (`catalog/points.rs`):
 //! whoever finds a point missing that was to go there ends what a crash cut off, and nobody is alarmed. A point that is held stays.
 
-use super::{Store, of_vault};
+use super::{Outcomes, Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
-use crate::id::RecoveryPointId;
+use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::names;
 
 impl Store {
@@ -18,34 +18,94 @@ impl Store {
         self.catalog.remove_point(&row.id, None)
     }
 
-    /// Removes a point from a vault. The caller holds the lock of removals from vaults.
+    /// Removes a point from a vault, whichever attempt brought it there. The caller holds the lock of removals from vaults.
     pub fn remove_point_from_vault(&self, no: VaultNo, row: &PointRow) -> Result<(), StoreError> {
         let transfer = self.vault(no)?;
         let failed = of_vault(transfer);
         self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
         self.refuse_held(&row.id, Some(no))?;
-        transfer.delete(&names::point(&row.tag, &row.id)).map_err(&failed)?;
-        // A put of it that is still on its way, from a process that was held up, must not bring it back.
-        let at = self.clock.now().seconds;
-        let revocation = Revocation { id: row.id, tag: row.tag, why: Why::Forgotten, at };
-        if !self.revoke(no, &revocation)? {
-            let detail = "it came back while it was removed; forget it once more";
-            return Err(StoreError::invalid(format!("recovery point {}: {detail}", row.id.short())));
+        let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(&failed)?;
+        let mut last = None;
+        for (attempt, len) in Outcomes::of(&listed).at(&row.tag, &row.id) {
+            let name = (&row.tag, attempt);
+            if *len == Revocation::LEN && self.look_for_revocation(no, transfer, name)?.is_some() {
+                continue;
+            }
+            transfer.delete(&names::outcome(&row.tag, attempt)).map_err(&failed)?;
+            // A put of it that is still on its way, from a process that was held up, must not bring it back.
+            last = Some(self.end_attempt(no, &row.tag, attempt)?.ok_or_else(|| came_back(row))?);
         }
-        transfer.delete(&names::session(&row.id)).map_err(&failed)?;
+        if last != Some(Why::Forgotten) && !self.forbid(no, (&row.tag, &row.id))? {
+            return Err(came_back(row));
+        }
         self.catalog.remove_point(&row.id, Some(no))
+    }
+
+    /// Sees to it that nobody brings a point into a vault again who is not told to: the last word there is that it was forgotten. `false` if
+    /// the point is there.
+    fn forbid(&self, no: VaultNo, point: (&SourceTag, &RecoveryPointId)) -> Result<bool, StoreError> {
+        let transfer = self.vault(no)?;
+        loop {
+            let next = self.next_attempt(no, transfer, point)?;
+            let Some(attempt) = next.attempt else { return Ok(true) };
+            let is_begun = || transfer.stat(&names::session(&attempt)).map_err(of_vault(transfer));
+            if next.revoked == Some(Why::Forgotten) && !next.ended && is_begun()?.is_none() {
+                return Ok(true);
+            }
+            match self.end_attempt(no, point.0, &attempt)? {
+                None => return Ok(false),
+                Some(Why::Forgotten) => return Ok(true),
+                // Somebody took it for dead just now.
+                Some(Why::Silent) => {}
+            }
+        }
+    }
+
+    /// Ends an attempt without a point, unless there is one. What the word there says.
+    fn end_attempt(
+        &self,
+        no: VaultNo,
+        tag: &SourceTag,
+        attempt: &Attempt,
+    ) -> Result<Option<Why>, StoreError> {
+        let transfer = self.vault(no)?;
+        let why = self.revoke(no, (tag, attempt), Why::Forgotten)?;
+        if why.is_some() {
+            transfer.delete(&names::session(attempt)).map_err(of_vault(transfer))?;
+        }
+        Ok(why)
     }
 
     /// Of a point that is missing from staging or a vault: whether it was to go there. If so, it is gone there from now on.
     pub(crate) fn end_removal(
         &self,
         id: &RecoveryPointId,
-        vault: Option<VaultNo>,
+        from: Option<(VaultNo, &SourceTag)>,
     ) -> Result<bool, StoreError> {
-        let was_to_go = self.catalog.has_mark(Mark::Going(vault, *id))?;
-        if was_to_go && !self.read_only {
-            self.catalog.remove_point(id, vault)?;
+        let vault = from.map(|(no, _)| no);
+        if !self.catalog.has_mark(Mark::Going(vault, *id))? {
+            return Ok(false);
         }
-        Ok(was_to_go)
+        if self.read_only {
+            return Ok(true);
+        }
+        match from.map(|(no, tag)| self.forbid(no, (tag, id))).transpose() {
+            // It came there again.
+            Ok(Some(false)) => self.catalog.set_mark(Mark::Going(vault, *id), false)?,
+            Ok(_) => self.catalog.remove_point(id, vault)?,
+            // Who may not write there leaves it to others: until then it is on its way out.
+            Err(e)
+                if matches!(e.class(), ErrorClass::Denied | ErrorClass::Unavailable | ErrorClass::Full) =>
+            {
+                tracing::debug!("recovery point {}: {e}; its removal is not at its end", id);
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(true)
     }
+}
+
+fn came_back(row: &PointRow) -> StoreError {
+    let detail = "it came back while it was removed; forget it once more";
+    StoreError::invalid(format!("recovery point {}: {detail}", row.id.short()))
 }

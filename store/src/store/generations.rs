@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Store, of_vault, prove_ours};
-use crate::catalog::{Mark, PackNo, PointRow, Seen, VaultNo};
+use crate::catalog::{PackNo, Seen, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
-use crate::fence::{Generation, Revocation, Step};
-use crate::id::{PackId, RecoveryPointId, SourceTag, random_bytes};
+use crate::fence::{Generation, Step};
+use crate::id::{Attempt, PackId, SourceTag, random_bytes};
 use crate::names::{self, Named};
 use crate::point::{VaultSession, object};
 use crate::transfer::{Beating, Transfer};
@@ -30,45 +30,46 @@ pub struct OpenSessions {
 }
 
 impl Store {
-    /// Tells a vault that these points are on their way into it, and learns what nothing new may rely on there. What is listed after that
-    /// may be relied on, without what [`Store::condemned_for`] tells.
+    /// Tells a vault that these points are on their way into it, each by an attempt that nobody revoked, and learns what nothing new may rely on
+    /// there. What is listed after that may be relied on, without what [`Store::condemned_for`] tells.
     ///
     /// # Errors
-    /// `Revoked` if one of them is not to be there; `Corrupt` if what is condemned cannot be read.
-    pub fn open_sessions(
+    /// `Corrupt` if what is condemned cannot be read.
+    pub(crate) fn open_sessions(
         &self,
         no: VaultNo,
         transfer: &Transfer,
-        points: &[(SourceTag, RecoveryPointId)],
+        attempts: &[(SourceTag, Attempt)],
         deadline: Deadline,
     ) -> Result<OpenSessions, StoreError> {
         prove_ours(self, transfer, deadline)?;
         let mut resumed = Vec::new();
-        for (tag, id) in points {
-            if self.open_session(no, transfer, tag, id)? {
-                resumed.push(*id);
+        for (tag, attempt) in attempts {
+            if self.open_session(no, transfer, tag, attempt)? {
+                resumed.push(*attempt);
             }
         }
-        let unseen = |id: &RecoveryPointId| Ok::<_, StoreError>(self.catalog.session_seen(no, id)?.is_none());
+        let unseen =
+            |attempt: &Attempt| Ok::<_, StoreError>(self.catalog.session_seen(no, attempt)?.is_none());
         let mut all_seen = true;
-        for (_, id) in points {
-            all_seen &= !unseen(id)?;
+        for (_, attempt) in attempts {
+            all_seen &= !unseen(attempt)?;
         }
         if !all_seen {
             self.read_generations(no, transfer, deadline)?;
             let seen = self.newest_generation(no)?;
-            for (_, id) in points {
-                if unseen(id)? {
-                    self.catalog.set_session_seen(no, id, Some(seen))?;
+            for (_, attempt) in attempts {
+                if unseen(attempt)? {
+                    self.catalog.set_session_seen(no, attempt, Some(seen))?;
                 }
             }
         }
         // Nobody knows when these gave the last one.
-        for id in &resumed {
-            transfer.put_new(&heartbeat(id), Bytes::new()).map_err(of_vault(transfer))?;
+        for attempt in &resumed {
+            transfer.put_new(&heartbeat(attempt), Bytes::new()).map_err(of_vault(transfer))?;
         }
-        let ids: Vec<RecoveryPointId> = points.iter().map(|(_, id)| *id).collect();
-        let beating = transfer.beat(BEAT_EVERY, move || ids.iter().map(heartbeat).collect());
+        let attempts: Vec<Attempt> = attempts.iter().map(|(_, attempt)| *attempt).collect();
+        let beating = transfer.beat(BEAT_EVERY, move || attempts.iter().map(heartbeat).collect());
         Ok(OpenSessions { _beating: beating })
     }
 
@@ -78,28 +79,21 @@ impl Store {
         no: VaultNo,
         transfer: &Transfer,
         tag: &SourceTag,
-        id: &RecoveryPointId,
+        attempt: &Attempt,
     ) -> Result<bool, StoreError> {
-        if self.catalog.has_mark(Mark::Revoked(no, *id))? {
-            return Err(StoreError::Revoked { point: id.short(), vault: transfer.address() });
-        }
-        let (name, failed) = (names::session(id), of_vault(transfer));
-        let arrived = transfer.stat(&names::point(tag, id)).map_err(&failed)?.is_some();
-        if arrived && self.look_for_revocation(no, transfer, (tag, id))? {
-            return Err(StoreError::Revoked { point: id.short(), vault: transfer.address() });
-        }
+        let (name, failed) = (names::session(attempt), of_vault(transfer));
         if transfer.stat(&name).map_err(&failed)?.is_some() {
             return Ok(true);
         }
         let session = VaultSession {
-            id: *id,
+            id: attempt.point,
             source_tag: *tag,
             started: self.clock.now().seconds,
             writer: Vec::new(),
             signature: Vec::new(),
         };
         // What an earlier session of the same name saw is not what this one sees.
-        self.catalog.set_session_seen(no, id, None)?;
+        self.catalog.set_session_seen(no, attempt, None)?;
         match transfer.put_new(&name, object::seal_session(&session, &self.sealer)?.into()) {
             Ok(_) => Ok(false),
             // One that came there just now is ours, too, from another push of the same point: sealed anew it has other bytes.
@@ -109,8 +103,8 @@ impl Store {
     }
 
     /// Forgets what an ended session saw.
-    pub(crate) fn end_session(&self, no: VaultNo, id: &RecoveryPointId) -> Result<(), StoreError> {
-        self.catalog.set_session_seen(no, id, None)
+    pub(crate) fn end_session(&self, no: VaultNo, attempt: &Attempt) -> Result<(), StoreError> {
+        self.catalog.set_session_seen(no, attempt, None)
     }
 
     /// Reads the generations of a vault that the catalog does not know; all of them as the vault lists them.
@@ -230,64 +224,6 @@ impl Store {
     pub(crate) fn condemned_in(&self, no: VaultNo) -> Result<HashSet<PackNo>, StoreError> {
         self.condemned_for(no, self.newest_generation(no)?)
     }
-
-    /// Whether the word stands in a vault, under the name of a point, that the point is not to be there; then the catalog knows it.
-    pub(crate) fn look_for_revocation(
-        &self,
-        no: VaultNo,
-        transfer: &Transfer,
-        (tag, id): (&SourceTag, &RecoveryPointId),
-    ) -> Result<bool, StoreError> {
-        let bytes = match transfer.get(&names::point(tag, id), super::POINT_LIMIT) {
-            Err(VaultError::NotFound { .. }) => return Ok(false),
-            bytes => bytes.map_err(of_vault(transfer))?,
-        };
-        self.note_revocation(no, (tag, id), &bytes)
-    }
-
-    /// The same of an object that was read under that name.
-    pub(crate) fn note_revocation(
-        &self,
-        no: VaultNo,
-        name: (&SourceTag, &RecoveryPointId),
-        bytes: &[u8],
-    ) -> Result<bool, StoreError> {
-        let revoked = Revocation::open(&self.sealer, name, bytes).is_ok();
-        if revoked && !self.read_only {
-            self.catalog.remove_point(name.1, Some(no))?;
-            self.catalog.set_mark(Mark::Revoked(no, *name.1), true)?;
-        }
-        Ok(revoked)
-    }
-
-    /// Puts the word into a vault that a point is not to be there. `false` if the point is there after all.
-    pub(crate) fn revoke(&self, no: VaultNo, revocation: &Revocation) -> Result<bool, StoreError> {
-        let transfer = self.vault(no)?;
-        let name = names::point(&revocation.tag, &revocation.id);
-        match transfer.put_new(&name, revocation.seal(&self.sealer).into()) {
-            Ok(_) => self.catalog.set_mark(Mark::Revoked(no, revocation.id), true).map(|()| true),
-            // Somebody else's word says the same.
-            Err(VaultError::Conflict { .. }) => {
-                self.look_for_revocation(no, transfer, (&revocation.tag, &revocation.id))
-            }
-            Err(e) => Err(of_vault(transfer)(e)),
-        }
-    }
-
-    /// What a put of a point came to that found something else under its name.
-    pub(crate) fn why_not_there(
-        &self,
-        no: VaultNo,
-        transfer: &Transfer,
-        row: &PointRow,
-        e: VaultError,
-    ) -> StoreError {
-        match self.look_for_revocation(no, transfer, (&row.tag, &row.id)) {
-            Ok(true) => StoreError::Revoked { point: row.id.short(), vault: transfer.address() },
-            Ok(false) => of_vault(transfer)(e),
-            Err(e) => e,
-        }
-    }
 }
 
 /// What that means.
@@ -313,6 +249,6 @@ fn refuse_older<'a>(
     }
 }
 
-fn heartbeat(session: &RecoveryPointId) -> ObjectName {
+fn heartbeat(session: &Attempt) -> ObjectName {
     Named::Heartbeat(*session, u64::from_le_bytes(random_bytes())).name()
 }

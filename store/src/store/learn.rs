@@ -11,7 +11,7 @@ use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::id::{IndexId, PackId, RecoveryPointId};
+use crate::id::{Attempt, IndexId, PackId, RecoveryPointId};
 use crate::index::{INDEX_LIMIT, Index};
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -93,7 +93,11 @@ pub(super) fn learn_packs(
     let (new, too_long): (Vec<_>, Vec<_>) =
         named.filter(|(id, _)| !known.contains(id)).partition(|(_, object)| object.len <= INDEX_LIMIT);
     for (_, object) in too_long {
-        monitor.event(problem(transfer, &object.name, &format!("{} bytes are no index object's", object.len)));
+        monitor.event(problem(
+            transfer,
+            &object.name,
+            &format!("{} bytes are no index object's", object.len),
+        ));
     }
     for some in batches(&new, |(_, object)| object.len) {
         // Many at once: each is small, and a vault may be far away.
@@ -236,25 +240,25 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
     let _lock = store.lock_learning()?;
     prove_ours(store, transfer, Deadline::NEVER)?;
     let known = known_points(store, no)?;
+    let revoked = store.catalog().revoked_in(no)?;
     let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
     for object in &listed {
-        let Some((tag, id)) = names::point_of(&object.name).filter(|(_, id)| !known.contains(id)) else {
-            continue;
-        };
+        let outcome = names::outcome_of(&object.name).filter(|(_, attempt)| !known.contains(&attempt.point));
+        let Some((tag, attempt)) = outcome else { continue };
         // A vault that was put back from an older copy may have the point again.
-        if object.len == Revocation::LEN && store.catalog().has_mark(Mark::Revoked(no, id))? {
+        if object.len == Revocation::LEN && revoked.contains(&attempt) {
             continue;
         }
         let bytes = transfer.get(&object.name, POINT_LIMIT).map_err(of_vault(transfer))?;
-        if store.note_revocation(no, (&tag, &id), &bytes)? {
+        if store.note_revocation(no, (&tag, &attempt), &bytes)?.is_some() {
             continue;
         }
-        let point = point::object::open_point(&bytes, store.sealer(), &tag, &id);
+        let point = point::object::open_point(&bytes, store.sealer(), &tag, &attempt.point);
         let point = point.map_err(|e| match Revocation::is_meant_by(&bytes, store.sealer()) {
             true => StoreError::corrupt(object.name.as_str(), REVOCATION),
             false => e.of(object.name.as_str()),
         })?;
-        learn_point(store, no, &point, bytes.to_vec())?;
+        learn_point(store, (no, &attempt), &point, bytes.to_vec())?;
     }
     Ok(listed)
 }
@@ -266,7 +270,7 @@ const REVOCATION: &str =
 /// A point of staging that was said not to be whole in a vault that was met before stays that until it is put again.
 fn learn_point(
     store: &Store,
-    no: VaultNo,
+    (no, attempt): (VaultNo, &Attempt),
     point: &point::RecoveryPoint,
     object: Vec<u8>,
 ) -> Result<(), StoreError> {
@@ -278,7 +282,8 @@ fn learn_point(
     if known.is_some_and(|row| row.staged) && store.catalog().has_mark(Mark::FilledFrom(no))? {
         return Ok(());
     }
-    store.catalog().set_mark(Mark::Revoked(no, point.id), false)?;
+    store.catalog().set_revoked(no, attempt, None)?;
+    store.catalog().set_held(no, attempt)?;
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 
@@ -298,10 +303,10 @@ fn load_points(
 ) -> Result<(usize, bool), StoreError> {
     let known = known_points(store, no)?;
     let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
-    let points: Vec<_> = objects.iter().filter_map(|o| Some((names::point_of(&o.name)?, o))).collect();
+    let points: Vec<_> = objects.iter().filter_map(|o| Some((names::outcome_of(&o.name)?, o))).collect();
     let revoked = store.catalog().revoked_in(no)?;
-    let news = points.into_iter().filter(|((_, id), object)| {
-        !(known.contains(id) || object.len == Revocation::LEN && revoked.contains(id))
+    let news = points.into_iter().filter(|((_, attempt), object)| {
+        !(known.contains(&attempt.point) || object.len == Revocation::LEN && revoked.contains(attempt))
     });
     let points: Vec<_> = news.collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
@@ -309,20 +314,20 @@ fn load_points(
     for some in batches(&points, |(_, object)| object.len) {
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
         let answers = transfer.get_many(wanted, Deadline::NEVER);
-        for (((tag, id), object), bytes) in some.iter().zip(answers) {
+        for (((tag, attempt), object), bytes) in some.iter().zip(answers) {
             let bytes = bytes.map_err(of_vault(transfer))?;
-            if store.note_revocation(no, (tag, id), &bytes)? {
+            if store.note_revocation(no, (tag, attempt), &bytes)?.is_some() {
                 new += 1;
                 continue;
             }
-            let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, id);
+            let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, &attempt.point);
             let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {
                 let again = transfer.get(&object.name, POINT_LIMIT).unwrap_or_else(|_| bytes.clone());
                 open(&again).map(|point| (point, again))
             });
             match opened {
                 Ok((point, bytes)) => {
-                    learn_point(store, no, &point, bytes.to_vec())?;
+                    learn_point(store, (no, attempt), &point, bytes.to_vec())?;
                     new += 1;
                 }
                 Err(_) if Revocation::is_meant_by(&bytes, store.sealer()) => {

@@ -113,17 +113,19 @@ impl<'a> Look<'a> {
             let listed = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
             self.listed.insert(no, listed.into_iter().map(|object| object.name).collect());
         }
-        let mut names = self.listed.get(&no).into_iter().flatten();
-        let Some(name) = names.find(|name| is_of(name, id)) else { return Ok(Found::Nowhere) };
-        // Twice if need be: the way from the vault may have flipped a bit.
-        for _ in 0..2 {
-            let bytes = transfer.get_by(name, POINT_LIMIT, soon).map_err(of_vault(transfer))?;
-            if let Some(whole) = self.open_as(&bytes, id) {
-                return Ok(whole);
+        let mut found = Found::Nowhere;
+        for name in self.listed.get(&no).into_iter().flatten().filter(|name| is_of(name, id)) {
+            // Twice if need be: the way from the vault may have flipped a bit.
+            for _ in 0..2 {
+                let bytes = transfer.get_by(name, POINT_LIMIT, soon).map_err(of_vault(transfer))?;
+                if let Some(whole) = self.open_as(&bytes, id) {
+                    return Ok(whole);
+                }
             }
+            tracing::warn!("vault {}: {name} does not open", transfer.address());
+            found = Found::Away;
         }
-        tracing::warn!("vault {}: {name} does not open", transfer.address());
-        Ok(Found::Away)
+        Ok(found)
     }
 
     fn open_as(&self, bytes: &[u8], id: Option<RecoveryPointId>) -> Option<Found> {

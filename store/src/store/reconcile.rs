@@ -222,15 +222,26 @@ impl Store {
         let mut known: BTreeSet<_> =
             self.catalog().point_ids()?.into_iter().filter(|p| p.1).map(|(id, _)| id).collect();
         for object in self.staging().list("rp")? {
-            let Some((tag, id)) = names::point_of(&object.name) else { continue };
-            if known.remove(&id) {
+            let Some((tag, attempt)) = names::outcome_of(&object.name) else { continue };
+            let (id, own) = (attempt.point, names::point(&tag, &attempt.point));
+            let is_known = known.remove(&id);
+            if is_known && object.name == own {
                 continue;
             }
             let Some(bytes) = self.read_object(&object.name, POINT_LIMIT, monitor)? else { continue };
-            match point::object::open_point(&bytes, self.sealer(), &tag, &id) {
-                Ok(point) => self.catalog().add_point(&row_of(&point, bytes, true, Vec::new()))?,
-                Err(e) => monitor.event(problem(object.name.as_str(), &e)),
+            let point = match point::object::open_point(&bytes, self.sealer(), &tag, &id) {
+                Ok(point) => point,
+                Err(e) => {
+                    monitor.event(problem(object.name.as_str(), &e));
+                    continue;
+                }
+            };
+            // A store that was put together from copies of a vault's objects. Here a point has one name.
+            if object.name != own && !self.read_only {
+                self.staging().put(&own, &bytes)?;
+                self.staging().remove(&object.name)?;
             }
+            self.catalog().add_point(&row_of(&point, bytes, true, Vec::new()))?;
         }
         known.iter().try_for_each(|id| self.put_point_again(id, monitor))
     }

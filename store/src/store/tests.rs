@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod annexes;
+mod attempts;
 mod fenced;
 mod forgotten;
 mod freeing;

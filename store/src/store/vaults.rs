@@ -4,15 +4,15 @@
 //! once casts doubt on all that relied on it. A listing is believed only of a vault that shows this store's config, and it takes
 //! away no more than the belief that something is there (`catalog/places.rs`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use super::{OpenSessions, SMALL_OBJECT, Store, learn, slots};
+use super::{OpenSessions, Outcomes, SMALL_OBJECT, Store, learn, slots};
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
-use crate::id::{PackId, RecoveryPointId, SourceTag};
+use crate::id::{Attempt, PackId, RecoveryPointId, SourceTag};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::pack::PackedChunk;
@@ -154,11 +154,10 @@ impl Store {
     /// Learns which of the points that are known to be in a vault were removed there on purpose.
     fn follow_removals(&self, no: VaultNo, transfer: &Transfer, soon: Deadline) -> Result<(), StoreError> {
         let points = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
-        let lengths: HashMap<_, _> = points.iter().map(|object| (&object.name, object.len)).collect();
+        let listed = Outcomes::of(&points);
         for row in self.catalog.sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
-            let len = lengths.get(&names::point(&row.tag, &row.id)).copied();
-            if len.is_some_and(|len| len != row.object.len() as u64) {
-                self.look_for_revocation(no, transfer, (&row.tag, &row.id))?;
+            if self.is_revoked_in(no, transfer, &row, &listed)? {
+                self.catalog.remove_point(&row.id, Some(no))?;
             }
         }
         Ok(())
@@ -229,14 +228,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         let deadline = Deadline::after(self.clock.as_ref(), LISTING_WAIT);
         let transfer = self.vault(no)?;
-        let open = self.open_sessions(no, transfer, std::slice::from_ref(point), deadline)?;
+        // A new point, so nobody revoked anything of it.
+        let (tag, attempt) = (point.0, Attempt::first(point.1));
+        let open = self.open_sessions(no, transfer, &[(tag, attempt)], deadline)?;
         let listed = compare_with_listing(self, no, transfer, deadline, monitor)?;
         match learn::learn_packs(self, no, transfer, &listed, deadline, monitor) {
             Err(e) if !is_of_vault(&e) => return Err(e),
             Err(e) => tracing::warn!("vault {}: {e}; not all that it holds is known", transfer.address()),
             Ok(_) => {}
         }
-        let seen = self.catalog.session_seen(no, &point.1)?.unwrap_or_default();
+        let seen = self.catalog.session_seen(no, &attempt)?.unwrap_or_default();
         asked.relied.except.extend(self.condemned_for(no, seen)?.into_iter().map(|pack| (no, pack)));
         // What an earlier point has may be in it.
         asked.unsure |= seen.unfinished;
@@ -450,28 +451,35 @@ fn refresh_points(
     lost: bool,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let listed: HashMap<_, _> = listed.iter().map(|object| (&object.name, object.len)).collect();
+    let listed = Outcomes::of(listed);
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
-        let name = names::point(&row.tag, &row.id);
-        let len = listed.get(&name);
-        // What is shorter may be the word that it was removed there on purpose.
-        if len.is_some_and(|len| *len != row.object.len() as u64)
-            && store.look_for_revocation(no, transfer, (&row.tag, &row.id))?
-        {
+        let revoked = store.is_revoked_in(no, transfer, &row, &listed)?;
+        let there = store.is_accounted_for(no, &row, &listed)? || !before.points.contains(&row.id);
+        // Somebody may have taken it for dead before it was said that it was forgotten.
+        if (revoked || !there) && store.end_removal(&row.id, Some((no, &row.tag)))? {
             continue;
         }
-        let there = len.is_some() || !before.points.contains(&row.id);
-        if !there && store.end_removal(&row.id, Some(no))? {
+        if revoked {
+            store.catalog().remove_point(&row.id, Some(no))?;
             continue;
         }
         if !there {
             let reason = "the recovery point is missing from the vault".to_owned();
-            monitor.event(Event::Problem { path: name.as_str().into(), reason });
+            let path = names::point(&row.tag, &row.id).as_str().into();
+            monitor.event(Event::Problem { path, reason });
             // Nobody who frees space there counts what it needs, so no other point is whole because it is.
             store.catalog().forget_proven(no)?;
         }
-        if is_elsewhere(&row, no) && (lost || !there) {
+        // What is damaged there is put again, too.
+        let is_other = there && listed.shown(&row).is_none() && !listed.at(&row.tag, &row.id).is_empty();
+        if is_other {
+            let reason = format!("vault {}: the recovery point has another length there", transfer.address());
+            let path = names::point(&row.tag, &row.id).as_str().into();
+            monitor.event(Event::Problem { path, reason });
+            store.catalog().forget_proven(no)?;
+        }
+        if is_elsewhere(&row, no) && (lost || !there || is_other) {
             store.catalog().remove_point(&row.id, Some(no))?;
         }
     }

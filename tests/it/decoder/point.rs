@@ -1,8 +1,8 @@
-//! Recovery points and sessions (sections 10 and 11 of the format).
+//! Recovery points, sessions and revocations (sections 10 to 12 of the format).
 
 use super::fields::{Fields, Read, Time, must};
 use super::pack::Id;
-use super::seal::{Header, POINT, Place, Ring, SESSION};
+use super::seal::{Header, POINT, Place, REVOCATION, Ring, SESSION};
 use super::tree::{DIRECTORY, Entry, read_extensions, read_owners};
 
 const ERRORS_LIMIT: usize = 10_000;
@@ -177,5 +177,28 @@ pub fn check_session(id: [u8; 16], bytes: &[u8], ring: &Ring) -> Read<()> {
     must(fields.array()? == id, "the session's id is that of its header")?;
     let (_tag, _start) = (fields.array::<16>()?, fields.i64()?);
     let (_writer, _signature) = (fields.bytes16()?, fields.bytes16()?);
+    fields.end()
+}
+
+/// Whether an object that lies where a recovery point does says by its kind that it is a revocation.
+pub fn is_revocation(bytes: &[u8], ring: &Ring) -> bool {
+    Header::read(bytes, REVOCATION, &ring.vault).is_ok()
+}
+
+/// Checks the revocation that lies under `tag`, `id` and the number of an attempt.
+pub fn check_revocation(tag: [u8; 16], (id, number): ([u8; 16], u8), bytes: &[u8], ring: &Ring) -> Read<()> {
+    let header = Header::read(bytes, REVOCATION, &ring.vault)?;
+    must(header.object_id == id, "the object's id is that of its name")?;
+    let content = ring.open(&header, Place { kind: 15, position: 64 }, &bytes[64..])?;
+    let mut fields = Fields::new(&content);
+    let version = fields.u16()?;
+    must([1, 2].contains(&version), "the revocation's version is 1 or 2")?;
+    must(fields.array()? == id, "the point is that of the name")?;
+    must(fields.array()? == tag, "the source is that of the name")?;
+    let [why] = fields.array()?;
+    must([1, 2].contains(&why), "the reason is known")?;
+    let _when = fields.i64()?;
+    let [inside] = if version == 2 { fields.array()? } else { [0] };
+    must(inside == number, "the attempt is that of the name")?;
     fields.end()
 }

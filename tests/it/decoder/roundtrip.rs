@@ -1,15 +1,19 @@
 //! A store of all that the format can say is made by the engine and read by the decoder.
 
+use std::fs;
 use std::sync::LazyLock;
 
 use holdfast_store::clock::Timestamp;
-use holdfast_store::id::RecoveryPointId;
+use holdfast_store::fence::{Revocation, Why};
+use holdfast_store::id::{Attempt, RecoveryPointId};
+use holdfast_store::names;
 use holdfast_store::point::VaultSession;
 use holdfast_store::point::object::seal_session;
 use holdfast_store::seal::Compression;
 use holdfast_store::tree::{NodeKind, Xattr};
 
 use super::fields::Read;
+use super::golden::copy_objects;
 use super::listing::{Line, text};
 use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, take_point};
 use super::point::check_session;
@@ -226,4 +230,41 @@ fn a_session_of_the_engine_is_read_under_its_own_id_only() {
     let ring = SAMPLE.decode().ring;
     check_session(id.0, &bytes, &ring).unwrap();
     assert!(check_session([8; 16], &bytes, &ring).is_err());
+}
+
+#[test]
+fn points_of_further_attempts_and_revocations_are_read_under_their_own_names_only() {
+    let dir = tempfile::tempdir().unwrap();
+    copy_objects(&SAMPLE.made.dir, dir.path());
+    let read = || {
+        Store::read(dir.path(), &Secret::MachineKeyFile(SAMPLE.made.machine_key_file.clone()))
+            .map(|s| s.points.len())
+    };
+    assert_eq!(read().unwrap(), 2);
+    let store = SAMPLE.made.open();
+    let point = store.points().unwrap().remove(0).point;
+    let (id, tag) = (point.id, point.source_tag);
+    let at = |number| dir.path().join(names::outcome(&tag, &Attempt { point: id, number }).as_str());
+    let revocation = |number, why| {
+        Revocation { attempt: Attempt { point: id, number }, tag, why, at: -1 }.seal(store.sealer())
+    };
+    fs::rename(at(0), at(2)).unwrap();
+    fs::write(at(0), revocation(0, Why::Silent)).unwrap();
+    fs::write(at(1), revocation(1, Why::Forgotten)).unwrap();
+    let session = VaultSession { id, source_tag: tag, started: 0, writer: Vec::new(), signature: Vec::new() };
+    let name = names::session(&Attempt { point: id, number: 2 });
+    fs::create_dir_all(dir.path().join("sess")).unwrap();
+    fs::write(dir.path().join(name.as_str()), seal_session(&session, store.sealer()).unwrap()).unwrap();
+    assert_eq!(read().unwrap(), 2);
+    // The same at two attempts is one point.
+    fs::copy(at(2), at(200)).unwrap();
+    assert_eq!(read().unwrap(), 2);
+    for (number, of) in [(0, 1), (1, 0), (2, 1)] {
+        let before = fs::read(at(number)).unwrap();
+        fs::write(at(number), revocation(of, Why::Silent)).unwrap();
+        assert!(read().is_err(), "{of} as {number}");
+        fs::write(at(number), before).unwrap();
+    }
+    fs::rename(at(200), at(200).with_extension("0200")).unwrap();
+    assert!(read().is_err());
 }

@@ -15,6 +15,7 @@ pub const PACK: u8 = 3;
 pub const INDEX: u8 = 4;
 pub const POINT: u8 = 5;
 pub const SESSION: u8 = 6;
+pub const REVOCATION: u8 = 9;
 
 /// Longest content of a data or tree frame.
 pub const FRAME_LIMIT: usize = 4 << 20;
@@ -85,7 +86,7 @@ impl Ring {
             1 => "data",
             2 => "tree",
             3..=8 => "index",
-            9 | 10 => "point",
+            9 | 10 | 13..=15 => "point",
             _ => "config",
         };
         let key = self.subkey(object.generation, purpose)?;

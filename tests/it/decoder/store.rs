@@ -8,7 +8,7 @@ use super::content::Extent;
 use super::fields::{Read, Refused, from_hex, hex, must};
 use super::listing::{Bytes, KINDS, Line};
 use super::pack::{Id, Index, Pack, Type};
-use super::point::{Point, check_session};
+use super::point::{Point, check_revocation, check_session, is_revocation};
 use super::seal::Ring;
 use super::slot::{Config, Secret, Slot};
 use super::tree::{Entry, read_directory};
@@ -48,8 +48,9 @@ impl Store {
         };
         store.read_packs(&dir.join("pack"))?;
         store.read_indexes(&dir.join("idx"))?;
-        for (name, bytes) in objects::<16>(&dir.join("sess"))? {
-            check_session(name, &bytes, &store.ring).map_err(|e| e.of(format!("session {}", hex(&name))))?;
+        for (id, number, bytes) in attempts(&dir.join("sess"))? {
+            let said = format!("session {}.{number}", hex(&id));
+            check_session(id, &bytes, &store.ring).map_err(|e| e.of(said))?;
         }
         store.read_points(&dir.join("rp"))?;
         Ok(store)
@@ -92,15 +93,21 @@ impl Store {
 
     fn read_points(&mut self, dir: &Path) -> Read<()> {
         for tag in names(dir)? {
-            for (id, bytes) in objects::<16>(&dir.join(&tag))? {
-                let said = format!("recovery point {}", hex(&id));
+            for (id, number, bytes) in attempts(&dir.join(&tag))? {
+                let said = format!("recovery point {}.{number}", hex(&id));
                 let tag = array(&from_hex(&tag)?)?;
+                if is_revocation(&bytes, &self.ring) {
+                    check_revocation(tag, (id, number), &bytes, &self.ring).map_err(|e| e.of(said))?;
+                    continue;
+                }
                 let point = Point::read(tag, id, &bytes, &self.ring, self.config.identity);
                 let point = point.and_then(|point| self.check_point(point)).map_err(|e| e.of(said))?;
                 self.points.push(point);
             }
         }
         self.points.sort_by_key(|point| (point.tag, point.sequence, point.id));
+        // Two attempts that brought the same point brought one.
+        self.points.dedup_by_key(|point| point.id);
         for pair in self.points.windows(2) {
             let next = (pair[0].tag, pair[0].sequence + 1) == (pair[1].tag, pair[1].sequence);
             must(
@@ -258,6 +265,24 @@ fn names(dir: &Path) -> Read<Vec<String>> {
 /// The objects in a directory whose names are `N` bytes in hexadecimal.
 fn objects<const N: usize>(dir: &Path) -> Read<Vec<([u8; N], Vec<u8>)>> {
     let read = |name: String| Ok((array(&from_hex(&name)?)?, file(&dir.join(name))?));
+    names(dir)?.into_iter().map(read).collect()
+}
+
+/// Id and number of an attempt, and the bytes of its object.
+type Attempt = ([u8; 16], u8, Vec<u8>);
+
+/// The objects in a directory whose names are an id and, unless it is the first one, the number of an attempt.
+fn attempts(dir: &Path) -> Read<Vec<Attempt>> {
+    let read = |name: String| {
+        let (id, number) = match name.split_once('.') {
+            None => (&name[..], 0),
+            Some((id, number)) => {
+                let right = number.parse().ok().filter(|n: &u8| *n > 0 && n.to_string() == number);
+                (id, right.ok_or_else(|| Refused::new(format!("{name} is no attempt")))?)
+            }
+        };
+        Ok((array(&from_hex(id)?)?, number, file(&dir.join(&name))?))
+    };
     names(dir)?.into_iter().map(read).collect()
 }
 

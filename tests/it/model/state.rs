@@ -7,8 +7,10 @@ pub type Set = u8;
 pub const CHUNKS: u8 = 2;
 /// Names of packs that there may be.
 pub const PACKS: usize = 8;
+/// Points that there are.
+pub const POINTS: u8 = 2;
 /// What each point needs.
-const NEEDS: [Set; 2] = [0b01, 0b11];
+const NEEDS: [Set; POINTS as usize] = [0b01, 0b11];
 /// Attempts for which there is room.
 const ATTEMPTS: u8 = 3;
 const WRITERS: usize = 3;

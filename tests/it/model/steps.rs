@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use super::state::{Collecting, Collector, PACKS, Set, State, members, needs, one, session};
+use super::state::{Collecting, Collector, PACKS, POINTS, Set, State, members, needs, one, session};
 use super::world::{Rules, World};
 use super::writer::away;
 
@@ -19,7 +19,7 @@ pub enum Step {
     /// A commit arrives, again or for the first time.
     CommitArrives(u8),
     PointPurged(u8),
-    /// By a collector of whatever generation, which has lost patience.
+    /// By a collector of whatever generation, which has lost patience, or because the point was forgotten.
     SessionRevoked(u8),
     SessionTidied(u8),
     MarkerTidied(u8),
@@ -59,7 +59,7 @@ impl Model for World {
         let without = |sessions: Set| members(sessions & !state.points & !state.markers);
         steps.extend(without(state.late).map(Step::CommitArrives));
         steps.extend(members(state.points).map(Step::PointPurged));
-        steps.extend(without(state.sessions).map(Step::SessionRevoked));
+        steps.extend(without(self.revocable(state)).map(Step::SessionRevoked));
         if self.tidies_markers() {
             steps.extend(members(state.sessions).map(Step::SessionTidied));
             steps.extend(members(state.markers).map(Step::MarkerTidied));
@@ -76,8 +76,6 @@ impl Model for World {
             Step::CollectorCutOff(collector) => next.collectors[collector] = Collector::default(),
             Step::CommitArrives(session) => _ = next.commit(session),
             Step::PointPurged(session) => self.purge(&mut next, session)?,
-            // Before the first generation there is nobody to do it.
-            Step::SessionRevoked(_) if state.generation == 0 => return None,
             Step::SessionRevoked(session) => next.markers |= one(session),
             Step::SessionTidied(session) => self.tidy_session(&mut next, session)?,
             Step::MarkerTidied(session) => self.tidy_marker(&mut next, session)?,
@@ -112,6 +110,22 @@ impl Model for World {
 }
 
 impl World {
+    /// Sessions that may be revoked now. Where markers stay, whoever forgets a point puts one also before there is any generation, and
+    /// where nobody has begun.
+    fn revocable(&self, state: &State) -> Set {
+        match (self.tidies_markers(), state.generation) {
+            (true, 0) => 0,
+            (true, _) => state.sessions,
+            (false, _) => (0..POINTS).fold(state.sessions, |set, point| set | self.next(state, point)),
+        }
+    }
+
+    /// The first session of a point that is not revoked, if there is one.
+    fn next(&self, state: &State, point: u8) -> Set {
+        let mut sessions = (0..self.attempts).map(|attempt| one(session(point, attempt)));
+        sessions.find(|session| state.markers & session == 0).unwrap_or_default()
+    }
+
     fn purge(&self, state: &mut State, session: u8) -> Option<()> {
         (state.purges < self.purges).then_some(())?;
         state.purges += 1;

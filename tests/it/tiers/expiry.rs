@@ -1,13 +1,18 @@
 //! What each tier lets go.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::ledger::{Ended, JobState, Ledger};
-use holdfast_store::clock::Timestamp;
+use holdfast_store::clock::{ManualClock, Timestamp};
+use holdfast_store::fence::{Revocation, Why};
+use holdfast_store::id::Attempt;
+use holdfast_store::names;
 use serde_json::Value;
 
-use super::{NOON, ONLINE, Tiers, set, shown_in};
+use super::{LOCAL, NOON, ONLINE, Tiers, set, shown_in};
+use crate::testkit::{Machine, PASSPHRASE, Ran, open_store};
 
 /// `(tier, id)` of what a list of groups removes.
 fn removed(groups: &Value) -> BTreeSet<(String, String)> {
@@ -119,14 +124,60 @@ fn what_expires_online_stays_here() {
     assert_eq!(shown_in(&store), set(&ids));
     tiers.machine.restore(&ids[0], "restored");
     // It is older than what the vault has, and does not come back.
-    for all in [&["vault", "push", "--pending", "--json"][..], &["vault", "push", "--json"]] {
+    let to = vault.to_str().unwrap();
+    let pending = ["vault", "push", "--pending", "--json"];
+    for all in [&pending[..], &["vault", "push", "--json"], &["copy", "--all", "--to", to, "--json"]] {
         let before = shown_in(&vault);
         let pushed = tiers.run(all).expect_code(0).json();
-        assert_eq!(pushed["points"] == 0, all.contains(&"--pending"), "{pushed}");
+        assert_eq!(pushed["points"] == 0, *all != ["vault", "push", "--json"], "{pushed}");
         assert!(!shown_in(&vault).contains(&ids[0]) && shown_in(&vault).is_superset(&before), "{pushed}");
     }
-    tiers.run(&["vault", "push", &ids[0]]).expect_code(1).expect_err(&["cannot come there any more"]);
     tiers.run(&["check", "--read-data"]).expect_code(0);
+    // Unless somebody names it, each time.
+    for named in [&["vault", "push", &ids[0]][..], &["copy", &ids[0], "--to", to]] {
+        tiers.run(named).expect_code(0);
+        assert!(shown_in(&vault).contains(&ids[0]), "{named:?}");
+        tiers.run(&["check", "--read-data"]).expect_code(0);
+        tiers.run(&["forget", "--group", "web", "--tier", "online", "--yes"]).expect_code(0);
+        assert!(!shown_in(&vault).contains(&ids[0]), "{named:?}");
+    }
+}
+
+#[test]
+fn a_point_that_another_machine_forgot_in_a_vault_comes_there_by_its_name_alone() {
+    let tiers = Tiers::new("schedule = \"every 12 hours\"", ONLINE);
+    let vault = tiers.vault();
+    let ids = tiers.take(&[0, 24, 48]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let other = Machine::recovering();
+    let mut recover = other.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    other.run(["forget", &ids[2], "--yes", "--allow-newest"]).expect_code(0);
+    let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
+    assert_eq!(pushed["points"], 0, "{pushed}");
+    assert_eq!(shown_in(&vault), set(&ids[..2]));
+    tiers.run(&["vault", "push", &ids[2], "--verbose"]).expect_code(0).expect_err(&["comes again"]);
+    assert_eq!(shown_in(&vault), set(&ids));
+    other.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn a_point_that_was_too_long_on_its_way_comes_with_the_next_push() {
+    let tiers = Tiers::new(LOCAL, ONLINE);
+    let (id, vault) = (tiers.take(&[0]).remove(0), tiers.vault());
+    let keys = tiers.machine.root().join("keys");
+    let store = open_store(&tiers.machine.store(), &keys, Arc::new(ManualClock::default()));
+    let point = store.points().unwrap().remove(0).point;
+    let (attempt, tag) = (Attempt::first(point.id), point.source_tag);
+    let word = Revocation { attempt, tag, why: Why::Silent, at: 0 }.seal(store.sealer());
+    drop(store);
+    let name = vault.join(names::outcome(&tag, &attempt).as_str());
+    std::fs::create_dir_all(name.parent().unwrap()).unwrap();
+    std::fs::write(name, word).unwrap();
+    tiers.run(&["vault", "push", "--pending", "--verbose"]).expect_code(0).expect_err(&["begins again"]);
+    assert_eq!(shown_in(&vault), set([&id]));
+    tiers.run(&["check", "--read-data"]).expect_code(0);
+    assert_eq!(tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json()["points"], 0);
 }
 
 #[test]

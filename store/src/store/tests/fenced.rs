@@ -5,47 +5,47 @@ use super::listings::Slow;
 use super::losses::{faulty, open_on};
 use super::*;
 use crate::fence::{Generation, Revocation, Step, Why};
-use crate::id::PackId;
+use crate::id::{Attempt, PackId};
 use crate::names::Named;
 use crate::reclaim::{Progress, Terms};
 use crate::vault::testing::Fault as VaultFault;
 use crate::vault::{Vault, Verb};
 
-const HOUR: i64 = 3600;
+pub(super) const HOUR: i64 = 3600;
 
-fn at_once() -> Terms {
+pub(super) fn at_once() -> Terms {
     Terms::AT_ONCE
 }
 
-fn advance(store: &Store, terms: &Terms) -> Progress {
+pub(super) fn advance(store: &Store, terms: &Terms) -> Progress {
     reclaim::advance(store, store.vaults()[0].0, terms, &VoidMonitor).unwrap()
 }
 
-fn push_all(store: &Store, point: &StoredPoint) {
+pub(super) fn push_all(store: &Store, point: &StoredPoint) {
     push(store, point, &RecordingMonitor::default()).unwrap();
 }
 
 /// Removes a point from the vault as `forget` does.
-fn forget(store: &Store, point: &StoredPoint) {
+pub(super) fn forget(store: &Store, point: &StoredPoint) {
     let row = store.catalog().point(&point.point.id).unwrap().unwrap();
     store.remove_point_from_vault(store.vaults()[0].0, &row).unwrap();
 }
 
-fn packs(vault: &MemoryVault) -> Vec<ObjectName> {
+pub(super) fn packs(vault: &MemoryVault) -> Vec<ObjectName> {
     vault.names().into_iter().filter(|name| name.as_str().starts_with(names::PACKS)).collect()
 }
 
-fn count(vault: &MemoryVault, prefix: &str) -> usize {
+pub(super) fn count(vault: &MemoryVault, prefix: &str) -> usize {
     vault.names().iter().filter(|name| name.as_str().starts_with(prefix)).count()
 }
 
 /// Files that share nothing with others of another word.
-fn files(word: &str) -> Tree {
+pub(super) fn files(word: &str) -> Tree {
     (0..6).map(|n| (format!("{word} {n}"), noise(&format!("{word} {n}"), 40_000))).collect()
 }
 
 /// Whoever has the vault alone reads these points whole, and finds no others.
-fn assert_recovers(home: &Home, vault: &Arc<MemoryVault>, expected: &[(&StoredPoint, &Tree)]) {
+pub(super) fn assert_recovers(home: &Home, vault: &Arc<MemoryVault>, expected: &[(&StoredPoint, &Tree)]) {
     let (_dir, there) = recovered(home, vault);
     assert_eq!(there.points().unwrap().len(), expected.len());
     for (point, files) in expected {
@@ -55,17 +55,17 @@ fn assert_recovers(home: &Home, vault: &Arc<MemoryVault>, expected: &[(&StoredPo
 }
 
 /// A machine whose point was forgotten in the vault after it arrived there, and another machine.
-struct Two {
-    home: Home,
-    vault: Arc<MemoryVault>,
-    here: Store,
-    gone: StoredPoint,
-    _dir: tempfile::TempDir,
-    there: Store,
+pub(super) struct Two {
+    pub(super) home: Home,
+    pub(super) vault: Arc<MemoryVault>,
+    pub(super) here: Store,
+    pub(super) gone: StoredPoint,
+    pub(super) _dir: tempfile::TempDir,
+    pub(super) there: Store,
 }
 
 impl Two {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let home = Home::new();
         let (vault, here) = prepared(&home);
         let gone = take_point(&here, &files("old")).unwrap();
@@ -153,7 +153,7 @@ fn who_begins_after_a_generation_is_not_waited_for_by_it() {
 }
 
 #[test]
-fn an_upload_that_was_silent_for_too_long_cannot_arrive_any_more() {
+fn an_upload_that_was_silent_for_too_long_and_whose_chunks_went_cannot_arrive_any_more() {
     let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
     let session = begin_online(&there, &VoidMonitor).unwrap();
     let two = take_point_by(session, &files("old")).unwrap();
@@ -165,7 +165,9 @@ fn an_upload_that_was_silent_for_too_long_cannot_arrive_any_more() {
     assert_eq!((revoked.revoked.len(), revoked.awaited.len()), (1, 0));
     assert!(packs(&vault).is_empty());
     let e = push(&there, &two, &RecordingMonitor::default()).unwrap_err();
-    assert!(matches!(e, StoreError::Revoked { .. }), "{e}");
+    assert!(matches!(e, StoreError::CannotCome { .. }), "{e}");
+    let next = names::session(&Attempt { point: two.point.id, number: 1 });
+    assert!(vault.object(&next).is_none(), "nobody waits for it");
     assert_recovers(&home, &vault, &[]);
     // The next one of the same files arrives.
     let three = take_point_by(begin_online(&there, &VoidMonitor).unwrap(), &files("old")).unwrap();
@@ -179,7 +181,7 @@ fn a_sign_of_life_keeps_an_upload_and_what_an_ended_one_left_is_tidied() {
     let session = begin_online(&there, &VoidMonitor).unwrap();
     forget(&here, &gone);
     vault.set_now(30 * HOUR);
-    vault.replace(&Named::Heartbeat(session.id(), 7).name(), bytes::Bytes::new());
+    vault.replace(&Named::Heartbeat(Attempt::first(session.id()), 7).name(), bytes::Bytes::new());
     vault.set_now(53 * HOUR);
     let waiting = advance(&here, &at_once());
     let silent_for = Some(Duration::from_secs(23 * 3600));
@@ -190,9 +192,9 @@ fn a_sign_of_life_keeps_an_upload_and_what_an_ended_one_left_is_tidied() {
     advance(&here, &at_once());
     assert_eq!(count(&vault, "hb/"), 0);
     // Its session stays with the point: a put of the point that was held up may still come.
-    assert!(vault.object(&names::session(&two.point.id)).is_some());
+    assert!(vault.object(&names::session(&Attempt::first(two.point.id))).is_some());
     forget(&here, &here.point(&two.point.id).unwrap());
-    assert!(vault.object(&names::session(&two.point.id)).is_none());
+    assert!(vault.object(&names::session(&Attempt::first(two.point.id))).is_none());
 }
 
 #[test]
@@ -239,7 +241,11 @@ fn of_what_two_machines_stored_at_the_same_time_one_copy_stays_and_it_was_read()
         // Each looked at what is there before the other one put anything.
         let sending = [&here, &there].into_iter().zip(&points).map(|(store, point)| {
             let (no, _, way) = &store.vaults()[0];
-            (copy::Sending::begin(store, *no, way, &[point.point.id], &VoidMonitor).unwrap(), point)
+            (
+                copy::Sending::begin(store, *no, way, &[point.point.id], &Default::default(), &VoidMonitor)
+                    .unwrap(),
+                point,
+            )
         });
         for (sending, point) in sending.collect::<Vec<_>>() {
             sending.push(&point.point.id, &VoidMonitor).unwrap();
@@ -386,7 +392,7 @@ fn while_a_generation_cannot_be_read_nothing_new_relies_on_the_vault_and_nothing
 fn a_session_that_nobody_can_read_holds_up_reclaim_and_is_named() {
     let Two { home: _home, vault, here, gone, _dir, .. } = Two::new();
     forget(&here, &gone);
-    let name = names::session(&RecoveryPointId([9; 16]));
+    let name = names::session(&Attempt::first(RecoveryPointId([9; 16])));
     vault.replace(&name, bytes::Bytes::from_static(b"session"));
     vault.set_now(1000 * HOUR);
     let monitor = RecordingMonitor::default();
@@ -413,18 +419,26 @@ fn generations_and_revocations_open_only_as_what_they_are() {
         Generation { packs: generation.packs.iter().rev().copied().collect(), ..generation.clone() };
     assert!(Generation::open(sealer, (3, Step::Condemned), &unsorted.seal(sealer)).is_err());
     let (tag, id) = (SourceTag([5; 16]), RecoveryPointId([6; 16]));
-    let revocation = Revocation { id, tag, why: Why::Silent, at: -1 };
-    let revoked = revocation.seal(sealer);
-    assert_eq!(revoked.len() as u64, Revocation::LEN);
-    assert_eq!(Revocation::open(sealer, (&tag, &id), &revoked).unwrap(), revocation);
-    assert!(Revocation::open(sealer, (&SourceTag([4; 16]), &id), &revoked).is_err());
-    assert!(Revocation::open(sealer, (&tag, &RecoveryPointId([4; 16])), &revoked).is_err());
+    let [first, second, last] = [0, 1, 255].map(|number| Attempt { point: id, number });
+    for attempt in [first, second, last] {
+        let revocation = Revocation { attempt, tag, why: Why::Silent, at: -1 };
+        let revoked = revocation.seal(sealer);
+        assert_eq!(revoked.len() as u64, Revocation::LEN);
+        assert_eq!(Revocation::open(sealer, (&tag, &attempt), &revoked).unwrap(), revocation);
+        assert!(Revocation::open(sealer, (&SourceTag([4; 16]), &attempt), &revoked).is_err());
+        let of_another = Attempt { point: RecoveryPointId([4; 16]), ..attempt };
+        assert!(Revocation::open(sealer, (&tag, &of_another), &revoked).is_err());
+        for other in [first, second, last].into_iter().filter(|other| *other != attempt) {
+            assert!(Revocation::open(sealer, (&tag, &other), &revoked).is_err(), "{attempt} as {other}");
+        }
+    }
+    let revoked = Revocation { attempt: second, tag, why: Why::Forgotten, at: 1 }.seal(sealer);
     for (bytes, opens) in [
         (
             &bytes,
             &(|b: &[u8]| Generation::open(sealer, (3, Step::Condemned), b).is_ok()) as &dyn Fn(&[u8]) -> bool,
         ),
-        (&revoked, &|b: &[u8]| Revocation::open(sealer, (&tag, &id), b).is_ok()),
+        (&revoked, &|b: &[u8]| Revocation::open(sealer, (&tag, &second), b).is_ok()),
     ] {
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();

@@ -5,6 +5,7 @@ use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reop
 use super::thin::forget_here;
 use super::*;
 use crate::check::{self, Depth};
+use crate::id::Attempt;
 use crate::names::Named;
 
 fn findings(store: &Store) -> Vec<String> {
@@ -32,7 +33,7 @@ fn a_point_that_an_older_vault_does_not_have_vouches_for_no_other() {
     }
     let (_dir, other) = recovered(&home, &vault);
     let (no, _, way) = other.vaults()[0].clone();
-    let session = Named::Session(first.point.id).name();
+    let session = Named::Session(Attempt::first(first.point.id)).name();
     for name in [names::point(&first.point.source_tag, &first.point.id), session] {
         assert!(way.delete(&name).unwrap());
     }
@@ -73,4 +74,33 @@ fn a_check_knows_what_another_machine_brought_since() {
     let two = take_point(&store, &sample(2)).unwrap();
     push(&store, &two, &RecordingMonitor::default()).unwrap();
     assert_eq!(findings(&other), [""; 0]);
+}
+
+#[test]
+fn a_point_that_is_damaged_in_a_vault_is_put_there_again_and_a_word_is_not_overwritten() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    let whole = vault.object(&name).unwrap();
+    let mut flipped = whole.to_vec();
+    flipped[100] ^= 1;
+    for bad in [whole.slice(..whole.len() - 7), flipped.into(), bytes::Bytes::new()] {
+        vault.replace(&name, bad.clone());
+        let report = check::check(&store, Depth::ReadData, &VoidMonitor).unwrap();
+        assert!(report.findings.iter().any(|finding| finding.object == name.as_str()), "{} bytes", bad.len());
+        push(&store, &one, &RecordingMonitor::default()).unwrap();
+        assert_eq!(vault.object(&name).unwrap(), whole);
+        assert_eq!(findings(&store), [""; 0]);
+    }
+    // Without a check, by the length that a listing shows.
+    vault.replace(&name, whole.slice(..whole.len() - 7));
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(vault.object(&name).unwrap(), whole);
+    // This may be the word that it is not to be there.
+    let word = bytes::Bytes::from(vec![0; crate::fence::Revocation::LEN as usize]);
+    vault.replace(&name, word.clone());
+    assert!(push(&store, &one, &RecordingMonitor::default()).is_err());
+    assert_eq!(vault.object(&name).unwrap(), word);
 }

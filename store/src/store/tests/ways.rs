@@ -35,7 +35,8 @@ fn a_session_that_another_push_of_the_same_point_made_just_now_is_no_conflict() 
     let home = Home::new();
     let (vault, store) = prepared(&home);
     let point = take_point(&store, &sample(1)).unwrap();
-    let race = Arc::new(Raced { inner: vault, name: names::session(&point.point.id) });
+    let race =
+        Arc::new(Raced { inner: vault, name: names::session(&crate::id::Attempt::first(point.point.id)) });
     let raced = Transfer::new(race, Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
     let no = store.vaults()[0].0;
     copy::push_point(&store, no, &raced, &point.point.id, &VoidMonitor).unwrap();

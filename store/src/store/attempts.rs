@@ -1,0 +1,175 @@
+//! Which attempt brings a point into a vault, and the word that one is revoked, which stands where it would put its point.
+//!
+//! The first attempt without that word is the one that counts, so whoever brings a point in looks at them in order. Whoever asks whether a
+//! point is in a vault takes any attempt that holds it, and a revoked one says nothing of the others.
+
+use std::collections::HashMap;
+
+use super::{POINT_LIMIT, Store, of_vault};
+use crate::catalog::{PointRow, VaultNo};
+use crate::error::StoreError;
+use crate::fence::{Revocation, Why};
+use crate::id::{Attempt, RecoveryPointId, SourceTag};
+use crate::names;
+use crate::transfer::Transfer;
+use crate::vault::{ObjectInfo, VaultError};
+
+/// What a listing of a vault's points shows of each: the attempts that ended there, and the lengths of what they ended with.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes(HashMap<(SourceTag, RecoveryPointId), Vec<(Attempt, u64)>>);
+
+impl Outcomes {
+    pub(crate) fn of(listed: &[ObjectInfo]) -> Self {
+        let mut outcomes = Self::default();
+        for object in listed {
+            if let Some((tag, attempt)) = names::outcome_of(&object.name) {
+                outcomes.0.entry((tag, attempt.point)).or_default().push((attempt, object.len));
+            }
+        }
+        outcomes
+    }
+
+    /// Of one point, in no order.
+    pub(crate) fn at(&self, tag: &SourceTag, id: &RecoveryPointId) -> &[(Attempt, u64)] {
+        self.0.get(&(*tag, *id)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The last attempt at which something is there that is as long as the point.
+    pub(crate) fn shown(&self, row: &PointRow) -> Option<Attempt> {
+        let there = self.at(&row.tag, &row.id).iter();
+        there.filter(|(_, len)| *len == row.object.len() as u64).map(|(attempt, _)| *attempt).max()
+    }
+}
+
+/// The first attempt at a point that is not revoked in a vault.
+#[derive(Debug)]
+pub(crate) struct Next {
+    /// None is left if there is none.
+    pub(crate) attempt: Option<Attempt>,
+    /// Why the one before it was revoked.
+    pub(crate) revoked: Option<Why>,
+    /// Whether it has ended: the point is there.
+    pub(crate) ended: bool,
+}
+
+impl Store {
+    /// Looks which attempt at a point is the next one in a vault.
+    pub(crate) fn next_attempt(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        (tag, id): (&SourceTag, &RecoveryPointId),
+    ) -> Result<Next, StoreError> {
+        let mut revoked = None;
+        for attempt in Attempt::all(*id) {
+            let there = transfer.stat(&names::outcome(tag, &attempt)).map_err(of_vault(transfer))?;
+            let why = match there {
+                None => None,
+                Some(_) => self.look_for_revocation(no, transfer, (tag, &attempt))?,
+            };
+            if why.is_none() {
+                return Ok(Next { attempt: Some(attempt), revoked, ended: there.is_some() });
+            }
+            revoked = why;
+        }
+        Ok(Next { attempt: None, revoked, ended: false })
+    }
+
+    /// Why an attempt is revoked, if the word stands in a vault that it is; then the catalog knows it.
+    pub(crate) fn look_for_revocation(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        (tag, attempt): (&SourceTag, &Attempt),
+    ) -> Result<Option<Why>, StoreError> {
+        match transfer.get(&names::outcome(tag, attempt), POINT_LIMIT) {
+            Err(VaultError::NotFound { .. }) => Ok(None),
+            bytes => self.note_revocation(no, (tag, attempt), &bytes.map_err(of_vault(transfer))?),
+        }
+    }
+
+    /// The same of an object that was read there.
+    pub(crate) fn note_revocation(
+        &self,
+        no: VaultNo,
+        name: (&SourceTag, &Attempt),
+        bytes: &[u8],
+    ) -> Result<Option<Why>, StoreError> {
+        let why = Revocation::open(&self.sealer, name, bytes).ok().map(|revocation| revocation.why);
+        if why.is_some() && !self.read_only {
+            self.catalog.set_revoked(no, name.1, why)?;
+        }
+        Ok(why)
+    }
+
+    /// Puts the word into a vault that an attempt is revoked. What that says which stands there then; nothing if it is the point after all.
+    pub(crate) fn revoke(
+        &self,
+        no: VaultNo,
+        (tag, attempt): (&SourceTag, &Attempt),
+        why: Why,
+    ) -> Result<Option<Why>, StoreError> {
+        let transfer = self.vault(no)?;
+        let at = self.clock.now().seconds;
+        let revocation = Revocation { attempt: *attempt, tag: *tag, why, at };
+        match transfer.put_new(&names::outcome(tag, attempt), revocation.seal(&self.sealer).into()) {
+            Ok(_) => self.catalog.set_revoked(no, attempt, Some(why)).map(|()| Some(why)),
+            // Somebody else's word, perhaps, for a reason of his own.
+            Err(VaultError::Conflict { .. }) => self.look_for_revocation(no, transfer, (tag, attempt)),
+            Err(e) => Err(of_vault(transfer)(e)),
+        }
+    }
+
+    /// Whether a vault lists something where a point was seen, or where a later attempt would put it. That an earlier attempt is revoked does not
+    /// tell why the point is missing.
+    pub(crate) fn is_accounted_for(
+        &self,
+        no: VaultNo,
+        row: &PointRow,
+        listed: &Outcomes,
+    ) -> Result<bool, StoreError> {
+        let last = listed.at(&row.tag, &row.id).iter().map(|(attempt, _)| attempt.number).max();
+        let held = self.catalog.held_at(no, &row.id)?;
+        Ok(last.is_some_and(|last| last >= held))
+    }
+
+    /// Whether all that a vault lists of a point that was there says that it is not to be.
+    pub(crate) fn is_revoked_in(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        row: &PointRow,
+        listed: &Outcomes,
+    ) -> Result<bool, StoreError> {
+        if let Some(attempt) = listed.shown(row) {
+            if !self.read_only {
+                self.catalog.set_held(no, &attempt)?;
+            }
+            return Ok(false);
+        }
+        if !self.is_accounted_for(no, row, listed)? {
+            return Ok(false);
+        }
+        for (attempt, _) in listed.at(&row.tag, &row.id) {
+            if self.look_for_revocation(no, transfer, (&row.tag, attempt))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a put of a point came to that found something else under its name.
+    pub(crate) fn why_not_there(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        (tag, attempt): (&SourceTag, &Attempt),
+        e: VaultError,
+    ) -> StoreError {
+        match self.look_for_revocation(no, transfer, (tag, attempt)) {
+            Ok(Some(_)) => StoreError::Revoked { point: attempt.point.short(), vault: transfer.address() },
+            Ok(None) => of_vault(transfer)(e),
+            Err(e) => e,
+        }
+    }
+}
