@@ -268,8 +268,11 @@ fn objects<const N: usize>(dir: &Path) -> Read<Vec<([u8; N], Vec<u8>)>> {
     names(dir)?.into_iter().map(read).collect()
 }
 
+/// Id and number of an attempt, and the bytes of its object.
+type Attempt = ([u8; 16], u8, Vec<u8>);
+
 /// The objects in a directory whose names are an id and, unless it is the first one, the number of an attempt.
-fn attempts(dir: &Path) -> Read<Vec<([u8; 16], u8, Vec<u8>)>> {
+fn attempts(dir: &Path) -> Read<Vec<Attempt>> {
     let read = |name: String| {
         let (id, number) = match name.split_once('.') {
             None => (&name[..], 0),
