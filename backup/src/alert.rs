@@ -70,7 +70,7 @@ pub fn alerts(
     let goes_on = |newest: &&Newest| !agenda.is_stopped(&newest.group);
     let counts = |newest: &&Newest| newest.started.is_some() || !first_job_runs(newest, history, now);
     let counted = newest.iter().filter(goes_on).filter(counts);
-    let late = counted.filter_map(|newest| late(agenda, newest, said, now));
+    let late = counted.filter_map(|newest| late(agenda, newest, history, said, now));
     let failing = agenda.tasks().into_iter().filter_map(|task| failing(&task, history, said, now));
     late.chain(failing).collect()
 }
@@ -78,6 +78,7 @@ pub fn alerts(
 fn late(
     agenda: &Agenda,
     newest: &Newest,
+    history: &dyn History,
     said: &dyn Fn(&Task) -> Option<String>,
     now: Timestamp,
 ) -> Option<Alert> {
@@ -93,6 +94,9 @@ fn late(
         None => format!("there is no good recovery point{because}"),
         Some(started) if is_late(agenda, newest, started, now) => {
             format!("there is no good recovery point since that one{because}")
+        }
+        Some(started) if was_left_out(newest, started, history) => {
+            format!("the last backup of its group took no good recovery point of it{because}")
         }
         Some(_) => return None,
     };
@@ -115,6 +119,12 @@ fn first_job_runs(newest: &Newest, history: &dyn History, now: Timestamp) -> boo
         let is_first = past.good.is_none() && past.ended.is_none() && past.failures == 0;
         is_first && past.begun.is_some_and(|begun| now.seconds < begun.seconds.saturating_add(FIRST_JOB))
     })
+}
+
+/// Whether a backup of the group was done since and took none of this source: its disk is full, say, or the source is gone.
+fn was_left_out(newest: &Newest, started: Timestamp, history: &dyn History) -> bool {
+    let done = history.past(&Task { work: Work::Take, group: Some(newest.group.clone()) }).good;
+    newest.tier == TierName::Local && done.is_some_and(|begun| started < begun)
 }
 
 /// Whether moments passed without a point, and enough time.
@@ -206,6 +216,21 @@ mod tests {
         assert_eq!(told(Past { ended: Some(at("2026-03-02T11:00:00Z")), ..running }), [1, 1]);
         // One that had a point is late whatever runs.
         assert_eq!(names(&[newest(TierName::Local, Some("2026-03-01T10:00:00Z"))], running, now).len(), 1);
+    }
+
+    #[test]
+    fn a_source_of_which_the_last_backup_of_its_group_took_none_is_told_at_once() {
+        let (before, now) = (Some("2026-03-02T10:00:00Z"), "2026-03-02T10:16:00Z");
+        let past = |good: &str| Past { good: Some(at(good)), ..Past::default() };
+        let left_out = past("2026-03-02T10:15:00Z");
+        let told = names(&[newest(TierName::Local, before)], left_out, now);
+        assert_eq!(
+            told,
+            ["no-good-point web local s: the last backup of its group took no good recovery point of it"]
+        );
+        assert_eq!(names(&[newest(TierName::Online, before)], left_out, now), [""; 0]);
+        let after = Some("2026-03-02T10:15:01Z");
+        assert_eq!(names(&[newest(TierName::Local, after)], left_out, now), [""; 0]);
     }
 
     #[test]

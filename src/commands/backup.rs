@@ -474,12 +474,15 @@ fn add_rules(choice: &ChoiceArgs, exclude: &mut Exclude) -> Result<(), Failure> 
     Ok(())
 }
 
-/// The store's own directories: its staging, its cache and its vaults on this machine are never taken into it. Mounts of
-/// ours are recognised by the walk.
+/// The store's own directories: its staging with its annexes, its cache and its vaults on this machine are never taken into it. Mounts
+/// of ours are recognised by the walk.
 pub fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u64)> {
     let vaults =
         store.vaults().iter().filter(|(_, address, _)| address.starts_with('/')).map(|v| PathBuf::from(&v.1));
-    let own = [store.dir().to_path_buf(), cache_dir(context, store.id())].into_iter().chain(vaults);
+    let annexes = store.staging().annexes();
+    let annexes = annexes.iter().map(|annex| annex.path.clone());
+    let own =
+        [store.dir().to_path_buf(), cache_dir(context, store.id())].into_iter().chain(annexes).chain(vaults);
     own.filter_map(|dir| std::fs::metadata(dir).ok()).map(|meta| (meta.dev(), meta.ino())).collect()
 }
 

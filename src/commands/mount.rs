@@ -276,7 +276,7 @@ fn wait_until_ready(
     if said.trim_end() == READY {
         context
             .terminal
-            .say(&format!("mounted at {}; `holdfast umount` ends it", args.mountpoint.display()))?;
+            .say(&format!("mounted at {0}; `holdfast umount {0}` ends it", args.mountpoint.display()))?;
         return Ok(Done::Whole);
     }
     // It has, or its end waits for a disk.

@@ -233,3 +233,20 @@ fn what_cannot_be_an_annex_is_refused_with_what_to_do() {
     machine.run(["staging", "add", "d"]).expect_code(0);
     machine.run(["check", "--read-data"]).expect_code(0);
 }
+
+#[test]
+fn an_annex_within_what_is_backed_up_is_left_out_like_the_store() {
+    let machine = Machine::new();
+    let store = SmallStore::make(&machine, machine.path("store")).dir;
+    let source = machine.path("source");
+    write_tree(&source, &sample(&mut TestRandom::new(9), 1 << 20));
+    let annex = source.join("disk2/holdfast");
+    std::fs::create_dir_all(annex.parent().unwrap()).unwrap();
+    run(&machine, &store, &["staging", "add", annex.to_str().unwrap()]).expect_code(0);
+    for _ in 0..2 {
+        run(&machine, &store, &["backup", source.to_str().unwrap()]).expect_code(0);
+    }
+    assert!(packs(&annex) > 0);
+    let listed = run(&machine, &store, &["ls", "latest:disk2/holdfast"]).expect_code(0).out();
+    assert_eq!(listed.trim(), "");
+}

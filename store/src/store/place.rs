@@ -20,10 +20,14 @@ impl Store {
         if dir.exists() && !dir.is_dir() {
             return Err(not_a_directory("make directory", dir));
         }
-        if names_in(dir)?.iter().all(|name| is_left_over(dir, name)) {
+        let Some(other) = names_in(dir)?.into_iter().find(|name| !is_left_over(dir, name)) else {
             return Ok(());
-        }
-        let what = if dir.join("config").exists() { "a store" } else { "something else" };
+        };
+        let what = if dir.join("config").exists() {
+            "a store".to_owned()
+        } else {
+            format!("something else ({other})")
+        };
         Err(StoreError::AlreadyThere { what: format!("{what} in {}", dir.display()) })
     }
 
@@ -69,7 +73,8 @@ fn is_left_over(dir: &Path, name: &str) -> bool {
     };
     match name {
         "lock" | "ballast" => true,
-        "pack" | "idx" | "rp" => all_in(|_| false),
+        // The last one is of the disk.
+        "pack" | "idx" | "rp" | "lost+found" => all_in(|_| false),
         "tmp" => all_in(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())),
         "keys" => all_in(|name| {
             ObjectName::new(format!("keys/{name}")).is_some_and(|name| names::slot_of(&name).is_some())

@@ -472,7 +472,10 @@ fn refresh_points(
             store.catalog().forget_proven(no)?;
         }
         // What is damaged there is put again, too.
-        let is_other = there && listed.shown(&row).is_none() && !listed.at(&row.tag, &row.id).is_empty();
+        let is_other = before.points.contains(&row.id)
+            && there
+            && listed.shown(&row).is_none()
+            && !listed.at(&row.tag, &row.id).is_empty();
         if is_other {
             let reason = format!("vault {}: the recovery point has another length there", transfer.address());
             let path = names::point(&row.tag, &row.id).as_str().into();
