@@ -56,6 +56,19 @@ impl Area {
         self.files.sync_dir(parent).map_err(self.error("sync", parent))
     }
 
+    /// Makes sure that an object outlives a crash which is there and which this process did not put: whoever did may have been cut off,
+    /// or failed, before its name was durable.
+    pub fn make_durable(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let path = name.as_str();
+        self.files.sync_file(path).map_err(self.error("sync", path))?;
+        let mut dir = path;
+        while !dir.is_empty() {
+            dir = parent_of(dir);
+            self.files.sync_dir(dir).map_err(self.error("sync", dir))?;
+        }
+        Ok(())
+    }
+
     /// Makes a directory that outlives a crash. One that is there may be from a run that died, or whose sync failed, before it
     /// was durable: the directory above is synced once per process, and again after something was made in it.
     fn ensure_dir(&self, dir: &str) -> Result<(), StoreError> {

@@ -115,6 +115,10 @@ impl Files for DiskFiles {
         File::open(self.path(dir))?.sync_all()
     }
 
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        open_regular(&self.path(path))?.sync_all()
+    }
+
     fn make_dir(&self, dir: &str) -> io::Result<bool> {
         let path = self.path(dir);
         if path.is_dir() {

@@ -37,6 +37,9 @@ pub trait Files: Send + Sync + Debug {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
+    /// Makes the bytes of a file durable that somebody else may have written.
+    fn sync_file(&self, path: &str) -> io::Result<()>;
+
     /// Makes a directory and its parents; `true` if it was not there.
     fn make_dir(&self, dir: &str) -> io::Result<bool>;
 

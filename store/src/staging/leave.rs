@@ -114,7 +114,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Whether another directory has the pack, by its bytes. One whose bytes are others is put aside there.
+    /// Whether another directory has the pack, by its bytes, and will have it after a crash. One whose bytes are others is put aside there.
     fn is_whole_elsewhere(
         &self,
         annex: &Annex,
@@ -128,6 +128,7 @@ impl Staging {
             let Some(bytes) = area.read_all(name)? else { continue };
             let hash = blake3::hash(&bytes);
             if *hash.as_bytes() == pack.0 {
+                area.make_durable(name)?;
                 return Ok(true);
             }
             area.move_to(name, &names::bad(name, hash.as_bytes()))?;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::*;
 use crate::id::{AnnexId, VaultId};
 
+mod safety;
+
 const STORE: VaultId = VaultId([1; 16]);
 
 /// A main directory and annexes in memory; the first annex has the id 0.
@@ -271,6 +273,9 @@ impl Files for Dying {
     }
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.0.sync_dir(dir)
+    }
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.0.sync_file(path)
     }
     fn make_dir(&self, dir: &str) -> io::Result<bool> {
         self.0.make_dir(dir)
