@@ -13,6 +13,7 @@ mod testing;
 
 pub use annex::{Absence, Annex, Look, MARKER, Owner, owner};
 pub use area::TEMP_DIR;
+pub(crate) use area::is_temp;
 pub use disk::DiskFiles;
 pub use files::{Files, Room};
 pub use leave::{Needs, Went};
