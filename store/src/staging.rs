@@ -13,6 +13,7 @@ mod testing;
 
 pub use annex::{Absence, Annex, Look, MARKER, Owner, owner};
 pub use area::TEMP_DIR;
+pub(crate) use area::is_temp;
 pub use disk::DiskFiles;
 pub use files::{Files, Room};
 pub use leave::{Needs, Went};
@@ -256,6 +257,15 @@ impl Staging {
             }
         }
         Err(failed.unwrap_or_else(|| StoreError::NotFound { what: name.to_string() }))
+    }
+
+    /// Makes an object durable wherever it is: who finds one that he did not put cannot know that.
+    pub fn make_durable(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let durable = |area: &Area| match area.len(name)? {
+            Some(_) => area.make_durable(name).map(|()| true),
+            None => Ok(false),
+        };
+        self.everywhere(name, durable).map(drop)
     }
 
     /// Closes what is kept open of packs that another process removed, or put others in the place of.

@@ -21,6 +21,9 @@ use crate::id::{AnnexId, VaultId};
 pub const MARKER: &str = "holdfast-annex.json";
 /// Longest marker in bytes.
 const MARKER_LIMIT: usize = 4096;
+const PACKS: &str = "pack";
+/// Its directories; the temporary one last, since whoever goes on needs it.
+const DIRS: [&str; 3] = [PACKS, "bad", TEMP_DIR];
 /// Packs of which it is remembered in which annex they lie: some 200 bytes each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
@@ -79,24 +82,51 @@ pub struct Annex {
     pub leaving: bool,
     store: VaultId,
     pub(super) area: Area,
+    others: Vec<Arc<dyn Files>>,
 }
 
 impl Annex {
     /// The annex `id` of `store` at `path`, whose files are `files`.
     pub fn new(id: AnnexId, store: VaultId, path: &Path, leaving: bool, files: Arc<dyn Files>) -> Self {
-        Self { id, path: path.to_path_buf(), leaving, store, area: Area::new(files) }
+        let area = Area::without_links(files);
+        Self { id, path: path.to_path_buf(), leaving, store, area, others: Vec::new() }
+    }
+
+    /// The same; these are the other directories of staging, with none of which it may share its packs: what one removes the other would lack.
+    pub fn beside(self, others: Vec<Arc<dyn Files>>) -> Self {
+        Self { others, ..self }
+    }
+
+    /// Why what lies below its path is not its own, if so.
+    pub fn own_directories(&self) -> Result<(), Absence> {
+        let absence = |e: &dyn fmt::Display| Absence(e.to_string());
+        for dir in DIRS {
+            self.area.look_at(dir).map_err(|e| absence(&e))?;
+        }
+        let Some(packs) = self.area.files.identity(PACKS).map_err(|e| absence(&e))? else { return Ok(()) };
+        // Another one that cannot be looked at is another one.
+        let mut others = self.others.iter();
+        match others.find(|other| matches!(other.identity(PACKS), Ok(Some(theirs)) if theirs == packs)) {
+            Some(other) => Err(Absence(format!("its packs are those of {}", other.describe("").display()))),
+            None => Ok(()),
+        }
     }
 
     /// Makes its directories and, last, the marker, durably.
     pub fn make(&self) -> Result<(), StoreError> {
-        self.area.prepare(&[TEMP_DIR, "pack"])?;
+        self.area.prepare(&[TEMP_DIR, PACKS])?;
         let marker = Marker { store: self.store.hex(), annex: self.id.hex() };
         let text = serde_json::to_vec(&marker).map_err(|e| StoreError::invalid(e.to_string()))?;
         self.area.put(MARKER, &text)
     }
 
-    /// Whether it is there, by its marker.
+    /// Whether it is there, by its marker, and its directories are its own.
     pub fn presence(&self) -> Result<(), Absence> {
+        self.by_marker()?;
+        self.own_directories()
+    }
+
+    fn by_marker(&self) -> Result<(), Absence> {
         match owner(&*self.area.files, &self.store) {
             Ok(Owner::Ours(id)) if id == self.id => Ok(()),
             Ok(Owner::Ours(_)) => Err(Absence("another annex of this store is in its place".into())),
@@ -108,8 +138,9 @@ impl Annex {
 
     /// Takes away what [`Self::make`] made, the marker last; what is not ours stays.
     pub fn unmake(&self) -> Result<(), StoreError> {
+        DIRS.iter().try_for_each(|dir| self.area.look_at(dir))?;
         self.area.clear_temp()?;
-        for dir in ["pack", "bad", TEMP_DIR] {
+        for dir in DIRS {
             self.area.remove_empty_dirs(dir);
         }
         self.area.remove(MARKER).map(drop)

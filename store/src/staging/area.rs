@@ -24,12 +24,31 @@ pub(crate) struct Area {
     pub(super) files: Arc<dyn Files>,
     /// Directories whose entries, as far as they are directories, this process made sure of.
     synced: Mutex<HashSet<String>>,
+    /// Whether its directories may be links to others.
+    links: bool,
 }
 
 impl Area {
-    /// Objects in `files`.
+    /// Objects in `files`. A directory may be a link to another one: people move `pack` to another disk that way.
     pub fn new(files: Arc<dyn Files>) -> Self {
-        Self { files, synced: Mutex::default() }
+        Self { files, synced: Mutex::default(), links: true }
+    }
+
+    /// Objects in `files`, where a link in the place of a directory is an error: what is beyond it is not ours.
+    pub fn without_links(files: Arc<dyn Files>) -> Self {
+        Self { links: false, ..Self::new(files) }
+    }
+
+    /// An error if a directory is a link that may not be one.
+    pub fn look_at(&self, dir: &str) -> Result<(), StoreError> {
+        if self.links { Ok(()) } else { self.files.refuse_links(dir).map_err(self.error("use", dir)) }
+    }
+
+    /// Whether a file is the same one as that of another directory, so that who removes one has none.
+    pub fn is_same_file(&self, path: &str, other: &Self, there: &str) -> Result<bool, StoreError> {
+        let identity = |area: &Self, path: &str| area.files.identity(path).map_err(area.error("stat", path));
+        let ours = identity(self, path)?;
+        Ok(ours.is_some() && ours == identity(other, there)?)
     }
 
     /// Makes directories.
@@ -44,6 +63,8 @@ impl Area {
     pub fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let parent = parent_of(path);
         let temp = format!("{TEMP_DIR}/{}", to_hex(&ObjectId::random().0));
+        self.look_at(TEMP_DIR)?;
+        self.look_at(parent)?;
         let written = self.files.write_synced(&temp, bytes).map_err(self.error("write", &temp));
         let written = written.and_then(|()| self.ensure_dir(parent));
         let written =
@@ -54,6 +75,20 @@ impl Area {
             return Err(e);
         }
         self.files.sync_dir(parent).map_err(self.error("sync", parent))
+    }
+
+    /// Makes sure that an object outlives a crash which is there and which this process did not put: whoever did may have been cut off,
+    /// or failed, before its name was durable.
+    pub fn make_durable(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let path = name.as_str();
+        self.look_at(parent_of(path))?;
+        self.files.sync_file(path).map_err(self.error("sync", path))?;
+        let mut dir = path;
+        while !dir.is_empty() {
+            dir = parent_of(dir);
+            self.files.sync_dir(dir).map_err(self.error("sync", dir))?;
+        }
+        Ok(())
     }
 
     /// Makes a directory that outlives a crash. One that is there may be from a run that died, or whose sync failed, before it
@@ -100,6 +135,7 @@ impl Area {
     /// All objects whose names begin with the directory `prefix` (without a trailing `/`), ascending.
     pub fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let mut found = Vec::new();
+        self.look_at(prefix)?;
         self.list_into(prefix, &mut found)?;
         found.sort_by(|a: &ObjectInfo, b| a.name.cmp(&b.name));
         Ok(found)
@@ -125,6 +161,8 @@ impl Area {
         if self.len(from)?.is_none() {
             return Ok(false);
         }
+        self.look_at(parent_of(old))?;
+        self.look_at(parent_of(new))?;
         self.ensure_dir(parent_of(new))?;
         self.files.rename(old, new).map_err(self.error("rename", old))?;
         for dir in [parent_of(new), parent_of(old)] {
@@ -135,6 +173,7 @@ impl Area {
 
     /// Removes a file, durably; `false` if there was none.
     pub fn remove(&self, path: &str) -> Result<bool, StoreError> {
+        self.look_at(parent_of(path))?;
         match self.files.remove(path) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
@@ -144,9 +183,11 @@ impl Area {
         Ok(true)
     }
 
-    /// Removes what a crashed writer left.
+    /// Removes what a crashed writer left, and nothing that is not named like that.
     pub fn clear_temp(&self) -> Result<usize, StoreError> {
-        let left = self.files.list(TEMP_DIR).map_err(self.error("list", TEMP_DIR))?;
+        self.look_at(TEMP_DIR)?;
+        let mut left = self.files.list(TEMP_DIR).map_err(self.error("list", TEMP_DIR))?;
+        left.retain(|entry| entry.len.is_some() && is_temp(&entry.name));
         for entry in &left {
             let path = format!("{TEMP_DIR}/{}", entry.name);
             self.files.remove(&path).map_err(self.error("remove", &path))?;
@@ -172,6 +213,11 @@ impl Area {
         let path = self.files.describe(path);
         move |source| StoreError::Io { action, path, source }
     }
+}
+
+/// Whether temporary files have such names.
+pub(crate) fn is_temp(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 pub(super) fn parent_of(path: &str) -> &str {

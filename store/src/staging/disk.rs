@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 
-use super::files::{FileEntry, Files, Room};
+use super::files::{FileEntry, Files, Identity, Room};
 
 /// Files kept open: opening costs about as much as reading a frame. Of what a process may have open they take a quarter at most, for
 /// the catalog, connections and whoever reads at the moment need some, too.
@@ -115,6 +115,10 @@ impl Files for DiskFiles {
         File::open(self.path(dir))?.sync_all()
     }
 
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        open_regular(&self.path(path))?.sync_all()
+    }
+
     fn make_dir(&self, dir: &str) -> io::Result<bool> {
         let path = self.path(dir);
         if path.is_dir() {
@@ -191,6 +195,30 @@ impl Files for DiskFiles {
             }
         }
         Ok(found)
+    }
+
+    fn refuse_links(&self, dir: &str) -> io::Result<()> {
+        let mut path = self.root.clone();
+        for part in dir.split('/').filter(|part| !part.is_empty()) {
+            path.push(part);
+            match fs::symlink_metadata(&path) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(_) => {
+                    return Err(io::Error::new(ErrorKind::NotADirectory, "it is a link, or no directory"));
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Option<Identity>> {
+        match fs::metadata(self.path(path)) {
+            Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

@@ -25,6 +25,9 @@ pub struct Room {
     pub disk: u64,
 }
 
+/// What tells one file or directory from all others: its disk, and its number there.
+pub type Identity = (u64, u64);
+
 /// Files below one root, by `/`-separated paths relative to it (`""` is the root).
 pub trait Files: Send + Sync + Debug {
     /// Creates a file that must not exist, writes `bytes`, and returns when its data is on the disk. After an error the
@@ -36,6 +39,9 @@ pub trait Files: Send + Sync + Debug {
 
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Makes the bytes of a file durable that somebody else may have written.
+    fn sync_file(&self, path: &str) -> io::Result<()>;
 
     /// Makes a directory and its parents; `true` if it was not there.
     fn make_dir(&self, dir: &str) -> io::Result<bool>;
@@ -57,6 +63,16 @@ pub trait Files: Send + Sync + Debug {
 
     /// Entries of a directory in any order; empty if there is none.
     fn list(&self, dir: &str) -> io::Result<Vec<FileEntry>>;
+
+    /// An error if the way to this directory, below the root, is not of directories alone: a link could lead anywhere. What is missing is no error.
+    fn refuse_links(&self, _dir: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Which file or directory it is, on all disks, wherever links lead; `None` if there is none, or that cannot be told.
+    fn identity(&self, _path: &str) -> io::Result<Option<Identity>> {
+        Ok(None)
+    }
 
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;

@@ -8,7 +8,7 @@ use super::annex::Annex;
 use super::area::Area;
 use super::{Room, Staging, open_areas, spare};
 use crate::error::StoreError;
-use crate::id::PackId;
+use crate::id::{AnnexId, PackId};
 use crate::names;
 use crate::vault::{ObjectInfo, ObjectName};
 
@@ -26,8 +26,8 @@ pub struct Needs {
 /// What became of an object of an annex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Went {
-    /// It is in another directory now, whole.
-    Over,
+    /// It is in another directory now, whole: in this annex, or in the main directory.
+    Over(Option<AnnexId>),
     /// Its bytes are not those of its name: it is in the main directory under this one.
     Aside(ObjectName),
 }
@@ -63,36 +63,73 @@ impl Staging {
         disks.values().fold(0, |sum: u64, free| sum.saturating_add(*free))
     }
 
-    /// Moves an object out of an annex that is leaving, so that it cannot come back into it. The caller holds the store's lock.
-    pub fn move_out(&self, annex: &Annex, name: &ObjectName) -> Result<Went, StoreError> {
-        if !self.annexes.now().iter().any(|known| known.id == annex.id && known.leaving) {
-            return Err(StoreError::invalid(format!("annex {} is not to be left", annex.path.display())));
+    /// Moves an object out of an annex that is leaving, so that it cannot come back into it; `goes` is told before it goes. The caller holds the
+    /// store's lock.
+    pub fn move_out(
+        &self,
+        annex: &Annex,
+        name: &ObjectName,
+        goes: impl FnOnce(&Went) -> Result<(), StoreError>,
+    ) -> Result<Went, StoreError> {
+        let (annexes, path) = (self.annexes.now(), annex.path.display());
+        if !annexes.iter().any(|known| known.id == annex.id && known.leaving) {
+            return Err(StoreError::invalid(format!("annex {path} is not to be left")));
         }
+        annex.presence().map_err(|why| StoreError::NotFound { what: format!("annex {path} ({why})") })?;
         let went = match names::pack_of(name) {
-            Some(pack) => self.move_pack(annex, name, &pack)?,
+            Some(pack) => self.move_pack(&annexes, annex, name, &pack)?,
             // What was put aside before goes as it is.
             None => self.move_aside(annex, name, name.clone())?,
         };
+        self.refuse_same(&annexes, &annex.area, name, &went)?;
+        goes(&went)?;
         self.annexes.remember(name.as_str(), None);
         annex.area.remove(name.as_str())?;
         Ok(went)
     }
 
-    fn move_pack(&self, annex: &Annex, name: &ObjectName, pack: &PackId) -> Result<Went, StoreError> {
-        if self.is_whole_elsewhere(annex, name, pack)? {
-            return Ok(Went::Over);
+    /// An error if an object that is to go from a directory is the very file that it went into: directories may be one in ways that nobody looks for.
+    fn refuse_same(
+        &self,
+        annexes: &[Annex],
+        from: &Area,
+        name: &ObjectName,
+        went: &Went,
+    ) -> Result<(), StoreError> {
+        let (to, there) = match went {
+            Went::Over(to) => (*to, name),
+            Went::Aside(aside) => (None, aside),
+        };
+        let annex = annexes.iter().find(|annex| Some(annex.id) == to);
+        let to = annex.map_or(&*self.main, |annex| &annex.area);
+        if from.is_same_file(name.as_str(), to, there.as_str())? {
+            let [from, to] = [from, to].map(|area| area.files.describe("").display().to_string());
+            return Err(StoreError::invalid(format!("{name} is the same file in {from} and in {to}")));
+        }
+        Ok(())
+    }
+
+    fn move_pack(
+        &self,
+        annexes: &[Annex],
+        annex: &Annex,
+        name: &ObjectName,
+        pack: &PackId,
+    ) -> Result<Went, StoreError> {
+        if let Some(there) = self.whole_elsewhere(annexes, annex, name, pack)? {
+            return Ok(Went::Over(there));
         }
         match read_right(&annex.area, name, pack)? {
-            Ok(bytes) => self.put_where_room_is(&self.annexes.now(), name, &bytes).map(|_| Went::Over),
+            Ok(bytes) => self.put_where_room_is(annexes, name, &bytes).map(Went::Over),
             Err(hash) => self.move_aside(annex, name, names::bad(name, hash.as_bytes())),
         }
     }
 
     /// Moves packs out of the main directory until there is room for what else is written there, if annexes on other disks can take them; tells
-    /// each that went. The caller holds the store's lock.
+    /// of each before it goes. The caller holds the store's lock.
     pub fn ease_main(
         &self,
-        mut went: impl FnMut(&PackId) -> Result<(), StoreError>,
+        mut goes: impl FnMut(&ObjectInfo, &Went) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let (annexes, main) = (self.annexes.now(), self.main.room());
         let lacking = spare(main).saturating_sub(main.free);
@@ -106,33 +143,39 @@ impl Staging {
             let Some(pack) = names::pack_of(&object.name).filter(|_| freed < lacking) else { continue };
             // A damaged one is somebody else's to see to.
             let Ok(bytes) = read_right(&self.main, &object.name, &pack)? else { continue };
-            self.put_into_first(areas(), &object.name, &bytes)?;
+            let went = Went::Over(self.put_into_first(areas(), &object.name, &bytes)?);
+            self.refuse_same(&annexes, &self.main, &object.name, &went)?;
+            goes(&object, &went)?;
             self.main.remove(object.name.as_str())?;
             freed += object.len;
-            went(&pack)?;
         }
         Ok(())
     }
 
-    /// Whether another directory has the pack, by its bytes. One whose bytes are others is put aside there.
-    fn is_whole_elsewhere(
+    /// The other directory that has the pack, by its bytes, and will have it after a crash. One whose bytes are others is put aside there.
+    fn whole_elsewhere(
         &self,
+        annexes: &[Annex],
         annex: &Annex,
         name: &ObjectName,
         pack: &PackId,
-    ) -> Result<bool, StoreError> {
-        let annexes = self.annexes.now();
+    ) -> Result<Option<Option<AnnexId>>, StoreError> {
         let others = annexes.iter().filter(|other| other.id != annex.id && !other.leaving);
-        let areas = others.filter(|other| other.presence().is_ok()).map(|other| &other.area);
-        for area in std::iter::once(&*self.main).chain(areas) {
+        let others = others.filter(|other| other.presence().is_ok());
+        let others = others.map(|other| (Some(other.id), &other.area));
+        for (id, area) in std::iter::once((None, &*self.main)).chain(others) {
+            if annex.area.is_same_file(name.as_str(), area, name.as_str())? {
+                continue;
+            }
             let Some(bytes) = area.read_all(name)? else { continue };
             let hash = blake3::hash(&bytes);
             if *hash.as_bytes() == pack.0 {
-                return Ok(true);
+                area.make_durable(name)?;
+                return Ok(Some(id));
             }
             area.move_to(name, &names::bad(name, hash.as_bytes()))?;
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn move_aside(&self, annex: &Annex, name: &ObjectName, to: ObjectName) -> Result<Went, StoreError> {

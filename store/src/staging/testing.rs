@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::area::parent_of;
 use super::files::{FileEntry, Files, Room};
 
-/// Files in memory; what is written is durable at once.
+/// Files in memory; what is written is durable at once, names that are given when their directory was synced.
 #[derive(Debug, Default)]
 pub struct MemoryFiles {
     state: Mutex<MemoryState>,
     room: Mutex<Option<u64>>,
     let_go: Mutex<Vec<(String, Range<u64>)>>,
+    unsynced: Mutex<BTreeSet<String>>,
 }
 
 /// Files with their bytes, and the directories that were made.
@@ -34,6 +36,15 @@ impl MemoryFiles {
     /// What was let go of, so far.
     pub fn what_was_let_go(&self) -> Vec<(String, Range<u64>)> {
         self.let_go.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names that a power cut would take away.
+    pub fn at_risk(&self) -> Vec<String> {
+        self.unsynced().iter().cloned().collect()
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the bytes of a file behind everybody's back, as a bad disk does.
@@ -64,12 +75,20 @@ impl Files for MemoryFiles {
         self.with(|files, _| {
             let bytes = files.remove(from).ok_or_else(missing)?;
             files.insert(to.to_owned(), bytes);
-            Ok(())
-        })
+            io::Result::Ok(())
+        })?;
+        self.unsynced().remove(from);
+        self.unsynced().insert(to.to_owned());
+        Ok(())
     }
 
-    fn sync_dir(&self, _: &str) -> io::Result<()> {
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.unsynced().retain(|path| parent_of(path) != dir);
         Ok(())
+    }
+
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.len(path)?.map(drop).ok_or_else(missing)
     }
 
     fn make_dir(&self, dir: &str) -> io::Result<bool> {
@@ -114,6 +133,7 @@ impl Files for MemoryFiles {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        self.unsynced().remove(path);
         self.with(|files, _| files.remove(path).map(drop).ok_or_else(missing))
     }
 
@@ -222,6 +242,10 @@ impl Files for FaultyFiles {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.change(|| {}, || self.inner.sync_dir(dir))
+    }
+
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.change(|| {}, || self.inner.sync_file(path))
     }
 
     fn make_dir(&self, dir: &str) -> io::Result<bool> {

@@ -147,6 +147,10 @@ impl Files for LazyDirs {
         Ok(())
     }
 
+    fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.files.sync_file(path)
+    }
+
     fn make_dir(&self, dir: &str) -> io::Result<bool> {
         let made = self.files.make_dir(dir)?;
         if made {

@@ -16,10 +16,12 @@ use super::{Settings, Store, Turns};
 use crate::catalog::{Mark, PackNo};
 use crate::error::StoreError;
 use crate::id::{AnnexId, PackId, VaultId};
-use crate::monitor::{Event, Monitor};
+use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
-use crate::staging::{self, Absence, Annex, DiskFiles, Look, Needs, Owner, Room, Staging, Surveyed, Went};
-use crate::vault::ObjectName;
+use crate::staging::{
+    self, Absence, Annex, DiskFiles, Files, Look, Needs, Owner, Room, Staging, Surveyed, Went, is_temp,
+};
+use crate::vault::ObjectInfo;
 
 /// Annexes of a store, at most: each is asked for a pack that is in none.
 pub const ANNEXES_MAX: usize = 16;
@@ -63,7 +65,7 @@ pub(super) fn follow(dir: &Path, store: VaultId) -> Look {
         match Settings::load(&dir) {
             Ok(settings) => {
                 seen = Some(stamp);
-                Some(annexes_of(&settings, store))
+                Some(annexes_of(&dir, &settings, store))
             }
             Err(e) => {
                 tracing::warn!("{e}; the annexes are those that were known before");
@@ -73,11 +75,15 @@ pub(super) fn follow(dir: &Path, store: VaultId) -> Look {
     })
 }
 
-fn annexes_of(settings: &Settings, store: VaultId) -> Vec<Annex> {
+/// Of two that have the same packs the first is there, and the other away.
+fn annexes_of(dir: &Path, settings: &Settings, store: VaultId) -> Vec<Annex> {
     let count = settings.staging.len();
+    let mut before: Vec<Arc<dyn Files>> = vec![Arc::new(DiskFiles::one_of(dir, count))];
     let annex = |set: &AnnexSetting| {
         let files = Arc::new(DiskFiles::one_of(&set.path, count));
-        Annex::new(set.id, store, &set.path, set.leaving, files)
+        let annex = Annex::new(set.id, store, &set.path, set.leaving, files.clone()).beside(before.clone());
+        before.push(files);
+        annex
     };
     settings.staging.iter().map(annex).collect()
 }
@@ -95,13 +101,19 @@ pub fn add_annex(dir: &Path, store: &VaultId, path: &Path) -> Result<AnnexId, St
     };
     // Nothing is made that would be refused.
     enter(&mut Settings::load(dir)?, store, id, path)?;
-    make(store, id, path)?;
+    let settings = Settings::load(dir)?;
+    let others = settings.staging.iter().filter(|set| set.id != id).map(|set| &*set.path);
+    let others = others.chain([dir]).map(|other| Arc::new(DiskFiles::new(other)) as Arc<dyn Files>);
+    make(&Annex::new(id, *store, path, false, Arc::new(DiskFiles::new(path))).beside(others.collect()))?;
     Settings::change(dir, |settings| enter(settings, store, id, path))?;
     Ok(id)
 }
 
-fn make(store: &VaultId, id: AnnexId, path: &Path) -> Result<(), StoreError> {
-    let annex = Annex::new(id, *store, path, false, Arc::new(DiskFiles::new(path)));
+fn make(annex: &Annex) -> Result<(), StoreError> {
+    let path = &*annex.path;
+    if let Err(why) = annex.own_directories() {
+        return Err(StoreError::invalid(format!("{} cannot be an annex: {why}", path.display())));
+    }
     if annex.presence().is_ok() {
         return Ok(());
     }
@@ -128,7 +140,7 @@ fn is_left_over(dir: &Path, name: &str) -> bool {
     match name {
         "lost+found" => true,
         "pack" => holds(|_| false),
-        "tmp" => holds(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        "tmp" => holds(is_temp),
         _ => false,
     }
 }
@@ -318,11 +330,8 @@ impl Store {
     /// Makes room in the main directory for what only it can take, where annexes have some. That it cannot be had is no error here: whoever finds
     /// no room then says so.
     pub(super) fn ease_main(&self) -> Result<(), StoreError> {
-        let went = |id: &PackId| match self.catalog.pack_by_id(id)? {
-            Some(row) => self.catalog.clear_verified(row.no, None),
-            None => Ok(()),
-        };
-        self.staging.ease_main(went).or_else(|e| match e {
+        let goes = |object: &ObjectInfo, went: &Went| self.moves(object, went, &VoidMonitor);
+        self.staging.ease_main(goes).or_else(|e| match e {
             StoreError::Catalog { .. } => Err(e),
             e => {
                 tracing::warn!("no room can be made in {}: {e}", self.dir.display());
@@ -361,8 +370,7 @@ impl Store {
             if monitor.cancelled() {
                 return Err(StoreError::Cancelled);
             }
-            let went = self.staging.move_out(annex, &object.name)?;
-            self.moved(&object.name, &went, monitor)?;
+            self.staging.move_out(annex, &object.name, |went| self.moves(&object, went, monitor))?;
             monitor.event(Event::Done { files: 1, bytes: object.len });
             if turns.is_over() {
                 turns.next(monitor)?;
@@ -383,12 +391,18 @@ impl Store {
         self.note_annexes(&self.see_staging()?)
     }
 
-    /// The copy that was proven is no more; of one that was damaged there is none.
-    fn moved(&self, name: &ObjectName, went: &Went, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        let row = names::pack_of(name).map(|id| self.catalog.pack_by_id(&id)).transpose()?.flatten();
-        let Some(row) = row else { return Ok(()) };
+    /// The copy that was proven goes; of one that was damaged there is none then. Noted before it goes, so that at each moment it is known where
+    /// the other one lies.
+    fn moves(&self, object: &ObjectInfo, went: &Went, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        let (name, pack) = (&object.name, names::pack_of(&object.name));
+        if let (Some(pack), Went::Over(Some(annex))) = (&pack, went) {
+            self.catalog.add_to_annex(annex, pack, object.len)?;
+        }
+        let Some(row) = pack.map(|id| self.catalog.pack_by_id(&id)).transpose()?.flatten() else {
+            return Ok(());
+        };
         match went {
-            Went::Over => self.catalog.clear_verified(row.no, None),
+            Went::Over(_) => self.catalog.clear_verified(row.no, None),
             Went::Aside(aside) => {
                 let reason = format!("its bytes do not have its name; it is moved to {aside}");
                 monitor.event(Event::Problem { path: name.as_str().into(), reason });

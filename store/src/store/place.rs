@@ -10,7 +10,7 @@ use super::{Store, StoreLock, not_a_directory};
 use crate::error::StoreError;
 use crate::id::SlotId;
 use crate::names;
-use crate::staging::{DiskFiles, Staging};
+use crate::staging::{DiskFiles, Staging, is_temp};
 use crate::vault::ObjectName;
 
 impl Store {
@@ -75,7 +75,7 @@ fn is_left_over(dir: &Path, name: &str) -> bool {
         "lock" | "ballast" => true,
         // The last one is of the disk.
         "pack" | "idx" | "rp" | "lost+found" => all_in(|_| false),
-        "tmp" => all_in(|name| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        "tmp" => all_in(is_temp),
         "keys" => all_in(|name| {
             ObjectName::new(format!("keys/{name}")).is_some_and(|name| names::slot_of(&name).is_some())
         }),

@@ -193,6 +193,10 @@ impl Store {
             let Some(bytes) = self.read_named_by_hash(&name, &id.0, monitor)? else { continue };
             match pack::verify(self.sealer(), *id, &bytes) {
                 Ok((entry, chunks)) => {
+                    if let Err(e) = self.make_durable(&name) {
+                        monitor.event(Event::Problem { path: name.as_str().into(), reason: e.to_string() });
+                        continue;
+                    }
                     self.catalog().add_packs(&[(&entry, &chunks)], true, None)?;
                     done.adopted += 1;
                 }
@@ -200,6 +204,11 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whoever put it may have been cut off before it was durable, and from now on points rely on it.
+    fn make_durable(&self, name: &ObjectName) -> Result<(), StoreError> {
+        if self.read_only { Ok(()) } else { self.staging().make_durable(name) }
     }
 
     fn index_what_is_not(&self) -> Result<(), StoreError> {

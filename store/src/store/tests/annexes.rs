@@ -12,6 +12,8 @@ use crate::id::PackId;
 use crate::monitor::Event;
 use crate::staging::MARKER;
 
+mod safety;
+
 fn at(home: &Home, name: &str) -> PathBuf {
     home.dir.path().join(name)
 }
