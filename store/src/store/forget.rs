@@ -3,6 +3,7 @@
 
 use super::{Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::{Revocation, Why};
 use crate::id::RecoveryPointId;
@@ -23,8 +24,15 @@ impl Store {
         let transfer = self.vault(no)?;
         let failed = of_vault(transfer);
         self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
+        let hold = names::hold(&row.tag, &row.id);
+        self.learn_hold(no, transfer, &hold, Deadline::NEVER)?;
         self.refuse_held(&row.id, Some(no))?;
         transfer.delete(&names::point(&row.tag, &row.id)).map_err(&failed)?;
+        // Another machine that put one just now may have seen the point, and said that it is held.
+        if self.learn_hold(no, transfer, &hold, Deadline::NEVER)? {
+            self.give_back(no, row)?;
+            self.refuse_held(&row.id, Some(no))?;
+        }
         // A put of it that is still on its way, from a process that was held up, must not bring it back.
         let at = self.clock.now().seconds;
         let revocation = Revocation { id: row.id, tag: row.tag, why: Why::Forgotten, at };
@@ -34,6 +42,12 @@ impl Store {
         }
         transfer.delete(&names::session(&row.id)).map_err(&failed)?;
         self.catalog.remove_point(&row.id, Some(no))
+    }
+
+    fn give_back(&self, no: VaultNo, row: &PointRow) -> Result<(), StoreError> {
+        let transfer = self.vault(no)?;
+        let put = transfer.put_new(&names::point(&row.tag, &row.id), row.object.clone().into());
+        put.map(drop).map_err(|e| self.why_not_there(no, transfer, row, e))
     }
 
     /// Of a point that is missing from staging or a vault: whether it was to go there. If so, it is gone there from now on.

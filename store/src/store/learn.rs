@@ -93,7 +93,11 @@ pub(super) fn learn_packs(
     let (new, too_long): (Vec<_>, Vec<_>) =
         named.filter(|(id, _)| !known.contains(id)).partition(|(_, object)| object.len <= INDEX_LIMIT);
     for (_, object) in too_long {
-        monitor.event(problem(transfer, &object.name, &format!("{} bytes are no index object's", object.len)));
+        monitor.event(problem(
+            transfer,
+            &object.name,
+            &format!("{} bytes are no index object's", object.len),
+        ));
     }
     for some in batches(&new, |(_, object)| object.len) {
         // Many at once: each is small, and a vault may be far away.

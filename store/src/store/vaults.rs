@@ -11,6 +11,7 @@ use super::{OpenSessions, SMALL_OBJECT, Store, learn, slots};
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
+use crate::fence::Revocation;
 use crate::format::config::StoreConfig;
 use crate::id::{PackId, RecoveryPointId, SourceTag};
 use crate::monitor::{Event, Monitor};
@@ -162,6 +163,19 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whether a vault still has a point that the catalog says to be there. What became of it the catalog knows then; one that is nowhere else
+    /// and was not removed on purpose stays known.
+    pub fn is_still_in(&self, no: VaultNo, row: &PointRow) -> Result<bool, StoreError> {
+        let transfer = self.vault(no)?;
+        match transfer.stat(&names::point(&row.tag, &row.id)).map_err(of_vault(transfer))? {
+            None => self.doubt_points(no, std::slice::from_ref(&row.id)).map(|()| false),
+            Some(Revocation::LEN) => {
+                self.look_for_revocation(no, transfer, (&row.tag, &row.id)).map(|revoked| !revoked)
+            }
+            Some(_) => Ok(true),
+        }
     }
 
     /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known.

@@ -88,3 +88,29 @@ fn what_another_machine_holds_in_a_vault_is_seen_before_anything_goes_there() {
     tiers.run(&["forget"]).expect_code(0);
     assert_eq!(shown_in(&tiers.vault()), set(&ids[2..]));
 }
+
+#[test]
+fn a_point_that_another_machine_removed_is_said_to_be_gone_and_not_held() {
+    let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
+    let ids = tiers.take(&[0, 24, 48]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let (stranger, vault) = (Machine::recovering(), tiers.vault());
+    let mut recover = stranger.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    stranger.run(["forget", &ids[0]]).expect_code(0);
+    let told = tiers.run(&["hold", &ids[0], "--reason", "the audit"]).expect_code(3);
+    let told = told.expect_err(&[vault.to_str().unwrap(), "is not there any more"]);
+    assert!(told.out().contains("is held since"), "its local copy is: {}", told.out());
+    assert_eq!((held_in(&tiers.machine.store()), held_in(&vault)), (set([&ids[0]]), BTreeSet::new()));
+    // Another one is nowhere any more.
+    let other = Machine::recovering();
+    let mut recover = other.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    stranger.run(["forget", &ids[2], "--allow-newest", "--yes"]).expect_code(0);
+    let told = other.run(["hold", &ids[2]]).expect_code(1);
+    let told = told.expect_err(&[&format!("recovery point {} is not there any more", &ids[2][..8])]);
+    assert!(!told.out().contains("is held"), "{}", told.out());
+    assert_eq!((held_in(&other.store()), held_in(&vault)), (BTreeSet::new(), BTreeSet::new()));
+    let left = other.run(["snapshots", "--json"]).expect_code(0).json();
+    assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
+}
