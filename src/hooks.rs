@@ -7,6 +7,7 @@
 mod process;
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -189,6 +190,15 @@ pub fn unsafe_because(hooks: &Hooks) -> Option<String> {
             .map(|who| format!("{who} may write to {}, and root runs what stands there", file.display())),
         Err(error) => Some(format!("cannot look at {}: {error}", file.display())),
     }
+}
+
+/// Whether a file of the configuration may be written to by others than its reader and root, or cannot be looked at.
+pub fn others_write(file: &Path) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    std::fs::metadata(file).map_or(true, |meta| match is_root {
+        true => who_else_writes(meta.uid(), meta.gid(), meta.mode()).is_some(),
+        false => meta.mode() & 0o002 != 0,
+    })
 }
 
 fn who_else_writes(user: u32, group: u32, mode: u32) -> Option<String> {

@@ -20,6 +20,7 @@ use super::config::unsafe_hooks;
 use super::configured::zone_of;
 use crate::accepted;
 use crate::daemon::{self, Caller, Parts, Planned, Watching};
+use crate::hooks::others_write;
 use crate::notify::{self, Manager};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
@@ -115,13 +116,15 @@ impl Reader {
     fn read(&self) -> Result<Planned, String> {
         let files = files_of(&self.path).map_err(|error| error.to_string())?;
         let config = Config::parse(&files).map_err(|error| error.to_string())?;
+        // A file that is just being written may be empty.
+        protects_something(&config).map_err(|failure| failure.message)?;
         self.accept(&files, &config);
         Ok(self.plan(config))
     }
 
-    /// Hooks that would not be run are looked at again by each job, in the files themselves.
+    /// What others may write must not outlive the mend, and hooks that would not be run are looked at again by each job, in the files themselves.
     fn accept(&self, files: &[Text], config: &Config) {
-        if !unsafe_hooks(config).is_empty() {
+        if !unsafe_hooks(config).is_empty() || files.iter().any(|(file, _)| others_write(file)) {
             return accepted::drop_it(&self.store);
         }
         if let Err(error) = accepted::keep(&self.store, &self.path, files) {

@@ -152,6 +152,10 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         let failure = Failure::usage("the --keep options keep nothing");
         return Err(failure.hint("name the points to remove"));
     }
+    if args.prune {
+        // It says how: one that cannot be had ends this before anything is removed.
+        context.settings.config_if_any()?;
+    }
     let store = open_store(context)?;
     let points = Points::of(&store)?;
     let now = context.terminal.clock().now();

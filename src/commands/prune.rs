@@ -134,11 +134,13 @@ pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
 /// Prunes an open store; `forget --prune` ends with this. A vault that fails does not keep the others from it.
 pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run: manner.dry_run, ..Pruned::default() };
+    // A configuration that cannot be had ends this before anything is removed.
+    let terms = terms(context, manner)?;
     let mut plans = Vec::new();
     if !manner.vaults {
         plans.push(prune_staging(context, store, &mut sum)?);
     }
-    let (terms, mut failed) = (terms(context, manner)?, None);
+    let mut failed = None;
     for (no, address, _) in store.vaults().iter().filter(|_| !manner.local) {
         match prune_vault(context, store, (*no, address), &terms, &mut sum) {
             Ok(plan) => plans.extend(plan),

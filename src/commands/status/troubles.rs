@@ -27,7 +27,7 @@ pub fn bad_configuration(trouble: &str, is_served: bool) -> Alert {
         true => "the daemon goes by the one before",
         false => "nobody can tell which points there should be",
     };
-    let what = format!("it has mistakes, and {so}: {trouble}");
+    let what = format!("it cannot be used, and {so}: {trouble}");
     let next_step = "`holdfast config check` names them; `systemctl reload holdfast` has it read again";
     alert("bad-configuration", "configuration", what, next_step)
 }

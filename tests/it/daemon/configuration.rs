@@ -1,6 +1,8 @@
 //! A configuration that has mistakes while a daemon goes by the one before.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -89,4 +91,29 @@ fn a_daemon_that_finds_mistakes_goes_by_what_one_before_it_accepted() {
     // Who takes the configuration away wants an end.
     std::fs::remove_file(&site.config).unwrap();
     site.run(&["daemon"]).expect_code(1).expect_err(&["holdfast.toml"]);
+}
+
+#[test]
+fn one_that_protects_nothing_is_refused_and_the_one_before_stays() {
+    let site = Site::new(GROUP);
+    let daemon = start(&site);
+    let kept = site.machine.store().join("configuration.json");
+    let before = std::fs::read(&kept).unwrap();
+    site.configure("");
+    daemon.signal(Signal::SIGHUP);
+    wait_for("the refusal", 30, || site.log().contains("protects nothing"));
+    assert_eq!(std::fs::read(&kept).unwrap(), before);
+    let page = site.status();
+    assert_eq!(page["alerts"][0]["name"], "bad-configuration", "{page}");
+    site.configure(GROUP);
+    daemon.signal(Signal::SIGHUP);
+    wait_for("it to be read", 30, || alerts(&site).is_empty());
+    // Nobody else's words are kept.
+    std::fs::set_permissions(&site.config, std::fs::Permissions::from_mode(0o666)).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    wait_for("the copy to go", 30, || !kept.exists());
+    std::fs::set_permissions(&site.config, std::fs::Permissions::from_mode(0o644)).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    wait_for("it to be kept", 30, || kept.exists());
+    daemon.end();
 }

@@ -7,7 +7,7 @@ use holdfast_backup::ledger::{Ended, JobState, Ledger};
 use holdfast_store::clock::Timestamp;
 use serde_json::Value;
 
-use super::{NOON, ONLINE, Tiers, set, shown_in};
+use super::{Ran, packs, NOON, ONLINE, Tiers, set, shown_in};
 
 /// `(tier, id)` of what a list of groups removes.
 fn removed(groups: &Value) -> BTreeSet<(String, String)> {
@@ -261,4 +261,23 @@ fn what_does_not_go_with_the_configuration_is_refused() {
     }
     tiers.run(&["forget", "--group", "wbe"]).expect_code(2).expect_err(&["wbe", "web"]);
     tiers.machine.run(["forget"]).expect_code(2).expect_err(&["--keep options"]);
+}
+
+#[test]
+fn a_configuration_that_is_not_there_ends_a_prune_before_anything_is_removed() {
+    let tiers = Tiers::new("schedule = \"12:00\"", "schedule = \"12:00\"");
+    let store = tiers.machine.store();
+    let ids = tiers.take(&[0, 24]);
+    let missing = |args: &[&str]| {
+        let mut command = tiers.machine.command(args);
+        Ran::of(command.env("HOLDFAST_CONFIG", tiers.machine.path("missing.toml"))).expect_code(1);
+    };
+    let before = (packs(&store), shown_in(&store));
+    missing(&["forget", &ids[0], "--prune"]);
+    assert_eq!((packs(&store), shown_in(&store)), before);
+    tiers.run(&["forget", &ids[0]]).expect_code(0);
+    missing(&["prune"]);
+    assert_eq!(packs(&store), before.0);
+    tiers.run(&["prune"]).expect_code(0);
+    assert!(packs(&store) != before.0, "there was something to remove");
 }
