@@ -7,7 +7,7 @@ use holdfast_backup::ledger::{Ended, JobState, Ledger};
 use holdfast_store::clock::Timestamp;
 use serde_json::Value;
 
-use super::{Ran, packs, NOON, ONLINE, Tiers, set, shown_in};
+use super::{NOON, ONLINE, Ran, Tiers, packs, set, shown_in};
 
 /// `(tier, id)` of what a list of groups removes.
 fn removed(groups: &Value) -> BTreeSet<(String, String)> {
