@@ -1,10 +1,11 @@
 //! `holdfast hold`: points that stay whatever happens, until they are released.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 
 use clap::Args;
 use holdfast_store::StoreError;
-use holdfast_store::catalog::VaultNo;
+use holdfast_store::catalog::{PointRow, VaultNo};
 use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::copy::prove_ours;
 use holdfast_store::error::ErrorClass;
@@ -19,7 +20,7 @@ use super::Context;
 use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::patience;
 use crate::point_spec::PointSpec;
 use crate::terminal::text;
@@ -56,23 +57,20 @@ struct Line<'a> {
     reason: &'a str,
 }
 
-/// Holds here first, then tells the vaults.
+/// Holds here first, then tells the vaults. What is said of a point is what is so when they know: another machine may have removed it.
 pub fn run(context: &Context<'_>, args: &HoldArgs) -> Outcome {
     let specs = parse(&args.points)?;
     let store = open_store(context)?;
     let ids = find(&store, &specs, &args.scope)?;
-    for id in &ids {
-        show(context, &store.place_hold(id, &args.reason)?)?;
-    }
-    let mut done = Done::Whole;
+    let holds = ids.iter().map(|id| store.place_hold(id, &args.reason)).collect::<Result<Vec<_>, _>>()?;
+    let (mut gone, mut done) = (HashSet::new(), Done::Whole);
     for (no, address, transfer) in store.vaults() {
-        let has =
-            ids.iter().map(|id| Ok(store.catalog().point(id)?.is_some_and(|row| row.vaults.contains(no))));
-        if !has.collect::<Result<Vec<bool>, StoreError>>()?.contains(&true) {
+        let rows = rows_in(&store, *no, &ids)?;
+        if rows.is_empty() {
             continue;
         }
-        match tell(&store, *no, transfer) {
-            Ok(()) => {}
+        match tell(&store, *no, transfer, &rows) {
+            Ok(missing) => gone.extend(missing.into_iter().map(|id| (*no, id))),
             Err(e) if e.class() == ErrorClass::Cancelled => return Err(e.into()),
             Err(e) => {
                 let later = "it does not know of the hold yet; the next `vault push` tells it";
@@ -81,12 +79,68 @@ pub fn run(context: &Context<'_>, args: &HoldArgs) -> Outcome {
             }
         }
     }
-    Ok(done)
+    for (no, address, _) in store.vaults() {
+        for id in ids.iter().filter(|id| gone.contains(&(*no, **id))) {
+            context.terminal.warn(&format!("vault {address}: {}", not_there(id)));
+            done = Done::Partial;
+        }
+    }
+    let mut failures = Failures::default();
+    for hold in &holds {
+        failures.note(conclude(context, &store, hold, &gone))?;
+    }
+    failures.or(done)
 }
 
-fn tell(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
-    prove_ours(store, transfer, Deadline::after(store.clock().as_ref(), patience::SOON))?;
-    store.bring_holds(no).map(drop)
+/// Those of the points that a vault is known to have.
+fn rows_in(store: &Store, no: VaultNo, ids: &[RecoveryPointId]) -> Result<Vec<PointRow>, StoreError> {
+    let rows = ids.iter().filter_map(|id| store.catalog().point(id).transpose());
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    Ok(rows.into_iter().filter(|row| row.vaults.contains(&no)).collect())
+}
+
+/// Those of the points that the vault has not any more. Looked for when it knows of the holds: who removes a point looks for them the other
+/// way round.
+fn tell(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    rows: &[PointRow],
+) -> Result<Vec<RecoveryPointId>, StoreError> {
+    let soon = Deadline::after(store.clock().as_ref(), patience::SOON);
+    prove_ours(store, transfer, soon)?;
+    // Another machine may have released what this one remembers.
+    store.learn_holds(no, transfer, soon)?;
+    store.bring_holds(no)?;
+    let mut missing = Vec::new();
+    for row in rows {
+        if !store.is_still_in(no, row)? {
+            missing.push(row.id);
+        }
+    }
+    Ok(missing)
+}
+
+/// Says that a point is held, if any place has it.
+fn conclude(
+    context: &Context<'_>,
+    store: &Store,
+    hold: &Hold,
+    gone: &HashSet<(VaultNo, RecoveryPointId)>,
+) -> Result<(), Failure> {
+    let id = hold.point;
+    let is_in = |row: &PointRow| row.staged || row.vaults.iter().any(|no| !gone.contains(&(*no, id)));
+    if store.catalog().point(&id)?.is_some_and(|row| is_in(&row)) {
+        return show(context, hold);
+    }
+    for row in store.catalog().holds()?.iter().filter(|row| row.point == id && row.staged) {
+        store.release_here(row)?;
+    }
+    Err(Failure::failed(not_there(&id)))
+}
+
+fn not_there(id: &RecoveryPointId) -> String {
+    format!("recovery point {} is not there any more", id.short())
 }
 
 /// Names of whole points.

@@ -108,7 +108,7 @@ fn show(context: &Context<'_>, points: &[StoredPoint], plans: &[Planned<'_>]) ->
 }
 
 /// Each tier under the lock that its places have, if there is something to remove: whoever takes points waits for no vault. Staging first,
-/// for it needs none.
+/// for it needs none; but where vaults are to be asked anyway, they are asked before that what is held there.
 fn remove(
     context: &Context<'_>,
     store: &Store,
@@ -116,21 +116,37 @@ fn remove(
     (groups, agreed): (&[&Group], &[Planned<'_>]),
     failures: &mut Failures,
 ) -> Outcome {
-    let in_vaults = going(agreed, TierName::Online);
+    let mut in_vaults = going(agreed, TierName::Online);
+    let mut in_staging = going(agreed, TierName::Local);
     let vaults = lock_for(&in_vaults, || store.lock_vault_removals(), failures)?;
-    let in_staging = going(agreed, TierName::Local);
+    // What another machine holds is known then in both tiers. Nobody who takes points waits for it.
+    let asked = match &vaults {
+        Some(lock) => failures.note(removal::ask(context, store, lock, &in_vaults))?,
+        None => None,
+    };
+    removal::leave_held(store, &mut in_vaults, failures)?;
+    removal::leave_held(store, &mut in_staging, failures)?;
     let staging = lock_for(&in_staging, || store.lock(), failures)?;
     let points = args.scope.select(store.points()?);
+    let held = store.holds()?;
     for now in make_plans(context, store, &points, groups, args.tier)? {
         let is_locked = if now.tier == TierName::Online { vaults.is_some() } else { staging.is_some() };
-        let before = agreed.iter().find(|planned| is_locked && planned.name() == now.name());
-        before.map_or(Ok(()), |before| still_so(&before.plan, &now.plan))?;
+        let Some(before) = agreed.iter().find(|planned| is_locked && planned.name() == now.name()) else {
+            continue;
+        };
+        let mut before = before.plan.clone();
+        before.remove.retain(|decision| !held.contains_key(&decision.id));
+        still_so(&before, &now.plan)?;
     }
     if let Some(lock) = staging {
-        failures.note(removal::remove_from_staging(context, store, &lock, &in_staging))?;
+        let removed = removal::remove_from_staging(context, store, &lock, &mut in_staging, failures);
+        failures.note(removed)?;
     }
-    let removed = match vaults {
-        Some(lock) => failures.note(removal::remove_from_vaults(context, store, &lock, &in_vaults))?,
+    let removed = match asked {
+        Some(asked) => {
+            let removed = removal::remove_from_vaults(context, store, &asked, &mut in_vaults, failures);
+            failures.note(removed)?
+        }
         None => None,
     };
     Ok(removed.unwrap_or(Done::Whole))

@@ -15,62 +15,114 @@ use holdfast_store::{StoreError, copy, names};
 
 use super::is_held;
 use crate::commands::Context;
-use crate::outcome::{Done, Failure, Outcome};
+use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::patience;
 
 /// What the vaults list that answered.
 type Shown = Vec<(VaultNo, HashSet<RecoveryPointId>)>;
 
+/// What is known of vaults before anything goes from one.
+pub(super) struct Asked {
+    shown: Shown,
+    done: Done,
+}
+
 /// Removes the points from every place, from the vaults first: what fails there leaves points that can be forgotten again. The store is
-/// locked only when no vault is waited for any more.
+/// locked only when no vault is waited for any more. Those that turn out to be held stay, and are named when the others are gone.
 pub(super) fn remove_everywhere(
     context: &Context<'_>,
     store: &Store,
     vaults: &StoreLock,
     ids: &BTreeSet<RecoveryPointId>,
 ) -> Outcome {
-    let done = remove_from_vaults(context, store, vaults, ids)?;
+    let (mut ids, mut failures) = (ids.clone(), Failures::default());
+    let asked = ask(context, store, vaults, &ids)?;
+    let done = remove_from_vaults(context, store, &asked, &mut ids, &mut failures)?;
     let lock = store.lock()?;
-    remove_from_staging(context, store, &lock, ids)?;
-    Ok(done)
+    remove_from_staging(context, store, &lock, &mut ids, &mut failures)?;
+    failures.or(done)
 }
 
-/// Removes the points from staging.
+/// Removes the points from staging that are not held.
 pub(super) fn remove_from_staging(
     context: &Context<'_>,
     store: &Store,
     _lock: &StoreLock,
-    ids: &BTreeSet<RecoveryPointId>,
+    ids: &mut BTreeSet<RecoveryPointId>,
+    failures: &mut Failures,
 ) -> Result<(), Failure> {
+    leave_held(store, ids, failures)?;
     for row in rows_of(store, ids)?.iter().filter(|row| row.staged) {
         go_on(context)?;
-        store.remove_staged_point(row)?;
+        store.remove_staged_point(row).or_else(|e| if_held(store, row, e, ids, failures))?;
     }
     Ok(())
 }
 
-/// Removes the points from all vaults. The lock is that of removals from vaults: a push would put them back.
-pub(super) fn remove_from_vaults(
+/// Asks the vaults what they hold of the points, and which of them are held there: another machine may hold what is not held here. The lock
+/// is that of removals from vaults: a push would put them back.
+pub(super) fn ask(
     context: &Context<'_>,
     store: &Store,
     _lock: &StoreLock,
     ids: &BTreeSet<RecoveryPointId>,
-) -> Outcome {
+) -> Result<Asked, Failure> {
     let rows = rows_of(store, ids)?;
     if rows.is_empty() {
-        return Ok(Done::Whole);
+        return Ok(Asked { shown: Vec::new(), done: Done::Whole });
     }
     let (shown, done) = ask_vaults(context, store, &rows)?;
-    let holds = store.holds()?;
-    // Another machine may hold what is not held here.
-    rows.iter().filter_map(|row| holds.get(&row.id)).try_for_each(|hold| Err(is_held(hold)))?;
-    for row in rows {
+    Ok(Asked { shown, done })
+}
+
+/// Removes the points that are not held from all vaults that were asked.
+pub(super) fn remove_from_vaults(
+    context: &Context<'_>,
+    store: &Store,
+    asked: &Asked,
+    ids: &mut BTreeSet<RecoveryPointId>,
+    failures: &mut Failures,
+) -> Outcome {
+    leave_held(store, ids, failures)?;
+    for row in rows_of(store, ids)? {
         go_on(context)?;
-        for (no, _) in shown.iter().filter(|(no, shown)| row.vaults.contains(no) || shown.contains(&row.id)) {
-            store.remove_point_from_vault(*no, &row)?;
+        let has = |(no, shown): &&(VaultNo, HashSet<RecoveryPointId>)| {
+            row.vaults.contains(no) || shown.contains(&row.id)
+        };
+        for (no, _) in asked.shown.iter().filter(has) {
+            let removed = store.remove_point_from_vault(*no, &row);
+            removed.or_else(|e| if_held(store, &row, e, ids, failures))?;
         }
     }
-    Ok(done)
+    Ok(asked.done)
+}
+
+/// Leaves out those that are held, and names them.
+pub(super) fn leave_held(
+    store: &Store,
+    ids: &mut BTreeSet<RecoveryPointId>,
+    failures: &mut Failures,
+) -> Result<(), Failure> {
+    for (id, hold) in store.holds()? {
+        if ids.remove(&id) {
+            failures.note(Err::<(), _>(is_held(&hold)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A point that could not be removed because somebody just holds it stays like those that were held before.
+fn if_held(
+    store: &Store,
+    row: &PointRow,
+    error: StoreError,
+    ids: &mut BTreeSet<RecoveryPointId>,
+    failures: &mut Failures,
+) -> Result<(), Failure> {
+    if !store.catalog().is_held(&row.id)? {
+        return Err(error.into());
+    }
+    leave_held(store, ids, failures)
 }
 
 fn rows_of(store: &Store, ids: &BTreeSet<RecoveryPointId>) -> Result<Vec<PointRow>, Failure> {

@@ -3,6 +3,7 @@
 
 use super::{Outcomes, Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
@@ -23,6 +24,8 @@ impl Store {
         let transfer = self.vault(no)?;
         let failed = of_vault(transfer);
         self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
+        let hold = names::hold(&row.tag, &row.id);
+        self.learn_hold(no, transfer, &hold, Deadline::NEVER)?;
         self.refuse_held(&row.id, Some(no))?;
         let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(&failed)?;
         let mut last = None;
@@ -32,6 +35,11 @@ impl Store {
                 continue;
             }
             transfer.delete(&names::outcome(&row.tag, attempt)).map_err(&failed)?;
+            // Another machine that put one just now may have seen the point, and said that it is held.
+            if self.learn_hold(no, transfer, &hold, Deadline::NEVER)? {
+                self.give_back(no, row, attempt)?;
+                self.refuse_held(&row.id, Some(no))?;
+            }
             // A put of it that is still on its way, from a process that was held up, must not bring it back.
             last = Some(self.end_attempt(no, &row.tag, attempt)?.ok_or_else(|| came_back(row))?);
         }
@@ -74,6 +82,12 @@ impl Store {
             transfer.delete(&names::session(attempt)).map_err(of_vault(transfer))?;
         }
         Ok(why)
+    }
+
+    fn give_back(&self, no: VaultNo, row: &PointRow, attempt: &Attempt) -> Result<(), StoreError> {
+        let (transfer, name) = (self.vault(no)?, names::outcome(&row.tag, attempt));
+        let put = transfer.put_new(&name, row.object.clone().into());
+        put.map(drop).map_err(|e| self.why_not_there(no, transfer, (&row.tag, attempt), e))
     }
 
     /// Of a point that is missing from staging or a vault: whether it was to go there. If so, it is gone there from now on.

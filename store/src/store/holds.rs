@@ -2,14 +2,15 @@
 //! has the point.
 //!
 //! Placing takes no lock. A hold is known here before it is looked whether the point is to go, and that a point is to go is noted before
-//! it is looked for holds (`store/forget.rs`): of two who meet, one sees the other.
+//! it is looked for holds (`store/forget.rs`): of two who meet, one sees the other. So it is in a vault: a hold is put before it is looked
+//! whether the point is there, and a point is taken away before it is looked for a hold the last time.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{SMALL_OBJECT, Store, of_vault};
 use crate::catalog::{HoldRow, Mark, VaultNo};
 use crate::clock::Deadline;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::format::FormatError;
 use crate::id::RecoveryPointId;
 use crate::monitor::{Event, Monitor};
@@ -17,7 +18,7 @@ use crate::names;
 use crate::point::hold::Hold;
 use crate::point::object::{open_hold, seal_hold};
 use crate::transfer::Transfer;
-use crate::vault::VaultError;
+use crate::vault::{ObjectName, VaultError};
 
 impl Store {
     /// All points that are held. A hold that does not open holds all the same, without saying why.
@@ -75,22 +76,43 @@ impl Store {
         self.catalog.remove_hold(&row.point, Some(no))
     }
 
-    /// Tells a vault of what was held here of the points that it has; how many holds it was told of.
+    /// Tells a vault of what was held here of the points that it has; how many holds it was told of. A point that turns out not to be there
+    /// any more is not held there.
     pub fn bring_holds(&self, no: VaultNo) -> Result<usize, StoreError> {
         let (transfer, mut brought) = (self.vault(no)?, 0);
         for row in self.catalog.holds()?.into_iter().filter(|row| row.staged && !row.vaults.contains(&no)) {
-            if self.catalog.point(&row.point)?.is_none_or(|point| !point.vaults.contains(&no)) {
-                continue;
-            }
-            match transfer.put_new(&names::hold(&row.tag, &row.point), row.object.clone().into()) {
+            let point = self.catalog.point(&row.point)?.filter(|point| point.vaults.contains(&no));
+            let Some(point) = point else { continue };
+            let name = names::hold(&row.tag, &row.point);
+            let is_ours = match transfer.put_new(&name, row.object.clone().into()) {
+                Ok(_) => true,
                 // Somebody else holds it, too.
-                Ok(_) | Err(VaultError::Conflict { .. }) => {}
+                Err(VaultError::Conflict { .. }) => false,
                 Err(e) => return Err(of_vault(transfer)(e)),
+            };
+            // Not before: who removes the point looks for a hold when it is gone.
+            if !self.is_still_in(no, &point)? {
+                if is_ours {
+                    self.take_back(transfer, &name)?;
+                }
+                continue;
             }
             self.catalog.add_hold(&HoldRow { staged: false, vaults: vec![no], ..row })?;
             brought += 1;
         }
         Ok(brought)
+    }
+
+    /// A hold of nothing keeps nothing, so it may stay where nobody may remove it.
+    fn take_back(&self, transfer: &Transfer, name: &ObjectName) -> Result<(), StoreError> {
+        match transfer.delete(name).map(drop).map_err(of_vault(transfer)) {
+            Err(e) if e.class() == ErrorClass::Cancelled => Err(e),
+            Err(e) => {
+                tracing::warn!("{name}: {e}; it is of a recovery point that is not there any more");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Makes the catalog know the holds that a vault shows, and no others of it. One that does not open is told in the log and holds
@@ -104,38 +126,42 @@ impl Store {
         let known = self.catalog.holds()?.into_iter().filter(|row| row.vaults.contains(&no));
         let mut known: HashSet<RecoveryPointId> = known.map(|row| row.point).collect();
         for object in transfer.list_all_by(names::HOLDS, deadline).map_err(of_vault(transfer))? {
-            let Some((tag, point)) = names::hold_of(&object.name) else { continue };
-            if known.remove(&point) {
-                continue;
-            }
-            let read = || match transfer.get_by(&object.name, SMALL_OBJECT, deadline) {
-                Ok(bytes) => Ok(Some(bytes.to_vec())),
-                // It was released meanwhile, or is too long to be one.
-                Err(VaultError::NotFound { .. }) => Ok(None),
-                Err(VaultError::Invalid { .. }) => Ok(Some(Vec::new())),
-                Err(e) => Err(of_vault(transfer)(e)),
-            };
-            let opens = |bytes: &Vec<u8>| open_hold(bytes, &self.sealer, &point).map(drop);
-            let Some(bytes) = read()? else { continue };
-            // Twice if need be: the way from the vault may have flipped a bit.
-            let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
-            let Some(object_bytes) = again else { continue };
-            match opens(&object_bytes) {
-                Err(e) => tracing::warn!("vault {}: {}: {e}", transfer.address(), object.name),
-                Ok(()) => {
-                    let vaults = vec![no];
-                    self.catalog.add_hold(&HoldRow {
-                        point,
-                        tag,
-                        object: object_bytes,
-                        staged: false,
-                        vaults,
-                    })?;
-                }
+            let Some((_, point)) = names::hold_of(&object.name) else { continue };
+            if !known.remove(&point) {
+                self.learn_hold(no, transfer, &object.name, deadline)?;
             }
         }
         // It was released there.
         known.iter().try_for_each(|point| self.catalog.remove_hold(point, Some(no)))
+    }
+
+    /// Makes the catalog know a hold in a vault, if there is one that opens. Whether there is.
+    pub(super) fn learn_hold(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        name: &ObjectName,
+        deadline: Deadline,
+    ) -> Result<bool, StoreError> {
+        let Some((tag, point)) = names::hold_of(name) else { return Ok(false) };
+        let read = || match transfer.get_by(name, SMALL_OBJECT, deadline) {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            // It was released meanwhile, or is too long to be one.
+            Err(VaultError::NotFound { .. }) => Ok(None),
+            Err(VaultError::Invalid { .. }) => Ok(Some(Vec::new())),
+            Err(e) => Err(of_vault(transfer)(e)),
+        };
+        let opens = |bytes: &Vec<u8>| open_hold(bytes, &self.sealer, &point).map(drop);
+        let Some(bytes) = read()? else { return Ok(false) };
+        // Twice if need be: the way from the vault may have flipped a bit.
+        let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
+        let Some(object) = again else { return Ok(false) };
+        if let Err(e) = opens(&object) {
+            tracing::warn!("vault {}: {name}: {e}", transfer.address());
+            return Ok(false);
+        }
+        self.catalog.add_hold(&HoldRow { point, tag, object, staged: false, vaults: vec![no] })?;
+        Ok(true)
     }
 
     /// Makes the catalog know the holds in staging. One that does not open is told and holds all the same: nobody but the owner writes there.

@@ -163,6 +163,21 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a vault still has a point that the catalog says to be there. What became of it the catalog knows then; one that is nowhere else
+    /// and was not removed on purpose stays known.
+    pub fn is_still_in(&self, no: VaultNo, row: &PointRow) -> Result<bool, StoreError> {
+        let transfer = self.vault(no)?;
+        let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(of_vault(transfer))?;
+        let listed = Outcomes::of(&listed);
+        if self.is_revoked_in(no, transfer, row, &listed)? {
+            return self.catalog.remove_point(&row.id, Some(no)).map(|()| false);
+        }
+        if listed.at(&row.tag, &row.id).is_empty() {
+            return self.doubt_points(no, std::slice::from_ref(&row.id)).map(|()| false);
+        }
+        Ok(true)
+    }
+
     /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known.
     pub(crate) fn doubt_points(&self, no: VaultNo, points: &[RecoveryPointId]) -> Result<(), StoreError> {
         if self.read_only || points.is_empty() {

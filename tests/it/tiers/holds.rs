@@ -71,20 +71,48 @@ fn a_vault_that_is_away_is_told_by_the_next_push_and_holds_until_it_is_released_
 
 #[test]
 fn what_another_machine_holds_in_a_vault_is_seen_before_anything_goes_there() {
-    let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
+    let tiers = Tiers::new(KEEP_1, KEEP_1);
     let ids = tiers.take(&[0, 24, 48, 72, 96]);
     tiers.run(&["vault", "push"]).expect_code(0);
     let stranger = Machine::recovering();
     let mut recover = stranger.command(["recover", "--machine-key"]);
     Ran::of(recover.arg(tiers.vault()).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     stranger.run(["hold", &ids[0], "--reason", "from afar"]).expect_code(0);
-    assert_eq!(foreseen(&tiers), of("online", &[&ids[0], &ids[1]]), "nobody told this machine");
+    let both = &of("local", &[&ids[0], &ids[1]]) | &of("online", &[&ids[0], &ids[1]]);
+    assert_eq!(foreseen(&tiers), both, "nobody told this machine");
+    // The others go, and it stays in both tiers.
     tiers.run(&["forget"]).expect_code(1).expect_err(&["from afar"]);
-    assert_eq!(shown_in(&tiers.vault()), set(&ids));
+    let left = &set(&ids) - &set([&ids[1]]);
+    assert_eq!((shown_in(&tiers.machine.store()), shown_in(&tiers.vault())), (left.clone(), left));
     tiers.run(&["forget"]).expect_code(0);
-    assert_eq!(shown_in(&tiers.vault()), &set(&ids) - &set([&ids[1]]));
     stranger.run(["release", &ids[0]]).expect_code(0);
     tiers.run(&["vault", "push", "--pending"]).expect_code(0);
     tiers.run(&["forget"]).expect_code(0);
     assert_eq!(shown_in(&tiers.vault()), set(&ids[2..]));
+}
+
+#[test]
+fn a_point_that_another_machine_removed_is_said_to_be_gone_and_not_held() {
+    let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
+    let ids = tiers.take(&[0, 24, 48]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let (stranger, vault) = (Machine::recovering(), tiers.vault());
+    let mut recover = stranger.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    stranger.run(["forget", &ids[0]]).expect_code(0);
+    let told = tiers.run(&["hold", &ids[0], "--reason", "the audit"]).expect_code(3);
+    let told = told.expect_err(&[vault.to_str().unwrap(), "is not there any more"]);
+    assert!(told.out().contains("is held since"), "its local copy is: {}", told.out());
+    assert_eq!((held_in(&tiers.machine.store()), held_in(&vault)), (set([&ids[0]]), BTreeSet::new()));
+    // Another one is nowhere any more.
+    let other = Machine::recovering();
+    let mut recover = other.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    stranger.run(["forget", &ids[2], "--allow-newest", "--yes"]).expect_code(0);
+    let told = other.run(["hold", &ids[2]]).expect_code(1);
+    let told = told.expect_err(&[&format!("recovery point {} is not there any more", &ids[2][..8])]);
+    assert!(!told.out().contains("is held"), "{}", told.out());
+    assert_eq!((held_in(&other.store()), held_in(&vault)), (BTreeSet::new(), BTreeSet::new()));
+    let left = other.run(["snapshots", "--json"]).expect_code(0).json();
+    assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
 }

@@ -1,6 +1,9 @@
 //! Tests of holds: a point that is held in any place stays in all of them, whatever is lost, and goes when it was released.
 
-use super::hostile::{delete_catalog, prepared, push, recovered};
+use std::sync::Mutex;
+
+use super::hostile::{delete_catalog, prepared, push, recovered, reopened};
+use super::losses::{faulty, open_on};
 use super::*;
 use crate::catalog::{HoldRow, Mark, PointRow};
 use crate::check::{self, Depth};
@@ -132,4 +135,96 @@ fn what_a_vault_makes_up_holds_nothing_and_a_damaged_hold_in_staging_holds() {
     assert!(store.holds().unwrap().contains_key(&two.point.id));
     store.remove_staged_point(&row(&store, &two)).unwrap_err();
     assert_eq!(found(&store), [name(&two).as_str()]);
+}
+
+#[test]
+fn a_point_that_another_machine_removed_is_not_held_there() {
+    let home = Home::new();
+    let (vault, store, one, _) = two_points(&home);
+    let names = |of: &str| vault.names().iter().filter(|name| name.as_str().starts_with(of)).count();
+    let (_dir, there) = recovered(&home, &vault);
+    let no = there.vaults()[0].0;
+    store.remove_point_from_vault(store.vaults()[0].0, &row(&store, &one)).unwrap();
+    there.place_hold(&one.point.id, "the audit").unwrap();
+    let known = row(&there, &one);
+    assert_eq!(there.bring_holds(no).unwrap(), 0);
+    assert_eq!((names("hold/"), there.catalog().point(&one.point.id).unwrap()), (0, None));
+    assert!(!there.is_still_in(no, &known).unwrap());
+
+    // One that nobody removed stays known where it is nowhere else: a check goes on telling of it.
+    let (_dir, there) = {
+        let two = store.points().unwrap().pop().unwrap();
+        push(&store, &two, &RecordingMonitor::default()).unwrap();
+        let recovered = recovered(&home, &vault);
+        vault_without(&store, &two);
+        recovered
+    };
+    let two = there.points().unwrap().pop().unwrap();
+    there.place_hold(&two.point.id, "").unwrap();
+    assert_eq!((there.bring_holds(no).unwrap(), names("hold/")), (0, 0));
+    assert!(!there.is_still_in(no, &row(&there, &two)).unwrap());
+    assert!(found(&there).contains(&names::point(&two.point.source_tag, &two.point.id).to_string()));
+}
+
+fn vault_without(store: &Store, point: &StoredPoint) {
+    store.vaults()[0].2.delete(&names::point(&point.point.source_tag, &point.point.id)).unwrap();
+}
+
+/// Does `beside` before the `nth` request of a vault, in a process of its own.
+fn meddle(vault: &crate::vault::testing::FaultyVault, nth: usize, beside: impl FnOnce() + Send + 'static) {
+    let todo = Mutex::new((0, Some(beside)));
+    vault.watch(move || {
+        let mut todo = todo.lock().unwrap();
+        todo.0 += 1;
+        if todo.0 == nth
+            && let Some(beside) = todo.1.take()
+        {
+            std::thread::spawn(beside).join().unwrap();
+        }
+    });
+}
+
+/// Whether a machine is sure that a vault holds a point.
+fn holds_it(store: &Store, point: &StoredPoint) -> bool {
+    let no = store.vaults()[0].0;
+    if store.place_hold(&point.point.id, "the audit").is_err() || store.bring_holds(no).is_err() {
+        return false;
+    }
+    hold(store, point).is_some_and(|hold| hold.vaults.contains(&no))
+}
+
+#[test]
+fn of_one_who_holds_and_one_who_removes_at_another_machine_one_sees_the_other() {
+    let (mut held, mut removed) = (0, 0);
+    for (nth, holder_is_met) in (1..=12).flat_map(|nth| [(nth, false), (nth, true)]) {
+        let home = Home::new();
+        let (vault, store, one, _) = two_points(&home);
+        let (dir, there) = recovered(&home, &vault);
+        drop((store, there));
+        let (watched, there) = (faulty(&vault), dir.path().join("new"));
+        let is_held = Arc::new(Mutex::new(None));
+        let said = is_held.clone();
+        if holder_is_met {
+            let (store, there) = (home.open_with(&vault), open_on(&home, &there, watched.clone()));
+            let at = one.clone();
+            meddle(&watched, nth, move || {
+                let _ = store.remove_point_from_vault(store.vaults()[0].0, &row(&store, &at));
+            });
+            *said.lock().unwrap() = Some(holds_it(&there, &one));
+        } else {
+            let (store, there) =
+                (open_on(&home, &home.path(), watched.clone()), reopened(&home, &vault, &there));
+            let at = one.clone();
+            meddle(&watched, nth, move || *said.lock().unwrap() = Some(holds_it(&there, &at)));
+            let _ = store.remove_point_from_vault(store.vaults()[0].0, &row(&store, &one));
+        }
+        // Fewer requests than that were made.
+        let Some(is_held) = *is_held.lock().unwrap() else { continue };
+        let object = vault.object(&names::point(&one.point.source_tag, &one.point.id));
+        let is_there = object.is_some_and(|object| object.len() as u64 != crate::fence::Revocation::LEN);
+        assert!(is_there || !is_held, "request {nth}, the holder is met: {holder_is_met}");
+        held += u32::from(is_held);
+        removed += u32::from(!is_there);
+    }
+    assert!(held > 2 && removed > 2, "{held} were held and {removed} removed");
 }
