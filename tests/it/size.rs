@@ -15,8 +15,7 @@ const MOUNT_KIB_MAX: u64 = 128 << 10;
 
 /// A number out of a file of `/proc` about the only process of a mount.
 fn figure(mounted: &Mounted<'_>, file: &str, name: &str) -> u64 {
-    let [pid] = mounted.processes()[..] else { panic!("more than one process, or none") };
-    crate::testkit::figure(pid, file, name)
+    crate::testkit::figure(mounted.process(), file, name)
 }
 
 /// Bytes that a new mount has read until its first listings are there.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Machine;
 use super::process::{processes_with, wait_for_the_end};
+use super::waiting::came;
 
 /// Where something is mounted, in the order in which it was.
 pub fn mounts() -> Vec<PathBuf> {
@@ -37,6 +38,18 @@ impl<'a> Mounted<'a> {
     /// The processes that serve it.
     pub fn processes(&self) -> Vec<i32> {
         processes_with(&self.path)
+    }
+
+    /// The one that serves it. A child that is about to become another program looks like it for a moment.
+    #[track_caller]
+    pub fn process(&self) -> i32 {
+        let mut one = None;
+        let is_one = came(10, || {
+            one = <[i32; 1]>::try_from(self.processes()).ok();
+            one.is_some()
+        });
+        assert!(is_one, "more than one process serves {}, or none", self.path.display());
+        one.unwrap()[0]
     }
 
     /// Ends it by `holdfast umount` and waits until its process is gone, as far as others may open the store again.
