@@ -1,5 +1,6 @@
 //! `holdfast release`: the end of a hold.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 
 use clap::Args;
@@ -51,10 +52,11 @@ pub fn run(context: &Context<'_>, args: &ReleaseArgs) -> Outcome {
     let store = open_store(context)?;
     let ids = find(&store, &specs, &args.scope)?;
     let (mut failures, mut done) = (Failures::default(), Done::Whole);
-    let mut before = held(&store, &ids)?;
+    let before = held(&store, &ids)?;
+    let mut were_held: HashSet<_> = before.iter().map(|row| row.point).collect();
     for (no, address, transfer) in store.vaults() {
         match release_in(&store, *no, transfer, &ids) {
-            Ok(released) => before.extend(released),
+            Ok(released) => were_held.extend(released),
             Err(e) if e.class() == ErrorClass::Cancelled => return Err(e.into()),
             Err(e) if before.iter().any(|row| row.vaults.contains(no)) => {
                 let failure = Failure::from(e).hint("it stays held until the same command finds the vault");
@@ -72,26 +74,29 @@ pub fn run(context: &Context<'_>, args: &ReleaseArgs) -> Outcome {
     }
     let left = held(&store, &ids)?;
     for id in ids.iter().filter(|id| left.iter().all(|row| row.point != **id)) {
-        let was_held = before.iter().any(|row| row.point == *id);
-        show(context, id, was_held)?;
+        show(context, id, were_held.contains(id))?;
     }
     failures.or(done)
 }
 
-/// Also what another machine held there.
+/// Also what another machine held there, and what does not open. Which points were held there.
 fn release_in(
     store: &Store,
     no: VaultNo,
     transfer: &Transfer,
     ids: &[RecoveryPointId],
-) -> Result<Vec<HoldRow>, StoreError> {
+) -> Result<Vec<RecoveryPointId>, StoreError> {
     let soon = Deadline::after(store.clock().as_ref(), patience::SOON);
     prove_ours(store, transfer, soon)?;
     store.learn_holds(no, transfer, soon)?;
-    let mut there = held(store, ids)?;
-    there.retain(|row| row.vaults.contains(&no));
-    there.iter().try_for_each(|row| store.release_in_vault(no, row))?;
-    Ok(there)
+    let mut released = Vec::new();
+    for row in ids.iter().filter_map(|id| store.catalog().point(id).transpose()) {
+        let row = row?;
+        if store.release_in_vault(no, &row.tag, &row.id)? {
+            released.push(row.id);
+        }
+    }
+    Ok(released)
 }
 
 fn held(store: &Store, ids: &[RecoveryPointId]) -> Result<Vec<HoldRow>, StoreError> {

@@ -3,7 +3,6 @@
 
 use super::{Outcomes, Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
-use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
@@ -24,9 +23,9 @@ impl Store {
         let transfer = self.vault(no)?;
         let failed = of_vault(transfer);
         self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
-        let hold = names::hold(&row.tag, &row.id);
-        self.learn_hold(no, transfer, &hold, Deadline::NEVER)?;
-        self.refuse_held(&row.id, Some(no))?;
+        if let Some(held) = self.hold_in(no, row)? {
+            return self.keep(&row.id, Some(no), held);
+        }
         let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(&failed)?;
         let mut last = None;
         for (attempt, len) in Outcomes::of(&listed).at(&row.tag, &row.id) {
@@ -36,9 +35,9 @@ impl Store {
             }
             transfer.delete(&names::outcome(&row.tag, attempt)).map_err(&failed)?;
             // Another machine that put one just now may have seen the point, and said that it is held.
-            if self.learn_hold(no, transfer, &hold, Deadline::NEVER)? {
+            if let Some(held) = self.hold_in(no, row)? {
                 self.give_back(no, row, attempt)?;
-                self.refuse_held(&row.id, Some(no))?;
+                return self.keep(&row.id, Some(no), held);
             }
             // A put of it that is still on its way, from a process that was held up, must not bring it back.
             last = Some(self.end_attempt(no, &row.tag, attempt)?.ok_or_else(|| came_back(row))?);

@@ -8,11 +8,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{SMALL_OBJECT, Store, of_vault};
-use crate::catalog::{HoldRow, Mark, VaultNo};
+use crate::catalog::{HoldRow, Mark, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::FormatError;
-use crate::id::RecoveryPointId;
+use crate::id::{RecoveryPointId, SourceTag};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::point::hold::Hold;
@@ -69,11 +69,19 @@ impl Store {
         self.catalog.remove_hold(&row.point, None)
     }
 
-    /// Takes a hold away from a vault.
-    pub fn release_in_vault(&self, no: VaultNo, row: &HoldRow) -> Result<(), StoreError> {
-        let transfer = self.vault(no)?;
-        transfer.delete(&names::hold(&row.tag, &row.point)).map_err(of_vault(transfer))?;
-        self.catalog.remove_hold(&row.point, Some(no))
+    /// Takes the hold of a point away from a vault, also one that does not open; whether there was one.
+    pub fn release_in_vault(
+        &self,
+        no: VaultNo,
+        tag: &SourceTag,
+        id: &RecoveryPointId,
+    ) -> Result<bool, StoreError> {
+        let (transfer, name) = (self.vault(no)?, names::hold(tag, id));
+        if transfer.stat(&name).map_err(of_vault(transfer))?.is_none() {
+            return self.catalog.remove_hold(id, Some(no)).map(|()| false);
+        }
+        transfer.delete(&name).map_err(of_vault(transfer))?;
+        self.catalog.remove_hold(id, Some(no)).map(|()| true)
     }
 
     /// Tells a vault of what was held here of the points that it has; how many holds it was told of. A point that turns out not to be there
@@ -127,23 +135,27 @@ impl Store {
         let mut known: HashSet<RecoveryPointId> = known.map(|row| row.point).collect();
         for object in transfer.list_all_by(names::HOLDS, deadline).map_err(of_vault(transfer))? {
             let Some((_, point)) = names::hold_of(&object.name) else { continue };
-            if !known.remove(&point) {
-                self.learn_hold(no, transfer, &object.name, deadline)?;
+            if known.remove(&point) {
+                continue;
+            }
+            match self.learn_hold(no, transfer, &object.name, deadline) {
+                Err(e @ StoreError::Corrupt { .. }) => tracing::warn!("vault {}: {e}", transfer.address()),
+                learnt => learnt?,
             }
         }
         // It was released there.
         known.iter().try_for_each(|point| self.catalog.remove_hold(point, Some(no)))
     }
 
-    /// Makes the catalog know a hold in a vault, if there is one that opens. Whether there is.
-    pub(super) fn learn_hold(
+    /// Makes the catalog know a hold in a vault, if there is one.
+    fn learn_hold(
         &self,
         no: VaultNo,
         transfer: &Transfer,
         name: &ObjectName,
         deadline: Deadline,
-    ) -> Result<bool, StoreError> {
-        let Some((tag, point)) = names::hold_of(name) else { return Ok(false) };
+    ) -> Result<(), StoreError> {
+        let Some((tag, point)) = names::hold_of(name) else { return Ok(()) };
         let read = || match transfer.get_by(name, SMALL_OBJECT, deadline) {
             Ok(bytes) => Ok(Some(bytes.to_vec())),
             // It was released meanwhile, or is too long to be one.
@@ -152,16 +164,25 @@ impl Store {
             Err(e) => Err(of_vault(transfer)(e)),
         };
         let opens = |bytes: &Vec<u8>| open_hold(bytes, &self.sealer, &point).map(drop);
-        let Some(bytes) = read()? else { return Ok(false) };
+        let Some(bytes) = read()? else { return Ok(()) };
         // Twice if need be: the way from the vault may have flipped a bit.
         let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
-        let Some(object) = again else { return Ok(false) };
-        if let Err(e) = opens(&object) {
-            tracing::warn!("vault {}: {name}: {e}", transfer.address());
-            return Ok(false);
+        let Some(object) = again else { return Ok(()) };
+        opens(&object).map_err(|e| e.of(name.as_str()))?;
+        self.catalog.add_hold(&HoldRow { point, tag, object, staged: false, vaults: vec![no] })
+    }
+
+    /// Why a point is not to be removed from a vault: it is held, here or there. A hold there that does not open counts: another machine may
+    /// have put it, and by it alone.
+    pub(super) fn hold_in(&self, no: VaultNo, row: &PointRow) -> Result<Option<StoreError>, StoreError> {
+        let name = names::hold(&row.tag, &row.id);
+        match self.learn_hold(no, self.vault(no)?, &name, Deadline::NEVER) {
+            Err(StoreError::Corrupt { object, detail }) => {
+                let detail = format!("{detail}; the recovery point stays, unless you `release` it");
+                Ok(Some(StoreError::corrupt(object, detail)))
+            }
+            learnt => learnt.and_then(|()| Ok(self.catalog.is_held(&row.id)?.then(|| held(&row.id)))),
         }
-        self.catalog.add_hold(&HoldRow { point, tag, object, staged: false, vaults: vec![no] })?;
-        Ok(true)
     }
 
     /// Makes the catalog know the holds in staging. One that does not open is told and holds all the same: nobody but the owner writes there.
@@ -193,12 +214,26 @@ impl Store {
         Ok(())
     }
 
-    /// Refuses to remove a point that is held, and takes back that it was to go.
+    /// Refuses to remove a point that is held here.
     pub(super) fn refuse_held(&self, id: &RecoveryPointId, place: Option<VaultNo>) -> Result<(), StoreError> {
-        if !self.catalog.is_held(id)? {
-            return Ok(());
+        match self.catalog.is_held(id)? {
+            true => self.keep(id, place, held(id)),
+            false => Ok(()),
         }
-        self.catalog.set_mark(Mark::Going(place, *id), false)?;
-        Err(StoreError::invalid(format!("recovery point {} is held; it stays", id.short())))
     }
+
+    /// Takes back that a point was to go, and says why.
+    pub(super) fn keep(
+        &self,
+        id: &RecoveryPointId,
+        place: Option<VaultNo>,
+        why: StoreError,
+    ) -> Result<(), StoreError> {
+        self.catalog.set_mark(Mark::Going(place, *id), false)?;
+        Err(why)
+    }
+}
+
+fn held(id: &RecoveryPointId) -> StoreError {
+    StoreError::invalid(format!("recovery point {} is held; it stays", id.short()))
 }

@@ -178,7 +178,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known.
+    /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known. No
+    /// other point is whole because one of these was: whoever frees space there does not count what they need.
     pub(crate) fn doubt_points(&self, no: VaultNo, points: &[RecoveryPointId]) -> Result<(), StoreError> {
         if self.read_only || points.is_empty() {
             return Ok(());
@@ -466,7 +467,7 @@ fn refresh_points(
     lost: bool,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let listed = Outcomes::of(listed);
+    let (listed, mut incomplete) = (Outcomes::of(listed), Vec::new());
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
         let revoked = store.is_revoked_in(no, transfer, &row, &listed)?;
@@ -479,29 +480,24 @@ fn refresh_points(
             store.catalog().remove_point(&row.id, Some(no))?;
             continue;
         }
-        if !there {
-            let reason = "the recovery point is missing from the vault".to_owned();
-            let path = names::point(&row.tag, &row.id).as_str().into();
-            monitor.event(Event::Problem { path, reason });
-            // Nobody who frees space there counts what it needs, so no other point is whole because it is.
-            store.catalog().forget_proven(no)?;
-        }
-        // What is damaged there is put again, too.
         let is_other = before.points.contains(&row.id)
-            && there
             && listed.shown(&row).is_none()
             && !listed.at(&row.tag, &row.id).is_empty();
-        if is_other {
-            let reason = format!("vault {}: the recovery point has another length there", transfer.address());
-            let path = names::point(&row.tag, &row.id).as_str().into();
-            monitor.event(Event::Problem { path, reason });
-            store.catalog().forget_proven(no)?;
+        let wrong = match (there, is_other) {
+            (false, _) => Some("the recovery point is missing"),
+            // What is damaged there is put again, too.
+            (true, true) => Some("the recovery point has another length there"),
+            (true, false) => None,
+        };
+        if let Some(wrong) = wrong {
+            let reason = format!("vault {}: {wrong}", transfer.address());
+            monitor.event(Event::Problem { path: names::point(&row.tag, &row.id).as_str().into(), reason });
         }
-        if is_elsewhere(&row, no) && (lost || !there || is_other) {
-            store.catalog().remove_point(&row.id, Some(no))?;
+        if lost || wrong.is_some() {
+            incomplete.push(row.id);
         }
     }
-    Ok(())
+    store.doubt_points(no, &incomplete)
 }
 
 /// Whether a point is in another place than this vault.

@@ -57,7 +57,7 @@ fn a_held_point_is_removed_from_no_place_until_it_is_released() {
 
     store.release_here(&hold(&store, &one).unwrap()).unwrap();
     store.remove_staged_point(&row(&store, &one)).expect_err("the vault has a hold");
-    store.release_in_vault(no, &hold(&store, &one).unwrap()).unwrap();
+    assert!(store.release_in_vault(no, &one.point.source_tag, &one.point.id).unwrap());
     store.remove_point_from_vault(no, &row(&store, &one)).unwrap();
     store.remove_staged_point(&row(&store, &one)).unwrap();
     assert_eq!(store.holds().unwrap().len(), 1);
@@ -81,7 +81,7 @@ fn a_hold_outlives_the_catalog_and_the_machine() {
     let (no, _, way) = store.vaults()[0].clone();
     copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
     assert_eq!(store.holds().unwrap()[&one.point.id].reason, "there");
-    there.release_in_vault(there.vaults()[0].0, &hold(&there, &one).unwrap()).unwrap();
+    assert!(there.release_in_vault(there.vaults()[0].0, &one.point.source_tag, &one.point.id).unwrap());
     copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
     assert!(hold(&store, &one).is_none());
 
@@ -109,7 +109,7 @@ fn a_point_that_is_just_going_is_not_held() {
 }
 
 #[test]
-fn what_a_vault_makes_up_holds_nothing_and_a_damaged_hold_in_staging_holds() {
+fn a_damaged_hold_keeps_its_point_in_the_vault_that_has_it_and_one_in_staging_in_all() {
     let home = Home::new();
     let (vault, store, one, two) = two_points(&home);
     let name = |point: &StoredPoint| names::hold(&point.point.source_tag, &point.point.id);
@@ -121,7 +121,14 @@ fn what_a_vault_makes_up_holds_nothing_and_a_damaged_hold_in_staging_holds() {
         copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
         assert!(hold(&store, &one).is_none());
         assert_eq!(found(&store), [name(&one).as_str()]);
+        // Another machine may have put it, and damage may be what became of it.
+        let refused = store.remove_point_from_vault(no, &row(&store, &one)).unwrap_err();
+        assert!(refused.to_string().contains(name(&one).as_str()), "{refused}");
+        assert!(!store.catalog().has_mark(Mark::Going(Some(no), one.point.id)).unwrap());
     }
+    let release = || store.release_in_vault(no, &one.point.source_tag, &one.point.id).unwrap();
+    assert_eq!((release(), release()), (true, false));
+    store.remove_point_from_vault(no, &row(&store, &one)).unwrap();
     drop(store);
     let mut damaged = of_two;
     *damaged.last_mut().unwrap() ^= 1;
