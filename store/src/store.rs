@@ -378,6 +378,11 @@ impl Store {
         (!self.read_only).then(|| self.lock_uploads()).transpose()
     }
 
+    /// Keeps two processes from reading all that a vault holds at the same time.
+    fn lock_meeting(&self) -> Result<StoreLock, StoreError> {
+        StoreLock::take(&self.dir, "lock.meeting", true)
+    }
+
     /// Keeps points from being put into vaults while points or packs are removed there. Whoever waits for a vault holds this, and not the
     /// store's lock: points are taken meanwhile.
     pub fn lock_vault_removals(&self) -> Result<StoreLock, StoreError> {

@@ -179,7 +179,17 @@ impl Transfer {
     /// # Errors
     /// `Conflict` if other bytes lie under the name; else what the vault said last.
     pub fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<Receipt, VaultError> {
-        self.runtime.block_on(put::put_new(&self.inner, name, body))
+        self.put_new_by(name, body, Deadline::NEVER)
+    }
+
+    /// The same, or `Timeout` when the deadline has passed: then it may be there, or come to be.
+    pub fn put_new_by(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+        deadline: Deadline,
+    ) -> Result<Receipt, VaultError> {
+        self.runtime.block_on(put::put_new(&self.inner, name, body, deadline))
     }
 
     /// A whole object of at most `max_len` bytes: its length is asked for first.

@@ -92,6 +92,9 @@ pub(super) fn remove_from_vaults(
         for (no, _) in asked.shown.iter().filter(has) {
             let removed = store.remove_point_from_vault(*no, &row);
             removed.or_else(|e| if_held(store, &row, e, ids, failures))?;
+            if !ids.contains(&row.id) {
+                break;
+            }
         }
     }
     Ok(asked.done)
@@ -111,7 +114,7 @@ pub(super) fn leave_held(
     Ok(())
 }
 
-/// A point that could not be removed because somebody just holds it stays like those that were held before.
+/// A point that could not be removed because somebody just holds it stays like those that were held before, and one whose hold does not open.
 fn if_held(
     store: &Store,
     row: &PointRow,
@@ -119,6 +122,11 @@ fn if_held(
     ids: &mut BTreeSet<RecoveryPointId>,
     failures: &mut Failures,
 ) -> Result<(), Failure> {
+    let hold = names::hold(&row.tag, &row.id);
+    if matches!(&error, StoreError::Corrupt { object, .. } if object == hold.as_str()) {
+        ids.remove(&row.id);
+        return failures.note(Err::<(), _>(error.into())).map(drop);
+    }
     if !store.catalog().is_held(&row.id)? {
         return Err(error.into());
     }
@@ -148,7 +156,10 @@ fn ask_vaults(context: &Context<'_>, store: &Store, rows: &[PointRow]) -> Result
         };
         let shows = points_in(store, transfer, deadline);
         match shows.and_then(|points| store.learn_holds(*no, transfer, deadline).map(|()| points)) {
-            Ok(points) => shown.push((*no, points)),
+            Ok(points) => {
+                store.are_not_going(Some(*no), points.iter().copied())?;
+                shown.push((*no, points));
+            }
             Err(e) if e.class() == ErrorClass::Cancelled || holders.contains(no) => return Err(e.into()),
             Err(e) => {
                 let held = "what it holds of these recovery points stays there, and comes back with it";

@@ -72,7 +72,7 @@ impl Catalog {
         })
     }
 
-    /// Those of these packs that a generation up to `newest` condemns, and did not let go.
+    /// Those of these packs that a generation up to `newest` names: condemned by one that is not finished, or let go by one that is.
     pub fn condemned_of(
         &self,
         vault: VaultNo,

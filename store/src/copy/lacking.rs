@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::catalog::{Catalog, Location, PackNo, PackRow, PointRow, Seen, VaultNo};
-use crate::error::StoreError;
-use crate::id::ChunkId;
+use crate::error::{ErrorClass, StoreError};
+use crate::id::{ChunkId, RecoveryPointId};
 use crate::seal::ChunkType;
 use crate::store::Store;
 use crate::tree::reach::reachable;
@@ -106,8 +106,13 @@ pub(super) fn lacking(
     let base = catalog.proven_point(no, &row.tag)?.map(|id| catalog.point(&id)).transpose()?.flatten();
     // While something is condemned, what that point relies on may be.
     if let Some(base) = base.filter(|base| base.vaults.contains(&no) && !began.unfinished) {
-        let base = store.point(&base.id)?;
-        reachable(store.reader().as_ref(), &base.point.root, &mut seen, &mut |_, _| Ok(()))?;
+        match all_of(store, &base.id) {
+            // It only spares a look.
+            Err(e) if matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt) => {
+                tracing::debug!("recovery point {}: {e}; a new one relies on nothing of it", base.id.short());
+            }
+            all => seen = all?,
+        }
     }
     let in_vault = InVault::of(store, no, began)?;
     let (mut there, mut needed) = (HashSet::new(), HashMap::<PackNo, Needed>::new());
@@ -125,6 +130,13 @@ pub(super) fn lacking(
         Ok(())
     })?;
     sort_out(catalog, &in_vault, needed, there.len() as u64)
+}
+
+/// Directories of a point, and what it needs.
+fn all_of(store: &Store, id: &RecoveryPointId) -> Result<HashSet<ChunkId>, StoreError> {
+    let (point, mut all) = (store.point(id)?, HashSet::new());
+    reachable(store.reader().as_ref(), &point.point.root, &mut all, &mut |_, _| Ok(()))?;
+    Ok(all)
 }
 
 fn sort_out(

@@ -29,6 +29,8 @@ use crate::vault::{ObjectInfo, VaultError};
 const HOUR: u64 = 3600;
 /// By so many seconds the clocks of a vault's machines may differ.
 const AHEAD: i64 = 3600;
+/// Nobody lists anything for longer.
+const JUST_NOW: Duration = Duration::from_secs(HOUR);
 /// Longer than anybody is waited for.
 const LONG: Duration = Duration::from_secs(365 * 24 * HOUR);
 
@@ -39,7 +41,7 @@ pub struct Terms {
     pub silence: Duration,
     /// What may go stays for so long.
     pub grace: Duration,
-    /// So much of a vault goes at most in a day, in percent of its bytes.
+    /// So much of a vault goes at most in a day because of one generation, in percent of its bytes.
     pub daily_percent: u64,
 }
 
@@ -73,7 +75,7 @@ pub struct Awaited {
 pub struct Progress {
     /// Packs that it condemned, and their bytes.
     pub condemned: (u64, u64),
-    /// Thin packs that it condemned because what lives in them was written anew.
+    /// Thin packs of which what lives in them was written anew.
     pub packs_rewritten: u64,
     /// Bytes that it wrote for them.
     pub bytes_rewritten: u64,
@@ -228,10 +230,12 @@ impl Run<'_> {
                 },
             }
         }
-        // Nobody asks for these: their sessions have an outcome, or are gone, or never were.
+        // Nobody asks for these: their sessions have an outcome, or are gone. One that just came is of a session that came after the
+        // listing, or tells another machine the time.
         let open: HashSet<_> = sessions.iter().filter_map(session_of).collect();
         for object in &beats {
-            let is_over = |of: Attempt| outcomes.contains_key(&of) || !open.contains(&of);
+            let just_came = silence(now, object.put_at).is_some_and(|age| age < JUST_NOW);
+            let is_over = |of: Attempt| outcomes.contains_key(&of) || !open.contains(&of) && !just_came;
             if session_of(object).is_some_and(is_over) {
                 delete_from_vault(self.store, self.no, &object.name)?;
             }
@@ -362,8 +366,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Begins a generation with all that is not needed. `false` if there is nothing, or another machine was first with nothing
-    /// left to do for this one.
+    /// Begins a generation with all that is not needed, unless another machine begins it first. `false` if there is nothing.
     fn condemn(&self, progress: &mut Progress) -> Result<bool, StoreError> {
         let Some(plan) = progress.plan.take() else { return Ok(false) };
         let catalog = self.store.catalog();

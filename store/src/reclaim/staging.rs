@@ -112,13 +112,17 @@ impl Work<'_> {
         loop {
             turns.next(self.monitor)?;
             self.see_what_came()?;
-            while !turns.is_over() {
+            // A piece in each, for to see that may take all of it.
+            loop {
                 if let Some((id, _)) = dead.pop_front() {
                     self.remove_if_dead(&id)?;
                 } else if !thin.is_empty() {
                     self.write_anew(&batch(&mut thin))?;
                 } else {
                     return self.tidy();
+                }
+                if turns.is_over() {
+                    break;
                 }
             }
         }

@@ -7,6 +7,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::names;
+use crate::vault::ObjectInfo;
 
 impl Store {
     /// Removes a point from staging. The object goes before the catalog's word of it, because what the catalog still knows keeps its
@@ -21,12 +22,14 @@ impl Store {
     /// Removes a point from a vault, whichever attempt brought it there. The caller holds the lock of removals from vaults.
     pub fn remove_point_from_vault(&self, no: VaultNo, row: &PointRow) -> Result<(), StoreError> {
         let transfer = self.vault(no)?;
-        let failed = of_vault(transfer);
-        self.catalog.set_mark(Mark::Going(Some(no), row.id), true)?;
-        if let Some(held) = self.hold_in(no, row)? {
-            return self.keep(&row.id, Some(no), held);
-        }
-        let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(&failed)?;
+        let (failed, going) = (of_vault(transfer), Mark::Going(Some(no), row.id));
+        let was_going = self.catalog.has_mark(going)?;
+        self.catalog.set_mark(going, true)?;
+        let listed = match self.look_before_removal(no, row) {
+            // What is still there, and does not go now, is not on its way out.
+            Err(e) if !was_going => return self.keep(&row.id, Some(no), e),
+            listed => listed?,
+        };
         let mut last = None;
         for (attempt, len) in Outcomes::of(&listed).at(&row.tag, &row.id) {
             let name = (&row.tag, attempt);
@@ -46,6 +49,25 @@ impl Store {
             return Err(came_back(row));
         }
         self.catalog.remove_point(&row.id, Some(no))
+    }
+
+    /// What a vault has of a point's source, unless the point is held.
+    fn look_before_removal(&self, no: VaultNo, row: &PointRow) -> Result<Vec<ObjectInfo>, StoreError> {
+        if let Some(held) = self.hold_in(no, row)? {
+            return self.keep(&row.id, Some(no), held);
+        }
+        let transfer = self.vault(no)?;
+        transfer.list_all(&names::points_of(&row.tag)).map_err(of_vault(transfer))
+    }
+
+    /// Points that a place shows are not on their way out of it any more, where a removal was cut off before they went. The caller keeps
+    /// everybody from removing any there.
+    pub fn are_not_going(
+        &self,
+        from: Option<VaultNo>,
+        shown: impl IntoIterator<Item = RecoveryPointId>,
+    ) -> Result<(), StoreError> {
+        shown.into_iter().try_for_each(|id| self.catalog.set_mark(Mark::Going(from, id), false))
     }
 
     /// Sees to it that nobody brings a point into a vault again who is not told to: the last word there is that it was forgotten. `false` if

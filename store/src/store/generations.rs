@@ -45,7 +45,7 @@ impl Store {
         prove_ours(self, transfer, deadline)?;
         let mut resumed = Vec::new();
         for (tag, attempt) in attempts {
-            if self.open_session(no, transfer, tag, attempt)? {
+            if self.open_session(no, transfer, (tag, attempt), deadline)? {
                 resumed.push(*attempt);
             }
         }
@@ -66,7 +66,7 @@ impl Store {
         }
         // Nobody knows when these gave the last one.
         for attempt in &resumed {
-            transfer.put_new(&heartbeat(attempt), Bytes::new()).map_err(of_vault(transfer))?;
+            transfer.put_new_by(&heartbeat(attempt), Bytes::new(), deadline).map_err(of_vault(transfer))?;
         }
         let attempts: Vec<Attempt> = attempts.iter().map(|(_, attempt)| *attempt).collect();
         let beating = transfer.beat(BEAT_EVERY, move || attempts.iter().map(heartbeat).collect());
@@ -78,11 +78,11 @@ impl Store {
         &self,
         no: VaultNo,
         transfer: &Transfer,
-        tag: &SourceTag,
-        attempt: &Attempt,
+        (tag, attempt): (&SourceTag, &Attempt),
+        deadline: Deadline,
     ) -> Result<bool, StoreError> {
         let (name, failed) = (names::session(attempt), of_vault(transfer));
-        if transfer.stat(&name).map_err(&failed)?.is_some() {
+        if transfer.stat_by(&name, deadline).map_err(&failed)?.is_some() {
             return Ok(true);
         }
         let session = VaultSession {
@@ -94,7 +94,8 @@ impl Store {
         };
         // What an earlier session of the same name saw is not what this one sees.
         self.catalog.set_session_seen(no, attempt, None)?;
-        match transfer.put_new(&name, object::seal_session(&session, &self.sealer)?.into()) {
+        let sealed = object::seal_session(&session, &self.sealer)?;
+        match transfer.put_new_by(&name, sealed.into(), deadline) {
             Ok(_) => Ok(false),
             // One that came there just now is ours, too, from another push of the same point: sealed anew it has other bytes.
             Err(VaultError::Conflict { .. }) => Ok(true),

@@ -1,4 +1,4 @@
-//! Holds: a point of which any place has a hold stays, in every tier. A hold lies in staging, where it was placed, and in each vault that
+//! Holds: a point of which any place has a hold that opens stays, in every tier. A hold lies in staging, where it was placed, and in each vault that
 //! has the point.
 //!
 //! Placing takes no lock. A hold is known here before it is looked whether the point is to go, and that a point is to go is noted before
@@ -123,8 +123,8 @@ impl Store {
         }
     }
 
-    /// Makes the catalog know the holds that a vault shows, and no others of it. One that does not open is told in the log and holds
-    /// nothing: a vault cannot make up any. The caller knows that the vault is ours.
+    /// Makes the catalog know the holds that a vault shows, and no others of it. One that does not open is told in the log and keeps its point
+    /// in that vault alone ([`Self::hold_in`]). The caller knows that the vault is ours.
     pub fn learn_holds(
         &self,
         no: VaultNo,
@@ -223,12 +223,12 @@ impl Store {
     }
 
     /// Takes back that a point was to go, and says why.
-    pub(super) fn keep(
+    pub(super) fn keep<T>(
         &self,
         id: &RecoveryPointId,
         place: Option<VaultNo>,
         why: StoreError,
-    ) -> Result<(), StoreError> {
+    ) -> Result<T, StoreError> {
         self.catalog.set_mark(Mark::Going(place, *id), false)?;
         Err(why)
     }

@@ -6,6 +6,7 @@
 
 use super::Store;
 use super::look::{Found, Look};
+use super::vaults::LISTING_WAIT;
 use crate::catalog::{DamagedPoint, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -34,12 +35,21 @@ impl Store {
         locked: bool,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        self.put_rows_right(self.look_for_rows(objects)?, locked, monitor)
+        // Nobody is kept from the lock for long.
+        let deadline = match locked {
+            true => Deadline::after(self.clock.as_ref(), LISTING_WAIT),
+            false => Deadline::NEVER,
+        };
+        self.put_rows_right(self.look_for_rows(objects, deadline)?, locked, monitor)
     }
 
     /// Damaged rows, and what became of the look for each.
-    pub(super) fn look_for_rows(&self, objects: bool) -> Result<Vec<(DamagedPoint, Found)>, StoreError> {
-        let mut look = Look::far(self, Deadline::NEVER);
+    pub(super) fn look_for_rows(
+        &self,
+        objects: bool,
+        deadline: Deadline,
+    ) -> Result<Vec<(DamagedPoint, Found)>, StoreError> {
+        let mut look = Look::far(self, deadline);
         let look_for = |row| look.object_of(&row).map(|found| (row, found));
         self.catalog.damaged_points(objects)?.into_iter().map(look_for).collect()
     }

@@ -234,6 +234,7 @@ impl Store {
             let Some((tag, attempt)) = names::outcome_of(&object.name) else { continue };
             let (id, own) = (attempt.point, names::point(&tag, &attempt.point));
             let is_known = known.remove(&id);
+            self.are_not_going(None, [id])?;
             if is_known && object.name == own {
                 continue;
             }

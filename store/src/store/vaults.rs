@@ -59,7 +59,7 @@ impl Store {
     }
 
     fn mend_damaged_rows(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {
-        let rows = self.look_for_rows(false)?;
+        let rows = self.look_for_rows(false, Deadline::NEVER)?;
         if rows.is_empty() {
             return Ok(());
         }
@@ -85,20 +85,17 @@ impl Store {
         Ok(())
     }
 
-    /// Learns what a vault holds that was never looked at. It must answer soon: until then nobody is kept from the lock, and
-    /// whoever opens the store does not wait for a vault that is away.
+    /// Learns what a vault holds that was never looked at. It must answer soon: whoever opens the store does not wait for a vault that is
+    /// away. That may be much, and others take points meanwhile.
     fn meet(&self, no: VaultNo, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
         let soon = Deadline::after(self.clock.as_ref(), MEETING_WAIT);
         transfer.list_all_by("keys/", soon).map_err(of_vault(transfer))?;
-        match self.lock() {
-            // Nobody can have the lock of a store that cannot be written.
-            Err(_) if self.read_only => learn::load_catalog(self, no, transfer, monitor),
-            Ok(_lock) => match learn::load_catalog(self, no, transfer, monitor) {
-                Err(StoreError::Locked { .. }) => Ok(()),
-                learnt => learnt,
-            },
-            // Whoever holds a lock met the vault when it opened the store.
-            Err(_) => Ok(()),
+        // Nobody can have a lock of a store that cannot be written.
+        let meeting = if self.read_only { Ok(None) } else { self.lock_meeting().map(Some) };
+        match meeting.and_then(|_lock| learn::load_catalog(self, no, transfer, monitor)) {
+            // Somebody else is at it, or removes points there: the next command looks again.
+            Err(StoreError::Locked { .. }) => Ok(()),
+            met => met,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Transfer, put};
+use crate::clock::Deadline;
 use crate::vault::ObjectName;
 
 /// Puts objects until it is dropped.
@@ -31,7 +32,7 @@ impl Transfer {
             loop {
                 inner.clock.limit(inner.clock.until_passed(every)).await;
                 for name in next() {
-                    let _ = put::put_new(&inner, &name, Bytes::new()).await;
+                    let _ = put::put_new(&inner, &name, Bytes::new(), Deadline::NEVER).await;
                 }
             }
         }))

@@ -21,7 +21,7 @@ const SECOND: &[u8] = b"holdfast probes this vault: second, which must change no
 pub(super) async fn probe(inner: &Inner) -> Result<Probed, VaultError> {
     let random = id::to_hex(&id::random_bytes::<16>());
     let name = ObjectName::new(format!("hb/probe-{random}")).ok_or_else(|| broken("names"))?;
-    super::put::put_new(inner, &name, Bytes::from_static(FIRST)).await?;
+    super::put::put_new(inner, &name, Bytes::from_static(FIRST), Deadline::NEVER).await?;
     let checked = check(inner, &name).await;
     // Also after a broken promise: the object is ours and of no use to anybody.
     let deleted = inner.delete(&name).await;

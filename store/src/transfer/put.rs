@@ -44,9 +44,14 @@ impl Receipt {
     }
 }
 
-pub(super) async fn put_new(inner: &Inner, name: &ObjectName, body: Bytes) -> Result<Receipt, VaultError> {
+pub(super) async fn put_new(
+    inner: &Inner,
+    name: &ObjectName,
+    body: Bytes,
+    deadline: Deadline,
+) -> Result<Receipt, VaultError> {
     let len = body.len() as u64;
-    let of = Try { verb: Verb::Put, bytes: len, deadline: Deadline::NEVER };
+    let of = Try { verb: Verb::Put, bytes: len, deadline };
     let pacer = inner.pace.get().map(Pacer::new);
     let request = async || {
         inner.counters.bytes_up.fetch_add(len, Ordering::Relaxed);
@@ -56,28 +61,39 @@ pub(super) async fn put_new(inner: &Inner, name: &ObjectName, body: Bytes) -> Re
         }
     };
     let done = inner.retry_paced(of, pacer.as_deref(), request).await?;
-    confirm_length(inner, name, len).await?;
+    confirm_length(inner, name, len, deadline).await?;
     let already = done.answer == PutNew::AlreadyThere;
     if already {
-        compare(inner, name, &body, done.tries > 1).await?;
+        compare(inner, name, &body, done.tries > 1, deadline).await?;
     }
     Ok(Receipt { name: name.clone(), len, already })
 }
 
-async fn confirm_length(inner: &Inner, name: &ObjectName, len: u64) -> Result<(), VaultError> {
-    match inner.stat(name, Deadline::NEVER).await? {
+async fn confirm_length(
+    inner: &Inner,
+    name: &ObjectName,
+    len: u64,
+    deadline: Deadline,
+) -> Result<(), VaultError> {
+    match inner.stat(name, deadline).await? {
         Some(there) if there == len => Ok(()),
         Some(there) => Err(conflict(name, format!("it has {there} bytes, ours has {len}"))),
         None => Err(VaultError::WrongAnswer { detail: format!("{name} was put and is not there") }),
     }
 }
 
-async fn compare(inner: &Inner, name: &ObjectName, body: &Bytes, in_doubt: bool) -> Result<(), VaultError> {
+async fn compare(
+    inner: &Inner,
+    name: &ObjectName,
+    body: &Bytes,
+    in_doubt: bool,
+    deadline: Deadline,
+) -> Result<(), VaultError> {
     let named_by_content = is_named_by_content(name);
     if body.is_empty() || (named_by_content && !in_doubt) {
         return Ok(());
     }
-    let there = inner.get_range(name, 0..body.len() as u64, Deadline::NEVER).await?;
+    let there = inner.get_range(name, 0..body.len() as u64, deadline).await?;
     let equal = if named_by_content { blake3::hash(&there) == blake3::hash(body) } else { there == *body };
     if equal { Ok(()) } else { Err(conflict(name, "its length is right, its bytes are others".into())) }
 }

@@ -92,6 +92,29 @@ fn what_another_machine_holds_in_a_vault_is_seen_before_anything_goes_there() {
 }
 
 #[test]
+fn a_hold_that_is_damaged_in_a_vault_keeps_its_point_and_no_other() {
+    let tiers = Tiers::new(KEEP_1, KEEP_1);
+    let ids = tiers.take(&[0, 24, 48, 72, 96, 120]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let stranger = Machine::recovering();
+    let mut recover = stranger.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(tiers.vault()).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    stranger.run(["hold", &ids[0]]).expect_code(0);
+    let source = std::fs::read_dir(tiers.vault().join("hold")).unwrap().next().unwrap().unwrap().path();
+    let hold = std::fs::read_dir(source).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&hold, vec![7; std::fs::metadata(&hold).unwrap().len() as usize]).unwrap();
+    let named = format!("hold/{}", hold.strip_prefix(tiers.vault().join("hold")).unwrap().display());
+    tiers.run(&["forget"]).expect_code(1).expect_err(&[&named, "release"]);
+    let left = &set(&ids) - &set([&ids[1], &ids[2]]);
+    assert_eq!((shown_in(&tiers.machine.store()), shown_in(&tiers.vault())), (left.clone(), left));
+    tiers.run(&["forget"]).expect_code(1).expect_err(&[&named]);
+    let said = tiers.run(&["release", &ids[0]]).expect_code(0).out();
+    assert!(said.contains("is released") && !hold.exists(), "{said}");
+    tiers.run(&["forget"]).expect_code(0);
+    assert_eq!(shown_in(&tiers.vault()), set(&ids[3..]));
+}
+
+#[test]
 fn a_point_that_another_machine_removed_is_said_to_be_gone_and_not_held() {
     let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
     let ids = tiers.take(&[0, 24, 48]);

@@ -360,7 +360,7 @@ fn a_point_of_a_further_attempt_that_is_damaged_or_missing_is_found() {
     }
     let monitor = RecordingMonitor::default();
     copy::refresh_vault(&other, other.vaults()[0].0, &other.vaults()[0].2, &monitor).unwrap();
-    assert!(format!("{:?}", monitor.events()).contains("missing from the vault"));
+    assert!(format!("{:?}", monitor.events()).contains("the recovery point is missing"));
     assert!(other.catalog().point(&one.point.id).unwrap().is_some(), "what is nowhere else stays known");
     // It is put again by who has it.
     assert!(goes_unasked(&store, &one));
@@ -378,7 +378,7 @@ fn a_point_that_came_again_while_nobody_looked_and_then_went_without_a_word_is_m
     push_all(&store, &one);
     let refresh = |monitor: &RecordingMonitor| {
         copy::refresh_vault(&other, other.vaults()[0].0, &other.vaults()[0].2, monitor).unwrap();
-        format!("{:?}", monitor.events()).contains("missing from the vault")
+        format!("{:?}", monitor.events()).contains("the recovery point is missing")
     };
     assert!(!refresh(&RecordingMonitor::default()));
     assert!(transfer(&vault).delete(&outcome(&one, 1)).unwrap());

@@ -198,6 +198,22 @@ fn a_sign_of_life_keeps_an_upload_and_what_an_ended_one_left_is_tidied() {
 }
 
 #[test]
+fn signs_of_life_of_a_session_that_came_since_are_left_alone_for_an_hour() {
+    let Two { home: _home, vault, here, gone, _dir, .. } = Two::new();
+    forget(&here, &gone);
+    vault.set_now(30 * HOUR);
+    vault.replace(&Named::Heartbeat(Attempt::first(RecoveryPointId([7; 16])), 0).name(), bytes::Bytes::new());
+    for (at, left) in [(30 * HOUR, 1), (31 * HOUR, 0)] {
+        vault.set_now(at);
+        advance(&here, &at_once());
+        assert_eq!(count(&vault, names::HEARTBEATS), left);
+        // A generation to go on with.
+        push_all(&here, &take_point(&here, &files("old")).unwrap());
+        forget(&here, &here.points().unwrap()[0]);
+    }
+}
+
+#[test]
 fn a_forgotten_point_does_not_come_back_with_a_put_that_was_held_up() {
     let Two { vault, here, gone, there, home, _dir, .. } = Two::new();
     let name = names::point(&gone.point.source_tag, &gone.point.id);

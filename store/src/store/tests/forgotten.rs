@@ -1,8 +1,9 @@
 //! Tests of points that are removed by a process that is killed on the way: whoever comes next ends it, and nobody is alarmed.
 
 use super::hostile::{prepared, push};
-use super::losses::faulty;
+use super::losses::{faulty, open_on};
 use super::*;
+use crate::catalog::Mark;
 use crate::check::{self, Depth};
 use crate::monitor::Event;
 use crate::vault::testing::Fault as VaultFault;
@@ -99,7 +100,7 @@ fn a_point_that_was_put_where_it_was_to_go_from_is_missed_there_again() {
     let (_vault, store) = prepared(&home);
     let one = take_point(&store, &sample(1)).unwrap();
     let no = store.vaults()[0].0;
-    let mark = crate::catalog::Mark::Going(Some(no), one.point.id);
+    let mark = Mark::Going(Some(no), one.point.id);
     store.catalog().set_mark(mark, true).unwrap();
     push(&store, &one, &RecordingMonitor::default()).unwrap();
     assert!(!store.catalog().has_mark(mark).unwrap());
@@ -107,4 +108,33 @@ fn a_point_that_was_put_where_it_was_to_go_from_is_missed_there_again() {
     let monitor = RecordingMonitor::default();
     copy::refresh_vault(&store, no, &store.vaults()[0].2, &monitor).unwrap();
     assert_eq!(problems(&monitor).len(), 1);
+}
+
+#[test]
+fn a_point_is_on_its_way_out_only_while_somebody_removes_it() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    drop(store);
+    let failing = faulty(&vault);
+    let store = open_on(&home, &home.path(), failing.clone());
+    let no = store.vaults()[0].0;
+    let is_going = |place| store.catalog().has_mark(Mark::Going(place, one.point.id)).unwrap();
+    failing.forget();
+    failing.fail_any_from(1, VaultFault::Deny);
+    store.remove_point_from_vault(no, &row(&store, &one)).unwrap_err();
+    assert!(!is_going(Some(no)), "nothing was removed");
+    // An earlier one may have got further.
+    store.catalog().set_mark(Mark::Going(Some(no), one.point.id), true).unwrap();
+    store.remove_point_from_vault(no, &row(&store, &one)).unwrap_err();
+    assert!(is_going(Some(no)));
+    failing.heal();
+    store.are_not_going(Some(no), [one.point.id]).unwrap();
+    // Cut off before the object went.
+    store.catalog().set_mark(Mark::Going(None, one.point.id), true).unwrap();
+    store.place_hold(&one.point.id, "").unwrap_err();
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(!is_going(None) && !is_going(Some(no)));
+    store.place_hold(&one.point.id, "").unwrap();
 }

@@ -7,13 +7,14 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::hostile::{data_packs, prepared, push, reopened};
+use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reopened};
 use super::losses::{faulty, only_in_vault, open_on};
 use super::pack_rows::damage;
 use super::*;
 use crate::catalog::Mark;
 use crate::check::{self, Depth};
-use crate::vault::{ListPage, PutNew, Vault, VaultError};
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
+use crate::vault::{ListPage, PutNew, Vault, VaultError, Verb};
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
@@ -101,6 +102,49 @@ fn refresh_beside(
 fn has_in_vault(store: &Store, point: &StoredPoint) -> bool {
     let row = store.catalog().point(&point.point.id).unwrap().unwrap();
     row.vaults.contains(&store.vaults()[0].0)
+}
+
+#[test]
+fn a_vault_that_is_met_keeps_nobody_from_the_lock_and_who_has_it_keeps_nobody_from_meeting() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (dir, there) = recovered(&home, &vault);
+    let path = dir.path().join("new");
+    drop(there);
+    delete_catalog(&path);
+    let (watched, is_free) = (faulty(&vault), Arc::new(Mutex::new(true)));
+    let (of, seen) = (path.clone(), is_free.clone());
+    watched.watch(move || *seen.lock().unwrap() &= StoreLock::take(&of, "lock", true).is_ok());
+    drop(open_on(&home, &path, watched.clone()));
+    assert!(*is_free.lock().unwrap() && watched.count(Verb::Get) > 0);
+
+    let there = Home::options(Vec::new());
+    let other = Store::open(&path, &home.ring, there, &VoidMonitor).unwrap();
+    other.catalog().forget_vault(other.catalog().vaults().unwrap()[0].0).unwrap();
+    let _lock = other.lock().unwrap();
+    assert_eq!(reopened(&home, &vault, &path).points().unwrap().len(), 1);
+}
+
+#[test]
+fn a_vault_that_takes_nothing_holds_up_a_backup_for_no_longer_than_one_that_lists_nothing() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    push(&store, &take_point(&store, &sample(1)).unwrap(), &RecordingMonitor::default()).unwrap();
+    let (dir, there) = recovered(&home, &vault);
+    drop((store, there));
+    let clock = Arc::new(ManualClock::default());
+    let hanging = Arc::new(FaultyVault::new(vault, clock.clone()));
+    let transfer = Transfer::new(hanging.clone(), clock.clone(), TransferPolicy::default()).unwrap();
+    let options = StoreOptions { clock: clock.clone(), ..Home::options(vec![("memory:v".into(), transfer)]) };
+    let store = Store::open(&dir.path().join("new"), &home.ring, options, &VoidMonitor).unwrap();
+    hanging.forget();
+    hanging.fail_from(Verb::Put, 1, VaultFault::Hang(Duration::from_secs(31)));
+    let before = clock.monotonic();
+    drop(begin_online(&store, &VoidMonitor).unwrap());
+    let took = clock.monotonic() - before;
+    assert!(hanging.count(Verb::Put) > 0 && took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]

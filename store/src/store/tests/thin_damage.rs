@@ -1,7 +1,7 @@
 //! Tests of damage where points go into a vault in new packs: what is damaged here stays here, and what is damaged there is sent
 //! again in other packs.
 
-use super::hostile::{data_packs, prepared, push};
+use super::hostile::{data_packs, prepared, push, recovered};
 use super::thin::{Work, assert_recovers, forget_here, prune};
 use super::*;
 use crate::catalog::{Location, Mark};
@@ -154,4 +154,32 @@ fn staging_keeps_what_a_damaged_pack_there_alone_had() {
     prune(&store, Place::Staging);
     assert!(restore(&store, &last.0).unwrap() == last.1);
     assert!(home.path().join("pack").exists() && data_packs(&store).iter().any(|row| row.staged));
+}
+
+#[test]
+fn a_point_arrives_though_nothing_can_be_read_any_more_of_the_one_before_it() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let [_, two] = [1, 2].map(|version| {
+        let point = take_point(&store, &sample(version)).unwrap();
+        push(&store, &point, &RecordingMonitor::default()).unwrap();
+        point
+    });
+    forget_here(&store, &two);
+    prune(&store, Place::Staging);
+    let alone = store.catalog().packs().unwrap().into_iter().filter(|row| !row.staged);
+    let pages: Vec<_> = alone.filter(|row| row.entry.kind == PackKind::Tree).collect();
+    assert!(!pages.is_empty());
+    for row in pages {
+        let name = names::pack(&row.entry.id);
+        let rotten = vec![0xa5; vault.object(&name).unwrap().len()];
+        vault.replace(&name, rotten.into());
+    }
+    drop(store);
+    let store = home.open_with(&vault);
+    let three = take_point(&store, &sample(3)).unwrap();
+    push(&store, &three, &RecordingMonitor::default()).unwrap();
+    let (_dir, there) = recovered(&home, &vault);
+    let there_three = there.points().unwrap().into_iter().find(|point| point.hash == three.hash).unwrap();
+    assert!(restore(&there, &there_three).unwrap() == sample(3));
 }

@@ -2,7 +2,9 @@
 
 use super::thin::forget_here;
 use super::*;
-use crate::clock::SystemClock;
+use std::pin::Pin;
+
+use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorClass;
 use crate::monitor::{Event, Monitor};
 use crate::reclaim::Verdict;
@@ -30,6 +32,59 @@ impl<F: FnMut() + Send, G: FnMut() + Send> Monitor for Gaps<F, G> {
             (self.in_gap.lock().unwrap())();
         }
         false
+    }
+}
+
+/// Between any two looks at it a turn is over, so slow is the disk.
+#[derive(Debug)]
+struct SlowDisk(ManualClock);
+
+impl Clock for SlowDisk {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.advance(Duration::from_secs(3));
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.0.sleep(duration)
+    }
+
+    fn pause(&self, duration: Duration) {
+        self.0.pause(duration);
+    }
+}
+
+#[test]
+fn a_turn_in_which_it_takes_long_to_see_what_came_does_something_all_the_same() {
+    let home = Home::new();
+    let clock = SlowDisk(ManualClock::at(Timestamp::from_seconds(1000)));
+    let store =
+        Store::open(&home.path(), &home.ring, StoreOptions::local(Arc::new(clock)), &VoidMonitor).unwrap();
+    let [one, two] = [1, 2].map(|version| take_point(&store, &sample(version)).unwrap());
+    forget_here(&store, &one);
+    let impatient = Impatient { gaps: 200, looked: Mutex::new(0) };
+    let (plan, done) = reclaim::free_staging(&store, &impatient).unwrap();
+    assert!(done.packs > 1 && plan.with(Verdict::Delete).count() > 0, "a turn for each: {done:?}");
+    assert!(restore(&home.open(), &two).unwrap() == sample(2));
+}
+
+/// Who gives up after so many gaps.
+struct Impatient {
+    gaps: u32,
+    looked: Mutex<u32>,
+}
+
+impl Monitor for Impatient {
+    fn event(&self, _: Event) {}
+
+    fn cancelled(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap();
+        *looked += 1;
+        *looked > self.gaps
     }
 }
 
