@@ -157,6 +157,12 @@ impl<'a> Upload<'a> {
             }
             Err(e) => self.failed(e)?,
         }
+        for id in chosen.iter().filter(|id| self.named.contains(id)) {
+            if self.store.catalog().point(id)?.is_none() {
+                let what = format!("recovery point {} is not there any more: it was forgotten", id.short());
+                self.failures.push(Failure::failed(what));
+            }
+        }
         self.asked.push((no, chosen));
         Ok(())
     }
@@ -256,8 +262,10 @@ impl<'a> Upload<'a> {
         away: &mut Vec<String>,
     ) -> Result<Option<StoreError>, Failure> {
         // It may have been forgotten meanwhile.
-        let row = self.store.catalog().point(id)?.filter(|row| !row.vaults.contains(&no));
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = self.store.catalog().point(id)? else { return Ok(None) };
+        if !self.store.is_lacking(no, &row)? {
+            return Ok(None);
+        }
         let place = |vault| self.store.catalog().vault_address(vault);
         if !row.staged && row.vaults.iter().all(|vault| away.contains(&place(*vault))) {
             let what = format!("recovery point {} lies in {} alone", id.short(), away.join(" and "));
@@ -276,7 +284,8 @@ impl<'a> Upload<'a> {
             // The point is damaged here; others are not. Or it was forgotten meanwhile.
             Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
                 let point = format!("recovery point {}", id.short());
-                if self.store.catalog().point(id)?.is_some() {
+                // Of one that is there a check tells what it lacks.
+                if self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)) {
                     self.failed(StoreError::corrupt(point, e.to_string()))?;
                 }
             }
@@ -293,7 +302,8 @@ impl<'a> Upload<'a> {
     }
 
     fn lacks(&self, no: VaultNo, id: &RecoveryPointId) -> Result<bool, Failure> {
-        Ok(self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)))
+        let row = self.store.catalog().point(id)?;
+        Ok(row.map(|row| self.store.is_lacking(no, &row)).transpose()?.unwrap_or_default())
     }
 
     /// Not if it was forgotten there, as far as is known here, and nobody asked for it.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::catalog::{Catalog, PackNo, PackRow, Relied, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::index::Index;
@@ -286,13 +287,14 @@ pub struct Rewritten {
 }
 
 /// Copies the live chunks of thin packs into new ones, which are durable when this returns. What another pack that stays in
-/// staging has whole, which is proven by reading it, is not copied.
+/// staging has whole, which is proven by reading it, is not copied. What vaults do not give by the deadline cannot be read.
 pub fn rewrite_packs(
     parts: &IngestParts,
     reader: &Reader,
     kind: PackKind,
     thin: &[&PackRow],
     live: &HashSet<ChunkId>,
+    deadline: Deadline,
 ) -> Result<Rewritten, StoreError> {
     let ingest = Ingest::begin(parts.clone());
     let mut frames = ingest.frames();
@@ -304,7 +306,7 @@ pub fn rewrite_packs(
             if !live.contains(&chunk.id) || moved.contains(&chunk.id) || stay.has(reader, kind, &chunk.id)? {
                 continue;
             }
-            match reader.whole_chunk(kind, &chunk.id) {
+            match reader.whole_chunk(kind, &chunk.id, deadline) {
                 Ok(plain) => frames.push(chunk.id, &plain),
                 Err(e @ (StoreError::Cancelled | StoreError::Catalog { .. })) => return Err(e),
                 Err(e) => {

@@ -175,7 +175,7 @@ impl<'a> Sending<'a> {
             .catalog()
             .point(id)?
             .ok_or_else(|| StoreError::NotFound { what: format!("recovery point {id}") })?;
-        if row.vaults.contains(&no) {
+        if !store.is_lacking(no, &row)? {
             return Ok(Pushed::default());
         }
         let began = store.catalog().session_seen(no, &attempt)?.unwrap_or_default();
@@ -193,7 +193,7 @@ impl<'a> Sending<'a> {
             }
             Err(e) => return Err(of_vault(transfer)(e)),
         }
-        store.catalog().set_held(no, &attempt)?;
+        store.catalog().set_seen_at(no, &attempt)?;
         store.catalog().set_proven_point(no, &row.tag, &row.id)?;
         store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
         store.end_session(no, &attempt)?;
@@ -221,7 +221,10 @@ impl Choice<'_> {
         let next = self.store.next_attempt(self.no, self.transfer, (&row.tag, &row.id))?;
         let Some(attempt) = next.attempt else { return Ok(Err(self.cannot_come(row, SPENT))) };
         let Some(why) = next.revoked.filter(|_| !next.ended) else { return Ok(Ok(Some(attempt))) };
-        if why == Why::Forgotten && !is_named {
+        // Not of one that was there since: whoever missed it there told so.
+        let came_since =
+            attempt.number != 0 && attempt.number <= self.store.catalog().seen_at(self.no, &row.id)?;
+        if why == Why::Forgotten && !is_named && !came_since {
             return Ok(Ok(None));
         }
         // Before its session is there, which others would wait for in vain.

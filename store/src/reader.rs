@@ -186,11 +186,11 @@ impl Reader {
     }
 
     /// A whole chunk of a pack of `kind`, verified against its id whichever type it has.
-    pub fn whole_chunk(&self, kind: PackKind, id: &ChunkId) -> Result<Bytes, StoreError> {
+    pub fn whole_chunk(&self, kind: PackKind, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
         let types = kind.chunk_types();
         let mut last = None;
         for of in types {
-            match self.chunk(*of, id, Deadline::NEVER) {
+            match self.chunk(*of, id, deadline) {
                 Ok(plain) => return Ok(plain),
                 Err(e) => last = Some(e),
             }

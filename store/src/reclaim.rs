@@ -15,6 +15,7 @@ mod unopened;
 
 use std::collections::HashSet;
 
+use self::beside::Within;
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::copy;
@@ -23,6 +24,7 @@ use crate::fence::Revocation;
 use crate::id::{Attempt, ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
+use crate::reader::{Limits, Tier};
 use crate::store::{Store, open_index};
 use crate::tree::reach::reachable;
 use crate::vault::ObjectName;
@@ -191,8 +193,10 @@ fn mark(
     place: Place,
     points: &[RecoveryPointId],
     (live, pages): (&mut HashSet<ChunkId>, &mut HashSet<ChunkId>),
+    deadline: Deadline,
     monitor: &dyn Monitor,
 ) -> Result<Vec<RecoveryPointId>, StoreError> {
+    let source = Within(store.reader(), Limits { farthest: Tier::Vault, deadline });
     monitor.event(Event::Stage { name: "mark", files_total: points.len() as u64, bytes_total: 0 });
     let mut there = Vec::new();
     for id in points {
@@ -201,7 +205,7 @@ fn mark(
             Err(_) if place == Place::Staging && store.catalog().point(id)?.is_none() => continue,
             stored => stored?.point,
         };
-        let looked = reachable(store.reader().as_ref(), &point.root, pages, &mut |_, id| {
+        let looked = reachable(&source, &point.root, pages, &mut |_, id| {
             live.insert(*id);
             Ok(())
         });

@@ -83,7 +83,7 @@ impl Catalog {
     }
 
     /// Number of the last attempt at which a point was seen in a vault; 0 also if it never was.
-    pub fn held_at(&self, vault: VaultNo, point: &RecoveryPointId) -> Result<u8, StoreError> {
+    pub fn seen_at(&self, vault: VaultNo, point: &RecoveryPointId) -> Result<u8, StoreError> {
         let key = held_key(vault, point);
         let number: Option<Option<u8>> = self.read("read a note", |c| {
             let sql = "SELECT value FROM meta WHERE key = ?1";
@@ -93,8 +93,8 @@ impl Catalog {
     }
 
     /// Notes at which attempt a point is in a vault.
-    pub fn set_held(&self, vault: VaultNo, attempt: &Attempt) -> Result<(), StoreError> {
-        if attempt.number == 0 || attempt.number <= self.held_at(vault, &attempt.point)? {
+    pub fn set_seen_at(&self, vault: VaultNo, attempt: &Attempt) -> Result<(), StoreError> {
+        if attempt.number == 0 || attempt.number <= self.seen_at(vault, &attempt.point)? {
             return Ok(());
         }
         let key = held_key(vault, &attempt.point);
@@ -126,9 +126,12 @@ impl Catalog {
         Ok(known.into_iter().map(|(attempt, _)| attempt).collect())
     }
 
-    /// Why the last attempt that is known to be revoked was, of those to bring a point into a vault. If the point is not there, that is why.
+    /// Why the last attempt that is known to be revoked was, of those to bring a point into a vault. If the point is not there, that is why;
+    /// not of one that came there with a later attempt.
     pub fn why_revoked(&self, vault: VaultNo, point: &RecoveryPointId) -> Result<Option<Why>, StoreError> {
+        let seen = self.seen_at(vault, point)?;
         let last = self.revocations(vault, point)?.into_iter().max_by_key(|(attempt, _)| attempt.number);
+        let last = last.filter(|(attempt, _)| attempt.number >= seen);
         Ok(last.map(|(_, why)| why))
     }
 

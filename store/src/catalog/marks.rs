@@ -23,6 +23,8 @@ pub enum Mark {
     BadIn(VaultNo, PackId),
     /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
     Going(Option<VaultNo>, RecoveryPointId),
+    /// A point that no other place has lacks something in a vault.
+    Incomplete(VaultNo, RecoveryPointId),
     /// A pack was known to be damaged in an annex that went away.
     BadAway(PackId),
 }
@@ -41,6 +43,7 @@ impl Mark {
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
             Self::Going(None, id) => format!("going {}", id.hex()),
             Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
+            Self::Incomplete(no, id) => format!("incomplete {} {}", no.0, id.hex()),
             Self::BadAway(id) => format!("badaway {}", id.hex()),
         }
     }
@@ -121,14 +124,17 @@ impl Catalog {
     }
 }
 
-/// Takes away that a point was to go from a place: it went, or was put there again.
-pub(super) fn no_longer_going(
+/// Takes away that a point was to go from a place, or lacks something there: it went, or was put there again.
+pub(super) fn went_or_came(
     t: &rusqlite::Transaction<'_>,
     id: &RecoveryPointId,
     vault: Option<VaultNo>,
 ) -> rusqlite::Result<()> {
-    let key = Mark::Going(vault, *id).key();
-    t.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key]).map(drop)
+    let incomplete = vault.map(|no| Mark::Incomplete(no, *id));
+    for mark in std::iter::once(Mark::Going(vault, *id)).chain(incomplete) {
+        t.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([mark.key()])?;
+    }
+    Ok(())
 }
 
 /// Makes a note for each vault that it is to be read again.

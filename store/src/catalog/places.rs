@@ -126,6 +126,8 @@ impl Catalog {
                 "session ? *",
                 "open before ?",
                 "held ? *",
+                "going ? *",
+                "incomplete ? *",
             ] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;

@@ -314,7 +314,7 @@ impl Catalog {
                  AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = ?1)",
                 [&id.0[..]],
             )?;
-            marks::no_longer_going(t, id, vault)?;
+            marks::went_or_came(t, id, vault)?;
             touch(t)
         })
     }
@@ -349,9 +349,9 @@ fn add_point(t: &rusqlite::Transaction<'_>, point: &PointRow) -> rusqlite::Resul
     for vault in &point.vaults {
         t.prepare_cached("INSERT OR IGNORE INTO point_place(point, vault) VALUES (?1, ?2)")?
             .execute(params![&point.id.0[..], vault.0])?;
-        marks::no_longer_going(t, &point.id, Some(*vault))?;
+        marks::went_or_came(t, &point.id, Some(*vault))?;
     }
-    if point.staged { marks::no_longer_going(t, &point.id, None) } else { Ok(()) }
+    if point.staged { marks::went_or_came(t, &point.id, None) } else { Ok(()) }
 }
 
 fn with_places(c: &rusqlite::Connection, mut row: PointRow) -> rusqlite::Result<PointRow> {

@@ -524,9 +524,9 @@ fn notes_of_attempts_tell_vaults_points_and_attempts_apart() {
     c.set_session_seen(v1, &at(one, 1), Some(seen)).unwrap();
     let saw = |v, attempt| c.session_seen(v, &attempt).unwrap();
     assert_eq!((saw(v1, at(one, 1)), saw(v1, at(one, 0)), saw(v2, at(one, 1))), (Some(seen), None, None));
-    c.set_held(v2, &at(two, 3)).unwrap();
-    c.set_held(v2, &at(two, 2)).unwrap();
-    assert_eq!([(v2, two), (v2, one), (v1, two)].map(|(v, p)| c.held_at(v, &p).unwrap()), [3, 0, 0]);
+    c.set_seen_at(v2, &at(two, 3)).unwrap();
+    c.set_seen_at(v2, &at(two, 2)).unwrap();
+    assert_eq!([(v2, two), (v2, one), (v1, two)].map(|(v, p)| c.seen_at(v, &p).unwrap()), [3, 0, 0]);
     let open = [at(one, 0), at(one, 255), at(two, 0)].into();
     c.set_open_before(v2, 7, &open).unwrap();
     let before = |v, number| c.open_before(v, number).unwrap();
@@ -538,5 +538,5 @@ fn notes_of_attempts_tell_vaults_points_and_attempts_apart() {
     assert_eq!(before(v2, 7), Some([].into()));
     c.forget_vault(v2).unwrap();
     assert!(c.revoked_in(v2).unwrap().is_empty());
-    assert_eq!((c.held_at(v2, &two).unwrap(), before(v2, 7)), (0, None));
+    assert_eq!((c.seen_at(v2, &two).unwrap(), before(v2, 7)), (0, None));
 }

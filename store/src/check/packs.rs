@@ -249,7 +249,7 @@ impl Check<'_> {
     /// Of a damaged pack, the chunks that are not in the damaged part can still be read.
     fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
         for chunk in self.store.catalog().chunks_of(row.no)? {
-            if self.store.reader().whole_chunk(row.entry.kind, &chunk.id).is_err() {
+            if self.store.reader().whole_chunk(row.entry.kind, &chunk.id, Deadline::NEVER).is_err() {
                 self.bad_chunks.insert(chunk.id);
             }
         }

@@ -139,7 +139,7 @@ impl Upload<'_> {
             if self.monitor.cancelled() {
                 return Err(StoreError::Cancelled);
             }
-            match self.store.reader().whole_chunk(row.entry.kind, id) {
+            match self.store.reader().whole_chunk(row.entry.kind, id, Deadline::NEVER) {
                 Ok(plain) => filling.push(*id, &plain)?,
                 Err(e @ (StoreError::Cancelled | StoreError::Catalog { .. })) => return Err(e),
                 Err(e) => {

@@ -45,6 +45,8 @@ pub(super) fn seen_in(
 /// Points that are not of the place for which there is a plan. What they need may be freed there as far as another place
 /// has it: one that was listed for this plan.
 pub(super) struct Others {
+    /// The place.
+    place: Place,
     /// Nothing if that cannot be told: then all may be needed.
     needed: Option<HashSet<ChunkId>>,
     /// Packs that other places show and that were not found damaged there.
@@ -64,7 +66,7 @@ impl Others {
         let own: HashSet<_> = own.iter().collect();
         let mut points = store.catalog().points()?;
         points.retain(|row| !own.contains(&row.id));
-        let mut others = Self { needed: Some(HashSet::new()), elsewhere: HashSet::new() };
+        let mut others = Self { place, needed: Some(HashSet::new()), elsewhere: HashSet::new() };
         if !all_known {
             others.needed = None;
             others.look_elsewhere(store, place, monitor)?;
@@ -73,8 +75,9 @@ impl Others {
             return Ok(others);
         }
         let all_answer = others.look_elsewhere(store, place, monitor)?;
-        let near = Near(store.reader());
-        let source: &dyn ChunkSource = if all_answer { store.reader().as_ref() } else { &near };
+        // Nobody waits for a vault that is away.
+        let farthest = if all_answer { Tier::Vault } else { Tier::Cache };
+        let source = Within(store.reader(), Limits { farthest, deadline: Deadline::NEVER });
         for row in points {
             let mut needed = others.needed.take().unwrap_or_default();
             let mut visit = |_: ChunkType, id: &ChunkId| {
@@ -83,7 +86,7 @@ impl Others {
             };
             let looked = store
                 .point(&row.id)
-                .and_then(|stored| reachable(source, &stored.point.root, &mut pages, &mut visit));
+                .and_then(|stored| reachable(&source, &stored.point.root, &mut pages, &mut visit));
             match looked {
                 Ok(()) => others.needed = Some(needed),
                 Err(e @ StoreError::Cancelled) => return Err(e),
@@ -148,12 +151,33 @@ impl Others {
             let may_be_needed = self.needed.as_ref().is_none_or(|needed| needed.contains(id));
             if may_be_needed && !live.contains(id) {
                 let places = store.catalog().locate_all(id)?;
-                if !places.iter().any(|at| self.elsewhere.contains(&at.pack)) {
+                let mut is_elsewhere = false;
+                for at in places {
+                    is_elsewhere = is_elsewhere || self.is_elsewhere(store, at.pack)?;
+                }
+                if !is_elsewhere {
                     live.insert(*id);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether another place showed a pack, and nobody missed it there since or found it damaged.
+    fn is_elsewhere(&self, store: &Store, pack: PackNo) -> Result<bool, StoreError> {
+        if !self.elsewhere.contains(&pack) {
+            return Ok(false);
+        }
+        let Some(row) = store.catalog().pack(pack)? else { return Ok(false) };
+        if row.staged && self.place != Place::Staging {
+            return Ok(true);
+        }
+        for no in row.vaults.iter().filter(|no| self.place != Place::Vault(**no)) {
+            if !store.catalog().has_mark(Mark::BadIn(*no, row.entry.id))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -179,12 +203,12 @@ fn know_others(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<boo
     Ok(all)
 }
 
-/// What lies on this machine alone: nobody waits for a vault that is away.
-struct Near<'a>(&'a Reader);
+/// What can be read within limits.
+pub(super) struct Within<'a>(pub(super) &'a Reader, pub(super) Limits);
 
-impl ChunkSource for Near<'_> {
-    fn chunk(&self, of: ChunkType, id: &ChunkId, deadline: Deadline) -> Result<Bytes, StoreError> {
-        self.0.chunk_within(of, id, Limits { farthest: Tier::Cache, deadline })
+impl ChunkSource for Within<'_> {
+    fn chunk(&self, of: ChunkType, id: &ChunkId, _: Deadline) -> Result<Bytes, StoreError> {
+        self.0.chunk_within(of, id, self.1)
     }
 }
 

@@ -2,6 +2,7 @@
 //! which whoever waits for the lock gets it. What came meanwhile is marked before anything goes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use super::beside::{Others, seen_in};
 use super::{Judged, Place, ReclaimPlan, Reclaimed, THIN_PERCENT, Verdict, damaged, know_points, mark};
@@ -18,6 +19,9 @@ use crate::store::{Store, Turns};
 /// So many live bytes of thin packs are written anew before it is looked whether the turn is over.
 const BATCH: u64 = 64 << 20;
 
+/// So long a vault is waited for in a turn that has something of what is damaged here: nobody takes points meanwhile.
+const FAR_WAIT: Duration = Duration::from_secs(5);
+
 /// What there was to free in staging, and what was freed.
 ///
 /// # Errors
@@ -26,8 +30,9 @@ pub fn free_staging(store: &Store, monitor: &dyn Monitor) -> Result<(ReclaimPlan
     let mut turns = Turns::begin(store)?;
     let shown = Shown::of(store, monitor)?;
     turns.end();
-    let (plan, pages) = shown.judge(store, monitor)?;
-    let mut work = Work { store, monitor, plan, pages, rows: HashMap::new(), done: Reclaimed::default() };
+    let (plan, pages, others) = shown.judge(store, monitor)?;
+    let (rows, done) = (HashMap::new(), Reclaimed::default());
+    let mut work = Work { store, monitor, plan, pages, others, rows, done };
     work.take_turns(&mut turns)?;
     Ok((work.plan, work.done))
 }
@@ -56,16 +61,17 @@ impl Shown {
         Ok(Self { rows, points: know_points(store, Place::Staging)?.points })
     }
 
-    /// The plan, and the pages below which it was looked what is live.
+    /// The plan, the pages below which it was looked what is live, and what other points need of staging.
     fn judge(
         self,
         store: &Store,
         monitor: &dyn Monitor,
-    ) -> Result<(ReclaimPlan, HashSet<ChunkId>), StoreError> {
+    ) -> Result<(ReclaimPlan, HashSet<ChunkId>, Others), StoreError> {
         let Self { rows, points } = self;
         let place = Place::Staging;
         let (mut live, mut pages) = (HashSet::new(), HashSet::new());
-        let points = mark(store, place, &points, (&mut live, &mut pages), monitor)?;
+        let (unlimited, wanted) = (Deadline::NEVER, (&mut live, &mut pages));
+        let points = mark(store, place, &points, wanted, unlimited, monitor)?;
         let others = Others::of(store, place, &points, pages.clone(), monitor)?;
         let damaged = damaged(store, place, &rows)?;
         let mut packs = Vec::new();
@@ -84,10 +90,8 @@ impl Shown {
             packs.push(Judged { pack, live: alive, total, bad, verdict });
         }
         let points = points.into_iter().collect();
-        Ok((
-            ReclaimPlan { place, packs, unopened: Vec::new(), live, points, outcomes: HashSet::new() },
-            pages,
-        ))
+        let plan = ReclaimPlan { place, packs, unopened: Vec::new(), live, points, outcomes: HashSet::new() };
+        Ok((plan, pages, others))
     }
 }
 
@@ -96,6 +100,7 @@ struct Work<'a> {
     monitor: &'a dyn Monitor,
     plan: ReclaimPlan,
     pages: HashSet<ChunkId>,
+    others: Others,
     /// The packs of staging as they are in this turn.
     rows: HashMap<PackId, PackRow>,
     done: Reclaimed,
@@ -134,20 +139,19 @@ impl Work<'_> {
         self.rows = rows.into_iter().map(|row| (row.entry.id, row)).collect();
         let came: Vec<_> = points.into_iter().filter(|id| !self.plan.points.contains(id)).collect();
         if !came.is_empty() {
-            let came = mark(
-                self.store,
-                Place::Staging,
-                &came,
-                (&mut self.plan.live, &mut self.pages),
-                self.monitor,
-            )?;
+            let soon = Deadline::after(self.store.clock().as_ref(), FAR_WAIT);
+            let live = (&mut self.plan.live, &mut self.pages);
+            let came = mark(self.store, Place::Staging, &came, live, soon, self.monitor)?;
             self.plan.points.extend(came);
         }
         Ok(())
     }
 
-    fn is_dead(&self, row: &PackRow) -> Result<bool, StoreError> {
-        Ok(!self.store.catalog().chunks_of(row.no)?.iter().any(|chunk| self.plan.live.contains(&chunk.id)))
+    /// What a vault showed for the plan it may have lost since.
+    fn is_dead(&mut self, row: &PackRow) -> Result<bool, StoreError> {
+        let chunks = self.store.catalog().chunks_of(row.no)?;
+        self.others.hold(self.store, &chunks, &mut self.plan.live)?;
+        Ok(!chunks.iter().any(|chunk| self.plan.live.contains(&chunk.id)))
     }
 
     fn remove_if_dead(&mut self, id: &PackId) -> Result<(), StoreError> {
@@ -171,6 +175,10 @@ impl Work<'_> {
     /// Moves what points need of thin packs into new ones. Packs of which something cannot be read stay, and are told.
     fn write_anew(&mut self, thin: &[PackId]) -> Result<(), StoreError> {
         let thin: Vec<PackRow> = thin.iter().filter_map(|id| self.rows.remove(id)).collect();
+        for row in &thin {
+            self.others.hold(self.store, &self.store.catalog().chunks_of(row.no)?, &mut self.plan.live)?;
+        }
+        let soon = Deadline::after(self.store.clock().as_ref(), FAR_WAIT);
         let mut kept = HashSet::<PackNo>::new();
         let parts = self.store.ingest_parts(REWRITTEN);
         for kind in [PackKind::Data, PackKind::Tree] {
@@ -178,7 +186,7 @@ impl Work<'_> {
             if of_kind.is_empty() {
                 continue;
             }
-            let written = rewrite_packs(&parts, self.store.reader(), kind, &of_kind, &self.plan.live)?;
+            let written = rewrite_packs(&parts, self.store.reader(), kind, &of_kind, &self.plan.live, soon)?;
             self.done.bytes_rewritten += written.bytes;
             for (no, id, e) in written.unreadable {
                 let reason =

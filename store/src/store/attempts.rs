@@ -129,7 +129,7 @@ impl Store {
         listed: &Outcomes,
     ) -> Result<bool, StoreError> {
         let last = listed.at(&row.tag, &row.id).iter().map(|(attempt, _)| attempt.number).max();
-        let held = self.catalog.held_at(no, &row.id)?;
+        let held = self.catalog.seen_at(no, &row.id)?;
         Ok(last.is_some_and(|last| last >= held))
     }
 
@@ -143,7 +143,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         if let Some(attempt) = listed.shown(row) {
             if !self.read_only {
-                self.catalog.set_held(no, &attempt)?;
+                self.catalog.set_seen_at(no, &attempt)?;
             }
             return Ok(false);
         }

@@ -111,7 +111,8 @@ impl Store {
         put.map(drop).map_err(|e| self.why_not_there(no, transfer, (&row.tag, attempt), e))
     }
 
-    /// Of a point that is missing from staging or a vault: whether it was to go there. If so, it is gone there from now on.
+    /// Of a point that is missing from staging or a vault: whether it was to go there. If so, it is gone there from now on, unless it is held:
+    /// then it is there again, if it can be.
     pub(crate) fn end_removal(
         &self,
         id: &RecoveryPointId,
@@ -124,10 +125,17 @@ impl Store {
         if self.read_only {
             return Ok(true);
         }
-        match from.map(|(no, tag)| self.forbid(no, (tag, id))).transpose() {
-            // It came there again.
-            Ok(Some(false)) => self.catalog.set_mark(Mark::Going(vault, *id), false)?,
-            Ok(_) => self.catalog.remove_point(id, vault)?,
+        let left = match from {
+            None if self.catalog.is_held(id)? => Ok(Left::Missing),
+            None => Ok(Left::Gone),
+            Some((no, tag)) => self.end_removal_from(no, (tag, id)),
+        };
+        match left {
+            Ok(Left::Gone) => self.catalog.remove_point(id, vault)?,
+            Ok(left) => {
+                self.catalog.set_mark(Mark::Going(vault, *id), false)?;
+                return Ok(left == Left::There);
+            }
             // Who may not write there leaves it to others: until then it is on its way out.
             Err(e)
                 if matches!(e.class(), ErrorClass::Denied | ErrorClass::Unavailable | ErrorClass::Full) =>
@@ -138,6 +146,38 @@ impl Store {
         }
         Ok(true)
     }
+
+    fn end_removal_from(
+        &self,
+        no: VaultNo,
+        point: (&SourceTag, &RecoveryPointId),
+    ) -> Result<Left, StoreError> {
+        let row = self.catalog.point(point.1)?;
+        // Whoever held it may have seen it there.
+        let held = row.map(|row| self.hold_in(no, &row).map(|held| held.map(|_| row))).transpose()?.flatten();
+        let Some(row) = held else {
+            let is_gone = self.forbid(no, point)?;
+            return Ok(if is_gone { Left::Gone } else { Left::There });
+        };
+        let next = self.next_attempt(no, self.vault(no)?, point)?;
+        // While no word stands there, nobody took the session for dead, and what the point needs is there.
+        let seen = self.catalog.seen_at(no, &row.id)?;
+        match next.attempt.filter(|attempt| attempt.number <= seen) {
+            Some(_) if next.ended => Ok(Left::There),
+            Some(attempt) => self.give_back(no, &row, &attempt).map(|()| Left::There),
+            None => Ok(Left::Missing),
+        }
+    }
+}
+
+/// What became of a point whose removal was cut off.
+#[derive(PartialEq, Eq)]
+enum Left {
+    Gone,
+    /// It came again, or was given back because it is held.
+    There,
+    /// It is held and cannot be given back.
+    Missing,
 }
 
 fn came_back(row: &PointRow) -> StoreError {

@@ -52,7 +52,7 @@ pub fn load_catalog(
     prove_ours(store, transfer, Deadline::NEVER)?;
     let listed = listed_packs(transfer, Deadline::NEVER)?;
     let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
-    let (new, all_points) = load_points(store, no, transfer, monitor)?;
+    let (new, all_points) = load_points(store, no, transfer, all_packs, monitor)?;
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
     // Whether all that these points need was found, nobody has looked.
@@ -258,7 +258,7 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
             true => StoreError::corrupt(object.name.as_str(), REVOCATION),
             false => e.of(object.name.as_str()),
         })?;
-        learn_point(store, (no, &attempt), &point, bytes.to_vec())?;
+        learn_point(store, (no, &attempt), &point, bytes.to_vec(), false)?;
     }
     Ok(listed)
 }
@@ -267,23 +267,26 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
 const REVOCATION: &str =
     "it is a revocation, and damaged: remove it by hand, and forget the point once more should it come back";
 
-/// A point of staging that was said not to be whole in a vault that was met before stays that until it is put again.
+/// A point of staging counts as one of the vault as well if its packs are there, all of which were read; one that was said not to be whole
+/// in a vault that was met before stays that until it is put again.
 fn learn_point(
     store: &Store,
     (no, attempt): (VaultNo, &Attempt),
     point: &point::RecoveryPoint,
     object: Vec<u8>,
+    all_packs: bool,
 ) -> Result<(), StoreError> {
     let known = match store.catalog().point(&point.id) {
         // A damaged row is no knowledge: this is what puts it right.
         Err(e) if e.is_of_changed_catalog() => None,
         known => known?,
     };
-    if known.is_some_and(|row| row.staged) && store.catalog().has_mark(Mark::FilledFrom(no))? {
+    let is_first = all_packs && !store.catalog().has_mark(Mark::FilledFrom(no))?;
+    if known.is_some_and(|row| row.staged) && !is_first {
         return Ok(());
     }
     store.catalog().set_revoked(no, attempt, None)?;
-    store.catalog().set_held(no, attempt)?;
+    store.catalog().set_seen_at(no, attempt)?;
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }
 
@@ -299,6 +302,7 @@ fn load_points(
     store: &Store,
     no: VaultNo,
     transfer: &Transfer,
+    all_packs: bool,
     monitor: &dyn Monitor,
 ) -> Result<(usize, bool), StoreError> {
     let known = known_points(store, no)?;
@@ -327,7 +331,7 @@ fn load_points(
             });
             match opened {
                 Ok((point, bytes)) => {
-                    learn_point(store, (no, attempt), &point, bytes.to_vec())?;
+                    learn_point(store, (no, attempt), &point, bytes.to_vec(), all_packs)?;
                     new += 1;
                 }
                 Err(_) if Revocation::is_meant_by(&bytes, store.sealer()) => {

@@ -175,8 +175,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known. No
-    /// other point is whole because one of these was: whoever frees space there does not count what they need.
+    /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known, and
+    /// what they lack is sent if anybody still has it. No other point is whole because one of these was: whoever frees space there does not count what they need.
     pub(crate) fn doubt_points(&self, no: VaultNo, points: &[RecoveryPointId]) -> Result<(), StoreError> {
         if self.read_only || points.is_empty() {
             return Ok(());
@@ -185,10 +185,18 @@ impl Store {
         for id in points {
             match self.catalog.point(id)? {
                 Some(row) if is_elsewhere(&row, no) => self.catalog.remove_point(id, Some(no))?,
+                Some(row) if row.vaults.contains(&no) => {
+                    self.catalog.set_mark(Mark::Incomplete(no, *id), true)?;
+                }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Whether a vault lacks a point, or something of it.
+    pub fn is_lacking(&self, no: VaultNo, row: &PointRow) -> Result<bool, StoreError> {
+        Ok(!row.vaults.contains(&no) || self.catalog.has_mark(Mark::Incomplete(no, row.id))?)
     }
 
     /// Learns the packs that a listing shows and the catalog does not know.

@@ -139,3 +139,21 @@ fn a_point_that_another_machine_removed_is_said_to_be_gone_and_not_held() {
     let left = other.run(["snapshots", "--json"]).expect_code(0).json();
     assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
 }
+
+#[test]
+fn a_point_that_is_named_and_that_another_machine_forgot_is_said_to_be_gone() {
+    let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
+    let ids = tiers.take(&[0, 24, 48]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    let (stranger, vault) = (Machine::recovering(), tiers.vault());
+    let mut recover = stranger.command(["recover", "--machine-key"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    for (id, verb) in
+        ids.iter().zip([["vault", "push"].as_slice(), &["copy", "--to", vault.to_str().unwrap()]])
+    {
+        tiers.run(&["forget", id]).expect_code(0);
+        let told = stranger.run([verb, &[id]].concat()).expect_code(1);
+        told.expect_err(&[&id[..8], "is not there any more"]);
+    }
+    stranger.run(["vault", "push"]).expect_code(0);
+}

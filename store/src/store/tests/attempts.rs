@@ -499,3 +499,27 @@ fn a_store_that_is_put_together_from_copies_of_a_vault_has_one_name_for_each_poi
     drop(store);
     assert!(home.open().points().unwrap().is_empty());
 }
+
+#[test]
+fn a_point_that_came_again_and_is_lost_then_comes_by_itself() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &files("new")).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let no = store.vaults()[0].0;
+    let row = store.catalog().point(&one.point.id).unwrap().unwrap();
+    store.remove_point_from_vault(no, &row).unwrap();
+    assert!(!goes_unasked(&store, &one));
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(arrived(&store, &vault, &one), [1]);
+    let why = || store.catalog().why_revoked(no, &one.point.id).unwrap();
+    assert_eq!(why(), None, "it is there since");
+    store.vaults()[0].2.delete(&outcome(&one, 1)).unwrap();
+    assert!(goes_unasked(&store, &one));
+    assert_eq!(arrived(&store, &vault, &one), [1]);
+    assert_recovers(&home, &vault, &[(&one, &files("new"))]);
+    // Forgotten once more it does not.
+    let row = store.catalog().point(&one.point.id).unwrap().unwrap();
+    store.remove_point_from_vault(no, &row).unwrap();
+    assert!(why() == Some(Why::Forgotten) && !goes_unasked(&store, &one));
+}

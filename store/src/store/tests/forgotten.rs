@@ -1,6 +1,6 @@
 //! Tests of points that are removed by a process that is killed on the way: whoever comes next ends it, and nobody is alarmed.
 
-use super::hostile::{prepared, push};
+use super::hostile::{prepared, push, recovered};
 use super::losses::{faulty, open_on};
 use super::*;
 use crate::catalog::Mark;
@@ -137,4 +137,35 @@ fn a_point_is_on_its_way_out_only_while_somebody_removes_it() {
     drop(store.begin(Compression::None, &VoidMonitor).unwrap());
     assert!(!is_going(None) && !is_going(Some(no)));
     store.place_hold(&one.point.id, "").unwrap();
+}
+
+#[test]
+fn a_point_that_is_held_when_its_removal_is_cut_off_is_there_again() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (_dir, there) = recovered(&home, &vault);
+    there.place_hold(&one.point.id, "").unwrap();
+    drop(store);
+    let failing = faulty(&vault);
+    let once = TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
+    let way = Transfer::new(failing.clone(), Arc::new(ManualClock::default()), once).unwrap();
+    let options = Home::options(vec![("memory:v".into(), way)]);
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    failing.fail_from(crate::vault::Verb::Delete, 1, VaultFault::FailAfter);
+    store.remove_point_from_vault(store.vaults()[0].0, &row(&store, &one)).unwrap_err();
+    assert!(vault.object(&name).is_none());
+    // The other machine saw the point, and its hold comes now.
+    let hold = there.catalog().holds().unwrap().remove(0);
+    vault.replace(&names::hold(&hold.tag, &hold.point), hold.object.into());
+    drop(store);
+    let store = home.open_with(&vault);
+    let (no, _, way) = store.vaults()[0].clone();
+    assert!(is_known_after(&store, &one, |monitor| copy::refresh_vault(&store, no, &way, monitor).unwrap()));
+    assert_eq!(vault.object(&name).map(|object| object.to_vec()), Some(row(&store, &one).object));
+    assert!(!store.catalog().has_mark(Mark::Going(Some(no), one.point.id)).unwrap());
+    let (_dir, there) = recovered(&home, &vault);
+    assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
 }

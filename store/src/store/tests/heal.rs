@@ -365,3 +365,50 @@ fn what_is_forgotten_and_freed_while_a_check_runs_is_no_damage() {
     let report = check::check(&checked, Depth::ReadData, &monitor).unwrap();
     assert!(report.findings.iter().all(|f| f.object.starts_with("keys/")), "{report:?}");
 }
+
+#[test]
+fn after_the_catalog_was_made_anew_a_point_whose_pack_a_vault_has_damaged_is_not_whole_there() {
+    let (home, vault, store, _, name) = vaulted();
+    drop(store);
+    let good = vault.object(&name).unwrap();
+    vault.replace(&name, good.slice(..good.len() - 9));
+    super::hostile::delete_catalog(&home.path());
+    for _ in 0..2 {
+        let store = home.open_with(&vault);
+        let point = store.points().unwrap().remove(0);
+        assert_eq!((point.local, &point.vaults), (true, &Vec::new()));
+        findings(&store, Depth::Structure);
+    }
+    let store = home.open_with(&vault);
+    let point = store.points().unwrap().remove(0);
+    assert_eq!(push(&store, &point, &RecordingMonitor::default()).unwrap().packs, 1);
+    assert_eq!(vault.object(&name), Some(good));
+    let (_dir, there) = recovered(&home, &vault);
+    assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
+    assert_eq!(home.open_with(&vault).points().unwrap()[0].vaults.len(), 1);
+}
+
+#[test]
+fn what_a_vault_lost_of_a_point_that_only_it_has_is_sent_again_while_anybody_still_has_it() {
+    for what in ["pack", "point"] {
+        let (home, vault, store, one, name) = vaulted();
+        let no = store.vaults()[0].0;
+        store.remove_staged_point(&store.catalog().point(&one.point.id).unwrap().unwrap()).unwrap();
+        let point = names::point(&one.point.source_tag, &one.point.id);
+        let lost = if what == "pack" { &name } else { &point };
+        store.vaults()[0].2.delete(lost).unwrap();
+        let is_lacking =
+            || store.is_lacking(no, &store.catalog().point(&one.point.id).unwrap().unwrap()).unwrap();
+        assert!(!is_lacking());
+        if what == "pack" {
+            findings(&store, Depth::Structure);
+        } else {
+            copy::refresh_vault(&store, no, &store.vaults()[0].2, &VoidMonitor).unwrap();
+        }
+        assert!(is_lacking(), "{what}");
+        push(&store, &one, &RecordingMonitor::default()).unwrap();
+        assert!(!is_lacking(), "{what}");
+        let (_dir, there) = recovered(&home, &vault);
+        assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
+    }
+}

@@ -1,13 +1,17 @@
 //! Tests of long work that others need not wait for: the lock is theirs between two turns, and what they do then counts.
 
+use super::hostile::{data_packs, prepared, push};
 use super::thin::forget_here;
 use super::*;
 use std::pin::Pin;
 
+use crate::check::{self, Depth};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorClass;
 use crate::monitor::{Event, Monitor};
 use crate::reclaim::Verdict;
+use crate::vault::Verb;
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
 /// Each piece of work takes longer than a turn; in each gap, and when marking begins, something is done.
 pub(super) struct Gaps<F, G> {
@@ -169,4 +173,60 @@ fn who_has_the_store_by_turns_is_waited_for_and_nobody_else() {
         turns.next(&VoidMonitor).unwrap();
         assert!(!turns.is_over());
     });
+}
+
+#[test]
+fn what_a_vault_lost_since_the_plan_stays_in_staging() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    forget_here(&store, &one);
+    let other = home.open_with(&vault);
+    let staged = || store.catalog().packs().unwrap().iter().filter(|row| row.staged).count();
+    let before = staged();
+    // Between plan and turn; whoever looks there knows it then.
+    let mut is_lost = false;
+    let in_gap = || {
+        if !std::mem::replace(&mut is_lost, true) {
+            let names = vault.names().into_iter().filter(|name| name.as_str().starts_with("pack/"));
+            names.for_each(|name| assert!(other.vaults()[0].2.delete(&name).unwrap()));
+            copy::refresh_vault(&other, other.vaults()[0].0, &other.vaults()[0].2, &VoidMonitor).unwrap();
+        }
+    };
+    let clock = ManualClock::default();
+    let monitor = Gaps { clock, dir: home.path(), in_gap: Mutex::new(in_gap), at_mark: Mutex::new(|| {}) };
+    let (plan, done) = reclaim::free_staging(&store, &monitor).unwrap();
+    drop(monitor);
+    assert!(is_lost && plan.with(Verdict::Delete).count() == before, "the vault had all of it");
+    assert_eq!((done.packs, staged()), (0, before));
+    assert!(restore(&store, &store.points().unwrap()[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn a_turn_waits_for_a_vault_for_some_seconds_only() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let damaged = home.path().join(names::pack(&data_packs(&store)[0].entry.id).as_str());
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    check::check(&store, Depth::ReadData, &VoidMonitor).unwrap();
+    drop(store);
+    let clock = Arc::new(ManualClock::default());
+    let hanging = Arc::new(FaultyVault::new(vault, clock.clone()));
+    let transfer = Transfer::new(hanging.clone(), clock.clone(), TransferPolicy::default()).unwrap();
+    let options = StoreOptions { clock: clock.clone(), ..Home::options(vec![("memory:v".into(), transfer)]) };
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    hanging.forget();
+    hanging.fail_from(Verb::Get, 1, VaultFault::Hang(Duration::from_secs(31)));
+    let before = clock.monotonic();
+    let done = reclaim::free_staging(&store, &VoidMonitor).unwrap().1;
+    let took = clock.monotonic() - before;
+    assert_eq!((done.packs_unreadable, hanging.count(Verb::Get) > 0), (1, true));
+    assert!(took < Duration::from_secs(70), "{took:?}");
+    assert!(damaged.exists());
 }
