@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::area::parent_of;
-use super::files::{FileEntry, Files, Room};
+use super::files::{FileEntry, Files, Identity, Room};
 
 /// Files in memory; what is written is durable at once, names that are given when their directory was synced.
 #[derive(Debug, Default)]
@@ -130,6 +130,15 @@ impl Files for MemoryFiles {
             }
             found.into_iter().map(|(name, len)| FileEntry { name, len }).collect()
         }))
+    }
+
+    fn refuse_links(&self, _dir: &str) -> io::Result<()> {
+        // There are none.
+        Ok(())
+    }
+
+    fn identity(&self, _path: &str) -> io::Result<Option<Identity>> {
+        Ok(None)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
@@ -266,6 +275,14 @@ impl Files for FaultyFiles {
 
     fn list(&self, dir: &str) -> io::Result<Vec<FileEntry>> {
         self.inner.list(dir)
+    }
+
+    fn refuse_links(&self, dir: &str) -> io::Result<()> {
+        self.inner.refuse_links(dir)
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Option<Identity>> {
+        self.inner.identity(path)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

@@ -293,6 +293,12 @@ impl Files for Dying {
     fn list(&self, _: &str) -> io::Result<Vec<FileEntry>> {
         Err(io::Error::other("a sector cannot be read"))
     }
+    fn refuse_links(&self, dir: &str) -> io::Result<()> {
+        self.0.refuse_links(dir)
+    }
+    fn identity(&self, path: &str) -> io::Result<Option<files::Identity>> {
+        self.0.identity(path)
+    }
     fn remove(&self, path: &str) -> io::Result<()> {
         self.0.remove(path)
     }
