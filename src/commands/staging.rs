@@ -52,6 +52,13 @@ enum StagingAction {
         /// The directory
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Also if it is the annex of another copy of this store, or of one whose settings are lost
+        ///
+        /// A store that was recovered from a vault is a copy, and so is the first one to it. To the other copy the annex is away from then on, and what
+        /// only the annex has is missing there: `prune` here removes of it what no point of this copy needs. Taking it over from there again
+        /// brings back what is left.
+        #[arg(long)]
+        take_over: bool,
     },
     /// Show the directories, what each holds, and how much room it has
     List,
@@ -105,20 +112,21 @@ struct Added {
 /// Does it.
 pub fn run(context: &Context<'_>, args: &StagingArgs) -> Outcome {
     match &args.action {
-        StagingAction::Add { dir } => add(context, dir),
+        StagingAction::Add { dir, take_over } => add(context, dir, *take_over),
         StagingAction::List => list(context),
         StagingAction::Remove { dir, lost } => remove::remove(context, dir, *lost),
     }
 }
 
 /// Needs no key and no lock: what an annex is stands in its marker and in the settings, both of which are replaced as a whole.
-fn add(context: &Context<'_>, dir: &Path) -> Outcome {
+fn add(context: &Context<'_>, dir: &Path, take_over: bool) -> Outcome {
     let (store_dir, path) = (context.settings.store()?, absolute(dir)?);
     let store = Store::head(store_dir)?.vault;
     let settings = StoreSettings::load(store_dir)?;
     let path = known_as(&settings, path);
     refuse_overlap(store_dir, &settings, &path)?;
-    let id = store::add_annex(store_dir, &store, &path).map_err(|error| refused(error, &path, &store))?;
+    let added = store::add_annex(store_dir, &store, &path, take_over);
+    let id = added.map_err(|error| refused(error, &path, &store))?;
     if let Some(other) = same_disk(store_dir, &settings, &path) {
         context.terminal.warn(&format!(
             "{} is on the same disk as {}, so there is no more room than before; if another disk was to be mounted there: \
@@ -289,6 +297,7 @@ mod tests {
                 VaultSetting { url: "azure://a/b".into() },
             ],
             staging: vec![AnnexSetting { path: at("annex"), id: AnnexId([1; 16]), leaving: false }],
+            ..StoreSettings::default()
         };
         for name in ["store", "store/pack", "vault", "vault/x", "annex/x", ""] {
             let refused = refuse_overlap(&at("store"), &settings, &at(name));

@@ -19,7 +19,8 @@ use crate::id::{AnnexId, PackId, VaultId};
 use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
 use crate::staging::{
-    self, Absence, Annex, DiskFiles, Files, Look, Needs, Owner, Room, Staging, Surveyed, Went, is_temp,
+    self, Absence, Annex, DiskFiles, Files, Holder, Look, Needs, Owner, Room, Staging, Surveyed, Went,
+    is_temp,
 };
 use crate::vault::ObjectInfo;
 
@@ -77,11 +78,11 @@ pub(super) fn follow(dir: &Path, store: VaultId) -> Look {
 
 /// Of two that have the same packs the first is there, and the other away.
 fn annexes_of(dir: &Path, settings: &Settings, store: VaultId) -> Vec<Annex> {
-    let count = settings.staging.len();
+    let (count, holder) = (settings.staging.len(), settings.holder(store));
     let mut before: Vec<Arc<dyn Files>> = vec![Arc::new(DiskFiles::one_of(dir, count))];
     let annex = |set: &AnnexSetting| {
         let files = Arc::new(DiskFiles::one_of(&set.path, count));
-        let annex = Annex::new(set.id, store, &set.path, set.leaving, files.clone()).beside(before.clone());
+        let annex = Annex::new(set.id, holder, &set.path, set.leaving, files.clone()).beside(before.clone());
         before.push(files);
         annex
     };
@@ -89,33 +90,57 @@ fn annexes_of(dir: &Path, settings: &Settings, store: VaultId) -> Vec<Annex> {
 }
 
 /// Makes the directory `path` an annex of the store in `dir`, whose id is `store`. Works while others use the store: they see it when they next
-/// look. One that was to be left stays, and one that moved to another path is found there.
-pub fn add_annex(dir: &Path, store: &VaultId, path: &Path) -> Result<AnnexId, StoreError> {
-    let id = match staging::owner(&DiskFiles::new(path), store)? {
-        Owner::Ours(id) => id,
-        Owner::Nobody => AnnexId::random(),
-        Owner::Other => {
-            let (object, detail) = (path.display().to_string(), "it is an annex of another store".to_owned());
-            return Err(StoreError::NotOurs { object, detail });
-        }
-    };
-    // Nothing is made that would be refused.
-    enter(&mut Settings::load(dir)?, store, id, path)?;
-    let settings = Settings::load(dir)?;
-    let others = settings.staging.iter().filter(|set| set.id != id).map(|set| &*set.path);
-    let others = others.chain([dir]).map(|other| Arc::new(DiskFiles::new(other)) as Arc<dyn Files>);
-    make(&Annex::new(id, *store, path, false, Arc::new(DiskFiles::new(path))).beside(others.collect()))?;
-    Settings::change(dir, |settings| enter(settings, store, id, path))?;
-    Ok(id)
+/// look. One that was to be left stays, and one that moved to another path is found there. With `take_over` also one that is an annex of another
+/// copy of the store, to which it is away from then on.
+pub fn add_annex(dir: &Path, store: &VaultId, path: &Path, take_over: bool) -> Result<AnnexId, StoreError> {
+    // Known before a marker says it: who is cut off after that is known by it when he comes again.
+    Settings::identify(dir)?;
+    Settings::change(dir, |settings| {
+        let (holder, files) = (settings.holder(*store), Arc::new(DiskFiles::new(path)));
+        let owner = staging::owner(&*files, &holder)?;
+        let id = may_be_had(owner, settings, path, take_over)?;
+        // Nothing is made that would be refused.
+        enter(settings, &holder, id, path)?;
+        let others = settings.staging.iter().filter(|set| set.id != id).map(|set| &*set.path);
+        let others = others.chain([dir]).map(|other| Arc::new(DiskFiles::new(other)) as Arc<dyn Files>);
+        make(&Annex::new(id, holder, path, false, files).beside(others.collect()), owner)?;
+        Ok(id)
+    })
 }
 
-fn make(annex: &Annex) -> Result<(), StoreError> {
+/// The id of the annex that a directory is or becomes.
+fn may_be_had(
+    owner: Owner,
+    settings: &Settings,
+    path: &Path,
+    take_over: bool,
+) -> Result<AnnexId, StoreError> {
+    let is_known = |id| settings.staging.iter().any(|set| set.id == id);
+    // What somebody relies on are packs.
+    let is_empty = || names_in(&path.join("pack")).is_ok_and(|names| names.is_empty());
+    match owner {
+        Owner::Nobody => Ok(AnnexId::random()),
+        Owner::Ours(id) => Ok(id),
+        Owner::Unsaid(id) if is_known(id) || is_empty() => Ok(id),
+        Owner::Unsaid(id) | Owner::OfCopy(id) if take_over => Ok(id),
+        Owner::Unsaid(_) | Owner::OfCopy(_) => Err(StoreError::OfCopy { annex: path.to_path_buf() }),
+        Owner::Other => {
+            let (object, detail) = (path.display().to_string(), "it is an annex of another store".to_owned());
+            Err(StoreError::NotOurs { object, detail })
+        }
+    }
+}
+
+fn make(annex: &Annex, owner: Owner) -> Result<(), StoreError> {
     let path = &*annex.path;
     if let Err(why) = annex.own_directories() {
         return Err(StoreError::invalid(format!("{} cannot be an annex: {why}", path.display())));
     }
-    if annex.presence().is_ok() {
-        return Ok(());
+    match owner {
+        Owner::Nobody => {}
+        Owner::Ours(_) => return Ok(()),
+        // The marker alone, in one step: whoever reads it knows one of the two.
+        _ => return annex.make(),
     }
     if !names_in(path)?.iter().all(|name| is_left_over(path, name)) {
         return Err(StoreError::AlreadyThere { what: format!("something else in {}", path.display()) });
@@ -145,13 +170,16 @@ fn is_left_over(dir: &Path, name: &str) -> bool {
     }
 }
 
-fn enter(settings: &mut Settings, store: &VaultId, id: AnnexId, path: &Path) -> Result<(), StoreError> {
+fn enter(settings: &mut Settings, holder: &Holder, id: AnnexId, path: &Path) -> Result<(), StoreError> {
     if let Some(other) = settings.staging.iter().find(|set| set.path == path && set.id != id) {
         let detail = format!("annex {} belongs there, and is away", other.path.display());
         return Err(StoreError::AlreadyThere { what: detail });
     }
     let count = settings.staging.len();
-    let is_at = |path: &Path| matches!(staging::owner(&DiskFiles::new(path), store), Ok(Owner::Ours(there)) if there == id);
+    let is_at = |path: &Path| {
+        let owner = staging::owner(&DiskFiles::new(path), holder);
+        matches!(owner, Ok(Owner::Ours(there) | Owner::Unsaid(there)) if there == id)
+    };
     match settings.staging.iter_mut().find(|set| set.id == id) {
         Some(set) if set.path != path && is_at(&set.path) => {
             Err(StoreError::AlreadyThere { what: format!("the same annex, in {},", set.path.display()) })
@@ -171,6 +199,34 @@ fn enter(settings: &mut Settings, store: &VaultId, id: AnnexId, path: &Path) -> 
 }
 
 impl Store {
+    /// Markers of before do not say of which copy of the store they are; those of annexes that the settings of this one know do so from now on.
+    /// One that cannot be written does when it can. The caller holds the store's lock.
+    pub(super) fn mark_annexes(&self) {
+        if let Err(e) = self.mark_old_annexes() {
+            tracing::warn!("annexes could not be marked: {e}");
+        }
+    }
+
+    fn mark_old_annexes(&self) -> Result<(), StoreError> {
+        let old = |settings: &Settings| {
+            let annexes = annexes_of(&self.dir, settings, *self.id()).into_iter();
+            let is_old = |annex: &Annex| matches!(annex.owner(), Ok(Owner::Unsaid(id)) if id == annex.id);
+            annexes.filter(|annex| is_old(annex) && annex.own_directories().is_ok()).collect::<Vec<_>>()
+        };
+        if old(&Settings::load(&self.dir)?).is_empty() {
+            return Ok(());
+        }
+        Settings::identify(&self.dir)?;
+        Settings::change(&self.dir, |settings| {
+            for annex in old(settings) {
+                if let Err(e) = annex.make() {
+                    tracing::warn!("annex {} could not be marked: {e}", annex.path.display());
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The directories of staging, the store's own first, with the packs that the catalog knows there: nothing is listed, which can take long.
     pub fn staging_places(&self) -> Result<Vec<StagingPlace>, StoreError> {
         let rows = self.catalog.pack_list()?;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::id::{AnnexId, VaultId};
+use crate::id::{AnnexId, StagingId, VaultId};
 
 mod safety;
 
 const STORE: VaultId = VaultId([1; 16]);
+const HOLDER: Holder = Holder { store: STORE, staging: Some(StagingId([3; 16])) };
 
 /// A main directory and annexes in memory; the first annex has the id 0.
 struct Disks {
@@ -17,7 +18,7 @@ struct Disks {
 
 fn annex(n: usize, files: Arc<dyn Files>, leaving: bool) -> Annex {
     let path = PathBuf::from(format!("/annex{n}"));
-    Annex::new(AnnexId([n as u8; 16]), STORE, &path, leaving, files)
+    Annex::new(AnnexId([n as u8; 16]), HOLDER, &path, leaving, files)
 }
 
 fn pack_name(bytes: &[u8]) -> ObjectName {
@@ -176,10 +177,12 @@ fn an_annex_that_is_away_is_neither_written_nor_read_nor_cleared_and_is_as_it_wa
     assert!(disks.staging().put_somewhere(&pack_name(&there), &there).unwrap().is_some());
     let (away, half) = (disks.unmount(0), format!("{TEMP_DIR}/{}", "ab".repeat(16)));
     away.write_synced(&half, b"half").unwrap();
-    let others: [(Arc<MemoryFiles>, &str); 3] = [
+    let copy = Holder { staging: Some(StagingId([4; 16])), ..HOLDER };
+    let others: [(Arc<MemoryFiles>, &str); 4] = [
         (Arc::default(), "mounted"),
-        (foreign(VaultId([2; 16]), AnnexId([0; 16])), "another store"),
-        (foreign(STORE, AnnexId([9; 16])), "another annex"),
+        (foreign(Holder { store: VaultId([2; 16]), ..HOLDER }, AnnexId([0; 16])), "another store"),
+        (foreign(HOLDER, AnnexId([9; 16])), "another annex"),
+        (foreign(copy, AnnexId([0; 16])), "another copy of this store"),
     ];
     for (files, why) in others {
         files.write_synced("tmp/theirs", b"x").unwrap();
@@ -206,9 +209,9 @@ fn an_annex_that_is_away_is_neither_written_nor_read_nor_cleared_and_is_as_it_wa
     assert_eq!(disks.annexes[0].len(&half).unwrap(), None);
 }
 
-fn foreign(store: VaultId, id: AnnexId) -> Arc<MemoryFiles> {
+fn foreign(holder: Holder, id: AnnexId) -> Arc<MemoryFiles> {
     let files: Arc<MemoryFiles> = Arc::default();
-    Annex::new(id, store, Path::new("/x"), false, files.clone()).make().unwrap();
+    Annex::new(id, holder, Path::new("/x"), false, files.clone()).make().unwrap();
     files
 }
 
@@ -230,11 +233,41 @@ fn tree(files: &MemoryFiles) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_marker_that_is_damaged_or_endless_belongs_to_nobody_and_the_annex_is_away() {
-    for bytes in [&b""[..], b"{}", b"[]", b"{\"store\":\"00\",\"annex\":\"00\"}", &[b' '; 100_000]] {
+    let ids =
+        "{\"store\":\"01010101010101010101010101010101\",\"annex\":\"00000000000000000000000000000000\"";
+    let (short, more) = (format!("{ids},\"staging\":\"03\"}}"), format!("{ids},\"other\":1}}"));
+    for bytes in [
+        &b""[..],
+        b"{}",
+        b"[]",
+        b"{\"store\":\"00\",\"annex\":\"00\"}",
+        short.as_bytes(),
+        more.as_bytes(),
+        &[b' '; 100_000],
+    ] {
         let files: Arc<MemoryFiles> = Arc::default();
         files.write_synced(MARKER, bytes).unwrap();
-        assert!(owner(&*files, &STORE).is_err(), "{bytes:?}");
+        assert!(owner(&*files, &HOLDER).is_err(), "{bytes:?}");
         assert!(annex(0, files, false).presence().is_err());
+    }
+}
+
+#[test]
+fn a_marker_says_of_which_copy_of_the_store_it_is_and_one_of_before_of_none() {
+    let id = AnnexId([0; 16]);
+    let of = |staging: Option<u8>| Holder { staging: staging.map(|n| StagingId([n; 16])), ..HOLDER };
+    let cases = [
+        (Some(3), Some(3), Owner::Ours(id)),
+        (Some(3), Some(4), Owner::OfCopy(id)),
+        (Some(3), None, Owner::OfCopy(id)),
+        (None, Some(3), Owner::Unsaid(id)),
+        (None, None, Owner::Unsaid(id)),
+    ];
+    for (marked, asks, is) in cases {
+        let files = foreign(of(marked), id);
+        assert_eq!(owner(&*files, &of(asks)).unwrap(), is, "{marked:?} {asks:?}");
+        let there = Annex::new(id, of(asks), Path::new("/x"), false, files).presence().is_ok();
+        assert_eq!(there, !matches!(is, Owner::OfCopy(_)), "{marked:?} {asks:?}");
     }
 }
 
