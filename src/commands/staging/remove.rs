@@ -116,7 +116,7 @@ fn take_away_what_is_left(context: &Context<'_>, store: &Store, path: &Path) -> 
             format!("it was one, and has packs: `holdfast staging add {}` brings them back", path.display());
         return Err(none().hint(hint));
     }
-    annex.unmake()?;
+    store.unmake_annex(&annex)?;
     tell(
         context,
         &Removed {

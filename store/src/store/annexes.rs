@@ -434,16 +434,26 @@ impl Store {
                 left = self.needs_of_leaving(annex)?.objects.into();
             }
         }
-        self.forget_annex(annex.id)?;
+        self.forget_annex(annex.id, Some(&annex.path))?;
         self.note_annexes(&self.see_staging()?)?;
-        annex.unmake()
+        self.unmake_annex(annex)
+    }
+
+    /// Takes away the directories and the marker of an annex that is none any more, unless somebody made it one again meanwhile.
+    pub fn unmake_annex(&self, annex: &Annex) -> Result<(), StoreError> {
+        Settings::change(&self.dir, |settings| match settings.staging.iter().any(|set| set.id == annex.id) {
+            true => Err(stays(&annex.path)),
+            // What another copy took over since is its own.
+            false if matches!(annex.owner(), Ok(Owner::OfCopy(_) | Owner::Other)) => Ok(()),
+            false => annex.unmake(),
+        })
     }
 
     /// Gives up an annex that is away and will not come back. The caller holds the store's lock.
     pub fn lose_annex(&self, id: AnnexId, monitor: &dyn Monitor) -> Result<(), StoreError> {
         // What lies in it is told from what is lost as long as it is known.
         self.reconcile(monitor)?;
-        self.forget_annex(id)?;
+        self.forget_annex(id, None)?;
         self.note_annexes(&self.see_staging()?)
     }
 
@@ -468,13 +478,21 @@ impl Store {
         }
     }
 
-    /// Takes an annex from the settings; what lies in it is none of staging's any more.
-    fn forget_annex(&self, id: AnnexId) -> Result<(), StoreError> {
+    /// Takes an annex from the settings; what lies in it is none of staging's any more. One that was left, at `left`, only if nobody wants it again.
+    fn forget_annex(&self, id: AnnexId, left: Option<&Path>) -> Result<(), StoreError> {
         Settings::change(&self.dir, |settings| {
+            let stays_here = settings.staging.iter().any(|set| set.id == id && !set.leaving);
+            if let Some(path) = left.filter(|_| stays_here) {
+                return Err(stays(path));
+            }
             settings.staging.retain(|set| set.id != id);
             Ok(())
         })
     }
+}
+
+fn stays(annex: &Path) -> StoreError {
+    StoreError::invalid(format!("annex {} was added again meanwhile, and stays", annex.display()))
 }
 
 impl Staged {
