@@ -85,7 +85,7 @@ pub struct DirectoryLine {
     pub kind: &'static str,
     /// `present`, `leaving` or `away`.
     pub state: &'static str,
-    /// Why it is away.
+    /// Why it is away, or takes no packs although it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Packs in it; of one that is away, those that were last known to be.
@@ -222,8 +222,19 @@ pub fn directories(store: &Store) -> Result<Vec<DirectoryLine>, Failure> {
     Ok(store.staging_places()?.into_iter().map(DirectoryLine::from).collect())
 }
 
+impl DirectoryLine {
+    /// Why it takes no packs, if it is an annex that is there and cannot be written.
+    pub fn refuses(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| self.state != "away")
+    }
+}
+
 impl From<StagingPlace> for DirectoryLine {
     fn from(place: StagingPlace) -> Self {
+        let refuses = place.room.and_then(|room| room.refuses).filter(|_| place.annex);
+        let refuses = refuses.map(|kind| {
+            format!("it cannot be written ({kind}), so packs are read from it, and new ones go elsewhere; mount it writable again")
+        });
         Self {
             directory: place.path.display().to_string(),
             kind: if place.annex { "annex" } else { "main" },
@@ -232,7 +243,7 @@ impl From<StagingPlace> for DirectoryLine {
                 (None, true) => "leaving",
                 (None, false) => "present",
             },
-            reason: place.away.map(|absence| absence.to_string()),
+            reason: place.away.map(|absence| absence.to_string()).or(refuses),
             packs: place.packs,
             bytes: place.bytes,
             bytes_free: place.room.map(|room| room.free),

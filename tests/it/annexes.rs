@@ -235,6 +235,47 @@ fn what_cannot_be_an_annex_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn an_annex_that_cannot_be_written_is_named_with_what_to_do_and_read() {
+    let machine = Machine::new();
+    let Some(first) = Bounded::mount(machine.path("first"), 24 << 10) else { return };
+    let Some(second) = Bounded::mount(machine.path("second"), 64 << 10) else { return };
+    let store = SmallStore::make(&machine, first.path.join("store")).dir;
+    let (annex, mut random) = (second.path.join("b"), TestRandom::new(11));
+    run(&machine, &store, &["staging", "add", annex.to_str().unwrap()]).expect_code(0);
+    let trees = [sample(&mut random, 2 << 20), sample(&mut random, 2 << 20)];
+    let mut taken = vec![back_up(&machine, &store, &trees[0], 0).0];
+    let before = packs(&annex);
+    assert!(before > 0);
+    let remount = |how: &str| {
+        let mut mount = Command::new("mount");
+        assert!(mount.args(["-o", how]).arg(&second.path).status().unwrap().success());
+    };
+    remount("remount,ro");
+    let state = || {
+        let listed = run(&machine, &store, &["staging", "list", "--json"]).expect_code(0).json();
+        let line = line(&listed, &annex);
+        (line["state"].as_str().unwrap().to_owned(), line["reason"].as_str().map(str::to_owned))
+    };
+    let (present, reason) = state();
+    assert!(present == "present" && reason.as_ref().unwrap().contains("cannot be written"), "{reason:?}");
+    let config = machine.path("holdfast.toml");
+    let text = format!("[group.g]\nsources = [{:?}]\nlocal.schedule = \"hourly\"", machine.path("source"));
+    std::fs::write(&config, text).unwrap();
+    let page = run(&machine, &store, &["status", "--config", config.to_str().unwrap()]).expect_code(0).out();
+    assert!(page.contains(", cannot be written") && page.contains("ALERT annex-read-only"), "{page}");
+    write_tree(&machine.path("source"), &trees[1]);
+    let mut backup =
+        command(&machine, &store, &["backup", "--json", machine.path("source").to_str().unwrap()]);
+    let ran = Ran::of(backup.env("HOLDFAST_LOG", "warn")).expect_code(0);
+    taken.push(summary_id(&ran.out()).unwrap());
+    ran.expect_err(&[annex.to_str().unwrap(), "cannot write to"]);
+    assert_eq!(packs(&annex), before);
+    taken.iter().zip(&trees).for_each(|(id, tree)| assert_restores(&machine, &store, id, tree));
+    remount("remount,rw");
+    assert_eq!(state(), ("present".to_owned(), None));
+}
+
+#[test]
 fn a_recovered_store_takes_no_annex_of_the_first_one_unless_it_is_told_to() {
     let machine = Machine::with_store();
     let (vault, source, b) = (machine.path("vault"), machine.path("source"), machine.path("b"));

@@ -23,6 +23,8 @@ pub struct Room {
     pub total: u64,
     /// Which disk it is: what lies on the same one has the same room.
     pub disk: u64,
+    /// Why nothing can be written there however much is free, if so.
+    pub refuses: Option<io::ErrorKind>,
 }
 
 /// What tells one file or directory from all others: its disk, and its number there.

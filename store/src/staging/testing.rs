@@ -14,6 +14,7 @@ use super::files::{FileEntry, Files, Identity, Room};
 pub struct MemoryFiles {
     state: Mutex<MemoryState>,
     room: Mutex<Option<u64>>,
+    refuses: Mutex<Option<ErrorKind>>,
     let_go: Mutex<Vec<(String, Range<u64>)>>,
     unsynced: Mutex<BTreeSet<String>>,
 }
@@ -31,6 +32,11 @@ impl MemoryFiles {
     /// Leaves room for so many bytes in all; as much as anybody wants, if nothing is said.
     pub fn limit(&self, bytes: u64) {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+    }
+
+    /// Refuses whatever is put there with such an error from now on, and says so.
+    pub fn refuse(&self, kind: ErrorKind) {
+        *self.refuses.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
     }
 
     /// What was let go of, so far.
@@ -59,7 +65,11 @@ fn missing() -> io::Error {
 
 impl Files for MemoryFiles {
     fn write_synced(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        if self.room()?.free < bytes.len() as u64 {
+        let room = self.room()?;
+        if let Some(kind) = room.refuses {
+            return Err(kind.into());
+        }
+        if room.free < bytes.len() as u64 {
             return Err(ErrorKind::StorageFull.into());
         }
         self.with(|files, _| {
@@ -157,7 +167,8 @@ impl Files for MemoryFiles {
         let total = self.room.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(u64::MAX);
         let used = self.with(|files, _| files.values().map(|bytes| bytes.len() as u64).sum());
         let disk = std::ptr::from_ref(self).addr() as u64;
-        Ok(Room { free: total.saturating_sub(used), total, disk })
+        let refuses = *self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Room { free: total.saturating_sub(used), total, disk, refuses })
     }
 
     fn describe(&self, path: &str) -> PathBuf {

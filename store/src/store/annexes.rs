@@ -42,7 +42,7 @@ pub struct StagingPlace {
     pub packs: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Room on its disk, if it is there.
+    /// Room on its disk, and whether that can be used, if it is there.
     pub room: Option<Room>,
 }
 

@@ -115,6 +115,22 @@ fn whatever_fails_on_one_disk_the_pack_comes_to_another() {
 }
 
 #[test]
+fn an_annex_that_cannot_be_written_says_so_is_read_and_gets_nothing() {
+    use std::io::ErrorKind as K;
+    let disks = Disks::new(1);
+    disks.main.limit(5 << 20);
+    let staging = disks.staging();
+    assert!(staging.put_somewhere(&pack_name(b"p"), b"p").unwrap().is_some());
+    disks.annexes[0].refuse(K::ReadOnlyFilesystem);
+    assert_eq!(Staging::room_in(&staging.annexes()[0]).refuses, Some(K::ReadOnlyFilesystem));
+    assert_eq!(staging.put_somewhere(&pack_name(b"q"), b"q").unwrap(), None);
+    assert_eq!(staging.read(&pack_name(b"p"), 0, 1).unwrap(), b"p");
+    // It is not even asked: what has no room is what can be written.
+    disks.main.limit(0);
+    assert_eq!(staging.put(&pack_name(b"r"), b"r").unwrap_err().class(), ErrorClass::Full);
+}
+
+#[test]
 fn no_fault_at_any_operation_of_a_put_leaves_a_torn_pack_in_any_directory() {
     let faults = [
         Fault::Once(std::io::ErrorKind::Other),
