@@ -17,6 +17,9 @@ use crate::terminal::text::{self, Table};
 
 mod remove;
 
+/// Where the unit of the daemon is put (`docs/operations.md`).
+const UNITS: &str = "/etc/systemd/system";
+
 /// Spread the store's packs over several directories or disks
 ///
 /// A store keeps everything in its own directory. An annex is a further directory, on another disk say, that takes packs, which are nearly
@@ -135,6 +138,13 @@ fn add(context: &Context<'_>, dir: &Path, take_over: bool) -> Outcome {
             other.display()
         ));
     }
+    if unit_may_not_write(Path::new(UNITS), &path) {
+        context.terminal.warn(&format!(
+            "the daemon's unit may not write there: `systemctl edit holdfast`, add the lines `[Service]` and `ReadWritePaths=-{}` \
+             (of a disk that comes and goes its mount point), then `systemctl restart holdfast`",
+            path.display()
+        ));
+    }
     let directory = path.display().to_string();
     context.terminal.say(&format!("new packs go into {directory} as well, wherever most room is"))?;
     if context.terminal.json() {
@@ -205,6 +215,17 @@ fn same_disk(store: &Path, settings: &StoreSettings, path: &Path) -> Option<Path
     let annexes = settings.staging.iter().map(|annex| &*annex.path).filter(|annex| *annex != path);
     let mut others = std::iter::once(store).chain(annexes);
     others.find(|other| disk(other).is_some() && disk(other) == disk(path)).map(Path::to_path_buf)
+}
+
+/// Whether there is a unit of the daemon that may not write to a directory: it, or a drop-in, says to which it may.
+fn unit_may_not_write(units: &Path, dir: &Path) -> bool {
+    let drop_ins = std::fs::read_dir(units.join("holdfast.service.d")).into_iter().flatten().flatten();
+    let files = std::iter::once(units.join("holdfast.service")).chain(drop_ins.map(|entry| entry.path()));
+    let text: Vec<String> = files.filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    let lines = || text.iter().flat_map(|text| text.lines()).map(str::trim);
+    let may = lines().filter_map(|line| line.strip_prefix("ReadWritePaths=")).flat_map(str::split_whitespace);
+    let mut may = may.map(|path| path.trim_start_matches(['-', '+']));
+    lines().any(|line| line == "ProtectSystem=strict") && !may.any(|path| dir.starts_with(path))
 }
 
 fn list(context: &Context<'_>) -> Outcome {
@@ -296,6 +317,24 @@ mod tests {
             rows,
             ["/mnt/b 3 2.000 KiB 1.000 KiB 4.000 KiB present", "/mnt/b 3 2.000 KiB ? ? away: no marker"]
         );
+    }
+
+    #[test]
+    fn it_is_known_whether_the_unit_may_write_to_a_directory() {
+        let units = tempfile::tempdir().unwrap();
+        let may_not = |dir: &str| unit_may_not_write(units.path(), Path::new(dir));
+        assert!(!may_not("/mnt/b"), "there is none");
+        let unit = include_str!("../../docs/systemd/holdfast.service");
+        std::fs::write(units.path().join("holdfast.service"), unit).unwrap();
+        assert!(
+            may_not("/mnt/b") && may_not("/srv/holdfast2") && may_not("/mnt/usb"),
+            "a comment names the last one"
+        );
+        assert!(!may_not("/srv/holdfast/b"));
+        std::fs::create_dir(units.path().join("holdfast.service.d")).unwrap();
+        let drop_in = units.path().join("holdfast.service.d/override.conf");
+        std::fs::write(drop_in, "[Service]\nReadWritePaths=/mnt/a -/mnt/b\n").unwrap();
+        assert!(!may_not("/mnt/b") && !may_not("/mnt/b/holdfast") && may_not("/mnt/c"));
     }
 
     #[test]
