@@ -114,6 +114,8 @@ fn a_marker_of_before_that_nobody_knows_is_taken_only_without_packs() {
     write_old_marker(&home, &b);
     write_old_marker(&home, &c);
     assert!(matches!(add(&copy, &b), Err(StoreError::OfCopy { .. })));
+    // What a pack leaves that is gone.
+    std::fs::create_dir(c.join("pack/ab")).unwrap();
     add(&copy, &c).unwrap();
     assert!(matches!(owner_of(&copy, &c), Owner::Ours(_)));
     take_over(&copy, &b).unwrap();
