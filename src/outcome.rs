@@ -328,7 +328,7 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         }
         StoreError::Corrupt { object, .. } if object.ends_with("settings.json") => {
             "it holds the addresses of the vaults and the annexes, and nothing else: move it away and name them again with \
-             `holdfast vault add` and `holdfast staging add`"
+             `holdfast vault add` and `holdfast staging add --take-over`"
         }
         StoreError::Corrupt { object, .. } if object.starts_with("the catalog's row") => {
             "see to the vaults that may have the point; it is looked for again by each command"
@@ -337,6 +337,13 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             "`holdfast check --read-data` finds all damage and the points it touches"
         }
         StoreError::TooNew { .. } => "it was written by a newer holdfast: use that version or a later one",
+        StoreError::OfCopy { annex } => {
+            return Some(format!(
+                "name another directory; if that copy is no more, or is to do without this annex and what only it has of it: \
+                 `holdfast staging add --take-over {}`",
+                annex.display()
+            ));
+        }
         StoreError::NotOurs { .. } => "check the address: these are the bytes of something else",
         StoreError::Io { .. } if error.class() == ErrorClass::Full => {
             "the disk is full: free some room, or `holdfast prune` unused data; `holdfast staging add DIR` lets the store use another disk as well"

@@ -17,6 +17,9 @@ use crate::terminal::text::{self, Table};
 
 mod remove;
 
+/// Where the unit of the daemon is put (`docs/operations.md`).
+const UNITS: &str = "/etc/systemd/system";
+
 /// Spread the store's packs over several directories or disks
 ///
 /// A store keeps everything in its own directory. An annex is a further directory, on another disk say, that takes packs, which are nearly
@@ -52,6 +55,13 @@ enum StagingAction {
         /// The directory
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Also if it is the annex of another copy of this store, or of one whose settings are lost
+        ///
+        /// A store that was recovered from a vault is a copy, and so is the first one to it. To the other copy the annex is away from then on, and what
+        /// only the annex has is missing there: `prune` here removes of it what no point of this copy needs. Taking it over from there again
+        /// brings back what is left.
+        #[arg(long)]
+        take_over: bool,
     },
     /// Show the directories, what each holds, and how much room it has
     List,
@@ -78,7 +88,7 @@ pub struct DirectoryLine {
     pub kind: &'static str,
     /// `present`, `leaving` or `away`.
     pub state: &'static str,
-    /// Why it is away.
+    /// Why it is away, or takes no packs although it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Packs in it; of one that is away, those that were last known to be.
@@ -105,26 +115,34 @@ struct Added {
 /// Does it.
 pub fn run(context: &Context<'_>, args: &StagingArgs) -> Outcome {
     match &args.action {
-        StagingAction::Add { dir } => add(context, dir),
+        StagingAction::Add { dir, take_over } => add(context, dir, *take_over),
         StagingAction::List => list(context),
         StagingAction::Remove { dir, lost } => remove::remove(context, dir, *lost),
     }
 }
 
 /// Needs no key and no lock: what an annex is stands in its marker and in the settings, both of which are replaced as a whole.
-fn add(context: &Context<'_>, dir: &Path) -> Outcome {
+fn add(context: &Context<'_>, dir: &Path, take_over: bool) -> Outcome {
     let (store_dir, path) = (context.settings.store()?, absolute(dir)?);
     let store = Store::head(store_dir)?.vault;
     let settings = StoreSettings::load(store_dir)?;
     let path = known_as(&settings, path);
     refuse_overlap(store_dir, &settings, &path)?;
-    let id = store::add_annex(store_dir, &store, &path).map_err(|error| refused(error, &path, &store))?;
+    let added = store::add_annex(store_dir, &store, &path, take_over);
+    let id = added.map_err(|error| refused(error, &path, &store))?;
     if let Some(other) = same_disk(store_dir, &settings, &path) {
         context.terminal.warn(&format!(
             "{} is on the same disk as {}, so there is no more room than before; if another disk was to be mounted there: \
              `holdfast staging remove` it, mount the disk, add it again",
             path.display(),
             other.display()
+        ));
+    }
+    if unit_may_not_write(Path::new(UNITS), &path) {
+        context.terminal.warn(&format!(
+            "the daemon's unit may not write there: `systemctl edit holdfast`, add the lines `[Service]` and `ReadWritePaths=-{}` \
+             (of a disk that comes and goes its mount point), then `systemctl restart holdfast`",
+            path.display()
         ));
     }
     let directory = path.display().to_string();
@@ -199,6 +217,17 @@ fn same_disk(store: &Path, settings: &StoreSettings, path: &Path) -> Option<Path
     others.find(|other| disk(other).is_some() && disk(other) == disk(path)).map(Path::to_path_buf)
 }
 
+/// Whether there is a unit of the daemon that may not write to a directory: it, or a drop-in, says to which it may.
+fn unit_may_not_write(units: &Path, dir: &Path) -> bool {
+    let drop_ins = std::fs::read_dir(units.join("holdfast.service.d")).into_iter().flatten().flatten();
+    let files = std::iter::once(units.join("holdfast.service")).chain(drop_ins.map(|entry| entry.path()));
+    let text: Vec<String> = files.filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    let lines = || text.iter().flat_map(|text| text.lines()).map(str::trim);
+    let may = lines().filter_map(|line| line.strip_prefix("ReadWritePaths=")).flat_map(str::split_whitespace);
+    let mut may = may.map(|path| path.trim_start_matches(['-', '+']));
+    lines().any(|line| line == "ProtectSystem=strict") && !may.any(|path| dir.starts_with(path))
+}
+
 fn list(context: &Context<'_>) -> Outcome {
     let lines = directories(&open_store(context)?)?;
     if context.terminal.json() {
@@ -214,8 +243,19 @@ pub fn directories(store: &Store) -> Result<Vec<DirectoryLine>, Failure> {
     Ok(store.staging_places()?.into_iter().map(DirectoryLine::from).collect())
 }
 
+impl DirectoryLine {
+    /// Why it takes no packs, if it is an annex that is there and cannot be written.
+    pub fn refuses(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| self.state != "away")
+    }
+}
+
 impl From<StagingPlace> for DirectoryLine {
     fn from(place: StagingPlace) -> Self {
+        let refuses = place.room.and_then(|room| room.refuses).filter(|_| place.annex);
+        let refuses = refuses.map(|kind| {
+            format!("it cannot be written ({kind}), so packs are read from it, and new ones go elsewhere; mount it writable again")
+        });
         Self {
             directory: place.path.display().to_string(),
             kind: if place.annex { "annex" } else { "main" },
@@ -224,7 +264,7 @@ impl From<StagingPlace> for DirectoryLine {
                 (None, true) => "leaving",
                 (None, false) => "present",
             },
-            reason: place.away.map(|absence| absence.to_string()),
+            reason: place.away.map(|absence| absence.to_string()).or(refuses),
             packs: place.packs,
             bytes: place.bytes,
             bytes_free: place.room.map(|room| room.free),
@@ -280,6 +320,24 @@ mod tests {
     }
 
     #[test]
+    fn it_is_known_whether_the_unit_may_write_to_a_directory() {
+        let units = tempfile::tempdir().unwrap();
+        let may_not = |dir: &str| unit_may_not_write(units.path(), Path::new(dir));
+        assert!(!may_not("/mnt/b"), "there is none");
+        let unit = include_str!("../../docs/systemd/holdfast.service");
+        std::fs::write(units.path().join("holdfast.service"), unit).unwrap();
+        assert!(
+            may_not("/mnt/b") && may_not("/srv/holdfast2") && may_not("/mnt/usb"),
+            "a comment names the last one"
+        );
+        assert!(!may_not("/srv/holdfast/b"));
+        std::fs::create_dir(units.path().join("holdfast.service.d")).unwrap();
+        let drop_in = units.path().join("holdfast.service.d/override.conf");
+        std::fs::write(drop_in, "[Service]\nReadWritePaths=/mnt/a -/mnt/b\n").unwrap();
+        assert!(!may_not("/mnt/b") && !may_not("/mnt/b/holdfast") && may_not("/mnt/c"));
+    }
+
+    #[test]
     fn an_annex_shares_no_directory_with_anything_of_the_store() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -289,6 +347,7 @@ mod tests {
                 VaultSetting { url: "azure://a/b".into() },
             ],
             staging: vec![AnnexSetting { path: at("annex"), id: AnnexId([1; 16]), leaving: false }],
+            ..StoreSettings::default()
         };
         for name in ["store", "store/pack", "vault", "vault/x", "annex/x", ""] {
             let refused = refuse_overlap(&at("store"), &settings, &at(name));

@@ -32,7 +32,7 @@ use crate::telling::Way;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
 pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
-use troubles::{annexes_away, bad_configuration, no_daemon, vaults_away};
+use troubles::{annexes_in_trouble, bad_configuration, no_daemon, vaults_away};
 pub use vaults::Answered;
 
 /// Show on one page whether all is well
@@ -140,7 +140,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     }
     let places = places::places(&store, &context.settings.credentials, &answered)?;
     let staging = directories(&store)?;
-    told.extend(annexes_away(&staging));
+    told.extend(annexes_in_trouble(&staging));
     told.extend(vaults_away(&config, &answered));
     told.extend(places::alerts(&places, now, &zone));
     told.extend(no_room_for_metrics(&config));
@@ -313,7 +313,8 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
             _ => line.state.to_owned(),
         };
         let leaving = if line.state == "leaving" { ", leaving" } else { "" };
-        lines.push(format!("{}: {room}{leaving}", line.directory));
+        let refuses = if line.refuses().is_some() { ", cannot be written" } else { "" };
+        lines.push(format!("{}: {room}{leaving}{refuses}", line.directory));
     }
     let mut table = Table::new(&["Group", "Source", "Tier", "Schedule", "Points", "Newest good", "Next"]);
     for line in &page.tiers {

@@ -94,6 +94,12 @@ pub enum StoreError {
         /// How that shows.
         detail: String,
     },
+    /// An annex is that of another directory of this store, or may be: the marker does not say, and the settings do not know it.
+    #[error("{} is an annex of another copy of this store, as far as can be told", annex.display())]
+    OfCopy {
+        /// The annex.
+        annex: PathBuf,
+    },
     /// The local file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -232,7 +238,7 @@ impl StoreError {
             Self::Locked { .. } => ErrorClass::Locked,
             Self::WrongKey { .. } => ErrorClass::WrongKey,
             Self::Corrupt { .. } => ErrorClass::Corrupt,
-            Self::TooNew { .. } | Self::NotOurs { .. } => ErrorClass::Unsupported,
+            Self::TooNew { .. } | Self::NotOurs { .. } | Self::OfCopy { .. } => ErrorClass::Unsupported,
             Self::Io { source, .. } => match source.kind() {
                 K::NotFound => ErrorClass::NotFound,
                 K::AlreadyExists => ErrorClass::AlreadyThere,

@@ -42,6 +42,19 @@ macro_rules! id {
                 write!(f, "{}({})", stringify!($name), self.hex())
             }
         }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.hex())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let wrong = || serde::de::Error::custom(concat!("not the hexadecimal digits of ", stringify!($name)));
+                Self::from_hex(&String::deserialize(deserializer)?).ok_or_else(wrong)
+            }
+        }
     };
 }
 
@@ -88,6 +101,11 @@ id!(
 id!(
     /// Identity of an annex: a further directory in which staging keeps packs.
     AnnexId,
+    16
+);
+id!(
+    /// Identity of a directory of a store: a copy of the store that was recovered from a vault has the same [`VaultId`] and another one of these.
+    StagingId,
     16
 );
 
@@ -162,6 +180,13 @@ impl SlotId {
 }
 
 impl AnnexId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+}
+
+impl StagingId {
     /// A new random id.
     pub fn random() -> Self {
         Self(random_bytes())

@@ -11,7 +11,7 @@ mod files;
 mod leave;
 mod testing;
 
-pub use annex::{Absence, Annex, Look, MARKER, Owner, owner};
+pub use annex::{Absence, Annex, Holder, Look, MARKER, Owner, owner};
 pub use area::TEMP_DIR;
 pub(crate) use area::is_temp;
 pub use disk::DiskFiles;
@@ -105,7 +105,10 @@ impl Staging {
     /// Makes the directories that a staging area needs.
     pub fn prepare(&self) -> Result<(), StoreError> {
         self.main.prepare(&[TEMP_DIR, "pack", "idx", "rp", "keys"])?;
-        self.each_present(|annex| annex.area.prepare(&[TEMP_DIR, "pack"]));
+        self.each_present(|annex| match annex.area.room().refuses {
+            Some(kind) => Err(StoreError::io("write to", &annex.path)(kind.into())),
+            None => annex.area.prepare(&[TEMP_DIR, "pack"]),
+        });
         self.refill_ballast();
         Ok(())
     }
@@ -396,7 +399,9 @@ impl Survey {
 /// Annexes that are there and take packs, with the room in each.
 fn open_areas(annexes: &[Annex]) -> impl Iterator<Item = (u64, Option<AnnexId>, &Area)> {
     let open = annexes.iter().filter(|annex| !annex.leaving && annex.presence().is_ok());
-    open.map(|annex| (annex.area.room().free, Some(annex.id), &annex.area))
+    let rooms = open.map(|annex| (annex.area.room(), annex));
+    let takes = rooms.filter(|(room, _)| room.refuses.is_none());
+    takes.map(|(room, annex)| (room.free, Some(annex.id), &annex.area))
 }
 
 /// Room that packs leave in the main directory, if annexes have some for them: all else has to go there.

@@ -215,7 +215,7 @@ fn what_cannot_be_an_annex_is_refused_with_what_to_do() {
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
     let settings = machine.store().join("settings.json");
     let text = std::fs::read_to_string(&settings).unwrap();
-    assert!(text.contains("vault") && !text.contains("staging"), "{text}");
+    assert!(text.contains("vault") && !text.contains("\"staging\":"), "{text}");
     // A run that was cut off when the directory was no annex any more.
     machine.run(["staging", "add", "d"]).expect_code(0);
     std::fs::write(&settings, &text).unwrap();
@@ -232,6 +232,79 @@ fn what_cannot_be_an_annex_is_refused_with_what_to_do() {
     machine.run(["staging", "remove", "d"]).expect_code(1).expect_err(&["has packs", "staging add"]);
     machine.run(["staging", "add", "d"]).expect_code(0);
     machine.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn an_annex_that_cannot_be_written_is_named_with_what_to_do_and_read() {
+    let machine = Machine::new();
+    let Some(first) = Bounded::mount(machine.path("first"), 24 << 10) else { return };
+    let Some(second) = Bounded::mount(machine.path("second"), 64 << 10) else { return };
+    let store = SmallStore::make(&machine, first.path.join("store")).dir;
+    let (annex, mut random) = (second.path.join("b"), TestRandom::new(11));
+    run(&machine, &store, &["staging", "add", annex.to_str().unwrap()]).expect_code(0);
+    let trees = [sample(&mut random, 2 << 20), sample(&mut random, 2 << 20)];
+    let mut taken = vec![back_up(&machine, &store, &trees[0], 0).0];
+    let before = packs(&annex);
+    assert!(before > 0);
+    let remount = |how: &str| {
+        let mut mount = Command::new("mount");
+        assert!(mount.args(["-o", how]).arg(&second.path).status().unwrap().success());
+    };
+    remount("remount,ro");
+    let state = || {
+        let listed = run(&machine, &store, &["staging", "list", "--json"]).expect_code(0).json();
+        let line = line(&listed, &annex);
+        (line["state"].as_str().unwrap().to_owned(), line["reason"].as_str().map(str::to_owned))
+    };
+    let (present, reason) = state();
+    assert!(present == "present" && reason.as_ref().unwrap().contains("cannot be written"), "{reason:?}");
+    let config = machine.path("holdfast.toml");
+    let text = format!("[group.g]\nsources = [{:?}]\nlocal.schedule = \"hourly\"", machine.path("source"));
+    std::fs::write(&config, text).unwrap();
+    let page = run(&machine, &store, &["status", "--config", config.to_str().unwrap()]).expect_code(0).out();
+    assert!(page.contains(", cannot be written") && page.contains("ALERT annex-read-only"), "{page}");
+    write_tree(&machine.path("source"), &trees[1]);
+    let mut backup =
+        command(&machine, &store, &["backup", "--json", machine.path("source").to_str().unwrap()]);
+    let ran = Ran::of(backup.env("HOLDFAST_LOG", "warn")).expect_code(0);
+    taken.push(summary_id(&ran.out()).unwrap());
+    ran.expect_err(&[annex.to_str().unwrap(), "cannot write to"]);
+    assert_eq!(packs(&annex), before);
+    taken.iter().zip(&trees).for_each(|(id, tree)| assert_restores(&machine, &store, id, tree));
+    remount("remount,rw");
+    assert_eq!(state(), ("present".to_owned(), None));
+}
+
+#[test]
+fn a_recovered_store_takes_no_annex_of_the_first_one_unless_it_is_told_to() {
+    let machine = Machine::with_store();
+    let (vault, source, b) = (machine.path("vault"), machine.path("source"), machine.path("b"));
+    let (first, copy, dir) = (machine.store(), machine.path("copy"), b.to_str().unwrap());
+    machine.run(["vault", "add", vault.to_str().unwrap()]).expect_code(0);
+    machine.run(["staging", "add", dir]).expect_code(0);
+    write_tree(&source, &sample(&mut TestRandom::new(12), 1 << 20));
+    machine.back_up(&source, &["--online"]);
+    let tree = sample(&mut TestRandom::new(13), 1 << 20);
+    let (id, _) = back_up(&machine, &first, &tree, 0);
+    let mut recover = command(&machine, &copy, &["recover", vault.to_str().unwrap()]);
+    Ran::of(recover.env("HOLDFAST_RECOVERY_KEY", Machine::words())).expect_code(0);
+    let before = packs(&b);
+    assert!(before > 0);
+    let refused = run(&machine, &copy, &["staging", "add", dir]).expect_code(1);
+    refused.expect_err(&["another copy of this store", &format!("`holdfast staging add --take-over {dir}`")]);
+    run(&machine, &copy, &["prune"]).expect_code(0);
+    assert_eq!(packs(&b), before);
+    run(&machine, &first, &["check", "--read-data"]).expect_code(0);
+    assert_restores(&machine, &first, &id, &tree);
+    let take_over =
+        |store: &Path| run(&machine, store, &["staging", "add", "--take-over", dir]).expect_code(0);
+    take_over(&copy);
+    let listed = run(&machine, &first, &["staging", "list"]).expect_code(0).out();
+    assert!(listed.contains("away: another copy of this store took it over"), "{listed}");
+    run(&machine, &first, &["check"]).expect_code(1).expect_err(&[dir, "not all could be looked at"]);
+    take_over(&first);
+    run(&machine, &first, &["check", "--read-data"]).expect_code(0);
+    assert_restores(&machine, &first, &id, &tree);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use holdfast_store::StoreError;
 use holdfast_store::staging::{self, Annex, DiskFiles, Owner};
-use holdfast_store::store::{Store, Turns};
+use holdfast_store::store::{Settings, Store, Turns};
 use serde::Serialize;
 
 use super::{absolute, is_same};
@@ -108,15 +108,15 @@ fn take_away_what_is_left(context: &Context<'_>, store: &Store, path: &Path) -> 
         Failure::failed(format!("the store has no annex {}", path.display()))
             .hint("`holdfast staging list` shows the directories there are")
     };
-    let files = DiskFiles::new(path);
-    let Ok(Owner::Ours(id)) = staging::owner(&files, store.id()) else { return Err(none()) };
-    let annex = Annex::new(id, *store.id(), path, true, std::sync::Arc::new(files));
+    let (files, holder) = (DiskFiles::new(path), Settings::load(store.dir())?.holder(*store.id()));
+    let Ok(Owner::Ours(id) | Owner::Unsaid(id)) = staging::owner(&files, &holder) else { return Err(none()) };
+    let annex = Annex::new(id, holder, path, true, std::sync::Arc::new(files));
     if !store.needs_of_leaving(&annex)?.objects.is_empty() {
         let hint =
             format!("it was one, and has packs: `holdfast staging add {}` brings them back", path.display());
         return Err(none().hint(hint));
     }
-    annex.unmake()?;
+    store.unmake_annex(&annex)?;
     tell(
         context,
         &Removed {

@@ -114,7 +114,7 @@ fn of_staging(text: &mut Text, page: &Page) {
         }
     };
     let help = "Whether a directory of staging is there.";
-    each("holdfast_staging_present", help, &|line| Some(u64::from(line.reason.is_none())));
+    each("holdfast_staging_present", help, &|line| Some(u64::from(line.state != "away")));
     let help = "Bytes free on the disk of a directory of staging.";
     each("holdfast_staging_free_bytes", help, &|line| line.bytes_free);
     let help = "Bytes of packs in a directory of staging.";
@@ -243,7 +243,7 @@ mod tests {
         DirectoryLine {
             directory: path.into(),
             kind: "annex",
-            state: "present",
+            state: if away.is_some() { "away" } else { "present" },
             reason: away.map(str::to_owned),
             packs: 1,
             bytes: 7,

@@ -51,21 +51,28 @@ pub fn vaults_away(config: &Config, answered: &[Answered]) -> Vec<Alert> {
     answered.iter().filter(|answered| goes_there(&answered.place)).filter_map(away).collect()
 }
 
-/// Directories of staging that are not there.
-pub fn annexes_away(staging: &[DirectoryLine]) -> Vec<Alert> {
-    let away = |line: &DirectoryLine| {
-        let (packs, bytes) = (text::count(line.packs, "pack"), text::size(line.bytes));
-        let what = format!(
-            "the annex is away: {}; backups go on without it, and what only it has of its {packs} ({bytes}) cannot be read",
-            line.reason.as_ref()?
-        );
-        let dir = &line.directory;
-        let next_step = format!(
-            "mount its disk; if it will not come back, `holdfast staging remove --lost {dir}` does without it"
-        );
-        Some(alert("annex-away", dir, what, &next_step))
-    };
-    staging.iter().filter_map(away).collect()
+/// Directories of staging that are not there, or take nothing.
+pub fn annexes_in_trouble(staging: &[DirectoryLine]) -> Vec<Alert> {
+    staging.iter().filter_map(|line| annex_away(line).or_else(|| annex_read_only(line))).collect()
+}
+
+fn annex_read_only(line: &DirectoryLine) -> Option<Alert> {
+    let what = format!("the annex takes no packs: {}", line.refuses()?);
+    let next_step = "see whether its disk fails (`dmesg` tells), or who may write there; a unit of systemd needs the directory in ReadWritePaths=";
+    Some(alert("annex-read-only", &line.directory, what, next_step))
+}
+
+fn annex_away(line: &DirectoryLine) -> Option<Alert> {
+    let (packs, bytes) = (text::count(line.packs, "pack"), text::size(line.bytes));
+    let what = format!(
+        "the annex is away: {}; backups go on without it, and what only it has of its {packs} ({bytes}) cannot be read",
+        line.reason.as_ref().filter(|_| line.state == "away")?
+    );
+    let dir = &line.directory;
+    let next_step = format!(
+        "mount its disk; if it will not come back, `holdfast staging remove --lost {dir}` does without it"
+    );
+    Some(alert("annex-away", dir, what, &next_step))
 }
 
 /// Nobody who collects figures sees new ones.
@@ -89,18 +96,25 @@ mod tests {
 
     #[test]
     fn an_annex_that_is_away_is_told_with_a_command_that_can_be_typed() {
-        let line = |directory: &str, reason: Option<&str>| DirectoryLine {
+        let line = |directory: &str, state, reason: Option<&str>| DirectoryLine {
             directory: directory.into(),
             kind: "annex",
-            state: "away",
+            state,
             reason: reason.map(str::to_owned),
             packs: 3,
             bytes: 2048,
             bytes_free: None,
             bytes_total: None,
         };
-        let told = annexes_away(&[line("/srv", None), line("/mnt/b", Some("no marker"))]);
-        let [told] = told.as_slice() else { panic!("{told:?}") };
+        let lines = [
+            line("/srv", "present", None),
+            line("/mnt/b", "away", Some("no marker")),
+            line("/mnt/c", "leaving", Some("read-only")),
+        ];
+        let told = annexes_in_trouble(&lines);
+        let [told, other] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((other.name.as_str(), other.subject.as_str()), ("annex-read-only", "/mnt/c"));
+        assert!(other.what.contains("read-only"), "{}", other.what);
         assert_eq!((told.name.as_str(), told.subject.as_str()), ("annex-away", "/mnt/b"));
         assert!(
             told.what.contains("no marker") && told.what.contains("3 packs (2.000 KiB)"),

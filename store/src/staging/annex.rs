@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::area::{Area, TEMP_DIR};
 use super::files::Files;
 use crate::error::StoreError;
-use crate::id::{AnnexId, VaultId};
+use crate::id::{AnnexId, StagingId, VaultId};
 
 /// The file that says whose annex a directory is.
 pub const MARKER: &str = "holdfast-annex.json";
@@ -31,8 +31,21 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Marker {
-    store: String,
-    annex: String,
+    store: VaultId,
+    annex: AnnexId,
+    /// Missing in those of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    staging: Option<StagingId>,
+}
+
+/// Whose annexes are meant. Of one store there may be several directories, as one that was recovered from a vault, and what one of them removes from
+/// an annex another would lack: so an annex is that of one store in one directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The store.
+    pub store: VaultId,
+    /// Its directory; nothing as long as that has no id, and so no marker that names it.
+    pub staging: Option<StagingId>,
 }
 
 /// Whose annex a directory is.
@@ -40,25 +53,30 @@ struct Marker {
 pub enum Owner {
     /// Nobody's: there is no marker.
     Nobody,
-    /// This store's annex of this id.
+    /// This holder's annex of this id.
     Ours(AnnexId),
+    /// This store's; the marker is one of before, and does not say of which directory.
+    Unsaid(AnnexId),
+    /// This store's in another directory: a copy of the store, or one of which this is a copy.
+    OfCopy(AnnexId),
     /// Another store's.
     Other,
 }
 
 /// Reads the marker in a directory.
-pub fn owner(files: &dyn Files, store: &VaultId) -> Result<Owner, StoreError> {
+pub fn owner(files: &dyn Files, holder: &Holder) -> Result<Owner, StoreError> {
     let path = files.describe(MARKER);
     let Some(bytes) = files.read_small(MARKER, MARKER_LIMIT).map_err(StoreError::io("read", &path))? else {
         return Ok(Owner::Nobody);
     };
-    let damaged = |detail: &str| StoreError::corrupt(path.display().to_string(), detail);
-    let marker: Marker = serde_json::from_slice(&bytes).map_err(|e| damaged(&e.to_string()))?;
-    match (VaultId::from_hex(&marker.store), AnnexId::from_hex(&marker.annex)) {
-        (Some(of), Some(annex)) if of == *store => Ok(Owner::Ours(annex)),
-        (Some(_), Some(_)) => Ok(Owner::Other),
-        _ => Err(damaged("it does not name a store and an annex")),
-    }
+    let marker: Marker = serde_json::from_slice(&bytes)
+        .map_err(|e| StoreError::corrupt(path.display().to_string(), e.to_string()))?;
+    Ok(match marker.staging {
+        _ if marker.store != holder.store => Owner::Other,
+        None => Owner::Unsaid(marker.annex),
+        ours if ours == holder.staging => Owner::Ours(marker.annex),
+        Some(_) => Owner::OfCopy(marker.annex),
+    })
 }
 
 /// Why an annex is away, for people.
@@ -80,16 +98,16 @@ pub struct Annex {
     pub path: PathBuf,
     /// Whether packs move out of it: none is put there any more.
     pub leaving: bool,
-    store: VaultId,
+    holder: Holder,
     pub(super) area: Area,
     others: Vec<Arc<dyn Files>>,
 }
 
 impl Annex {
-    /// The annex `id` of `store` at `path`, whose files are `files`.
-    pub fn new(id: AnnexId, store: VaultId, path: &Path, leaving: bool, files: Arc<dyn Files>) -> Self {
+    /// The annex `id` of `holder` at `path`, whose files are `files`.
+    pub fn new(id: AnnexId, holder: Holder, path: &Path, leaving: bool, files: Arc<dyn Files>) -> Self {
         let area = Area::without_links(files);
-        Self { id, path: path.to_path_buf(), leaving, store, area, others: Vec::new() }
+        Self { id, path: path.to_path_buf(), leaving, holder, area, others: Vec::new() }
     }
 
     /// The same; these are the other directories of staging, with none of which it may share its packs: what one removes the other would lack.
@@ -112,10 +130,11 @@ impl Annex {
         }
     }
 
-    /// Makes its directories and, last, the marker, durably.
+    /// Makes its directories and, last, the marker, durably; in the place of one that is there.
     pub fn make(&self) -> Result<(), StoreError> {
         self.area.prepare(&[TEMP_DIR, PACKS])?;
-        let marker = Marker { store: self.store.hex(), annex: self.id.hex() };
+        let Holder { store, staging } = self.holder;
+        let marker = Marker { store, annex: self.id, staging };
         let text = serde_json::to_vec(&marker).map_err(|e| StoreError::invalid(e.to_string()))?;
         self.area.put(MARKER, &text)
     }
@@ -126,10 +145,21 @@ impl Annex {
         self.own_directories()
     }
 
+    /// Whose the directory is by its marker.
+    pub fn owner(&self) -> Result<Owner, StoreError> {
+        owner(&*self.area.files, &self.holder)
+    }
+
     fn by_marker(&self) -> Result<(), Absence> {
-        match owner(&*self.area.files, &self.store) {
-            Ok(Owner::Ours(id)) if id == self.id => Ok(()),
-            Ok(Owner::Ours(_)) => Err(Absence("another annex of this store is in its place".into())),
+        match self.owner() {
+            Ok(Owner::Ours(id) | Owner::Unsaid(id)) if id == self.id => Ok(()),
+            Ok(Owner::Ours(_) | Owner::Unsaid(_)) => {
+                Err(Absence("another annex of this store is in its place".into()))
+            }
+            Ok(Owner::OfCopy(_)) => Err(Absence(
+                "another copy of this store took it over; `holdfast staging add --take-over` takes it back"
+                    .into(),
+            )),
             Ok(Owner::Other) => Err(Absence("an annex of another store is in its place".into())),
             Ok(Owner::Nobody) => Err(Absence(format!("{MARKER} is not in it; is its disk mounted?"))),
             Err(e) => Err(Absence(e.to_string())),

@@ -206,7 +206,7 @@ impl Area {
 
     /// Room on its disk; none on one that does not say.
     pub fn room(&self) -> Room {
-        self.files.room().unwrap_or(Room { free: 0, total: 0, disk: 0 })
+        self.files.room().unwrap_or(Room { free: 0, total: 0, disk: 0, refuses: None })
     }
 
     fn error(&self, action: &'static str, path: &str) -> impl FnOnce(std::io::Error) -> StoreError + use<> {

@@ -12,6 +12,7 @@ use lru::LruCache;
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 
 use super::files::{FileEntry, Files, Identity, Room};
 
@@ -233,7 +234,13 @@ impl Files for DiskFiles {
     fn room(&self) -> io::Result<Room> {
         let (disk, of) = (statvfs(&self.root)?, fs::metadata(&self.root)?);
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-        Ok(Room { free: bytes(disk.blocks_available()), total: bytes(disk.blocks()), disk: of.dev() })
+        let refuses = access(&self.root, AccessFlags::W_OK).err().map(|errno| io::Error::from(errno).kind());
+        Ok(Room {
+            free: bytes(disk.blocks_available()),
+            total: bytes(disk.blocks()),
+            disk: of.dev(),
+            refuses,
+        })
     }
 
     fn describe(&self, path: &str) -> PathBuf {

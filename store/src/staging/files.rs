@@ -23,6 +23,8 @@ pub struct Room {
     pub total: u64,
     /// Which disk it is: what lies on the same one has the same room.
     pub disk: u64,
+    /// Why nothing can be written there however much is free, if so.
+    pub refuses: Option<io::ErrorKind>,
 }
 
 /// What tells one file or directory from all others: its disk, and its number there.
@@ -65,14 +67,10 @@ pub trait Files: Send + Sync + Debug {
     fn list(&self, dir: &str) -> io::Result<Vec<FileEntry>>;
 
     /// An error if the way to this directory, below the root, is not of directories alone: a link could lead anywhere. What is missing is no error.
-    fn refuse_links(&self, _dir: &str) -> io::Result<()> {
-        Ok(())
-    }
+    fn refuse_links(&self, dir: &str) -> io::Result<()>;
 
     /// Which file or directory it is, on all disks, wherever links lead; `None` if there is none, or that cannot be told.
-    fn identity(&self, _path: &str) -> io::Result<Option<Identity>> {
-        Ok(None)
-    }
+    fn identity(&self, path: &str) -> io::Result<Option<Identity>>;
 
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;

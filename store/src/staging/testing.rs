@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::area::parent_of;
-use super::files::{FileEntry, Files, Room};
+use super::files::{FileEntry, Files, Identity, Room};
 
 /// Files in memory; what is written is durable at once, names that are given when their directory was synced.
 #[derive(Debug, Default)]
 pub struct MemoryFiles {
     state: Mutex<MemoryState>,
     room: Mutex<Option<u64>>,
+    refuses: Mutex<Option<ErrorKind>>,
     let_go: Mutex<Vec<(String, Range<u64>)>>,
     unsynced: Mutex<BTreeSet<String>>,
 }
@@ -31,6 +32,11 @@ impl MemoryFiles {
     /// Leaves room for so many bytes in all; as much as anybody wants, if nothing is said.
     pub fn limit(&self, bytes: u64) {
         *self.room.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+    }
+
+    /// Refuses whatever is put there with such an error from now on, and says so.
+    pub fn refuse(&self, kind: ErrorKind) {
+        *self.refuses.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
     }
 
     /// What was let go of, so far.
@@ -59,7 +65,11 @@ fn missing() -> io::Error {
 
 impl Files for MemoryFiles {
     fn write_synced(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        if self.room()?.free < bytes.len() as u64 {
+        let room = self.room()?;
+        if let Some(kind) = room.refuses {
+            return Err(kind.into());
+        }
+        if room.free < bytes.len() as u64 {
             return Err(ErrorKind::StorageFull.into());
         }
         self.with(|files, _| {
@@ -132,6 +142,15 @@ impl Files for MemoryFiles {
         }))
     }
 
+    fn refuse_links(&self, _dir: &str) -> io::Result<()> {
+        // There are none.
+        Ok(())
+    }
+
+    fn identity(&self, _path: &str) -> io::Result<Option<Identity>> {
+        Ok(None)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         self.unsynced().remove(path);
         self.with(|files, _| files.remove(path).map(drop).ok_or_else(missing))
@@ -148,7 +167,8 @@ impl Files for MemoryFiles {
         let total = self.room.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(u64::MAX);
         let used = self.with(|files, _| files.values().map(|bytes| bytes.len() as u64).sum());
         let disk = std::ptr::from_ref(self).addr() as u64;
-        Ok(Room { free: total.saturating_sub(used), total, disk })
+        let refuses = *self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Room { free: total.saturating_sub(used), total, disk, refuses })
     }
 
     fn describe(&self, path: &str) -> PathBuf {
@@ -266,6 +286,14 @@ impl Files for FaultyFiles {
 
     fn list(&self, dir: &str) -> io::Result<Vec<FileEntry>> {
         self.inner.list(dir)
+    }
+
+    fn refuse_links(&self, dir: &str) -> io::Result<()> {
+        self.inner.refuse_links(dir)
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Option<Identity>> {
+        self.inner.identity(path)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

@@ -175,6 +175,14 @@ impl Files for LazyDirs {
         self.files.list(dir)
     }
 
+    fn refuse_links(&self, dir: &str) -> io::Result<()> {
+        self.files.refuse_links(dir)
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Option<files::Identity>> {
+        self.files.identity(path)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         self.files.remove(path)
     }

@@ -1,15 +1,13 @@
-//! Annexes of a store: making them, what is known of those that are away, and leaving them (`staging.rs` says what they are).
+//! Annexes of a store: what is known of those that are away, and leaving them; `add` makes them, and `staging.rs` says what they are.
 //!
 //! Which there are stands in the settings, and an annex is told from what merely lies in its place by its marker. Both are durable before anybody
 //! relies on them: the marker is made first and goes last.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::place::names_in;
 use super::reconcile::Reconciled;
 use super::settings::{AnnexSetting, FILE};
 use super::{Settings, Store, Turns};
@@ -18,10 +16,12 @@ use crate::error::StoreError;
 use crate::id::{AnnexId, PackId, VaultId};
 use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
-use crate::staging::{
-    self, Absence, Annex, DiskFiles, Files, Look, Needs, Owner, Room, Staging, Surveyed, Went, is_temp,
-};
+use crate::staging::{Absence, Annex, DiskFiles, Files, Look, Needs, Owner, Room, Staging, Surveyed, Went};
 use crate::vault::ObjectInfo;
+
+pub use add::add_annex;
+
+mod add;
 
 /// Annexes of a store, at most: each is asked for a pack that is in none.
 pub const ANNEXES_MAX: usize = 16;
@@ -41,7 +41,7 @@ pub struct StagingPlace {
     pub packs: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Room on its disk, if it is there.
+    /// Room on its disk, and whether that can be used, if it is there.
     pub room: Option<Room>,
 }
 
@@ -77,100 +77,46 @@ pub(super) fn follow(dir: &Path, store: VaultId) -> Look {
 
 /// Of two that have the same packs the first is there, and the other away.
 fn annexes_of(dir: &Path, settings: &Settings, store: VaultId) -> Vec<Annex> {
-    let count = settings.staging.len();
+    let (count, holder) = (settings.staging.len(), settings.holder(store));
     let mut before: Vec<Arc<dyn Files>> = vec![Arc::new(DiskFiles::one_of(dir, count))];
     let annex = |set: &AnnexSetting| {
         let files = Arc::new(DiskFiles::one_of(&set.path, count));
-        let annex = Annex::new(set.id, store, &set.path, set.leaving, files.clone()).beside(before.clone());
+        let annex = Annex::new(set.id, holder, &set.path, set.leaving, files.clone()).beside(before.clone());
         before.push(files);
         annex
     };
     settings.staging.iter().map(annex).collect()
 }
 
-/// Makes the directory `path` an annex of the store in `dir`, whose id is `store`. Works while others use the store: they see it when they next
-/// look. One that was to be left stays, and one that moved to another path is found there.
-pub fn add_annex(dir: &Path, store: &VaultId, path: &Path) -> Result<AnnexId, StoreError> {
-    let id = match staging::owner(&DiskFiles::new(path), store)? {
-        Owner::Ours(id) => id,
-        Owner::Nobody => AnnexId::random(),
-        Owner::Other => {
-            let (object, detail) = (path.display().to_string(), "it is an annex of another store".to_owned());
-            return Err(StoreError::NotOurs { object, detail });
-        }
-    };
-    // Nothing is made that would be refused.
-    enter(&mut Settings::load(dir)?, store, id, path)?;
-    let settings = Settings::load(dir)?;
-    let others = settings.staging.iter().filter(|set| set.id != id).map(|set| &*set.path);
-    let others = others.chain([dir]).map(|other| Arc::new(DiskFiles::new(other)) as Arc<dyn Files>);
-    make(&Annex::new(id, *store, path, false, Arc::new(DiskFiles::new(path))).beside(others.collect()))?;
-    Settings::change(dir, |settings| enter(settings, store, id, path))?;
-    Ok(id)
-}
-
-fn make(annex: &Annex) -> Result<(), StoreError> {
-    let path = &*annex.path;
-    if let Err(why) = annex.own_directories() {
-        return Err(StoreError::invalid(format!("{} cannot be an annex: {why}", path.display())));
-    }
-    if annex.presence().is_ok() {
-        return Ok(());
-    }
-    if !names_in(path)?.iter().all(|name| is_left_over(path, name)) {
-        return Err(StoreError::AlreadyThere { what: format!("something else in {}", path.display()) });
-    }
-    if !path.is_dir() {
-        let made = DirBuilder::new().mode(0o700).create(path);
-        made.map_err(StoreError::io("make directory", path))?;
-    }
-    let private = Permissions::from_mode(0o700);
-    std::fs::set_permissions(path, private).map_err(StoreError::io("close to others", path))?;
-    annex.make()?;
-    // The directory itself, where it is new.
-    let above = path.parent().unwrap_or(path);
-    std::fs::File::open(above).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", above))
-}
-
-/// Whether this is what lies in a file system that is new, or what a run left that was cut off.
-fn is_left_over(dir: &Path, name: &str) -> bool {
-    let holds = |is_ours: fn(&str) -> bool| {
-        names_in(&dir.join(name)).is_ok_and(|names| names.iter().all(|name| is_ours(name)))
-    };
-    match name {
-        "lost+found" => true,
-        "pack" => holds(|_| false),
-        "tmp" => holds(is_temp),
-        _ => false,
-    }
-}
-
-fn enter(settings: &mut Settings, store: &VaultId, id: AnnexId, path: &Path) -> Result<(), StoreError> {
-    if let Some(other) = settings.staging.iter().find(|set| set.path == path && set.id != id) {
-        let detail = format!("annex {} belongs there, and is away", other.path.display());
-        return Err(StoreError::AlreadyThere { what: detail });
-    }
-    let count = settings.staging.len();
-    let is_at = |path: &Path| matches!(staging::owner(&DiskFiles::new(path), store), Ok(Owner::Ours(there)) if there == id);
-    match settings.staging.iter_mut().find(|set| set.id == id) {
-        Some(set) if set.path != path && is_at(&set.path) => {
-            Err(StoreError::AlreadyThere { what: format!("the same annex, in {},", set.path.display()) })
-        }
-        Some(set) => {
-            (set.path, set.leaving) = (path.to_path_buf(), false);
-            Ok(())
-        }
-        None if count >= ANNEXES_MAX => {
-            Err(StoreError::invalid(format!("a store has {ANNEXES_MAX} annexes at most")))
-        }
-        None => {
-            settings.staging.push(AnnexSetting { path: path.to_path_buf(), id, leaving: false });
-            Ok(())
-        }
-    }
-}
-
 impl Store {
+    /// Markers of before do not say of which copy of the store they are; those of annexes that the settings of this one know do so from now on.
+    /// One that cannot be written does when it can. The caller holds the store's lock.
+    pub(super) fn mark_annexes(&self) {
+        if let Err(e) = self.mark_old_annexes() {
+            tracing::warn!("annexes could not be marked: {e}");
+        }
+    }
+
+    fn mark_old_annexes(&self) -> Result<(), StoreError> {
+        let old = |settings: &Settings| {
+            let annexes = annexes_of(&self.dir, settings, *self.id()).into_iter();
+            let is_old = |annex: &Annex| matches!(annex.owner(), Ok(Owner::Unsaid(id)) if id == annex.id);
+            annexes.filter(|annex| is_old(annex) && annex.own_directories().is_ok()).collect::<Vec<_>>()
+        };
+        if old(&Settings::load(&self.dir)?).is_empty() {
+            return Ok(());
+        }
+        Settings::identify(&self.dir)?;
+        Settings::change(&self.dir, |settings| {
+            for annex in old(settings) {
+                if let Err(e) = annex.make() {
+                    tracing::warn!("annex {} could not be marked: {e}", annex.path.display());
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The directories of staging, the store's own first, with the packs that the catalog knows there: nothing is listed, which can take long.
     pub fn staging_places(&self) -> Result<Vec<StagingPlace>, StoreError> {
         let rows = self.catalog.pack_list()?;
@@ -378,16 +324,26 @@ impl Store {
                 left = self.needs_of_leaving(annex)?.objects.into();
             }
         }
-        self.forget_annex(annex.id)?;
+        self.forget_annex(annex.id, Some(&annex.path))?;
         self.note_annexes(&self.see_staging()?)?;
-        annex.unmake()
+        self.unmake_annex(annex)
+    }
+
+    /// Takes away the directories and the marker of an annex that is none any more, unless somebody made it one again meanwhile.
+    pub fn unmake_annex(&self, annex: &Annex) -> Result<(), StoreError> {
+        Settings::change(&self.dir, |settings| match settings.staging.iter().any(|set| set.id == annex.id) {
+            true => Err(stays(&annex.path)),
+            // What another copy took over since is its own.
+            false if matches!(annex.owner(), Ok(Owner::OfCopy(_) | Owner::Other)) => Ok(()),
+            false => annex.unmake(),
+        })
     }
 
     /// Gives up an annex that is away and will not come back. The caller holds the store's lock.
     pub fn lose_annex(&self, id: AnnexId, monitor: &dyn Monitor) -> Result<(), StoreError> {
         // What lies in it is told from what is lost as long as it is known.
         self.reconcile(monitor)?;
-        self.forget_annex(id)?;
+        self.forget_annex(id, None)?;
         self.note_annexes(&self.see_staging()?)
     }
 
@@ -412,13 +368,21 @@ impl Store {
         }
     }
 
-    /// Takes an annex from the settings; what lies in it is none of staging's any more.
-    fn forget_annex(&self, id: AnnexId) -> Result<(), StoreError> {
+    /// Takes an annex from the settings; what lies in it is none of staging's any more. One that was left, at `left`, only if nobody wants it again.
+    fn forget_annex(&self, id: AnnexId, left: Option<&Path>) -> Result<(), StoreError> {
         Settings::change(&self.dir, |settings| {
+            let stays_here = settings.staging.iter().any(|set| set.id == id && !set.leaving);
+            if let Some(path) = left.filter(|_| stays_here) {
+                return Err(stays(path));
+            }
             settings.staging.retain(|set| set.id != id);
             Ok(())
         })
     }
+}
+
+fn stays(annex: &Path) -> StoreError {
+    StoreError::invalid(format!("annex {} was added again meanwhile, and stays", annex.display()))
 }
 
 impl Staged {

@@ -109,6 +109,7 @@ impl<'a> Turns<'a> {
     pub fn begin(store: &'a Store) -> Result<Self, StoreError> {
         let mut turns = Self { store, lock: None, ends: Duration::ZERO };
         turns.lock = Some(turns.take()?);
+        store.mark_annexes();
         Ok(turns)
     }
 

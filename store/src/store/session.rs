@@ -47,6 +47,7 @@ impl Store {
         self.staging.prepare()?;
         self.staging.clear_temp()?;
         self.ease_main()?;
+        self.mark_annexes();
         let forgotten = self.reconcile(monitor)?.forgotten > 0;
         let id = RecoveryPointId::random();
         let Asked { relied, open, unsure } = match online {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreLock;
 use crate::error::StoreError;
-use crate::id::AnnexId;
-use crate::staging::give_up_reserve;
+use crate::id::{AnnexId, StagingId, VaultId};
+use crate::staging::{Holder, give_up_reserve};
 
 /// Its name.
 pub(super) const FILE: &str = "settings.json";
@@ -32,26 +32,10 @@ pub struct AnnexSetting {
     /// Where it is; absolute.
     pub path: PathBuf,
     /// Its id.
-    #[serde(with = "hex_id")]
     pub id: AnnexId,
     /// Whether its packs move elsewhere, after which it is none any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
-}
-
-mod hex_id {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::id::AnnexId;
-
-    pub fn serialize<S: Serializer>(id: &AnnexId, serializer: S) -> Result<S::Ok, S::Error> {
-        id.hex().serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AnnexId, D::Error> {
-        let wrong = || serde::de::Error::custom("an id has 32 hexadecimal digits");
-        AnnexId::from_hex(&String::deserialize(deserializer)?).ok_or_else(wrong)
-    }
 }
 
 /// Settings of a store.
@@ -64,6 +48,9 @@ pub struct Settings {
     /// The annexes of staging.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staging: Vec<AnnexSetting>,
+    /// Which directory of the store this is, as the markers of its annexes say, too; made with the first annex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_id: Option<StagingId>,
 }
 
 impl Settings {
@@ -114,6 +101,19 @@ impl Settings {
         Ok(done)
     }
 
+    /// Whose annexes there are, of the store of this id.
+    pub fn holder(&self, store: VaultId) -> Holder {
+        Holder { store, staging: self.staging_id }
+    }
+
+    /// Makes sure, durably, that the directory has an id.
+    pub(super) fn identify(dir: &Path) -> Result<(), StoreError> {
+        Self::change(dir, |settings| {
+            settings.staging_id.get_or_insert_with(StagingId::random);
+            Ok(())
+        })
+    }
+
     /// Replaces the settings, durably and atomically.
     fn save(&self, dir: &Path) -> Result<(), StoreError> {
         let (path, temp) = (dir.join(FILE), dir.join(format!("{FILE}.new")));
@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(Settings::load(dir.path()).unwrap(), settings);
         for leaving in [false, true] {
             settings.staging.push(AnnexSetting { path: "/mnt/b".into(), id: AnnexId([7; 16]), leaving });
+            settings.staging_id = Some(StagingId([8; 16]));
             settings.save(dir.path()).unwrap();
             assert_eq!(Settings::load(dir.path()).unwrap(), settings);
         }
@@ -194,6 +195,7 @@ mod tests {
             "{\"other\":1}",
             "{\"staging\":[[\"/a\",\"00\"]]}",
             "{\"staging\":[{\"path\":\"/a\",\"id\":\"00\"}]}",
+            "{\"staging_id\":\"00\"}",
             "{\"staging\":[{\"path\":\"a\",\"id\":\"00000000000000000000000000000000\"}]}",
         ] {
             std::fs::write(dir.path().join(FILE), text).unwrap();

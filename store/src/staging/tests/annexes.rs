@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::id::{AnnexId, VaultId};
+use crate::id::{AnnexId, StagingId, VaultId};
 
 mod safety;
 
 const STORE: VaultId = VaultId([1; 16]);
+const HOLDER: Holder = Holder { store: STORE, staging: Some(StagingId([3; 16])) };
 
 /// A main directory and annexes in memory; the first annex has the id 0.
 struct Disks {
@@ -17,7 +18,7 @@ struct Disks {
 
 fn annex(n: usize, files: Arc<dyn Files>, leaving: bool) -> Annex {
     let path = PathBuf::from(format!("/annex{n}"));
-    Annex::new(AnnexId([n as u8; 16]), STORE, &path, leaving, files)
+    Annex::new(AnnexId([n as u8; 16]), HOLDER, &path, leaving, files)
 }
 
 fn pack_name(bytes: &[u8]) -> ObjectName {
@@ -114,6 +115,22 @@ fn whatever_fails_on_one_disk_the_pack_comes_to_another() {
 }
 
 #[test]
+fn an_annex_that_cannot_be_written_says_so_is_read_and_gets_nothing() {
+    use std::io::ErrorKind as K;
+    let disks = Disks::new(1);
+    disks.main.limit(5 << 20);
+    let staging = disks.staging();
+    assert!(staging.put_somewhere(&pack_name(b"p"), b"p").unwrap().is_some());
+    disks.annexes[0].refuse(K::ReadOnlyFilesystem);
+    assert_eq!(Staging::room_in(&staging.annexes()[0]).refuses, Some(K::ReadOnlyFilesystem));
+    assert_eq!(staging.put_somewhere(&pack_name(b"q"), b"q").unwrap(), None);
+    assert_eq!(staging.read(&pack_name(b"p"), 0, 1).unwrap(), b"p");
+    // It is not even asked: what has no room is what can be written.
+    disks.main.limit(0);
+    assert_eq!(staging.put(&pack_name(b"r"), b"r").unwrap_err().class(), ErrorClass::Full);
+}
+
+#[test]
 fn no_fault_at_any_operation_of_a_put_leaves_a_torn_pack_in_any_directory() {
     let faults = [
         Fault::Once(std::io::ErrorKind::Other),
@@ -176,10 +193,12 @@ fn an_annex_that_is_away_is_neither_written_nor_read_nor_cleared_and_is_as_it_wa
     assert!(disks.staging().put_somewhere(&pack_name(&there), &there).unwrap().is_some());
     let (away, half) = (disks.unmount(0), format!("{TEMP_DIR}/{}", "ab".repeat(16)));
     away.write_synced(&half, b"half").unwrap();
-    let others: [(Arc<MemoryFiles>, &str); 3] = [
+    let copy = Holder { staging: Some(StagingId([4; 16])), ..HOLDER };
+    let others: [(Arc<MemoryFiles>, &str); 4] = [
         (Arc::default(), "mounted"),
-        (foreign(VaultId([2; 16]), AnnexId([0; 16])), "another store"),
-        (foreign(STORE, AnnexId([9; 16])), "another annex"),
+        (foreign(Holder { store: VaultId([2; 16]), ..HOLDER }, AnnexId([0; 16])), "another store"),
+        (foreign(HOLDER, AnnexId([9; 16])), "another annex"),
+        (foreign(copy, AnnexId([0; 16])), "another copy of this store"),
     ];
     for (files, why) in others {
         files.write_synced("tmp/theirs", b"x").unwrap();
@@ -206,9 +225,9 @@ fn an_annex_that_is_away_is_neither_written_nor_read_nor_cleared_and_is_as_it_wa
     assert_eq!(disks.annexes[0].len(&half).unwrap(), None);
 }
 
-fn foreign(store: VaultId, id: AnnexId) -> Arc<MemoryFiles> {
+fn foreign(holder: Holder, id: AnnexId) -> Arc<MemoryFiles> {
     let files: Arc<MemoryFiles> = Arc::default();
-    Annex::new(id, store, Path::new("/x"), false, files.clone()).make().unwrap();
+    Annex::new(id, holder, Path::new("/x"), false, files.clone()).make().unwrap();
     files
 }
 
@@ -230,11 +249,41 @@ fn tree(files: &MemoryFiles) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_marker_that_is_damaged_or_endless_belongs_to_nobody_and_the_annex_is_away() {
-    for bytes in [&b""[..], b"{}", b"[]", b"{\"store\":\"00\",\"annex\":\"00\"}", &[b' '; 100_000]] {
+    let ids =
+        "{\"store\":\"01010101010101010101010101010101\",\"annex\":\"00000000000000000000000000000000\"";
+    let (short, more) = (format!("{ids},\"staging\":\"03\"}}"), format!("{ids},\"other\":1}}"));
+    for bytes in [
+        &b""[..],
+        b"{}",
+        b"[]",
+        b"{\"store\":\"00\",\"annex\":\"00\"}",
+        short.as_bytes(),
+        more.as_bytes(),
+        &[b' '; 100_000],
+    ] {
         let files: Arc<MemoryFiles> = Arc::default();
         files.write_synced(MARKER, bytes).unwrap();
-        assert!(owner(&*files, &STORE).is_err(), "{bytes:?}");
+        assert!(owner(&*files, &HOLDER).is_err(), "{bytes:?}");
         assert!(annex(0, files, false).presence().is_err());
+    }
+}
+
+#[test]
+fn a_marker_says_of_which_copy_of_the_store_it_is_and_one_of_before_of_none() {
+    let id = AnnexId([0; 16]);
+    let of = |staging: Option<u8>| Holder { staging: staging.map(|n| StagingId([n; 16])), ..HOLDER };
+    let cases = [
+        (Some(3), Some(3), Owner::Ours(id)),
+        (Some(3), Some(4), Owner::OfCopy(id)),
+        (Some(3), None, Owner::OfCopy(id)),
+        (None, Some(3), Owner::Unsaid(id)),
+        (None, None, Owner::Unsaid(id)),
+    ];
+    for (marked, asks, is) in cases {
+        let files = foreign(of(marked), id);
+        assert_eq!(owner(&*files, &of(asks)).unwrap(), is, "{marked:?} {asks:?}");
+        let there = Annex::new(id, of(asks), Path::new("/x"), false, files).presence().is_ok();
+        assert_eq!(there, !matches!(is, Owner::OfCopy(_)), "{marked:?} {asks:?}");
     }
 }
 
@@ -292,6 +341,12 @@ impl Files for Dying {
     }
     fn list(&self, _: &str) -> io::Result<Vec<FileEntry>> {
         Err(io::Error::other("a sector cannot be read"))
+    }
+    fn refuse_links(&self, dir: &str) -> io::Result<()> {
+        self.0.refuse_links(dir)
+    }
+    fn identity(&self, path: &str) -> io::Result<Option<files::Identity>> {
+        self.0.identity(path)
     }
     fn remove(&self, path: &str) -> io::Result<()> {
         self.0.remove(path)

@@ -12,6 +12,7 @@ use crate::id::PackId;
 use crate::monitor::Event;
 use crate::staging::MARKER;
 
+mod owner;
 mod safety;
 
 fn at(home: &Home, name: &str) -> PathBuf {
@@ -19,7 +20,7 @@ fn at(home: &Home, name: &str) -> PathBuf {
 }
 
 fn add(home: &Home, path: &Path) -> Result<crate::id::AnnexId, StoreError> {
-    add_annex(&home.path(), &Store::head(&home.path())?.vault, path)
+    add_annex(&home.path(), &Store::head(&home.path())?.vault, path, false)
 }
 
 /// Leaves an empty mount point.
@@ -378,7 +379,7 @@ fn only_a_directory_of_its_own_becomes_an_annex() {
     std::fs::create_dir_all(at(&home, "cut/pack")).unwrap();
     std::fs::create_dir_all(at(&home, "cut/tmp")).unwrap();
     add(&home, &at(&home, "cut")).unwrap();
-    // Before the settings.
+    // Before the settings, but for whose it is.
     Settings::change(&home.path(), |settings| {
         settings.staging.clear();
         Ok(())

@@ -61,6 +61,34 @@ fn what_is_not_named_like_temporary_files_stays_and_keeps_no_annex_from_being_le
     assert_whole(&home.open(), &[1, 2]);
 }
 
+/// Adds the annex `b` again when all of its packs have moved, before it is forgotten.
+struct AddsAgain<'a>(&'a Home);
+
+impl Monitor for AddsAgain<'_> {
+    fn event(&self, event: Event) {
+        let b = at(self.0, "b");
+        if matches!(event, Event::Done { .. }) && packs_in(&b).is_empty() {
+            add(self.0, &b).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_annex_that_is_added_in_the_last_moment_of_leaving_it_stays() {
+    let (home, _) = spread();
+    let error = leave(&home, &AddsAgain(&home)).unwrap_err().to_string();
+    assert!(error.contains("stays"), "{error}");
+    let set = Settings::load(&home.path()).unwrap().staging;
+    assert!(set.len() == 1 && !set[0].leaving, "{set:?}");
+    let store = home.open();
+    let annex = &store.staging().annexes()[0];
+    annex.presence().unwrap();
+    // After the settings forgot it, before the marker goes.
+    assert!(store.unmake_annex(annex).is_err());
+    annex.presence().unwrap();
+    assert_whole(&store, &[1, 2]);
+}
+
 #[test]
 fn an_annex_whose_packs_are_those_of_another_directory_is_none() {
     let home = Home::new();
