@@ -140,6 +140,15 @@ pub struct Past {
     pub ended: Option<Timestamp>,
     /// How often it failed since it was done.
     pub failures: u32,
+    /// How the last one was cut off, if it was.
+    pub cut: Option<Cut>,
+}
+
+/// Who cut off a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Somebody who wants none before its next moment.
+    Cancelled,
 }
 
 impl Past {
@@ -148,7 +157,8 @@ impl Past {
         let sane = |at: Option<Timestamp>| at.and_then(|at| until(at, now));
         let ended = sane(self.ended);
         let failures = if ended.is_some() { self.failures } else { 0 };
-        Self { begun: sane(self.begun), good: sane(self.good), ended, failures }
+        let cut = ended.and(self.cut);
+        Self { begun: sane(self.begun), good: sane(self.good), ended, failures, cut }
     }
 }
 
@@ -326,12 +336,13 @@ impl Agenda {
 
     fn next_push(&self, plans: &Plans, past: &Past, taken: &Past) -> Option<Timestamp> {
         let taken = taken.good?;
-        let moment = match past.good {
+        let last = if past.cut == Some(Cut::Cancelled) { past.begun } else { past.good };
+        let moment = match last {
             None => taken,
             Some(last) => plans.online.as_ref()?.next_after(last, &self.zone)?,
         };
         // What failed is tried again at its time, and not before.
-        (moment <= taken && past.failures == 0).then_some(moment)
+        (moment <= taken && retry(past).is_none()).then_some(moment)
     }
 
     fn next_upkeep(&self, moments: &Moments, past: &Past, now: Timestamp) -> Option<Timestamp> {
@@ -354,9 +365,12 @@ fn later_by(seconds: i64) -> impl Fn(Timestamp) -> Timestamp {
 }
 
 fn retry(past: &Past) -> Option<Timestamp> {
-    let ended = past.ended.filter(|_| past.failures > 0)?;
-    let wait = retry_after(past.failures).as_secs().cast_signed();
-    Some(Timestamp { seconds: ended.seconds.saturating_add(wait), ..ended })
+    let wait = match past.cut {
+        Some(Cut::Cancelled) => return None,
+        None if past.failures == 0 => return None,
+        None => retry_after(past.failures).as_secs().cast_signed(),
+    };
+    past.ended.map(later_by(wait))
 }
 
 fn soonest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use crate::agenda::{Past, Task, Work};
+use crate::agenda::{Cut, Past, Task, Work};
 pub use alerts::Untold;
 
 /// Its name in the store's directory.
@@ -87,6 +87,12 @@ const STATES: [(JobState, &str); 6] = [
 impl fmt::Display for JobState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(STATES.iter().find(|(state, _)| state == self).map_or("", |(_, word)| word))
+    }
+}
+
+impl JobState {
+    fn cut(self) -> Option<Cut> {
+        (self == Self::Cancelled).then_some(Cut::Cancelled)
     }
 }
 
@@ -347,6 +353,7 @@ impl Ledger {
         Ok(Past {
             begun: last.as_ref().map(|job| job.begun),
             good: good.map(|job| job.begun),
+            cut: last.as_ref().and_then(|job| job.state.cut()),
             ended: last.and_then(|job| job.ended),
             failures,
         })

@@ -85,8 +85,10 @@ fn the_past_of_a_task_is_its_own() {
         good: Some(second(good)),
         ended: Some(second(begun + 5)),
         failures,
+        cut: None,
     };
-    assert_eq!(ledger.past(&web).unwrap(), past(500, 200, 2));
+    let cut = Some(Cut::Cancelled);
+    assert_eq!(ledger.past(&web).unwrap(), Past { cut, ..past(500, 200, 2) });
     assert_eq!(ledger.past(&etc).unwrap(), past(250, 250, 0));
     assert_eq!(ledger.past(&store).unwrap(), past(600, 600, 0));
     assert_eq!(ledger.jobs(2).unwrap().iter().map(|job| job.begun.seconds).collect::<Vec<_>>(), [600, 500]);
