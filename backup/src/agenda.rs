@@ -105,9 +105,15 @@ impl Work {
         }
     }
 
-    /// Which lane has to be free, too, when it begins: what is let go is let go before its space is freed.
-    pub fn begins_after(self) -> Option<Lane> {
-        (self == Self::Reclaim).then_some(Lane::Store)
+    /// What of other lanes has to have ended when it begins. What is let go is let go before its space is freed; who lets points of vaults
+    /// go has the lock of removals there alone, which whoever frees space there shares.
+    pub fn begins_after(self) -> &'static [Self] {
+        match self {
+            Self::Reclaim => &[Self::Take, Self::ExpireLocal],
+            Self::ReclaimVaults => &[Self::ExpireOnline],
+            Self::ExpireOnline => &[Self::ReclaimVaults],
+            _ => &[],
+        }
     }
 }
 

@@ -247,10 +247,13 @@ fn what_is_in_no_hurry_waits_for_its_first_moment() {
 }
 
 #[test]
-fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says_no() {
-    assert!(
-        [Work::Take, Work::Push, Work::Check].iter().all(|work| work.lane() != Work::ReclaimVaults.lane())
-    );
+fn space_in_vaults_is_freed_beside_everything_but_expiry_there_unless_the_configuration_says_no() {
+    for (work, _) in WORDS.iter().filter(|(work, _)| *work != Work::ReclaimVaults) {
+        assert_ne!(work.lane(), Work::ReclaimVaults.lane());
+        let waits = [(*work, Work::ReclaimVaults), (Work::ReclaimVaults, *work)]
+            .map(|(one, other)| one.begins_after().contains(&other));
+        assert_eq!(waits, [*work == Work::ExpireOnline; 2], "{work}");
+    }
     let alone = TWO_TIERS.replace("schedule = \"04:30\"", "schedule = \"04:30\", vaults = false");
     let life = Life::new(&alone, "2026-03-01T10:00:00Z");
     let tasks = life.agenda.tasks();
@@ -260,11 +263,8 @@ fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says
 #[test]
 fn space_is_freed_beside_a_backup_that_comes_and_begins_beside_none() {
     assert_ne!(Work::Reclaim.lane(), Work::Take.lane());
-    assert_eq!(Work::Reclaim.begins_after(), Some(Work::Take.lane()));
-    assert_eq!(Work::Reclaim.begins_after(), Some(Work::ExpireLocal.lane()));
-    assert!(
-        [Work::Take, Work::ExpireLocal, Work::ReclaimVaults].iter().all(|work| work.begins_after().is_none())
-    );
+    assert_eq!(Work::Reclaim.begins_after(), [Work::Take, Work::ExpireLocal]);
+    assert!([Work::Take, Work::ExpireLocal].iter().all(|work| work.begins_after().is_empty()));
 }
 
 #[test]
