@@ -155,6 +155,8 @@ pub struct Past {
 pub enum Cut {
     /// Somebody who wants none before its next moment.
     Cancelled,
+    /// The end of the daemon or the machine, which says nothing of the job: it goes on soon after.
+    Lost,
 }
 
 impl Past {
@@ -347,7 +349,7 @@ impl Agenda {
             None => taken,
             Some(last) => plans.online.as_ref()?.next_after(last, &self.zone)?,
         };
-        // What failed is tried again at its time, and not before.
+        // What failed or was lost is tried again at its time, and not before.
         (moment <= taken && retry(past).is_none()).then_some(moment)
     }
 
@@ -373,6 +375,7 @@ fn later_by(seconds: i64) -> impl Fn(Timestamp) -> Timestamp {
 fn retry(past: &Past) -> Option<Timestamp> {
     let wait = match past.cut {
         Some(Cut::Cancelled) => return None,
+        Some(Cut::Lost) => RETRY_FIRST,
         None if past.failures == 0 => return None,
         None => retry_after(past.failures).as_secs().cast_signed(),
     };

@@ -92,7 +92,11 @@ impl fmt::Display for JobState {
 
 impl JobState {
     fn cut(self) -> Option<Cut> {
-        (self == Self::Cancelled).then_some(Cut::Cancelled)
+        match self {
+            Self::Cancelled => Some(Cut::Cancelled),
+            Self::Lost => Some(Cut::Lost),
+            _ => None,
+        }
     }
 }
 
@@ -345,7 +349,7 @@ impl Ledger {
         let since = good.as_ref().map_or(0, |job| job.no.0);
         let failures = self.read(|c| {
             c.query_row(
-                "SELECT count(*) FROM job WHERE work = ?1 AND grp IS ?2 AND no > ?3 AND state IN ('failed', 'lost')",
+                "SELECT count(*) FROM job WHERE work = ?1 AND grp IS ?2 AND no > ?3 AND state = 'failed'",
                 (task.work.to_string(), &task.group, since),
                 |row| row.get(0),
             )

@@ -191,6 +191,20 @@ fn what_was_cancelled_waits_for_its_next_moment_whatever_failed_before() {
 }
 
 #[test]
+fn what_was_lost_goes_on_a_minute_later_however_often_that_was() {
+    let mut life = Life::new(TWO_TIERS, "2026-03-01T00:00:00Z");
+    life.live_until(at("2026-03-02T00:00:00Z"));
+    for work in [Work::Take, Work::Push, Work::Reclaim] {
+        for failures in [0, 7] {
+            let begun = Some(life.now);
+            life.past.insert(task(work), Past { begun, failures, good: None, ..Past::default() });
+            life.cut_off(work, Cut::Lost);
+            assert_eq!(life.next(&task(work)), Some(at("2026-03-02T00:01:00Z")), "{work} {failures}");
+        }
+    }
+}
+
+#[test]
 fn waits_between_tries_grow_to_an_hour() {
     let waits: Vec<u64> = (1..=9).map(|failures| retry_after(failures).as_secs()).collect();
     assert_eq!(waits, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
