@@ -27,7 +27,7 @@ const NAME: &str = "ledger.db";
 const VERSION: i64 = 3;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
-/// Jobs that are remembered: a year of one every quarter of an hour, for two groups.
+/// Jobs that are remembered, beside those that say when a task was last done: a year of one every quarter of an hour, for two groups.
 const JOBS_MAX: i64 = 100_000;
 /// Jobs that were done, of each work, whose points are news: a tier is expired after each of them but for those that come within minutes. Where
 /// more have passed it was not expired, as one without rules is not.
@@ -43,6 +43,13 @@ CREATE INDEX job_by_task ON job(work, grp, no);
 ";
 
 const SENT: &str = "ALTER TABLE job ADD COLUMN sent INTEGER";
+
+/// Of each task the last job stays, and the last one that was done: what is rare is not due again because much else was done.
+const FORGET: &str = "
+DELETE FROM job WHERE no <= ?1
+    AND EXISTS (SELECT 1 FROM job AS later WHERE later.work = job.work AND later.grp IS job.grp AND later.no > job.no)
+    AND (state NOT IN ('done', 'partial') OR EXISTS (SELECT 1 FROM job AS later
+        WHERE later.work = job.work AND later.grp IS job.grp AND later.no > job.no AND later.state IN ('done', 'partial')))";
 
 const COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, sent";
 /// The same of a ledger that has not been brought up yet.
@@ -279,7 +286,7 @@ impl Ledger {
                 (task.work.to_string(), &task.group, person, at.seconds),
             )?;
             let no = c.last_insert_rowid();
-            c.execute("DELETE FROM job WHERE no <= ?1", [no - JOBS_MAX])?;
+            c.execute(FORGET, [no - JOBS_MAX])?;
             Ok(JobNo(no))
         })
     }

@@ -100,11 +100,29 @@ fn only_the_last_jobs_are_kept_and_numbers_are_not_used_again() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = Ledger::open(dir.path()).unwrap();
     let web = task(Work::Take, Some("web"));
-    let first = run(&ledger, &web, 1, JobState::Done);
+    let first = run(&ledger, &web, 1, JobState::Failed);
     ledger.connection().execute("UPDATE sqlite_sequence SET seq = ?1", [JOBS_MAX]).unwrap();
     let next = run(&ledger, &web, 2, JobState::Done);
     assert_eq!((first.0, next.0), (1, JOBS_MAX + 1));
     assert_eq!(ledger.jobs(10).unwrap().len(), 1);
+}
+
+#[test]
+fn of_a_rare_task_the_last_job_is_kept_and_the_last_one_that_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let (web, check, db) =
+        (task(Work::Take, Some("web")), task(Work::Check, None), task(Work::Take, Some("db")));
+    let states = [JobState::Done, JobState::Partial, JobState::Failed, JobState::Failed];
+    let rare = [&check, &db].map(|task| states.map(|state| run(&ledger, task, 1, state)));
+    let before = ledger.pasts([&db]).unwrap();
+    ledger.connection().execute("UPDATE sqlite_sequence SET seq = ?1", [2 * JOBS_MAX]).unwrap();
+    let last = run(&ledger, &web, 2, JobState::Done);
+    let left: BTreeSet<JobNo> = ledger.jobs(10).unwrap().into_iter().map(|job| job.no).collect();
+    let of_rare = rare.into_iter().flat_map(|[_, done, _, failed]| [done, failed]);
+    assert_eq!(left, of_rare.chain([last]).collect());
+    let after = ledger.pasts([&db]).unwrap();
+    assert_eq!((before[&db].good, before[&db].ended), (after[&db].good, after[&db].ended));
 }
 
 #[test]
