@@ -57,7 +57,7 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     }
     let done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
     let pruned = match args.prune {
-        true => failures.note(prune_then(context, &store))?,
+        true => failures.note(prune_then(context, &store, args.tier == Some(TierName::Local)))?,
         false => None,
     };
     failures.or(pruned.filter(|pruned| *pruned != Done::Whole).unwrap_or(done))
