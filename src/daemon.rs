@@ -310,9 +310,6 @@ impl Daemon {
             }
         };
         let process = child.id().unwrap_or(0);
-        if let Err(error) = ledger.set_process(no, process) {
-            tracing::warn!("{error}");
-        }
         let hearing = Hearing::default();
         let (heard, to_loop, name) =
             (Arc::clone(&hearing), self.to_loop.clone(), format!("job {no} ({task})"));

@@ -35,7 +35,7 @@ const NEWS_JOBS_MAX: u32 = 3;
 /// Bytes of what a job said that are kept.
 const SAID_MAX: usize = 4096;
 
-// `good` is the last job of a task that was done; the count of failures since needs no more than its number.
+// `process` held the number of a job's process once; nobody needs it.
 const TABLES: &str = "
 CREATE TABLE job(no INTEGER PRIMARY KEY AUTOINCREMENT, work TEXT NOT NULL, grp TEXT, person INTEGER NOT NULL, begun INTEGER NOT NULL,
     ended INTEGER, state TEXT NOT NULL, process INTEGER NOT NULL, said TEXT NOT NULL, points TEXT NOT NULL);
@@ -51,9 +51,9 @@ DELETE FROM job WHERE no <= ?1
     AND (state NOT IN ('done', 'partial') OR EXISTS (SELECT 1 FROM job AS later
         WHERE later.work = job.work AND later.grp IS job.grp AND later.no > job.no AND later.state IN ('done', 'partial')))";
 
-const COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, sent";
+const COLUMNS: &str = "no, work, grp, person, begun, ended, state, said, points, sent";
 /// The same of a ledger that has not been brought up yet.
-const OLD_COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, NULL";
+const OLD_COLUMNS: &str = "no, work, grp, person, begun, ended, state, said, points, NULL";
 
 /// Number of a job; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,8 +131,6 @@ pub struct Job {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub state: JobState,
-    /// Number of its process.
-    pub process: u32,
     /// What it said of troubles.
     pub said: String,
     /// The recovery points that it made, or brought into a vault, as their ids.
@@ -277,7 +275,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Puts down that a job begins, as the process of this number, before it is known whether it can.
+    /// Puts down that a job begins, before it is known whether it can.
     pub fn begin(&self, task: &Task, person: bool, at: Timestamp) -> Result<JobNo, LedgerError> {
         self.write(|c| {
             c.execute(
@@ -289,11 +287,6 @@ impl Ledger {
             c.execute(FORGET, [no - JOBS_MAX])?;
             Ok(JobNo(no))
         })
-    }
-
-    /// Puts down the number of a job's process.
-    pub fn set_process(&self, no: JobNo, process: u32) -> Result<(), LedgerError> {
-        self.write(|c| c.execute("UPDATE job SET process = ?2 WHERE no = ?1", (no.0, process)).map(drop))
     }
 
     /// Puts down how a job ended.
@@ -534,7 +527,7 @@ fn parsed<T: FromStr<Err = String>>(row: &Row<'_>, at: usize) -> rusqlite::Resul
 }
 
 fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let points: String = row.get(9)?;
+    let points: String = row.get(8)?;
     Ok(Job {
         no: JobNo(row.get(0)?),
         task: Task { work: parsed(row, 1)?, group: row.get(2)? },
@@ -542,10 +535,9 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         begun: Timestamp::from_seconds(row.get(4)?),
         ended: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_seconds),
         state: parsed(row, 6)?,
-        process: row.get(7)?,
-        said: row.get(8)?,
+        said: row.get(7)?,
         points: points.split_whitespace().map(str::to_owned).collect(),
-        sent: row.get::<_, Option<i64>>(10)?.map(i64::unsigned_abs),
+        sent: row.get::<_, Option<i64>>(9)?.map(i64::unsigned_abs),
     })
 }
 
