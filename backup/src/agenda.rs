@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 pub use crate::config::TierName;
 use crate::config::{Config, Group, Stopped, Tier};
 use crate::expire::lateness;
+use crate::retention::is_after;
 use crate::schedule::Schedule;
 
 /// The first wait after a failure; each further one doubles it …
@@ -29,9 +30,6 @@ const RETRY_MAX: i64 = 3600;
 const EXPIRE_EVERY: i64 = 120;
 /// One of a group that takes no more points, where nothing new says that something may go.
 const EXPIRE_STOPPED_EVERY: i64 = 24 * 3600;
-/// What is said to have been so many seconds after now, or more, was said by a clock that has been put right: when it was is not known.
-/// Less is how clocks are set right.
-const CLOCK_SLACK: i64 = 600;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,8 +168,9 @@ impl Past {
     }
 }
 
+/// What is said to have been after now was said by a clock that has been put right: when it was is not known.
 fn until(at: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    (at.seconds < now.seconds.saturating_add(CLOCK_SLACK)).then_some(at)
+    (!is_after(at, now)).then_some(at)
 }
 
 /// Tells what is known of a task.
