@@ -263,13 +263,11 @@ impl Daemon {
         sleep
     }
 
-    /// Points are taken before anything else is done with them.
+    /// Whether a task may begin beside what runs.
     fn is_free(&self, task: &Task) -> bool {
-        let same = |active: &Active| active.task == *task;
-        let is_busy = |lane: Lane| self.active.contains_key(&lane);
-        !is_busy(task.work.lane())
-            && !task.work.begins_after().is_some_and(is_busy)
-            && !self.active.values().any(same)
+        let is_before =
+            |active: &Active| active.task == *task || task.work.begins_after().contains(&active.task.work);
+        !self.active.contains_key(&task.work.lane()) && !self.active.values().any(is_before)
     }
 
     fn start(&mut self, wanted: Wanted, person: bool) {
@@ -312,9 +310,6 @@ impl Daemon {
             }
         };
         let process = child.id().unwrap_or(0);
-        if let Err(error) = ledger.set_process(no, process) {
-            tracing::warn!("{error}");
-        }
         let hearing = Hearing::default();
         let (heard, to_loop, name) =
             (Arc::clone(&hearing), self.to_loop.clone(), format!("job {no} ({task})"));

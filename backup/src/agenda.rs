@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 pub use crate::config::TierName;
 use crate::config::{Config, Group, Stopped, Tier};
 use crate::expire::lateness;
+use crate::retention::is_after;
 use crate::schedule::Schedule;
 
 /// The first wait after a failure; each further one doubles it …
@@ -29,9 +30,6 @@ const RETRY_MAX: i64 = 3600;
 const EXPIRE_EVERY: i64 = 120;
 /// One of a group that takes no more points, where nothing new says that something may go.
 const EXPIRE_STOPPED_EVERY: i64 = 24 * 3600;
-/// What is said to have been so many seconds after now, or more, was said by a clock that has been put right: when it was is not known.
-/// Less is how clocks are set right.
-const CLOCK_SLACK: i64 = 600;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,9 +103,15 @@ impl Work {
         }
     }
 
-    /// Which lane has to be free, too, when it begins: what is let go is let go before its space is freed.
-    pub fn begins_after(self) -> Option<Lane> {
-        (self == Self::Reclaim).then_some(Lane::Store)
+    /// What of other lanes has to have ended when it begins. What is let go is let go before its space is freed; who lets points of vaults
+    /// go has the lock of removals there alone, which whoever frees space there shares.
+    pub fn begins_after(self) -> &'static [Self] {
+        match self {
+            Self::Reclaim => &[Self::Take, Self::ExpireLocal],
+            Self::ReclaimVaults => &[Self::ExpireOnline],
+            Self::ExpireOnline => &[Self::ReclaimVaults],
+            _ => &[],
+        }
     }
 }
 
@@ -140,6 +144,17 @@ pub struct Past {
     pub ended: Option<Timestamp>,
     /// How often it failed since it was done.
     pub failures: u32,
+    /// How the last one was cut off, if it was.
+    pub cut: Option<Cut>,
+}
+
+/// Who cut off a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Somebody who wants none before its next moment.
+    Cancelled,
+    /// The end of the daemon or the machine, which says nothing of the job: it goes on soon after.
+    Lost,
 }
 
 impl Past {
@@ -148,12 +163,14 @@ impl Past {
         let sane = |at: Option<Timestamp>| at.and_then(|at| until(at, now));
         let ended = sane(self.ended);
         let failures = if ended.is_some() { self.failures } else { 0 };
-        Self { begun: sane(self.begun), good: sane(self.good), ended, failures }
+        let cut = ended.and(self.cut);
+        Self { begun: sane(self.begun), good: sane(self.good), ended, failures, cut }
     }
 }
 
+/// What is said to have been after now was said by a clock that has been put right: when it was is not known.
 fn until(at: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    (at.seconds < now.seconds.saturating_add(CLOCK_SLACK)).then_some(at)
+    (!is_after(at, now)).then_some(at)
 }
 
 /// Tells what is known of a task.
@@ -326,12 +343,13 @@ impl Agenda {
 
     fn next_push(&self, plans: &Plans, past: &Past, taken: &Past) -> Option<Timestamp> {
         let taken = taken.good?;
-        let moment = match past.good {
+        let last = if past.cut == Some(Cut::Cancelled) { past.begun } else { past.good };
+        let moment = match last {
             None => taken,
             Some(last) => plans.online.as_ref()?.next_after(last, &self.zone)?,
         };
-        // What failed is tried again at its time, and not before.
-        (moment <= taken && past.failures == 0).then_some(moment)
+        // What failed or was lost is tried again at its time, and not before.
+        (moment <= taken && retry(past).is_none()).then_some(moment)
     }
 
     fn next_upkeep(&self, moments: &Moments, past: &Past, now: Timestamp) -> Option<Timestamp> {
@@ -354,9 +372,13 @@ fn later_by(seconds: i64) -> impl Fn(Timestamp) -> Timestamp {
 }
 
 fn retry(past: &Past) -> Option<Timestamp> {
-    let ended = past.ended.filter(|_| past.failures > 0)?;
-    let wait = retry_after(past.failures).as_secs().cast_signed();
-    Some(Timestamp { seconds: ended.seconds.saturating_add(wait), ..ended })
+    let wait = match past.cut {
+        Some(Cut::Cancelled) => return None,
+        Some(Cut::Lost) => RETRY_FIRST,
+        None if past.failures == 0 => return None,
+        None => retry_after(past.failures).as_secs().cast_signed(),
+    };
+    past.ended.map(later_by(wait))
 }
 
 fn soonest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {

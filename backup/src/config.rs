@@ -8,7 +8,6 @@ pub mod edit;
 mod hooks;
 mod table;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -30,7 +29,7 @@ use crate::values;
 pub use alerts::{Alerts, Mail, Security, Server};
 pub use hooks::{HookCommand, Hooks, OnFailure};
 pub use table::Text;
-use table::{Notes, Table, TextOrTable};
+use table::{Heard, Notes, Table, TextOrTable};
 
 /// Most bytes of a file.
 const LEN_MAX: u64 = 1 << 20;
@@ -252,19 +251,19 @@ impl Config {
     }
 
     fn parse_what_can_be(files: &[Text]) -> (Self, Vec<Problem>) {
-        let problems = RefCell::new(Vec::new());
+        let heard = Heard::default();
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
         (config.nice, config.reclaim_vaults) = (NICE, true);
         for (path, text) in files {
-            let notes = Notes::about(path, text, &problems);
+            let notes = Notes::about(path, text, &heard);
             match toml_edit::Document::parse(text.as_str()) {
                 Ok(document) => config.read(Table::whole(document.as_table(), &notes), &mut groups),
                 Err(error) => notes.add(error.span(), error.message()),
             }
         }
         config.groups = groups.into_values().collect();
-        (config, problems.into_inner())
+        (config, heard.problems.into_inner())
     }
 }
 
@@ -320,52 +319,37 @@ fn content(path: PathBuf) -> Result<String, ConfigError> {
 
 impl Config {
     fn read(&mut self, file: Table<'_>, groups: &mut BTreeMap<String, Group>) {
-        if let Some(store) = file.parsed("store", absolute) {
-            match &self.store {
-                Some(_) => file.note_at("store", "it is said in another file already"),
-                None => self.store = Some(store),
-            }
-        }
-        if let Some(zone) = file.parsed("time-zone", zone) {
-            match &self.zone {
-                Some(_) => file.note_at("time-zone", "it is said in another file already"),
-                None => self.zone = Some(zone),
-            }
-        }
-        if let Some(table) = file.table("reclaim") {
-            self.reclaim_vaults = !table.has("vaults") || table.flag("vaults");
+        ["store", "time-zone", "bandwidth"].iter().for_each(|key| file.say_once(key));
+        self.store = self.store.take().or(file.parsed("store", absolute));
+        self.zone = self.zone.take().or(file.parsed("time-zone", zone));
+        if let Some(table) = file.shared_table("reclaim") {
+            let vaults = table.flag("vaults");
+            self.reclaim_vaults = if table.has("vaults") { vaults } else { self.reclaim_vaults };
             let terms = &mut self.reclaim_terms;
             terms.silence = table.parsed("silence", silence).unwrap_or(terms.silence);
             terms.grace = table.parsed("grace", hooks::length_of_time).unwrap_or(terms.grace);
             terms.daily_percent = table.number("daily-percent", 100).map_or(terms.daily_percent, u64::from);
             read_upkeep(table, &mut self.reclaim);
         }
-        if let Some(table) = file.table("check") {
+        if let Some(table) = file.shared_table("check") {
             read_upkeep(table, &mut self.check);
         }
-        if let Some(table) = file.table("alerts") {
+        if let Some(table) = file.shared_table("alerts") {
             self.alerts.read(table);
         }
-        if let Some(table) = file.table("metrics") {
-            match (&self.metrics_file, table.parsed("file", absolute)) {
-                (Some(_), Some(_)) => table.note_at("file", "it is said in another file already"),
-                (None, Some(path)) => self.metrics_file = Some(path),
-                (_, None) if table.has("file") => {}
-                (_, None) => {
-                    table.note("it needs a file, such as \"/var/lib/prometheus/node-exporter/holdfast.prom\"")
-                }
+        if let Some(table) = file.shared_table("metrics") {
+            if !table.has("file") {
+                table.note("it needs a file, such as \"/var/lib/prometheus/node-exporter/holdfast.prom\"");
             }
+            self.metrics_file = table.parsed("file", absolute).or(self.metrics_file.take());
             table.end();
         }
-        if let Some(table) = file.table("jobs") {
+        if let Some(table) = file.shared_table("jobs") {
             self.nice = table.number("nice", NICE_MAX).unwrap_or(self.nice);
             table.end();
         }
         if let Some(table) = file.table("bandwidth") {
-            match self.bandwidth == Bandwidth::default() {
-                true => self.bandwidth = read_bandwidth(table),
-                false => file.note_at("bandwidth", "it is said in another file already"),
-            }
+            self.bandwidth = read_bandwidth(table);
         }
         for (name, table) in file.table("group").iter().flat_map(Table::tables) {
             match values::name(name) {
@@ -509,7 +493,6 @@ fn read_vaults(tier: &Table<'_>) -> Vec<String> {
     tier.texts("vaults").into_iter().filter_map(read).collect()
 }
 
-/// `never` is a schedule here.
 /// Less than a few signs of life would revoke uploads that are well.
 fn silence(text: &str) -> Result<Duration, String> {
     match hooks::length_of_time(text)? {
@@ -520,6 +503,7 @@ fn silence(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `never` is a schedule here.
 fn read_upkeep(table: Table<'_>, schedule: &mut Option<Schedule>) {
     let parse = |text: &str| if text == "never" { Ok(None) } else { Schedule::from_str(text).map(Some) };
     if let Some(said) = table.parsed("schedule", parse) {

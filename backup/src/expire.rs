@@ -81,7 +81,8 @@ impl<'a> Tiers<'a> {
         Some(plan_and_keep(&facts, &keep, &self.zone, self.now, &kept))
     }
 
-    /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point.
+    /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point, and so it is of one that is named and
+    /// that the store does not have: it is still to be added, or its name is mistyped.
     fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
         if group.stopped.is_some() {
             return Vec::new();
@@ -92,7 +93,11 @@ impl<'a> Tiers<'a> {
             }
             _ => self.pending(group, vault.address).iter().map(|stored| stored.point.id).collect::<Vec<_>>(),
         };
-        self.vaults.iter().flat_map(wants).map(|id| (id, Reason::WaitsForVault)).collect()
+        let is_missing = |address: &&str| !self.vaults.iter().any(|vault| vault.address == *address);
+        let named = group.online.iter().flat_map(|tier| tier.vaults.iter().map(String::as_str));
+        let missing = named.filter(is_missing).map(|address| KnownVault { address, is_known: false });
+        let vaults = self.vaults.iter().copied().chain(missing);
+        vaults.flat_map(|vault| wants(&vault)).map(|id| (id, Reason::WaitsForVault)).collect()
     }
 
     /// A vault that was away has older points than the others, and keeps its newest until it has newer ones.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use holdfast_store::clock::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use crate::agenda::{Past, Task, Work};
+use crate::agenda::{Cut, Past, Task, Work};
 pub use alerts::Untold;
 
 /// Its name in the store's directory.
@@ -27,7 +27,7 @@ const NAME: &str = "ledger.db";
 const VERSION: i64 = 3;
 /// How long one process waits for another's commit.
 const BUSY: Duration = Duration::from_secs(20);
-/// Jobs that are remembered: a year of one every quarter of an hour, for two groups.
+/// Jobs that are remembered, beside those that say when a task was last done: a year of one every quarter of an hour, for two groups.
 const JOBS_MAX: i64 = 100_000;
 /// Jobs that were done, of each work, whose points are news: a tier is expired after each of them but for those that come within minutes. Where
 /// more have passed it was not expired, as one without rules is not.
@@ -35,7 +35,7 @@ const NEWS_JOBS_MAX: u32 = 3;
 /// Bytes of what a job said that are kept.
 const SAID_MAX: usize = 4096;
 
-// `good` is the last job of a task that was done; the count of failures since needs no more than its number.
+// `process` held the number of a job's process once; nobody needs it.
 const TABLES: &str = "
 CREATE TABLE job(no INTEGER PRIMARY KEY AUTOINCREMENT, work TEXT NOT NULL, grp TEXT, person INTEGER NOT NULL, begun INTEGER NOT NULL,
     ended INTEGER, state TEXT NOT NULL, process INTEGER NOT NULL, said TEXT NOT NULL, points TEXT NOT NULL);
@@ -44,9 +44,16 @@ CREATE INDEX job_by_task ON job(work, grp, no);
 
 const SENT: &str = "ALTER TABLE job ADD COLUMN sent INTEGER";
 
-const COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, sent";
+/// Of each task the last job stays, and the last one that was done: what is rare is not due again because much else was done.
+const FORGET: &str = "
+DELETE FROM job WHERE no <= ?1
+    AND EXISTS (SELECT 1 FROM job AS later WHERE later.work = job.work AND later.grp IS job.grp AND later.no > job.no)
+    AND (state NOT IN ('done', 'partial') OR EXISTS (SELECT 1 FROM job AS later
+        WHERE later.work = job.work AND later.grp IS job.grp AND later.no > job.no AND later.state IN ('done', 'partial')))";
+
+const COLUMNS: &str = "no, work, grp, person, begun, ended, state, said, points, sent";
 /// The same of a ledger that has not been brought up yet.
-const OLD_COLUMNS: &str = "no, work, grp, person, begun, ended, state, process, said, points, NULL";
+const OLD_COLUMNS: &str = "no, work, grp, person, begun, ended, state, said, points, NULL";
 
 /// Number of a job; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +97,16 @@ impl fmt::Display for JobState {
     }
 }
 
+impl JobState {
+    fn cut(self) -> Option<Cut> {
+        match self {
+            Self::Cancelled => Some(Cut::Cancelled),
+            Self::Lost => Some(Cut::Lost),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for JobState {
     type Err = String;
 
@@ -114,8 +131,6 @@ pub struct Job {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub state: JobState,
-    /// Number of its process.
-    pub process: u32,
     /// What it said of troubles.
     pub said: String,
     /// The recovery points that it made, or brought into a vault, as their ids.
@@ -260,7 +275,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Puts down that a job begins, as the process of this number, before it is known whether it can.
+    /// Puts down that a job begins, before it is known whether it can.
     pub fn begin(&self, task: &Task, person: bool, at: Timestamp) -> Result<JobNo, LedgerError> {
         self.write(|c| {
             c.execute(
@@ -269,14 +284,9 @@ impl Ledger {
                 (task.work.to_string(), &task.group, person, at.seconds),
             )?;
             let no = c.last_insert_rowid();
-            c.execute("DELETE FROM job WHERE no <= ?1", [no - JOBS_MAX])?;
+            c.execute(FORGET, [no - JOBS_MAX])?;
             Ok(JobNo(no))
         })
-    }
-
-    /// Puts down the number of a job's process.
-    pub fn set_process(&self, no: JobNo, process: u32) -> Result<(), LedgerError> {
-        self.write(|c| c.execute("UPDATE job SET process = ?2 WHERE no = ?1", (no.0, process)).map(drop))
     }
 
     /// Puts down how a job ended.
@@ -339,7 +349,7 @@ impl Ledger {
         let since = good.as_ref().map_or(0, |job| job.no.0);
         let failures = self.read(|c| {
             c.query_row(
-                "SELECT count(*) FROM job WHERE work = ?1 AND grp IS ?2 AND no > ?3 AND state IN ('failed', 'lost')",
+                "SELECT count(*) FROM job WHERE work = ?1 AND grp IS ?2 AND no > ?3 AND state = 'failed'",
                 (task.work.to_string(), &task.group, since),
                 |row| row.get(0),
             )
@@ -347,6 +357,7 @@ impl Ledger {
         Ok(Past {
             begun: last.as_ref().map(|job| job.begun),
             good: good.map(|job| job.begun),
+            cut: last.as_ref().and_then(|job| job.state.cut()),
             ended: last.and_then(|job| job.ended),
             failures,
         })
@@ -516,7 +527,7 @@ fn parsed<T: FromStr<Err = String>>(row: &Row<'_>, at: usize) -> rusqlite::Resul
 }
 
 fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let points: String = row.get(9)?;
+    let points: String = row.get(8)?;
     Ok(Job {
         no: JobNo(row.get(0)?),
         task: Task { work: parsed(row, 1)?, group: row.get(2)? },
@@ -524,10 +535,9 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         begun: Timestamp::from_seconds(row.get(4)?),
         ended: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_seconds),
         state: parsed(row, 6)?,
-        process: row.get(7)?,
-        said: row.get(8)?,
+        said: row.get(7)?,
         points: points.split_whitespace().map(str::to_owned).collect(),
-        sent: row.get::<_, Option<i64>>(10)?.map(i64::unsigned_abs),
+        sent: row.get::<_, Option<i64>>(9)?.map(i64::unsigned_abs),
     })
 }
 

@@ -368,7 +368,7 @@ fn placed(points: Vec<&PointFacts>, now: Timestamp) -> Vec<Aged<'_>> {
 }
 
 /// Whether `a` is after `b` by more than clocks differ.
-fn is_after(a: Timestamp, b: Timestamp) -> bool {
+pub(crate) fn is_after(a: Timestamp, b: Timestamp) -> bool {
     a > Timestamp { seconds: b.seconds.saturating_add(CLOCK_SLACK), ..b }
 }
 

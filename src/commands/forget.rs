@@ -58,7 +58,7 @@ pub struct ForgetArgs {
     /// By the configuration: only this tier
     #[arg(long, value_name = "TIER", value_parser = values::tier, conflicts_with_all = ["points", "policy"])]
     tier: Option<TierName>,
-    /// Free the space at once
+    /// Free the space at once; in vaults unless --tier local or the configuration (`vaults = false`) leaves them as they are
     #[arg(long)]
     prune: bool,
     /// Say what would be done, and do nothing
@@ -176,7 +176,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     if !args.prune {
         return Ok(done);
     }
-    prune_then(context, &store).map(|pruned| if pruned == Done::Whole { done } else { pruned })
+    prune_then(context, &store, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
 /// Removes points from every place that holds them, whatever rules and guards say. Held ones are not to be among them.
@@ -188,9 +188,11 @@ pub fn remove_all(context: &Context<'_>, store: &Store, ids: &BTreeSet<RecoveryP
     removal::remove_everywhere(context, store, &vaults, ids)
 }
 
-/// `--prune`.
-fn prune_then(context: &Context<'_>, store: &Store) -> Outcome {
-    prune(context, store, Manner::default())
+/// `--prune`: in vaults only where this machine frees space there by its configuration, and something may have gone.
+fn prune_then(context: &Context<'_>, store: &Store, local: bool) -> Outcome {
+    let config = context.settings.config_if_any()?;
+    let local = local || config.is_some_and(|config| !config.reclaim_vaults);
+    prune(context, store, Manner { local, ..Manner::default() })
 }
 
 /// A rule keeps no less for a point in doubt; a name may mean another without it, and is then refused.

@@ -171,7 +171,6 @@ mod tests {
             begun: Timestamp::from_seconds(1_795_176_000),
             ended: (state != JobState::Running).then(|| Timestamp::from_seconds(1_795_176_065)),
             state,
-            process: 1,
             said: said.into(),
             points: Vec::new(),
             sent: (no == 7).then_some(5 << 20),

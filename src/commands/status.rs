@@ -129,7 +129,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     let agenda = Agenda::new(&config, &context.settings.host, zone.clone(), now);
     let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
     let tiers = tiers(&config, &context.settings.host, &agenda, &points, now);
-    let mut told = told(&agenda, &tiers, ledger.as_ref(), now);
+    let mut told = told(&agenda, &tiers, ledger.as_ref(), now)?;
     let refused = daemon.as_ref().and_then(|daemon| daemon.trouble.clone());
     told.splice(0..0, refused.or(mistakes).map(|mistakes| bad_configuration(&mistakes, is_served)));
     told.splice(0..0, (!is_served).then(no_daemon));
@@ -262,7 +262,13 @@ fn tier_line(
     }
 }
 
-fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Timestamp) -> Vec<Alert> {
+/// Without what a ledger tells nobody knows which alerts are over: one that cannot be read is no page at all.
+fn told(
+    agenda: &Agenda,
+    tiers: &[TierLine],
+    ledger: Option<&Ledger>,
+    now: Timestamp,
+) -> Result<Vec<Alert>, Failure> {
     let newest: Vec<Newest> = tiers
         .iter()
         .map(|line| Newest {
@@ -273,14 +279,15 @@ fn told(agenda: &Agenda, tiers: &[TierLine], ledger: Option<&Ledger>, now: Times
         })
         .collect();
     let tasks = agenda.tasks();
-    let past = ledger.map_or_else(Default::default, |ledger| ledger.pasts(&tasks).unwrap_or_default());
+    let past = ledger.map(|ledger| ledger.pasts(&tasks)).transpose();
+    let past = past.map_err(|error| Failure::failed(error.to_string()))?.unwrap_or_default();
     let said = |task: &Task| {
         let last = ledger?
             .last(task, &[JobState::Done, JobState::Partial, JobState::Failed, JobState::Lost])
             .ok()??;
         (last.state != JobState::Done && !last.said.is_empty()).then_some(last.said)
     };
-    alerts(agenda, &newest, &past, &said, now)
+    Ok(alerts(agenda, &newest, &past, &said, now))
 }
 
 impl From<Alert> for AlertLine {
@@ -372,4 +379,40 @@ fn daemon_line(daemon: &Present, zone: &TimeZone) -> String {
         line += &format!("\n  waits: {waiting}");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use holdfast_backup::agenda::Work;
+    use holdfast_backup::ledger::Ended;
+
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_cannot_be_read_closes_no_alert() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Timestamp::from_seconds(1);
+        let text = "[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"daily\"\n";
+        let config = Config::parse(&[("a.toml".into(), text.to_owned())]).unwrap();
+        let agenda = Agenda::new(&config, "host", TimeZone::UTC, at);
+        let (ledger, _) = Ledger::open(dir.path()).unwrap();
+        let said = "damaged-in-a-moment";
+        for _ in 0..3 {
+            let no = ledger.begin(&Task { work: Work::Take, group: Some("web".into()) }, false, at).unwrap();
+            let (state, said) = (JobState::Failed, said.to_owned());
+            ledger.end(no, &Ended { at, state, said, points: Vec::new(), sent: None }).unwrap();
+        }
+        drop(ledger);
+        let told = || told(&agenda, &[], Ledger::look(dir.path()).unwrap().as_ref(), at);
+        assert_eq!(told().unwrap().len(), 1, "it fails");
+        let path = dir.path().join("ledger.db");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let places: Vec<usize> =
+            (0..bytes.len()).filter(|at| bytes[*at..].starts_with(said.as_bytes())).collect();
+        // No text is of such bytes.
+        places.iter().for_each(|at| bytes[*at..*at + said.len()].fill(0xff));
+        std::fs::write(&path, bytes).unwrap();
+        assert!(told().is_err_and(|failure| failure.message.contains("cannot read the ledger")));
+    }
 }

@@ -41,6 +41,24 @@ fn a_point_is_taken_while_space_is_freed_which_begins_when_nothing_is_written() 
 }
 
 #[test]
+fn points_of_vaults_expire_and_space_is_freed_there_one_after_the_other_and_uploads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let online = format!("{WEB}online = {{ schedule = \"daily\", keep = {{ last = 9 }} }}\n");
+    let mut daemon = daemon(&online, dir.path(), &ManualClock::at(START));
+    let [push, expire, free] = ["push", "expire-online", "reclaim-vaults"].map(|work| {
+        let group = (work != "reclaim-vaults").then(|| "web".to_owned());
+        daemon.wanted(work, group, &[]).unwrap().task
+    });
+    for (runs, free_ones) in
+        [(&push, [false, false, true]), (&expire, [false; 3]), (&free, [true, false, false])]
+    {
+        daemon.active.clear();
+        daemon.active.insert(runs.work.lane(), active(runs.clone()));
+        assert_eq!([&push, &expire, &free].map(|task| daemon.is_free(task)), free_ones, "{runs}");
+    }
+}
+
+#[test]
 fn who_wants_points_in_a_vault_does_not_hear_the_end_of_a_push_that_knows_nothing_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let mut daemon =

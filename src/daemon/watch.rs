@@ -55,14 +55,16 @@ pub struct Watch {
     telling: BTreeSet<&'static str>,
     /// Ways that failed, which was logged.
     failing: BTreeSet<&'static str>,
+    /// Ways that told something since they began, of which the ledger knows nothing.
+    unwritten: BTreeSet<&'static str>,
 }
 
 impl Watch {
     /// It is first looked after a while: what is due is to be done first.
     pub fn new(plan: Watching, now: Timestamp) -> Self {
-        let (telling, failing) = (BTreeSet::new(), BTreeSet::new());
+        let (telling, failing, unwritten) = Default::default();
         let next = later(now, plan.every);
-        Self { plan, next, looking: None, again: false, vaults: None, telling, failing }
+        Self { plan, next, looking: None, again: false, vaults: None, telling, failing, unwritten }
     }
 
     /// What the vaults said, if it is not time to ask them again.
@@ -223,8 +225,10 @@ impl Daemon {
 
     /// A way has told something.
     pub(super) fn told(&mut self, way: &'static str, alert: i64, event: Event) {
-        warn_of(self.parts.ledger.told(alert, way, event));
-        if self.watch.failing.remove(way) {
+        if let Err(error) = self.parts.ledger.told(alert, way, event) {
+            tracing::error!("{error}");
+            self.watch.unwritten.insert(way);
+        } else if self.watch.failing.remove(way) {
             tracing::info!("alerts can be told by {way} again");
         }
     }
@@ -232,6 +236,11 @@ impl Daemon {
     /// A way has told all that it had, or cannot. What failed is tried again after the next look.
     pub(super) fn way_ended(&mut self, way: &'static str, result: Result<(), String>) {
         self.watch.telling.remove(way);
+        // It would be told again at once, and so on without an end.
+        let result = match self.watch.unwritten.remove(way) {
+            true => result.and(Err("that it was told cannot be put down".to_owned())),
+            false => result,
+        };
         match result {
             Err(error) if self.watch.failing.insert(way) => {
                 tracing::error!("alerts cannot be told by {way}, which is tried again: {error}");
@@ -278,6 +287,7 @@ fn log((known, event): &(Known, Option<Event>)) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use holdfast_backup::alert::Alert;
+    use holdfast_backup::ledger::Ledger;
     use holdfast_store::clock::ManualClock;
 
     use super::super::testing::{START, daemon};
@@ -343,6 +353,37 @@ mod tests {
             let open = daemon.parts.ledger.open_alerts().unwrap();
             assert_eq!((open.len(), open[0].looks), (1, looks), "{after}");
         }
+    }
+
+    #[test]
+    fn what_was_told_and_cannot_be_put_down_is_told_again_after_the_next_look_and_not_at_once() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // What is spawned does not run: this test is the way.
+        let _entered = runtime.enter();
+        let mut daemon = daemon("", dir.path(), &clock);
+        daemon.watch.plan.ways = vec![Way::Webhook("http://localhost:1/".parse().unwrap())];
+        let is_telling = |daemon: &Daemon| daemon.watch.telling.contains("webhook");
+        (0..2).for_each(|_| daemon.take_found(&look::failed("gone")));
+        let untold = daemon.parts.ledger.untold("webhook").unwrap();
+        let no = untold[0].alert.no.unwrap();
+        assert_eq!((untold.len(), is_telling(&daemon)), (1, true));
+        let told = |daemon: &mut Daemon| {
+            daemon.told("webhook", no, Event::Opened);
+            daemon.way_ended("webhook", Ok(()));
+        };
+        let written = std::mem::replace(&mut daemon.parts.ledger, Ledger::look(dir.path()).unwrap().unwrap());
+        for _ in 0..2 {
+            told(&mut daemon);
+            assert!(!is_telling(&daemon) && daemon.watch.failing.contains("webhook"));
+            daemon.take_found(&look::failed("gone"));
+            assert!(is_telling(&daemon), "it is tried again");
+        }
+        daemon.parts.ledger = written;
+        told(&mut daemon);
+        assert!(!is_telling(&daemon) && daemon.watch.failing.is_empty());
+        daemon.take_found(&look::failed("gone"));
+        assert!(!is_telling(&daemon) && daemon.parts.ledger.untold("webhook").unwrap().is_empty());
     }
 
     #[test]

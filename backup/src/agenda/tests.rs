@@ -52,13 +52,19 @@ impl Life {
 
     fn run(&mut self, task: &Task) {
         let past = self.past.entry(task.clone()).or_default();
-        (past.begun, past.ended) = (Some(self.now), Some(self.now));
+        (past.begun, past.ended, past.cut) = (Some(self.now), Some(self.now), None);
         if task.work == Work::Push && !self.vault_is_there {
             past.failures += 1;
             return;
         }
         (past.good, past.failures) = (Some(self.now), 0);
         self.done.push((self.now, task.work));
+    }
+
+    /// It was begun before and has been cut off now.
+    fn cut_off(&mut self, work: Work, cut: Cut) {
+        let past = self.past.entry(task(work)).or_default();
+        (past.ended, past.cut) = (Some(self.now), Some(cut));
     }
 
     /// Does what is due until nothing is, then lets the time come at which something is.
@@ -157,6 +163,48 @@ fn a_vault_that_is_away_delays_no_point_and_is_asked_again_until_it_is_back() {
 }
 
 #[test]
+fn what_was_cancelled_waits_for_its_next_moment_whatever_failed_before() {
+    let mut life = Life::new(TWO_TIERS, "2026-03-01T00:00:00Z");
+    life.live_until(at("2026-03-02T00:00:00Z"));
+    life.vault_is_there = false;
+    life.live_until(at("2026-03-02T21:05:00Z"));
+    assert!(life.past[&task(Work::Push)].failures > 0);
+    life.vault_is_there = true;
+    life.cut_off(Work::Push, Cut::Cancelled);
+    life.done.clear();
+    life.live_until(at("2026-03-04T00:00:00Z"));
+    assert_eq!(life.times(Work::Push), [at("2026-03-03T21:00:00Z")]);
+    // The very first one, too.
+    let mut life = Life::new(TWO_TIERS, "2026-03-01T00:00:00Z");
+    life.run(&task(Work::Take));
+    life.past.insert(task(Work::Push), Past { begun: Some(life.now), ..Past::default() });
+    life.cut_off(Work::Push, Cut::Cancelled);
+    life.live_until(at("2026-03-02T00:00:00Z"));
+    assert_eq!(life.times(Work::Push), [at("2026-03-01T21:00:00Z")]);
+    for work in [Work::Take, Work::Reclaim] {
+        let failed = Past { begun: Some(life.now), ended: Some(life.now), failures: 3, ..Past::default() };
+        life.past.insert(task(work), failed);
+        let retried = life.next(&task(work)).unwrap();
+        life.cut_off(work, Cut::Cancelled);
+        assert!(life.next(&task(work)).unwrap() > retried, "{work}");
+    }
+}
+
+#[test]
+fn what_was_lost_goes_on_a_minute_later_however_often_that_was() {
+    let mut life = Life::new(TWO_TIERS, "2026-03-01T00:00:00Z");
+    life.live_until(at("2026-03-02T00:00:00Z"));
+    for work in [Work::Take, Work::Push, Work::Reclaim] {
+        for failures in [0, 7] {
+            let begun = Some(life.now);
+            life.past.insert(task(work), Past { begun, failures, good: None, ..Past::default() });
+            life.cut_off(work, Cut::Lost);
+            assert_eq!(life.next(&task(work)), Some(at("2026-03-02T00:01:00Z")), "{work} {failures}");
+        }
+    }
+}
+
+#[test]
 fn waits_between_tries_grow_to_an_hour() {
     let waits: Vec<u64> = (1..=9).map(|failures| retry_after(failures).as_secs()).collect();
     assert_eq!(waits, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
@@ -167,7 +215,7 @@ fn waits_between_tries_grow_to_an_hour() {
 fn what_fails_is_tried_before_its_next_moment_and_a_moment_does_not_wait_for_the_next_try() {
     let life = |begun: &str, failures: u32| {
         let mut life = Life::new("[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"hourly\"", begun);
-        let past = Past { begun: Some(at(begun)), good: None, ended: Some(at(begun)), failures };
+        let past = Past { begun: Some(at(begun)), good: None, ended: Some(at(begun)), failures, cut: None };
         life.past.insert(task(Work::Take), past);
         life.next(&task(Work::Take)).unwrap()
     };
@@ -179,7 +227,7 @@ fn what_fails_is_tried_before_its_next_moment_and_a_moment_does_not_wait_for_the
 fn nothing_is_pushed_before_a_point_was_taken_for_it() {
     let mut life = Life::new(TWO_TIERS, "2026-03-01T00:00:00Z");
     assert_eq!(life.next(&task(Work::Push)), None);
-    let failed = Past { begun: Some(life.now), good: None, ended: Some(life.now), failures: 1 };
+    let failed = Past { begun: Some(life.now), good: None, ended: Some(life.now), failures: 1, cut: None };
     life.past.insert(task(Work::Take), failed);
     assert_eq!(life.next(&task(Work::Push)), None);
     life.run(&task(Work::Take));
@@ -213,10 +261,13 @@ fn what_is_in_no_hurry_waits_for_its_first_moment() {
 }
 
 #[test]
-fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says_no() {
-    assert!(
-        [Work::Take, Work::Push, Work::Check].iter().all(|work| work.lane() != Work::ReclaimVaults.lane())
-    );
+fn space_in_vaults_is_freed_beside_everything_but_expiry_there_unless_the_configuration_says_no() {
+    for (work, _) in WORDS.iter().filter(|(work, _)| *work != Work::ReclaimVaults) {
+        assert_ne!(work.lane(), Work::ReclaimVaults.lane());
+        let waits = [(*work, Work::ReclaimVaults), (Work::ReclaimVaults, *work)]
+            .map(|(one, other)| one.begins_after().contains(&other));
+        assert_eq!(waits, [*work == Work::ExpireOnline; 2], "{work}");
+    }
     let alone = TWO_TIERS.replace("schedule = \"04:30\"", "schedule = \"04:30\", vaults = false");
     let life = Life::new(&alone, "2026-03-01T10:00:00Z");
     let tasks = life.agenda.tasks();
@@ -226,11 +277,8 @@ fn space_in_vaults_is_freed_beside_everything_else_unless_the_configuration_says
 #[test]
 fn space_is_freed_beside_a_backup_that_comes_and_begins_beside_none() {
     assert_ne!(Work::Reclaim.lane(), Work::Take.lane());
-    assert_eq!(Work::Reclaim.begins_after(), Some(Work::Take.lane()));
-    assert_eq!(Work::Reclaim.begins_after(), Some(Work::ExpireLocal.lane()));
-    assert!(
-        [Work::Take, Work::ExpireLocal, Work::ReclaimVaults].iter().all(|work| work.begins_after().is_none())
-    );
+    assert_eq!(Work::Reclaim.begins_after(), [Work::Take, Work::ExpireLocal]);
+    assert!([Work::Take, Work::ExpireLocal].iter().all(|work| work.begins_after().is_empty()));
 }
 
 #[test]
@@ -264,7 +312,10 @@ fn machines_come_at_their_own_time() {
     let config = "[group.web]\nsources = [\"/s\"]\nlocal = { schedule = \"daily\", jitter = \"1 hour\" }";
     let config = Config::parse(&[("holdfast.toml".into(), config.to_owned())]).unwrap();
     let (began, now) = (at("2026-03-01T12:00:00Z"), at("2026-03-01T13:00:00Z"));
-    let past = |_: &Task| Past { begun: Some(began), good: Some(began), ended: Some(began), failures: 0 };
+    let past = |_: &Task| {
+        let began = Some(began);
+        Past { begun: began, good: began, ended: began, failures: 0, cut: None }
+    };
     let next = |host: &str| {
         Agenda::new(&config, host, TimeZone::UTC, now).next(&task(Work::Take), &past, now).unwrap().seconds
     };

@@ -76,15 +76,6 @@ const SCHEMES: [(&str, Security, u16); 3] =
 
 impl Alerts {
     pub(super) fn read(&mut self, table: Table<'_>) {
-        // What is said twice is a mistake; which of the two is meant nobody can know.
-        let twice = |key: &str, before: bool| {
-            if before && table.has(key) {
-                table.note_at(key, "it is said in another file already");
-            }
-        };
-        twice("every", self.every != USUAL_EVERY);
-        twice("mail", self.mail.is_some());
-        twice("webhook", self.webhook.is_some());
         self.every = table.parsed("every", every).unwrap_or(self.every);
         self.mail = table.table("mail").and_then(Mail::read).or(self.mail.take());
         self.webhook = table.parsed("webhook", webhook).or(self.webhook.take());
@@ -289,7 +280,7 @@ file = "/var/lib/node/holdfast.prom"
         let files = ["a.toml", "b.toml"].map(|name| (name.into(), WHOLE.to_owned()));
         let Err(ConfigError::Wrong { problems }) = Config::parse(&files) else { panic!() };
         let lines: Vec<usize> = problems.iter().map(|problem| problem.line).collect();
-        assert_eq!(lines, [3, 5, 4, 11], "{problems:?}");
+        assert_eq!(lines, [3, 4, 5, 11], "{problems:?}");
         assert!(problems.iter().all(|problem| problem.file == Path::new("b.toml")));
     }
 }

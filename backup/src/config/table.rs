@@ -2,6 +2,7 @@
 //! are told at once.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -14,13 +15,22 @@ use super::Problem;
 pub struct Notes<'a> {
     path: &'a Path,
     text: &'a str,
-    problems: &'a RefCell<Vec<Problem>>,
+    heard: &'a Heard,
+}
+
+/// What all files have said by now.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// What is wrong with it.
+    pub problems: RefCell<Vec<Problem>>,
+    /// Keys that may be said once only.
+    keys: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Notes<'a> {
     /// Notes about `text`, the content of the file at `path`.
-    pub fn about(path: &'a Path, text: &'a str, problems: &'a RefCell<Vec<Problem>>) -> Self {
-        Self { path, text, problems }
+    pub fn about(path: &'a Path, text: &'a str, heard: &'a Heard) -> Self {
+        Self { path, text, heard }
     }
 
     fn line(&self, span: Option<Range<usize>>) -> usize {
@@ -31,7 +41,11 @@ impl<'a> Notes<'a> {
     /// Notes what is wrong at a place in the text.
     pub fn add(&self, span: Option<Range<usize>>, what: impl Into<String>) {
         let line = self.line(span);
-        self.problems.borrow_mut().push(Problem { file: self.path.to_path_buf(), line, what: what.into() });
+        self.heard.problems.borrow_mut().push(Problem {
+            file: self.path.to_path_buf(),
+            line,
+            what: what.into(),
+        });
     }
 }
 
@@ -214,6 +228,20 @@ impl<'a> Table<'a> {
     pub fn table(&self, key: &'static str) -> Option<Table<'a>> {
         let item = self.get(key)?;
         self.named(key, item)
+    }
+
+    /// A table below this one that other files may have as well, with other keys.
+    pub fn shared_table(&self, key: &'static str) -> Option<Table<'a>> {
+        let table = self.table(key)?;
+        table.table.iter().for_each(|(key, _)| table.say_once(key));
+        Some(table)
+    }
+
+    /// What is said twice is a mistake: which of the two is meant nobody can know.
+    pub fn say_once(&self, key: &str) {
+        if self.has(key) && !self.notes.heard.keys.borrow_mut().insert(self.full(key)) {
+            self.note_at(key, "it is said in another file already");
+        }
     }
 
     /// All tables below this one, with their names; for tables whose keys are names that people gave.

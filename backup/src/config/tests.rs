@@ -280,6 +280,46 @@ fn files_beside_it_add_groups_and_say_nothing_twice() {
     assert!(told[1].contains("z.toml:2: there is a group db in another file"), "{told:?}");
 }
 
+fn both(one: &str, two: &str) -> Result<Config, ConfigError> {
+    Config::parse(&[text(one), ("/etc/b.toml".into(), two.to_owned())])
+}
+
+#[test]
+fn a_table_in_two_files_holds_with_the_keys_of_both() {
+    let config = both(
+        "[reclaim]\nvaults = false\nschedule = \"never\"\n[check]\n[jobs]\n[alerts]\nevery = \"2 minutes\"",
+        "[reclaim]\nsilence = \"2 days\"\n[check]\nschedule = \"never\"\n[jobs]\nnice = 3\n[alerts]\nwebhook = \"http://h/\"",
+    );
+    let config = config.unwrap();
+    assert!(!config.reclaim_vaults && config.reclaim.is_none() && config.check.is_none());
+    assert_eq!((config.reclaim_terms.silence.as_secs(), config.nice), (2 * 86_400, 3));
+    assert!(config.alerts.every.as_secs() == 120 && config.alerts.webhook.is_some());
+}
+
+#[test]
+fn a_key_that_two_files_say_is_a_mistake_in_every_table() {
+    // What is usual anyway may be said once only as well.
+    for said in [
+        "store = \"/s\"",
+        "time-zone = \"UTC\"",
+        "reclaim.schedule = \"04:30\"",
+        "reclaim.vaults = true",
+        "reclaim.silence = \"24 hours\"",
+        "reclaim.grace = \"2 days\"",
+        "reclaim.daily-percent = 5",
+        "check.schedule = \"never\"",
+        "alerts.every = \"5 minutes\"",
+        "metrics.file = \"/m\"",
+        "jobs.nice = 10",
+        "bandwidth.upload = \"unlimited\"",
+    ] {
+        both(said, "").unwrap();
+        let error = both(said, said).unwrap_err().to_string();
+        assert!(error.starts_with("/etc/b.toml:1: "), "{said}: {error}");
+        assert!(error.ends_with(": it is said in another file already"), "{said}: {error}");
+    }
+}
+
 #[test]
 fn files_are_read_in_the_order_of_their_names_and_what_is_no_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();

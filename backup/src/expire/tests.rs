@@ -143,6 +143,21 @@ fn nothing_local_goes_while_nobody_knows_what_a_vault_holds() {
 }
 
 #[test]
+fn nothing_local_goes_while_the_store_lacks_a_vault_that_the_tier_names() {
+    let points = days(8, 8, 8);
+    let naming = |vaults: &str| {
+        group(&BOTH.replace("\"12:00\", keep", &format!("\"12:00\", vaults = [{vaults}], keep")))
+    };
+    let to_come = naming(&format!("\"{A}\", \"/vault/to-come\""));
+    assert_eq!(goes(&tiers(&points), &to_come, TierName::Local), [0; 0]);
+    assert_eq!(why(&tiers(&points), &to_come, TierName::Local, 0), "waits for a vault");
+    assert_eq!(goes(&tiers(&points), &to_come, TierName::Online), [0, 2, 4], "local copies alone wait");
+    assert_eq!(goes(&tiers(&points), &naming(&format!("\"{A}\"")), TierName::Local).len(), 12);
+    let stopped = Group { stopped: Some(Stopped::UntilExpiry), ..to_come };
+    assert!(!goes(&tiers(&points), &stopped, TierName::Local).is_empty(), "nothing is for it any more");
+}
+
+#[test]
 fn a_vault_that_was_away_keeps_its_newest_points() {
     // The other vault has four days more; three of this one's are among its last three.
     let points = days(10, 10, 4);

@@ -34,9 +34,8 @@ fn a_job_is_remembered_as_it_was() {
     assert_eq!(ledger.first().unwrap(), None);
     let no = ledger.begin(&web, true, second(100)).unwrap();
     assert_eq!(ledger.first().unwrap(), Some(second(100)));
-    ledger.set_process(no, 4242).unwrap();
     let running = ledger.running().unwrap();
-    assert_eq!((running.len(), running[0].process, running[0].state), (1, 4242, JobState::Running));
+    assert_eq!((running.len(), running[0].state), (1, JobState::Running));
     let points = vec!["aa".to_owned(), "bb".to_owned()];
     let end = Ended {
         at: second(160),
@@ -53,7 +52,6 @@ fn a_job_is_remembered_as_it_was() {
         begun: second(100),
         ended: Some(second(160)),
         state: JobState::Partial,
-        process: 4242,
         said: "cannot read x".into(),
         points: end.points.clone(),
         sent: Some(7),
@@ -78,6 +76,7 @@ fn the_past_of_a_task_is_its_own() {
     run(&ledger, &etc, 250, JobState::Partial);
     run(&ledger, &web, 300, JobState::Failed);
     run(&ledger, &web, 400, JobState::Lost);
+    let lost = ledger.past(&web).unwrap();
     run(&ledger, &web, 500, JobState::Cancelled);
     run(&ledger, &store, 600, JobState::Done);
     let past = |begun, good, failures| Past {
@@ -85,8 +84,10 @@ fn the_past_of_a_task_is_its_own() {
         good: Some(second(good)),
         ended: Some(second(begun + 5)),
         failures,
+        cut: None,
     };
-    assert_eq!(ledger.past(&web).unwrap(), past(500, 200, 2));
+    assert_eq!(lost, Past { cut: Some(Cut::Lost), ..past(400, 200, 1) });
+    assert_eq!(ledger.past(&web).unwrap(), Past { cut: Some(Cut::Cancelled), ..past(500, 200, 1) });
     assert_eq!(ledger.past(&etc).unwrap(), past(250, 250, 0));
     assert_eq!(ledger.past(&store).unwrap(), past(600, 600, 0));
     assert_eq!(ledger.jobs(2).unwrap().iter().map(|job| job.begun.seconds).collect::<Vec<_>>(), [600, 500]);
@@ -97,11 +98,29 @@ fn only_the_last_jobs_are_kept_and_numbers_are_not_used_again() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = Ledger::open(dir.path()).unwrap();
     let web = task(Work::Take, Some("web"));
-    let first = run(&ledger, &web, 1, JobState::Done);
+    let first = run(&ledger, &web, 1, JobState::Failed);
     ledger.connection().execute("UPDATE sqlite_sequence SET seq = ?1", [JOBS_MAX]).unwrap();
     let next = run(&ledger, &web, 2, JobState::Done);
     assert_eq!((first.0, next.0), (1, JOBS_MAX + 1));
     assert_eq!(ledger.jobs(10).unwrap().len(), 1);
+}
+
+#[test]
+fn of_a_rare_task_the_last_job_is_kept_and_the_last_one_that_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path()).unwrap();
+    let (web, check, db) =
+        (task(Work::Take, Some("web")), task(Work::Check, None), task(Work::Take, Some("db")));
+    let states = [JobState::Done, JobState::Partial, JobState::Failed, JobState::Failed];
+    let rare = [&check, &db].map(|task| states.map(|state| run(&ledger, task, 1, state)));
+    let before = ledger.pasts([&db]).unwrap();
+    ledger.connection().execute("UPDATE sqlite_sequence SET seq = ?1", [2 * JOBS_MAX]).unwrap();
+    let last = run(&ledger, &web, 2, JobState::Done);
+    let left: BTreeSet<JobNo> = ledger.jobs(10).unwrap().into_iter().map(|job| job.no).collect();
+    let of_rare = rare.into_iter().flat_map(|[_, done, _, failed]| [done, failed]);
+    assert_eq!(left, of_rare.chain([last]).collect());
+    let after = ledger.pasts([&db]).unwrap();
+    assert_eq!((before[&db].good, before[&db].ended), (after[&db].good, after[&db].ended));
 }
 
 #[test]
@@ -154,7 +173,7 @@ fn damage_within_is_found_when_it_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = Ledger::open(dir.path()).unwrap();
     run(&ledger, &task(Work::Check, None), 1, JobState::Done);
-    let columns = COLUMNS.strip_prefix("no, ").unwrap();
+    let columns = COLUMNS.replace("no, work", "process, work");
     for _ in 0..11 {
         let doubled = format!("INSERT INTO job({columns}) SELECT {columns} FROM job");
         ledger.connection().execute(&doubled, []).unwrap();

@@ -57,7 +57,7 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     }
     let done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
     let pruned = match args.prune {
-        true => failures.note(prune_then(context, &store))?,
+        true => failures.note(prune_then(context, &store, args.tier == Some(TierName::Local)))?,
         false => None,
     };
     failures.or(pruned.filter(|pruned| *pruned != Done::Whole).unwrap_or(done))
@@ -130,13 +130,15 @@ fn remove(
     let points = args.scope.select(store.points()?);
     let held = store.holds()?;
     for now in make_plans(context, store, &points, groups, args.tier)? {
-        let is_locked = if now.tier == TierName::Online { vaults.is_some() } else { staging.is_some() };
-        let Some(before) = agreed.iter().find(|planned| is_locked && planned.name() == now.name()) else {
-            continue;
+        let (is_locked, going) = match now.tier {
+            TierName::Local => (staging.is_some(), &mut in_staging),
+            TierName::Online => (vaults.is_some(), &mut in_vaults),
         };
-        let mut before = before.plan.clone();
-        before.remove.retain(|decision| !held.contains_key(&decision.id));
-        still_so(&before, &now.plan)?;
+        if let Some(before) = agreed.iter().find(|planned| is_locked && planned.name() == now.name()) {
+            let mut before = before.plan.clone();
+            before.remove.retain(|decision| !held.contains_key(&decision.id));
+            leave_changed(&before, &now, going, failures)?;
+        }
     }
     if let Some(lock) = staging {
         let removed = removal::remove_from_staging(context, store, &lock, &mut in_staging, failures);
@@ -150,6 +152,21 @@ fn remove(
         None => None,
     };
     Ok(removed.unwrap_or(Done::Whole))
+}
+
+/// Leaves out what was to go of a tier whose plan is another one now than that which somebody agreed to, and names the tier.
+fn leave_changed(
+    agreed: &RetentionPlan,
+    now: &Planned<'_>,
+    going: &mut BTreeSet<RecoveryPointId>,
+    failures: &mut Failures,
+) -> Result<(), Failure> {
+    let of_tier =
+        |failure: Failure| Failure { message: format!("{}: {}", now.name(), failure.message), ..failure };
+    if failures.note(still_so(agreed, &now.plan).map_err(of_tier))?.is_none() {
+        going.retain(|id| !agreed.remove.iter().any(|decision| decision.id == *id));
+    }
+    Ok(())
 }
 
 /// What is to be removed of a tier.
@@ -168,4 +185,40 @@ fn lock_for(
         return Ok(None);
     }
     failures.note(lock().map_err(Failure::from))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use holdfast_backup::config::Config;
+    use holdfast_backup::expire::facts_of_source;
+    use holdfast_backup::retention::plan_named;
+
+    use super::*;
+    use crate::commands::testing::stored_point;
+
+    /// That the points of these numbers go.
+    fn plan_of(numbers: &[u8]) -> RetentionPlan {
+        let facts: Vec<_> = (1..=9).map(|n| facts_of_source(&stored_point(n, "docs", n.into()))).collect();
+        plan_named(&facts, &ids(numbers).into_iter().collect::<Vec<_>>(), true)
+    }
+
+    fn ids(numbers: &[u8]) -> BTreeSet<RecoveryPointId> {
+        numbers.iter().map(|n| RecoveryPointId([*n; 16])).collect()
+    }
+
+    #[test]
+    fn a_tier_whose_points_changed_meanwhile_is_named_and_keeps_nothing_from_the_others() {
+        let text = "[group.db]\nsources = [\"/d\"]\nlocal.schedule = \"daily\"\n[group.web]\nsources = [\"/w\"]\nlocal.schedule = \"daily\"";
+        let config = Config::parse(&[("a.toml".into(), text.to_owned())]).unwrap();
+        let (mut going, mut failures) = (ids(&[1, 2, 3]), Failures::default());
+        // Of the first group another process removed a point.
+        for (group, agreed, now) in [(0, &[1, 2][..], &[2][..]), (1, &[3], &[3])] {
+            let planned = Planned { group: &config.groups[group], tier: TierName::Local, plan: plan_of(now) };
+            leave_changed(&plan_of(agreed), &planned, &mut going, &mut failures).unwrap();
+        }
+        assert_eq!(going, ids(&[3]));
+        let message = failures.or(Done::Whole).unwrap_err().message;
+        assert!(message.starts_with("db local: the recovery points changed meanwhile"), "{message}");
+    }
 }

@@ -315,6 +315,26 @@ fn what_does_not_go_with_the_configuration_is_refused() {
 }
 
 #[test]
+fn space_is_freed_in_no_vault_for_the_local_tier_and_where_the_configuration_says_so() {
+    let tiers = Tiers::new("schedule = \"daily\", keep = { last = 3 }", ONLINE);
+    let ids = tiers.take(&[0, 24, 48, 72]);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    // In so many vaults.
+    let freed_in = |args: &[&str]| {
+        let ran = tiers.run(&[&["forget", "--prune", "--yes", "--json"], args].concat());
+        ran.expect_code(0).json()["vaults"].as_array().unwrap().len()
+    };
+    let before = packs(&tiers.machine.store()).len();
+    assert_eq!(freed_in(&["--tier", "local"]), 0);
+    assert!(!shown_in(&tiers.machine.store()).contains(&ids[0]));
+    assert!(packs(&tiers.machine.store()).len() < before);
+    assert_eq!((freed_in(&[]), freed_in(&["--keep-last", "9"])), (1, 1));
+    let config = std::fs::read_to_string(&tiers.config).unwrap();
+    std::fs::write(&tiers.config, config + "[reclaim]\nvaults = false\n").unwrap();
+    assert_eq!((freed_in(&[]), freed_in(&["--keep-last", "9"])), (0, 0));
+}
+
+#[test]
 fn a_configuration_that_is_not_there_ends_a_prune_before_anything_is_removed() {
     let tiers = Tiers::new("schedule = \"12:00\"", "schedule = \"12:00\"");
     let store = tiers.machine.store();
