@@ -56,6 +56,7 @@ impl Caller {
             Work::Reclaim => &["prune", "--local"],
             Work::ReclaimVaults => &["prune", "--vaults"],
             Work::Check => &["check"],
+            Work::CheckData => &["check", "--read-data"],
         };
         let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);
         words
