@@ -146,6 +146,32 @@ fn who_may_not_write_it_changes_nothing() {
 }
 
 #[test]
+fn where_nothing_can_be_done_it_is_said_what_there_is_and_what_to_do() {
+    let (machine, file) = machine();
+    // Without a store that is named.
+    let mut command = machine.command(["protect", "--config"]);
+    let ran = Ran::of(command.arg(&file).arg("www").env_remove("HOLDFAST_STORE")).expect_code(0);
+    for said in [file.to_str().unwrap(), "names no store", "--store", "holdfast init"] {
+        assert!(ran.out().contains(said), "{said:?} is not in {}", ran.out());
+    }
+    protect(&machine, &file, &["app", "--group", "app"]).expect_code(0);
+    let run = |args: &[&str]| Ran::of(machine.command(args).env("HOLDFAST_CONFIG", &file));
+    run(&["protect", "stop"]).expect_code(2).expect_err(&["name the group", "app, default"]);
+    run(&["protect", "stop", "app"]).expect_code(2).expect_err(&["--keep", "--until-expiry", "--delete"]);
+    for group in ["app", "default"] {
+        run(&["protect", "stop", group, "--keep"]).expect_code(0);
+    }
+    run(&["backup"]).expect_code(0).expect_err(&["app, default", "nothing is taken", "protect resume"]);
+    std::fs::write(&file, "").unwrap();
+    run(&["config", "check"]).expect_code(1).expect_err(&["protects nothing", "holdfast protect"]);
+    std::fs::write(&file, "groups = 1\n").unwrap();
+    let mut command = machine.command(["snapshots"]);
+    Ran::of(command.env("HOLDFAST_CONFIG", &file).env_remove("HOLDFAST_STORE"))
+        .expect_code(1)
+        .expect_err(&["config check", "--store DIR"]);
+}
+
+#[test]
 fn a_vault_beside_its_store_is_told_and_what_is_recovered_from_it_says_how_to_go_on() {
     let machine = Machine::with_store();
     let vault = machine.path("vault");

@@ -80,7 +80,7 @@ pub fn damage(ledger: Option<&Ledger>) -> Option<Alert> {
     let check = ledger?.damage().ok()??;
     let reason = check.said.lines().rev().find_map(|line| line.find(DAMAGED).map(|at| &line[at..]));
     // What the daemon puts down has the hint in the same line, and that is the next step here.
-    let reason = reason.and_then(|line| line.split(" hint: ").next()).unwrap_or(DAMAGED);
+    let reason = reason.and_then(|line| line.split(". Hint: ").next()).unwrap_or(DAMAGED);
     let first = check.said.lines().next().filter(|line| !line.contains(DAMAGED));
     let first = first.map_or_else(String::new, |line| format!(", first {line}"));
     let verb = if check.task.work == Work::CheckData { "check --read-data" } else { "check" };
@@ -209,7 +209,7 @@ mod tests {
         // As a person's check puts it down, and as a job of the daemon.
         for (work, end, verb) in [
             (Work::Check, "", "`holdfast check`"),
-            (Work::CheckData, " hint: h", "`holdfast check --read-data`"),
+            (Work::CheckData, ". Hint: h", "`holdfast check --read-data`"),
         ] {
             let said =
                 format!("pack/1: staging: the pack is missing\nthe store is damaged: 1 problem{end}\n");
