@@ -253,7 +253,8 @@ impl Daemon {
             }
         };
         for task in tasks {
-            let Some(next) = self.agenda.next(&task, &past, now) else { continue };
+            let next = if self.watch.frees(&task) { Some(now) } else { self.agenda.next(&task, &past, now) };
+            let Some(next) = next else { continue };
             if next > now {
                 sleep = sleep.min(self.parts.clock.until_passed(until(next, now)));
             } else if self.is_free(&task) {
@@ -272,6 +273,7 @@ impl Daemon {
 
     fn start(&mut self, wanted: Wanted, person: bool) {
         let Wanted { task, points, answers: waiting } = wanted;
+        self.watch.tried(&task);
         match self.try_start(&task, &points, person) {
             Ok(active) => {
                 let begun = Answer::Begun { job: active.no.0 };

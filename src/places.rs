@@ -14,6 +14,15 @@ pub fn refuse_own(store: &Path, address: &str) -> Result<(), Failure> {
     Err(Failure::failed(message).hint("a vault is elsewhere: on another disk, on another machine"))
 }
 
+/// What is to be said of a vault in a directory on the disk of the store.
+pub fn on_same_disk(store: &Path, address: &str) -> Option<String> {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+    let same = address.starts_with('/') && device(Path::new(address))? == device(store)?;
+    same.then(|| {
+        format!("the vault {address} is on the same disk as the store, and is lost with it: it guards against no disk that fails")
+    })
+}
+
 /// Whether two addresses of vaults are one directory.
 pub fn is_same_directory(one: &str, other: &str) -> bool {
     one == other
@@ -72,6 +81,18 @@ mod tests {
         }
         assert!(is_same_directory("azure://a/b", "azure://a/b"));
         assert!(!is_same_directory("azure://a/b", "azure://a/c"));
+    }
+
+    #[test]
+    fn a_vault_on_the_disk_of_its_store_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, vault) = (dir.path().join("store"), dir.path().join("vault"));
+        std::fs::create_dir(&store).unwrap();
+        assert_eq!(on_same_disk(&store, text(&vault)), None, "it is not there");
+        std::fs::create_dir(&vault).unwrap();
+        assert!(on_same_disk(&store, text(&vault)).unwrap().contains("same disk"));
+        assert_eq!(on_same_disk(&store, "/proc"), None);
+        assert_eq!(on_same_disk(&store, "azure://account/name"), None);
     }
 
     #[test]

@@ -198,25 +198,20 @@ impl Secrets {
             Some(source) => read(source, terminal)?,
             None => self.typed_twice(name)?,
         };
-        match secret.reveal().chars().count() {
-            chars if chars < PASSPHRASE_CHARS_MIN => Err(Failure::failed(format!(
-                "the passphrase has {chars} characters; {PASSPHRASE_CHARS_MIN} are the least"
-            ))
-            .hint("five random words make a good one")),
-            chars => {
-                if chars < PASSPHRASE_CHARS_ADVISED {
-                    terminal.warn(&format!(
-                        "the passphrase has {chars} characters; whoever copies the vault can guess for ever, \
-                         so {PASSPHRASE_CHARS_ADVISED} or more are advised"
-                    ));
-                }
-                Ok(secret)
-            }
+        let chars = long_enough(&secret)?;
+        if chars < PASSPHRASE_CHARS_ADVISED {
+            terminal.warn(&format!(
+                "the passphrase has {chars} characters; whoever copies the vault can guess for ever, \
+                 so {PASSPHRASE_CHARS_ADVISED} or more are advised"
+            ));
         }
+        Ok(secret)
     }
 
     fn typed_twice(&self, name: &str) -> Result<Secret, Failure> {
         let first = self.ask("new passphrase: ", name)?;
+        // Before it is typed in vain once more.
+        long_enough(&first)?;
         let second = self.ask("the same again: ", name)?;
         if first == second { Ok(first) } else { Err(Failure::failed("the two passphrases differ")) }
     }
@@ -253,6 +248,16 @@ impl Secrets {
                 .hint(format!("set {name}_FILE, {name}_COMMAND or {name}")),
         })
     }
+}
+
+/// How many characters a new passphrase has, if these are enough.
+fn long_enough(secret: &Secret) -> Result<usize, Failure> {
+    let chars = secret.reveal().chars().count();
+    if chars < PASSPHRASE_CHARS_MIN {
+        let what = format!("the passphrase has {chars} characters; {PASSPHRASE_CHARS_MIN} are the least");
+        return Err(Failure::failed(what).hint("five random words make a good one"));
+    }
+    Ok(chars)
 }
 
 /// The first line of what a source gives. What follows is ignored, as password managers put notes there.

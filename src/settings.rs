@@ -121,7 +121,11 @@ impl Settings {
         if let Some(store) = &self.store {
             return Ok(store);
         }
-        let config = self.config.as_ref().map_err(Clone::clone)?;
+        let without = |failure: &Failure| {
+            let hint = failure.hint.as_ref().map_or_else(String::new, |hint| format!("{hint}; "));
+            failure.clone().hint(format!("{hint}--store DIR names the store without it"))
+        };
+        let config = self.config.as_ref().map_err(without)?;
         config.as_ref().and_then(|config| config.store.as_deref()).ok_or_else(|| {
             Failure::new(Kind::NoStore, "no store was named")
                 .hint("give --store DIR or set HOLDFAST_STORE; `holdfast init --store DIR` makes a new one")

@@ -48,10 +48,12 @@ pub enum Work {
     ReclaimVaults,
     /// Looks whether everything is there.
     Check,
+    /// Reads all of it besides, which is never done but by a person.
+    CheckData,
 }
 
 /// Work and its words.
-const WORDS: [(Work, &str); 7] = [
+const WORDS: [(Work, &str); 8] = [
     (Work::Take, "backup"),
     (Work::Push, "push"),
     (Work::ExpireLocal, "expire-local"),
@@ -59,6 +61,7 @@ const WORDS: [(Work, &str); 7] = [
     (Work::Reclaim, "reclaim"),
     (Work::ReclaimVaults, "reclaim-vaults"),
     (Work::Check, "check"),
+    (Work::CheckData, "check-data"),
 ];
 
 impl fmt::Display for Work {
@@ -99,7 +102,7 @@ impl Work {
             Self::Reclaim => Lane::Room,
             Self::Push | Self::ExpireOnline => Lane::Vault,
             Self::ReclaimVaults => Lane::Reclaim,
-            Self::Check => Lane::Read,
+            Self::Check | Self::CheckData => Lane::Read,
         }
     }
 

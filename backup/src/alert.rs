@@ -39,6 +39,11 @@ pub struct Alert {
 }
 
 impl Alert {
+    /// Whether it tells that work for the whole store fails.
+    pub fn is_of_failing(&self, work: Work) -> bool {
+        self.name == JOB_FAILS && self.subject == work.to_string()
+    }
+
     /// What its moment is the moment of.
     pub fn word_for_since(&self) -> &'static str {
         if self.name == JOB_FAILS { "last done" } else { "since" }

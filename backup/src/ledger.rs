@@ -1,10 +1,11 @@
 //! The ledger: which jobs ran, when, and how they ended. A file of its own (`ledger.db`), for unlike the catalog it cannot be made again
 //! from anything; and nothing but what people are told, and when things are done next, depends on it.
 //!
-//! One process writes (the daemon), any may read. A ledger that is damaged, or of another version, is put aside as
+//! One process writes (the daemon; beside it a check that a person typed puts down its end), any may read. A ledger that is damaged, or of another version, is put aside as
 //! `ledger.db.damaged`, and a new one begins; one of an earlier version is brought up.
 
 mod alerts;
+mod checks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +21,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use crate::agenda::{Cut, Past, Task, Work};
 pub use alerts::Untold;
+pub use checks::DAMAGED;
 
 /// Its name in the store's directory.
 const NAME: &str = "ledger.db";
@@ -216,6 +218,15 @@ impl Ledger {
         }
     }
 
+    /// The same for another process than that one, which leaves a damaged one as it is.
+    fn join(dir: &Path) -> Result<Self, LedgerError> {
+        let path = dir.join(NAME);
+        match prepare(&path) {
+            Ok(connection) => Ok(Self::of(&path, connection)),
+            Err(source) => Err(LedgerError { action: "open", path, source }),
+        }
+    }
+
     /// The same to read from only; `None` if there is none, or one that is just being made.
     pub fn look(dir: &Path) -> Result<Option<Self>, LedgerError> {
         let path = dir.join(NAME);
@@ -402,6 +413,12 @@ impl Ledger {
                 })?
                 .collect()
         })
+    }
+
+    /// The groups of which a backup was ever a job: the configuration had them then.
+    pub fn groups(&self) -> Result<BTreeSet<String>, LedgerError> {
+        let sql = "SELECT DISTINCT grp FROM job WHERE work = ?1 AND grp IS NOT NULL";
+        self.read(|c| c.prepare_cached(sql)?.query_map([Work::Take.to_string()], |row| row.get(0))?.collect())
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

@@ -198,7 +198,11 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         let mut groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
         if args.group.is_none() {
             // All that goes on.
-            groups.retain(|group| group.stopped.is_none());
+            let all = std::mem::take(&mut groups);
+            groups = all.iter().copied().filter(|group| group.stopped.is_none()).collect();
+            if groups.is_empty() {
+                return all_stopped(context, &all);
+            }
         }
         groups.iter().try_for_each(|group| refuse_stopped(group))?;
         if args.is_as_configured()
@@ -231,6 +235,16 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     let mut targets = targets_of_paths(context, &store, paths, args)?;
     targets.iter_mut().for_each(|target| target.expires = expires);
     take_and_push(context, &store, targets, args)
+}
+
+/// All is as the configuration has it, so it is no failure, and nothing was taken, so it is told.
+fn all_stopped(context: &Context<'_>, groups: &[&Group]) -> Outcome {
+    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    let names = names.join(", ");
+    context.terminal.warn(&format!(
+        "protection of all groups is stopped ({names}): nothing is taken. `holdfast protect resume GROUP` has one go on"
+    ));
+    Ok(Done::Whole)
 }
 
 /// Of a group that takes no more points.

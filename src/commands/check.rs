@@ -1,7 +1,10 @@
 //! `holdfast check`: whether everything that is stored can be read back.
 
 use clap::Args;
+use holdfast_backup::agenda::Work;
+use holdfast_backup::ledger::{DAMAGED, Ended, JobState, Ledger};
 use holdfast_store::check::{self, AffectedFile, Depth};
+use holdfast_store::clock::Timestamp;
 use holdfast_store::names;
 use holdfast_store::store::Store;
 
@@ -9,6 +12,7 @@ use super::Context;
 use crate::json::{BrokenFile, CheckSummary};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
+use crate::settings::is_job;
 use crate::terminal::{Terminal, WorkMonitor, text};
 
 /// Prove that the store is whole
@@ -35,6 +39,8 @@ struct Report {
     bytes_read: u64,
     broken_packs: Vec<String>,
     files: Vec<AffectedFile>,
+    /// A line for each finding.
+    said: String,
     problems: u64,
     /// Of the problems, those that something could not be looked at.
     unseen: u64,
@@ -49,14 +55,32 @@ impl Report {
 /// Checks.
 pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
     let store = open_store(context)?;
+    let begun = context.terminal.clock().now();
     let monitor = context.terminal.monitor();
     let mut report = check(&store, args.read_data, &monitor)?;
     report.problems = report.problems.max(monitor.problems());
     drop(monitor);
+    note(context, &store, args, begun, &report);
     show(context.terminal, &report)?;
     match report.problems {
         0 => Ok(Done::Whole),
         _ => Err(failure(&report)),
+    }
+}
+
+/// Puts down what was found, so that `status` and the daemon know. Of its own jobs the daemon does it.
+fn note(context: &Context<'_>, store: &Store, args: &CheckArgs, begun: Timestamp, report: &Report) {
+    if is_job() {
+        return;
+    }
+    let work = if args.read_data { Work::CheckData } else { Work::Check };
+    let (state, said) = match report.problems {
+        0 => (JobState::Done, String::new()),
+        _ => (JobState::Failed, format!("{}{}\n", report.said, failure(report).message)),
+    };
+    let ended = Ended { at: context.terminal.clock().now(), state, said, points: Vec::new(), sent: None };
+    if let Err(error) = Ledger::note_check(store.dir(), work, begun, &ended) {
+        context.terminal.warn(&format!("what was found is not put down for `holdfast status`: {error}"));
     }
 }
 
@@ -67,7 +91,7 @@ fn failure(report: &Report) -> Failure {
         return Failure::failed(message)
             .hint("see to the vaults and annexes that the lines above name, then check again");
     }
-    Failure::failed(format!("the store is damaged: {}", text::count(report.problems, "problem"))).hint(
+    Failure::failed(format!("{DAMAGED}: {}", text::count(report.problems, "problem"))).hint(
         "the lines above name the damage; `holdfast vault push`, another vault or the unchanged source may heal it",
     )
 }
@@ -78,7 +102,9 @@ fn check(store: &Store, read_data: bool, monitor: &WorkMonitor) -> Result<Report
     let broken = found.findings.iter().filter(|finding| finding.object.starts_with(names::PACKS));
     let mut broken_packs: Vec<String> = broken.map(|finding| finding.object.clone()).collect();
     broken_packs.dedup();
+    let said = found.findings.iter().map(|finding| format!("{}: {}\n", finding.object, finding.detail));
     Ok(Report {
+        said: said.collect(),
         points: found.points,
         packs: found.packs,
         bytes_read: found.bytes_read,

@@ -119,6 +119,11 @@ pub fn unsafe_hooks(config: &Config) -> Vec<Problem> {
 }
 
 fn say_good(terminal: &Terminal, path: &std::path::Path, config: &Config) -> Outcome {
+    if config.groups.is_empty() {
+        // A daemon would refuse it.
+        let failure = Failure::failed(format!("the configuration {} protects nothing", path.display()));
+        return Err(failure.hint("`holdfast protect PATH` adds something"));
+    }
     let sources = config.groups.iter().map(|group| group.sources.len()).sum();
     let (file, groups) = (path.display().to_string(), config.groups.len());
     if terminal.json() {

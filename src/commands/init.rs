@@ -10,6 +10,7 @@ use clap::Args;
 use super::Context;
 use crate::create::{NewStore, hand_out, make_store};
 use crate::outcome::{Done, Failure, Outcome};
+use crate::places::on_same_disk;
 
 /// Make a new store and its recovery sheet
 ///
@@ -58,6 +59,10 @@ pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
         }
     };
     made.add_vaults(context, path)?;
+    made.vaults
+        .iter()
+        .filter_map(|vault| on_same_disk(path, vault))
+        .for_each(|told| context.terminal.warn(&told));
     told.map(|()| Done::Whole)
 }
 

@@ -199,6 +199,13 @@ fn with(
             context.terminal.say(&format!("{} is new; its store is {store}", path.display()))?;
             edit::begin(&store)
         }
+        None if text.is_empty() && !path.exists() => {
+            let path = path.display();
+            let store = "--store or HOLDFAST_STORE names it for each command, or `store = \"DIR\"` in this file for all; `holdfast init` \
+                         makes one";
+            context.terminal.say(&format!("{path} is new, and names no store: {store}"))?;
+            text.clone()
+        }
         _ => text.clone(),
     };
     let edited = edit::protect(&begun, wish).map_err(|error| refused(path, &error))?;
@@ -238,6 +245,10 @@ fn refused(path: &Path, error: &EditError) -> Failure {
     }
 }
 
+/// Of a daemon, when nothing is protected any more: for all it knows the file is just being written.
+const GOES_ON: &str = "so it goes on taking points of what was protected: `systemctl disable --now holdfast` ends it. The end of a group that \
+                       stays in the configuration is `holdfast protect stop GROUP --keep`, which it goes by at once";
+
 /// Puts an edited text in its place, if the configuration has no mistakes with it, and says what the group says now.
 fn put(context: &Context<'_>, group: &str, mut files: Vec<Text>, at: usize, edited: String) -> Outcome {
     let path = files[at].0.clone();
@@ -253,7 +264,9 @@ fn put(context: &Context<'_>, group: &str, mut files: Vec<Text>, at: usize, edit
     let changed = read != files[at].1;
     if changed {
         config_file::replace(&path, &read, &files[at].1)?;
-        daemon::reload(context);
+        if !daemon::reload(context) && config.groups.is_empty() {
+            context.terminal.warn(GOES_ON);
+        }
     }
     let file = path.display().to_string();
     let is_there = config.groups.iter().any(|known| known.name == group);

@@ -86,8 +86,18 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     show(context, &store, &address)?;
     match (&mount, &args.mount) {
         (Some(mount), Some(place)) => mount_here(context, store, mount, place),
-        _ => Ok(Done::Whole),
+        _ => context.terminal.say(&next_commands(dir)).map(|()| Done::Whole),
     }
+}
+
+/// What the recovery sheet says that is shown.
+fn next_commands(store: &Path) -> String {
+    let ours = format!("holdfast --store {}", store.display());
+    format!(
+        "list them:                `{ours} snapshots`\n\
+         show them as directories: `{ours} mount MNT`\n\
+         copy files out:           `{ours} restore ID --target DIR`"
+    )
 }
 
 /// Makes sure that the catalog knows what the vaults hold. Opening has done it, unless something went wrong, which here is a failure.

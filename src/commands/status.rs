@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use holdfast_backup::agenda::{Agenda, Task, TierName};
+use holdfast_backup::agenda::{Agenda, Task, TierName, Work};
 use holdfast_backup::alert::{Alert, Newest, alerts};
 use holdfast_backup::config::{Config, Group, Stopped, Tier};
 use holdfast_backup::expire::is_in;
@@ -32,7 +32,9 @@ use crate::telling::Way;
 use crate::terminal::text::{self, Table};
 use places::PlaceLine;
 pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
-use troubles::{annexes_in_trouble, bad_configuration, no_daemon, vaults_away};
+use troubles::{
+    annexes_in_trouble, bad_configuration, damage, groups_gone, no_daemon, unwritten_metrics, vaults_away,
+};
 pub use vaults::Answered;
 
 /// Show on one page whether all is well
@@ -130,20 +132,28 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;
     let tiers = tiers(&config, &context.settings.host, &agenda, &points, now);
     let mut told = told(&agenda, &tiers, ledger.as_ref(), now)?;
+    if mistakes.is_none() || is_served {
+        told.extend(groups_gone(&config, ledger.as_ref(), &points, &context.settings.host));
+    }
     let refused = daemon.as_ref().and_then(|daemon| daemon.trouble.clone());
     told.splice(0..0, refused.or(mistakes).map(|mistakes| bad_configuration(&mistakes, is_served)));
     told.splice(0..0, (!is_served).then(no_daemon));
-    let answered =
-        vaults::answers(store.vaults(), &**context.terminal.clock(), daemon.is_some() && !is_job());
+    let beside_daemon = daemon.is_some() && !is_job();
+    let answered = vaults::answers(store.vaults(), &**context.terminal.clock(), beside_daemon);
     if context.terminal.cancelled() {
         return Err(Failure::interrupted());
     }
     let places = places::places(&store, &context.settings.credentials, &answered)?;
     let staging = directories(&store)?;
+    if let Some(damage) = damage(ledger.as_ref()) {
+        // That the check fails is the same.
+        told.retain(|alert| !alert.is_of_failing(Work::Check));
+        told.push(damage);
+    }
     told.extend(annexes_in_trouble(&staging));
     told.extend(vaults_away(&config, &answered));
     told.extend(places::alerts(&places, now, &zone));
-    told.extend(no_room_for_metrics(&config));
+    told.extend(unwritten_metrics(&config, ledger.as_ref(), beside_daemon));
     let page = Page {
         message_type: "status",
         store: store.dir().display().to_string(),

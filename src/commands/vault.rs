@@ -20,6 +20,7 @@ use crate::create::add_vaults;
 use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
+use crate::places::on_same_disk;
 use crate::point_spec::PointSpec;
 use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
@@ -131,6 +132,7 @@ fn add(context: &Context<'_>, url: &str) -> Outcome {
     let ring = unlock(context, &head)?;
     let (address, _) = connect(context, url)?;
     add_vaults(context, dir, &head.vault, &ring, &[url.to_owned()])?;
+    on_same_disk(dir, &address).iter().for_each(|told| context.terminal.warn(told));
     context
         .terminal
         .say(&format!("vault {address} is ready; `holdfast vault push` copies the recovery points there"))?;

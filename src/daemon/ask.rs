@@ -150,8 +150,8 @@ fn outcome(name: &str, state: &str, said: &str, code: Option<i32>) -> Outcome {
 }
 
 /// Has the daemon of the store, if there is one, read its configuration again, and says if it does not.
-pub fn reload(context: &Context<'_>) {
-    let Some(daemon) = context.settings.store().ok().and_then(Daemon::of) else { return };
+pub fn reload(context: &Context<'_>) -> bool {
+    let Some(daemon) = context.settings.store().ok().and_then(Daemon::of) else { return true };
     let mut refused = None;
     let asked = daemon.ask(
         &Question::Reload,
@@ -163,7 +163,9 @@ pub fn reload(context: &Context<'_>) {
             false
         },
     );
-    if let Some(reason) = refused.or_else(|| asked.err().map(|error| error.to_string())) {
+    let refused = refused.or_else(|| asked.err().map(|error| error.to_string()));
+    if let Some(reason) = &refused {
         context.terminal.warn(&format!("the daemon goes on with the configuration that it had: {reason}"));
     }
+    refused.is_none()
 }

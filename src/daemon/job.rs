@@ -56,6 +56,7 @@ impl Caller {
             Work::Reclaim => &["prune", "--local"],
             Work::ReclaimVaults => &["prune", "--vaults"],
             Work::Check => &["check"],
+            Work::CheckData => &["check", "--read-data"],
         };
         let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);
         words
@@ -176,8 +177,8 @@ fn trouble_of(value: &Value) -> Option<String> {
         "warning" => text(value.get("message")),
         "exit_error" => {
             let causes = value.get("causes").and_then(Value::as_array).into_iter().flatten();
-            let causes = causes.filter_map(|cause| Some(format!(" because: {}", cause.as_str()?)));
-            let hint = text(value.get("hint")).map(|hint| format!(" hint: {hint}"));
+            let causes = causes.filter_map(|cause| Some(format!("; because: {}", cause.as_str()?)));
+            let hint = text(value.get("hint")).map(|hint| format!(". Hint: {hint}"));
             Some(text(value.get("message"))? + &causes.chain(hint).collect::<String>())
         }
         _ => None,
@@ -258,5 +259,17 @@ pub fn signal(process: u32, signal: Signal) {
     if let Ok(process @ 1..) = i32::try_from(process) {
         // One that has just ended needs none.
         let _ = killpg(Pid::from_raw(process), signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_sentence_before_the_way_out() {
+        let line = r#"{"message_type":"exit_error","code":1,"message":"no","causes":["a","b"],"hint":"try"}"#;
+        assert_eq!(trouble_in(line), "no; because: a; because: b. Hint: try");
+        assert_eq!(trouble_in("plain\n"), "plain");
     }
 }

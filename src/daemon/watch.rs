@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_backup::agenda::{Cut, Lane, Past, Task};
 use holdfast_backup::alert::telling::{Event, Found, Known, follow};
 use holdfast_backup::ledger::{JobState, LedgerError};
 use holdfast_store::clock::Timestamp;
@@ -51,6 +52,8 @@ pub struct Watch {
     again: bool,
     /// When the vaults were last asked, and what they said.
     vaults: Option<(Timestamp, Vec<Answered>)>,
+    /// Tasks that failed and wait to be tried again, of which a vault is back since.
+    freed: BTreeSet<Task>,
     /// Ways that are telling.
     telling: BTreeSet<&'static str>,
     /// Ways that failed, which was logged.
@@ -64,7 +67,26 @@ impl Watch {
     pub fn new(plan: Watching, now: Timestamp) -> Self {
         let (telling, failing, unwritten) = Default::default();
         let next = later(now, plan.every);
-        Self { plan, next, looking: None, again: false, vaults: None, telling, failing, unwritten }
+        let freed = BTreeSet::new();
+        Self { plan, next, looking: None, again: false, vaults: None, freed, telling, failing, unwritten }
+    }
+
+    /// The vaults were asked; whether one is back.
+    fn asked_vaults(&mut self, at: Timestamp, answered: Vec<Answered>) -> bool {
+        let (_, before) = self.vaults.replace((at, answered)).unwrap_or((at, Vec::new()));
+        let now = self.vaults.iter().flat_map(|(_, now)| now);
+        let was_away = |place: &str| before.iter().any(|was| was.place == place && was.trouble.is_some());
+        now.into_iter().any(|answered| answered.trouble.is_none() && was_away(&answered.place))
+    }
+
+    /// Whether a task need not wait any longer to be tried again.
+    pub fn frees(&self, task: &Task) -> bool {
+        self.freed.contains(task)
+    }
+
+    /// It is tried again.
+    pub fn tried(&mut self, task: &Task) {
+        self.freed.remove(task);
     }
 
     /// What the vaults said, if it is not time to ask them again.
@@ -147,7 +169,9 @@ impl Daemon {
         let Seen { found, vaults } = seen;
         let found = match self.watch.looking.as_ref().and_then(|looking| looking.asks) {
             Some(at) if found.whole => {
-                self.watch.vaults = Some((at, vaults));
+                if self.watch.asked_vaults(at, vaults) {
+                    self.free_what_waits_for_vaults();
+                }
                 found
             }
             // What they said before was found before.
@@ -157,6 +181,15 @@ impl Daemon {
             self.take_found(&found);
         }
         self.look_ended();
+    }
+
+    /// What failed is tried again at once, for that was the reason, most likely.
+    fn free_what_waits_for_vaults(&mut self) {
+        let tasks = self.agenda.tasks().into_iter().filter(|task| task.work.lane() == Lane::Vault);
+        let waits = |past: Past| past.failures > 0 && past.cut != Some(Cut::Cancelled);
+        let failed = |task: &Task| self.parts.ledger.past(task).is_ok_and(waits);
+        let freed: Vec<Task> = tasks.filter(failed).collect();
+        self.watch.freed.extend(freed);
     }
 
     /// A look takes too long. Until its process is gone there is no other one.
@@ -286,8 +319,9 @@ fn log((known, event): &(Known, Option<Event>)) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use holdfast_backup::agenda::Work;
     use holdfast_backup::alert::Alert;
-    use holdfast_backup::ledger::Ledger;
+    use holdfast_backup::ledger::{Ended, Ledger};
     use holdfast_store::clock::ManualClock;
 
     use super::super::testing::{START, daemon};
@@ -384,6 +418,42 @@ mod tests {
         assert!(!is_telling(&daemon) && daemon.watch.failing.is_empty());
         daemon.take_found(&look::failed("gone"));
         assert!(!is_telling(&daemon) && daemon.parts.ledger.untold("webhook").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_once_as_soon_as_a_look_sees_that_a_vault_is_back() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(START));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let group =
+            "[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"yearly\"\nonline.schedule = \"yearly\"\n";
+        let mut daemon = daemon(group, dir.path(), &clock);
+        let ended = |daemon: &Daemon, no, state| {
+            let end = Ended { at: START, state, said: String::new(), points: Vec::new(), sent: None };
+            daemon.parts.ledger.end(no, &end).unwrap();
+        };
+        let failed = |daemon: &Daemon, no| ended(daemon, no, JobState::Failed);
+        let push = Task { work: Work::Push, group: Some("web".into()) };
+        (0..7).for_each(|_| failed(&daemon, daemon.parts.ledger.begin(&push, false, START).unwrap()));
+        let pushes = |daemon: &mut Daemon| {
+            daemon.start_what_is_due();
+            let pushing = std::mem::take(&mut daemon.active).remove(&Lane::Vault);
+            pushing.map(|active| failed(daemon, active.no)).is_some()
+        };
+        // After each look in which the vault was away, or answered: whether the upload is tried.
+        for (trouble, tries) in
+            [(None, false), (Some("gone"), false), (Some("gone"), false), (None, true), (None, false)]
+        {
+            daemon.watch.looking = Some(Looking { process: 0, asks: Some(START), overdue: false });
+            let vaults = vec![Answered { place: "/v".into(), trouble: trouble.map(str::to_owned) }];
+            daemon.looked(Seen { found: Found { whole: true, ..Found::default() }, vaults });
+            assert_eq!(pushes(&mut daemon), tries, "{trouble:?}");
+        }
+        // Somebody wants none before its next moment.
+        let no = daemon.parts.ledger.begin(&push, false, START).unwrap();
+        ended(&daemon, no, JobState::Cancelled);
+        daemon.free_what_waits_for_vaults();
+        assert!(!pushes(&mut daemon));
     }
 
     #[test]

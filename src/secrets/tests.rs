@@ -96,6 +96,8 @@ fn a_new_passphrase_is_typed_twice_and_not_too_short() {
         let failure = secrets(None, &answers).new_passphrase(&quiet()).unwrap_err();
         assert!(failure.message.contains(complaint), "{failure:?}");
     }
+    let once = secrets(None, &["seven77"]).new_passphrase(&quiet()).unwrap_err();
+    assert!(once.message.contains("7 characters"), "it is not asked for again: {once:?}");
     assert!(secrets(plain("short"), &[]).new_passphrase(&quiet()).is_err());
     // Characters count, not bytes.
     assert!(secrets(plain("\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}"), &[]).new_passphrase(&quiet()).is_err());

@@ -20,11 +20,20 @@ pub async fn post(url: &Url, message: &Message) -> Result<(), String> {
         client = client.no_proxy();
     }
     let said = |error: reqwest::Error| in_a_line(&error.without_url());
-    let request = client.build().map_err(said)?.post(url.clone()).header(CONTENT_TYPE, "application/json");
+    let client = client.build().map_err(|error| named(said(error)))?;
+    let request = client.post(url.clone()).header(CONTENT_TYPE, "application/json");
     let answer = request.body(body).send().await.map_err(said)?;
     match answer.status() {
         status if status.is_success() => Ok(()),
         status => Err(format!("it was answered with {status}")),
+    }
+}
+
+/// What is missing where no certificates can be loaded, which are loaded for `http://` as well.
+fn named(error: String) -> String {
+    match error.contains("No CA certificates") {
+        true => format!("{error}. The package ca-certificates is missing: `apt install ca-certificates`"),
+        false => error,
     }
 }
 
@@ -34,5 +43,17 @@ fn is_this_machine(url: &Url) -> bool {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_certificates_are_missing_their_package_is_named() {
+        let error = "builder error: unexpected error: No CA certificates were loaded from the system";
+        assert!(named(error.to_owned()).contains("`apt install ca-certificates`"));
+        assert_eq!(named("no route".to_owned()), "no route");
     }
 }

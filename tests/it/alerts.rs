@@ -232,6 +232,32 @@ fn figures_are_printed_and_the_daemon_writes_them_for_whoever_collects_them() {
 }
 
 #[test]
+fn damage_that_a_check_of_a_person_found_is_told_until_a_check_finds_none() {
+    let http = Http::new(None);
+    let site = Site::new(&format!("{GROUP}{}", webhook(http.port)));
+    let daemon = start(&site);
+    let damaged =
+        || site.status()["alerts"].as_array().unwrap().iter().any(|alert| alert["name"] == "damage");
+    site.run(&["check"]).expect_code(0);
+    assert!(!damaged());
+    let packs = site.machine.store().join("pack");
+    std::fs::rename(&packs, site.machine.path("aside")).unwrap();
+    std::fs::create_dir(&packs).unwrap();
+    site.run(&["check"]).expect_code(1);
+    assert!(damaged(), "{}", site.status());
+    wait_for("the request", 60, || {
+        // So that it is looked.
+        daemon.signal(Signal::SIGHUP);
+        http.subjects("opened") == ["damage store"]
+    });
+    std::fs::remove_dir(&packs).unwrap();
+    std::fs::rename(site.machine.path("aside"), &packs).unwrap();
+    site.run(&["check"]).expect_code(0);
+    assert!(!damaged(), "{}", site.status());
+    daemon.end();
+}
+
+#[test]
 fn that_nobody_knows_whether_all_is_well_is_told_too() {
     let http = Http::new(None);
     let site = Site::new(&format!("{GROUP}{}", webhook(http.port)));

@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody};
+use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, can_be_nobody};
 
 fn machine() -> (Machine, PathBuf) {
     let machine = Machine::with_store();
@@ -142,5 +142,46 @@ fn who_may_not_write_it_changes_nothing() {
         Ran::of(as_nobody(command.arg(&file))).expect_code(1).expect_err(&["denied", "root"]);
         assert_eq!(text(&file), WRITTEN);
         assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn where_nothing_can_be_done_it_is_said_what_there_is_and_what_to_do() {
+    let (machine, file) = machine();
+    // Without a store that is named.
+    let mut command = machine.command(["protect", "--config"]);
+    let ran = Ran::of(command.arg(&file).arg("www").env_remove("HOLDFAST_STORE")).expect_code(0);
+    for said in [file.to_str().unwrap(), "names no store", "--store", "holdfast init"] {
+        assert!(ran.out().contains(said), "{said:?} is not in {}", ran.out());
+    }
+    protect(&machine, &file, &["app", "--group", "app"]).expect_code(0);
+    let run = |args: &[&str]| Ran::of(machine.command(args).env("HOLDFAST_CONFIG", &file));
+    run(&["protect", "stop"]).expect_code(2).expect_err(&["name the group", "app, default"]);
+    run(&["protect", "stop", "app"]).expect_code(2).expect_err(&["--keep", "--until-expiry", "--delete"]);
+    for group in ["app", "default"] {
+        run(&["protect", "stop", group, "--keep"]).expect_code(0);
+    }
+    run(&["backup"]).expect_code(0).expect_err(&["app, default", "nothing is taken", "protect resume"]);
+    std::fs::write(&file, "").unwrap();
+    run(&["config", "check"]).expect_code(1).expect_err(&["protects nothing", "holdfast protect"]);
+    std::fs::write(&file, "groups = 1\n").unwrap();
+    let mut command = machine.command(["snapshots"]);
+    Ran::of(command.env("HOLDFAST_CONFIG", &file).env_remove("HOLDFAST_STORE"))
+        .expect_code(1)
+        .expect_err(&["config check", "--store DIR"]);
+}
+
+#[test]
+fn a_vault_beside_its_store_is_told_and_what_is_recovered_from_it_says_how_to_go_on() {
+    let machine = Machine::with_store();
+    let vault = machine.path("vault");
+    Ran::of(machine.command(["vault", "add"]).arg(&vault)).expect_code(0).expect_err(&["on the same disk"]);
+    let stranger = Machine::recovering();
+    let mut recover = stranger.command(["recover"]);
+    let ran = Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let store = stranger.store().display().to_string();
+    for verb in ["snapshots", "mount", "restore"] {
+        let command = format!("`holdfast --store {store} {verb}");
+        assert!(ran.out().contains(&command), "{command} is not in {}", ran.out());
     }
 }

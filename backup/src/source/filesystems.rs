@@ -49,24 +49,63 @@ fn free_number(path: &[u8], taken: &HashSet<u32>) -> u32 {
     }
 }
 
+/// File systems in which the kernel shows itself: nothing of them is stored anywhere, and some of their files have no end, or change
+/// something when they are read. tmpfs is none of them; what people put there is theirs.
+const OF_KERNEL: [&[u8]; 20] = [
+    b"proc",
+    b"sysfs",
+    b"devtmpfs",
+    b"devpts",
+    b"cgroup",
+    b"cgroup2",
+    b"tracefs",
+    b"debugfs",
+    b"securityfs",
+    b"configfs",
+    b"pstore",
+    b"bpf",
+    b"efivarfs",
+    b"fusectl",
+    b"binfmt_misc",
+    b"mqueue",
+    b"hugetlbfs",
+    b"nsfs",
+    b"selinuxfs",
+    b"rpc_pipefs",
+];
+
+/// Device numbers of mounts that a walk never enters from above: Holdfast's own, and those in which the kernel shows itself.
+pub(super) fn closed_mounts() -> HashSet<u64> {
+    mounts(|kind, source| is_own(kind, source) || OF_KERNEL.contains(&kind))
+}
+
 /// Device numbers of Holdfast's own mounts, from the kernel's list of mounts: entering one would back up the backups, and
 /// may wait for this very process.
 pub(crate) fn own_mounts() -> HashSet<u64> {
+    mounts(is_own)
+}
+
+fn is_own(kind: &[u8], source: &[u8]) -> bool {
+    kind.starts_with(b"fuse") && source.starts_with(b"holdfast")
+}
+
+/// Those of a type and a source.
+fn mounts(wanted: impl Fn(&[u8], &[u8]) -> bool) -> HashSet<u64> {
     let mut text = Vec::new();
     let read = std::fs::File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text));
-    if read.is_ok() { parse_own_mounts(&text) } else { HashSet::new() }
+    if read.is_ok() { parse_mounts(&text, wanted) } else { HashSet::new() }
 }
 
 /// `proc_pid_mountinfo(5)`: `id parent major:minor root point options [optional…] - type source super-options`.
-fn parse_own_mounts(mountinfo: &[u8]) -> HashSet<u64> {
-    mountinfo.split(|&byte| byte == b'\n').filter_map(own_mount).collect()
+fn parse_mounts(mountinfo: &[u8], wanted: impl Fn(&[u8], &[u8]) -> bool) -> HashSet<u64> {
+    mountinfo.split(|&byte| byte == b'\n').filter_map(|line| mount(line, &wanted)).collect()
 }
 
-fn own_mount(line: &[u8]) -> Option<u64> {
+fn mount(line: &[u8], wanted: impl Fn(&[u8], &[u8]) -> bool) -> Option<u64> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
     let (kind, source) = (fields.get(dash + 1)?, fields.get(dash + 2)?);
-    if !(kind.starts_with(b"fuse") && source.starts_with(b"holdfast")) {
+    if !wanted(kind, source) {
         return None;
     }
     let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
@@ -102,7 +141,7 @@ mod tests {
             43 35 0:54 / /mnt/dir rw - ext4 holdfast rw\n\
             garbage - fuse\n";
         assert_eq!(
-            parse_own_mounts(text),
+            parse_mounts(text, is_own),
             HashSet::from([rustix::fs::makedev(0, 51), rustix::fs::makedev(0, 53)])
         );
     }

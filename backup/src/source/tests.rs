@@ -335,3 +335,15 @@ fn faults_happen_where_they_were_planned() {
     assert_eq!(told, ["changes", "closed", "eio", "gone", "gone-later", "lost", "shrinks"]);
     assert!(troubles[1].denied() && troubles[3].vanished() && troubles[4].vanished());
 }
+
+#[test]
+fn what_the_kernel_shows_of_itself_is_entered_only_by_its_name() {
+    let options = with(|exclude| {
+        exclude.patterns.add(b"/*", false).unwrap();
+        exclude.patterns.add(b"!/proc", false).unwrap();
+    });
+    assert_eq!(paths(&DirectorySource::new("/", options)), ["/proc"]);
+    let named = DirectorySource::new("/proc/sys/vm", WalkOptions::default());
+    let (point, _) = MemoryPoint::of(&named);
+    assert!(point.paths().contains(&"/overcommit_memory".to_owned()));
+}

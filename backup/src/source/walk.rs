@@ -17,7 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, Statx};
 use super::attributes::{self, Handle};
 use super::exclude::Exclude;
 use super::files::{DiskFile, Shared};
-use super::filesystems::own_mounts;
+use super::filesystems::closed_mounts;
 use super::listing::Names;
 use super::{DataSource, FileOpener, Flow, Found, Visitor, Walked};
 use crate::descent::{Descent, DirectoryId, OPEN_DIRECTORIES_MAX, Place, directory_id, open_directory};
@@ -113,7 +113,7 @@ struct Walker<'a> {
     options: &'a WalkOptions,
     visitor: &'a mut dyn Visitor,
     shared: Arc<Shared>,
-    own_mounts: HashSet<u64>,
+    closed_mounts: HashSet<u64>,
     root_device: u64,
     descent: Descent,
     frames: Vec<Frame>,
@@ -131,13 +131,13 @@ impl<'a> Walker<'a> {
         let stat = attributes::stat_open(root).map_err(SourceError::io("stat", *b""))?;
         let copy = root.try_clone().map_err(SourceError::io("open", *b""))?;
         let descent = Descent::new(copy, OPEN_DIRECTORIES_MAX).map_err(SourceError::io("stat", *b""))?;
-        let own_mounts = own_mounts();
+        let closed_mounts = closed_mounts();
         let root_device = attributes::device_of(&stat);
         Ok(Self {
             options,
             visitor,
             shared: Arc::default(),
-            own_mounts,
+            closed_mounts,
             root_device,
             descent,
             frames: Vec::new(),
@@ -279,7 +279,7 @@ impl<'a> Walker<'a> {
     /// Whether a directory stays empty by rule.
     fn not_entered(&self, above: &Frame, (device, inode): DirectoryId) -> bool {
         self.options.never_enter.contains(&(device, inode))
-            || (device != above.device && self.own_mounts.contains(&device))
+            || (device != above.device && self.closed_mounts.contains(&device))
             || (self.options.exclude.one_file_system && device != self.root_device)
     }
 

@@ -30,7 +30,7 @@ pub enum ProtectVerb {
 /// are left that always stay (--until-expiry); or are deleted now, in the store's directory and in all vaults, the newest as well
 /// (--delete). Points that are held stay, and so do those of other machines.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("points").required(true)))]
+#[command(group(ArgGroup::new("points")))]
 #[command(after_long_help = "\
 Examples:
   holdfast protect stop web --keep
@@ -39,7 +39,7 @@ Examples:
 pub struct StopArgs {
     /// The group
     #[arg(value_name = "GROUP", value_parser = values::name)]
-    group: String,
+    group: Option<String>,
     /// Keep its points for ever
     #[arg(long, group = "points")]
     keep: bool,
@@ -68,25 +68,49 @@ pub struct ResumeArgs {
     group: String,
 }
 
+impl StopArgs {
+    /// The group, if it was said which and what becomes of its points; else what there is to say.
+    fn named(&self, context: &Context<'_>) -> Result<String, Failure> {
+        let Some(group) = &self.group else {
+            let config = Config::parse(&config_file::read(context.settings.config_file()?)?)?;
+            let groups: Vec<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
+            let there_are = match groups.is_empty() {
+                true => "the configuration has none".to_owned(),
+                false => format!("it is one of {}", groups.join(", ")),
+            };
+            return Err(Failure::usage("name the group").hint(there_are));
+        };
+        if !(self.keep || self.until_expiry || self.delete) {
+            let failure = Failure::usage(format!("say what becomes of the points of {group}"));
+            return Err(failure
+                .hint("--keep: they stay; --until-expiry: they go as time goes by; --delete: they go now"));
+        }
+        Ok(group.clone())
+    }
+}
+
 /// Changes the configuration, then deletes what is to be deleted: nothing new comes meanwhile.
 pub fn run(context: &Context<'_>, verb: &ProtectVerb) -> Outcome {
     let args = match verb {
         ProtectVerb::Resume(args) => return say(context, &args.group, None),
         ProtectVerb::Stop(args) => args,
     };
+    let group = &args.named(context)?;
     let stopped = if args.until_expiry { Stopped::UntilExpiry } else { Stopped::Keep };
     if !args.delete {
-        return say(context, &args.group, Some(stopped));
+        return say(context, group, Some(stopped));
     }
-    known(&Config::parse(&config_file::read(context.settings.config_file()?)?)?, &args.group)?;
+    known(&Config::parse(&config_file::read(context.settings.config_file()?)?)?, group)?;
     let store = open_store(context)?;
-    let ours = |group: &str, host: &str| group == args.group && host == context.settings.host;
     let mut points = store.points()?;
-    points.retain(|stored| ours(&stored.point.source.group, &stored.point.source.host));
+    points.retain(|stored| {
+        let source = &stored.point.source;
+        source.group == *group && source.host == context.settings.host
+    });
     let all = points.len();
     points.retain(|stored| stored.held.is_none());
-    consent(&args.group, points.len(), args.yes)?;
-    say(context, &args.group, Some(stopped))?;
+    consent(group, points.len(), args.yes)?;
+    say(context, group, Some(stopped))?;
     let ids: BTreeSet<RecoveryPointId> = points.iter().map(|stored| stored.point.id).collect();
     let done = forget::remove_all(context, &store, &ids)?;
     let held = match all - points.len() {

@@ -1,12 +1,19 @@
 //! What somebody has to see to that does not follow from points and jobs: it is seen by asking.
 
+use holdfast_backup::agenda::Work;
 use holdfast_backup::alert::Alert;
 use holdfast_backup::config::Config;
+use holdfast_backup::ledger::{DAMAGED, Ledger};
+use holdfast_store::store::StoredPoint;
 
 use super::vaults::Answered;
 use crate::commands::staging::DirectoryLine;
 use crate::terminal::text;
 
+/// Name of the alert of figures that nobody can have.
+const METRICS_FAIL: &str = "metrics-fail";
+/// Name of the alert of damage that a check found.
+const DAMAGE: &str = "damage";
 /// Name of the alert of a vault that does not answer.
 pub const VAULT_AWAY: &str = "vault-away";
 
@@ -75,14 +82,72 @@ fn annex_away(line: &DirectoryLine) -> Option<Alert> {
     Some(alert("annex-away", dir, what, &next_step))
 }
 
+/// What a check found and no later one took back.
+pub fn damage(ledger: Option<&Ledger>) -> Option<Alert> {
+    let check = ledger?.damage().ok()??;
+    let reason = check.said.lines().rev().find_map(|line| line.find(DAMAGED).map(|at| &line[at..]));
+    // What the daemon puts down has the hint in the same line, and that is the next step here.
+    let reason = reason.and_then(|line| line.split(". Hint: ").next()).unwrap_or(DAMAGED);
+    let first = check.said.lines().next().filter(|line| !line.contains(DAMAGED));
+    let first = first.map_or_else(String::new, |line| format!(", first {line}"));
+    let verb = if check.task.work == Work::CheckData { "check --read-data" } else { "check" };
+    let next_step = format!(
+        "`holdfast jobs --failed` names all of it; `holdfast vault push`, or `holdfast backup` where the source is unchanged, may heal it; \
+         `holdfast {verb}` sees whether it did"
+    );
+    Some(alert(DAMAGE, "store", format!("`holdfast {verb}` found that {reason}{first}"), &next_step))
+}
+
+/// Groups that were taken by the daemon, of which there are points, and which the configuration does not name any more.
+pub fn groups_gone(
+    config: &Config,
+    ledger: Option<&Ledger>,
+    points: &[StoredPoint],
+    host: &str,
+) -> Vec<Alert> {
+    let taken = ledger.and_then(|ledger| ledger.groups().ok()).unwrap_or_default();
+    let gone = |group: &String| {
+        let is_named = config.groups.iter().any(|named| named.name == *group);
+        let of_group =
+            |stored: &&StoredPoint| stored.point.source.group == *group && stored.point.source.host == host;
+        let left = points.iter().filter(of_group).count() as u64;
+        (!is_named && left > 0).then(|| group_gone(group, left))
+    };
+    taken.iter().filter_map(gone).collect()
+}
+
+fn group_gone(group: &str, left: u64) -> Alert {
+    let what = format!(
+        "the configuration does not name the group any more: no further points of it are taken, and {} of it {} by nothing",
+        text::count(left, "recovery point"),
+        if left == 1 { "expires" } else { "expire" }
+    );
+    let next_step = format!(
+        "put the group back; if it is to end, `holdfast protect stop {group} --keep` (or --until-expiry, --delete) says then what becomes of \
+         its points"
+    );
+    alert("group-gone", group, what, &next_step)
+}
+
 /// Nobody who collects figures sees new ones.
 pub fn metrics_fail(why: &str) -> Alert {
     let what = format!("the file of figures cannot be written: {why}");
     let next_step = "see to its directory, or name another `file` in [metrics]; a unit of systemd needs the directory in ReadWritePaths=";
-    alert("metrics-fail", "metrics", what, next_step)
+    alert(METRICS_FAIL, "metrics", what, next_step)
 }
 
-/// The same, if there is no directory for them.
+/// What is wrong with the file of figures. Beside a daemon, which writes it, that is what its last look found: it may see another file
+/// system, as a unit does, and be another user.
+pub fn unwritten_metrics(config: &Config, ledger: Option<&Ledger>, beside_daemon: bool) -> Option<Alert> {
+    if !beside_daemon {
+        return no_room_for_metrics(config);
+    }
+    config.metrics_file.as_ref()?;
+    let open = ledger?.open_alerts().ok()?.into_iter().map(|known| known.alert);
+    open.into_iter().find(|alert| alert.name == METRICS_FAIL)
+}
+
+/// That, if there is no directory for them.
 pub fn no_room_for_metrics(config: &Config) -> Option<Alert> {
     let dir = config.metrics_file.as_ref()?.parent()?;
     let error = std::fs::read_dir(dir).err()?;
@@ -92,7 +157,78 @@ pub fn no_room_for_metrics(config: &Config) -> Option<Alert> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use holdfast_backup::agenda::Task;
+    use holdfast_backup::alert::telling::{Found, follow};
+    use holdfast_backup::ledger::{Ended, JobState};
+    use holdfast_store::clock::Timestamp;
+
     use super::*;
+    use crate::commands::testing::stored_point;
+
+    fn config(text: &str) -> Config {
+        Config::parse(&[("a.toml".into(), text.to_owned())]).unwrap()
+    }
+
+    #[test]
+    fn beside_a_daemon_the_file_of_figures_is_as_its_look_found_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics_in = |dir: &str| config(&format!("[metrics]\nfile = \"{dir}/a.prom\""));
+        let (there, missing) = (metrics_in("/"), metrics_in("/nonexistent"));
+        let told = |config, is_beside| {
+            let ledger = Ledger::look(dir.path()).unwrap();
+            unwritten_metrics(config, ledger.as_ref(), is_beside).map(|alert| alert.what)
+        };
+        assert!(told(&missing, false).unwrap().contains("/nonexistent"));
+        assert_eq!((told(&there, false), told(&there, true), told(&missing, true)), (None, None, None));
+        let found = Found { alerts: vec![metrics_fail("read-only")], whole: true, passed_over: None };
+        let followed = follow(Vec::new(), &found, Timestamp::from_seconds(1));
+        Ledger::open(dir.path()).unwrap().0.follow(&followed, &[]).unwrap();
+        assert!(told(&there, true).unwrap().ends_with(": read-only"));
+        assert_eq!((told(&there, false), told(&config(""), true)), (None, None));
+    }
+
+    #[test]
+    fn a_group_that_is_gone_from_the_configuration_is_told_while_there_are_points_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(dir.path()).unwrap();
+        let points = [stored_point(1, "www", 5)];
+        let told = |text: &str, points: &[StoredPoint], host: &str| {
+            let told = groups_gone(&config(text), Some(&ledger), points, host);
+            told.into_iter().map(|alert| (alert.name, alert.subject)).collect::<Vec<_>>()
+        };
+        assert_eq!(told("", &points, "host"), [], "it was never in the configuration");
+        let task = Task { work: Work::Take, group: Some("group".into()) };
+        ledger.begin(&task, false, Timestamp::from_seconds(1)).unwrap();
+        assert_eq!(told("", &points, "host"), [("group-gone".to_owned(), "group".to_owned())]);
+        assert_eq!(told("", &[], "host"), []);
+        assert_eq!(told("", &points, "other"), []);
+        let back = "[group.group]\nsources = [\"/s\"]\nlocal.schedule = \"daily\"\n";
+        assert_eq!(told(back, &points, "host"), []);
+        assert_eq!(told(&format!("{back}stopped = \"keep\""), &points, "host"), []);
+        let step = &groups_gone(&config(""), Some(&ledger), &points, "host")[0].next_step;
+        assert!(step.contains("`holdfast protect stop group --keep`"), "{step}");
+    }
+
+    #[test]
+    fn damage_is_told_with_its_reason_and_the_check_that_sees_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Timestamp::from_seconds(1);
+        // As a person's check puts it down, and as a job of the daemon.
+        for (work, end, verb) in [
+            (Work::Check, "", "`holdfast check`"),
+            (Work::CheckData, ". Hint: h", "`holdfast check --read-data`"),
+        ] {
+            let said =
+                format!("pack/1: staging: the pack is missing\nthe store is damaged: 1 problem{end}\n");
+            let ended = Ended { at, state: JobState::Failed, said, points: Vec::new(), sent: None };
+            Ledger::note_check(dir.path(), work, at, &ended).unwrap();
+            let alert = damage(Ledger::look(dir.path()).unwrap().as_ref()).unwrap();
+            let what =
+                "found that the store is damaged: 1 problem, first pack/1: staging: the pack is missing";
+            assert_eq!((alert.name.as_str(), alert.what), ("damage", format!("{verb} {what}")));
+            assert!(alert.next_step.ends_with(&format!("{verb} sees whether it did")), "{}", alert.next_step);
+        }
+    }
 
     #[test]
     fn an_annex_that_is_away_is_told_with_a_command_that_can_be_typed() {

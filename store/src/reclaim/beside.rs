@@ -93,7 +93,8 @@ impl Others {
                 // It was forgotten, as a look at another place told.
                 Err(_) if store.catalog().point(&row.id)?.is_none() => others.needed = Some(needed),
                 Err(e) => {
-                    let reason = format!("what it needs is unknown, so only what another place has goes: {e}");
+                    let reason =
+                        format!("what it needs is unknown, so only what another place has goes: {e}");
                     tell(monitor, names::point(&row.tag, &row.id).as_str(), reason);
                     break;
                 }

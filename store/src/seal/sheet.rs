@@ -104,8 +104,9 @@ const STEPS_AFTER_COMMAND: &str = "
     4. When it asks for the recovery key, type the 24 words in their order.
        Capital letters, numbers and line breaks do not matter, and the first
        four letters of a word are enough. A mistyped word is named.
-    5. It then shows what is in the backup and how to look into it and copy
-       files out. Nothing that you do there changes the backup.
+    5. It then says how many recovery points there are, and the commands that
+       list them, show them as directories, and copy files out. Nothing that
+       these do changes the backup.
 ";
 
 /// The words of a key, in order.
