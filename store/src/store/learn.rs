@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
+use super::listing::{Listed, listed_packs};
 use super::mend::row_of;
-use super::vaults::{Listed, listed_packs, of_vault, prove_ours};
+use super::vaults::{of_vault, prove_ours};
 use super::{POINT_LIMIT, Store};
 use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::listing::Listed;
 use super::mend::row_of;
-use super::vaults::Listed;
 use super::{POINT_LIMIT, Store};
 use crate::catalog::Mark;
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};

@@ -1,0 +1,227 @@
+//! The catalog against what a vault lists now: a vault may lose what it confirmed, or show what nobody put there. What was missed once casts
+//! doubt on all that relied on it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::vaults::{of_vault, prove_ours};
+use super::{Outcomes, Store, learn, slots};
+use crate::catalog::{Mark, PackNo, PackRow, Relied, VaultNo};
+use crate::clock::Deadline;
+use crate::error::{ErrorClass, StoreError};
+use crate::id::{PackId, RecoveryPointId};
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::PackedChunk;
+use crate::transfer::Transfer;
+use crate::vault::ObjectInfo;
+
+/// Makes the catalog agree with listings of the vault: only packs that are there with the right length count, and only points that
+/// are there. After a loss nothing in the vault is taken for whole until it was looked up pack by pack. Packs that are there
+/// and that the catalog does not know are read. A vault that lost all its key slots gets them back, for without one nothing in
+/// it can be recovered.
+pub fn refresh_vault(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    store.mend_packs(monitor)?;
+    see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
+    store.learn_holds(no, transfer, Deadline::NEVER)?;
+    slots::put_back(store, transfer, monitor)
+}
+
+/// The same for who puts nothing into the vault.
+pub(crate) fn see_vault(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let listed = compare_with_listing(store, no, transfer, deadline, monitor)?;
+    learn::learn_packs(store, no, transfer, &listed, deadline, monitor).map(drop)
+}
+
+/// The comparison alone, unless the deadline passes before the vault has listed what it holds; the packs that are there.
+pub(super) fn compare_with_listing(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    deadline: Deadline,
+    monitor: &dyn Monitor,
+) -> Result<Listed, StoreError> {
+    prove_ours(store, transfer, deadline)?;
+    let before = Confirmed::in_vault(store, no)?;
+    let listed = listed_packs(transfer, deadline)?;
+    // After the packs: whoever removed one said so before.
+    store.read_generations(no, transfer, deadline)?;
+    let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
+    let Seen { missed, damaged, went } = see_packs(store, no, transfer, &listed, &before, monitor)?;
+    let incomplete = !missed.is_empty() || lacks_what_can_be_sent(store, no, &damaged)?;
+    if incomplete {
+        store.catalog().forget_proven(no)?;
+    }
+    // A local point may have relied on what went: its upload was revoked, say.
+    if incomplete || !damaged.is_empty() || went {
+        store.catalog().set_mark(Mark::Doubtful, true)?;
+    }
+    // The packs last: what is cut off before them finds the loss again.
+    refresh_points(store, (no, transfer), &points, &before, incomplete, monitor)?;
+    missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
+    store.reader().forget_places();
+    Ok(listed)
+}
+
+/// What a listing says of the packs that are known.
+#[derive(Default)]
+struct Seen {
+    /// Those that are missing, or have another length.
+    missed: Vec<PackNo>,
+    /// Those that are there and were found damaged.
+    damaged: Vec<PackNo>,
+    /// Whether any is missing because somebody freed its space.
+    went: bool,
+}
+
+/// Packs that are there from now on are known to be.
+fn see_packs(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    listed: &Listed,
+    before: &Confirmed,
+    monitor: &dyn Monitor,
+) -> Result<Seen, StoreError> {
+    let (catalog, mut seen) = (store.catalog(), Seen::default());
+    let (bad, rows) = (catalog.bad_in(no)?, catalog.packs_ever_seen()?);
+    let gone = gone_by_right(store, no, &rows, listed)?;
+    for row in rows {
+        let id = &row.entry.id;
+        let found = listed.get(id);
+        match (row.vaults.contains(&no), found == Some(&row.entry.len)) {
+            (true, false) if !before.packs.contains(&row.no) => {}
+            (true, false) if gone.contains(id) => {
+                catalog.set_confirmed(row.no, no, false)?;
+                seen.went = true;
+            }
+            (true, false) => {
+                let wrong = match found {
+                    None => "is missing from".to_owned(),
+                    Some(len) => format!("has {len} bytes instead of {} in", row.entry.len),
+                };
+                let reason = format!("the pack {wrong} vault {}", transfer.address());
+                monitor.event(Event::Problem { path: names::pack(id).as_str().into(), reason });
+                seen.missed.push(row.no);
+            }
+            (false, true) => catalog.set_confirmed(row.no, no, true)?,
+            (true, true) if bad.contains(id) => seen.damaged.push(row.no),
+            (true, true) | (false, false) => {}
+        }
+    }
+    Ok(seen)
+}
+
+/// Packs that are missing from a vault because somebody freed their space there.
+fn gone_by_right(
+    store: &Store,
+    no: VaultNo,
+    rows: &[PackRow],
+    listed: &Listed,
+) -> Result<HashSet<PackId>, StoreError> {
+    let missing = |row: &&PackRow| row.vaults.contains(&no) && !listed.contains_key(&row.entry.id);
+    let missing: HashSet<PackId> = rows.iter().filter(missing).map(|row| row.entry.id).collect();
+    store.catalog().let_go_of(no, &missing)
+}
+
+/// Whether a damaged pack holds something that no other pack of the vault has, and that another place has whole: a push sends it
+/// again, be it in other packs.
+fn lacks_what_can_be_sent(store: &Store, no: VaultNo, damaged: &[PackNo]) -> Result<bool, StoreError> {
+    if damaged.is_empty() {
+        return Ok(false);
+    }
+    let catalog = store.catalog();
+    let others = catalog.vaults()?.into_iter().map(|vault| vault.0).filter(|vault| *vault != no);
+    let others = Relied { vaults: others.collect(), ..Relied::default() };
+    let mut sound = catalog.packs_in(no)?;
+    sound.retain(|pack| !damaged.contains(pack));
+    for pack in damaged {
+        let chunks = match catalog.chunks_of(*pack) {
+            // Nobody knows what it holds: each point looks.
+            Err(e) if e.class() == ErrorClass::Corrupt => return Ok(true),
+            chunks => chunks?,
+        };
+        for PackedChunk { id, .. } in chunks {
+            let is_there = catalog.locate_all(&id)?.iter().any(|at| sound.contains(&at.pack));
+            if !is_there && catalog.is_in(&id, &others)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// What the catalog said to be in a vault before that was listed. Others push meanwhile: a listing takes away only what was
+/// there before it began and still is when it has ended.
+struct Confirmed {
+    packs: HashSet<PackNo>,
+    points: HashSet<RecoveryPointId>,
+}
+
+impl Confirmed {
+    fn in_vault(store: &Store, no: VaultNo) -> Result<Self, StoreError> {
+        Ok(Self { packs: store.catalog().packs_in(no)?, points: learn::known_points(store, no)? })
+    }
+}
+
+/// A point that a vault no longer shows is no longer in it. After a loss of packs no point is taken for whole, not even one that
+/// came there just now: each that staging or another vault holds is put again, which sends what it misses. One that is nowhere else stays known.
+fn refresh_points(
+    store: &Store,
+    (no, transfer): (VaultNo, &Transfer),
+    listed: &[ObjectInfo],
+    before: &Confirmed,
+    lost: bool,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let (listed, mut incomplete) = (Outcomes::of(listed), Vec::new());
+    // What is damaged keeps its places until it is put right.
+    for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
+        let revoked = store.is_revoked_in(no, transfer, &row, &listed)?;
+        let there = store.is_accounted_for(no, &row, &listed)? || !before.points.contains(&row.id);
+        // Somebody may have taken it for dead before it was said that it was forgotten.
+        if (revoked || !there) && store.end_removal(&row.id, Some((no, &row.tag)))? {
+            continue;
+        }
+        if revoked {
+            store.catalog().remove_point(&row.id, Some(no))?;
+            continue;
+        }
+        let is_other = before.points.contains(&row.id)
+            && listed.shown(&row).is_none()
+            && !listed.at(&row.tag, &row.id).is_empty();
+        let wrong = match (there, is_other) {
+            (false, _) => Some("the recovery point is missing"),
+            // What is damaged there is put again, too.
+            (true, true) => Some("the recovery point has another length there"),
+            (true, false) => None,
+        };
+        if let Some(wrong) = wrong {
+            let reason = format!("vault {}: {wrong}", transfer.address());
+            monitor.event(Event::Problem { path: names::point(&row.tag, &row.id).as_str().into(), reason });
+        }
+        if lost || wrong.is_some() {
+            incomplete.push(row.id);
+        }
+    }
+    store.doubt_points(no, &incomplete)
+}
+
+/// Lengths of the packs that a listing shows.
+pub(crate) type Listed = BTreeMap<PackId, u64>;
+
+pub(crate) fn listed_packs(transfer: &Transfer, deadline: Deadline) -> Result<Listed, StoreError> {
+    let pack = |object: &ObjectInfo| Some((names::pack_of(&object.name)?, object.len));
+    let listed = transfer.list_as(names::PACKS, deadline, pack).map_err(of_vault(transfer))?;
+    Ok(listed.into_iter().collect())
+}
