@@ -9,6 +9,12 @@ pub struct Ran {
     output: Output,
 }
 
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self { output }
+    }
+}
+
 impl Ran {
     /// Runs a command to its end.
     pub fn of(command: &mut Command) -> Self {

@@ -1,6 +1,6 @@
 //! The local tier is whole by itself: it neither waits for a vault nor relies on one.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::*;
 use crate::cloud::{Cloud, Way};
@@ -116,19 +116,29 @@ fn a_point_is_taken_while_another_one_expires_in_a_vault_that_hangs() {
 }
 
 #[test]
-fn a_push_passes_over_a_point_that_expires_meanwhile() {
-    let Some(cloud) = Cloud::start("passing") else { return };
-    let web = Web::new("schedule = \"yearly\"");
-    web.run(&["vault", "add", &cloud.url()]);
-    (0..6).for_each(|n| web.take(n, &[]));
-    let (gone, before) = (web.points().swap_remove(1).0, cloud.proxy.count(Verb::Put));
-    cloud.proxy.spoil(Verb::Put, 1000, HttpFault::Refuse(503, "ServerBusy", 1));
-    let mut push = web.command(&["vault", "push", &gone]).spawn().unwrap();
-    wait_for("what comes before the packs", 20, || cloud.proxy.count(Verb::Put) > before);
-    web.run(&["forget", "--tier", "local", "--yes"]);
-    web.run(&["prune", "--local"]);
-    assert!(!web.points().iter().any(|point| point.0 == gone));
-    cloud.proxy.forgive();
-    assert_eq!(push.wait().unwrap().code(), Some(0));
-    assert_eq!(web.in_vault(), 0);
+fn a_push_passes_over_a_point_that_expires_meanwhile_and_says_so_of_one_that_was_named() {
+    for is_named in [false, true] {
+        let Some(cloud) = Cloud::start("passing") else { return };
+        let web = Web::new("schedule = \"yearly\"");
+        web.run(&["vault", "add", &cloud.url()]);
+        (0..6).for_each(|n| web.take(n, &[]));
+        let (gone, before) = (web.points().swap_remove(1).0, cloud.proxy.count(Verb::Put));
+        cloud.proxy.spoil(Verb::Put, 1000, HttpFault::Refuse(503, "ServerBusy", 1));
+        let args = ["vault", "push", &gone];
+        let mut push = web.command(if is_named { &args } else { &args[..2] });
+        let push = push.stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("what comes before the packs", 20, || cloud.proxy.count(Verb::Put) > before);
+        web.run(&["forget", "--tier", "local", "--yes"]);
+        web.run(&["prune", "--local"]);
+        assert!(!web.points().iter().any(|point| point.0 == gone));
+        cloud.proxy.forgive();
+        let ended = Ran::from(push.wait_with_output().unwrap());
+        if is_named {
+            ended.expect_code(1).expect_err(&[&gone[..8], "is not there any more"]);
+            assert_eq!(web.in_vault(), 0);
+        } else {
+            ended.expect_code(0);
+            assert_eq!(web.in_vault(), web.points().len());
+        }
+    }
 }
