@@ -1,7 +1,9 @@
 //! `holdfast backup`: a recovery point of each path.
 
+mod choice;
+mod shown;
+
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,23 +16,22 @@ use holdfast_backup::protect::{Protected, Request, protect};
 use holdfast_backup::source::exclude::Exclude;
 use holdfast_backup::source::{DirectorySource, WalkOptions};
 use holdfast_backup::source_name::{KnownSource, choose_name};
-use holdfast_store::clock::Timestamp;
 use holdfast_store::point::SourceName;
 use holdfast_store::seal::Compression;
 use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
 
+use self::choice::{ChoiceArgs, KeepArgs};
+use self::shown::{Taken, show};
 use super::Context;
 use super::configured::{self, NamedSource};
 use super::upload::{Upload, Wanted};
 use crate::args::values;
 use crate::daemon::through_daemon;
 use crate::hooks::{self, Manner};
-use crate::json::{BackupSummary, seconds_between, state_word};
 use crate::open::{cache_dir, open_store};
 use crate::outcome::{Done, Failure, Failures, Outcome};
-use crate::point_spec::parse_time;
-use crate::terminal::{Terminal, WorkMonitor, text};
+use crate::terminal::WorkMonitor;
 
 /// Take a recovery point of each path, or of all that the configuration protects
 ///
@@ -86,82 +87,6 @@ pub struct BackupArgs {
 /// The group of what is protected by its path, where no other is named.
 pub const DEFAULT_GROUP: &str = "default";
 
-/// What of a source is taken.
-#[derive(Debug, Default, Args)]
-pub struct ChoiceArgs {
-    /// Leave out what matches this pattern; may be repeated
-    #[arg(short, long, value_name = "PATTERN")]
-    pub exclude: Vec<OsString>,
-    /// The same, whatever the case of letters
-    #[arg(long, value_name = "PATTERN")]
-    pub iexclude: Vec<OsString>,
-    /// A file of patterns, one a line; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub exclude_file: Vec<PathBuf>,
-    /// Leave out directories marked as caches by a CACHEDIR.TAG file
-    #[arg(long)]
-    pub exclude_caches: bool,
-    /// Leave out directories that hold a file of this name
-    #[arg(long, value_name = "NAME")]
-    pub exclude_if_present: Vec<OsString>,
-    /// Leave out files bigger than this (K, M, G, T)
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    pub exclude_larger_than: Option<u64>,
-    /// Do not go into other file systems
-    #[arg(short = 'x', long)]
-    pub one_file_system: bool,
-}
-
-impl ChoiceArgs {
-    fn is_empty(&self) -> bool {
-        let none = self.exclude.is_empty() && self.iexclude.is_empty() && self.exclude_file.is_empty();
-        let none = none && self.exclude_if_present.is_empty() && self.exclude_larger_than.is_none();
-        none && !self.exclude_caches && !self.one_file_system
-    }
-}
-
-/// How long the points are kept, if no rules are to say that.
-#[derive(Debug, Default, Args)]
-struct KeepArgs {
-    /// Keep the point for this span whatever the rules say, as in 1y6m2w3d12h, and let it expire then; it takes no other
-    /// point's place
-    #[arg(long, value_name = "SPAN", value_parser = values::span, conflicts_with = "keep_until")]
-    keep_for: Option<jiff::Span>,
-    /// The same to the end of this day, or minute, as in 2026-12-31 or 2026-12-31T18:00
-    #[arg(long, value_name = "TIME")]
-    keep_until: Option<String>,
-}
-
-impl KeepArgs {
-    fn is_empty(&self) -> bool {
-        self.keep_for.is_none() && self.keep_until.is_none()
-    }
-
-    /// From when on points taken now may expire, in seconds since 1970.
-    fn expires(&self, now: Timestamp, zone: &TimeZone) -> Result<Option<i64>, Failure> {
-        let span_ends = |span: &jiff::Span| {
-            let from = text::to_jiff(now)?.to_zoned(zone.clone());
-            from.checked_add(*span).ok().map(|end| end.timestamp().as_second())
-        };
-        let end = match (&self.keep_for, &self.keep_until) {
-            (Some(span), _) => {
-                let end = span_ends(span).filter(|end| *end > now.seconds);
-                end.ok_or_else(|| Failure::usage("--keep-for ends beyond the calendar"))?
-            }
-            (None, Some(text)) => {
-                let end = parse_time(text, zone).map(|end| end.seconds);
-                let end = end.ok_or_else(|| Failure::usage(format!("--keep-until: {text:?} is no time")))?;
-                if end <= now.seconds {
-                    return Err(Failure::usage(format!("--keep-until: {text} is over")));
-                }
-                end
-            }
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(end))
-    }
-}
-
 /// What one point is to be taken of.
 #[derive(Debug)]
 struct Target {
@@ -176,16 +101,6 @@ struct Target {
     relies_on: Option<Vec<String>>,
     /// From when on the point may expire, if it has a time of its own.
     expires: Option<i64>,
-}
-
-/// A point that was taken.
-#[derive(Debug)]
-struct Taken {
-    stored: StoredPoint,
-    /// Files that the point before does not have.
-    files_new: u64,
-    /// Files that were read again because they changed.
-    files_changed: u64,
 }
 
 /// Takes the points, one source after the other.
@@ -410,7 +325,7 @@ fn take_point(
     args: &BackupArgs,
     monitor: &WorkMonitor,
 ) -> Result<Taken, Failure> {
-    add_rules(&args.choice, &mut target.exclude)?;
+    args.choice.add_rules(&mut target.exclude)?;
     let options = WalkOptions {
         exclude: target.exclude,
         never_enter: own_directories(context, store),
@@ -462,32 +377,6 @@ fn push_everywhere(
     arrived.iter().try_for_each(|id| context.terminal.say(&format!("recovery point {} vaulted", id.short())))
 }
 
-fn add_rules(choice: &ChoiceArgs, exclude: &mut Exclude) -> Result<(), Failure> {
-    for pattern in &choice.exclude {
-        exclude.pattern(pattern.as_bytes())?;
-    }
-    for pattern in &choice.iexclude {
-        exclude.pattern_any_case(pattern.as_bytes())?;
-    }
-    for file in &choice.exclude_file {
-        let text = std::fs::read(file).map_err(|error| Failure::io("read the patterns in", file, &error))?;
-        exclude.pattern_file(&text, false)?;
-    }
-    if choice.exclude_caches {
-        exclude.caches();
-    }
-    for name in &choice.exclude_if_present {
-        exclude.if_present(name.as_bytes())?;
-    }
-    if let Some(size) = choice.exclude_larger_than {
-        exclude.larger_than(size);
-    }
-    if choice.one_file_system {
-        exclude.one_file_system(true);
-    }
-    Ok(())
-}
-
 /// The store's own directories: its staging with its annexes, its cache and its vaults on this machine are never taken into it. Mounts
 /// of ours are recognised by the walk.
 pub fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u64)> {
@@ -500,133 +389,11 @@ pub fn own_directories(context: &Context<'_>, store: &Store) -> HashSet<(u64, u6
     own.filter_map(|dir| std::fs::metadata(dir).ok()).map(|meta| (meta.dev(), meta.ino())).collect()
 }
 
-fn show(terminal: &Terminal, taken: &Taken) -> Result<(), Failure> {
-    if terminal.json() {
-        return terminal.json_line(&as_json(taken));
-    }
-    terminal.say(&sentences(taken, &TimeZone::system()))
-}
-
-fn seconds_taken(taken: &Taken) -> f64 {
-    let (from, to): (Timestamp, Timestamp) = (taken.stored.point.started, taken.stored.point.ended);
-    seconds_between(from, to).max(0.0)
-}
-
-fn sentences(taken: &Taken, zone: &TimeZone) -> String {
-    let point = &taken.stored.point;
-    let counts = &point.counts;
-    let mut lines = vec![
-        format!(
-            "{}: {} ({}), {} read ({}), {} new, {} stored, in {}",
-            point.source.source,
-            text::count(counts.files, "file"),
-            text::size(counts.bytes),
-            counts.files_read,
-            text::size(counts.bytes_read),
-            text::size(counts.bytes_new),
-            text::size(counts.bytes_stored),
-            text::duration(seconds_taken(taken) as u64)
-        ),
-        format!("recovery point {} saved", point.id.short()),
-    ];
-    if point.errors_total > 0 {
-        lines.push(format!("it is partial: {} could not be read", text::count(point.errors_total, "file")));
-    }
-    if let Some(expires) = point.expires() {
-        let end = text::local_time(Timestamp::from_seconds(expires), zone);
-        lines.push(format!("it is kept until {end}, whatever the rules say"));
-    }
-    lines.join("\n")
-}
-
-fn as_json(taken: &Taken) -> BackupSummary {
-    let point = &taken.stored.point;
-    let counts = &point.counts;
-    BackupSummary {
-        message_type: "summary",
-        files_new: taken.files_new,
-        files_changed: taken.files_changed,
-        files_unmodified: counts.files.saturating_sub(taken.files_new).saturating_sub(taken.files_changed),
-        data_added: counts.bytes_new,
-        data_added_packed: counts.bytes_stored,
-        total_files_processed: counts.files,
-        total_bytes_processed: counts.bytes,
-        total_duration: seconds_taken(taken),
-        backup_start: text::rfc3339(point.started),
-        backup_end: text::rfc3339(point.ended),
-        snapshot_id: point.id.hex(),
-        source: point.source.source.clone(),
-        state: state_word(point.state),
-        errors: point.errors_total,
-        expires: point.expires().map(|seconds| text::rfc3339(Timestamp::from_seconds(seconds))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
     use super::*;
     use crate::commands::testing::stored_point;
-    use crate::outcome::Kind;
-
-    fn taken() -> Taken {
-        let stored = stored_point(7, "docs", 1_795_176_000);
-        Taken { stored, files_new: 1, files_changed: 0 }
-    }
-
-    #[test]
-    fn the_summary_says_what_was_taken_and_what_was_not() {
-        let mut taken = taken();
-        assert_eq!(
-            sentences(&taken, &TimeZone::UTC),
-            "docs: 2 files (2.000 KiB), 0 read (0 B), 0 B new, 0 B stored, in 0:02\n\
-             recovery point 07070707 saved"
-        );
-        Arc::make_mut(&mut taken.stored.point).errors_total = 1;
-        assert!(sentences(&taken, &TimeZone::UTC).ends_with("it is partial: 1 file could not be read"));
-        Arc::make_mut(&mut taken.stored.point).set_expires(1_795_176_000);
-        let said = sentences(&taken, &TimeZone::UTC);
-        assert!(said.ends_with("it is kept until 2026-11-20 12:00:00, whatever the rules say"), "{said}");
-        let value = serde_json::to_value(as_json(&taken)).unwrap();
-        assert_eq!(value["expires"], "2026-11-20T12:00:00.000000000Z");
-    }
-
-    #[test]
-    fn a_time_to_be_kept_to_is_of_the_calendar_and_ahead() {
-        #[derive(Debug, clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            args: BackupArgs,
-        }
-        let args = |line: &[&str]| <Line as clap::Parser>::try_parse_from([&["backup"], line].concat());
-        // 2026-11-20 at noon.
-        let now = Timestamp::from_seconds(1_795_176_000);
-        let zone = TimeZone::fixed(jiff::tz::offset(1));
-        let expires = |line: &[&str]| args(line).unwrap().args.keep.expires(now, &zone);
-        let day = 86_400;
-        assert_eq!(expires(&[]).unwrap(), None);
-        assert_eq!(expires(&["--keep-for", "2w1d12h"]).unwrap(), Some(now.seconds + 15 * day + day / 2));
-        assert_eq!(expires(&["--keep-for", "1m"]).unwrap(), Some(now.seconds + 30 * day));
-        // To the end of the day there.
-        assert_eq!(expires(&["--keep-until", "2026-11-20"]).unwrap(), Some(now.seconds + 11 * 3600));
-        assert_eq!(expires(&["--keep-until", "2026-11-20T14:30"]).unwrap(), Some(now.seconds + 5460));
-        for over in ["2026-11-19", "2026-11-20T12:59", "tomorrow", ""] {
-            assert_eq!(expires(&["--keep-until", over]).unwrap_err().kind, Kind::Usage, "{over}");
-        }
-        assert_eq!(expires(&["--keep-for", "9000y"]).unwrap_err().kind, Kind::Usage);
-        assert!(args(&["--keep-for", "1d", "--keep-until", "2027-01-01"]).is_err());
-        assert!(!args(&["--keep-for", "1d"]).unwrap().args.is_as_configured());
-    }
-
-    #[test]
-    fn the_summary_for_programs_has_the_known_fields() {
-        let value = serde_json::to_value(as_json(&taken())).unwrap();
-        assert_eq!(value["files_unmodified"], 1);
-        assert_eq!(value["total_duration"], 2.0);
-        assert_eq!(value["snapshot_id"], "07".repeat(16));
-    }
 
     #[test]
     fn two_paths_of_one_run_never_share_a_name() {
