@@ -127,7 +127,7 @@ fn a_push_passes_over_a_point_that_expires_meanwhile_and_says_so_of_one_that_was
         let args = ["vault", "push", &gone];
         let mut push = web.command(if is_named { &args } else { &args[..2] });
         let push = push.stderr(Stdio::piped()).spawn().unwrap();
-        wait_for("what comes before the packs", 20, || cloud.proxy.count(Verb::Put) > before);
+        wait_for("what comes before the packs", 60, || cloud.proxy.count(Verb::Put) > before);
         web.run(&["forget", "--tier", "local", "--yes"]);
         web.run(&["prune", "--local"]);
         assert!(!web.points().iter().any(|point| point.0 == gone));
