@@ -3,7 +3,7 @@
 use clap::Args;
 use holdfast_backup::agenda::Work;
 use holdfast_backup::ledger::{DAMAGED, Ended, JobState, Ledger};
-use holdfast_store::check::{self, AffectedFile, Depth};
+use holdfast_store::check::{self, AffectedFile, Depth, Finding};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::names;
 use holdfast_store::store::Store;
@@ -92,7 +92,7 @@ fn failure(report: &Report) -> Failure {
             .hint("see to the vaults and annexes that the lines above name, then check again");
     }
     Failure::failed(format!("{DAMAGED}: {}", text::count(report.problems, "problem"))).hint(
-        "the lines above name the damage; `holdfast vault push`, another vault or the unchanged source may heal it",
+        "the lines above name the damage; `holdfast vault push`, `holdfast backup` where the source is unchanged, or `holdfast prune` for a local pack that is whole in a vault may heal it",
     )
 }
 
@@ -102,9 +102,11 @@ fn check(store: &Store, read_data: bool, monitor: &WorkMonitor) -> Result<Report
     let broken = found.findings.iter().filter(|finding| finding.object.starts_with(names::PACKS));
     let mut broken_packs: Vec<String> = broken.map(|finding| finding.object.clone()).collect();
     broken_packs.dedup();
-    let said = found.findings.iter().map(|finding| format!("{}: {}\n", finding.object, finding.detail));
+    let line = |finding: &Finding| format!("{}: {}\n", finding.object, finding.detail);
+    // Damage first: the alert names that.
+    let (unseen, seen): (Vec<_>, Vec<_>) = found.findings.iter().partition(|finding| finding.unseen);
     Ok(Report {
-        said: said.collect(),
+        said: seen.into_iter().chain(unseen).map(line).collect(),
         points: found.points,
         packs: found.packs,
         bytes_read: found.bytes_read,

@@ -229,7 +229,14 @@ fn without(
     if gone {
         context.terminal.say(&format!("the group {group} has no source any more and goes"))?;
     }
-    context.terminal.say("recovery points that there are stay, until `holdfast forget` removes them")?;
+    let left = match gone {
+        // Else an alert asks what is to become of them.
+        true => format!(
+            "its recovery points stay, and `status` tells of them until they are gone; `holdfast protect stop {group}` instead says what becomes of them"
+        ),
+        false => "recovery points that there are stay, until `holdfast forget` removes them".to_owned(),
+    };
+    context.terminal.say(&left)?;
     Ok(edited)
 }
 

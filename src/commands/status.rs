@@ -150,7 +150,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         told.retain(|alert| !alert.is_of_failing(Work::Check));
         told.push(damage);
     }
-    told.extend(annexes_in_trouble(&staging));
+    told.extend(annexes_in_trouble(&staging, ledger.as_ref(), beside_daemon));
     told.extend(vaults_away(&config, &answered));
     told.extend(places::alerts(&places, now, &zone));
     told.extend(unwritten_metrics(&config, ledger.as_ref(), beside_daemon));

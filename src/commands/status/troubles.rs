@@ -14,6 +14,8 @@ use crate::terminal::text;
 const METRICS_FAIL: &str = "metrics-fail";
 /// Name of the alert of damage that a check found.
 const DAMAGE: &str = "damage";
+/// Name of the alert of an annex that takes nothing.
+const READ_ONLY: &str = "annex-read-only";
 /// Name of the alert of a vault that does not answer.
 pub const VAULT_AWAY: &str = "vault-away";
 
@@ -58,15 +60,35 @@ pub fn vaults_away(config: &Config, answered: &[Answered]) -> Vec<Alert> {
     answered.iter().filter(|answered| goes_there(&answered.place)).filter_map(away).collect()
 }
 
-/// Directories of staging that are not there, or take nothing.
-pub fn annexes_in_trouble(staging: &[DirectoryLine]) -> Vec<Alert> {
-    staging.iter().filter_map(|line| annex_away(line).or_else(|| annex_read_only(line))).collect()
+/// Directories of staging that are not there, or take nothing: of the daemon, beside which this looks, as its last look found it.
+pub fn annexes_in_trouble(
+    staging: &[DirectoryLine],
+    ledger: Option<&Ledger>,
+    beside_daemon: bool,
+) -> Vec<Alert> {
+    let told = staging.iter().filter_map(|line| annex_away(line).or_else(|| annex_read_only(line)));
+    let mut told: Vec<Alert> = told.collect();
+    if beside_daemon {
+        let refused = open(ledger, READ_ONLY).into_iter().filter(|alert| {
+            let is_of = |line: &DirectoryLine| line.directory == alert.subject;
+            staging.iter().any(is_of) && !told.iter().any(|told| told.subject == alert.subject)
+        });
+        told.extend(refused.collect::<Vec<_>>());
+    }
+    told
+}
+
+/// What the daemon's last look found under this name. It may be another user, and see another file system, as a unit does.
+fn open(ledger: Option<&Ledger>, name: &str) -> Vec<Alert> {
+    let open = ledger.and_then(|ledger| ledger.open_alerts().ok()).unwrap_or_default();
+    open.into_iter().map(|known| known.alert).filter(|alert| alert.name == name).collect()
 }
 
 fn annex_read_only(line: &DirectoryLine) -> Option<Alert> {
     let what = format!("the annex takes no packs: {}", line.refuses()?);
-    let next_step = "see whether its disk fails (`dmesg` tells), or who may write there; a unit of systemd needs the directory in ReadWritePaths=";
-    Some(alert("annex-read-only", &line.directory, what, next_step))
+    let next_step = "a daemon that is a unit of systemd needs the directory in ReadWritePaths= of a drop-in (`systemctl edit holdfast`); else see who \
+                     may write there, and whether the disk fails (`dmesg`)";
+    Some(alert(READ_ONLY, &line.directory, what, next_step))
 }
 
 fn annex_away(line: &DirectoryLine) -> Option<Alert> {
@@ -92,8 +114,8 @@ pub fn damage(ledger: Option<&Ledger>) -> Option<Alert> {
     let first = first.map_or_else(String::new, |line| format!(", first {line}"));
     let verb = if check.task.work == Work::CheckData { "check --read-data" } else { "check" };
     let next_step = format!(
-        "`holdfast jobs --failed` names all of it; `holdfast vault push`, or `holdfast backup` where the source is unchanged, may heal it; \
-         `holdfast {verb}` sees whether it did"
+        "`holdfast jobs --failed` names all of it; `holdfast vault push`, or `holdfast backup` where the source is unchanged, may heal it, \
+         and `holdfast prune` puts what is whole elsewhere in the place of a damaged local pack; `holdfast {verb}` sees whether they did"
     );
     Some(alert(DAMAGE, "store", format!("`holdfast {verb}` found that {reason}{first}"), &next_step))
 }
@@ -123,8 +145,8 @@ fn group_gone(group: &str, left: u64) -> Alert {
         if left == 1 { "expires" } else { "expire" }
     );
     let next_step = format!(
-        "put the group back; if it is to end, `holdfast protect stop {group} --keep` (or --until-expiry, --delete) says then what becomes of \
-         its points"
+        "put the group back (`holdfast protect PATH --group {group} --local daily`); if it is to end, `holdfast protect stop {group} --keep` \
+         (or --until-expiry, --delete) says then what becomes of its points"
     );
     alert("group-gone", group, what, &next_step)
 }
@@ -136,15 +158,13 @@ pub fn metrics_fail(why: &str) -> Alert {
     alert(METRICS_FAIL, "metrics", what, next_step)
 }
 
-/// What is wrong with the file of figures. Beside a daemon, which writes it, that is what its last look found: it may see another file
-/// system, as a unit does, and be another user.
+/// What is wrong with the file of figures. Beside a daemon, which writes it, that is what its last look found.
 pub fn unwritten_metrics(config: &Config, ledger: Option<&Ledger>, beside_daemon: bool) -> Option<Alert> {
     if !beside_daemon {
         return no_room_for_metrics(config);
     }
     config.metrics_file.as_ref()?;
-    let open = ledger?.open_alerts().ok()?.into_iter().map(|known| known.alert);
-    open.into_iter().find(|alert| alert.name == METRICS_FAIL)
+    open(ledger, METRICS_FAIL).pop()
 }
 
 /// That, if there is no directory for them.
@@ -226,7 +246,11 @@ mod tests {
             let what =
                 "found that the store is damaged: 1 problem, first pack/1: staging: the pack is missing";
             assert_eq!((alert.name.as_str(), alert.what), ("damage", format!("{verb} {what}")));
-            assert!(alert.next_step.ends_with(&format!("{verb} sees whether it did")), "{}", alert.next_step);
+            assert!(
+                alert.next_step.ends_with(&format!("{verb} sees whether they did")),
+                "{}",
+                alert.next_step
+            );
         }
     }
 
@@ -247,7 +271,7 @@ mod tests {
             line("/mnt/b", "away", Some("no marker")),
             line("/mnt/c", "leaving", Some("read-only")),
         ];
-        let told = annexes_in_trouble(&lines);
+        let told = annexes_in_trouble(&lines, None, false);
         let [told, other] = told.as_slice() else { panic!("{told:?}") };
         assert_eq!((other.name.as_str(), other.subject.as_str()), ("annex-read-only", "/mnt/c"));
         assert!(other.what.contains("read-only"), "{}", other.what);
@@ -258,6 +282,20 @@ mod tests {
             told.what
         );
         assert!(told.next_step.contains("`holdfast staging remove --lost /mnt/b`"), "{}", told.next_step);
+        // The daemon may not write where this process may.
+        let dir = tempfile::tempdir().unwrap();
+        let refused =
+            ["/srv", "/gone"].map(|at| alert(READ_ONLY, at, "the annex takes no packs".into(), "see to it"));
+        let found = Found { alerts: refused.to_vec(), whole: true, passed_over: None };
+        let followed = follow(Vec::new(), &found, Timestamp::from_seconds(1));
+        Ledger::open(dir.path()).unwrap().0.follow(&followed, &[]).unwrap();
+        let ledger = Ledger::look(dir.path()).unwrap();
+        let beside = annexes_in_trouble(&lines, ledger.as_ref(), true);
+        assert_eq!(
+            beside.iter().map(|alert| alert.subject.as_str()).collect::<Vec<_>>(),
+            ["/mnt/b", "/mnt/c", "/srv"]
+        );
+        assert_eq!(annexes_in_trouble(&lines, ledger.as_ref(), false).len(), 2);
     }
 
     #[test]
