@@ -117,7 +117,8 @@ impl Work<'_> {
         loop {
             turns.next(self.monitor)?;
             self.see_what_came()?;
-            // A piece in each, for to see that may take all of it.
+            turns.has_looked();
+            // A piece in each, however slow the disk is.
             loop {
                 if let Some((id, _)) = dead.pop_front() {
                     self.remove_if_dead(&id)?;
