@@ -117,8 +117,8 @@ fn a_point_is_taken_while_another_one_expires_in_a_vault_that_hangs() {
 
 #[test]
 fn a_push_passes_over_a_point_that_expires_meanwhile_and_says_so_of_one_that_was_named() {
-    for is_named in [false, true] {
-        let Some(cloud) = Cloud::start("passing") else { return };
+    for (is_named, name) in [(false, "passing"), (true, "passing-named")] {
+        let Some(cloud) = Cloud::start(name) else { return };
         let web = Web::new("schedule = \"yearly\"");
         web.run(&["vault", "add", &cloud.url()]);
         (0..6).for_each(|n| web.take(n, &[]));
