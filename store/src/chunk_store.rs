@@ -287,14 +287,14 @@ pub struct Rewritten {
 }
 
 /// Copies the live chunks of thin packs into new ones, which are durable when this returns. What another pack that stays in
-/// staging has whole, which is proven by reading it, is not copied. What vaults do not give by the deadline cannot be read.
+/// staging has whole, which is proven by reading it, is not copied. Each chunk has a deadline of its own: what vaults do not give `by` then cannot be read.
 pub fn rewrite_packs(
     parts: &IngestParts,
     reader: &Reader,
     kind: PackKind,
     thin: &[&PackRow],
     live: &HashSet<ChunkId>,
-    deadline: Deadline,
+    by: &dyn Fn() -> Deadline,
 ) -> Result<Rewritten, StoreError> {
     let ingest = Ingest::begin(parts.clone());
     let mut frames = ingest.frames();
@@ -306,7 +306,7 @@ pub fn rewrite_packs(
             if !live.contains(&chunk.id) || moved.contains(&chunk.id) || stay.has(reader, kind, &chunk.id)? {
                 continue;
             }
-            match reader.whole_chunk(kind, &chunk.id, deadline) {
+            match reader.whole_chunk(kind, &chunk.id, by()) {
                 Ok(plain) => frames.push(chunk.id, &plain),
                 Err(e @ (StoreError::Cancelled | StoreError::Catalog { .. })) => return Err(e),
                 Err(e) => {

@@ -24,7 +24,7 @@ use crate::fence::Revocation;
 use crate::id::{Attempt, ChunkId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::reader::{Limits, Tier};
+use crate::reader::Tier;
 use crate::store::{Store, open_index};
 use crate::tree::reach::reachable;
 use crate::vault::ObjectName;
@@ -193,10 +193,10 @@ fn mark(
     place: Place,
     points: &[RecoveryPointId],
     (live, pages): (&mut HashSet<ChunkId>, &mut HashSet<ChunkId>),
-    deadline: Deadline,
+    by: &(dyn Fn() -> Deadline + Sync),
     monitor: &dyn Monitor,
 ) -> Result<Vec<RecoveryPointId>, StoreError> {
-    let source = Within(store.reader(), Limits { farthest: Tier::Vault, deadline });
+    let source = Within { reader: store.reader(), farthest: Tier::Vault, by };
     monitor.event(Event::Stage { name: "mark", files_total: points.len() as u64, bytes_total: 0 });
     let mut there = Vec::new();
     for id in points {

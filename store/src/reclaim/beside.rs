@@ -77,7 +77,7 @@ impl Others {
         let all_answer = others.look_elsewhere(store, place, monitor)?;
         // Nobody waits for a vault that is away.
         let farthest = if all_answer { Tier::Vault } else { Tier::Cache };
-        let source = Within(store.reader(), Limits { farthest, deadline: Deadline::NEVER });
+        let source = Within { reader: store.reader(), farthest, by: &|| Deadline::NEVER };
         for row in points {
             let mut needed = others.needed.take().unwrap_or_default();
             let mut visit = |_: ChunkType, id: &ChunkId| {
@@ -204,12 +204,16 @@ fn know_others(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<boo
     Ok(all)
 }
 
-/// What can be read within limits.
-pub(super) struct Within<'a>(pub(super) &'a Reader, pub(super) Limits);
+/// What can be read so far away, each chunk by a deadline of its own.
+pub(super) struct Within<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) farthest: Tier,
+    pub(super) by: &'a (dyn Fn() -> Deadline + Sync),
+}
 
 impl ChunkSource for Within<'_> {
     fn chunk(&self, of: ChunkType, id: &ChunkId, _: Deadline) -> Result<Bytes, StoreError> {
-        self.0.chunk_within(of, id, self.1)
+        self.reader.chunk_within(of, id, Limits { farthest: self.farthest, deadline: (self.by)() })
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) fn judge(
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
     let Known { points, outcomes } = know_points(store, place)?;
     let (mut live, mut pages) = (HashSet::new(), HashSet::new());
-    mark(store, place, &points, (&mut live, &mut pages), Deadline::NEVER, monitor)?;
+    mark(store, place, &points, (&mut live, &mut pages), &|| Deadline::NEVER, monitor)?;
     let others = Others::of(store, place, &points, pages, monitor)?;
     let unopened = unopened::that_may_go(store, no, &live, (&rows, &others), monitor)?;
     let mut candidates = candidates(store, no, rows, (&others, &mut live))?;

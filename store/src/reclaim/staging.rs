@@ -19,7 +19,7 @@ use crate::store::{Store, Turns};
 /// So many live bytes of thin packs are written anew before it is looked whether the turn is over.
 const BATCH: u64 = 64 << 20;
 
-/// So long a vault is waited for in a turn that has something of what is damaged here: nobody takes points meanwhile.
+/// So long a vault is waited for in a turn that has something of what is damaged here, for each chunk: nobody takes points meanwhile.
 const FAR_WAIT: Duration = Duration::from_secs(5);
 
 /// What there was to free in staging, and what was freed.
@@ -70,8 +70,8 @@ impl Shown {
         let Self { rows, points } = self;
         let place = Place::Staging;
         let (mut live, mut pages) = (HashSet::new(), HashSet::new());
-        let (unlimited, wanted) = (Deadline::NEVER, (&mut live, &mut pages));
-        let points = mark(store, place, &points, wanted, unlimited, monitor)?;
+        let wanted = (&mut live, &mut pages);
+        let points = mark(store, place, &points, wanted, &|| Deadline::NEVER, monitor)?;
         let others = Others::of(store, place, &points, pages.clone(), monitor)?;
         let damaged = damaged(store, place, &rows)?;
         let mut packs = Vec::new();
@@ -140,9 +140,9 @@ impl Work<'_> {
         self.rows = rows.into_iter().map(|row| (row.entry.id, row)).collect();
         let came: Vec<_> = points.into_iter().filter(|id| !self.plan.points.contains(id)).collect();
         if !came.is_empty() {
-            let soon = Deadline::after(self.store.clock().as_ref(), FAR_WAIT);
+            let soon = || soon(self.store);
             let live = (&mut self.plan.live, &mut self.pages);
-            let came = mark(self.store, Place::Staging, &came, live, soon, self.monitor)?;
+            let came = mark(self.store, Place::Staging, &came, live, &soon, self.monitor)?;
             self.plan.points.extend(came);
         }
         Ok(())
@@ -179,7 +179,7 @@ impl Work<'_> {
         for row in &thin {
             self.others.hold(self.store, &self.store.catalog().chunks_of(row.no)?, &mut self.plan.live)?;
         }
-        let soon = Deadline::after(self.store.clock().as_ref(), FAR_WAIT);
+        let soon = || soon(self.store);
         let mut kept = HashSet::<PackNo>::new();
         let parts = self.store.ingest_parts(REWRITTEN);
         for kind in [PackKind::Data, PackKind::Tree] {
@@ -187,7 +187,7 @@ impl Work<'_> {
             if of_kind.is_empty() {
                 continue;
             }
-            let written = rewrite_packs(&parts, self.store.reader(), kind, &of_kind, &self.plan.live, soon)?;
+            let written = rewrite_packs(&parts, self.store.reader(), kind, &of_kind, &self.plan.live, &soon)?;
             self.done.bytes_rewritten += written.bytes;
             for (no, id, e) in written.unreadable {
                 let reason =
@@ -213,6 +213,11 @@ impl Work<'_> {
         self.store.reader().forget_places();
         Ok(())
     }
+}
+
+/// Of each chunk that is read in a turn.
+fn soon(store: &Store) -> Deadline {
+    Deadline::after(store.clock().as_ref(), FAR_WAIT)
 }
 
 /// The next packs that are written anew together.
