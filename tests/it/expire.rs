@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::testkit::{Machine, PASSPHRASE, Ran, can_mount, drop_pages, noise, wait_for};
+use crate::testkit::{Machine, Ran, can_mount, drop_pages, noise, wait_for};
 
 const FILES: usize = 24;
 const LEN: usize = 200_000;
@@ -176,9 +176,7 @@ fn a_point_of_a_vault_expires_under_its_readers() {
     Ran::of(machine.command(["vault", "add"]).arg(&vault)).expect_code(0);
     let gone = back_up(&machine, "gone", 0..FILES, &["--online"]);
     let stays = back_up(&machine, "stays", (0..FILES).step_by(4), &["--online"]);
-    let stranger = Machine::recovering();
-    let mut command = stranger.command(["recover", "--machine-key"]);
-    Ran::of(command.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let stranger = Machine::recovered_from(&vault);
     expire_under_readers(&stranger, &gone, &stays, "packs_removed");
     stranger.run(["check", "--read-data"]).expect_code(0);
 }

@@ -150,6 +150,14 @@ impl Machine {
         machine
     }
 
+    /// A machine that has nothing but what it recovered from a vault of such a store.
+    pub fn recovered_from(vault: impl AsRef<OsStr>) -> Self {
+        let machine = Self::recovering();
+        let mut recover = machine.command(["recover", "--machine-key"]);
+        Ran::of(recover.arg(vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+        machine
+    }
+
     /// The 24 words that open a store of [`Self::with_store`].
     pub fn words() -> &'static str {
         &TEMPLATE.words

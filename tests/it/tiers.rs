@@ -22,7 +22,7 @@ use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::seal::Compression;
 
-use crate::testkit::{Machine, PASSPHRASE, Ran, noise, open_store, points_in};
+use crate::testkit::{Machine, Ran, noise, open_store, points_in};
 
 /// 2025-03-01T12:00:00Z.
 const NOON: i64 = 1_740_830_400;

@@ -23,9 +23,7 @@ fn forgotten() -> (Tiers, PathBuf, Vec<String>) {
 
 /// What a machine that has nothing gets of a point out of a vault.
 fn page_from(vault: &Path, point: &str) -> Vec<u8> {
-    let stranger = Machine::recovering();
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let stranger = Machine::recovered_from(vault);
     std::fs::read(stranger.restore(point, "back").join("page")).unwrap()
 }
 

@@ -12,7 +12,7 @@ use holdfast_store::names;
 use serde_json::Value;
 
 use super::{LOCAL, NOON, ONLINE, Tiers, packs, set, shown_in};
-use crate::testkit::{Machine, PASSPHRASE, Ran, open_store};
+use crate::testkit::{Machine, Ran, open_store};
 
 /// `(tier, id)` of what a list of groups removes.
 fn removed(groups: &Value) -> BTreeSet<(String, String)> {
@@ -149,9 +149,7 @@ fn a_point_that_another_machine_forgot_in_a_vault_comes_there_by_its_name_alone(
     let vault = tiers.vault();
     let ids = tiers.take(&[0, 24, 48]);
     tiers.run(&["vault", "push"]).expect_code(0);
-    let other = Machine::recovering();
-    let mut recover = other.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let other = Machine::recovered_from(&vault);
     other.run(["forget", &ids[2], "--yes", "--allow-newest"]).expect_code(0);
     let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
     assert_eq!(pushed["points"], 0, "{pushed}");

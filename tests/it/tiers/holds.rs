@@ -74,9 +74,7 @@ fn what_another_machine_holds_in_a_vault_is_seen_before_anything_goes_there() {
     let tiers = Tiers::new(KEEP_1, KEEP_1);
     let ids = tiers.take(&[0, 24, 48, 72, 96]);
     tiers.run(&["vault", "push"]).expect_code(0);
-    let stranger = Machine::recovering();
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(tiers.vault()).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let stranger = Machine::recovered_from(tiers.vault());
     stranger.run(["hold", &ids[0], "--reason", "from afar"]).expect_code(0);
     let both = &of("local", &[&ids[0], &ids[1]]) | &of("online", &[&ids[0], &ids[1]]);
     assert_eq!(foreseen(&tiers), both, "nobody told this machine");
@@ -96,9 +94,7 @@ fn a_hold_that_is_damaged_in_a_vault_keeps_its_point_and_no_other() {
     let tiers = Tiers::new(KEEP_1, KEEP_1);
     let ids = tiers.take(&[0, 24, 48, 72, 96, 120]);
     tiers.run(&["vault", "push"]).expect_code(0);
-    let stranger = Machine::recovering();
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(tiers.vault()).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let stranger = Machine::recovered_from(tiers.vault());
     stranger.run(["hold", &ids[0]]).expect_code(0);
     let source = std::fs::read_dir(tiers.vault().join("hold")).unwrap().next().unwrap().unwrap().path();
     let hold = std::fs::read_dir(source).unwrap().next().unwrap().unwrap().path();
@@ -120,18 +116,15 @@ fn a_point_that_another_machine_removed_is_said_to_be_gone_and_not_held() {
     let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
     let ids = tiers.take(&[0, 24, 48]);
     tiers.run(&["vault", "push"]).expect_code(0);
-    let (stranger, vault) = (Machine::recovering(), tiers.vault());
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let vault = tiers.vault();
+    let stranger = Machine::recovered_from(&vault);
     stranger.run(["forget", &ids[0]]).expect_code(0);
     let told = tiers.run(&["hold", &ids[0], "--reason", "the audit"]).expect_code(3);
     let told = told.expect_err(&[vault.to_str().unwrap(), "is not there any more"]);
     assert!(told.out().contains("is held since"), "its local copy is: {}", told.out());
     assert_eq!((held_in(&tiers.machine.store()), held_in(&vault)), (set([&ids[0]]), BTreeSet::new()));
     // Another one is nowhere any more.
-    let other = Machine::recovering();
-    let mut recover = other.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let other = Machine::recovered_from(&vault);
     stranger.run(["forget", &ids[2], "--allow-newest", "--yes"]).expect_code(0);
     let told = other.run(["hold", &ids[2]]).expect_code(1);
     let told = told.expect_err(&[&format!("recovery point {} is not there any more", &ids[2][..8])]);
@@ -146,9 +139,8 @@ fn a_point_that_is_named_and_that_another_machine_forgot_is_said_to_be_gone() {
     let tiers = Tiers::new("schedule = \"12:00\"", KEEP_1);
     let ids = tiers.take(&[0, 24, 48]);
     tiers.run(&["vault", "push"]).expect_code(0);
-    let (stranger, vault) = (Machine::recovering(), tiers.vault());
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let vault = tiers.vault();
+    let stranger = Machine::recovered_from(&vault);
     for (id, verb) in
         ids.iter().zip([["vault", "push"].as_slice(), &["copy", "--to", vault.to_str().unwrap()]])
     {

@@ -15,9 +15,7 @@ fn what_one_vault_lost_comes_back_from_another_though_it_is_nowhere_here() {
     let said = tiers.run(&["vault", "push"]).expect_code(3);
     assert!(said.out().contains("4 recovery points vaulted"), "{}", said.out());
     tiers.run(&["check", "--read-data"]).expect_code(0);
-    let stranger = Machine::recovering();
-    let mut recover = stranger.command(["recover", "--machine-key"]);
-    Ran::of(recover.arg(tiers.vault()).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let stranger = Machine::recovered_from(tiers.vault());
     let back = stranger.restore(&points[0], "back");
     assert!(std::fs::read(back.join("page")).unwrap() == noise("web 0", 50_000));
 }

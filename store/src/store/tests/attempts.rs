@@ -3,7 +3,7 @@
 
 use super::fenced::{HOUR, Two, advance, assert_recovers, at_once, count, files, forget, packs, push_all};
 use super::hostile::{prepared, push, recovered, reopened};
-use super::losses::{faulty, open_on};
+use super::losses::{faulty, open_on, open_once};
 use super::*;
 use bytes::Bytes;
 
@@ -264,10 +264,7 @@ fn a_point_that_begins_again_may_be_cut_off_anywhere_and_comes_later() {
         revoke(&store, &vault, &one, 0, Why::Silent);
         drop(store);
         let failing = faulty(&vault);
-        let once = TransferPolicy { retry_budget: Duration::ZERO, ..TransferPolicy::default() };
-        let way = Transfer::new(failing.clone(), Arc::new(ManualClock::default()), once).unwrap();
-        let options = Home::options(vec![("memory:v".into(), way)]);
-        let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+        let store = open_once(&home, failing.clone());
         failing.forget();
         let fault = [VaultFault::FailBefore, VaultFault::FailAfter][n as usize % 2];
         failing.fail_any_from(u64::div_ceil(n, 2), fault);

@@ -2,7 +2,7 @@
 
 use super::hostile::{data_packs, prepared, push, recovered, reopened};
 use super::listings::Slow;
-use super::losses::{faulty, open_on};
+use super::losses::{faulty, open_on, open_once};
 use super::*;
 use crate::fence::{Generation, Revocation, Step, Why};
 use crate::id::{Attempt, PackId};
@@ -318,11 +318,8 @@ fn reclaim_that_is_cut_off_anywhere_is_gone_on_with_by_another_machine_and_no_po
         push_all(&there, &two);
         forget(&here, &gone);
         let failing = faulty(&vault);
-        let once = TransferPolicy { retry_budget: Duration::ZERO, ..TransferPolicy::default() };
-        let way = Transfer::new(failing.clone(), Arc::new(ManualClock::default()), once).unwrap();
         drop(here);
-        let options = Home::options(vec![("memory:v".into(), way)]);
-        let here = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+        let here = open_once(&home, failing.clone());
         failing.forget();
         let fault = [VaultFault::FailBefore, VaultFault::FailAfter][n as usize % 2];
         failing.fail_any_from(n.div_ceil(2), fault);

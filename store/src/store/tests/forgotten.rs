@@ -1,7 +1,7 @@
 //! Tests of points that are removed by a process that is killed on the way: whoever comes next ends it, and nobody is alarmed.
 
 use super::hostile::{prepared, push, recovered};
-use super::losses::{faulty, open_on};
+use super::losses::{faulty, open_on, open_once};
 use super::*;
 use crate::catalog::Mark;
 use crate::check::{self, Depth};
@@ -69,11 +69,7 @@ fn a_removal_from_a_vault_that_is_cut_off_anywhere_is_ended_by_who_looks() {
         store.remove_staged_point(&row(&store, gone)).unwrap();
         drop(store);
         let failing = faulty(&vault);
-        // One try for each request: what fails stays failed.
-        let once = TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
-        let way = Transfer::new(failing.clone(), Arc::new(ManualClock::default()), once).unwrap();
-        let options = Home::options(vec![("memory:v".into(), way)]);
-        let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+        let store = open_once(&home, failing.clone());
         failing.forget();
         failing.fail_any_from(n, fault);
         store.remove_point_from_vault(store.vaults()[0].0, &row(&store, gone)).unwrap_err();
@@ -149,10 +145,7 @@ fn a_point_that_is_held_when_its_removal_is_cut_off_is_there_again() {
     there.place_hold(&one.point.id, "").unwrap();
     drop(store);
     let failing = faulty(&vault);
-    let once = TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
-    let way = Transfer::new(failing.clone(), Arc::new(ManualClock::default()), once).unwrap();
-    let options = Home::options(vec![("memory:v".into(), way)]);
-    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    let store = open_once(&home, failing.clone());
     let name = names::point(&one.point.source_tag, &one.point.id);
     failing.fail_from(crate::vault::Verb::Delete, 1, VaultFault::FailAfter);
     store.remove_point_from_vault(store.vaults()[0].0, &row(&store, &one)).unwrap_err();

@@ -2,6 +2,7 @@
 //! and nothing that was whole is lost wherever that is cut off.
 
 use super::hostile::{data_packs, forget_and_free, prepared, push, recovered};
+use super::losses::open_once;
 use super::*;
 use crate::ErrorClass;
 use crate::check::{self, Depth, Report};
@@ -116,12 +117,7 @@ fn healing_a_vault_may_be_cut_off_anywhere_and_the_next_push_ends_it() {
             vault.replace(&name, good.slice(..1000));
             let faulty = Arc::new(FaultyVault::new(vault.clone(), Arc::new(ManualClock::default())));
             faulty.fail_any(n, fault);
-            // One try for each request: what fails stays failed.
-            let once =
-                TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
-            let way = Transfer::new(faulty.clone(), Arc::new(ManualClock::default()), once).unwrap();
-            let options = Home::options(vec![("memory:v".into(), way)]);
-            let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+            let store = open_once(&home, faulty.clone());
             let pushed = push(&store, &one, &RecordingMonitor::default());
             let struck = faulty.requests().len() as u64 >= n;
             assert!(restore(&store, &one).unwrap() == sample(1), "{fault:?} at {n}");

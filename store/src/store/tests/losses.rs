@@ -30,6 +30,14 @@ pub(super) fn open_on(home: &Home, path: &std::path::Path, vault: Arc<dyn Vault>
     Store::open(path, &home.ring, options, &VoidMonitor).unwrap()
 }
 
+/// The store of a home on a vault that is tried once for each request: what fails stays failed.
+pub(super) fn open_once(home: &Home, vault: Arc<dyn Vault>) -> Store {
+    let once = TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
+    let way = Transfer::new(vault, Arc::new(ManualClock::default()), once).unwrap();
+    let options = Home::options(vec![("memory:v".into(), way)]);
+    Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap()
+}
+
 #[test]
 fn an_empty_place_where_a_vault_should_be_takes_nothing_away() {
     let (home, vault, dir, there) = only_in_vault();

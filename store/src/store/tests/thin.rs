@@ -2,7 +2,7 @@
 //! that never go there.
 
 use super::hostile::{prepared, push, recovered};
-use super::losses::{faulty, open_on};
+use super::losses::{faulty, open_on, open_once};
 use super::*;
 use crate::check::{self, Depth};
 use crate::id::ChunkId;
@@ -156,7 +156,6 @@ fn a_vault_gets_what_its_points_need_and_hardly_more_and_all_of_them_are_whole_t
 
 #[test]
 fn a_push_cut_off_at_any_request_and_again_goes_on_and_sends_nothing_twice() {
-    let once = TransferPolicy { retry_budget: std::time::Duration::ZERO, ..TransferPolicy::default() };
     for fault in [VaultFault::Deny, VaultFault::FailAfter] {
         for n in 1.. {
             let home = Home::new();
@@ -167,11 +166,7 @@ fn a_push_cut_off_at_any_request_and_again_goes_on_and_sends_nothing_twice() {
             let last = work.taken(&store, 6);
             drop(store);
             let cut = faulty(&vault);
-            let open = || {
-                let way = Transfer::new(cut.clone(), Arc::new(ManualClock::default()), once).unwrap();
-                let options = Home::options(vec![("memory:v".into(), way)]);
-                Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap()
-            };
+            let open = || open_once(&home, cut.clone());
             let mut struck = false;
             for _ in 0..3 {
                 let store = open();
