@@ -16,11 +16,16 @@ pub fn refuse_own(store: &Path, address: &str) -> Result<(), Failure> {
 
 /// What is to be said of a vault in a directory on the disk of the store.
 pub fn on_same_disk(store: &Path, address: &str) -> Option<String> {
-    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
-    let same = address.starts_with('/') && device(Path::new(address))? == device(store)?;
+    let same = address.starts_with('/') && share_disk(store, Path::new(address));
     same.then(|| {
         format!("the vault {address} is on the same disk as the store, and is lost with it: it guards against no disk that fails")
     })
+}
+
+/// Whether two directories that are there lie on one disk.
+pub fn share_disk(one: &Path, other: &Path) -> bool {
+    let disk = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+    disk(one).is_some() && disk(one) == disk(other)
 }
 
 /// Whether two addresses of vaults are one directory.

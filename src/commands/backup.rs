@@ -110,11 +110,11 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
     }
     let expires = expires(context, args)?;
     if args.paths.is_empty() {
-        let mut groups = configured::groups(context, args.group.as_deref(), "name a PATH")?;
+        let all = configured::groups(context, args.group.as_deref(), "name a PATH")?;
+        let mut groups = all.clone();
         if args.group.is_none() {
             // All that goes on.
-            let all = std::mem::take(&mut groups);
-            groups = all.iter().copied().filter(|group| group.stopped.is_none()).collect();
+            groups.retain(|group| group.stopped.is_none());
             if groups.is_empty() {
                 return all_stopped(context, &all);
             }

@@ -65,7 +65,8 @@ pub fn run(context: &Context<'_>, args: &HoldArgs) -> Outcome {
     let holds = ids.iter().map(|id| store.place_hold(id, &args.reason)).collect::<Result<Vec<_>, _>>()?;
     let (mut gone, mut done) = (HashSet::new(), Done::Whole);
     for (no, address, transfer) in store.vaults() {
-        let rows = rows_in(&store, *no, &ids)?;
+        let mut rows = store.catalog().known_of(&ids)?;
+        rows.retain(|row| row.vaults.contains(no));
         if rows.is_empty() {
             continue;
         }
@@ -92,13 +93,6 @@ pub fn run(context: &Context<'_>, args: &HoldArgs) -> Outcome {
     failures.or(done)
 }
 
-/// Those of the points that a vault is known to have.
-fn rows_in(store: &Store, no: VaultNo, ids: &[RecoveryPointId]) -> Result<Vec<PointRow>, StoreError> {
-    let rows = ids.iter().filter_map(|id| store.catalog().point(id).transpose());
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(rows.into_iter().filter(|row| row.vaults.contains(&no)).collect())
-}
-
 /// Those of the points that the vault has not any more. Looked for when it knows of the holds: who removes a point looks for them the other
 /// way round.
 fn tell(
@@ -107,10 +101,8 @@ fn tell(
     transfer: &Transfer,
     rows: &[PointRow],
 ) -> Result<Vec<RecoveryPointId>, StoreError> {
-    let soon = Deadline::after(store.clock().as_ref(), patience::SOON);
-    prove_ours(store, transfer, soon)?;
     // Another machine may have released what this one remembers.
-    store.learn_holds(no, transfer, soon)?;
+    learn(store, no, transfer)?;
     store.bring_holds(no)?;
     let mut missing = Vec::new();
     for row in rows {
@@ -119,6 +111,13 @@ fn tell(
         }
     }
     Ok(missing)
+}
+
+/// Makes this machine know what is held in a vault, if that answers soon.
+pub(super) fn learn(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
+    let soon = Deadline::after(store.clock().as_ref(), patience::SOON);
+    prove_ours(store, transfer, soon)?;
+    store.learn_holds(no, transfer, soon)
 }
 
 /// Says that a point is held, if any place has it.

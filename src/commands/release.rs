@@ -6,8 +6,6 @@ use std::ffi::OsString;
 use clap::Args;
 use holdfast_store::StoreError;
 use holdfast_store::catalog::{HoldRow, VaultNo};
-use holdfast_store::clock::Deadline;
-use holdfast_store::copy::prove_ours;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::Store;
@@ -15,11 +13,10 @@ use holdfast_store::transfer::Transfer;
 use serde::Serialize;
 
 use super::Context;
-use super::hold::{find, parse};
+use super::hold::{find, learn, parse};
 use super::scope::ScopeArgs;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Failures, Outcome};
-use crate::patience;
 
 /// Let recovery points go that were held
 ///
@@ -86,12 +83,9 @@ fn release_in(
     transfer: &Transfer,
     ids: &[RecoveryPointId],
 ) -> Result<Vec<RecoveryPointId>, StoreError> {
-    let soon = Deadline::after(store.clock().as_ref(), patience::SOON);
-    prove_ours(store, transfer, soon)?;
-    store.learn_holds(no, transfer, soon)?;
+    learn(store, no, transfer)?;
     let mut released = Vec::new();
-    for row in ids.iter().filter_map(|id| store.catalog().point(id).transpose()) {
-        let row = row?;
+    for row in store.catalog().known_of(ids)? {
         if store.release_in_vault(no, &row.tag, &row.id)? {
             released.push(row.id);
         }

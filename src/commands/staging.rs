@@ -1,6 +1,5 @@
 //! `holdfast staging`: the directories in which the store keeps packs on this machine.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -12,7 +11,7 @@ use serde::Serialize;
 use super::Context;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::places::{is_same_directory, lies_in};
+use crate::places::{is_same_directory, lies_in, share_disk};
 use crate::terminal::text::{self, Table};
 
 mod remove;
@@ -211,10 +210,9 @@ fn refused(error: StoreError, path: &Path, store: &VaultId) -> Failure {
 
 /// Another directory of staging on the disk of this one.
 fn same_disk(store: &Path, settings: &StoreSettings, path: &Path) -> Option<PathBuf> {
-    let disk = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
     let annexes = settings.staging.iter().map(|annex| &*annex.path).filter(|annex| *annex != path);
     let mut others = std::iter::once(store).chain(annexes);
-    others.find(|other| disk(other).is_some() && disk(other) == disk(path)).map(Path::to_path_buf)
+    others.find(|other| share_disk(other, path)).map(Path::to_path_buf)
 }
 
 /// Whether there is a unit of the daemon that may not write to a directory: it, or a drop-in, says to which it may.

@@ -222,8 +222,7 @@ impl Choice<'_> {
         let Some(attempt) = next.attempt else { return Ok(Err(self.cannot_come(row, SPENT))) };
         let Some(why) = next.revoked.filter(|_| !next.ended) else { return Ok(Ok(Some(attempt))) };
         // Not of one that was there since: whoever missed it there told so.
-        let came_since =
-            attempt.number != 0 && attempt.number <= self.store.catalog().seen_at(self.no, &row.id)?;
+        let came_since = attempt.number <= self.store.catalog().seen_at(self.no, &row.id)?;
         if why == Why::Forgotten && !is_named && !came_since {
             return Ok(Ok(None));
         }

@@ -52,7 +52,7 @@ pub(super) fn remove_from_staging(
     failures: &mut Failures,
 ) -> Result<(), Failure> {
     leave_held(store, ids, failures)?;
-    for row in rows_of(store, ids)?.iter().filter(|row| row.staged) {
+    for row in store.catalog().known_of(&*ids)?.iter().filter(|row| row.staged) {
         go_on(context)?;
         store.remove_staged_point(row).or_else(|e| if_held(store, row, e, ids, failures))?;
     }
@@ -67,7 +67,7 @@ pub(super) fn ask(
     _lock: &StoreLock,
     ids: &BTreeSet<RecoveryPointId>,
 ) -> Result<Asked, Failure> {
-    let rows = rows_of(store, ids)?;
+    let rows = store.catalog().known_of(ids)?;
     if rows.is_empty() {
         return Ok(Asked { shown: Vec::new(), done: Done::Whole });
     }
@@ -84,7 +84,7 @@ pub(super) fn remove_from_vaults(
     failures: &mut Failures,
 ) -> Outcome {
     leave_held(store, ids, failures)?;
-    for row in rows_of(store, ids)? {
+    for row in store.catalog().known_of(&*ids)? {
         go_on(context)?;
         let has = |(no, shown): &&(VaultNo, HashSet<RecoveryPointId>)| {
             row.vaults.contains(no) || shown.contains(&row.id)
@@ -131,12 +131,6 @@ fn if_held(
         return Err(error.into());
     }
     leave_held(store, ids, failures)
-}
-
-fn rows_of(store: &Store, ids: &BTreeSet<RecoveryPointId>) -> Result<Vec<PointRow>, Failure> {
-    let rows: Result<Vec<_>, StoreError> =
-        ids.iter().filter_map(|id| store.catalog().point(id).transpose()).collect();
-    Ok(rows?)
 }
 
 fn go_on(context: &Context<'_>) -> Result<(), Failure> {

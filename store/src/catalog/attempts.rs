@@ -84,7 +84,7 @@ impl Catalog {
 
     /// Number of the last attempt at which a point was seen in a vault; 0 also if it never was.
     pub fn seen_at(&self, vault: VaultNo, point: &RecoveryPointId) -> Result<u8, StoreError> {
-        let key = held_key(vault, point);
+        let key = seen_key(vault, point);
         let number: Option<Option<u8>> = self.read("read a note", |c| {
             let sql = "SELECT value FROM meta WHERE key = ?1";
             c.query_row(sql, [&key], |row| Ok(row.get(0).ok())).optional()
@@ -97,7 +97,7 @@ impl Catalog {
         if attempt.number == 0 || attempt.number <= self.seen_at(vault, &attempt.point)? {
             return Ok(());
         }
-        let key = held_key(vault, &attempt.point);
+        let key = seen_key(vault, &attempt.point);
         self.write("make a note", |t| {
             let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
             t.execute(sql, params![key, attempt.number]).map(drop)
@@ -166,7 +166,7 @@ fn attempt_of(key: &str) -> Option<Attempt> {
     parts.next().is_none().then_some(attempt)
 }
 
-fn held_key(vault: VaultNo, point: &RecoveryPointId) -> String {
+fn seen_key(vault: VaultNo, point: &RecoveryPointId) -> String {
     format!("held {} {}", vault.0, point.hex())
 }
 

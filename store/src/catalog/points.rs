@@ -281,6 +281,14 @@ impl Catalog {
         })
     }
 
+    /// Those of these points that are known, in their order.
+    pub fn known_of<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a RecoveryPointId>,
+    ) -> Result<Vec<PointRow>, StoreError> {
+        ids.into_iter().filter_map(|id| self.point(id).transpose()).collect()
+    }
+
     /// The newest point of a source by sequence number, of those whose rows are not damaged.
     pub fn newest_id(&self, tag: &SourceTag) -> Result<Option<RecoveryPointId>, StoreError> {
         let of_source = self.point_lines()?.into_iter().filter(|line| line.tag == *tag);

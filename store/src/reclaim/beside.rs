@@ -148,13 +148,17 @@ impl Others {
         chunks: &[PackedChunk],
         live: &mut HashSet<ChunkId>,
     ) -> Result<(), StoreError> {
+        let mut known = HashMap::new();
         for PackedChunk { id, .. } in chunks {
             let may_be_needed = self.needed.as_ref().is_none_or(|needed| needed.contains(id));
             if may_be_needed && !live.contains(id) {
                 let places = store.catalog().locate_all(id)?;
                 let mut is_elsewhere = false;
                 for at in places {
-                    is_elsewhere = is_elsewhere || self.is_elsewhere(store, at.pack)?;
+                    is_elsewhere |= match known.get(&at.pack) {
+                        Some(known) => *known,
+                        None => *known.entry(at.pack).or_insert(self.is_elsewhere(store, at.pack)?),
+                    };
                 }
                 if !is_elsewhere {
                     live.insert(*id);

@@ -118,17 +118,13 @@ impl Work<'_> {
             turns.next(self.monitor)?;
             self.see_what_came()?;
             turns.has_looked();
-            // A piece in each, however slow the disk is.
-            loop {
+            while !turns.is_over() {
                 if let Some((id, _)) = dead.pop_front() {
                     self.remove_if_dead(&id)?;
                 } else if !thin.is_empty() {
                     self.write_anew(&batch(&mut thin))?;
                 } else {
                     return self.tidy();
-                }
-                if turns.is_over() {
-                    break;
                 }
             }
         }
@@ -140,9 +136,8 @@ impl Work<'_> {
         self.rows = rows.into_iter().map(|row| (row.entry.id, row)).collect();
         let came: Vec<_> = points.into_iter().filter(|id| !self.plan.points.contains(id)).collect();
         if !came.is_empty() {
-            let soon = || soon(self.store);
-            let live = (&mut self.plan.live, &mut self.pages);
-            let came = mark(self.store, Place::Staging, &came, live, &soon, self.monitor)?;
+            let (store, live) = (self.store, (&mut self.plan.live, &mut self.pages));
+            let came = mark(store, Place::Staging, &came, live, &|| soon(store), self.monitor)?;
             self.plan.points.extend(came);
         }
         Ok(())
@@ -179,7 +174,6 @@ impl Work<'_> {
         for row in &thin {
             self.others.hold(self.store, &self.store.catalog().chunks_of(row.no)?, &mut self.plan.live)?;
         }
-        let soon = || soon(self.store);
         let mut kept = HashSet::<PackNo>::new();
         let parts = self.store.ingest_parts(REWRITTEN);
         for kind in [PackKind::Data, PackKind::Tree] {
@@ -187,7 +181,8 @@ impl Work<'_> {
             if of_kind.is_empty() {
                 continue;
             }
-            let written = rewrite_packs(&parts, self.store.reader(), kind, &of_kind, &self.plan.live, &soon)?;
+            let (store, live) = (self.store, &self.plan.live);
+            let written = rewrite_packs(&parts, store.reader(), kind, &of_kind, live, &|| soon(store))?;
             self.done.bytes_rewritten += written.bytes;
             for (no, id, e) in written.unreadable {
                 let reason =

@@ -129,8 +129,8 @@ impl Store {
         listed: &Outcomes,
     ) -> Result<bool, StoreError> {
         let last = listed.at(&row.tag, &row.id).iter().map(|(attempt, _)| attempt.number).max();
-        let held = self.catalog.seen_at(no, &row.id)?;
-        Ok(last.is_some_and(|last| last >= held))
+        let seen = self.catalog.seen_at(no, &row.id)?;
+        Ok(last.is_some_and(|last| last >= seen))
     }
 
     /// Whether all that a vault lists of a point that was there says that it is not to be.
