@@ -45,6 +45,10 @@ impl Check<'_> {
             });
             match listed {
                 Ok((points, listed)) => {
+                    if let Err(e) = self.freed_meanwhile(*no, transfer, packs, &listed) {
+                        self.leave_out(*no, &e);
+                        continue;
+                    }
                     let there = self.in_vault(*no, address, packs, &listed, &mut nowhere)?;
                     if depth == Depth::Structure {
                         self.known_damage(*no, address, packs, &there)?;
@@ -81,6 +85,23 @@ impl Check<'_> {
     fn moved_meanwhile(&self, row: &PackRow) -> bool {
         let there = self.store.staging().len(&names::pack(&row.entry.id));
         there.is_ok_and(|len| len == Some(row.entry.len))
+    }
+
+    /// If packs are missing in a vault, learns first what was freed there since it was asked for that, if it answered then: another machine may
+    /// be at it.
+    fn freed_meanwhile(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        packs: &[PackRow],
+        listed: &BTreeMap<PackId, u64>,
+    ) -> Result<(), StoreError> {
+        let mut missing =
+            packs.iter().filter(|row| row.vaults.contains(&no) && wrong_length(listed, row).is_some());
+        match missing.next() {
+            Some(_) => self.store.follow_reclaim_in(no, transfer, Deadline::NEVER, self.monitor),
+            None => Ok(()),
+        }
     }
 
     /// The packs that a vault has with their lengths, also those that came since the check began: points that came are listed, too.
