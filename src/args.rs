@@ -104,6 +104,7 @@ pub enum Verb {
     Umount(verbs::umount::UmountArgs),
     Recover(verbs::recover::RecoverArgs),
     Check(verbs::check::CheckArgs),
+    Scrub(verbs::scrub::ScrubArgs),
     Config(verbs::config::ConfigArgs),
     Stats(verbs::stats::StatsArgs),
     Key(verbs::key::KeyArgs),

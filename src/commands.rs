@@ -35,6 +35,7 @@ pub mod recover;
 pub mod release;
 pub mod restore;
 pub mod scope;
+pub mod scrub;
 pub mod snapshots;
 pub mod staging;
 pub mod stats;
@@ -135,6 +136,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Umount(args) => umount::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
+        Verb::Scrub(args) => scrub::run(context, &args),
         Verb::Config(args) => config::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Key(args) => key::run(context, &args),

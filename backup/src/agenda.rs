@@ -50,10 +50,12 @@ pub enum Work {
     Check,
     /// Reads all of it besides, which is never done but by a person.
     CheckData,
+    /// Reads some of it each day, so that all is read again and again.
+    Scrub,
 }
 
 /// Work and its words.
-const WORDS: [(Work, &str); 8] = [
+const WORDS: [(Work, &str); 9] = [
     (Work::Take, "backup"),
     (Work::Push, "push"),
     (Work::ExpireLocal, "expire-local"),
@@ -62,6 +64,7 @@ const WORDS: [(Work, &str); 8] = [
     (Work::ReclaimVaults, "reclaim-vaults"),
     (Work::Check, "check"),
     (Work::CheckData, "check-data"),
+    (Work::Scrub, "scrub"),
 ];
 
 impl fmt::Display for Work {
@@ -102,7 +105,7 @@ impl Work {
             Self::Reclaim => Lane::Room,
             Self::Push | Self::ExpireOnline => Lane::Vault,
             Self::ReclaimVaults => Lane::Reclaim,
-            Self::Check | Self::CheckData => Lane::Read,
+            Self::Check | Self::CheckData | Self::Scrub => Lane::Read,
         }
     }
 
@@ -267,6 +270,7 @@ pub struct Agenda {
     reclaim: Option<Moments>,
     reclaim_vaults: bool,
     check: Option<Moments>,
+    scrub: Option<Moments>,
     zone: TimeZone,
     /// What was never done and needs no beginning at once waits for its first moment after this one.
     since: Timestamp,
@@ -282,6 +286,7 @@ impl Agenda {
             reclaim: upkeep(&config.reclaim),
             reclaim_vaults: config.reclaim_vaults,
             check: upkeep(&config.check),
+            scrub: upkeep(&config.scrub),
             zone: config.zone.clone().unwrap_or(zone),
             since,
         }
@@ -294,6 +299,7 @@ impl Agenda {
             (Work::Reclaim, self.reclaim.as_ref()),
             (Work::ReclaimVaults, vaults),
             (Work::Check, self.check.as_ref()),
+            (Work::Scrub, self.scrub.as_ref()),
         ];
         let upkeep = upkeep.into_iter().filter(|(_, moments)| moments.is_some());
         let upkeep = upkeep.map(|(work, _)| Task { work, group: None });
@@ -317,6 +323,7 @@ impl Agenda {
             (Work::ExpireOnline, Some(_)) => next_expiry(&past, &of_group(Work::Push)),
             (Work::Reclaim | Work::ReclaimVaults, _) => self.next_upkeep(self.reclaim.as_ref()?, &past, now),
             (Work::Check, _) => self.next_upkeep(self.check.as_ref()?, &past, now),
+            (Work::Scrub, _) => self.next_upkeep(self.scrub.as_ref()?, &past, now),
             _ => None,
         };
         soonest(due, retry(&past))

@@ -57,6 +57,7 @@ impl Caller {
             Work::ReclaimVaults => &["prune", "--vaults"],
             Work::Check => &["check"],
             Work::CheckData => &["check", "--read-data"],
+            Work::Scrub => &["scrub"],
         };
         let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);
         words

@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::{Clock, Deadline};
-use crate::pace::Pace;
+use crate::pace::{Pace, Pacer};
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod beat;
@@ -329,6 +329,14 @@ impl Transfer {
     /// Has all that is put from now on keep to a pace, which others may share. Only the first that is given counts.
     pub fn pace_uploads(&self, pace: Arc<Pace>) {
         let _ = self.inner.pace.set(pace);
+    }
+
+    /// Waits until `bytes` more may pass by a pace, for whoever reads no faster than somebody wants.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub fn keep_pace(&self, pacer: &Pacer, bytes: usize) -> Result<(), VaultError> {
+        self.runtime.block_on(self.inner.unless_cancelled(Deadline::NEVER, pacer.take_all(bytes)))
     }
 
     /// What was done so far.

@@ -32,6 +32,7 @@ mod protect;
 mod rehearsal;
 mod rough;
 mod roundtrip;
+mod scrub;
 mod size;
 mod soak;
 mod testkit;

@@ -112,7 +112,11 @@ pub fn damage(ledger: Option<&Ledger>) -> Option<Alert> {
     let reason = reason.and_then(|line| line.split(". Hint: ").next()).unwrap_or(DAMAGED);
     let first = check.said.lines().next().filter(|line| !line.contains(DAMAGED));
     let first = first.map_or_else(String::new, |line| format!(", first {line}"));
-    let verb = if check.task.work == Work::CheckData { "check --read-data" } else { "check" };
+    let verb = match check.task.work {
+        Work::CheckData => "check --read-data",
+        Work::Scrub => "scrub",
+        _ => "check",
+    };
     let next_step = format!(
         "`holdfast jobs --failed` names all of it; `holdfast vault push`, or `holdfast backup` where the source is unchanged, may heal it, \
          and `holdfast prune` puts what is whole elsewhere in the place of a damaged local pack; `holdfast {verb}` sees whether they did"
@@ -236,6 +240,7 @@ mod tests {
         // As a person's check puts it down, and as a job of the daemon.
         for (work, end, verb) in [
             (Work::Check, "", "`holdfast check`"),
+            (Work::Scrub, "", "`holdfast scrub`"),
             (Work::CheckData, ". Hint: h", "`holdfast check --read-data`"),
         ] {
             let said =
