@@ -105,6 +105,7 @@ pub enum Verb {
     Recover(verbs::recover::RecoverArgs),
     Check(verbs::check::CheckArgs),
     Scrub(verbs::scrub::ScrubArgs),
+    Drill(verbs::drill::DrillArgs),
     Config(verbs::config::ConfigArgs),
     Stats(verbs::stats::StatsArgs),
     Key(verbs::key::KeyArgs),

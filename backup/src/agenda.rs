@@ -52,10 +52,12 @@ pub enum Work {
     CheckData,
     /// Reads some of it each day, so that all is read again and again.
     Scrub,
+    /// Recovers some files from vaults alone, to see that it can be done.
+    Drill,
 }
 
 /// Work and its words.
-const WORDS: [(Work, &str); 9] = [
+const WORDS: [(Work, &str); 10] = [
     (Work::Take, "backup"),
     (Work::Push, "push"),
     (Work::ExpireLocal, "expire-local"),
@@ -65,6 +67,7 @@ const WORDS: [(Work, &str); 9] = [
     (Work::Check, "check"),
     (Work::CheckData, "check-data"),
     (Work::Scrub, "scrub"),
+    (Work::Drill, "drill"),
 ];
 
 impl fmt::Display for Work {
@@ -105,7 +108,7 @@ impl Work {
             Self::Reclaim => Lane::Room,
             Self::Push | Self::ExpireOnline => Lane::Vault,
             Self::ReclaimVaults => Lane::Reclaim,
-            Self::Check | Self::CheckData | Self::Scrub => Lane::Read,
+            Self::Check | Self::CheckData | Self::Scrub | Self::Drill => Lane::Read,
         }
     }
 
@@ -271,6 +274,7 @@ pub struct Agenda {
     reclaim_vaults: bool,
     check: Option<Moments>,
     scrub: Option<Moments>,
+    drill: Option<Moments>,
     zone: TimeZone,
     /// What was never done and needs no beginning at once waits for its first moment after this one.
     since: Timestamp,
@@ -287,6 +291,7 @@ impl Agenda {
             reclaim_vaults: config.reclaim_vaults,
             check: upkeep(&config.check),
             scrub: upkeep(&config.scrub),
+            drill: upkeep(&config.drill),
             zone: config.zone.clone().unwrap_or(zone),
             since,
         }
@@ -300,6 +305,7 @@ impl Agenda {
             (Work::ReclaimVaults, vaults),
             (Work::Check, self.check.as_ref()),
             (Work::Scrub, self.scrub.as_ref()),
+            (Work::Drill, self.drill.as_ref()),
         ];
         let upkeep = upkeep.into_iter().filter(|(_, moments)| moments.is_some());
         let upkeep = upkeep.map(|(work, _)| Task { work, group: None });
@@ -324,6 +330,7 @@ impl Agenda {
             (Work::Reclaim | Work::ReclaimVaults, _) => self.next_upkeep(self.reclaim.as_ref()?, &past, now),
             (Work::Check, _) => self.next_upkeep(self.check.as_ref()?, &past, now),
             (Work::Scrub, _) => self.next_upkeep(self.scrub.as_ref()?, &past, now),
+            (Work::Drill, _) => self.next_upkeep(self.drill.as_ref()?, &past, now),
             _ => None,
         };
         soonest(due, retry(&past))

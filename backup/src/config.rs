@@ -41,6 +41,8 @@ const FILES_MAX: usize = 1000;
 const RECLAIM: &str = "04:30";
 const CHECK: &str = "05:30";
 const SCRUB: &str = "01:30";
+/// When it is tried whether files can be had back from a vault alone.
+const DRILL: &str = "Sun 06:30";
 /// Most days in which all is to be read: ten years.
 const SCRUB_DAYS_MAX: u16 = 3650;
 
@@ -68,7 +70,9 @@ pub struct Config {
     pub check: Option<Schedule>,
     /// When some of it is read again.
     pub scrub: Option<Schedule>,
-    /// How much of it.
+    /// When it is tried whether files can be had back from a vault alone.
+    pub drill: Option<Schedule>,
+    /// How much is read again.
     pub scrub_terms: ScrubTerms,
     /// How often it is looked what somebody has to see to, and how he is told.
     pub alerts: Alerts,
@@ -277,7 +281,7 @@ impl Config {
         let heard = Heard::default();
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
-        config.scrub = Schedule::from_str(SCRUB).ok();
+        (config.scrub, config.drill) = (Schedule::from_str(SCRUB).ok(), Schedule::from_str(DRILL).ok());
         (config.nice, config.reclaim_vaults) = (NICE, true);
         for (path, text) in files {
             let notes = Notes::about(path, text, &heard);
@@ -358,6 +362,9 @@ impl Config {
         }
         if let Some(table) = file.shared_table("check") {
             read_upkeep(table, &mut self.check);
+        }
+        if let Some(table) = file.shared_table("drill") {
+            read_upkeep(table, &mut self.drill);
         }
         if let Some(table) = file.shared_table("scrub") {
             let terms = &mut self.scrub_terms;

@@ -15,6 +15,7 @@ mod daemon;
 mod damage;
 mod decoder;
 mod dependencies;
+mod drill;
 mod expire;
 mod faults;
 mod fences;

@@ -7,6 +7,8 @@ mod rotation;
 
 use std::path::{Path, PathBuf};
 
+use crate::testkit::Machine;
+
 /// The objects of a place below a directory, in the order of their names.
 fn objects(place: &Path, below: &str) -> Vec<PathBuf> {
     let (mut found, mut open) = (Vec::new(), vec![place.join(below)]);
@@ -22,6 +24,13 @@ fn objects(place: &Path, below: &str) -> Vec<PathBuf> {
 
 fn name_of(place: &Path, object: &Path) -> String {
     object.strip_prefix(place).unwrap().to_str().unwrap().to_owned()
+}
+
+/// The path of a configuration that names no group: `status` needs one.
+pub fn empty_configuration(machine: &Machine) -> String {
+    let path = machine.path("holdfast.toml");
+    std::fs::write(&path, "").unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 fn flip(object: &Path) {

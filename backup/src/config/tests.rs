@@ -226,7 +226,7 @@ local = { schedule = "hourly", jitter = "31 minutes" }
         (2, "time-zone: this machine knows no time zone"),
         (
             3,
-            "tiem-zone is not known; known here: store, time-zone, reclaim, check, scrub, alerts, metrics, jobs, bandwidth, group",
+            "tiem-zone is not known; known here: store, time-zone, reclaim, check, drill, scrub, alerts, metrics, jobs, bandwidth, group",
         ),
         (5, "\"b\" is no absolute path"),
         (5, "group.a.sources: a text or a table is wanted"),
@@ -321,6 +321,7 @@ fn a_key_that_two_files_say_is_a_mistake_in_every_table() {
         "reclaim.grace = \"2 days\"",
         "reclaim.daily-percent = 5",
         "check.schedule = \"never\"",
+        "drill.schedule = \"monthly\"",
         "scrub.days = 30",
         "scrub.vault-bytes = \"1G\"",
         "alerts.every = \"5 minutes\"",

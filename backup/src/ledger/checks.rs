@@ -21,9 +21,23 @@ impl Ledger {
         if ended.state == JobState::Done && Self::look(dir)?.is_none() {
             return Ok(());
         }
+        Self::note_run(dir, work, begun, ended)
+    }
+
+    /// Puts down whatever a person ran, also where nobody keeps a ledger yet.
+    pub fn note_run(dir: &Path, work: Work, begun: Timestamp, ended: &Ended) -> Result<(), LedgerError> {
         let ledger = Self::join(dir)?;
         let no = ledger.begin(&Task { work, group: None }, true, begun)?;
         ledger.end(no, ended)
+    }
+
+    /// The last drill that ended by itself, well or not.
+    pub fn last_drill(&self) -> Result<Option<Job>, LedgerError> {
+        let sql = format!(
+            "SELECT {} FROM job WHERE work = ?1 AND state IN ('done', 'failed') ORDER BY no DESC LIMIT 1",
+            self.columns
+        );
+        self.read(|c| c.prepare_cached(&sql)?.query_row([Work::Drill.to_string()], job).optional())
     }
 
     /// The check that found the damage that is there, as far as is known: no later one of its kind found that there is none, nor one that

@@ -1,7 +1,7 @@
 //! `scrub` with the key of the store: what is due is read, damage is named with its files, and `status` says how old proofs are.
 
 use super::ciphertext::vaulted;
-use super::{flip, name_of, objects};
+use super::{empty_configuration, flip, name_of, objects};
 use crate::testkit::Ran;
 use crate::trouble::run;
 
@@ -18,7 +18,8 @@ fn what_is_due_is_read_in_every_place_and_status_says_since_when_all_is_proven()
     }
     let again = run(&["scrub", "--json"]).expect_code(0).json();
     assert_eq!((&again["packs"], &again["places"][0]["packs_chosen"]), (&0.into(), &0.into()));
-    let places = run(&["status", "--json"]).expect_code(0).json()["places"].clone();
+    let config = empty_configuration(&machine);
+    let places = run(&["status", "--json", "--config", &config]).expect_code(0).json()["places"].clone();
     assert!(places.as_array().unwrap().iter().all(|place| place["proven_since"].is_string()), "{places}");
     let text = run(&["scrub", "local", "--full"]).expect_code(0).out();
     assert!(text.contains("local: ") && !text.contains(vault.to_str().unwrap()), "{text}");
@@ -32,7 +33,9 @@ fn what_is_due_is_read_in_every_place_and_status_says_since_when_all_is_proven()
 fn damage_is_found_named_told_by_status_and_healed_from_the_other_place() {
     let (machine, store, vault) = vaulted();
     let run = |args: &[&str]| run(&machine, &store.dir, args);
-    let alerts = || run(&["status", "--json"]).expect_code(0).json()["alerts"].to_string();
+    let config = empty_configuration(&machine);
+    let alerts =
+        || run(&["status", "--json", "--config", &config]).expect_code(0).json()["alerts"].to_string();
     let (here, there) = (objects(&store.dir, "pack").remove(0), objects(&vault, "pack").pop().unwrap());
     flip(&here);
     flip(&there);
