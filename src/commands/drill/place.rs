@@ -87,7 +87,9 @@ impl Scratch {
         let lengths = transfer.list_as(names::INDEXES, Deadline::NEVER, |object| Some(object.len))?;
         let needs =
             lengths.iter().fold(0_u64, |sum, len| sum.saturating_add(*len)).saturating_mul(CATALOG_PART);
-        let free = DiskFiles::new(self.dir.parent().unwrap_or(&self.dir)).room().free;
+        let cache = self.dir.parent().unwrap_or(&self.dir);
+        let room = DiskFiles::new(cache).room().map_err(|e| Failure::io("look for room in", cache, &e))?;
+        let free = room.free;
         if needs <= free {
             return Ok(());
         }

@@ -183,7 +183,7 @@ impl Verify<'_> {
             return Err("it is another object than its name says".into());
         }
         let sealed = item.len - HEADER_LEN as u64;
-        if sealed == 0 || sealed % STEP as u64 != 0 || item.len > POINT_LIMIT {
+        if sealed == 0 || !sealed.is_multiple_of(STEP as u64) || item.len > POINT_LIMIT {
             return Err(format!("it has {} bytes, which none can have", item.len));
         }
         Ok(())
@@ -192,7 +192,8 @@ impl Verify<'_> {
 
 /// Of a small object, whose sealed block begins at `block_at`.
 fn wrong_length(item: &Item, block_at: usize) -> Option<Seen> {
-    let sealed = item.len.checked_sub(block_at as u64).filter(|len| *len > 0 && len % STEP as u64 == 0);
+    let sealed =
+        item.len.checked_sub(block_at as u64).filter(|len| *len > 0 && len.is_multiple_of(STEP as u64));
     (sealed.is_none() || item.len > SMALL_OBJECT).then(|| none_can_have(item.len))
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::hostile::{data_packs, forget_and_free, prepared, push};
 use super::*;
 use crate::catalog::{PackNo, VaultNo};
-use crate::check::{Finding, Report, Turn, scrub};
+use crate::check::{Report, Turn, scrub};
 use crate::monitor::{Event, Monitor};
 use crate::scrub::ciphertext::Part;
 use crate::scrub::rotation::{Terms, Wanted, choose};
@@ -98,11 +98,12 @@ fn damage_here_costs_no_file_while_a_vault_has_the_pack_and_names_the_files_when
     let pack = data_packs(&store).remove(0);
     let name = damage_staged(&home, pack.no, &store);
     let report = scrubbed(&store, &[turn(&store, None, DUE)]);
-    let object = |f: &Finding| f.object.clone();
-    assert_eq!(report.findings.iter().map(object).collect::<Vec<_>>(), [name.clone()], "{report:?}");
+    let objects = |report: &Report| report.findings.iter().map(|f| f.object.clone()).collect::<Vec<_>>();
+    let name = vec![name];
+    assert_eq!(objects(&report), name, "{report:?}");
     assert_eq!(report.files, []);
     let known = scrubbed(&store, &[Turn { place: None, packs: Vec::new() }]);
-    assert_eq!(known.findings.iter().map(object).collect::<Vec<_>>(), [name.clone()]);
+    assert_eq!(objects(&known), name);
     // The vault's copy as well: what is in it is lost, and no other file is named.
     let there = names::pack(&pack.entry.id);
     vault.replace(&there, flip(&vault.object(&there).unwrap()).into());
