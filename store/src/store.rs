@@ -19,6 +19,7 @@ mod session;
 mod settings;
 mod slots;
 mod vaults;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use session::Session;
 pub use settings::{AnnexSetting, Settings, VaultSetting};
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
+pub use whole::Healed;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
 
 /// Packs that are noted as proven in one commit, which costs about as much as reading a pack.
-const NOTED_TOGETHER: usize = 64;
+pub(super) const NOTED_TOGETHER: usize = 64;
 /// A vault that does not give so many packs, one after the other, is left out though it shows its config, which the kernel may
 /// still have of a disk that was pulled out: each pack is tried for minutes.
 const NOT_GIVEN_MAX: u32 = 3;
@@ -26,7 +26,7 @@ impl Check<'_> {
         self.report.packs = packs.len() as u64;
         let staged = self.see_staging()?;
         let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
-        for row in packs.iter().filter(|row| row.staged) {
+        for row in packs.iter().filter(|row| row.staged && self.looks_at(None)).collect::<Vec<_>>() {
             if self.out_of_sight.contains(&row.entry.id) {
                 continue;
             }
@@ -38,6 +38,9 @@ impl Check<'_> {
             }
         }
         for (no, address, transfer) in self.store.vaults() {
+            if !self.looks_at(Some(*no)) {
+                continue;
+            }
             let listed = list(self.store, transfer).and_then(|shown| {
                 // What another machine brought there since this one looked.
                 self.store.learn_listed(*no, &shown.1, self.monitor)?;
@@ -127,7 +130,7 @@ impl Check<'_> {
     }
 
     /// Copies that were read before and found damaged, which their lengths do not tell.
-    fn known_damage(
+    pub(super) fn known_damage(
         &mut self,
         no: VaultNo,
         address: &str,
@@ -173,7 +176,7 @@ impl Check<'_> {
         self.note_proven()
     }
 
-    fn note_proven(&mut self) -> Result<(), StoreError> {
+    pub(super) fn note_proven(&mut self) -> Result<(), StoreError> {
         self.store.catalog().set_verified(&std::mem::take(&mut self.proven), self.store.clock().now())
     }
 
@@ -193,7 +196,7 @@ impl Check<'_> {
         self.lose_unreadable(row)
     }
 
-    fn read_staged(&mut self, row: &PackRow) -> Result<bool, StoreError> {
+    pub(super) fn read_staged(&mut self, row: &PackRow) -> Result<bool, StoreError> {
         let name = names::pack(&row.entry.id);
         if self.store.staging().len(&name)? != Some(row.entry.len) {
             return Ok(false);
@@ -222,7 +225,7 @@ impl Check<'_> {
         }
     }
 
-    fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
+    pub(super) fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
         let mark = Mark::BadIn(no, row.entry.id);
         let proof = prove_in_vault(self.store, row, no);
         if proof.is_ok() {
@@ -268,7 +271,7 @@ impl Check<'_> {
     }
 
     /// Of a damaged pack, the chunks that are not in the damaged part can still be read.
-    fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
+    pub(super) fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
         for chunk in self.store.catalog().chunks_of(row.no)? {
             if self.store.reader().whole_chunk(row.entry.kind, &chunk.id, Deadline::NEVER).is_err() {
                 self.bad_chunks.insert(chunk.id);

@@ -16,6 +16,7 @@ mod older;
 mod pack_rows;
 mod rot;
 mod rows;
+mod scrub;
 mod thin;
 mod thin_damage;
 mod turns;
