@@ -34,6 +34,7 @@ use places::PlaceLine;
 pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
 use troubles::{
     annexes_in_trouble, bad_configuration, damage, groups_gone, no_daemon, unwritten_metrics, vaults_away,
+    vaults_changed,
 };
 pub use vaults::Answered;
 
@@ -152,6 +153,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     }
     told.extend(annexes_in_trouble(&staging, ledger.as_ref(), beside_daemon));
     told.extend(vaults_away(&config, &answered));
+    told.extend(vaults_changed(&store)?);
     told.extend(places::alerts(&places, now, &zone));
     told.extend(unwritten_metrics(&config, ledger.as_ref(), beside_daemon));
     let page = Page {

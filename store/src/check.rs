@@ -8,6 +8,7 @@ mod holds;
 mod objects;
 mod packs;
 mod points;
+mod witness;
 
 pub(crate) use packs::prove_in_vault;
 
@@ -18,7 +19,7 @@ use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
-use crate::store::{LISTING_WAIT, Store, prove_ours};
+use crate::store::{Alarm, Before, LISTING_WAIT, Store, prove_ours};
 use crate::vault::ObjectInfo;
 
 /// How thorough a check is.
@@ -75,6 +76,10 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     store.mend_rows(true, false, monitor)?;
     store.follow_reclaim(monitor)?;
     let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
+    // Before anything is listed: others push meanwhile.
+    let vaults = store.vaults().iter();
+    let remembered =
+        vaults.map(|(no, _, _)| Ok((*no, store.before(*no)?))).collect::<Result<_, StoreError>>()?;
     let mut check = Check {
         store,
         monitor,
@@ -88,6 +93,8 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
         away: HashSet::new(),
         not_given: HashMap::new(),
         listings: HashMap::new(),
+        remembered,
+        swapped: HashMap::new(),
     };
     check.catalog()?;
     check.ways()?;
@@ -101,6 +108,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.slots()?;
     check.generations()?;
     check.holds()?;
+    check.witness(depth)?;
     check.goes_on()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
@@ -131,6 +139,10 @@ struct Check<'a> {
     not_given: HashMap<VaultNo, u32>,
     /// What the vaults that answer show.
     listings: HashMap<VaultNo, Listing>,
+    /// What was known of the vaults before they were listed.
+    remembered: HashMap<VaultNo, Before>,
+    /// What lies there under the name of another.
+    swapped: HashMap<VaultNo, Vec<Alarm>>,
 }
 
 /// What a vault showed when it was listed, its points before its packs: all that these points need was there by then.

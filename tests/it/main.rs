@@ -40,3 +40,4 @@ mod trouble;
 mod truth;
 mod vault;
 mod verbs;
+mod witness;
