@@ -77,7 +77,12 @@ impl Check<'_> {
                 Err(VaultError::NotFound { .. }) => {}
                 bytes => {
                     let bytes = bytes.map_err(of_vault(transfer))?;
-                    alarms.extend(what_is_another(self.store.sealer(), (&line.tag, &attempt), &bytes));
+                    let another = what_is_another(self.store.sealer(), (&line.tag, &attempt), &bytes);
+                    if another.is_some() {
+                        // A push puts the right one there.
+                        self.store.doubt_points(no, &[line.id])?;
+                    }
+                    alarms.extend(another);
                 }
             }
         }

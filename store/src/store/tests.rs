@@ -21,6 +21,7 @@ mod thin_damage;
 mod turns;
 mod unopened;
 mod ways;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

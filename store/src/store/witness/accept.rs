@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::id::{Attempt, RecoveryPointId, SlotId};
 use crate::monitor::{Monitor, VoidMonitor};
 use crate::names;
-use crate::store::{Outcomes, Store, of_vault, prove_ours};
+use crate::store::{Outcomes, Store, of_vault, prove_ours, see_vault};
 
 /// A point that a vault does not have any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ impl Store {
         alarms.extend(
             standing.filter(|old| old.kind == AlarmKind::VaultRolledBack).cloned().collect::<Vec<_>>(),
         );
+        alarms.sort_by_key(|alarm| alarm.kind);
         let generations_gone = self.accept_generations(no, &shown_generations(self, no)?)?;
         let (alarms, stays): (Vec<_>, Vec<_>) =
             alarms.into_iter().partition(|alarm| can_be_accepted(alarm.kind));
@@ -92,6 +93,8 @@ impl Store {
         if generations_gone || !accepted.is_empty() {
             self.catalog.set_mark(Mark::Reread(no), true)?;
             self.catalog.set_mark(Mark::Doubtful, true)?;
+            // What else is gone with it is taken note of, and not told.
+            see_vault(self, no, &transfer, Deadline::NEVER, &VoidMonitor)?;
             self.meet_vaults(monitor)?;
         }
         Ok(accepted)
