@@ -173,6 +173,8 @@ pub struct Store {
     told: Mutex<HashSet<(VaultNo, String)>>,
     /// Vaults that showed another config of this store than the one it was made with.
     strange_configs: Mutex<BTreeSet<String>>,
+    /// What was said of vaults that this machine never saw before.
+    first_looks: Mutex<Vec<String>>,
     read_only: bool,
 }
 
@@ -315,6 +317,7 @@ impl Store {
             unopened: Mutex::default(),
             told: Mutex::default(),
             strange_configs: Mutex::default(),
+            first_looks: Mutex::default(),
             read_only: false,
         })
     }

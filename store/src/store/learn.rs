@@ -329,7 +329,9 @@ fn look_back(
         evidence.alarms.extend(replayed);
         let there = store.catalog().lines_in(no)?.len();
         if there > 0 {
-            monitor.event(Event::Note(first_look(&transfer.address(), there, heads.len())));
+            let told = first_look(&transfer.address(), there, heads.len());
+            monitor.event(Event::Note(told.clone()));
+            store.first_looks.lock().unwrap_or_else(PoisonError::into_inner).push(told);
         }
         evidence.witnessed = heads;
     }

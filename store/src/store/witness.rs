@@ -192,6 +192,12 @@ impl Store {
         Ok(self.recall(no)?.alarms)
     }
 
+    /// Of the vaults that were met since the store was opened and that this machine never saw before: what they could be held against, and
+    /// what cannot be told, for people.
+    pub fn first_looks(&self) -> Vec<String> {
+        self.first_looks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What is known of a vault before it is listed.
     pub(crate) fn before(&self, no: VaultNo) -> Result<Before, StoreError> {
         let lines = self.catalog.lines_in(no)?;

@@ -14,8 +14,8 @@ fn all_is_well(machines: &[&Machine], after: &str) {
     }
 }
 
-fn forget(machine: &Machine, id: &str, more: &[&str]) {
-    machine.run([&["forget", id, "--yes"][..], more].concat()).expect_code(0);
+fn forget(machine: &Machine, id: &str) {
+    machine.run(["forget", id, "--yes", "--allow-newest"]).expect_code(0);
 }
 
 #[test]
@@ -31,28 +31,27 @@ fn a_life_of_several_machines_raises_nothing() {
     };
     let theirs = [on_other("1"), on_other("2")];
     all_is_well(&[&other, &bed.machine], "points of two machines");
-    forget(&other, &ids[3], &[]);
+    forget(&other, &ids[3]);
     all_is_well(&[&bed.machine, &other], "the newest point was forgotten by the other machine");
-    forget(&bed.machine, &ids[1], &[]);
+    forget(&bed.machine, &ids[1]);
     all_is_well(&[&other, &bed.machine], "one in the middle was forgotten");
     let again = bed.take("s", "after the newest was forgotten");
     all_is_well(&[&bed.machine, &other], "a point after one that was forgotten");
     // Somebody wants it after all.
     let kept = bed.take("s", "kept here");
     bed.push(0);
-    forget(&other, &kept, &[]);
+    forget(&other, &kept);
     bed.machine.run(["vault", "push", &kept]).expect_code(0);
     all_is_well(&[&bed.machine, &other, &bed.recovered()], "a second attempt");
     bed.machine.run(["hold", &again]).expect_code(0);
     bed.machine.run(["release", &again]).expect_code(0);
-    forget(&bed.machine, &again, &["--tier", "local"]);
     // It was never pushed.
     let local = bed.take("s", "never pushed");
-    forget(&bed.machine, &local, &[]);
+    forget(&bed.machine, &local);
     bed.take("s", "and the next");
     bed.machine.run(["prune", "--now"]).expect_code(0);
     all_is_well(&[&bed.machine, &other], "freeing");
-    theirs.iter().for_each(|id| forget(&other, id, &[]));
+    theirs.iter().for_each(|id| forget(&other, id));
     other.run(["prune", "--now"]).expect_code(0);
     all_is_well(&[&bed.machine, &other, &bed.recovered()], "the end of a source");
 }
@@ -65,7 +64,7 @@ fn a_machine_that_was_away_while_all_its_points_went_and_two_vaults_of_a_store_r
     let other = bed.recovered();
     // Into the second alone goes what the first does not have.
     for id in &ids {
-        forget(&other, id, &[]);
+        forget(&other, id);
     }
     other.run(["prune", "--now"]).expect_code(0);
     all_is_well(&[&bed.machine, &other], "a year away");
