@@ -369,7 +369,8 @@ fn what_is_accepted_is_named_and_told_no_more_and_what_comes_after_is() {
     let accept = |machine: &Machine| {
         let said = machine.run(["vault", "accept", bed.address(), "--json"]).expect_code(0).json();
         let lost: Vec<Value> = said["lost"].as_array().unwrap().clone();
-        lost.iter().map(|lost| (lost["id"].as_str().unwrap().to_owned(), lost["elsewhere"] == true)).collect()
+        let line = |lost: &Value| (lost["id"].as_str().unwrap().to_owned(), lost["elsewhere"] == true);
+        lost.iter().map(line).collect::<BTreeSet<_>>()
     };
     let all = |elsewhere: bool| lost.iter().map(|id| (id.clone(), elsewhere)).collect::<BTreeSet<_>>();
     assert_eq!(accept(&other), all(false));
