@@ -105,12 +105,13 @@ pub fn protect(
     taken.started = started;
     let (files_new, files_changed) = (taken.files_new, taken.files_changed);
     let witness = witness(store, &tag).map_err(ProtectError::Store)?;
+    let after = number_after(store, &tag, previous.as_ref());
     let ended = store.clock().now();
     let point = |done: &holdfast_store::chunk_store::Ingested| {
         taken.counts.bytes_new = done.bytes_new;
         taken.counts.bytes_stored = done.bytes_stored;
         let summary = summary(store, &taken.root);
-        taken.into_point(request, (id, tag), previous.as_ref(), witness, summary, ended)
+        taken.into_point(request, (id, tag), after, witness, summary, ended)
     };
     let stored = session.commit(point).map_err(ProtectError::Store)?;
     Ok(Protected { stored, files_new, files_changed })
@@ -127,6 +128,12 @@ fn reason(session: Session<'_>, error: ProtectError) -> ProtectError {
 fn witness(store: &Store, tag: &SourceTag) -> Result<Vec<Witness>, StoreError> {
     let others = store.catalog().heads()?.into_iter().filter(|(other, _, _)| other != tag);
     Ok(others.map(|(source, sequence, hash)| Witness { source, sequence, hash }).collect())
+}
+
+/// Number and hash of the point after which a new one comes: the newest of the source that is known, or that was ever seen in a vault.
+fn number_after(store: &Store, tag: &SourceTag, previous: Option<&StoredPoint>) -> (u64, [u8; 32]) {
+    let known = previous.map_or((0, [0; 32]), |stored| (stored.point.sequence, stored.hash));
+    store.newest_remembered(tag).filter(|seen| seen.0 > known.0).unwrap_or(known)
 }
 
 /// Where the root's page lies; a point is good without it.
@@ -295,7 +302,7 @@ impl Taken {
         self,
         request: &Request,
         (id, tag): (RecoveryPointId, SourceTag),
-        previous: Option<&StoredPoint>,
+        (sequence, previous): (u64, [u8; 32]),
         witness: Vec<Witness>,
         summary: Vec<PagePlace>,
         ended: Timestamp,
@@ -305,8 +312,8 @@ impl Taken {
             source_tag: tag,
             source: request.source.clone(),
             path: request.path.clone(),
-            sequence: previous.map_or(1, |p| p.point.sequence + 1),
-            previous: previous.map_or([0; 32], |p| p.hash),
+            sequence: sequence.saturating_add(1),
+            previous,
             started: self.started,
             ended,
             state: if self.errors_total == 0 { PointState::Complete } else { PointState::Partial },

@@ -84,6 +84,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
         add_machine_key(context, &store, &ring)?;
     }
     show(context, &store, &address)?;
+    store.first_looks().iter().try_for_each(|told| context.terminal.say(told))?;
     match (&mount, &args.mount) {
         (Some(mount), Some(place)) => mount_here(context, store, mount, place),
         _ => context.terminal.say(&next_commands(dir)).map(|()| Done::Whole),

@@ -35,6 +35,7 @@ use places::Scrubs;
 pub use troubles::{VAULT_AWAY, drills, metrics_fail, no_room_for_metrics};
 use troubles::{
     annexes_in_trouble, bad_configuration, damage, groups_gone, no_daemon, unwritten_metrics, vaults_away,
+    vaults_changed,
 };
 pub use vaults::Answered;
 
@@ -153,6 +154,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     }
     told.extend(annexes_in_trouble(&staging, ledger.as_ref(), beside_daemon));
     told.extend(vaults_away(&config, &answered));
+    told.extend(vaults_changed(&store)?);
     told.extend(places::alerts(&places, Scrubs::of(&config, ledger.as_ref()).as_ref(), now, &zone));
     let drills = drills(&config, ledger.as_ref(), !store.vaults().is_empty(), now);
     if drills.is_some() {

@@ -25,6 +25,7 @@ use crate::point_spec::PointSpec;
 use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
 
+mod accept;
 mod remove;
 
 /// Manage the vaults that keep copies far away
@@ -40,6 +41,7 @@ Examples:
   holdfast vault push                       every point that a vault does not have yet
   holdfast vault push latest docs@2026-11-20
   holdfast vault push --pending --group web  what is to be there by the configuration, and is not
+  holdfast vault accept azure://ACCOUNT/NAME  it was put back from an older copy, on purpose
   holdfast vault remove azure://ACCOUNT/NAME")]
 pub struct VaultArgs {
     #[command(subcommand)]
@@ -63,6 +65,14 @@ enum VaultAction {
     },
     /// Show the vaults and what each holds
     List,
+    /// Take a vault as it is now, although it is not what it was
+    ///
+    /// For a vault of which `status`, `check` or `vault push` say that it was rolled back, or that something was removed or withheld there,
+    /// after whoever keeps it said why. Names the recovery points that are lost there; those that are still elsewhere the next push sends again.
+    Accept {
+        /// Its address
+        url: String,
+    },
     /// Keep no more copies in a vault, and forget what it holds
     ///
     /// The vault itself is left as it is: `vault add` brings back what it holds. Where it alone holds recovery points or
@@ -112,6 +122,7 @@ pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
     match &args.action {
         VaultAction::Add { url } => add(context, url),
         VaultAction::List => list(context),
+        VaultAction::Accept { url } => accept::accept(context, url),
         VaultAction::Remove { url, force } => remove::remove(context, url, *force),
         VaultAction::Push { points, scope, limit_upload, pending } => {
             let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;

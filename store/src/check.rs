@@ -9,6 +9,7 @@ mod objects;
 mod packs;
 mod points;
 mod scrub;
+mod witness;
 
 pub(crate) use packs::prove_in_vault;
 pub use scrub::{Turn, scrub};
@@ -21,7 +22,7 @@ use crate::error::StoreError;
 use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::scrub::ciphertext::Part;
-use crate::store::{LISTING_WAIT, Store, prove_ours};
+use crate::store::{Alarm, Before, LISTING_WAIT, Store, prove_ours};
 use crate::vault::ObjectInfo;
 
 /// How thorough a check is.
@@ -79,6 +80,10 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     store.follow_reclaim(monitor)?;
     let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
     let mut check = Check::of(store, monitor)?;
+    // Before anything is listed: others push meanwhile.
+    for (no, _, _) in store.vaults() {
+        check.remembered.insert(*no, store.before(*no)?);
+    }
     check.catalog()?;
     check.ways()?;
     check.existence(&packs, depth)?;
@@ -91,6 +96,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.slots()?;
     check.generations()?;
     check.holds()?;
+    check.witness(depth)?;
     check.goes_on()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
@@ -125,6 +131,10 @@ struct Check<'a> {
     not_given: HashMap<VaultNo, u32>,
     /// What the vaults that answer show.
     listings: HashMap<VaultNo, Listing>,
+    /// What was known of the vaults before they were listed.
+    remembered: HashMap<VaultNo, Before>,
+    /// What lies there under the name of another.
+    swapped: HashMap<VaultNo, Vec<Alarm>>,
 }
 
 /// What a vault showed when it was listed, its points before its packs: all that these points need was there by then.
@@ -167,6 +177,8 @@ impl<'a> Check<'a> {
             away: HashSet::new(),
             not_given: HashMap::new(),
             listings: HashMap::new(),
+            remembered: HashMap::new(),
+            swapped: HashMap::new(),
         })
     }
 }

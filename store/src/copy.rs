@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::catalog::{PointRow, Seen, VaultNo};
+use crate::catalog::{PointLine, PointRow, Seen, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -63,6 +63,8 @@ pub fn prepare_vault(
         }
     } else {
         transfer.probe().map_err(&failed)?;
+        // What was seen under this address was another vault, which somebody did away with.
+        store.forget_memory_of(&transfer.address())?;
     }
     for (id, bytes) in slots {
         transfer.put_new(&names::slot(id), bytes.clone().into()).map_err(&failed)?;
@@ -195,6 +197,8 @@ impl<'a> Sending<'a> {
         }
         store.catalog().set_seen_at(no, &attempt)?;
         store.catalog().set_proven_point(no, &row.tag, &row.id)?;
+        let line = PointLine { id: row.id, tag: row.tag, sequence: row.sequence, started: row.started };
+        store.remember_pushed(no, &line, row.hash, &attempt)?;
         store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
         store.end_session(no, &attempt)?;
         Ok(pushed)

@@ -74,6 +74,11 @@ id!(
     32
 );
 id!(
+    /// BLAKE3 of all bytes of a recovery point's object, as `previous` and witnesses carry it.
+    ObjectHash,
+    32
+);
+id!(
     /// Identity of a store and all its vaults.
     VaultId,
     16

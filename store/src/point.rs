@@ -8,7 +8,7 @@ pub mod testing;
 mod tests;
 
 use crate::clock::Timestamp;
-use crate::id::{PackId, RecoveryPointId, SourceTag};
+use crate::id::{ObjectHash, PackId, RecoveryPointId, SourceTag};
 use crate::tree::Node;
 
 /// Whether everything of the source could be read.
@@ -163,6 +163,30 @@ pub struct VaultSession {
     pub started: i64,
     /// Id of the writer, empty while writers have none.
     pub writer: Vec<u8>,
+    /// What it says of the vault; sessions of before, and of the first point in a vault, say nothing of it.
+    pub sight: Option<Sight>,
     /// Signature of the writer, or empty.
     pub signature: Vec<u8>,
+}
+
+/// What a session says of the vault that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Number of the attempt whose session this is: one under the name of another is no session of it.
+    pub attempt: u8,
+    /// The newest point of each source, also of the session's own, that the writer ever saw there. At most [`codec::MAX_HEADS`].
+    pub heads: Vec<Head>,
+}
+
+/// The newest point of a source that was seen in a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The source.
+    pub source: SourceTag,
+    /// The point.
+    pub point: RecoveryPointId,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Hash of its object.
+    pub hash: ObjectHash,
 }

@@ -20,6 +20,7 @@ mod settings;
 mod slots;
 mod vaults;
 mod whole;
+mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -40,8 +41,10 @@ pub use settings::{AnnexSetting, Settings, VaultSetting};
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
 pub use whole::Healed;
+pub use witness::{Accepted, Alarm, AlarmKind, Lost};
+pub(crate) use witness::{Before, Evidence, what_is_another};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -172,6 +175,12 @@ pub struct Store {
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
     sources: Mutex<HashMap<SourceTag, Arc<SourceName>>>,
     unopened: Mutex<learn::Unopened>,
+    /// Keys of alarms that were told since the store was opened: each is told once.
+    told: Mutex<HashSet<(VaultNo, String)>>,
+    /// Vaults that showed another config of this store than the one it was made with.
+    strange_configs: Mutex<BTreeSet<String>>,
+    /// What was said of vaults that this machine never saw before.
+    first_looks: Mutex<Vec<String>>,
     read_only: bool,
 }
 
@@ -313,6 +322,9 @@ impl Store {
             decoded,
             sources: Mutex::default(),
             unopened: Mutex::default(),
+            told: Mutex::default(),
+            strange_configs: Mutex::default(),
+            first_looks: Mutex::default(),
             read_only: false,
         })
     }

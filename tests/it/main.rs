@@ -42,3 +42,4 @@ mod trouble;
 mod truth;
 mod vault;
 mod verbs;
+mod witness;

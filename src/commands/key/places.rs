@@ -88,9 +88,10 @@ impl Places {
     pub fn remove(&self, _lock: &StoreLock, id: &SlotId) -> Result<(), Failure> {
         self.check_removal(id)?;
         let name = names::slot(id);
-        for (_, _, transfer) in self.store.vaults() {
+        for (no, _, transfer) in self.store.vaults() {
             let failed = |source| StoreError::Vault { vault: transfer.address(), source };
             transfer.delete(&name).map_err(failed)?;
+            self.store.remember_slot_removed(*no, *id)?;
         }
         self.store.staging().remove(&name)?;
         Ok(())

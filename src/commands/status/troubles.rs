@@ -4,8 +4,9 @@ use holdfast_backup::agenda::Work;
 use holdfast_backup::alert::Alert;
 use holdfast_backup::config::Config;
 use holdfast_backup::ledger::{DAMAGED, JobState, Ledger};
+use holdfast_store::StoreError;
 use holdfast_store::clock::Timestamp;
-use holdfast_store::store::StoredPoint;
+use holdfast_store::store::{Alarm, AlarmKind, Store, StoredPoint};
 
 use super::vaults::Answered;
 use crate::commands::configured::zone_of;
@@ -62,6 +63,27 @@ pub fn vaults_away(config: &Config, answered: &[Answered]) -> Vec<Alert> {
         Some(alert(VAULT_AWAY, &answered.place, what, next_step))
     };
     answered.iter().filter(|answered| goes_there(&answered.place)).filter_map(away).collect()
+}
+
+/// Vaults that are not what they were, as the last look of a push or a check found them: of each kind one alert.
+pub fn vaults_changed(store: &Store) -> Result<Vec<Alert>, StoreError> {
+    let mut told = Vec::new();
+    for (no, address, _) in store.vaults() {
+        let alarms = store.alarms(*no)?;
+        for kind in AlarmKind::ALL {
+            let of_kind: Vec<&Alarm> = alarms.iter().filter(|alarm| alarm.kind == kind).collect();
+            let Some(first) = of_kind.first() else { continue };
+            let more = match of_kind.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more of this kind"),
+            };
+            let since = of_kind.iter().map(|alarm| alarm.since).min().map(Timestamp::from_seconds);
+            let alert =
+                alert(kind.word(), address, format!("{}{more}", first.detail), &kind.way_out(address));
+            told.push(Alert { since, ..alert });
+        }
+    }
+    Ok(told)
 }
 
 /// Directories of staging that are not there, or take nothing: of the daemon, beside which this looks, as its last look found it.

@@ -51,6 +51,7 @@ pub fn remove(context: &Context<'_>, url: &str, force: bool) -> Outcome {
         settings.vaults.retain(|vault| vault.url != address);
         Ok(())
     })?;
+    store.forget_memory_of(&address)?;
     if let Some(no) = no {
         store.catalog().forget_vault(no)?;
     }

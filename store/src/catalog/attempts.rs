@@ -126,6 +126,11 @@ impl Catalog {
         Ok(known.into_iter().map(|(attempt, _)| attempt).collect())
     }
 
+    /// Whether an attempt is known to be revoked in a vault.
+    pub fn is_revoked(&self, vault: VaultNo, attempt: &Attempt) -> Result<bool, StoreError> {
+        Ok(self.revocations(vault, &attempt.point)?.iter().any(|(known, _)| known == attempt))
+    }
+
     /// Why the last attempt that is known to be revoked was, of those to bring a point into a vault. If the point is not there, that is why;
     /// not of one that came there with a later attempt.
     pub fn why_revoked(&self, vault: VaultNo, point: &RecoveryPointId) -> Result<Option<Why>, StoreError> {

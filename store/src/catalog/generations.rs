@@ -87,6 +87,18 @@ impl Catalog {
         self.named_by(vault, packs, |number_and_end| number_and_end.1)
     }
 
+    /// Forgets all generations of a vault, and what was noted by them: somebody accepts that it is an older one.
+    pub fn forget_generations(&self, vault: VaultNo) -> Result<(), StoreError> {
+        self.write("forget generations", |t| {
+            t.execute("DELETE FROM generation WHERE vault = ?1", [vault.0])?;
+            for keys in ["session ? *", "open before ?", "proven ? *"] {
+                let keys = keys.replacen('?', &vault.0.to_string(), 1);
+                t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
+            }
+            Ok(())
+        })
+    }
+
     fn named_by(
         &self,
         vault: VaultNo,

@@ -117,6 +117,29 @@ impl Catalog {
         })
     }
 
+    /// What is remembered of a vault, as it was noted; `store/witness.rs` knows what it means.
+    pub fn remembered(&self, no: VaultNo) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read("read a note", |c| {
+            let sql = "SELECT value FROM meta WHERE key = ?1";
+            c.query_row(sql, [witness_key(no)], |row| Ok(row.get(0).ok())).optional().map(Option::flatten)
+        })
+    }
+
+    /// Notes it.
+    pub fn set_remembered(&self, no: VaultNo, memory: &[u8]) -> Result<(), StoreError> {
+        self.write("make a note", |t| {
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![witness_key(no), memory]).map(drop)
+        })
+    }
+
+    /// Takes it away.
+    pub fn forget_remembered(&self, no: VaultNo) -> Result<(), StoreError> {
+        self.write("make a note", |t| {
+            t.execute("DELETE FROM meta WHERE key = ?1", [witness_key(no)]).map(drop)
+        })
+    }
+
     /// Takes back what was noted of a vault's points: a pack is missing there, and nobody knows whose.
     pub fn forget_proven(&self, no: VaultNo) -> Result<(), StoreError> {
         let keys = format!("proven {} *", no.0);
@@ -140,6 +163,10 @@ pub(super) fn went_or_came(
 /// Makes a note for each vault that it is to be read again.
 pub(super) fn reread_all(t: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
     t.execute("INSERT OR REPLACE INTO meta(key, value) SELECT 'reread ' || no, 1 FROM vault", []).map(drop)
+}
+
+fn witness_key(no: VaultNo) -> String {
+    format!("witness {}", no.0)
 }
 
 fn proven_key(no: VaultNo, tag: &SourceTag) -> String {

@@ -128,6 +128,7 @@ impl Catalog {
                 "held ? *",
                 "going ? *",
                 "incomplete ? *",
+                "witness ?",
             ] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;

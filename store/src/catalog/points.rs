@@ -204,6 +204,17 @@ impl Catalog {
         Ok(self.lines()?.into_iter().map(|(line, _)| line).collect())
     }
 
+    /// Lines and hashes of the points that are said to be in a vault, in no order, without those whose rows are damaged.
+    pub fn lines_in(&self, vault: VaultNo) -> Result<Vec<(PointLine, [u8; 32])>, StoreError> {
+        self.read("list recovery points", |c| {
+            let there =
+                "EXISTS (SELECT 1 FROM point_place WHERE point_place.point = point.id AND vault = ?1)";
+            let mut select = c.prepare_cached(&format!("{LINE} WHERE {there}"))?;
+            let lines = select.query_map([vault.0], point_line)?;
+            lines.filter(is_sound).collect()
+        })
+    }
+
     fn lines(&self) -> Result<Vec<(PointLine, Hash)>, StoreError> {
         self.read("list recovery points", |c| {
             let mut select = c.prepare_cached(LINE)?;

@@ -41,9 +41,10 @@ impl Check<'_> {
             }
         }
         for (no, address, transfer) in self.store.vaults() {
-            let Some(listing) = self.listings.remove(no).filter(|_| !self.away.contains(no)) else {
+            if self.away.contains(no) {
                 continue;
-            };
+            }
+            let Some(listing) = self.listings.remove(no) else { continue };
             let there = rows.iter().filter(|row| row.vaults.contains(no));
             self.missing(address, Place::Vault(*no), there, &listing.points)?;
             let mut damaged = Vec::new();
@@ -59,12 +60,17 @@ impl Check<'_> {
                     Ok(bytes) if self.is_revoked(&object.name, &bytes) => {}
                     bytes => {
                         let bytes = bytes.map(|bytes| bytes.to_vec()).map_err(|e| e.to_string());
+                        let shown = bytes.clone().unwrap_or_default();
                         let is_sound = self.prove_point(address, &object.name, bytes, &hashes);
+                        if !is_sound {
+                            self.look_for_another(*no, &object.name, &shown);
+                        }
                         damaged.extend(names::point_of(&object.name).filter(|_| !is_sound).map(|(_, id)| id));
                     }
                 }
             }
             self.store.doubt_points(*no, &damaged)?;
+            self.listings.insert(*no, listing);
         }
         Ok(())
     }
@@ -170,6 +176,7 @@ impl Check<'_> {
             if self.away.contains(no) || !self.looks_at(Some(*no)) {
                 continue;
             }
+            let own = first.clone();
             let listed = match transfer.list_all(names::SLOTS) {
                 Ok(listed) => listed,
                 Err(e) => {
@@ -180,7 +187,10 @@ impl Check<'_> {
             self.slots_missing(address, &listed)?;
             for object in listed {
                 match transfer.get(&object.name, SMALL_OBJECT) {
-                    Ok(bytes) => self.look_at_slot(address, object.name, bytes.to_vec(), &mut first),
+                    Ok(bytes) => {
+                        self.look_for_another_slot(*no, &object.name, &bytes, &own);
+                        self.look_at_slot(address, object.name, bytes.to_vec(), &mut first);
+                    }
                     Err(e) if e.is_transient() => {
                         self.leave_out(*no, &of_vault(transfer)(e));
                         break;

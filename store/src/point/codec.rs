@@ -2,10 +2,10 @@
 
 use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
-use crate::id::{ChunkId, ObjectId, PackId, RecoveryPointId, SourceTag};
+use crate::id::{ChunkId, ObjectHash, ObjectId, PackId, RecoveryPointId, SourceTag};
 use crate::point::{
-    Consistency, Counts, EXPIRES_TAG, PagePlace, PointError, PointState, RecoveryPoint, SourceName,
-    VaultSession, Witness,
+    Consistency, Counts, EXPIRES_TAG, Head, PagePlace, PointError, PointState, RecoveryPoint, Sight,
+    SourceName, VaultSession, Witness,
 };
 use crate::tree::node::{
     OwnerTable, ParsedOwners, check_extensions, parse_extensions, parse_node, put_extensions, put_node,
@@ -15,6 +15,8 @@ use crate::tree::{Node, NodeKind};
 
 const BODY_VERSION: u16 = 1;
 const SESSION_VERSION: u16 = 1;
+/// Of a session that says what its writer saw in the vault.
+const WITH_SIGHT: u16 = 2;
 /// Longest content of the block.
 pub(super) const MAX_CONTENT: usize = 64 * 1024 * 1024;
 /// Most places of pages.
@@ -25,6 +27,9 @@ pub const MAX_PACKS_LISTED: usize = 1 << 16;
 pub const MAX_ERRORS: usize = 10_000;
 const PLACE_LEN: usize = 32 + 32 + 16 + 4 + 8 + 4 + 4 + 4;
 const WITNESS_LEN: usize = 16 + 8 + 32;
+/// Most heads that a session names: with them its object is below 64 KiB.
+pub const MAX_HEADS: usize = 512;
+const HEAD_LEN: usize = 16 + 16 + 8 + 32;
 const ROOT_NAME: &[u8] = b"root";
 
 type Parsed<T> = Result<T, FormatError>;
@@ -289,17 +294,25 @@ fn take_extensions(p: &mut Parser<'_>) -> Parsed<Vec<(u16, Vec<u8>)>> {
 }
 
 impl VaultSession {
-    /// The content of the session's block; `Invalid` if writer or signature are above 65,535 bytes.
+    /// The content of the session's block; `Invalid` if writer or signature are above 65,535 bytes, or there are too many heads.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         if self.writer.len().max(self.signature.len()) > usize::from(u16::MAX) {
             return Err(StoreError::invalid("session: writer or signature of more than 65535 bytes"));
         }
-        let mut out = Vec::with_capacity(64 + self.writer.len() + self.signature.len());
-        out.u16(SESSION_VERSION);
+        let heads = self.sight.as_ref().map_or(&[][..], |sight| &sight.heads);
+        if heads.len() > MAX_HEADS {
+            return Err(StoreError::invalid(format!("session: {} heads", heads.len())));
+        }
+        let mut out =
+            Vec::with_capacity(128 + self.writer.len() + self.signature.len() + heads.len() * HEAD_LEN);
+        out.u16(if self.sight.is_some() { WITH_SIGHT } else { SESSION_VERSION });
         out.raw(&self.id.0);
         out.raw(&self.source_tag.0);
         out.i64(self.started);
         out.bytes16(&self.writer);
+        if let Some(sight) = &self.sight {
+            put_sight(&mut out, sight);
+        }
         out.bytes16(&self.signature);
         Ok(out)
     }
@@ -308,7 +321,7 @@ impl VaultSession {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut p = Parser::new(bytes);
         let version = p.u16()?;
-        if version != SESSION_VERSION {
+        if !(SESSION_VERSION..=WITH_SIGHT).contains(&version) {
             return Err(FormatError::TooNew(format!("session of version {version}")));
         }
         let session = Self {
@@ -316,9 +329,35 @@ impl VaultSession {
             source_tag: SourceTag(p.array()?),
             started: p.i64()?,
             writer: p.bytes16()?.to_vec(),
+            sight: if version == WITH_SIGHT { Some(take_sight(&mut p)?) } else { None },
             signature: p.bytes16()?.to_vec(),
         };
         p.end()?;
         Ok(session)
     }
+}
+
+fn put_sight(out: &mut Vec<u8>, sight: &Sight) {
+    out.raw(&[sight.attempt]);
+    out.u32(sight.heads.len() as u32);
+    for head in &sight.heads {
+        out.raw(&head.source.0);
+        out.raw(&head.point.0);
+        out.u64(head.sequence);
+        out.raw(&head.hash.0);
+    }
+}
+
+fn take_sight(p: &mut Parser<'_>) -> Parsed<Sight> {
+    let [attempt] = p.array()?;
+    let n = p.count("heads", HEAD_LEN, MAX_HEADS)?;
+    let one = |p: &mut Parser<'_>| {
+        Ok(Head {
+            source: SourceTag(p.array()?),
+            point: RecoveryPointId(p.array()?),
+            sequence: p.u64()?,
+            hash: ObjectHash(p.array()?),
+        })
+    };
+    Ok(Sight { attempt, heads: (0..n).map(|_| one(p)).collect::<Parsed<_>>()? })
 }

@@ -1,13 +1,14 @@
 //! What a recovery point must survive and what must be refused.
 #![allow(clippy::unwrap_used)]
 
+use super::codec::MAX_HEADS;
 use super::hold::Hold;
 use super::object::{object_hash, open_hold, open_point, open_session, seal_hold, seal_point, seal_session};
 use super::*;
 use crate::error::StoreError;
 use crate::format::FormatError;
-use crate::id::VaultId;
 use crate::id::{ChunkId, ObjectId};
+use crate::id::{ObjectHash, VaultId};
 use crate::seal::Sealer;
 use crate::seal::keys::KeyRing;
 use crate::tree::{NodeKind, Subtree};
@@ -92,6 +93,7 @@ fn session() -> VaultSession {
         source_tag: SourceTag([2; 16]),
         started: -5,
         writer: vec![7],
+        sight: None,
         signature: vec![],
     }
 }
@@ -214,6 +216,29 @@ fn a_session_survives_a_round_trip_and_no_truncation_parses() {
         assert!(VaultSession::decode(&bytes[..len]).is_err(), "length {len}");
     }
     assert!(VaultSession::decode(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_session_that_tells_of_its_vault_is_of_version_2_and_one_that_does_not_is_as_ever() {
+    let head = Head {
+        source: SourceTag([3; 16]),
+        point: RecoveryPointId([4; 16]),
+        sequence: 5,
+        hash: ObjectHash([6; 32]),
+    };
+    let told = VaultSession { sight: Some(Sight { attempt: 9, heads: vec![head; 2] }), ..session() };
+    let (old, new) = (session().encode().unwrap(), told.encode().unwrap());
+    assert_eq!((&old[..2], &new[..2], new.len() - old.len()), (&[1, 0][..], &[2, 0][..], 1 + 4 + 2 * 72));
+    assert_eq!(new[45..50], [9, 2, 0, 0, 0], "behind the writer");
+    assert_eq!(VaultSession::decode(&new).unwrap(), told);
+    assert!((0..new.len()).all(|len| VaultSession::decode(&new[..len]).is_err()));
+    let heads = |n| VaultSession { sight: Some(Sight { attempt: 0, heads: vec![head; n] }), ..session() };
+    let most = seal_session(&heads(MAX_HEADS), &sealer(1)).unwrap();
+    assert!(most.len() < 64 << 10, "{} bytes, and it is read as a small object", most.len());
+    assert!(heads(MAX_HEADS + 1).encode().is_err());
+    let mut many = new;
+    many[46..50].fill(0xff);
+    assert!(VaultSession::decode(&many).is_err());
 }
 
 fn sealer(vault: u8) -> Sealer {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Store, of_vault, prove_ours};
+use super::{Alarm, AlarmKind, Store, of_vault, prove_ours};
 use crate::catalog::{PackNo, Seen, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::{Generation, Step};
 use crate::id::{Attempt, PackId, SourceTag};
+use crate::monitor::Monitor;
 use crate::names::{self, Named};
 use crate::point::{VaultSession, object};
 use crate::seal::Sealer;
@@ -95,6 +96,7 @@ impl Store {
             source_tag: *tag,
             started: self.clock.now().seconds,
             writer: Vec::new(),
+            sight: self.sight(no, tag, attempt)?,
             signature: Vec::new(),
         };
         // What an earlier session of the same name saw is not what this one sees.
@@ -158,6 +160,24 @@ impl Store {
             self.catalog.add_generation(no, &generation, shown)?;
         }
         Ok(listed)
+    }
+
+    /// The same for who looks at all of a vault: one that shows fewer generations than it did is an older one, and that is remembered.
+    pub(super) fn read_generations_or_tell(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        deadline: Deadline,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
+        let read = self.read_generations(no, transfer, deadline);
+        if let Err(StoreError::Corrupt { object, detail }) = &read
+            && detail.ends_with(OLDER)
+        {
+            let detail = format!("{object}: {detail}");
+            self.raise(no, Alarm::new(AlarmKind::VaultRolledBack, "", detail), monitor)?;
+        }
+        read.map(drop)
     }
 
     /// Twice if need be: the way from the vault may have flipped a bit.

@@ -7,12 +7,13 @@ use std::sync::{MutexGuard, PoisonError};
 use super::listing::{Listed, listed_packs};
 use super::mend::row_of;
 use super::vaults::{of_vault, prove_ours};
-use super::{POINT_LIMIT, Store};
+use super::witness::SESSIONS_OF_NEWEST;
+use super::{Alarm, Before, Evidence, POINT_LIMIT, Store, what_is_another};
 use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::id::{Attempt, IndexId, PackId, RecoveryPointId};
+use crate::id::{Attempt, IndexId, PackId, RecoveryPointId, SourceTag};
 use crate::index::{INDEX_LIMIT, Index};
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -51,9 +52,12 @@ pub fn load_catalog(
 ) -> Result<(), StoreError> {
     let _lock = store.lock_learning()?;
     prove_ours(store, transfer, Deadline::NEVER)?;
+    let remembered = store.before(no)?;
     let listed = listed_packs(transfer, Deadline::NEVER)?;
     let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
-    let (new, all_points) = load_points(store, no, transfer, all_packs, monitor)?;
+    let loaded = load_points(store, no, transfer, all_packs, monitor)?;
+    let (new, all_points) = (loaded.new, loaded.all);
+    look_back(store, (no, transfer), &remembered, loaded, monitor)?;
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
     // Whether all that these points need was found, nobody has looked.
@@ -298,14 +302,85 @@ pub(super) fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<Recover
     Ok(known.map(|row| row.id).collect())
 }
 
-/// The points that the catalog did not know to be in this vault: how many were added, and whether these are all.
+/// What came of reading the points of a vault.
+struct Loaded {
+    /// How many the catalog did not know to be there.
+    new: usize,
+    /// Whether all that it did not know could be read.
+    all: bool,
+    /// What the vault lists.
+    listed: Vec<ObjectInfo>,
+    /// What lies under the name of another.
+    swapped: Vec<Alarm>,
+}
+
+/// Whoever has no memory of a vault asks the sessions of its newest points what their writers saw there, and says what that is worth.
+fn look_back(
+    store: &Store,
+    (no, transfer): (VaultNo, &Transfer),
+    before: &Before,
+    loaded: Loaded,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
+    let Loaded { listed, swapped: alarms, .. } = loaded;
+    let mut evidence = Evidence { alarms, ..Evidence::default() };
+    if before.is_fresh() {
+        let (heads, replayed) = store.read_sessions(no, transfer, &listed, SESSIONS_OF_NEWEST)?;
+        evidence.alarms.extend(replayed);
+        let there = store.catalog().lines_in(no)?.len();
+        if there > 0 {
+            let told = first_look(&transfer.address(), there, heads.len());
+            monitor.event(Event::Note(told.clone()));
+            store.first_looks.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+        }
+        evidence.witnessed = heads;
+    }
+    store.look_back(no, transfer, before, &listed, evidence, monitor).map(drop)
+}
+
+fn first_look(address: &str, points: usize, witnessed: usize) -> String {
+    let so = match witnessed {
+        0 => "nothing there tells what was there before".to_owned(),
+        n => format!("they were held against {n} statements of their writers about what was there before"),
+    };
+    format!(
+        "vault {address} shows {points} recovery points, and this machine never saw it before: {so}. An older state of all of it, put back \
+         together, cannot be told from here: see that the newest points are as new as they should be, or ask another vault"
+    )
+}
+
+/// Learns points that somebody else brought there of sources of this machine. What does not open is left to who reads all.
+pub(super) fn learn_strangers(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    strangers: &[(SourceTag, Attempt)],
+) -> Result<(), StoreError> {
+    if strangers.is_empty() || store.read_only {
+        return Ok(());
+    }
+    // Somebody removes points there: the next look learns these.
+    let Ok(_lock) = store.lock_learning() else { return Ok(()) };
+    for (tag, attempt) in strangers {
+        let bytes = match transfer.get(&names::outcome(tag, attempt), POINT_LIMIT) {
+            Err(VaultError::NotFound { .. }) => continue,
+            bytes => bytes.map_err(of_vault(transfer))?,
+        };
+        if let Ok(point) = point::object::open_point(&bytes, store.sealer(), tag, &attempt.point) {
+            learn_point(store, (no, attempt), &point, bytes.to_vec(), false)?;
+        }
+    }
+    Ok(())
+}
+
+/// The points that the catalog did not know to be in this vault.
 fn load_points(
     store: &Store,
     no: VaultNo,
     transfer: &Transfer,
     all_packs: bool,
     monitor: &dyn Monitor,
-) -> Result<(usize, bool), StoreError> {
+) -> Result<Loaded, StoreError> {
     let known = known_points(store, no)?;
     let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
     let points: Vec<_> = objects.iter().filter_map(|o| Some((names::outcome_of(&o.name)?, o))).collect();
@@ -315,7 +390,7 @@ fn load_points(
     });
     let points: Vec<_> = news.collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
-    let (mut new, total) = (0, points.len());
+    let (mut new, mut swapped, total) = (0, Vec::new(), points.len());
     for some in batches(&points, |(_, object)| object.len) {
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
         let answers = transfer.get_many(wanted, Deadline::NEVER);
@@ -338,12 +413,15 @@ fn load_points(
                 Err(_) if Revocation::is_meant_by(&bytes, store.sealer()) => {
                     monitor.event(problem(transfer, &object.name, REVOCATION));
                 }
-                Err(e) => monitor.event(problem(transfer, &object.name, &e.to_string())),
+                Err(e) => {
+                    swapped.extend(what_is_another(store.sealer(), (tag, attempt), &bytes));
+                    monitor.event(problem(transfer, &object.name, &e.to_string()));
+                }
             }
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
     }
-    Ok((new, new == total))
+    Ok(Loaded { new, all: new == total, listed: objects, swapped })
 }
 
 #[cfg(test)]

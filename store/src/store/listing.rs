@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::vaults::{of_vault, prove_ours};
-use super::{Outcomes, Store, learn, slots};
+use super::{Evidence, Outcomes, Store, learn, slots};
 use crate::catalog::{Mark, PackNo, PackRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -28,7 +28,7 @@ pub fn refresh_vault(
     store.mend_packs(monitor)?;
     see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
     store.learn_holds(no, transfer, Deadline::NEVER)?;
-    slots::put_back(store, transfer, monitor)
+    slots::look_at_slots(store, no, transfer, monitor)
 }
 
 /// The same for who puts nothing into the vault.
@@ -53,9 +53,10 @@ pub(super) fn compare_with_listing(
 ) -> Result<Listed, StoreError> {
     prove_ours(store, transfer, deadline)?;
     let before = Confirmed::in_vault(store, no)?;
+    let remembered = store.before(no)?;
     let listed = listed_packs(transfer, deadline)?;
     // After the packs: whoever removed one said so before.
-    store.read_generations(no, transfer, deadline)?;
+    store.read_generations_or_tell(no, transfer, deadline, monitor)?;
     let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
     let Seen { missed, damaged, went } = see_packs(store, no, transfer, &listed, &before, monitor)?;
     let incomplete = !missed.is_empty() || lacks_what_can_be_sent(store, no, &damaged)?;
@@ -68,6 +69,8 @@ pub(super) fn compare_with_listing(
     }
     // The packs last: what is cut off before them finds the loss again.
     refresh_points(store, (no, transfer), &points, &before, incomplete, monitor)?;
+    let evidence = Evidence { packs_missed: missed.len(), ..Evidence::default() };
+    store.look_back(no, transfer, &remembered, &points, evidence, monitor)?;
     missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
     store.reader().forget_places();
     Ok(listed)

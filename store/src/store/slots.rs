@@ -1,6 +1,9 @@
 //! The key slots that people have, in staging and in vaults: without one, what a vault holds is of no use to a machine that has nothing.
 
+use std::collections::BTreeSet;
+
 use super::{Store, of_vault};
+use crate::catalog::VaultNo;
 use crate::error::StoreError;
 use crate::id::SlotId;
 use crate::monitor::{Event, Monitor};
@@ -18,12 +21,18 @@ impl Store {
     }
 }
 
-/// Puts the slots into a vault that lists none, and tells each. One of several that is missing may have been removed by another
-/// machine, on purpose: it stays away.
-pub(super) fn put_back(store: &Store, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
+/// Remembers the slots that a vault lists, and tells of one that was removed and is there again. Into one that lists none they are put again,
+/// and each is told. One of several that is missing may have been removed by another machine, on purpose: it stays away.
+pub(super) fn look_at_slots(
+    store: &Store,
+    no: VaultNo,
+    transfer: &Transfer,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
     let listed = transfer.list_all(names::SLOTS).map_err(of_vault(transfer))?;
-    if listed.iter().any(|object| names::slot_of(&object.name).is_some()) {
-        return Ok(());
+    let shown: BTreeSet<SlotId> = listed.iter().filter_map(|object| names::slot_of(&object.name)).collect();
+    if !shown.is_empty() {
+        return store.remember_slots(no, &shown, monitor);
     }
     for (id, bytes) in store.slots_of_people()? {
         transfer.put_new(&names::slot(&id), bytes.into()).map_err(of_vault(transfer))?;

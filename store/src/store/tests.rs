@@ -22,6 +22,7 @@ mod thin_damage;
 mod turns;
 mod unopened;
 mod ways;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -173,10 +173,21 @@ pub fn check_session(id: [u8; 16], bytes: &[u8], ring: &Ring) -> Read<()> {
     must(header.object_id == id, "the object's id is that of its name")?;
     let content = ring.open(&header, Place { kind: 10, position: 64 }, &bytes[64..])?;
     let mut fields = Fields::new(&content);
-    must(fields.u16()? == BODY_VERSION, "the session's version is 1")?;
+    let version = fields.u16()?;
+    must([1, 2].contains(&version), "the session's version is 1 or 2")?;
     must(fields.array()? == id, "the session's id is that of its header")?;
     let (_tag, _start) = (fields.array::<16>()?, fields.i64()?);
-    let (_writer, _signature) = (fields.bytes16()?, fields.bytes16()?);
+    let _writer = fields.bytes16()?;
+    if version == 2 {
+        let _attempt = fields.array::<1>()?;
+        let heads = fields.u32()?;
+        must(heads <= 512, "a session names 512 heads at most")?;
+        for _ in 0..heads {
+            let (_tag, _point) = (fields.array::<16>()?, fields.array::<16>()?);
+            let (_sequence, _hash) = (fields.u64()?, fields.array::<32>()?);
+        }
+    }
+    let _signature = fields.bytes16()?;
     fields.end()
 }
 

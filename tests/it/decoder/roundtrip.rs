@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::fence::{Revocation, Why};
-use holdfast_store::id::{Attempt, RecoveryPointId};
+use holdfast_store::id::{Attempt, ObjectHash, RecoveryPointId};
 use holdfast_store::names;
-use holdfast_store::point::VaultSession;
 use holdfast_store::point::object::seal_session;
+use holdfast_store::point::{Head, Sight, VaultSession};
 use holdfast_store::seal::Compression;
 use holdfast_store::tree::{NodeKind, Xattr};
 
@@ -224,12 +224,15 @@ fn every_kind_of_secret_opens_the_store_and_no_other_does() {
 fn a_session_of_the_engine_is_read_under_its_own_id_only() {
     let store = SAMPLE.made.open();
     let (id, source_tag) = (RecoveryPointId([7; 16]), store.sealer().source_tag("host", "group", "source"));
-    let session =
-        VaultSession { id, source_tag, started: -1, writer: b"writer".to_vec(), signature: Vec::new() };
-    let bytes = seal_session(&session, store.sealer()).unwrap();
     let ring = SAMPLE.decode().ring;
-    check_session(id.0, &bytes, &ring).unwrap();
-    assert!(check_session([8; 16], &bytes, &ring).is_err());
+    let head = Head { source: source_tag, point: id, sequence: 1, hash: ObjectHash([9; 32]) };
+    for sight in [None, Some(Sight { attempt: 3, heads: vec![head; 2] })] {
+        let (writer, signature) = (b"writer".to_vec(), Vec::new());
+        let session = VaultSession { id, source_tag, started: -1, writer, sight, signature };
+        let bytes = seal_session(&session, store.sealer()).unwrap();
+        check_session(id.0, &bytes, &ring).unwrap();
+        assert!(check_session([8; 16], &bytes, &ring).is_err());
+    }
 }
 
 #[test]
@@ -251,7 +254,8 @@ fn points_of_further_attempts_and_revocations_are_read_under_their_own_names_onl
     fs::rename(at(0), at(2)).unwrap();
     fs::write(at(0), revocation(0, Why::Silent)).unwrap();
     fs::write(at(1), revocation(1, Why::Forgotten)).unwrap();
-    let session = VaultSession { id, source_tag: tag, started: 0, writer: Vec::new(), signature: Vec::new() };
+    let (writer, signature) = (Vec::new(), Vec::new());
+    let session = VaultSession { id, source_tag: tag, started: 0, writer, sight: None, signature };
     let name = names::session(&Attempt { point: id, number: 2 });
     fs::create_dir_all(dir.path().join("sess")).unwrap();
     fs::write(dir.path().join(name.as_str()), seal_session(&session, store.sealer()).unwrap()).unwrap();

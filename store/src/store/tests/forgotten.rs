@@ -103,7 +103,10 @@ fn a_point_that_was_put_where_it_was_to_go_from_is_missed_there_again() {
     store.vaults()[0].2.delete(&names::point(&one.point.source_tag, &one.point.id)).unwrap();
     let monitor = RecordingMonitor::default();
     copy::refresh_vault(&store, no, &store.vaults()[0].2, &monitor).unwrap();
-    assert_eq!(problems(&monitor).len(), 1);
+    let told = problems(&monitor);
+    assert_eq!(told.len(), 2, "{told:?}");
+    let is_alarm = |event: &Event| matches!(event, Event::Problem { reason, .. } if reason.starts_with("point-withheld: "));
+    assert!(told.iter().any(is_alarm), "{told:?}");
 }
 
 #[test]

@@ -1,0 +1,366 @@
+//! What this machine saw of each vault, kept where the vault cannot reach it: in the file `witness.json` of the store's directory, and once
+//! more in the catalog. Either may be lost or set back to an older state; what both say together only grows.
+//!
+//! The file is replaced as a whole: temporary name, sync, rename, sync of the directory, under a lock that everybody holds for a moment.
+//! Its first line is the hash of the rest, so that a flipped bit raises no alarm. It names sources by their keyed tags, and no files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::alarm::Alarm;
+use crate::error::StoreError;
+use crate::id::{ObjectHash, RecoveryPointId, SlotId, SourceTag, VaultId};
+use crate::staging::give_up_reserve;
+use crate::store::StoreLock;
+
+/// Its name.
+const FILE: &str = "witness.json";
+/// Longest one that is read.
+const LIMIT: u64 = 64 << 20;
+/// Sources of which the newest point is remembered for a vault; of more than that, those that came first.
+const HEADS_MAX: usize = 16_384;
+/// Points that are missing in a vault.
+const MISSING_MAX: usize = 4_096;
+/// Attempts of which it was seen that they are revoked. The catalog knows all of them.
+const REVOKED_MAX: usize = 4_096;
+/// Key slots.
+const SLOTS_MAX: usize = 256;
+/// Alarms that somebody accepted.
+const ACCEPTED_MAX: usize = 16_384;
+/// Alarms that stand.
+pub(super) const ALARMS_MAX: usize = 256;
+
+/// A point that was seen in a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// The point.
+    pub id: RecoveryPointId,
+    /// Its source.
+    pub tag: SourceTag,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Hash of its object.
+    pub hash: ObjectHash,
+    /// The last attempt at which it was seen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+/// What was seen of one vault.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Memory {
+    /// The newest point of each source.
+    pub heads: BTreeMap<SourceTag, Known>,
+    /// Sources of which this machine itself brought points there.
+    pub own: BTreeSet<SourceTag>,
+    /// Points that were there and are not, while nothing says that they were removed on purpose.
+    pub missing: BTreeMap<RecoveryPointId, Known>,
+    /// Attempts that were seen to be revoked, as their names say them.
+    pub revoked: BTreeSet<String>,
+    /// Key slots that were seen, and whether they were gone after that.
+    pub slots: BTreeMap<SlotId, bool>,
+    /// Number of the newest generation of reclaim.
+    pub generation: u64,
+    /// Keys of alarms that somebody accepted.
+    pub accepted: BTreeSet<String>,
+    /// What the last look found.
+    pub alarms: Vec<Alarm>,
+}
+
+impl Memory {
+    /// Whether nothing was seen of the vault.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.missing.is_empty()
+    }
+
+    /// Takes a point for the newest of its source, unless a newer one was seen.
+    pub(crate) fn advance(&mut self, known: Known) {
+        let is_full = self.heads.len() >= HEADS_MAX;
+        match self.heads.get_mut(&known.tag) {
+            Some(head) if (head.sequence, head.id) <= (known.sequence, known.id) => {
+                let attempt =
+                    if head.id == known.id { head.attempt.max(known.attempt) } else { known.attempt };
+                *head = Known { attempt, ..known };
+            }
+            None if !is_full => drop(self.heads.insert(known.tag, known)),
+            _ => {}
+        }
+    }
+
+    /// What two copies say together.
+    fn merge(&mut self, other: Self) {
+        other.heads.into_values().for_each(|known| self.advance(known));
+        self.own.extend(other.own);
+        self.missing.extend(other.missing);
+        self.revoked.extend(other.revoked);
+        for (slot, gone) in other.slots {
+            *self.slots.entry(slot).or_default() |= gone;
+        }
+        self.generation = self.generation.max(other.generation);
+        self.accepted.extend(other.accepted);
+        for alarm in other.alarms {
+            if !self.alarms.iter().any(|known| known.key() == alarm.key()) {
+                self.alarms.push(alarm);
+            }
+        }
+        self.bound();
+    }
+
+    /// Lets go of what is beyond the bounds.
+    fn bound(&mut self) {
+        while self.own.len() > HEADS_MAX {
+            self.own.pop_last();
+        }
+        while self.missing.len() > MISSING_MAX {
+            self.missing.pop_last();
+        }
+        while self.revoked.len() > REVOKED_MAX {
+            self.revoked.pop_last();
+        }
+        while self.slots.len() > SLOTS_MAX {
+            self.slots.pop_last();
+        }
+        while self.accepted.len() > ACCEPTED_MAX {
+            self.accepted.pop_last();
+        }
+        self.alarms.truncate(ALARMS_MAX);
+    }
+
+    /// As the catalog keeps it.
+    pub(super) fn to_blob(&self) -> Vec<u8> {
+        with_sum(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Nothing if it is damaged.
+    pub(super) fn of_blob(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(without_sum(bytes)?).ok()
+    }
+}
+
+/// What was seen of all vaults, by their addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct File {
+    store: VaultId,
+    vaults: BTreeMap<String, Memory>,
+}
+
+/// The file, as it was read.
+enum Read {
+    /// None, or one that is damaged: the catalog's copy has to do.
+    Nothing,
+    /// One that a newer program wrote, or of another store: it stays as it is.
+    Foreign,
+    Whole(File),
+}
+
+/// What is remembered of the vault of this address; `copy` is what the catalog keeps of it.
+pub(super) fn recall(dir: &Path, store: VaultId, address: &str, copy: Option<Memory>) -> Memory {
+    let mut memory = match read(dir, store) {
+        Read::Whole(mut file) => file.vaults.remove(address).unwrap_or_default(),
+        Read::Nothing | Read::Foreign => Memory::default(),
+    };
+    copy.into_iter().for_each(|copy| memory.merge(copy));
+    memory
+}
+
+/// Of each source the newest point that was seen in any vault.
+pub(super) fn newest_of(dir: &Path, store: VaultId, tag: &SourceTag) -> Option<Known> {
+    let Read::Whole(file) = read(dir, store) else { return None };
+    let heads = file.vaults.values().filter_map(|memory| memory.heads.get(tag));
+    heads.max_by_key(|known| (known.sequence, known.id)).copied()
+}
+
+/// Lets `change` change what is remembered of a vault, or forget it, and keeps that durably. What is remembered now, before the change is
+/// written anywhere else.
+pub(super) fn change(
+    dir: &Path,
+    store: VaultId,
+    address: &str,
+    copy: Option<Memory>,
+    change: impl FnOnce(&mut Memory),
+) -> Result<Memory, StoreError> {
+    let _lock = StoreLock::wait(dir, "lock.witness")?;
+    let before = read(dir, store);
+    let mut file = match &before {
+        Read::Whole(file) => file.clone(),
+        Read::Nothing | Read::Foreign => File { store, vaults: BTreeMap::new() },
+    };
+    let memory = file.vaults.entry(address.to_owned()).or_default();
+    copy.into_iter().for_each(|copy| memory.merge(copy));
+    change(memory);
+    memory.bound();
+    let now = memory.clone();
+    let is_same = match &before {
+        Read::Whole(before) => *before == file,
+        // Another program's: the catalog alone remembers.
+        Read::Foreign => true,
+        Read::Nothing => now == Memory::default(),
+    };
+    if !is_same {
+        save(dir, &file)?;
+    }
+    Ok(now)
+}
+
+/// Forgets a vault that is none of the store's any more.
+pub(super) fn forget(dir: &Path, store: VaultId, address: &str) -> Result<(), StoreError> {
+    let _lock = StoreLock::wait(dir, "lock.witness")?;
+    let Read::Whole(mut file) = read(dir, store) else { return Ok(()) };
+    if file.vaults.remove(address).is_some() {
+        save(dir, &file)?;
+    }
+    Ok(())
+}
+
+fn read(dir: &Path, store: VaultId) -> Read {
+    let path = dir.join(FILE);
+    let is_fit = std::fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() <= LIMIT);
+    let Some(bytes) = is_fit.then(|| std::fs::read(&path).ok()).flatten() else { return Read::Nothing };
+    let Some(text) = without_sum(&bytes) else {
+        tracing::warn!("{}: it is damaged; the catalog's copy is used", path.display());
+        return Read::Nothing;
+    };
+    match serde_json::from_slice::<File>(text) {
+        Ok(file) if file.store == store => Read::Whole(file),
+        // Copied along with a directory, say.
+        Ok(_) => Read::Nothing,
+        Err(e) => {
+            tracing::warn!("{}: {e}; a newer program wrote it, and it stays as it is", path.display());
+            Read::Foreign
+        }
+    }
+}
+
+fn with_sum(text: Vec<u8>) -> Vec<u8> {
+    [blake3::hash(&text).to_hex().as_bytes(), b"\n", &text].concat()
+}
+
+fn without_sum(bytes: &[u8]) -> Option<&[u8]> {
+    let (sum, rest) = bytes.split_at_checked(64)?;
+    let text = rest.strip_prefix(b"\n")?;
+    (sum == blake3::hash(text).to_hex().as_bytes()).then_some(text)
+}
+
+fn save(dir: &Path, file: &File) -> Result<(), StoreError> {
+    let (path, temp) = (dir.join(FILE), dir.join(format!("{FILE}.new")));
+    let text = with_sum(serde_json::to_vec(file).map_err(|e| StoreError::invalid(e.to_string()))?);
+    let write = || -> std::io::Result<()> {
+        // Of a run that was cut off, or a trap.
+        match std::fs::remove_file(&temp) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
+        std::io::Write::write_all(&mut file, &text)?;
+        file.sync_all()?;
+        std::fs::rename(&temp, &path)?;
+        std::fs::File::open(dir)?.sync_all()
+    };
+    let is_full = |e: &std::io::Error| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let written = write();
+    let again = written.as_ref().is_err_and(is_full) && give_up_reserve(dir);
+    if again { write() } else { written }.map_err(StoreError::io("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const STORE: VaultId = VaultId([7; 16]);
+
+    fn known(tag: u8, sequence: u64) -> Known {
+        let (tag, id) = (SourceTag([tag; 16]), RecoveryPointId([sequence as u8; 16]));
+        Known { id, tag, sequence, hash: ObjectHash([sequence as u8; 32]), attempt: 0 }
+    }
+
+    fn see(dir: &Path, address: &str, seen: Known) -> Memory {
+        change(dir, STORE, address, None, |memory| memory.advance(seen)).unwrap()
+    }
+
+    #[test]
+    fn what_was_seen_is_remembered_by_vault_and_never_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(recall(dir.path(), STORE, "/v", None), Memory::default());
+        see(dir.path(), "/v", known(1, 5));
+        see(dir.path(), "/v", known(2, 1));
+        see(dir.path(), "/w", known(1, 2));
+        see(dir.path(), "/v", known(1, 4));
+        let head = |address| recall(dir.path(), STORE, address, None).heads[&SourceTag([1; 16])].sequence;
+        assert_eq!((head("/v"), head("/w")), (5, 2));
+        assert_eq!(newest_of(dir.path(), STORE, &SourceTag([1; 16])), Some(known(1, 5)));
+        forget(dir.path(), STORE, "/v").unwrap();
+        assert!(recall(dir.path(), STORE, "/v", None).is_empty());
+        assert_eq!(head("/w"), 2);
+    }
+
+    #[test]
+    fn either_copy_makes_up_for_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = see(dir.path(), "/v", known(1, 5));
+        let newer = see(dir.path(), "/v", known(1, 6));
+        let file = dir.path().join(FILE);
+        let copy = || Memory::of_blob(&newer.to_blob());
+        assert_eq!(copy().unwrap(), newer);
+        for damage in [None, Some(0), Some(70)] {
+            match damage {
+                None => std::fs::remove_file(&file).unwrap(),
+                Some(at) => {
+                    see(dir.path(), "/v", known(1, 6));
+                    let mut bytes = std::fs::read(&file).unwrap();
+                    bytes[at] ^= 1;
+                    std::fs::write(&file, bytes).unwrap();
+                    assert!(recall(dir.path(), STORE, "/v", None).is_empty(), "{at}");
+                }
+            }
+            assert_eq!(recall(dir.path(), STORE, "/v", copy()), newer);
+        }
+        // The catalog was put back from a copy.
+        see(dir.path(), "/v", known(1, 6));
+        assert_eq!(recall(dir.path(), STORE, "/v", Some(older)).heads, newer.heads);
+        let mut blob = newer.to_blob();
+        blob[80] ^= 1;
+        assert_eq!(Memory::of_blob(&blob), None);
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_or_another_store_is_not_taken_for_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let newer = with_sum(b"{\"store\":1}".to_vec());
+        std::fs::write(&file, &newer).unwrap();
+        see(dir.path(), "/v", known(1, 1));
+        assert_eq!(std::fs::read(&file).unwrap(), newer, "it stays");
+        std::fs::remove_file(&file).unwrap();
+        see(dir.path(), "/v", known(1, 1));
+        assert!(recall(dir.path(), VaultId([8; 16]), "/v", None).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_lost_when_several_remember_at_once_and_nothing_grows_without_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let dir = dir.path();
+                scope.spawn(move || see(dir, "/v", known(n, 1)));
+            }
+        });
+        assert_eq!(recall(dir.path(), STORE, "/v", None).heads.len(), 8);
+        let mut memory = Memory::default();
+        memory.revoked.extend((0..REVOKED_MAX + 9).map(|n| n.to_string()));
+        memory.accepted.extend((0..ACCEPTED_MAX + 9).map(|n| n.to_string()));
+        memory.bound();
+        assert_eq!((memory.revoked.len(), memory.accepted.len()), (REVOKED_MAX, ACCEPTED_MAX));
+    }
+}
