@@ -27,7 +27,7 @@ use super::{Outcomes, Store, learn};
 use crate::catalog::{PointLine, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::id::{Attempt, ObjectHash, RecoveryPointId, SlotId, SourceTag};
+use crate::id::{Attempt, ObjectHash, SlotId, SourceTag};
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::point::codec::MAX_HEADS;
@@ -265,7 +265,10 @@ impl Store {
         self.read_strangers(no, transfer, before, &attempts)?;
         let look = compare::LookBack { store: self, no, transfer, before, outcomes, attempts, evidence };
         let seen = look.see()?;
-        self.tell_alarms(no, &seen.alarms, monitor);
+        // Whether a slot is still there, who lists slots tells.
+        let of_points = |alarm: &&Alarm| alarm.kind != AlarmKind::SlotReplayed;
+        let told: Vec<Alarm> = seen.alarms.iter().filter(of_points).cloned().collect();
+        self.tell_alarms(no, &told, monitor);
         let alarms = seen.alarms.clone();
         self.remember(no, |memory| seen.keep_in(memory))?;
         Ok(alarms)

@@ -40,6 +40,8 @@ fn a_life_of_several_machines_raises_nothing() {
     // Somebody wants it after all.
     let kept = bed.take("s", "kept here");
     bed.push(0);
+    // It learns of it there.
+    other.run(["prune"]).expect_code(0);
     forget(&other, &kept);
     bed.machine.run(["vault", "push", &kept]).expect_code(0);
     all_is_well(&[&bed.machine, &other, &bed.recovered()], "a second attempt");

@@ -127,7 +127,7 @@ impl LookBack<'_> {
         for (attempt, _) in self.outcomes.at(&known.tag, &known.id) {
             let name = (&known.tag, attempt);
             // By the catalog, or it is read.
-            let is_known = || Ok::<_, StoreError>(self.store.catalog().is_revoked(self.no, attempt)?);
+            let is_known = || self.store.catalog().is_revoked(self.no, attempt);
             let is_new_enough = attempt.number >= known.attempt;
             if is_new_enough
                 && (is_known()? || self.store.look_for_revocation(self.no, self.transfer, name)?.is_some())
