@@ -22,7 +22,7 @@ use crate::id::{Attempt, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names::{self, Named};
 use crate::point::object::open_session;
-use crate::store::{SMALL_OBJECT, Store, of_vault};
+use crate::store::{Proven, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
@@ -147,11 +147,9 @@ impl Run<'_> {
 
     /// Puts an object of a name that others may take first. `false` if they did.
     fn put_first(&self, name: &Named, bytes: Vec<u8>) -> Result<bool, StoreError> {
-        match self.transfer.put_new(&name.name(), bytes.into()) {
-            Ok(_) => Ok(true),
-            Err(VaultError::Conflict { .. }) => Ok(false),
-            Err(e) => Err(of_vault(self.transfer)(e)),
-        }
+        // What somebody else put and does not open is told by who reads it.
+        let put = put_proven(self.transfer, &name.name(), &bytes.into(), &|_| false, self.monitor)?;
+        Ok(matches!(put, Proven::Ours))
     }
 
     /// Brings a generation without an end to its end. `false` if uploads have to end first.

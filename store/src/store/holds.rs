@@ -7,13 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{SMALL_OBJECT, Store, of_vault};
+use super::{Proven, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::catalog::{HoldRow, Mark, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::FormatError;
 use crate::id::{RecoveryPointId, SourceTag};
-use crate::monitor::{Event, Monitor};
+use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
 use crate::point::hold::Hold;
 use crate::point::object::{open_hold, seal_hold};
@@ -92,12 +92,13 @@ impl Store {
             let point = self.catalog.point(&row.point)?.filter(|point| point.vaults.contains(&no));
             let Some(point) = point else { continue };
             let name = names::hold(&row.tag, &row.point);
-            let is_ours = match transfer.put_new(&name, row.object.clone().into()) {
-                Ok(_) => true,
-                // Somebody else holds it, too.
-                Err(VaultError::Conflict { .. }) => false,
-                Err(e) => return Err(of_vault(transfer)(e)),
+            let is_whole = open_hold(&row.object, &self.sealer, &row.point).is_ok();
+            let is_damaged = |there: &[u8]| {
+                is_whole && open_hold(there, &self.sealer, &row.point).is_err_and(|e| e.is_damage())
             };
+            let put = put_proven(transfer, &name, &row.object.clone().into(), &is_damaged, &VoidMonitor)?;
+            // Else somebody else holds it, too.
+            let is_ours = matches!(put, Proven::Ours);
             // Not before: who removes the point looks for a hold when it is gone.
             if !self.is_still_in(no, &point)? {
                 if is_ours {

@@ -403,7 +403,7 @@ mod tests {
             (Verb::Put, 1, Fault::Long),
             (Verb::Get, 2, Fault::Long),
             (Verb::Stat, 2, Fault::Long),
-            (Verb::List, 1, Fault::Long),
+            (Verb::List, 2, Fault::Long),
             (Verb::List, 1, Fault::Stale(usize::MAX)),
             (Verb::Put, 1, Fault::Ignore),
             (Verb::Delete, 2, Fault::Ignore),
