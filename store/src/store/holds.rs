@@ -200,6 +200,10 @@ impl Store {
                 let path = object.name.as_str().into();
                 monitor.event(Event::Problem { path, reason: e.to_string() });
             }
+            if !self.read_only {
+                // Whoever put it may have been cut off before its name was durable.
+                self.staging.make_durable(&object.name)?;
+            }
             self.catalog.add_hold(&HoldRow {
                 point,
                 tag,
