@@ -108,6 +108,17 @@ pub(crate) fn replace_point_in_vault(
     Ok(true)
 }
 
+/// As what something reads that stands where an object is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// As a whole object of this name, whatever it says: it stays, though it came there between a put and the look at what was put.
+    Whole,
+    /// As a damaged object of ours.
+    Damaged,
+    /// As something of which nobody can tell: it is damaged if it was just put, and else it is somebody else's.
+    Unclear,
+}
+
 /// What a put came to of an object that stands alone under its name: nothing else tells what it says, or it says what nobody may miss.
 pub(crate) enum Proven {
     /// It stands there, as it was read back.
@@ -117,7 +128,7 @@ pub(crate) enum Proven {
 }
 
 /// Puts a small object, and reads back what was put: it is read on a day on which there is no other copy. What is damaged there is copied to
-/// `bad/` and replaced: what was just put and came out other, and what somebody else put if it `is_damaged`.
+/// `bad/` and replaced: what was just put and came out other, and what somebody else put if it `reads` as damaged. What is whole is never replaced.
 ///
 /// # Errors
 /// `Conflict` if the vault does not keep it, or what is damaged there may not be removed.
@@ -125,7 +136,7 @@ pub(crate) fn put_proven(
     transfer: &Transfer,
     name: &ObjectName,
     good: &Bytes,
-    is_damaged: &dyn Fn(&[u8]) -> bool,
+    reads: &dyn Fn(&[u8]) -> Reads,
     monitor: &dyn Monitor,
 ) -> Result<Proven, StoreError> {
     let failed = of_vault(transfer);
@@ -147,8 +158,10 @@ pub(crate) fn put_proven(
         }
         // Sealed anew it would begin with other bytes: it is what was just put, and was cut or got longer.
         let is_ours = is_new || good.starts_with(&there) || there.starts_with(good);
-        if !is_ours && !is_damaged(&there) {
-            return Ok(Proven::Theirs);
+        match reads(&there) {
+            Reads::Whole => return Ok(Proven::Theirs),
+            Reads::Unclear if !is_ours => return Ok(Proven::Theirs),
+            Reads::Damaged | Reads::Unclear => {}
         }
         // The way from the vault may flip bits, though not the same ones twice.
         if transfer.get(name, POINT_LIMIT).is_ok_and(|again| again == there) {

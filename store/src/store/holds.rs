@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Proven, SMALL_OBJECT, Store, of_vault, put_proven};
+use super::{Proven, Reads, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::catalog::{HoldRow, Mark, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -93,10 +93,13 @@ impl Store {
             let Some(point) = point else { continue };
             let name = names::hold(&row.tag, &row.point);
             let is_whole = open_hold(&row.object, &self.sealer, &row.point).is_ok();
-            let is_damaged = |there: &[u8]| {
-                is_whole && open_hold(there, &self.sealer, &row.point).is_err_and(|e| e.is_damage())
+            let reads = |there: &[u8]| match open_hold(there, &self.sealer, &row.point) {
+                // Another machine's, or one that was placed anew meanwhile: a hold is a hold, whatever it says.
+                Ok(_) => Reads::Whole,
+                Err(e) if is_whole && e.is_damage() => Reads::Damaged,
+                Err(_) => Reads::Unclear,
             };
-            let put = put_proven(transfer, &name, &row.object.clone().into(), &is_damaged, &VoidMonitor)?;
+            let put = put_proven(transfer, &name, &row.object.clone().into(), &reads, &VoidMonitor)?;
             // Else somebody else holds it, too.
             let is_ours = matches!(put, Proven::Ours);
             // Not before: who removes the point looks for a hold when it is gone.

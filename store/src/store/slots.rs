@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Proven, Store, of_vault, put_proven};
+use super::{Proven, Reads, Store, of_vault, put_proven};
 use crate::error::StoreError;
 use crate::format::config::StoreConfig;
 use crate::id::SlotId;
@@ -48,11 +48,15 @@ pub(crate) fn put_slot(
     (id, bytes): (&SlotId, Vec<u8>),
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let reads = |bytes: &[u8]| KeySlot::read(bytes, store.id()).is_ok_and(|slot| slot.id == *id);
-    let (name, is_whole) = (names::slot(id), reads(&bytes));
-    let is_damage = |e: SlotError| matches!(e, SlotError::Damaged(_) | SlotError::NotOurs(_));
-    let is_damaged = |there: &[u8]| is_whole && KeySlot::read(there, store.id()).is_err_and(is_damage);
-    match put_proven(transfer, &name, &bytes.into(), &is_damaged, monitor)? {
+    let is_whole = KeySlot::read(&bytes, store.id()).is_ok_and(|slot| slot.id == *id);
+    let name = names::slot(id);
+    let is_damage = |e: &SlotError| matches!(e, SlotError::Damaged(_) | SlotError::NotOurs(_));
+    let reads = |there: &[u8]| match KeySlot::read(there, store.id()) {
+        Err(e) if is_whole && is_damage(&e) => Reads::Damaged,
+        // What is sealed in one only its secret proves, and no two slots have the same id.
+        _ => Reads::Unclear,
+    };
+    match put_proven(transfer, &name, &bytes.into(), &reads, monitor)? {
         Proven::Ours => Ok(()),
         Proven::Theirs => Err(other_bytes(transfer, &name)),
     }
@@ -80,12 +84,15 @@ pub(super) fn config_is_put_right(
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<bool, StoreError> {
-    let is_damaged = |there: &[u8]| {
-        StoreConfig::peek_vault_id(there).is_ok_and(|theirs| theirs == *store.id())
-            && StoreConfig::decode(there, store.sealer()).is_err_and(|e| e.is_damage())
+    let is_of_ours =
+        |there: &[u8]| StoreConfig::peek_vault_id(there).is_ok_and(|theirs| theirs == *store.id());
+    let reads = |there: &[u8]| match StoreConfig::decode(there, store.sealer()) {
+        Ok(_) => Reads::Whole,
+        Err(e) if e.is_damage() && is_of_ours(there) => Reads::Damaged,
+        Err(_) => Reads::Unclear,
     };
     let ours = Bytes::copy_from_slice(store.config_object());
-    let put = put_proven(transfer, &names::config(), &ours, &is_damaged, monitor)?;
+    let put = put_proven(transfer, &names::config(), &ours, &reads, monitor)?;
     Ok(matches!(put, Proven::Ours))
 }
 

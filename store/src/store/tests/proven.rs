@@ -1,6 +1,8 @@
 //! Small objects that stand alone under their names: what a vault made of them is read back when they are put, and what is damaged
 //! there is put right by who has it whole.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 
 use super::fenced::{advance, at_once, count, files, forget, push_all};
@@ -8,6 +10,8 @@ use super::hostile::{prepared, push, recovered, reopened};
 use super::losses::{faulty, open_on};
 use super::*;
 use crate::check::{self, Depth};
+use crate::point::hold::Hold;
+use crate::point::object::seal_hold;
 use crate::vault::testing::Fault as VaultFault;
 use crate::vault::{Vault, Verb};
 
@@ -121,6 +125,31 @@ fn a_hold_that_is_damaged_in_a_vault_is_brought_again_by_who_has_it() {
     assert!(findings(&store)[0].starts_with(name.as_str()));
     assert_eq!((store.bring_holds(no).unwrap(), store.bring_holds(no).unwrap()), (1, 0));
     assert_eq!(vault.object(&name).unwrap(), whole);
+}
+
+#[test]
+fn a_hold_that_is_placed_anew_between_a_put_and_the_look_at_it_stays() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &files("one")).unwrap();
+    push_all(&store, &one);
+    let (no, id) = (store.vaults()[0].0, one.point.id);
+    store.place_hold(&id, "the audit").unwrap();
+    let name = names::hold(&one.point.source_tag, &id);
+    let newer = Hold { point: id, placed: 7, reason: "the next audit".into() };
+    let newer = Bytes::from(seal_hold(&newer, store.sealer()).unwrap());
+    let (failing, met) = (faulty(&vault), Arc::new(AtomicBool::new(false)));
+    let (there, at, put, done) = (vault.clone(), name.clone(), newer.clone(), met.clone());
+    failing.watch(move || {
+        if there.object(&at).is_some() && !done.swap(true, Ordering::Relaxed) {
+            there.replace(&at, put.clone());
+        }
+    });
+    let bringing = open_on(&home, &home.path(), failing as Arc<dyn Vault>);
+    assert_eq!(bringing.bring_holds(no).unwrap(), 1);
+    assert!(met.load(Ordering::Relaxed));
+    assert_eq!(vault.object(&name).unwrap(), newer);
+    assert_eq!((count(&vault, names::BAD), findings(&store)), (0, Vec::new()));
 }
 
 #[test]

@@ -419,10 +419,14 @@ mod tests {
             (Verb::Delete, Fault::Twice),
         ] {
             let mut is_told = false;
+            // In some requests the fault is none.
             for nth in 1..60 {
                 let (_, vault) = faulty();
                 vault.fail(verb, nth, fault);
-                is_told |= conformance(vault).await.is_err();
+                is_told = conformance(vault).await.is_err();
+                if is_told {
+                    break;
+                }
             }
             assert!(is_told, "{verb:?} {fault:?}");
         }
