@@ -19,6 +19,7 @@ mod session;
 mod settings;
 mod slots;
 mod vaults;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use settings::{AnnexSetting, Settings, VaultSetting};
 pub(crate) use slots::{put_config, put_slot};
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
+pub use whole::Healed;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -29,7 +29,7 @@ const COMMITTED_LEN: usize = 144;
 /// What the checksum covers: all before it.
 const CHECKED_LEN: usize = 176;
 /// Where the sealed key ring begins.
-const BLOCK_AT: usize = 180;
+pub(crate) const BLOCK_AT: usize = 180;
 /// Lengths of sealed blocks are multiples of this.
 const BLOCK_STEP: usize = 64;
 /// Longest slot object, and so the limit of its content.

@@ -17,6 +17,7 @@ mod pack_rows;
 mod proven;
 mod rot;
 mod rows;
+mod scrub;
 mod thin;
 mod thin_damage;
 mod turns;
