@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
 use crate::clock::Deadline;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::scrub::ciphertext::Part;
@@ -229,10 +229,12 @@ impl Check<'_> {
     /// A vault that does not answer is told once, and is not asked again.
     fn leave_out(&mut self, no: VaultNo, e: &StoreError) {
         if self.away.insert(no) {
-            self.pass_over(
-                self.store.catalog().vault_address(no),
-                format!("it cannot be looked at: {}", e.beside_vault()),
-            );
+            self.tell(Finding {
+                object: self.store.catalog().vault_address(no),
+                detail: format!("it cannot be looked at: {}", e.beside_vault()),
+                // A config that is damaged is no outage.
+                unseen: e.class() != ErrorClass::Corrupt,
+            });
         }
     }
 

@@ -27,7 +27,7 @@ mod tests;
 
 pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
-pub(crate) use bad::{replace_in_vault, replace_point_in_vault};
+pub(crate) use bad::{Proven, Reads, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
 pub(crate) use learn::open_index;
 pub use learn::{learn_points, load_catalog};
@@ -38,6 +38,7 @@ pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
 pub use settings::{AnnexSetting, Settings, VaultSetting};
+pub(crate) use slots::{put_config, put_slot};
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
 pub use whole::Healed;

@@ -2,6 +2,7 @@
 //! is none.
 
 use super::Check;
+use crate::catalog::{HoldRow, VaultNo};
 use crate::error::StoreError;
 use crate::names;
 use crate::point::object::open_hold;
@@ -15,11 +16,11 @@ impl Check<'_> {
         for row in self.store.catalog().holds()?.into_iter().filter(|row| row.staged) {
             let name = names::hold(&row.tag, &row.point);
             match staging.read_all(&name, SMALL_OBJECT) {
-                Ok(Some(bytes)) => self.look_at_hold("staging", &name, Ok(&bytes)),
+                Ok(Some(bytes)) => drop(self.look_at_hold("staging", &name, Ok(&bytes))),
                 // Unless it was released meanwhile.
                 Ok(None) if !self.still_holds(&name)? => {}
                 Ok(None) => self.find(name.as_str(), "staging: the hold is missing"),
-                Err(e) => self.look_at_hold("staging", &name, Err(e.to_string())),
+                Err(e) => drop(self.look_at_hold("staging", &name, Err(e.to_string()))),
             }
         }
         for (no, address, transfer) in self.store.vaults() {
@@ -35,13 +36,17 @@ impl Check<'_> {
             };
             for object in listed {
                 match transfer.get(&object.name, SMALL_OBJECT) {
-                    Ok(bytes) => self.look_at_hold(address, &object.name, Ok(&bytes)),
+                    Ok(bytes) => {
+                        if !self.look_at_hold(address, &object.name, Ok(&bytes)) {
+                            self.bring_again(*no, &object.name)?;
+                        }
+                    }
                     Err(VaultError::NotFound { .. }) => {}
                     Err(e) if e.is_transient() => {
                         self.leave_out(*no, &of_vault(transfer)(e));
                         break;
                     }
-                    Err(e) => self.look_at_hold(address, &object.name, Err(e.to_string())),
+                    Err(e) => drop(self.look_at_hold(address, &object.name, Err(e.to_string()))),
                 }
             }
         }
@@ -53,12 +58,25 @@ impl Check<'_> {
         Ok(holds.iter().any(|row| row.staged && names::hold(&row.tag, &row.point) == *name))
     }
 
-    fn look_at_hold(&mut self, place: &str, name: &ObjectName, bytes: Result<&[u8], String>) {
-        let Some((_, point)) = names::hold_of(name) else { return };
+    /// The next push puts the hold there again that is here.
+    fn bring_again(&self, no: VaultNo, name: &ObjectName) -> Result<(), StoreError> {
+        let catalog = self.store.catalog();
+        let is_here = |row: &HoldRow| row.staged && names::hold(&row.tag, &row.point) == *name;
+        match catalog.holds()?.into_iter().find(is_here) {
+            Some(row) => catalog.remove_hold(&row.point, Some(no)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it opens.
+    fn look_at_hold(&mut self, place: &str, name: &ObjectName, bytes: Result<&[u8], String>) -> bool {
+        let Some((_, point)) = names::hold_of(name) else { return true };
         let opened =
             bytes.and_then(|bytes| open_hold(bytes, self.store.sealer(), &point).map_err(|e| e.to_string()));
+        let is_whole = opened.is_ok();
         if let Err(wrong) = opened {
             self.find(name.as_str(), format!("{place}: {wrong}"));
         }
+        is_whole
     }
 }

@@ -14,6 +14,7 @@ mod listings;
 mod losses;
 mod older;
 mod pack_rows;
+mod proven;
 mod rot;
 mod rows;
 mod scrub;

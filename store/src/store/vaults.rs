@@ -323,7 +323,13 @@ fn look_at_config(store: &Store, transfer: &Transfer, deadline: Deadline) -> Res
     })?;
     if theirs == *store.id() {
         store.note_config(transfer, &config);
-        return Ok(());
+        // Nobody who has the vault alone could open it, whatever else is there.
+        return match config == store.config_object() {
+            true => Ok(()),
+            false => StoreConfig::decode(&config, store.sealer())
+                .map(drop)
+                .map_err(|e| e.of(format!("the config in vault {}", transfer.address()))),
+        };
     }
     let detail = format!("the vault holds store {theirs}, this is {}", store.id());
     Err(StoreError::NotOurs { object: transfer.address(), detail })
