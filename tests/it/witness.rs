@@ -341,18 +341,18 @@ fn a_key_slot_that_was_removed_and_is_back_and_one_that_is_another_are_told() {
 }
 
 #[test]
-fn a_config_that_is_another_is_told_and_cannot_be_accepted() {
+fn a_config_that_is_damaged_is_not_taken_for_another_and_a_push_puts_it_right() {
     let (bed, _) = Bed::with_points(1);
     let path = bed.vault.join("config");
     let ours = std::fs::read(&path).unwrap();
-    let mut other = ours.clone();
-    *other.last_mut().unwrap() ^= 1;
-    std::fs::write(&path, &other).unwrap();
-    let ran = bed.push(3);
-    assert_eq!(said(&ran), only("config-swapped"), "{}", ran.err());
-    assert_eq!(alerts(&bed.machine), only("config-swapped"));
-    bed.machine.run(["vault", "accept", bed.address()]).expect_code(1).expect_err(&["config-swapped"]);
-    std::fs::write(&path, &ours).unwrap();
+    let mut damaged = ours.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let checked = bed.machine.run(["check"]).expect_code(1).expect_err(&["config", "damaged"]);
+    assert_eq!(said(&checked), none(), "{}", checked.err());
+    let ran = bed.push(3).expect_err(&["config", "damaged", "sent again"]);
+    assert_eq!(said(&ran), none(), "{}", ran.err());
+    assert_eq!(std::fs::read(&path).unwrap(), ours);
     bed.push(0);
     assert_eq!(alerts(&bed.machine), none());
 }

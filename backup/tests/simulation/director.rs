@@ -451,6 +451,7 @@ impl<'a> Director<'a> {
                 self.wrong.extend(told);
             }
         }
+        (0..self.machines.len()).for_each(|number| self.look_at_alarms(number));
         self.look_at_vault();
     }
 
@@ -483,19 +484,37 @@ impl<'a> Director<'a> {
         }
     }
 
-    fn look_at_machine(&mut self, party: usize) {
-        let machine = &self.machines[party];
+    fn store_of(&self, number: usize) -> Result<Store, String> {
+        let machine = &self.machines[number];
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(BEGINNING)));
         let transfer =
             Transfer::new(self.vault.clone(), clock.clone(), TransferPolicy::default()).expect("a way");
         let options =
             StoreOptions { vaults: vec![("memory".into(), transfer)], ..StoreOptions::local(clock) };
         let dir = machine.life.dir().join("store");
-        let wrong = match Store::open_on(machine.life.clone(), &dir, &self.ring, options, &VoidMonitor) {
-            Ok(store) => self.truth().wrong_locally(party, &store),
-            Err(e) => vec![format!("the store of machine {party} does not open: {e}")],
+        Store::open_on(machine.life.clone(), &dir, &self.ring, options, &VoidMonitor)
+            .map_err(|e| format!("the store of machine {number} does not open: {e}"))
+    }
+
+    fn look_at_machine(&mut self, number: usize) {
+        let wrong = match self.store_of(number) {
+            Ok(store) => self.truth().wrong_locally(number, &store),
+            Err(why) => vec![why],
         };
         self.wrong.extend(wrong);
+    }
+
+    /// Nobody did anything to the vault that its machines did not: whoever looked at it has nothing to tell of it.
+    fn look_at_alarms(&mut self, number: usize) {
+        let alarms = self
+            .store_of(number)
+            .and_then(|store| store.alarms(store.vaults()[0].0).map_err(|e| e.to_string()));
+        match alarms {
+            Ok(alarms) => self.wrong.extend(alarms.iter().map(|alarm| {
+                format!("all is well, and machine {number} is alarmed: {} {}", alarm.key(), alarm.detail)
+            })),
+            Err(why) => self.wrong.push(why),
+        }
     }
 }
 

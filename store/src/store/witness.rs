@@ -75,7 +75,7 @@ impl Store {
         Ok(memory::recall(&self.dir, *self.id(), &self.address_of(no), copy))
     }
 
-    /// Changes that, in both places. A disk that takes nothing is no reason to stop.
+    /// Changes that, in both places. A file that cannot be written is no reason to stop.
     fn remember(&self, no: VaultNo, change: impl FnOnce(&mut Memory)) -> Result<(), StoreError> {
         if self.read_only {
             return Ok(());

@@ -3,6 +3,7 @@
 use super::hostile::{delete_catalog, prepared, push, recovered};
 use super::losses::{faulty, open_on};
 use super::*;
+use crate::check::{Depth, check};
 use crate::id::Attempt;
 use crate::point::Head;
 use crate::point::object::open_session;
@@ -73,7 +74,8 @@ fn an_honest_vault_is_asked_for_no_point_and_no_session() {
     let reads = |verb| asked.iter().filter(move |request| request.verb == verb);
     let names: Vec<&str> = reads(Verb::Get).map(|request| request.name.as_str()).collect();
     assert_eq!(names, ["config"]);
-    assert_eq!(reads(Verb::Stat).count(), 0);
+    let looks: Vec<&str> = reads(Verb::Stat).map(|request| request.name.as_str()).collect();
+    assert_eq!(looks, ["config"], "how long it is");
     let lists: Vec<&str> = reads(Verb::List).map(|request| request.name.as_str()).collect();
     assert!(!lists.contains(&names::SESSIONS), "{lists:?}");
     assert_eq!(store.alarms(no).unwrap(), []);
@@ -103,4 +105,117 @@ fn a_catalog_that_was_put_back_does_not_take_back_what_was_seen() {
     copy::push_point(&store, no, &store.vaults()[0].2, &two.point.id, &quiet).unwrap();
     copy::refresh_vault(&store, no, &store.vaults()[0].2, &quiet).unwrap();
     assert_eq!(store.alarms(no).unwrap(), []);
+}
+
+/// What stands of the first vault of a store, after a look at it.
+fn stands(store: &Store) -> Vec<(AlarmKind, String)> {
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::refresh_vault(store, no, &way, &RecordingMonitor::default()).unwrap();
+    standing(store)
+}
+
+/// The same without a look.
+fn standing(store: &Store) -> Vec<(AlarmKind, String)> {
+    let alarms = store.alarms(store.vaults()[0].0).unwrap();
+    alarms.into_iter().map(|alarm| (alarm.kind, alarm.subject)).collect()
+}
+
+#[test]
+fn a_config_that_opens_and_is_another_is_told_and_stays_until_somebody_puts_the_right_one_there() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    push(&store, &take_point(&store, &sample(1)).unwrap(), &RecordingMonitor::default()).unwrap();
+    let ours = Bytes::copy_from_slice(store.config_object());
+    let config = StoreConfig::decode(&ours, store.sealer()).unwrap();
+    let other = Bytes::from(config.encode(store.sealer()).unwrap());
+    assert_ne!(other, ours);
+    vault.replace(&names::config(), other.clone());
+    let swapped = [(AlarmKind::ConfigSwapped, String::new())];
+    assert_eq!(stands(&store), swapped);
+    assert_eq!(vault.object(&names::config()).unwrap(), other, "it is whole, and no damage");
+    let accepted = store.accept_vault(store.vaults()[0].0, &VoidMonitor).unwrap();
+    assert_eq!((accepted.alarms.len(), accepted.stays.len()), (0, 1), "{accepted:?}");
+    assert_eq!(standing(&store), swapped);
+    vault.replace(&names::config(), ours);
+    assert_eq!(stands(&store), []);
+}
+
+/// A point that says of itself where it is in its source.
+fn take_point_after(store: &Store, version: u32, sequence: u64, previous: [u8; 32]) -> StoredPoint {
+    let session = store.begin(Compression::Zstd(1), &VoidMonitor).unwrap();
+    let (id, source_tag) = (session.id(), tag_of(store));
+    let root = ingest_tree(&session, &sample(version)).unwrap();
+    let bare = bare_point(["host", "group", "source"], i64::from(version), root);
+    session.commit(|_| RecoveryPoint { id, source_tag, sequence, previous, ..bare }).unwrap()
+}
+
+#[test]
+fn a_point_that_was_made_after_another_than_the_one_before_it_is_told_by_a_check() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let quiet = RecordingMonitor::default();
+    let one = take_point(&store, &sample(1)).unwrap();
+    // What is between was never there.
+    let after_a_gap = take_point_after(&store, 2, one.point.sequence + 5, [8; 32]);
+    let after_it = take_point_after(&store, 3, after_a_gap.point.sequence + 1, after_a_gap.hash);
+    for point in [&one, &after_a_gap, &after_it] {
+        push(&store, point, &quiet).unwrap();
+    }
+    let told = || {
+        let report = check(&store, Depth::Structure, &VoidMonitor).unwrap();
+        let is_of_it = |finding: &&crate::check::Finding| finding.detail.contains("chain-broken");
+        report.findings.iter().filter(is_of_it).count()
+    };
+    assert_eq!((told(), standing(&store)), (0, vec![]));
+    let wrong = take_point_after(&store, 4, after_it.point.sequence + 1, [9; 32]);
+    push(&store, &wrong, &quiet).unwrap();
+    let broken = [(AlarmKind::ChainBroken, wrong.point.id.hex())];
+    assert_eq!(told(), 1);
+    assert_eq!(standing(&store), broken);
+    assert_eq!(stands(&store), broken, "a look that does not read ends nothing");
+    store.accept_vault(store.vaults()[0].0, &VoidMonitor).unwrap();
+    assert_eq!((told(), standing(&store)), (0, vec![]));
+}
+
+#[test]
+fn a_file_of_memory_that_is_damaged_foreign_or_gone_stops_nothing_and_the_catalog_remembers() {
+    let quiet = RecordingMonitor::default();
+    let stranger = Home::new();
+    let (_, store) = prepared(&stranger);
+    push(&store, &take_point(&store, &sample(1)).unwrap(), &quiet).unwrap();
+    let of_another_store = std::fs::read(stranger.path().join("witness.json")).unwrap();
+    let text = b"{\"store\":1}";
+    let of_a_newer_program = [blake3::hash(text).to_hex().as_bytes(), b"\n", text].concat();
+    let spoil: [(&str, &dyn Fn(&std::path::Path)); 6] = [
+        ("none", &|file| std::fs::remove_file(file).unwrap()),
+        ("empty", &|file| std::fs::write(file, b"").unwrap()),
+        ("noise", &|file| std::fs::write(file, noise("witness", 5000)).unwrap()),
+        ("another store's", &|file| std::fs::write(file, &of_another_store).unwrap()),
+        ("a newer program's", &|file| std::fs::write(file, &of_a_newer_program).unwrap()),
+        ("beyond the limit", &|file| std::fs::File::create(file).unwrap().set_len(1 << 40).unwrap()),
+    ];
+    let as_directory: (&str, &dyn Fn(&std::path::Path)) = ("a directory", &|file| {
+        std::fs::remove_file(file).unwrap();
+        std::fs::create_dir(file).unwrap();
+    });
+    for (what, spoil) in spoil.into_iter().chain([as_directory]) {
+        let home = Home::new();
+        let (vault, store) = prepared(&home);
+        let one = take_point(&store, &sample(1)).unwrap();
+        push(&store, &one, &quiet).unwrap();
+        drop(store);
+        spoil(&home.path().join("witness.json"));
+        let store = home.open_with(&vault);
+        assert_eq!(stands(&store), [], "{what}");
+        let two = take_point(&store, &sample(2)).unwrap();
+        push(&store, &two, &quiet).unwrap();
+        for hidden in [&two, &one] {
+            transfer(&vault).delete(&names::point(&hidden.point.source_tag, &hidden.point.id)).unwrap();
+        }
+        // Of the catalog's points none is needed for that.
+        for hidden in [&two, &one] {
+            store.catalog().remove_point(&hidden.point.id, Some(store.vaults()[0].0)).unwrap();
+        }
+        assert_eq!(stands(&store), [(AlarmKind::PointWithheld, two.point.id.hex())], "{what}");
+    }
 }

@@ -231,7 +231,7 @@ impl LookBack<'_> {
 
     fn of_config(&self) -> Option<Alarm> {
         self.store.is_strange(self.transfer).then(|| {
-            let detail = "the config there is not the one with which the store was made: it is damaged, or was exchanged";
+            let detail = "the config there opens, and is not the one with which the store was made: it was exchanged by somebody who has the key";
             Alarm::new(AlarmKind::ConfigSwapped, "", detail)
         })
     }

@@ -5,9 +5,7 @@
 //! Its first line is the hash of the rest, so that a flipped bit raises no alarm. It names sources by their keyed tags, and no files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::alarm::Alarm;
 use crate::error::StoreError;
 use crate::id::{ObjectHash, RecoveryPointId, SlotId, SourceTag, VaultId};
-use crate::staging::give_up_reserve;
+use crate::staging::{DiskFiles, Files, give_up_reserve};
 use crate::store::StoreLock;
 
 /// Its name.
 const FILE: &str = "witness.json";
+/// What replaces it, until it does.
+const NEW: &str = "witness.json.new";
 /// Longest one that is read.
 const LIMIT: u64 = 64 << 20;
 /// Sources of which the newest point is remembered for a vault; of more than that, those that came first.
@@ -181,8 +181,8 @@ pub(super) fn newest_of(dir: &Path, store: VaultId, tag: &SourceTag) -> Option<K
     heads.max_by_key(|known| (known.sequence, known.id)).copied()
 }
 
-/// Lets `change` change what is remembered of a vault, or forget it, and keeps that durably. What is remembered now, before the change is
-/// written anywhere else.
+/// Lets `change` change what is remembered of a vault, and keeps that durably. What is remembered now, which the catalog keeps as well: alone,
+/// if the file cannot be written.
 pub(super) fn change(
     dir: &Path,
     store: VaultId,
@@ -208,7 +208,9 @@ pub(super) fn change(
         Read::Nothing => now == Memory::default(),
     };
     if !is_same {
-        save(dir, &file)?;
+        save(dir, &file).unwrap_or_else(|e| {
+            tracing::warn!("{e}: the catalog alone knows what was seen of vault {address}")
+        });
     }
     Ok(now)
 }
@@ -225,10 +227,13 @@ pub(super) fn forget(dir: &Path, store: VaultId, address: &str) -> Result<(), St
 
 fn read(dir: &Path, store: VaultId) -> Read {
     let path = dir.join(FILE);
-    let is_fit = std::fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() <= LIMIT);
-    let Some(bytes) = is_fit.then(|| std::fs::read(&path).ok()).flatten() else { return Read::Nothing };
-    let Some(text) = without_sum(&bytes) else {
-        tracing::warn!("{}: it is damaged; the catalog's copy is used", path.display());
+    let read = match std::fs::metadata(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Read::Nothing,
+        Ok(meta) if !meta.is_file() || meta.len() > LIMIT => Err(ErrorKind::InvalidData.into()),
+        meta => meta.and_then(|_| std::fs::read(&path)),
+    };
+    let Some(text) = read.as_deref().ok().and_then(without_sum) else {
+        tracing::warn!("{}: it is damaged, or cannot be read; the catalog's copy is used", path.display());
         return Read::Nothing;
     };
     match serde_json::from_slice::<File>(text) {
@@ -253,30 +258,32 @@ fn without_sum(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 fn save(dir: &Path, file: &File) -> Result<(), StoreError> {
-    let (path, temp) = (dir.join(FILE), dir.join(format!("{FILE}.new")));
     let text = with_sum(serde_json::to_vec(file).map_err(|e| StoreError::invalid(e.to_string()))?);
-    let write = || -> std::io::Result<()> {
-        // Of a run that was cut off, or a trap.
-        match std::fs::remove_file(&temp) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
-        std::io::Write::write_all(&mut file, &text)?;
-        file.sync_all()?;
-        std::fs::rename(&temp, &path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
+    let files = DiskFiles::new(dir);
     let is_full = |e: &std::io::Error| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-    let written = write();
+    let written = replace(&files, &text);
     let again = written.as_ref().is_err_and(is_full) && give_up_reserve(dir);
-    if again { write() } else { written }.map_err(StoreError::io("write", &path))
+    if again { replace(&files, &text) } else { written }.map_err(StoreError::io("write", &dir.join(FILE)))
+}
+
+fn replace(files: &dyn Files, text: &[u8]) -> std::io::Result<()> {
+    // Of a run that was cut off, or a trap.
+    match files.remove(NEW) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    files.write_synced(NEW, text)?;
+    files.rename(NEW, FILE)?;
+    files.sync_dir("")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
+    use crate::staging::{Fault, FaultyFiles};
 
     const STORE: VaultId = VaultId([7; 16]);
 
@@ -332,6 +339,32 @@ mod tests {
         let mut blob = newer.to_blob();
         blob[80] ^= 1;
         assert_eq!(Memory::of_blob(&blob), None);
+    }
+
+    #[test]
+    fn a_fault_at_any_change_of_the_file_leaves_the_old_one_or_the_new_one() {
+        let heads = |dir: &Path| recall(dir, STORE, "/v", None).heads.len();
+        for fault in [Fault::Once(ErrorKind::Other), Fault::ForEver(ErrorKind::StorageFull), Fault::Crash] {
+            for n in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                see(dir.path(), "/v", known(1, 5));
+                let Read::Whole(mut file) = read(dir.path(), STORE) else { panic!("it is there") };
+                file.vaults.get_mut("/v").unwrap().advance(known(2, 6));
+                let text = with_sum(serde_json::to_vec(&file).unwrap());
+                let faulty = FaultyFiles::new(Arc::new(DiskFiles::new(dir.path())));
+                faulty.fail_at(n, fault);
+                let written = replace(&faulty, &text);
+                let there = heads(dir.path());
+                assert!(there == 2 || there == 1 && written.is_err(), "{fault:?} at {n}: {there}");
+                see(dir.path(), "/v", known(3, 7));
+                assert_eq!(heads(dir.path()), there + 1, "{fault:?} at {n}");
+                assert!(!dir.path().join(NEW).exists(), "{fault:?} at {n}");
+                if !faulty.struck() {
+                    assert!(written.is_ok() && n > 2, "each change was one that failed");
+                    break;
+                }
+            }
+        }
     }
 
     #[test]
