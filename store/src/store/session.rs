@@ -118,8 +118,9 @@ impl<'a> Session<'a> {
         let mut point = make(&done);
         point.list_packs(&done.packs);
         let object = point::object::seal_point(&point, &self.store.sealer)?;
-        self.store.staging.put(&names::point(&point.source_tag, &point.id), &object)?;
         let row = row_of(&point, object, true, Vec::new());
+        self.store.remember_taken(&row);
+        self.store.staging.put(&names::point(&point.source_tag, &point.id), &row.object)?;
         self.store.catalog.add_point(&row)?;
         self.store.stored(row)
     }

@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::{Outcomes, Store, learn};
-use crate::catalog::{PointLine, VaultNo};
+use crate::catalog::{PointLine, PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{Attempt, ObjectHash, SlotId, SourceTag};
@@ -160,8 +160,17 @@ impl Store {
         memory::forget(&self.dir, *self.id(), address)
     }
 
-    /// Sequence number and hash of the newest point of a source that was ever seen in a vault. What is numbered after it is never
-    /// numbered twice, be the catalog lost and the vault away.
+    /// Notes that a point is taken here, before it is there. It may be forgotten while it is on its way into a vault, and come there all the
+    /// same. What cannot be noted is no reason to stop.
+    pub(super) fn remember_taken(&self, row: &PointRow) {
+        let line = PointLine { id: row.id, tag: row.tag, sequence: row.sequence, started: row.started };
+        memory::note_taken(&self.dir, *self.id(), known_of(&line, row.hash)).unwrap_or_else(|e| {
+            tracing::warn!("{e}: that recovery point {} is taken is not remembered", row.id.short());
+        });
+    }
+
+    /// Sequence number and hash of the newest point of a source that was ever taken here, or seen in a vault. What is numbered after it is
+    /// never numbered twice, be the point forgotten, the catalog lost and the vault away.
     pub fn newest_remembered(&self, tag: &SourceTag) -> Option<(u64, [u8; 32])> {
         memory::newest_of(&self.dir, *self.id(), tag).map(|known| (known.sequence, known.hash.0))
     }

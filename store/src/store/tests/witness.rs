@@ -56,6 +56,17 @@ fn a_number_is_not_given_again_when_the_catalog_is_lost_and_the_vault_away() {
 }
 
 #[test]
+fn a_number_is_not_given_again_when_its_point_is_forgotten_while_it_is_on_its_way_to_a_vault() {
+    let home = Home::new();
+    let store = home.open();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let row = store.catalog().point(&one.point.id).unwrap().unwrap();
+    store.remove_staged_point(&row).unwrap();
+    assert!(store.newest_point(&row.tag).unwrap().is_none());
+    assert_eq!(store.newest_remembered(&row.tag), Some((one.point.sequence, one.hash)));
+}
+
+#[test]
 fn an_honest_vault_is_asked_for_no_point_and_no_session() {
     let home = Home::new();
     let (vault, store) = prepared(&home);

@@ -153,6 +153,15 @@ impl Memory {
 struct File {
     store: VaultId,
     vaults: BTreeMap<String, Memory>,
+    /// Of each source the newest point that was taken here.
+    #[serde(default)]
+    taken: BTreeMap<SourceTag, Known>,
+}
+
+impl File {
+    fn new(store: VaultId) -> Self {
+        Self { store, vaults: BTreeMap::new(), taken: BTreeMap::new() }
+    }
 }
 
 /// The file, as it was read.
@@ -174,11 +183,28 @@ pub(super) fn recall(dir: &Path, store: VaultId, address: &str, copy: Option<Mem
     memory
 }
 
-/// Of each source the newest point that was seen in any vault.
+/// Notes that a point is taken here.
+pub(super) fn note_taken(dir: &Path, store: VaultId, known: Known) -> Result<(), StoreError> {
+    let _lock = StoreLock::wait(dir, "lock.witness")?;
+    let mut file = match read(dir, store) {
+        Read::Whole(file) => file,
+        Read::Nothing => File::new(store),
+        Read::Foreign => return Ok(()),
+    };
+    let newest = file.taken.get(&known.tag).map_or(0, |newest| newest.sequence);
+    let has_room = newest > 0 || file.taken.len() < HEADS_MAX;
+    if known.sequence <= newest || !has_room {
+        return Ok(());
+    }
+    file.taken.insert(known.tag, known);
+    save(dir, &file)
+}
+
+/// Of a source the newest point that was taken here, or seen in any vault.
 pub(super) fn newest_of(dir: &Path, store: VaultId, tag: &SourceTag) -> Option<Known> {
     let Read::Whole(file) = read(dir, store) else { return None };
     let heads = file.vaults.values().filter_map(|memory| memory.heads.get(tag));
-    heads.max_by_key(|known| (known.sequence, known.id)).copied()
+    heads.chain(file.taken.get(tag)).max_by_key(|known| (known.sequence, known.id)).copied()
 }
 
 /// Lets `change` change what is remembered of a vault, and keeps that durably. What is remembered now, which the catalog keeps as well: alone,
@@ -194,7 +220,7 @@ pub(super) fn change(
     let before = read(dir, store);
     let mut file = match &before {
         Read::Whole(file) => file.clone(),
-        Read::Nothing | Read::Foreign => File { store, vaults: BTreeMap::new() },
+        Read::Nothing | Read::Foreign => File::new(store),
     };
     let memory = file.vaults.entry(address.to_owned()).or_default();
     copy.into_iter().for_each(|copy| memory.merge(copy));
@@ -306,7 +332,12 @@ mod tests {
         see(dir.path(), "/v", known(1, 4));
         let head = |address| recall(dir.path(), STORE, address, None).heads[&SourceTag([1; 16])].sequence;
         assert_eq!((head("/v"), head("/w")), (5, 2));
-        assert_eq!(newest_of(dir.path(), STORE, &SourceTag([1; 16])), Some(known(1, 5)));
+        let newest = || newest_of(dir.path(), STORE, &SourceTag([1; 16]));
+        assert_eq!(newest(), Some(known(1, 5)));
+        for (taken, expected) in [(7, 7), (4, 7), (8, 8)] {
+            note_taken(dir.path(), STORE, known(1, taken)).unwrap();
+            assert_eq!(newest(), Some(known(1, expected)));
+        }
         forget(dir.path(), STORE, "/v").unwrap();
         assert!(recall(dir.path(), STORE, "/v", None).is_empty());
         assert_eq!(head("/w"), 2);
