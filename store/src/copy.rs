@@ -64,11 +64,26 @@ pub fn prepare_vault(
     } else {
         transfer.probe().map_err(&failed)?;
     }
+    let newest = newest_of_slots(store, transfer)?;
     for (id, bytes) in slots {
-        transfer.put_new(&names::slot(id), bytes.clone().into()).map_err(&failed)?;
+        // It went there when another machine rotated the keys: whoever has what opens it is not to have the vault again.
+        let is_older = KeySlot::read(bytes, store.id()).is_ok_and(|slot| slot.newest() < newest);
+        if !is_older {
+            transfer.put_new(&names::slot(id), bytes.clone().into()).map_err(&failed)?;
+        }
     }
     let config = Bytes::copy_from_slice(store.config_object());
     transfer.put_new(&names::config(), config).map_err(&failed).map(drop)
+}
+
+/// The newest key generation that slots in a vault say to have; 0 if there are none.
+fn newest_of_slots(store: &Store, transfer: &Transfer) -> Result<u32, StoreError> {
+    let mut newest = 0;
+    for object in transfer.list_all(names::SLOTS).map_err(of_vault(transfer))? {
+        let bytes = read_slot(transfer, store.id(), &object.name)?.unwrap_or_default();
+        newest = newest.max(KeySlot::read(&bytes, store.id()).map_or(0, |slot| slot.newest()));
+    }
+    Ok(newest)
 }
 
 fn read_small(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {

@@ -31,6 +31,9 @@ pub enum FormatError {
     /// Not an object of ours, or of another store.
     #[error("{0}")]
     NotOurs(String),
+    /// Sealed with a key generation that the ring at hand does not have: whole, as far as can be told, and not for this ring.
+    #[error("it is sealed with key generation {0}, which is not in the ring that opened this store")]
+    NoKey(u32),
 }
 
 impl FormatError {
@@ -46,6 +49,7 @@ impl FormatError {
             Self::Damaged(detail) => StoreError::Corrupt { object, detail },
             Self::TooNew(detail) => StoreError::TooNew { object, detail },
             Self::NotOurs(detail) => StoreError::NotOurs { object, detail },
+            Self::NoKey(generation) => StoreError::NoKey { object, generation },
         }
     }
 }

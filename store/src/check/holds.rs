@@ -3,6 +3,7 @@
 
 use super::Check;
 use crate::error::StoreError;
+use crate::format::FormatError;
 use crate::names;
 use crate::point::object::open_hold;
 use crate::store::{SMALL_OBJECT, of_vault};
@@ -55,10 +56,11 @@ impl Check<'_> {
 
     fn look_at_hold(&mut self, place: &str, name: &ObjectName, bytes: Result<&[u8], String>) {
         let Some((_, point)) = names::hold_of(name) else { return };
-        let opened =
-            bytes.and_then(|bytes| open_hold(bytes, self.store.sealer(), &point).map_err(|e| e.to_string()));
-        if let Err(wrong) = opened {
-            self.find(name.as_str(), format!("{place}: {wrong}"));
+        match bytes.map(|bytes| open_hold(bytes, self.store.sealer(), &point)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(e @ FormatError::NoKey(_))) => self.pass_over(name.as_str(), format!("{place}: {e}")),
+            Ok(Err(wrong)) => self.find(name.as_str(), format!("{place}: {wrong}")),
+            Err(wrong) => self.find(name.as_str(), format!("{place}: {wrong}")),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::id::ChunkId;
 use crate::monitor::Event;
 use crate::names;
 use crate::point::object::open_point;
-use crate::store::{POINT_LIMIT, StoredPoint};
+use crate::store::{NEWER_KEY, POINT_LIMIT, StoredPoint};
 use crate::transfer::Transfer;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
@@ -22,7 +22,9 @@ impl Check<'_> {
     pub(super) fn points(&mut self) -> Result<(), StoreError> {
         let (points, doubtful) = self.store.look_at_points()?;
         for doubt in doubtful {
-            self.find(format!("recovery point {}", doubt.id), doubt.error.to_string());
+            let (object, detail) = (format!("recovery point {}", doubt.id), doubt.error.to_string());
+            let unseen = matches!(doubt.error, StoreError::NoKey { .. });
+            self.tell(Finding { object, detail, unseen });
         }
         self.monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
         let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
@@ -128,6 +130,7 @@ impl Check<'_> {
                             }
                             // Of one that the catalog knows this was told above.
                             Err(_) if self.is_known(object)? => continue,
+                            Err(e @ StoreError::NoKey { .. }) => (format!("{e}; {NEWER_KEY}"), true),
                             Err(e) => (e.to_string(), e.class() == ErrorClass::Unavailable),
                         };
                         in_the_way.append(&mut packs);

@@ -9,6 +9,7 @@ use super::{POINT_LIMIT, Store, of_vault};
 use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::{Revocation, Why};
+use crate::format::FormatError;
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::names;
 use crate::transfer::Transfer;
@@ -88,14 +89,17 @@ impl Store {
         }
     }
 
-    /// The same of an object that was read there.
+    /// The same of an object that was read there; `NoKey` if it is one that this ring does not open.
     pub(crate) fn note_revocation(
         &self,
         no: VaultNo,
         name: (&SourceTag, &Attempt),
         bytes: &[u8],
     ) -> Result<Option<Why>, StoreError> {
-        let why = Revocation::open(&self.sealer, name, bytes).ok().map(|revocation| revocation.why);
+        let why = match Revocation::open(&self.sealer, name, bytes) {
+            Err(e @ FormatError::NoKey(_)) => return Err(e.of(names::outcome(name.0, name.1).as_str())),
+            opened => opened.ok().map(|revocation| revocation.why),
+        };
         if why.is_some() && !self.read_only {
             self.catalog.set_revoked(no, name.1, why)?;
         }

@@ -8,6 +8,7 @@ use super::{POINT_LIMIT, Store, of_vault};
 use crate::catalog::{Mark, PackRow, PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
+use crate::format::FormatError;
 use crate::id::Attempt;
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -92,7 +93,9 @@ pub(crate) fn replace_point_in_vault(
     let read = || transfer.get(&name, POINT_LIMIT).map_err(&failed);
     let bad = read()?;
     let may_be_a_word = bad.len() as u64 == Revocation::LEN || Revocation::is_meant_by(&bad, store.sealer());
-    let is_a_point = open_point(&bad, store.sealer(), &row.tag, &row.id).is_ok();
+    // One that only another ring opens may be one as well.
+    let opened = open_point(&bad, store.sealer(), &row.tag, &row.id);
+    let is_a_point = matches!(opened, Ok(_) | Err(FormatError::NoKey(_)));
     // The way from the vault may flip bits, though not the same ones twice.
     if may_be_a_word || is_a_point || read()? != bad {
         return Ok(false);

@@ -139,7 +139,9 @@ impl Store {
                 continue;
             }
             match self.learn_hold(no, transfer, &object.name, deadline) {
-                Err(e @ StoreError::Corrupt { .. }) => tracing::warn!("vault {}: {e}", transfer.address()),
+                Err(e @ (StoreError::Corrupt { .. } | StoreError::NoKey { .. })) => {
+                    tracing::warn!("vault {}: {e}", transfer.address());
+                }
                 learnt => learnt?,
             }
         }
@@ -168,7 +170,7 @@ impl Store {
         // Twice if need be: the way from the vault may have flipped a bit.
         let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
         let Some(object) = again else { return Ok(()) };
-        opens(&object).map_err(|e| StoreError::corrupt(name.as_str(), e.to_string()))?;
+        opens(&object).map_err(|e| e.of(name.as_str()))?;
         self.catalog.add_hold(&HoldRow { point, tag, object, staged: false, vaults: vec![no] })
     }
 
