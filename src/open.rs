@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_store::chance::SystemChance;
 use holdfast_store::clock::{Clock, within};
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::{SlotId, VaultId};
@@ -94,6 +95,7 @@ pub fn open_watched(
         in_flight: bounds.in_flight,
         vaults,
         clock: Arc::clone(context.terminal.clock()),
+        chance: Arc::new(SystemChance),
     };
     Ok(Store::open(dir, ring, options, monitor)?)
 }

@@ -150,7 +150,7 @@ struct IndexWriter<'a> {
 
 impl<'a> IndexWriter<'a> {
     fn new(sealer: &'a Sealer) -> Self {
-        let object_id = ObjectId::random();
+        let object_id = sealer.new_object();
         let header = Header { kind: ObjectKind::Index, object_id, generation: sealer.generation() };
         Self { sealer, object_id, bytes: header.encode(sealer.vault()).to_vec() }
     }

@@ -6,12 +6,13 @@
 //! 4. `store`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `catalog`, `staging`, `index`, `cache`: where a chunk is
 //! 2. `pack`, `chunker`, `fence`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
-//! 1. `vault`, `transfer`, `pace`, `clock`, `monitor`, `id`, `error`: the outside, named
+//! 1. `vault`, `transfer`, `pace`, `clock`, `chance`, `monitor`, `id`, `error`: the outside, named
 //!
 //! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
 
 pub mod cache;
 pub mod catalog;
+pub mod chance;
 pub mod check;
 pub mod chunk_store;
 pub mod chunker;

@@ -122,6 +122,8 @@ pub struct Reader {
     packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
     places: Places,
     ahead: Ahead,
+    /// Not where requests to vaults are to come one by one.
+    reads_ahead: bool,
     clock: Arc<dyn Clock>,
     counters: Counters,
 }
@@ -131,6 +133,7 @@ impl Reader {
     pub fn new(parts: ReaderParts) -> Arc<Self> {
         Arc::new_cyclic(|reader| Self {
             ahead: Ahead::new(reader.clone(), (parts.cache.limit() / 4).min(parts.in_flight / 2)),
+            reads_ahead: parts.vaults.iter().all(|(_, transfer)| transfer.at_once() > 1),
             places: Places::new(),
             fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
@@ -310,7 +313,9 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let frames = map.frames_of(start, end);
-        self.ahead.touched(map, &frames, &self.fetcher);
+        if self.reads_ahead {
+            self.ahead.touched(map, &frames, &self.fetcher);
+        }
         let mut last = None;
         if frames.len() == 1 {
             let n = frames.start;

@@ -12,12 +12,14 @@ mod xaes;
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::chance::{Chance, SystemChance};
 use crate::format::{FormatError, Put};
-use crate::id::{ChunkId, ObjectId, SourceTag, VaultId};
-use block::Binding;
+use crate::id::{ChunkId, ObjectId, RecoveryPointId, SourceTag, VaultId};
+use block::{Binding, With};
 pub use block::{Prepared, prepare};
 use keys::{Key, KeyRing, subkey};
 use xaes::Xaes256Gcm;
@@ -141,6 +143,7 @@ pub struct Sealer {
     chunk_ids: Key,
     chunker: Key,
     names: Key,
+    chance: Arc<dyn Chance>,
 }
 
 impl fmt::Debug for Sealer {
@@ -174,7 +177,23 @@ impl Sealer {
             chunk_ids: subkey(&vault, identity, "chunk id"),
             chunker: subkey(&vault, identity, "chunker"),
             names: subkey(&vault, identity, "names"),
+            chance: Arc::new(SystemChance),
         })
+    }
+
+    /// The same, with another chance than the system's.
+    pub fn with_chance(self, chance: Arc<dyn Chance>) -> Self {
+        Self { chance, ..self }
+    }
+
+    /// The id of a new object.
+    pub fn new_object(&self) -> ObjectId {
+        ObjectId(self.chance.id())
+    }
+
+    /// The id of a new recovery point, or of a session.
+    pub fn new_point(&self) -> RecoveryPointId {
+        RecoveryPointId(self.chance.id())
     }
 
     /// The store's id.
@@ -240,9 +259,7 @@ impl Sealer {
         min_len: usize,
         out: &mut Vec<u8>,
     ) -> usize {
-        let keys = self.keys(place.generation).expect("blocks are sealed with a generation of the ring");
-        let cipher = keys.cipher(place.kind);
-        block::seal(cipher, &keys.nonce, &self.binding(place), content, compression, min_len, out)
+        block::seal(self.with(place), &self.binding(place), content, compression, min_len, out)
     }
 
     /// Seals what [`prepare`] made, as [`Self::seal`] would have. Appends the block to `out` and returns its length.
@@ -250,8 +267,12 @@ impl Sealer {
     /// # Panics
     /// When the ring has no key of the place's generation.
     pub fn seal_prepared(&self, place: &BlockPlace, prepared: &Prepared, out: &mut Vec<u8>) -> usize {
+        block::seal_prepared(self.with(place), &self.binding(place), prepared, out)
+    }
+
+    fn with(&self, place: &BlockPlace) -> With<'_> {
         let keys = self.keys(place.generation).expect("blocks are sealed with a generation of the ring");
-        block::seal_prepared(keys.cipher(place.kind), &keys.nonce, &self.binding(place), prepared, out)
+        With { cipher: keys.cipher(place.kind), nonce_key: &keys.nonce, chance: &*self.chance }
     }
 
     /// Opens a block and decodes its content of at most `limit` bytes; allocates nothing bigger. `Damaged` if the seal does not

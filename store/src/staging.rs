@@ -15,7 +15,7 @@ pub use annex::{Absence, Annex, Holder, Look, MARKER, Owner, owner};
 pub use area::TEMP_DIR;
 pub(crate) use area::is_temp;
 pub use disk::DiskFiles;
-pub use files::{Files, Room};
+pub use files::{FileEntry, Files, Identity, Room};
 pub use leave::{Needs, Went};
 pub use testing::{Fault, FaultyFiles, MemoryFiles};
 

@@ -47,6 +47,7 @@ use crate::cache::BlockCache;
 use bytes::Bytes;
 
 use crate::catalog::{Catalog, PackRow, VaultNo};
+use crate::chance::{Chance, SystemChance};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::error::StoreError;
@@ -134,6 +135,8 @@ pub struct StoreOptions {
     pub vaults: Vec<(String, Arc<Transfer>)>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub chance: Arc<dyn Chance>,
 }
 
 impl StoreOptions {
@@ -146,6 +149,7 @@ impl StoreOptions {
             in_flight: 64 << 20,
             vaults: Vec::new(),
             clock,
+            chance: Arc::new(SystemChance),
         }
     }
 }
@@ -248,7 +252,8 @@ impl Store {
             true => Catalog::in_memory(&head.vault.0)?,
             false => Catalog::open(&dir.join("catalog.db"), &head.vault.0)?,
         };
-        let (sealer, catalog) = (Arc::new(sealer), Arc::new(catalog));
+        let sealer = Arc::new(sealer.with_chance(options.chance.clone()));
+        let catalog = Arc::new(catalog);
         let mut store = Self::assemble(dir, head.config, config, sealer, staging, catalog, options)?;
         store.read_only = read_only;
         store.fill_catalog(monitor)?;

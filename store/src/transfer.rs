@@ -18,6 +18,7 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 
+use crate::chance::Chance;
 use crate::clock::{Clock, Deadline};
 use crate::pace::Pace;
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
@@ -66,6 +67,10 @@ pub struct TransferPolicy {
 impl TransferPolicy {
     /// Most requests at once.
     pub const CONCURRENCY_MAX: usize = 32;
+
+    fn at_once(&self) -> usize {
+        self.concurrency.clamp(1, Self::CONCURRENCY_MAX)
+    }
 }
 
 impl Default for TransferPolicy {
@@ -150,6 +155,7 @@ struct Inner {
     counters: Counters,
     teller: OnceLock<retry::Teller>,
     pace: OnceLock<Arc<Pace>>,
+    chance: OnceLock<Arc<dyn Chance>>,
 }
 
 impl Transfer {
@@ -159,13 +165,24 @@ impl Transfer {
         clock: Arc<dyn Clock>,
         policy: TransferPolicy,
     ) -> Result<Arc<Self>, VaultError> {
-        let at_once = policy.concurrency.clamp(1, TransferPolicy::CONCURRENCY_MAX);
+        let at_once = policy.at_once();
         let (permits, put_permits) = (Semaphore::new(at_once), Semaphore::new(at_once.div_ceil(2)));
         let cancelled = watch::Sender::new(false);
         let (counters, gate) = (Counters::default(), gate::Gate::default());
-        let (teller, pace) = (OnceLock::new(), OnceLock::new());
-        let inner =
-            Inner { vault, clock, policy, permits, put_permits, gate, cancelled, counters, teller, pace };
+        let (teller, pace, chance) = Default::default();
+        let inner = Inner {
+            vault,
+            clock,
+            policy,
+            permits,
+            put_permits,
+            gate,
+            cancelled,
+            counters,
+            teller,
+            pace,
+            chance,
+        };
         Ok(Arc::new(Self { inner: Arc::new(inner), runtime: runtime()? }))
     }
 
@@ -218,12 +235,15 @@ impl Transfer {
         self.runtime.block_on(self.inner.get_range(name, range, deadline))
     }
 
-    /// Many ranges at once; answers in the order of the requests, each as of `get_range`.
+    /// Many ranges at once, as far as there may be several; answers in the order of the requests, each as of `get_range`.
     pub fn get_many(
         &self,
         wanted: Vec<(ObjectName, Range<u64>)>,
         deadline: Deadline,
     ) -> Vec<Result<Bytes, VaultError>> {
+        if self.at_once() == 1 {
+            return wanted.into_iter().map(|(name, range)| self.get_range(&name, range, deadline)).collect();
+        }
         let start = |(name, range)| {
             let inner = Arc::clone(&self.inner);
             self.runtime.spawn(async move { inner.get_range(&name, range, deadline).await })
@@ -329,6 +349,16 @@ impl Transfer {
     /// Has all that is put from now on keep to a pace, which others may share. Only the first that is given counts.
     pub fn pace_uploads(&self, pace: Arc<Pace>) {
         let _ = self.inner.pace.set(pace);
+    }
+
+    /// Has it drawn by another chance than the system's how long to wait between tries. Only the first that is given counts.
+    pub fn draw_from(&self, chance: Arc<dyn Chance>) {
+        let _ = self.inner.chance.set(chance);
+    }
+
+    /// How many requests run at once.
+    pub fn at_once(&self) -> usize {
+        self.inner.policy.at_once()
     }
 
     /// What was done so far.

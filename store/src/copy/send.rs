@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use super::lacking::{Lacking, Thin};
 use super::{PACKS_AT_ONCE, Pushed};
@@ -28,6 +28,9 @@ enum Going<'a> {
     AsItIs(&'a PackRow),
     New(FinishedPack),
 }
+
+/// Takes what is to go, or says that sending has ended.
+type Outlet<'a, 'b> = dyn Fn(Going<'b>) -> Result<(), StoreError> + 'a;
 
 /// Sends what a vault lacks.
 pub(super) fn send_packs(
@@ -105,18 +108,26 @@ impl Upload<'_> {
     }
 
     /// Sends what is handed out.
-    fn run<'a>(&self, hand_out: impl FnOnce(&Sender<Going<'a>>) -> Result<(), StoreError>) {
+    fn run<'a>(&self, hand_out: impl FnOnce(&Outlet<'_, 'a>) -> Result<(), StoreError>) {
+        let ended = || StoreError::Ended { detail: "the upload has ended".into() };
+        let noting = |handed_out: Result<(), StoreError>| {
+            if let Err(e) = handed_out {
+                // Unless whoever failed said why.
+                self.failure().get_or_insert(e);
+            }
+        };
+        if self.transfer.at_once() == 1 {
+            return noting(hand_out(&|going| self.work(going).then_some(()).ok_or_else(ended)));
+        }
         // A rendezvous: one new pack at most is being filled while others are on their way.
         let (to_send, incoming) = bounded(0);
         std::thread::scope(|scope| {
             for _ in 0..PACKS_AT_ONCE {
-                let incoming = incoming.clone();
-                scope.spawn(move || self.work(&incoming));
+                let incoming: Receiver<Going<'_>> = incoming.clone();
+                scope.spawn(move || incoming.into_iter().all(|going| self.work(going)));
             }
             drop(incoming);
-            if let Err(e) = hand_out(&to_send) {
-                self.failure().get_or_insert(e);
-            }
+            noting(hand_out(&|going| to_send.send(going).map_err(|_| ended())));
             drop(to_send);
         });
     }
@@ -158,9 +169,9 @@ impl Upload<'_> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_out<'a>(&self, lacking: &'a Lacking, to_send: &Sender<Going<'a>>) -> Result<(), StoreError> {
+    fn hand_out<'a>(&self, lacking: &'a Lacking, to_send: &Outlet<'_, 'a>) -> Result<(), StoreError> {
         for pack in &lacking.whole {
-            hand_over(to_send, Going::AsItIs(pack))?;
+            to_send(Going::AsItIs(pack))?;
         }
         for kind in [PackKind::Data, PackKind::Tree] {
             let mut of_kind = lacking.thin.iter().filter(|thin| thin.pack.entry.kind == kind).peekable();
@@ -192,25 +203,24 @@ impl Upload<'_> {
         })
     }
 
-    /// Sends what comes, until nothing comes any more or something failed.
-    fn work(&self, incoming: &Receiver<Going<'_>>) {
-        for going in incoming {
-            if self.failure().is_some() {
-                return;
-            }
-            let sent = match going {
-                _ if self.monitor.cancelled() => Err(StoreError::Cancelled),
-                Going::AsItIs(pack) => self.send(pack).map(|sent| (sent, pack.entry.len)),
-                Going::New(pack) => self.send_new(&pack).map(|()| (true, pack.entry.len)),
-            };
-            match sent {
-                Ok((sent, len)) => self.count(sent, len),
-                Err(e) => {
-                    self.failure().get_or_insert(e);
-                    return;
-                }
+    /// Sends a pack, unless something failed: `false` then, and if this does.
+    fn work(&self, going: Going<'_>) -> bool {
+        if self.failure().is_some() {
+            return false;
+        }
+        let sent = match going {
+            _ if self.monitor.cancelled() => Err(StoreError::Cancelled),
+            Going::AsItIs(pack) => self.send(pack).map(|sent| (sent, pack.entry.len)),
+            Going::New(pack) => self.send_new(&pack).map(|()| (true, pack.entry.len)),
+        };
+        match sent {
+            Ok((sent, len)) => self.count(sent, len),
+            Err(e) => {
+                self.failure().get_or_insert(e);
+                return false;
             }
         }
+        true
     }
 
     fn count(&self, sent: bool, len: u64) {
@@ -261,22 +271,17 @@ impl Upload<'_> {
     }
 }
 
-fn hand_over<'a>(to_send: &Sender<Going<'a>>, going: Going<'a>) -> Result<(), StoreError> {
-    // Whoever failed said why.
-    to_send.send(going).map_err(|_| StoreError::Ended { detail: "the upload has ended".into() })
-}
-
 /// New packs of one kind, filled in the order in which chunks come.
 struct Filling<'a, 'b> {
     parts: &'b IngestParts,
     kind: PackKind,
-    to_send: &'b Sender<Going<'a>>,
+    to_send: &'b Outlet<'b, 'a>,
     frames: FrameBuilder,
     pack: PackBuilder,
 }
 
 impl<'a, 'b> Filling<'a, 'b> {
-    fn new(parts: &'b IngestParts, kind: PackKind, to_send: &'b Sender<Going<'a>>) -> Self {
+    fn new(parts: &'b IngestParts, kind: PackKind, to_send: &'b Outlet<'b, 'a>) -> Self {
         let frames = FrameBuilder::new(parts.frame_len, parts.compression);
         Self { parts, kind, to_send, frames, pack: new_pack(parts, kind) }
     }
@@ -311,12 +316,12 @@ impl<'a, 'b> Filling<'a, 'b> {
 fn finish_pack<'a>(
     parts: &IngestParts,
     pack: PackBuilder,
-    to_send: &Sender<Going<'a>>,
+    to_send: &Outlet<'_, 'a>,
 ) -> Result<(), StoreError> {
     let pack = pack.finish(&parts.sealer);
     let id = pack.entry.id;
     pack::verify(&parts.sealer, id, &pack.bytes).map_err(|e| e.of(format!("pack {id}, just made")))?;
-    hand_over(to_send, Going::New(pack))
+    to_send(Going::New(pack))
 }
 
 /// The bytes of a pack that have its name, from staging or from another vault than `not_from`.

@@ -4,7 +4,7 @@
 //! sealed part, so that what was read before there was a key is authenticated as soon as there is one.
 
 use super::{FormatError, HEADER_LEN, Header, ObjectKind, Parser, Put};
-use crate::id::{ObjectId, VaultId};
+use crate::id::VaultId;
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
 /// End of the plain part that is checked and repeated.
@@ -98,7 +98,7 @@ impl StoreConfig {
     }
 
     fn assemble(&self, sealer: &Sealer) -> Vec<u8> {
-        let object_id = ObjectId::random();
+        let object_id = sealer.new_object();
         let header = Header { kind: ObjectKind::Config, object_id, generation: sealer.generation() };
         let mut out = header.encode(&self.vault_id).to_vec();
         let plain = self.encode_plain();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::format::{HEADER_LEN, Header, ObjectKind, Put, STEP};
-use crate::id::{ObjectId, PackId};
+use crate::id::PackId;
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
 use super::{CHUNKS_LIMIT, FRAMES_LIMIT, Frame, FrameGroup, PackEntry, PackKind, PackedChunk, RAW_LIMIT};
@@ -31,7 +31,7 @@ pub struct FinishedPack {
 impl PackBuilder {
     /// An empty pack sealed with the newest key generation; `capacity` is the length it will probably reach.
     pub fn new(sealer: &Sealer, kind: PackKind, capacity: usize) -> Self {
-        let (object_id, generation) = (ObjectId::random(), sealer.generation());
+        let (object_id, generation) = (sealer.new_object(), sealer.generation());
         let header = Header { kind: ObjectKind::Pack, object_id, generation };
         let mut bytes = Vec::with_capacity(capacity);
         bytes.raw(&header.encode(sealer.vault()));

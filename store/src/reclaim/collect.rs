@@ -280,7 +280,7 @@ impl Run<'_> {
 
     /// What the vault's clock shows, by an object that is put for it.
     fn now(&self) -> Result<Option<i64>, StoreError> {
-        let session = Attempt::first(RecoveryPointId::random());
+        let session = Attempt::first(self.store.sealer().new_point());
         let name = Named::Heartbeat(session, 0).name();
         self.transfer.put_new(&name, Bytes::new()).map_err(of_vault(self.transfer))?;
         let listed = self.list(names::HEARTBEATS)?;

@@ -1,7 +1,8 @@
 //! The one kind of encrypted block that everything is made of (`docs/format.md`, section 4): built, sealed, opened.
 
+use crate::chance::Chance;
 use crate::format::{FormatError, Parser, Put, STEP, SUITE};
-use crate::id::{ObjectId, VaultId, random_bytes};
+use crate::id::{ObjectId, VaultId};
 
 use super::xaes::{NONCE_LEN, TAG_LEN, Xaes256Gcm};
 use super::{Compression, squeeze};
@@ -42,10 +43,17 @@ impl Binding<'_> {
     }
 }
 
+/// What a block is sealed with.
+#[derive(Clone, Copy)]
+pub(super) struct With<'a> {
+    pub cipher: &'a Xaes256Gcm,
+    pub nonce_key: &'a [u8; 32],
+    pub chance: &'a dyn Chance,
+}
+
 /// Appends the sealed block of `content` to `out` and returns its length.
 pub(super) fn seal(
-    cipher: &Xaes256Gcm,
-    nonce_key: &[u8; 32],
+    with: With<'_>,
     binding: &Binding<'_>,
     content: &[u8],
     compression: Compression,
@@ -60,7 +68,7 @@ pub(super) fn seal(
     let inner_len = out.len() - start - NONCE_LEN;
     let sealed_len = (NONCE_LEN + inner_len + TAG_LEN).max(smallest).next_multiple_of(STEP);
     out.resize(start + sealed_len, 0);
-    encrypt(cipher, nonce_key, binding, &mut out[start..]);
+    encrypt(with, binding, &mut out[start..]);
     sealed_len
 }
 
@@ -93,8 +101,7 @@ pub fn prepare(content: &[u8], compression: Compression) -> Prepared {
 
 /// Appends the sealed block of what was prepared to `out` and returns its length.
 pub(super) fn seal_prepared(
-    cipher: &Xaes256Gcm,
-    nonce_key: &[u8; 32],
+    with: With<'_>,
     binding: &Binding<'_>,
     prepared: &Prepared,
     out: &mut Vec<u8>,
@@ -104,7 +111,7 @@ pub(super) fn seal_prepared(
     out.resize(start + NONCE_LEN, 0);
     out.raw(&prepared.inner);
     out.resize(start + sealed_len, 0);
-    encrypt(cipher, nonce_key, binding, &mut out[start..]);
+    encrypt(with, binding, &mut out[start..]);
     sealed_len
 }
 
@@ -132,19 +139,19 @@ fn put_inner(content: &[u8], compression: Compression, smallest: usize, out: &mu
 }
 
 /// Encrypts a block whose plaintext stands between the room for its nonce and the room for its tag.
-fn encrypt(cipher: &Xaes256Gcm, nonce_key: &[u8; 32], binding: &Binding<'_>, block: &mut [u8]) {
+fn encrypt(with: With<'_>, binding: &Binding<'_>, block: &mut [u8]) {
     let aad = binding.additional_data(len32(block.len()));
     let (front, rest) = block.split_at_mut(NONCE_LEN);
     let (plain, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
-    let nonce = hedged_nonce(nonce_key, &aad, plain);
+    let nonce = hedged_nonce(with, &aad, plain);
     front.copy_from_slice(&nonce);
-    tag.copy_from_slice(&cipher.seal_in_place(&nonce, &aad, plain));
+    tag.copy_from_slice(&with.cipher.seal_in_place(&nonce, &aad, plain));
 }
 
 /// A nonce that repeats only for an identical block, even if the system's random source repeats itself.
-fn hedged_nonce(nonce_key: &[u8; 32], aad: &[u8], plain: &[u8]) -> [u8; NONCE_LEN] {
-    let mut hasher = blake3::Hasher::new_keyed(nonce_key);
-    hasher.update(&random_bytes::<32>()).update(aad).update(plain);
+fn hedged_nonce(with: With<'_>, aad: &[u8], plain: &[u8]) -> [u8; NONCE_LEN] {
+    let mut hasher = blake3::Hasher::new_keyed(with.nonce_key);
+    hasher.update(&with.chance.hedge()).update(aad).update(plain);
     let mut nonce = [0; NONCE_LEN];
     nonce.copy_from_slice(&hasher.finalize().as_bytes()[..NONCE_LEN]);
     nonce
@@ -206,15 +213,10 @@ fn decrypt<'a>(
 
 /// Seals hand-made plaintext, header and padding included, for tests of what a reader refuses.
 #[cfg(test)]
-pub(super) fn seal_inner(
-    cipher: &Xaes256Gcm,
-    nonce_key: &[u8; 32],
-    binding: &Binding<'_>,
-    inner: &[u8],
-) -> Vec<u8> {
+pub(super) fn seal_inner(with: With<'_>, binding: &Binding<'_>, inner: &[u8]) -> Vec<u8> {
     let mut block = vec![0; NONCE_LEN];
     block.raw(inner);
     block.resize((NONCE_LEN + inner.len() + TAG_LEN).next_multiple_of(STEP), 0);
-    encrypt(cipher, nonce_key, binding, &mut block);
+    encrypt(with, binding, &mut block);
     block
 }

@@ -44,9 +44,8 @@ impl KeyRing {
         Self { keys: vec![MasterKey { generation: 1, key: Zeroizing::new(random_bytes()), created: now }] }
     }
 
-    /// A ring whose first key is given, for tests of derived bytes.
-    #[cfg(test)]
-    pub(crate) fn fixed(key: [u8; 32]) -> Self {
+    /// A ring whose first key is given, for tests that are to come out the same each time.
+    pub fn fixed(key: [u8; 32]) -> Self {
         Self { keys: vec![MasterKey { generation: 1, key: Zeroizing::new(key), created: 0 }] }
     }
 

@@ -17,6 +17,7 @@ use super::Compression;
 use super::block::{self, Binding};
 use super::keys::{Key, KeyRing};
 use super::xaes::Xaes256Gcm;
+use crate::chance::SystemChance;
 use crate::error::StoreError;
 use crate::format::{FormatError, Header, ObjectKind, Parser, Put};
 use crate::id::{ObjectId, SlotId, VaultId, random_bytes};
@@ -223,7 +224,8 @@ impl KeySlot {
         out.raw(keys.commitment(&out).as_bytes());
         out.u32(crc32c::crc32c(&out));
         let content = encode_content(ring, label);
-        block::seal(&keys.seal, &keys.nonce, &slot.binding(vault), &content, Compression::None, 0, &mut out);
+        let with = block::With { cipher: &keys.seal, nonce_key: &keys.nonce, chance: &SystemChance };
+        block::seal(with, &slot.binding(vault), &content, Compression::None, 0, &mut out);
         Ok(out)
     }
 

@@ -141,8 +141,7 @@ fn inner(encoding: u8, payload_len: u32, raw_len: u32, rest: &[u8]) -> Vec<u8> {
 
 fn open_hostile(plain: &[u8], limit: usize) -> Result<Vec<u8>, FormatError> {
     let sealer = sealer();
-    let keys = sealer.keys(1).unwrap();
-    let mut block = block::seal_inner(&keys.data, &keys.nonce, &sealer.binding(&place()), plain);
+    let mut block = block::seal_inner(sealer.with(&place()), &sealer.binding(&place()), plain);
     let mut out = Vec::new();
     let opened = sealer.open_in_place(&place(), &mut block, limit, &mut out);
     assert!(out.capacity() <= limit.max(64), "{} bytes allocated where {limit} are allowed", out.capacity());

@@ -12,9 +12,10 @@ use crate::catalog::{PackNo, Seen, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::{Generation, Step};
-use crate::id::{Attempt, PackId, SourceTag, random_bytes};
+use crate::id::{Attempt, PackId, SourceTag};
 use crate::names::{self, Named};
 use crate::point::{VaultSession, object};
+use crate::seal::Sealer;
 use crate::transfer::{Beating, Transfer};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
@@ -66,10 +67,14 @@ impl Store {
         }
         // Nobody knows when these gave the last one.
         for attempt in &resumed {
-            transfer.put_new_by(&heartbeat(attempt), Bytes::new(), deadline).map_err(of_vault(transfer))?;
+            transfer
+                .put_new_by(&heartbeat(&self.sealer, attempt), Bytes::new(), deadline)
+                .map_err(of_vault(transfer))?;
         }
         let attempts: Vec<Attempt> = attempts.iter().map(|(_, attempt)| *attempt).collect();
-        let beating = transfer.beat(BEAT_EVERY, move || attempts.iter().map(heartbeat).collect());
+        let sealer = self.sealer.clone();
+        let beats = move || attempts.iter().map(|attempt| heartbeat(&sealer, attempt)).collect();
+        let beating = transfer.beat(BEAT_EVERY, beats);
         Ok(OpenSessions { _beating: beating })
     }
 
@@ -250,6 +255,7 @@ fn refuse_older<'a>(
     }
 }
 
-fn heartbeat(session: &Attempt) -> ObjectName {
-    Named::Heartbeat(*session, u64::from_le_bytes(random_bytes())).name()
+fn heartbeat(sealer: &Sealer, session: &Attempt) -> ObjectName {
+    let number = u128::from_le_bytes(sealer.new_object().0) as u64;
+    Named::Heartbeat(*session, number).name()
 }

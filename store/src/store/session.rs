@@ -49,7 +49,7 @@ impl Store {
         self.ease_main()?;
         self.mark_annexes();
         let forgotten = self.reconcile(monitor)?.forgotten > 0;
-        let id = RecoveryPointId::random();
+        let id = self.sealer.new_point();
         let Asked { relied, open, unsure } = match online {
             Some((source, goes_into)) => self.see_vaults(&(*source, id), goes_into, forgotten, monitor)?,
             None => Asked { unsure: !self.catalog.vaults_that_alone_hold()?.is_empty(), ..Asked::default() },

@@ -8,8 +8,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Inner;
 use super::gate::LEFT_ALONE_MAX;
+use crate::chance::{Chance, SystemChance};
 use crate::clock::{Clock, Deadline};
-use crate::id;
 use crate::pace::Pacer;
 use crate::vault::{VaultError, Verb};
 
@@ -163,10 +163,10 @@ impl Inner {
         };
         let doubled = self.policy.backoff_first.saturating_mul(1 << tries.saturating_sub(1).min(20));
         let half = doubled.min(longest) / 2;
-        let chance = f64::from(u32::from_le_bytes(id::random_bytes())) / f64::from(u32::MAX);
+        let part = self.chance.get().map_or_else(|| SystemChance.part(), |chance| chance.part());
         // Whoever looks is kept by the gate, as far as need be.
         let asked_for = if is_kept { Duration::ZERO } else { asked_for };
-        (half + half.mul_f64(chance)).max(asked_for.min(LEFT_ALONE_MAX))
+        (half + half.mul_f64(part)).max(asked_for.min(LEFT_ALONE_MAX))
     }
 
     /// The outcome of `work`, unless before it is there `limit` passes, nobody waits for it any more or the transfer is

@@ -1,0 +1,492 @@
+//! A run: machines are given work, are let on one at a time, crash, sleep and come back; then all is well again, and everything must come to
+//! its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_store::clock::{ManualClock, Timestamp};
+use holdfast_store::copy;
+use holdfast_store::format::config::{ChunkerParams, StoreConfig};
+use holdfast_store::id::VaultId;
+use holdfast_store::monitor::VoidMonitor;
+use holdfast_store::names::Named;
+use holdfast_store::reclaim::{Place, Terms, Verdict, plan};
+use holdfast_store::seal::Sealer;
+use holdfast_store::seal::keys::KeyRing;
+use holdfast_store::seal::slots::{KdfParams, KeySlot, Secret};
+use holdfast_store::store::{Store, StoreOptions};
+use holdfast_store::transfer::{Transfer, TransferPolicy};
+use holdfast_store::tree::testing::TestRandom;
+use holdfast_store::vault::Vault;
+use holdfast_store::vault::memory::MemoryVault;
+
+use crate::doors::Dice;
+use crate::life::{Image, Life, copy as copy_dir};
+use crate::machine::{Blocks, Came, Protected, Work, Worker, terms};
+use crate::swarm::Swarm;
+use crate::truth::{Truth, recover};
+use crate::world::{BEGINNING, World};
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Run {
+    /// A number that stands for all that happened.
+    pub trace: String,
+    /// All that happened, if it was to be kept.
+    pub told: Vec<String>,
+    /// What must not be.
+    pub wrong: Vec<String>,
+    /// Requests and waits.
+    pub steps: u64,
+    /// Points that were taken and not removed: on machines, and in the vault.
+    pub points: (usize, usize),
+    /// What failed, as it was told.
+    pub failures: usize,
+}
+
+/// A machine between its lives.
+struct Machine {
+    life: Arc<Life>,
+    lives: u64,
+    skew: i64,
+    sources: Vec<Protected>,
+    /// It has no store: it is to be made from the vault.
+    is_bare: bool,
+    came: Arc<Mutex<Option<Came>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    beaten: Duration,
+}
+
+struct Director<'a> {
+    seed: u64,
+    random: TestRandom,
+    room: &'a Path,
+    world: Arc<World>,
+    vault: Arc<MemoryVault>,
+    ring: Arc<KeyRing>,
+    truth: Arc<Mutex<Truth>>,
+    blocks: Blocks,
+    machines: Vec<Machine>,
+    wrong: Vec<String>,
+    failures: usize,
+    last: Option<Came>,
+}
+
+/// Between two signs of life of a session.
+const BEAT_EVERY: Duration = Duration::from_secs(600);
+/// After so many steps the truth is looked at.
+const LOOK_EVERY: u64 = 400;
+/// A world that does not come to its end within so many steps hangs.
+const STEPS_MAX: u64 = 200_000;
+
+/// Runs the world that follows from a seed.
+pub fn run(seed: u64, tell: bool) -> Run {
+    let mut random = TestRandom::new(seed);
+    let swarm = Swarm::draw(&mut random);
+    let room = tempfile::tempdir_in(room()).expect("there is room");
+    let mut director = Director::new(seed, random, swarm, room.path(), tell);
+    director.trouble();
+    director.healthy();
+    let (trace, told) = director.world.trace();
+    let points = director.truth().counts();
+    Run {
+        trace,
+        told,
+        wrong: director.wrong,
+        steps: director.world.steps(),
+        points,
+        failures: director.failures,
+    }
+}
+
+/// A directory in memory, where there is one: catalogs are synced often.
+fn room() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
+impl<'a> Director<'a> {
+    fn new(seed: u64, mut random: TestRandom, swarm: Swarm, room: &'a Path, tell: bool) -> Self {
+        let vault = Arc::new(MemoryVault::with_page_len(50));
+        let machines = swarm.machines;
+        let world = World::new(seed, swarm, machines, vault.clone(), tell);
+        let ring = Arc::new(KeyRing::fixed(seeded(seed, "key")));
+        let id = VaultId(seeded(seed, "vault")[..16].try_into().expect("16 bytes"));
+        create(&room.join("first"), id, &ring, seed);
+        let blocks = Blocks::new(&mut random);
+        let mut director = Self {
+            seed,
+            random,
+            room,
+            world,
+            vault,
+            ring,
+            truth: Arc::default(),
+            blocks,
+            machines: Vec::new(),
+            wrong: Vec::new(),
+            failures: 0,
+            last: None,
+        };
+        director.prepare_vault();
+        for machine in 0..machines {
+            director.settle(machine);
+        }
+        director
+    }
+
+    /// The vault gets what makes it one, before anything goes wrong.
+    fn prepare_vault(&self) {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(BEGINNING)));
+        let transfer =
+            Transfer::new(self.vault.clone(), clock.clone(), TransferPolicy::default()).expect("a way");
+        let store =
+            Store::open(&self.room.join("first/store"), &self.ring, StoreOptions::local(clock), &VoidMonitor)
+                .expect("a new store opens");
+        let slots = Store::head(store.dir()).expect("its slots are there").slots;
+        copy::prepare_vault(&store, &slots, &transfer).expect("a vault in memory is made ready");
+    }
+
+    /// A machine of the same store, each with a staging directory of its own.
+    fn settle(&mut self, machine: usize) {
+        let dir = self.room.join(format!("m{machine}-0"));
+        copy_dir(&self.room.join("first"), &dir).expect("a directory in memory can be copied");
+        let most = self.world.swarm().skew;
+        let skew = self.random.below(2 * most + 1).cast_signed() - most.cast_signed();
+        let life = Life::new(self.world.clone(), machine, skew, dir, Image::new());
+        let sources = (0..1 + self.random.below(2)).map(|n| Protected::new(format!("s{n}"))).collect();
+        let (came, thread, beaten) = Default::default();
+        self.machines.push(Machine { life, lives: 0, skew, sources, is_bare: false, came, thread, beaten });
+    }
+
+    fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
+        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- while things go wrong ----------------------------------------------------------------------
+
+    fn trouble(&mut self) {
+        let mut left = self.world.swarm().operations;
+        let mut looked = 0;
+        while self.wrong.is_empty() {
+            let idle: Vec<_> = (0..self.machines.len()).filter(|n| self.world.is_idle(*n)).collect();
+            let ready = self.world.ready();
+            let choices = if left > 0 { idle.len() } else { 0 } + ready.len();
+            if choices == 0 {
+                let Some(time) = self.world.until_ready() else { break };
+                self.pass(time);
+                continue;
+            }
+            let chosen = self.random.below(choices as u64) as usize;
+            match ready.get(chosen) {
+                Some(party) => self.go_on(*party),
+                None => {
+                    left -= 1;
+                    self.give_work(idle[chosen - ready.len()]);
+                }
+            }
+            if self.world.steps() >= looked + LOOK_EVERY {
+                looked = self.world.steps();
+                self.look_at_vault();
+            }
+            if self.world.steps() > STEPS_MAX {
+                self.wrong.push("it does not come to an end".into());
+            }
+        }
+        self.look_at_vault();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.world.pass(time);
+        self.beat();
+    }
+
+    /// Sessions of machines that are awake give signs of life.
+    fn beat(&mut self) {
+        let now = self.world.now();
+        for n in 0..self.machines.len() {
+            let machine = &mut self.machines[n];
+            if self.world.is_idle(n) || self.world.is_suspended(n) || now < machine.beaten + BEAT_EVERY {
+                continue;
+            }
+            machine.beaten = now;
+            for attempt in machine.life.sessions() {
+                let name = Named::Heartbeat(attempt, now.as_secs()).name();
+                drop(futures::executor::block_on(self.vault.put_new(&name, bytes::Bytes::new())));
+            }
+        }
+    }
+
+    fn go_on(&mut self, party: usize) {
+        let latency = self.world.swarm().clone().latency(&mut |limit| self.random.below(limit));
+        self.pass(latency);
+        if self.world.happens(self.world.swarm().suspend) {
+            let time = Duration::from_secs(self.random.below(3600 * 80));
+            return self.world.suspend(party, time);
+        }
+        if self.world.happens(self.world.swarm().crash) {
+            self.machines[party].life.crash();
+            self.world.end(party);
+        } else {
+            self.world.let_on(party);
+        }
+        self.see(party);
+    }
+
+    /// What a party did, if it is at its end.
+    fn see(&mut self, party: usize) {
+        if !self.world.is_idle(party) {
+            return;
+        }
+        let Some(thread) = self.machines[party].thread.take() else { return };
+        let is_whole = thread.join().is_ok();
+        let came = self.machines[party].came.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !is_whole {
+            self.wrong.push(format!("machine {party} panicked"));
+        }
+        let machine = &mut self.machines[party];
+        if let Some(wreck) = machine.life.wreck() {
+            machine.lives += 1;
+            let dir = self.room.join(format!("m{party}-{}", machine.lives));
+            std::fs::rename(&wreck.dir, &dir).expect("a directory in memory can be renamed");
+            let _ = std::fs::remove_dir_all(machine.life.dir());
+            machine.life = Life::new(self.world.clone(), party, machine.skew, dir, wreck.image);
+            machine.is_bare &= !machine.life.dir().join("store/config").exists();
+            return;
+        }
+        // Sessions end with the process.
+        machine.life.ends();
+        let came = came.unwrap_or(Came::Failed("it panicked".into()));
+        self.world.tell(|| format!("{party} ends: {}", brief(&came)));
+        match &came {
+            Came::Failed(_) => self.failures += 1,
+            _ => self.machines[party].is_bare = false,
+        }
+        self.last = Some(came);
+    }
+
+    fn give_work(&mut self, party: usize) {
+        if self.world.happens(self.world.swarm().machine_lost) {
+            self.lose(party);
+        } else if self.world.happens(self.world.swarm().catalog_lost) {
+            self.world.tell(|| format!("{party} loses its catalog"));
+            for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+                let _ = std::fs::remove_file(self.machines[party].life.dir().join("store").join(name));
+            }
+        }
+        let work = if self.machines[party].is_bare { Work::Recover } else { self.choose(party) };
+        self.begin(party, work);
+    }
+
+    fn choose(&mut self, party: usize) -> Work {
+        match self.random.below(20) {
+            0..8 => {
+                let sources = &mut self.machines[party].sources;
+                let n = self.random.below(sources.len() as u64) as usize;
+                sources[n].change(&mut self.random, &self.blocks);
+                Work::Backup { source: Box::new(sources[n].clone()), online: self.random.below(2) == 0 }
+            }
+            8..11 => Work::Push,
+            11 => Work::ForgetHere(self.random.below(3) as usize),
+            12..14 => Work::ForgetInVault(self.random.below(100)),
+            14 => Work::Prune,
+            15..18 => Work::Collect(terms(&mut self.random)),
+            18 => Work::Check,
+            _ => Work::Learn,
+        }
+    }
+
+    /// A machine burns down; another one takes its place, and has nothing.
+    fn lose(&mut self, party: usize) {
+        self.world.tell(|| format!("{party} is lost"));
+        self.truth().is_lost(party);
+        let machine = &mut self.machines[party];
+        let _ = std::fs::remove_dir_all(machine.life.dir());
+        machine.lives += 1;
+        let dir = self.room.join(format!("m{party}-{}", machine.lives));
+        std::fs::create_dir_all(&dir).expect("there is room");
+        machine.life = Life::new(self.world.clone(), party, machine.skew, dir, Image::new());
+        machine.is_bare = true;
+    }
+
+    fn begin(&mut self, party: usize, work: Work) {
+        self.world.tell(|| format!("{party} begins {}", brief_work(&work)));
+        let machine = &mut self.machines[party];
+        machine.beaten = self.world.now();
+        machine.lives += 1;
+        let worker = Worker {
+            life: machine.life.clone(),
+            machine: party,
+            dice: Arc::new(Dice::new(self.seed, party, machine.lives)),
+            vault: self.vault.clone(),
+            ring: self.ring.clone(),
+            truth: self.truth.clone(),
+        };
+        let (came, world) = (machine.came.clone(), self.world.clone());
+        let work = move || {
+            // Also when it panics.
+            struct Rest(Arc<World>, usize);
+            impl Drop for Rest {
+                fn drop(&mut self) {
+                    self.0.rest(self.1);
+                }
+            }
+            let _rest = Rest(world, party);
+            let done = worker.work(work);
+            *came.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        };
+        let thread = &mut machine.thread;
+        self.world.begin(party, || {
+            *thread = Some(
+                std::thread::Builder::new().name(format!("machine {party}")).spawn(work).expect("a thread"),
+            );
+        });
+        self.see(party);
+    }
+
+    fn look_at_vault(&mut self) {
+        let wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
+        self.wrong.extend(wrong);
+    }
+
+    // --- when all is well again ---------------------------------------------------------------------
+
+    /// Does something to its end; nothing goes wrong any more, so it must succeed.
+    fn must(&mut self, party: usize, work: Work) -> Option<Came> {
+        let what = brief_work(&work);
+        self.begin(party, work);
+        while !self.world.is_idle(party) {
+            match self.world.ready().contains(&party) {
+                true => self.go_on(party),
+                false => {
+                    let time = self.world.until_ready().unwrap_or_default();
+                    self.pass(time);
+                }
+            }
+        }
+        let last = self.last.take();
+        if let Some(Came::Failed(why)) = &last {
+            self.wrong.push(format!("all is well, and machine {party} cannot {what}: {why}"));
+        }
+        last
+    }
+
+    fn healthy(&mut self) {
+        if !self.wrong.is_empty() {
+            return;
+        }
+        self.world.heal();
+        self.world.tell(|| "all is well again".into());
+        for party in 0..self.machines.len() {
+            if self.machines[party].is_bare {
+                self.must(party, Work::Recover);
+            }
+            self.must(party, Work::Push);
+        }
+        // A removal that a machine began which was lost is brought to its end by who frees space.
+        self.pass(Duration::from_secs(49 * 3600));
+        self.must(0, Work::Collect(Terms::AT_ONCE));
+        for party in 0..self.machines.len() {
+            if let Some(Came::Checked(found)) = self.must(party, Work::Check) {
+                let told =
+                    found.into_iter().map(|found| format!("all is well, and machine {party} finds {found}"));
+                self.wrong.extend(told);
+            }
+            self.look_at_machine(party);
+        }
+        self.look_at_vault();
+        // What machines have besides may rely on what the vault has; without that, the vault holds what its own points need.
+        for party in 0..self.machines.len() {
+            self.must(party, Work::ForgetHere(0));
+            self.must(party, Work::Prune);
+        }
+        self.collect_all();
+        self.look_at_vault();
+    }
+
+    /// Everything that no point needs goes from the vault.
+    fn collect_all(&mut self) {
+        let patient = Terms { grace: Duration::from_secs(48 * 3600), ..Terms::AT_ONCE };
+        for round in 0..12 {
+            self.pass(Duration::from_secs(49 * 3600));
+            let party = round % self.machines.len();
+            let Some(Came::Collected(progress)) = self.must(party, Work::Collect(patient)) else { return };
+            if progress.awaited.is_empty() && progress.to_go.0 == 0 && progress.condemned.0 == 0 {
+                return self.look_for_garbage();
+            }
+        }
+        self.wrong.push("all is well, and the vault is not freed within twelve runs".into());
+    }
+
+    fn look_for_garbage(&mut self) {
+        let dir = tempfile::tempdir_in(self.room).expect("there is room");
+        let judged = recover(&self.vault, &self.ring, &self.world, dir.path())
+            .and_then(|store| plan(&store, Place::Vault(store.vaults()[0].0), &VoidMonitor));
+        match judged {
+            Ok(plan) => {
+                let dead = plan.with(Verdict::Delete).count();
+                if dead > 0 {
+                    self.wrong.push(format!("{dead} packs stay in the vault that no point needs"));
+                }
+            }
+            Err(e) => self.wrong.push(format!("the vault cannot be judged: {e}")),
+        }
+    }
+
+    fn look_at_machine(&mut self, party: usize) {
+        let machine = &self.machines[party];
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(BEGINNING)));
+        let transfer =
+            Transfer::new(self.vault.clone(), clock.clone(), TransferPolicy::default()).expect("a way");
+        let options =
+            StoreOptions { vaults: vec![("memory".into(), transfer)], ..StoreOptions::local(clock) };
+        let dir = machine.life.dir().join("store");
+        let wrong = match Store::open_on(machine.life.clone(), &dir, &self.ring, options, &VoidMonitor) {
+            Ok(store) => self.truth().wrong_locally(party, &store),
+            Err(e) => vec![format!("the store of machine {party} does not open: {e}")],
+        };
+        self.wrong.extend(wrong);
+    }
+}
+
+fn seeded(seed: u64, purpose: &str) -> [u8; 32] {
+    *blake3::hash(format!("{purpose} {seed}").as_bytes()).as_bytes()
+}
+
+fn create(dir: &Path, vault: VaultId, ring: &KeyRing, seed: u64) {
+    let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+    let config =
+        StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, BEGINNING) };
+    let dice = Arc::new(Dice::new(seed, usize::MAX, 0));
+    let sealer = Sealer::new(vault, ring, 1).expect("a ring has its first key").with_chance(dice);
+    std::fs::create_dir_all(dir).expect("there is room");
+    let secret = Secret::new_recovery();
+    let slot =
+        KeySlot::create(&vault, ring, &secret, "", &KdfParams::floor(), BEGINNING).expect("a slot is made");
+    let id = KeySlot::read(&slot, &vault).expect("a slot reads").id;
+    Store::create(&dir.join("store"), &sealer, &config, &[(id, slot)]).expect("a store is made");
+}
+
+fn brief(came: &Came) -> String {
+    match came {
+        Came::Done => "done".into(),
+        Came::Failed(why) => why.clone(),
+        Came::Checked(found) => format!("finds {found:?}"),
+        Came::Collected(progress) => format!(
+            "condemned {:?}, awaits {}, revoked {}, to go {:?}, removed {}",
+            progress.condemned,
+            progress.awaited.len(),
+            progress.revoked.len(),
+            progress.to_go,
+            progress.removed.packs
+        ),
+    }
+}
+
+fn brief_work(work: &Work) -> String {
+    match work {
+        Work::Backup { source, online } => format!("Backup of {}, online {online}", source.name),
+        work => format!("{work:?}"),
+    }
+}

@@ -1,0 +1,321 @@
+//! What machines do: the work of the program's verbs, on the engine as it is.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_backup::protect::{ProtectError, Request, protect};
+use holdfast_backup::source::memory::MemorySource;
+use holdfast_store::StoreError;
+use holdfast_store::check::{Depth, check};
+use holdfast_store::copy::{self, Sending};
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::monitor::VoidMonitor;
+use holdfast_store::point::{Consistency, SourceName};
+use holdfast_store::reclaim::{self, Progress, Terms};
+use holdfast_store::seal::Compression;
+use holdfast_store::seal::keys::KeyRing;
+use holdfast_store::store::{Store, StoreOptions};
+use holdfast_store::transfer::{Transfer, TransferPolicy};
+use holdfast_store::tree::testing::TestRandom;
+use holdfast_store::vault::memory::MemoryVault;
+
+use crate::doors::{Dice, Time, Way};
+use crate::life::Life;
+use crate::truth::{Tree, Truth, spare_ballast};
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Make a machine from what the vault shows.
+    Recover,
+    /// Take a point, and bring it into the vault if it goes online.
+    Backup {
+        /// What of.
+        source: Box<Protected>,
+        /// Whether it goes into the vault at once.
+        online: bool,
+    },
+    /// Bring all points into the vault that it lacks.
+    Push,
+    /// Remove a point from staging: the oldest but so many.
+    ForgetHere(usize),
+    /// Remove a point from the vault, of those that are known the n-th.
+    ForgetInVault(u64),
+    /// Free staging.
+    Prune,
+    /// Free the vault.
+    Collect(Terms),
+    /// Look at everything.
+    Check,
+    /// Learn what the vault has.
+    Learn,
+}
+
+/// A tree that is protected.
+#[derive(Clone, Debug)]
+pub struct Protected {
+    /// Its name.
+    pub name: String,
+    /// What the machine shows of it.
+    pub shown: MemorySource,
+    /// What is in it.
+    pub tree: Tree,
+}
+
+/// Bytes of which files are made: so different files, and those of different machines, have much in common.
+#[derive(Debug)]
+pub struct Blocks(Vec<Vec<u8>>);
+
+impl Blocks {
+    /// Some.
+    pub fn new(random: &mut TestRandom) -> Self {
+        Self(
+            (0..24)
+                .map(|_| {
+                    let len = 2000 + random.below(60_000) as usize;
+                    random.bytes(len)
+                })
+                .collect(),
+        )
+    }
+
+    fn file(&self, random: &mut TestRandom) -> Vec<u8> {
+        let mut file = Vec::new();
+        for _ in 0..random.below(4) {
+            file.extend_from_slice(&self.0[random.below(self.0.len() as u64) as usize]);
+        }
+        if random.below(3) == 0 {
+            let len = random.below(20_000) as usize;
+            file.extend(random.bytes(len));
+        }
+        file
+    }
+}
+
+impl Protected {
+    /// An empty one.
+    pub fn new(name: String) -> Self {
+        Self { name, shown: MemorySource::new(), tree: Tree::new() }
+    }
+
+    /// Files come, change and go.
+    pub fn change(&mut self, random: &mut TestRandom, blocks: &Blocks) {
+        for _ in 0..1 + random.below(5) {
+            let path = format!("/d{}/f{}", random.below(3), random.below(5));
+            let in_source = path.trim_start_matches('/').as_bytes();
+            if random.below(4) == 0 && self.tree.remove(&path).is_some() {
+                self.shown.remove(in_source);
+            } else {
+                let bytes = blocks.file(random);
+                self.shown.file(in_source, &bytes);
+                self.tree.insert(path, Arc::new(bytes));
+            }
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Came {
+    /// It was done, or there was nothing to do.
+    Done,
+    /// The vault was freed as far as it could be.
+    Collected(Box<Progress>),
+    /// A check found these.
+    Checked(Vec<String>),
+    /// It was not done.
+    Failed(String),
+}
+
+/// A machine at work.
+pub struct Worker {
+    /// Where it lives.
+    pub life: Arc<Life>,
+    /// Which machine it is.
+    pub machine: usize,
+    /// Its chance.
+    pub dice: Arc<Dice>,
+    /// The vault.
+    pub vault: Arc<MemoryVault>,
+    /// The key.
+    pub ring: Arc<KeyRing>,
+    /// What must be true.
+    pub truth: Arc<Mutex<Truth>>,
+}
+
+/// Points that are brought at once.
+const AT_ONCE: usize = 16;
+
+impl Worker {
+    /// Does it.
+    pub fn work(&self, work: Work) -> Came {
+        let done = match &work {
+            Work::Recover => self.recover(),
+            _ => self.open().and_then(|store| self.on(&store, work)),
+        };
+        done.unwrap_or_else(|e| Came::Failed(e.to_string()))
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.life.dir().join("store")
+    }
+
+    fn transfer(&self) -> Result<Arc<Transfer>, StoreError> {
+        let way = Arc::new(Way { life: self.life.clone(), vault: self.vault.clone() });
+        // Requests of a machine come one by one, so that there is one order of them.
+        let policy = TransferPolicy { concurrency: 1, ..TransferPolicy::default() };
+        let clock = Arc::new(Time(self.life.clone()));
+        let transfer = Transfer::new(way, clock, policy).map_err(|e| StoreError::invalid(e.to_string()))?;
+        transfer.draw_from(self.dice.clone());
+        Ok(transfer)
+    }
+
+    /// The store.
+    pub fn open(&self) -> Result<Store, StoreError> {
+        let missing = |_| StoreError::NoStore { path: self.dir() };
+        self.life.take_control_in().map_err(missing)?;
+        let options = StoreOptions {
+            vaults: vec![("memory".into(), self.transfer()?)],
+            chance: self.dice.clone(),
+            ..StoreOptions::local(Arc::new(Time(self.life.clone())))
+        };
+        Store::open_on(self.life.clone(), &self.dir(), &self.ring, options, &VoidMonitor)
+    }
+
+    fn truth<T>(&self, with: impl FnOnce(&mut Truth) -> T) -> T {
+        with(&mut self.truth.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn recover(&self) -> Result<Came, StoreError> {
+        let transfer = self.transfer()?;
+        let head = copy::vault_head(&transfer)?;
+        spare_ballast(&self.dir());
+        Store::adopt(&self.dir(), &head)?;
+        let store = self.open()?;
+        copy::load_catalog(&store, store.vaults()[0].0, &transfer, &VoidMonitor)?;
+        Ok(Came::Done)
+    }
+
+    fn on(&self, store: &Store, work: Work) -> Result<Came, StoreError> {
+        let (no, _, transfer) = &store.vaults()[0];
+        match work {
+            Work::Recover => {}
+            Work::Backup { source, online } => {
+                let id = self.backup(store, &source, online)?;
+                if online {
+                    self.push(store, &[id])?;
+                }
+            }
+            Work::Push => {
+                copy::refresh_vault(store, *no, transfer, &VoidMonitor)?;
+                let mut lacking = Vec::new();
+                for point in store.points()?.iter().filter(|point| point.local) {
+                    let Some(row) = store.catalog().point(&point.point.id)? else { continue };
+                    let is_forgotten = store.catalog().why_revoked(*no, &row.id)?.is_some();
+                    if store.is_lacking(*no, &row)? && !is_forgotten {
+                        lacking.push(row.id);
+                    }
+                }
+                lacking.chunks(AT_ONCE).try_for_each(|some| self.push(store, some))?;
+            }
+            Work::ForgetHere(keep) => self.forget_here(store, keep)?,
+            Work::ForgetInVault(n) => self.forget_in_vault(store, n)?,
+            Work::Prune => drop(reclaim::free_staging(store, &VoidMonitor)?),
+            Work::Collect(terms) => {
+                return Ok(Came::Collected(Box::new(reclaim::advance(store, *no, &terms, &VoidMonitor)?)));
+            }
+            Work::Check => {
+                let report = check(store, Depth::ReadData, &VoidMonitor)?;
+                let found = report.findings.iter().filter(|finding| !finding.unseen);
+                return Ok(Came::Checked(found.map(|f| format!("{}: {}", f.object, f.detail)).collect()));
+            }
+            Work::Learn => drop(copy::load_catalog(store, *no, transfer, &VoidMonitor)?),
+        }
+        Ok(Came::Done)
+    }
+
+    fn backup(&self, store: &Store, source: &Protected, online: bool) -> Result<RecoveryPointId, StoreError> {
+        let name =
+            SourceName { host: format!("m{}", self.machine), group: "g".into(), source: source.name.clone() };
+        let tag = store.sealer().source_tag(&name.host, &name.group, &name.source);
+        let (compression, monitor) = (Compression::Zstd(1), VoidMonitor);
+        let session = match online {
+            true => store.begin_online(&tag, &|_| true, compression, &monitor)?,
+            false => store.begin(compression, &monitor)?,
+        };
+        let id = session.id();
+        self.truth(|truth| truth.begins(id, Arc::new(source.tree.clone())));
+        let request = Request {
+            source: name,
+            path: b"/data".to_vec(),
+            tags: Vec::new(),
+            read_all: false,
+            consistency: Consistency::Fuzzy,
+            expires: None,
+            readers: 1,
+            tool: "simulation".into(),
+        };
+        protect(session, &source.shown, &request, &monitor).map_err(|e| match e {
+            ProtectError::Store(e) => e,
+            e => StoreError::invalid(e.to_string()),
+        })?;
+        self.truth(|truth| truth.is_local(self.machine, id));
+        self.life.world().tell(|| format!("{} has {}", self.machine, id.short()));
+        Ok(id)
+    }
+
+    fn push(&self, store: &Store, ids: &[RecoveryPointId]) -> Result<(), StoreError> {
+        let (no, _, transfer) = &store.vaults()[0];
+        let sending = Sending::begin(store, *no, transfer, ids, &HashSet::new(), &VoidMonitor)?;
+        for id in ids.iter().filter(|id| sending.brings(id)) {
+            match sending.push(id, &VoidMonitor) {
+                Ok(_) => {
+                    self.truth(|truth| truth.is_vaulted(*id));
+                    self.life.world().tell(|| format!("{} is in the vault", id.short()));
+                }
+                Err(StoreError::Revoked { .. }) => {
+                    self.life.world().tell(|| format!("{} was revoked", id.short()));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_here(&self, store: &Store, keep: usize) -> Result<(), StoreError> {
+        let _lock = store.lock()?;
+        let points = store.points()?;
+        let here: Vec<_> = points.iter().filter(|point| point.local).collect();
+        for point in here.iter().take(here.len().saturating_sub(keep)) {
+            let Some(row) = store.catalog().point(&point.point.id)? else { continue };
+            self.truth(|truth| truth.goes_locally(self.machine, row.id));
+            self.life.world().tell(|| format!("{} goes from {}", row.id.short(), self.machine));
+            store.remove_staged_point(&row)?;
+        }
+        Ok(())
+    }
+
+    fn forget_in_vault(&self, store: &Store, n: u64) -> Result<(), StoreError> {
+        let _lock = store.lock_vault_removals()?;
+        let no = store.vaults()[0].0;
+        let points = store.points()?;
+        let there: Vec<_> = points.iter().filter(|point| !point.vaults.is_empty()).collect();
+        let Some(point) = there.get((n % there.len().max(1) as u64) as usize) else { return Ok(()) };
+        let Some(row) = store.catalog().point(&point.point.id)? else { return Ok(()) };
+        self.truth(|truth| truth.goes(row.id));
+        self.life.world().tell(|| format!("{} goes from the vault", row.id.short()));
+        store.remove_point_from_vault(no, &row)
+    }
+}
+
+/// How long a collector is patient, in one of several ways.
+pub fn terms(random: &mut TestRandom) -> Terms {
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    Terms {
+        silence: hours(24),
+        grace: if random.below(2) == 0 { Duration::ZERO } else { hours(48) },
+        daily_percent: 100,
+    }
+}

@@ -1,0 +1,79 @@
+//! The whole engine in a simulated world: machines on one vault, and everything that can go wrong. One seed is one run, with the same trace
+//! each time; what was acknowledged must be there whatever happened (`docs/testing.md`).
+//!
+//!     tests/sim --seeds N      many seeds; --from S: beginning with S; --seed S: one of them, told step by step
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod director;
+mod doors;
+mod life;
+mod machine;
+mod swarm;
+mod truth;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use director::run;
+
+/// Seeds of an ordinary run of the tests.
+const SEEDS: u64 = 200;
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn whatever_goes_wrong_what_was_acknowledged_is_there_and_all_comes_to_its_end() {
+    let (first, seeds) = (number("HOLDFAST_SIM_FROM", 1), number("HOLDFAST_SIM_SEEDS", SEEDS));
+    let (next, bad) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let (steps, points, failures) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    let run = run(seed, false);
+                    steps.fetch_add(run.steps, Ordering::SeqCst);
+                    points.fetch_add((run.points.0 + run.points.1) as u64, Ordering::SeqCst);
+                    failures.fetch_add(run.failures as u64, Ordering::SeqCst);
+                    if !run.wrong.is_empty() {
+                        eprintln!("seed {seed}: {:?}", run.wrong);
+                        bad.lock().unwrap().push((seed, run.wrong));
+                    }
+                }
+            });
+        }
+    });
+    let [steps, points, failures] = [steps, points, failures].map(AtomicU64::into_inner);
+    eprintln!(
+        "{seeds} seeds from {first}: {steps} steps, {points} points held to the end, {failures} runs of verbs failed"
+    );
+    let bad = bad.into_inner().unwrap();
+    assert!(bad.is_empty(), "{} of {seeds} seeds, the first {:?}", bad.len(), bad.iter().min());
+    assert!(points > seeds && failures > 0, "worlds in which nothing happens");
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    for seed in [number("HOLDFAST_SIM_SEED", 7), 8, 9, 10] {
+        let (one, two) = (run(seed, true), run(seed, true));
+        let differ = one.told.iter().zip(&two.told).position(|(a, b)| a != b);
+        let around =
+            differ.map(|at| (&one.told[at.saturating_sub(3)..=at], &two.told[at.saturating_sub(3)..=at]));
+        assert_eq!(one.trace, two.trace, "seed {seed}: {around:#?}");
+    }
+}
+
+#[test]
+fn one_seed_is_told() {
+    let Ok(seed) = std::env::var("HOLDFAST_SIM_SEED") else { return };
+    let run = run(seed.parse().unwrap(), true);
+    run.told.iter().for_each(|line| eprintln!("{line}"));
+    assert!(run.wrong.is_empty(), "{:#?}", run.wrong);
+}
