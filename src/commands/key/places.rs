@@ -57,10 +57,12 @@ impl Places {
 
     /// Puts a slot everywhere, reads it back and opens it. If that fails anywhere it is taken back everywhere.
     pub fn add(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
-        self.try_add(id, bytes, secret).inspect_err(|_| self.take_back(id))
+        self.add_to_stay(id, bytes, secret).inspect_err(|_| self.take_back(id))
     }
 
-    fn try_add(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
+    /// The same of a slot with a key generation that others may seal with as soon as they see it: what is there stays, for it may be all that
+    /// opens what they sealed, and another run puts it where it is missing.
+    pub fn add_to_stay(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
         // What is read back is what was written, to the byte.
         let opened = KeySlot::open(bytes, self.store.id(), secret);
         opened.map_err(|error| error.of(names::slot(id).as_str()))?;

@@ -203,7 +203,7 @@ impl<'a> Work<'a> {
         let (vault, addresses) = (*self.places.store().id(), self.places.addresses());
         let sheet = RecoverySheet { vault, addresses, key: key.clone(), created: self.now, slot: id };
         self.hand_out(&sheet, file)?;
-        self.places.add(&id, &bytes, &secret).map_err(|failure| void(failure, &id))?;
+        self.places.add_to_stay(&id, &bytes, &secret).map_err(|failure| unfinished(failure, &id))?;
         self.note(id, SlotKind::Recovery, None);
         Ok(())
     }
@@ -230,7 +230,7 @@ impl<'a> Work<'a> {
             let Some(opened) = &slot.opened else { continue };
             let secret = &self.at_hand[opened.by].secret;
             let (id, bytes) = self.sealed(&plan.ring, secret, &opened.label)?;
-            self.places.add(&id, &bytes, secret)?;
+            self.places.add_to_stay(&id, &bytes, secret)?;
             self.note(id, self.at_hand[opened.by].secret.kind(), Some(slot.id));
         }
         Ok(())
@@ -252,7 +252,7 @@ impl<'a> Work<'a> {
             let next = next.map(|key| key.secret());
             let secret = next.as_ref().unwrap_or(&held.secret);
             let (id, bytes) = self.sealed(&plan.ring, secret, &opened.label)?;
-            self.places.add(&id, &bytes, secret)?;
+            self.places.add_to_stay(&id, &bytes, secret)?;
             self.note(id, SlotKind::Machine, Some(slot.id));
         }
         replace(&self.files)
@@ -323,10 +323,11 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Of a sheet that was handed out and whose slot could not be put everywhere.
-fn void(failure: Failure, id: &SlotId) -> Failure {
+/// Of a sheet that was handed out and whose slot is perhaps in some places and not in all.
+fn unfinished(failure: Failure, id: &SlotId) -> Failure {
     let hint = format!(
-        "the recovery sheet of slot {id} opens nothing, destroy it; the old one is valid, and the same command tries again"
+        "keep the old recovery sheet, and the new one of slot {id}: the same command goes on if it is given the new one's words \
+         (HOLDFAST_RECOVERY_KEY_FILE); if those open no slot, destroy it, and give none"
     );
     failure.hint(hint)
 }

@@ -119,8 +119,8 @@ fn a_generation_that_is_not_in_the_ring_is_named() {
     let block = sealed(b"here", Compression::None, 0);
     let later = BlockPlace { generation: 5, ..place() };
     let error = sealer().open(&later, &block, LIMIT).unwrap_err();
-    assert_eq!(error, FormatError::TooNew("key generation 5 is not in the ring".into()));
-    assert!(matches!(Sealer::new(VaultId([7; 16]), &KeyRing::generate(0), 2), Err(FormatError::TooNew(_))));
+    assert_eq!(error, FormatError::NoKey(5));
+    assert!(matches!(Sealer::new(VaultId([7; 16]), &KeyRing::generate(0), 2), Err(FormatError::NoKey(2))));
 }
 
 #[test]

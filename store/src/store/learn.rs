@@ -346,9 +346,17 @@ fn load_points(
         let answers = transfer.get_many(wanted, Deadline::NEVER);
         for (((tag, attempt), object), bytes) in some.iter().zip(answers) {
             let bytes = bytes.map_err(of_vault(transfer))?;
-            if store.note_revocation(no, (tag, attempt), &bytes)?.is_some() {
-                new += 1;
-                continue;
+            match store.note_revocation(no, (tag, attempt), &bytes) {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    new += 1;
+                    continue;
+                }
+                Err(StoreError::NoKey { generation, .. }) => {
+                    store.tell_newer_key(no, transfer, generation, monitor);
+                    continue;
+                }
+                Err(e) => return Err(e),
             }
             let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, &attempt.point);
             let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {

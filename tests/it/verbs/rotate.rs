@@ -192,6 +192,35 @@ fn a_new_sheet_whose_words_nobody_saw_is_no_dead_end() {
 }
 
 #[test]
+fn a_new_slot_that_one_vault_took_stays_when_the_next_one_fails() {
+    let stored = Stored::init(&["--vault", "vault", "--vault", "second"]);
+    write_and_push(&stored, "before");
+    let (tmp, aside) = (stored.path("second/.tmp"), stored.path("tmp"));
+    std::fs::rename(&tmp, &aside).unwrap();
+    std::fs::write(&tmp, "no directory: whatever is put here fails").unwrap();
+    let before = files_in(&stored.path("vault/keys"));
+    let failed = Ran::of(&mut with_words(&stored, &["key", "rotate"]));
+    assert!(![0, 12].contains(&failed.code()), "{}", failed.err());
+    let mut new = files_in(&stored.path("vault/keys"));
+    new.retain(|path, _| !before.contains_key(path));
+    let [slot] = new.values().collect::<Vec<_>>()[..] else { panic!("{} new slots", new.len()) };
+    let generation = u32::from_le_bytes(slot[136..140].try_into().unwrap());
+    assert!(generation > 1);
+    assert_eq!(files_in(&stored.path("store/keys")).len(), 3);
+    assert_eq!(read(&stored, "before").expect_code(0).out(), "before".repeat(1000));
+
+    std::fs::remove_file(&tmp).unwrap();
+    std::fs::rename(&aside, &tmp).unwrap();
+    let done = rotate(&stored).remove(0);
+    assert_eq!((&done["generation"], &done["new_generation"]), (&generation.into(), &false.into()));
+    for place in ["vault", "second", "store"] {
+        assert_eq!(files_in(&stored.path(place).join("keys")).len(), 3, "{place}");
+    }
+    write_and_push(&stored, "after");
+    stored.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
 fn another_machine_goes_on_with_the_old_ring_and_is_told_how_to_have_the_new_one() {
     let stored = Stored::with_vault();
     write_and_push(&stored, "before");
@@ -204,7 +233,11 @@ fn another_machine_goes_on_with_the_old_ring_and_is_told_how_to_have_the_new_one
     recover.arg(stored.path("vault")).env("HOLDFAST_STORE", other.path("store"));
     Ran::of(recover.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     rotate(&stored);
+    write_and_push(&stored, "gone");
+    // What says in the vault that a point was forgotten is sealed with the new key, too.
+    stored.run(["forget", &stored.points()[1], "--allow-newest"]).expect_code(0);
     write_and_push(&stored, "after");
+    assert_eq!(stored.points().len(), 2);
     let vault_before = files_in(&stored.path("vault"));
 
     // It reads what it could, takes points and sends them; what it cannot open it leaves alone and names.
