@@ -104,6 +104,8 @@ pub enum Verb {
     Umount(verbs::umount::UmountArgs),
     Recover(verbs::recover::RecoverArgs),
     Check(verbs::check::CheckArgs),
+    Scrub(verbs::scrub::ScrubArgs),
+    Drill(verbs::drill::DrillArgs),
     Config(verbs::config::ConfigArgs),
     Stats(verbs::stats::StatsArgs),
     Key(verbs::key::KeyArgs),

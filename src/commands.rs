@@ -13,6 +13,7 @@ pub mod configured;
 pub mod copy;
 pub mod daemon;
 pub mod diff;
+pub mod drill;
 pub mod dump;
 pub mod estimate;
 pub mod fetch;
@@ -35,6 +36,7 @@ pub mod recover;
 pub mod release;
 pub mod restore;
 pub mod scope;
+pub mod scrub;
 pub mod snapshots;
 pub mod staging;
 pub mod stats;
@@ -135,6 +137,8 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Umount(args) => umount::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
+        Verb::Drill(args) => drill::run(context, &args),
+        Verb::Scrub(args) => scrub::run(context, &args),
         Verb::Config(args) => config::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Key(args) => key::run(context, &args),

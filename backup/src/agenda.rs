@@ -50,10 +50,14 @@ pub enum Work {
     Check,
     /// Reads all of it besides, which is never done but by a person.
     CheckData,
+    /// Reads some of it each day, so that all is read again and again.
+    Scrub,
+    /// Recovers some files from vaults alone, to see that it can be done.
+    Drill,
 }
 
 /// Work and its words.
-const WORDS: [(Work, &str); 8] = [
+const WORDS: [(Work, &str); 10] = [
     (Work::Take, "backup"),
     (Work::Push, "push"),
     (Work::ExpireLocal, "expire-local"),
@@ -62,6 +66,8 @@ const WORDS: [(Work, &str); 8] = [
     (Work::ReclaimVaults, "reclaim-vaults"),
     (Work::Check, "check"),
     (Work::CheckData, "check-data"),
+    (Work::Scrub, "scrub"),
+    (Work::Drill, "drill"),
 ];
 
 impl fmt::Display for Work {
@@ -102,7 +108,7 @@ impl Work {
             Self::Reclaim => Lane::Room,
             Self::Push | Self::ExpireOnline => Lane::Vault,
             Self::ReclaimVaults => Lane::Reclaim,
-            Self::Check | Self::CheckData => Lane::Read,
+            Self::Check | Self::CheckData | Self::Scrub | Self::Drill => Lane::Read,
         }
     }
 
@@ -267,6 +273,8 @@ pub struct Agenda {
     reclaim: Option<Moments>,
     reclaim_vaults: bool,
     check: Option<Moments>,
+    scrub: Option<Moments>,
+    drill: Option<Moments>,
     zone: TimeZone,
     /// What was never done and needs no beginning at once waits for its first moment after this one.
     since: Timestamp,
@@ -282,6 +290,8 @@ impl Agenda {
             reclaim: upkeep(&config.reclaim),
             reclaim_vaults: config.reclaim_vaults,
             check: upkeep(&config.check),
+            scrub: upkeep(&config.scrub),
+            drill: upkeep(&config.drill),
             zone: config.zone.clone().unwrap_or(zone),
             since,
         }
@@ -294,6 +304,8 @@ impl Agenda {
             (Work::Reclaim, self.reclaim.as_ref()),
             (Work::ReclaimVaults, vaults),
             (Work::Check, self.check.as_ref()),
+            (Work::Scrub, self.scrub.as_ref()),
+            (Work::Drill, self.drill.as_ref()),
         ];
         let upkeep = upkeep.into_iter().filter(|(_, moments)| moments.is_some());
         let upkeep = upkeep.map(|(work, _)| Task { work, group: None });
@@ -317,6 +329,8 @@ impl Agenda {
             (Work::ExpireOnline, Some(_)) => next_expiry(&past, &of_group(Work::Push)),
             (Work::Reclaim | Work::ReclaimVaults, _) => self.next_upkeep(self.reclaim.as_ref()?, &past, now),
             (Work::Check, _) => self.next_upkeep(self.check.as_ref()?, &past, now),
+            (Work::Scrub, _) => self.next_upkeep(self.scrub.as_ref()?, &past, now),
+            (Work::Drill, _) => self.next_upkeep(self.drill.as_ref()?, &past, now),
             _ => None,
         };
         soonest(due, retry(&past))

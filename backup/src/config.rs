@@ -37,9 +37,14 @@ const LEN_MAX: u64 = 1 << 20;
 const BEGINNINGS_MAX: usize = 100;
 /// Most files of the directory beside it.
 const FILES_MAX: usize = 1000;
-/// When space is freed, and when it is looked whether everything is there, if nothing else is said.
+/// When space is freed, when it is looked whether everything is there, and when some of it is read, if nothing else is said.
 const RECLAIM: &str = "04:30";
-const CHECK: &str = "Sun 05:30";
+const CHECK: &str = "05:30";
+const SCRUB: &str = "01:30";
+/// When it is tried whether files can be had back from a vault alone.
+const DRILL: &str = "Sun 06:30";
+/// Most days in which all is to be read: ten years.
+const SCRUB_DAYS_MAX: u16 = 3650;
 
 /// What jobs are that nobody says more of: as nice as what runs in the background usually is.
 const NICE: u8 = 10;
@@ -63,6 +68,12 @@ pub struct Config {
     pub reclaim_terms: Terms,
     /// When it is looked whether everything is there.
     pub check: Option<Schedule>,
+    /// When some of it is read again.
+    pub scrub: Option<Schedule>,
+    /// When it is tried whether files can be had back from a vault alone.
+    pub drill: Option<Schedule>,
+    /// How much is read again.
+    pub scrub_terms: ScrubTerms,
     /// How often it is looked what somebody has to see to, and how he is told.
     pub alerts: Alerts,
     /// Where figures are written for whoever collects them.
@@ -73,6 +84,22 @@ pub struct Config {
     pub nice: u8,
     /// The groups, in the order of their names.
     pub groups: Vec<Group>,
+}
+
+/// How much of what is stored is read again in a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubTerms {
+    /// All of a place is read in so many days.
+    pub days: u16,
+    /// No more than so many bytes a day are read from a vault where reading costs something, however long all of it takes then.
+    pub vault_bytes: u64,
+}
+
+impl Default for ScrubTerms {
+    /// A GiB a day costs about as much as keeping 100 GiB.
+    fn default() -> Self {
+        Self { days: 30, vault_bytes: 1 << 30 }
+    }
 }
 
 /// Data sources that share schedules and retention.
@@ -254,6 +281,7 @@ impl Config {
         let heard = Heard::default();
         let (mut config, mut groups) = (Self::default(), BTreeMap::new());
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
+        (config.scrub, config.drill) = (Schedule::from_str(SCRUB).ok(), Schedule::from_str(DRILL).ok());
         (config.nice, config.reclaim_vaults) = (NICE, true);
         for (path, text) in files {
             let notes = Notes::about(path, text, &heard);
@@ -328,11 +356,24 @@ impl Config {
             let terms = &mut self.reclaim_terms;
             terms.silence = table.parsed("silence", silence).unwrap_or(terms.silence);
             terms.grace = table.parsed("grace", hooks::length_of_time).unwrap_or(terms.grace);
-            terms.daily_percent = table.number("daily-percent", 100).map_or(terms.daily_percent, u64::from);
+            terms.daily_percent =
+                table.number("daily-percent", 100_u8).map_or(terms.daily_percent, u64::from);
             read_upkeep(table, &mut self.reclaim);
         }
         if let Some(table) = file.shared_table("check") {
             read_upkeep(table, &mut self.check);
+        }
+        if let Some(table) = file.shared_table("drill") {
+            read_upkeep(table, &mut self.drill);
+        }
+        if let Some(table) = file.shared_table("scrub") {
+            let terms = &mut self.scrub_terms;
+            terms.days = table.number("days", SCRUB_DAYS_MAX).unwrap_or(terms.days);
+            if terms.days == 0 {
+                table.note_at("days", "a day is the least; schedule = \"never\" ends it");
+            }
+            terms.vault_bytes = table.parsed("vault-bytes", values::size).unwrap_or(terms.vault_bytes);
+            read_upkeep(table, &mut self.scrub);
         }
         if let Some(table) = file.shared_table("alerts") {
             self.alerts.read(table);

@@ -33,21 +33,41 @@ pub struct CheckArgs {
 
 /// What a check found.
 #[derive(Debug, Default)]
-struct Report {
+pub(super) struct Report {
     points: u64,
-    packs: u64,
-    bytes_read: u64,
-    broken_packs: Vec<String>,
-    files: Vec<AffectedFile>,
+    pub(super) packs: u64,
+    pub(super) bytes_read: u64,
+    pub(super) broken_packs: Vec<String>,
+    pub(super) files: Vec<AffectedFile>,
     /// A line for each finding.
     said: String,
-    problems: u64,
+    pub(super) problems: u64,
     /// Of the problems, those that something could not be looked at.
     unseen: u64,
 }
 
 impl Report {
-    fn only_unseen(&self) -> bool {
+    /// That of the engine.
+    pub(super) fn of(found: check::Report) -> Self {
+        let broken = found.findings.iter().filter(|finding| finding.object.starts_with(names::PACKS));
+        let mut broken_packs: Vec<String> = broken.map(|finding| finding.object.clone()).collect();
+        broken_packs.dedup();
+        let line = |finding: &Finding| format!("{}: {}\n", finding.object, finding.detail);
+        // Damage first: the alert names that.
+        let (unseen, seen): (Vec<_>, Vec<_>) = found.findings.iter().partition(|finding| finding.unseen);
+        Self {
+            said: seen.into_iter().chain(unseen).map(line).collect(),
+            points: found.points,
+            packs: found.packs,
+            bytes_read: found.bytes_read,
+            broken_packs,
+            files: found.files,
+            problems: found.findings.len() as u64,
+            unseen: found.findings.iter().filter(|finding| finding.unseen).count() as u64,
+        }
+    }
+
+    pub(super) fn only_unseen(&self) -> bool {
         self.problems > 0 && self.problems == self.unseen
     }
 }
@@ -60,7 +80,8 @@ pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
     let mut report = check(&store, args.read_data, &monitor)?;
     report.problems = report.problems.max(monitor.problems());
     drop(monitor);
-    note(context, &store, args, begun, &report);
+    let work = if args.read_data { Work::CheckData } else { Work::Check };
+    note(context, &store, work, begun, &report);
     show(context.terminal, &report)?;
     match report.problems {
         0 => Ok(Done::Whole),
@@ -69,11 +90,10 @@ pub fn run(context: &Context<'_>, args: &CheckArgs) -> Outcome {
 }
 
 /// Puts down what was found, so that `status` and the daemon know. Of its own jobs the daemon does it.
-fn note(context: &Context<'_>, store: &Store, args: &CheckArgs, begun: Timestamp, report: &Report) {
+pub(super) fn note(context: &Context<'_>, store: &Store, work: Work, begun: Timestamp, report: &Report) {
     if is_job() {
         return;
     }
-    let work = if args.read_data { Work::CheckData } else { Work::Check };
     let (state, said) = match report.problems {
         0 => (JobState::Done, String::new()),
         _ => (JobState::Failed, format!("{}{}\n", report.said, failure(report).message)),
@@ -85,7 +105,7 @@ fn note(context: &Context<'_>, store: &Store, args: &CheckArgs, begun: Timestamp
 }
 
 /// What was found, if anything was.
-fn failure(report: &Report) -> Failure {
+pub(super) fn failure(report: &Report) -> Failure {
     if report.only_unseen() {
         let message = format!("not all could be looked at: {}", text::count(report.unseen, "problem"));
         return Failure::failed(message)
@@ -98,27 +118,11 @@ fn failure(report: &Report) -> Failure {
 
 fn check(store: &Store, read_data: bool, monitor: &WorkMonitor) -> Result<Report, Failure> {
     let depth = if read_data { Depth::ReadData } else { Depth::Structure };
-    let found = check::check(store, depth, monitor)?;
-    let broken = found.findings.iter().filter(|finding| finding.object.starts_with(names::PACKS));
-    let mut broken_packs: Vec<String> = broken.map(|finding| finding.object.clone()).collect();
-    broken_packs.dedup();
-    let line = |finding: &Finding| format!("{}: {}\n", finding.object, finding.detail);
-    // Damage first: the alert names that.
-    let (unseen, seen): (Vec<_>, Vec<_>) = found.findings.iter().partition(|finding| finding.unseen);
-    Ok(Report {
-        said: seen.into_iter().chain(unseen).map(line).collect(),
-        points: found.points,
-        packs: found.packs,
-        bytes_read: found.bytes_read,
-        broken_packs,
-        files: found.files,
-        problems: found.findings.len() as u64,
-        unseen: found.findings.iter().filter(|finding| finding.unseen).count() as u64,
-    })
+    Ok(Report::of(check::check(store, depth, monitor)?))
 }
 
 /// Which files cannot be restored whole, and from which points.
-fn name_files(terminal: &Terminal, report: &Report) -> Result<(), Failure> {
+pub(super) fn name_files(terminal: &Terminal, report: &Report) -> Result<(), Failure> {
     for file in &report.files {
         let mut line = format!("damaged in point {}: ", file.point.short()).into_bytes();
         line.extend_from_slice(&terminal.name(&file.path));
@@ -155,12 +159,15 @@ fn sentence(report: &Report) -> String {
         0 => "without reading their data".to_owned(),
         bytes => format!("read {}", text::size(bytes)),
     };
-    let verdict = match report.problems {
+    format!("{checked}, {read}: {}", verdict(report))
+}
+
+pub(super) fn verdict(report: &Report) -> &'static str {
+    match report.problems {
         0 => "no damage found",
         _ if report.only_unseen() => "NOT ALL COULD BE LOOKED AT",
         _ => "DAMAGE FOUND",
-    };
-    format!("{checked}, {read}: {verdict}")
+    }
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ fn next_commands(store: &Path) -> String {
 
 /// Makes sure that the catalog knows what the vaults hold. Opening has done it, unless something went wrong, which here is a failure.
 /// A vault that was met before is looked at `again`: its listing may have been short, and nobody else would read what came back.
-fn load(store: &Store, again: Option<&str>, monitor: &dyn Monitor) -> Result<(), Failure> {
+pub(super) fn load(store: &Store, again: Option<&str>, monitor: &dyn Monitor) -> Result<(), Failure> {
     let _lock = again.map(|_| store.lock()).transpose()?;
     for (no, address, transfer) in store.vaults() {
         if !store.catalog().knows_all_in(*no)? || again == Some(address.as_str()) {
@@ -187,7 +187,7 @@ fn no_store_there(error: StoreError, address: &str) -> Failure {
 }
 
 /// The same without slots that came damaged: where they are whole they can be had again, and here they would open nothing.
-fn whole(head: &StoreHead) -> StoreHead {
+pub(super) fn whole(head: &StoreHead) -> StoreHead {
     let mut head = head.clone();
     head.slots.retain(|(_, bytes)| KeySlot::read(bytes, &head.vault).is_ok());
     head

@@ -31,9 +31,10 @@ use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
 use crate::telling::Way;
 use crate::terminal::text::{self, Table};
-use places::PlaceLine;
+pub use places::PlaceLine;
+use places::Scrubs;
 use sheet::SheetLine;
-pub use troubles::{VAULT_AWAY, metrics_fail, no_room_for_metrics};
+pub use troubles::{VAULT_AWAY, drills, metrics_fail, no_room_for_metrics};
 use troubles::{
     annexes_in_trouble, bad_configuration, damage, groups_gone, no_daemon, unwritten_metrics, vaults_away,
 };
@@ -150,12 +151,17 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     let staging = directories(&store)?;
     if let Some(damage) = damage(ledger.as_ref()) {
         // That the check fails is the same.
-        told.retain(|alert| !alert.is_of_failing(Work::Check));
+        told.retain(|alert| ![Work::Check, Work::Scrub].iter().any(|work| alert.is_of_failing(*work)));
         told.push(damage);
     }
     told.extend(annexes_in_trouble(&staging, ledger.as_ref(), beside_daemon));
     told.extend(vaults_away(&config, &answered));
-    told.extend(places::alerts(&places, now, &zone));
+    told.extend(places::alerts(&places, Scrubs::of(&config, ledger.as_ref()).as_ref(), now, &zone));
+    let drills = drills(&config, ledger.as_ref(), !store.vaults().is_empty(), now);
+    if drills.is_some() {
+        told.retain(|alert| !alert.is_of_failing(Work::Drill));
+    }
+    told.extend(drills);
     told.extend(unwritten_metrics(&config, ledger.as_ref(), beside_daemon));
     let page = Page {
         message_type: "status",

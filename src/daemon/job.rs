@@ -57,6 +57,8 @@ impl Caller {
             Work::ReclaimVaults => &["prune", "--vaults"],
             Work::Check => &["check"],
             Work::CheckData => &["check", "--read-data"],
+            Work::Scrub => &["scrub"],
+            Work::Drill => &["drill"],
         };
         let group = task.group.iter().flat_map(|group| ["--group".to_owned(), group.clone()]);
         words
@@ -136,7 +138,9 @@ impl Heard {
             Some("summary") => self.sent = value.get("bytes_sent").and_then(Value::as_u64),
             _ => {}
         }
-        if let (Some("summary" | "vaulted"), Some(point)) = (text("message_type"), text("snapshot_id")) {
+        if let (Some("summary" | "vaulted" | "drilled"), Some(point)) =
+            (text("message_type"), text("snapshot_id"))
+        {
             let room = POINTS_MAX.saturating_sub(self.points.len());
             self.points.extend(Some(point.to_owned()).into_iter().take(room));
         }

@@ -51,8 +51,10 @@ impl Daemon {
             return Err("the daemon ends".to_owned());
         }
         let task = Task { work: work.parse()?, group };
-        let of_store =
-            matches!(task.work, Work::Reclaim | Work::ReclaimVaults | Work::Check) && task.group.is_none();
+        let of_store = matches!(
+            task.work,
+            Work::Reclaim | Work::ReclaimVaults | Work::Check | Work::Scrub | Work::Drill
+        ) && task.group.is_none();
         // Points can be sent of any group that takes some.
         let takes = Task { work: Work::Take, group: task.group.clone() };
         let sends = !points.is_empty() && self.agenda.tasks().contains(&takes);

@@ -27,7 +27,7 @@ pub use damage::DamagedChunks;
 pub use holds::HoldRow;
 pub use marks::Mark;
 pub use points::{DamagedPoint, PointLine, PointRow};
-pub use verified::Proof;
+pub use verified::{KnownCopy, Proof};
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -8,16 +8,19 @@ mod holds;
 mod objects;
 mod packs;
 mod points;
+mod scrub;
 
 pub(crate) use packs::prove_in_vault;
+pub use scrub::{Turn, scrub};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
 use crate::clock::Deadline;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
+use crate::scrub::ciphertext::Part;
 use crate::store::{LISTING_WAIT, Store, prove_ours};
 use crate::vault::ObjectInfo;
 
@@ -75,20 +78,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     store.mend_rows(true, false, monitor)?;
     store.follow_reclaim(monitor)?;
     let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
-    let mut check = Check {
-        store,
-        monitor,
-        report: Report::default(),
-        bad: catalog.bad_packs()?,
-        bad_chunks: HashSet::new(),
-        annexes_away: false,
-        out_of_sight: BTreeSet::new(),
-        hidden: HashSet::new(),
-        proven: Vec::new(),
-        away: HashSet::new(),
-        not_given: HashMap::new(),
-        listings: HashMap::new(),
-    };
+    let mut check = Check::of(store, monitor)?;
     check.catalog()?;
     check.ways()?;
     check.existence(&packs, depth)?;
@@ -113,6 +103,10 @@ struct Check<'a> {
     store: &'a Store,
     monitor: &'a dyn Monitor,
     report: Report,
+    /// Staging (`None`) and vaults that are looked at; all, if nothing is said.
+    only: Option<HashSet<Option<VaultNo>>>,
+    /// Which of the points of a vault are read, where all data is.
+    part: Part,
     /// Packs that were found damaged in staging before.
     bad: HashSet<PackNo>,
     /// Chunks that no tier can give.
@@ -156,7 +150,33 @@ impl Place {
     }
 }
 
+impl<'a> Check<'a> {
+    fn of(store: &'a Store, monitor: &'a dyn Monitor) -> Result<Self, StoreError> {
+        Ok(Self {
+            store,
+            monitor,
+            report: Report::default(),
+            only: None,
+            part: Part::WHOLE,
+            bad: store.catalog().bad_packs()?,
+            bad_chunks: HashSet::new(),
+            annexes_away: false,
+            out_of_sight: BTreeSet::new(),
+            hidden: HashSet::new(),
+            proven: Vec::new(),
+            away: HashSet::new(),
+            not_given: HashMap::new(),
+            listings: HashMap::new(),
+        })
+    }
+}
+
 impl Check<'_> {
+    /// Whether a place is one of those that are looked at.
+    fn looks_at(&self, vault: Option<VaultNo>) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&vault))
+    }
+
     fn find(&mut self, object: impl Into<String>, detail: impl Into<String>) {
         self.tell(Finding { object: object.into(), detail: detail.into(), unseen: false });
     }
@@ -197,10 +217,12 @@ impl Check<'_> {
     /// A vault that does not answer is told once, and is not asked again.
     fn leave_out(&mut self, no: VaultNo, e: &StoreError) {
         if self.away.insert(no) {
-            self.pass_over(
-                self.store.catalog().vault_address(no),
-                format!("it cannot be looked at: {}", e.beside_vault()),
-            );
+            self.tell(Finding {
+                object: self.store.catalog().vault_address(no),
+                detail: format!("it cannot be looked at: {}", e.beside_vault()),
+                // A config that is damaged is no outage.
+                unseen: e.class() != ErrorClass::Corrupt,
+            });
         }
     }
 

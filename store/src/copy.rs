@@ -18,11 +18,12 @@ use crate::error::{ErrorClass, StoreError};
 use crate::fence::Why;
 use crate::id::{Attempt, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::index::Index;
-use crate::monitor::{Event, Monitor};
+use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
 use crate::seal::slots::KeySlot;
 use crate::store::{
-    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, replace_point_in_vault, see_vault,
+    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, put_config, put_slot, replace_point_in_vault,
+    see_vault,
 };
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
@@ -69,11 +70,11 @@ pub fn prepare_vault(
         // It went there when another machine rotated the keys: whoever has what opens it is not to have the vault again.
         let is_older = KeySlot::read(bytes, store.id()).is_ok_and(|slot| slot.newest() < newest);
         if !is_older {
-            transfer.put_new(&names::slot(id), bytes.clone().into()).map_err(&failed)?;
+            put_slot(store, transfer, (id, bytes.clone()), &VoidMonitor)?;
         }
     }
-    let config = Bytes::copy_from_slice(store.config_object());
-    transfer.put_new(&names::config(), config).map_err(&failed).map(drop)
+    // The last: a vault with a config is one.
+    put_config(store, transfer, &VoidMonitor)
 }
 
 /// The newest key generation that slots in a vault say to have; 0 if there are none.

@@ -95,13 +95,18 @@ impl Generation {
             out.raw(&id.0);
             out.u64(*len);
         }
-        seal(sealer, (ObjectKind::Generation, BlockKind::Generation), object_id(self.number, self.step), &out)
+        seal(
+            sealer,
+            (ObjectKind::Generation, BlockKind::Generation),
+            generation_id(self.number, self.step),
+            &out,
+        )
     }
 
     /// Opens the object found under a name; `Damaged` also if it is another.
     pub fn open(sealer: &Sealer, (number, step): (u64, Step), bytes: &[u8]) -> Result<Self, FormatError> {
         let kinds = (ObjectKind::Generation, BlockKind::Generation);
-        let content = open(sealer, kinds, object_id(number, step), bytes, CONTENT_MAX)?;
+        let content = open(sealer, kinds, generation_id(number, step), bytes, CONTENT_MAX)?;
         let mut p = Parser::new(&content);
         version(&mut p, VERSION)?;
         let (inside, [said]) = (p.u64()?, p.array()?);
@@ -181,8 +186,8 @@ fn version(p: &mut Parser<'_>, newest: u16) -> Result<u16, FormatError> {
     }
 }
 
-/// One for each name, so that no object opens under another's.
-fn object_id(number: u64, step: Step) -> ObjectId {
+/// Id in the header of a generation: one for each name, so that no object opens under another's.
+pub fn generation_id(number: u64, step: Step) -> ObjectId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&number.to_le_bytes());
     id[8] = step as u8;

@@ -42,6 +42,11 @@ impl FormatError {
         Self::Damaged(detail.into())
     }
 
+    /// Whether it is no object of a newer program: that one is whole for who knows it.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::TooNew(_) | Self::NoKey(_))
+    }
+
     /// The same, with the object named.
     pub fn of(self, object: impl Into<String>) -> StoreError {
         let object = object.into();

@@ -2,7 +2,7 @@
 //!
 //! Five floors, each using only those below it (see `docs/architecture.md`):
 //!
-//! 5. `copy`, `check`, `reclaim`: operations over a whole store
+//! 5. `copy`, `check`, `scrub`, `reclaim`: operations over a whole store
 //! 4. `store`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `catalog`, `staging`, `index`, `cache`: where a chunk is
 //! 2. `pack`, `chunker`, `fence`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
@@ -30,6 +30,7 @@ pub mod pack;
 pub mod point;
 pub mod reader;
 pub mod reclaim;
+pub mod scrub;
 pub mod seal;
 pub mod staging;
 pub mod store;

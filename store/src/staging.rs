@@ -11,7 +11,7 @@ mod files;
 mod leave;
 mod testing;
 
-pub use annex::{Absence, Annex, Holder, Look, MARKER, Owner, owner};
+pub use annex::{Absence, Annex, Holder, Look, MARKER, Owner, owner, store_of};
 pub use area::TEMP_DIR;
 pub(crate) use area::is_temp;
 pub use disk::DiskFiles;

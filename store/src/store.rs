@@ -19,13 +19,14 @@ mod session;
 mod settings;
 mod slots;
 mod vaults;
+mod whole;
 
 #[cfg(test)]
 mod tests;
 
 pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
-pub(crate) use bad::{replace_in_vault, replace_point_in_vault};
+pub(crate) use bad::{Proven, Reads, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
 pub(crate) use learn::{NEWER_KEY, open_index};
 pub use learn::{learn_points, load_catalog};
@@ -36,8 +37,10 @@ pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
 pub use settings::{AnnexSetting, Settings, VaultSetting};
+pub(crate) use slots::{put_config, put_slot};
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
+pub use whole::Healed;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chance::Chance;
 use crate::clock::{Clock, Deadline};
-use crate::pace::Pace;
+use crate::pace::{Pace, Pacer};
 use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod beat;
@@ -359,6 +359,14 @@ impl Transfer {
     /// How many requests run at once.
     pub fn at_once(&self) -> usize {
         self.inner.policy.at_once()
+    }
+
+    /// Waits until `bytes` more may pass by a pace, for whoever reads no faster than somebody wants.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub fn keep_pace(&self, pacer: &Pacer, bytes: usize) -> Result<(), VaultError> {
+        self.runtime.block_on(self.inner.unless_cancelled(Deadline::NEVER, pacer.take_all(bytes)))
     }
 
     /// What was done so far.

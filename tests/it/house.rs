@@ -76,3 +76,26 @@ fn floors_of_the_store_use_only_floors_below() {
         sources().iter().flat_map(|source| arrows::broken_floors(source, &floors)).collect();
     assert_none(&broken);
 }
+
+#[test]
+fn tests_that_pages_of_promises_name_are_there() {
+    let mut files = Vec::new();
+    for dir in
+        ["src", "store/src", "store/tests", "backup/src", "backup/tests", "fs/src", "fs/tests", "tests/it"]
+    {
+        collect(&repository().join(dir), &mut files);
+    }
+    let tests: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let page = |name| std::fs::read_to_string(repository().join(name)).unwrap();
+    let pages = ["docs/threat-model.md", "docs/concurrency.md"].map(page).concat();
+    let is_name = |word: &&str| {
+        word.matches('_').count() > 2 && !word.contains(|c: char| !c.is_ascii_lowercase() && c != '_')
+    };
+    let named: Vec<&str> = pages.split('`').filter(is_name).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let missing = named.iter().filter(|name| !tests.contains(&format!("fn {name}()")));
+    let broken: Vec<String> = missing
+        .map(|name| format!("docs/threat-model.md or docs/concurrency.md names {name}, which is no test"))
+        .collect();
+    assert_none(&broken);
+}

@@ -13,6 +13,8 @@ const TWO_TIERS: &str = r#"
 time-zone = "Europe/Berlin"
 reclaim = { schedule = "04:30" }
 check = { schedule = "never" }
+scrub = { schedule = "never" }
+drill = { schedule = "never" }
 [group.web]
 sources = ["/srv/www"]
 local = { schedule = "every 15 minutes", keep = { within = "7d" } }
@@ -24,8 +26,8 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn task(work: Work) -> Task {
-    let group =
-        (!matches!(work, Work::Reclaim | Work::ReclaimVaults | Work::Check)).then(|| "web".to_owned());
+    let of_store = [Work::Reclaim, Work::ReclaimVaults, Work::Check, Work::Scrub, Work::Drill];
+    let group = (!of_store.contains(&work)).then(|| "web".to_owned());
     Task { work, group }
 }
 
@@ -261,6 +263,19 @@ fn what_is_in_no_hurry_waits_for_its_first_moment() {
 }
 
 #[test]
+fn it_is_looked_whether_all_is_there_and_some_of_it_is_read_each_day_if_nobody_says_otherwise() {
+    let group = "[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"hourly\"";
+    let mut life = Life::new(group, "2026-03-01T00:00:00Z");
+    life.live_until(at("2026-03-08T00:00:00Z"));
+    assert_eq!((life.times(Work::Check).len(), life.times(Work::Scrub).len()), (7, 7));
+    assert_eq!(life.times(Work::Drill).len(), 1, "and once a week it is tried whether all can be had back");
+    assert_ne!(life.times(Work::Check)[0], life.times(Work::Scrub)[0]);
+    let life = Life::new(&format!("scrub.schedule = \"never\"\n{group}"), "2026-03-01T00:00:00Z");
+    assert_eq!(life.next(&task(Work::Scrub)), None);
+    assert!(!life.agenda.tasks().contains(&task(Work::Scrub)));
+}
+
+#[test]
 fn space_in_vaults_is_freed_beside_everything_but_expiry_there_unless_the_configuration_says_no() {
     for (work, _) in WORDS.iter().filter(|(work, _)| *work != Work::ReclaimVaults) {
         assert_ne!(work.lane(), Work::ReclaimVaults.lane());
@@ -286,7 +301,10 @@ fn tiers_without_a_rule_are_not_expired_and_groups_without_a_vault_not_pushed() 
     let life =
         Life::new("[group.web]\nsources = [\"/s\"]\nlocal.schedule = \"hourly\"", "2026-03-01T10:00:00Z");
     let works: Vec<Work> = life.agenda.tasks().iter().map(|task| task.work).collect();
-    assert_eq!(works, [Work::Take, Work::Reclaim, Work::ReclaimVaults, Work::Check]);
+    assert_eq!(
+        works,
+        [Work::Take, Work::Reclaim, Work::ReclaimVaults, Work::Check, Work::Scrub, Work::Drill]
+    );
 }
 
 #[test]

@@ -161,8 +161,11 @@ impl<'a> Table<'a> {
     }
 
     /// A number from 0 to `most`; `None` if it is missing or something else.
-    pub fn number(&self, key: &'static str, most: u8) -> Option<u8> {
-        let take = |item: &Item| u8::try_from(item.as_integer()?).ok().filter(|number| *number <= most);
+    pub fn number<N>(&self, key: &'static str, most: N) -> Option<N>
+    where
+        N: TryFrom<i64> + PartialOrd + Copy + std::fmt::Display,
+    {
+        let take = |item: &Item| N::try_from(item.as_integer()?).ok().filter(|number| *number <= most);
         self.value(key, &format!("a whole number from 0 to {most}"), take)
     }
 

@@ -226,7 +226,7 @@ local = { schedule = "hourly", jitter = "31 minutes" }
         (2, "time-zone: this machine knows no time zone"),
         (
             3,
-            "tiem-zone is not known; known here: store, time-zone, reclaim, check, alerts, metrics, jobs, bandwidth, group",
+            "tiem-zone is not known; known here: store, time-zone, reclaim, check, drill, scrub, alerts, metrics, jobs, bandwidth, group",
         ),
         (5, "\"b\" is no absolute path"),
         (5, "group.a.sources: a text or a table is wanted"),
@@ -297,6 +297,22 @@ fn a_table_in_two_files_holds_with_the_keys_of_both() {
 }
 
 #[test]
+fn how_much_is_read_again_each_day_may_be_said() {
+    let usual = Config::parse(&[text("")]).unwrap();
+    assert_eq!(usual.scrub_terms, ScrubTerms { days: 30, vault_bytes: 1 << 30 });
+    let text_of = |schedule: &Option<Schedule>| schedule.as_ref().map(ToString::to_string);
+    let usual = [&usual.check, &usual.scrub, &usual.drill].map(text_of);
+    assert_eq!(usual, ["05:30", "01:30", "Sun 06:30"].map(|text| Some(text.to_owned())));
+    let said = "[scrub]\nschedule = \"never\"\ndays = 7\nvault-bytes = \"0\"";
+    let config = Config::parse(&[text(said)]).unwrap();
+    assert_eq!(config.scrub_terms, ScrubTerms { days: 7, vault_bytes: 0 });
+    assert!(config.scrub.is_none());
+    for bad in ["days = 0", "days = 3651", "days = -1", "days = \"7\"", "vault-bytes = \"much\""] {
+        assert!(Config::parse(&[text(&format!("[scrub]\n{bad}"))]).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn a_key_that_two_files_say_is_a_mistake_in_every_table() {
     // What is usual anyway may be said once only as well.
     for said in [
@@ -308,6 +324,9 @@ fn a_key_that_two_files_say_is_a_mistake_in_every_table() {
         "reclaim.grace = \"2 days\"",
         "reclaim.daily-percent = 5",
         "check.schedule = \"never\"",
+        "drill.schedule = \"monthly\"",
+        "scrub.days = 30",
+        "scrub.vault-bytes = \"1G\"",
         "alerts.every = \"5 minutes\"",
         "metrics.file = \"/m\"",
         "jobs.nice = 10",

@@ -1,7 +1,8 @@
 //! What checks of the store found, whoever began them: a person's stands among the jobs of the daemon like its own.
 //!
 //! Whether damage is still there is said by checks that saw everything. One that could not look at a vault, or was ended, takes nothing
-//! back; one that reads all bytes sees what the other sees, and more.
+//! back; one that reads all bytes sees what the others see, and more. A scrub tells each time of all damage that is known in the places
+//! that it looked at, whatever it read itself, so it takes back what an earlier one told.
 
 use std::path::Path;
 
@@ -20,18 +21,33 @@ impl Ledger {
         if ended.state == JobState::Done && Self::look(dir)?.is_none() {
             return Ok(());
         }
+        Self::note_run(dir, work, begun, ended)
+    }
+
+    /// Puts down whatever a person ran, also where nobody keeps a ledger yet.
+    pub fn note_run(dir: &Path, work: Work, begun: Timestamp, ended: &Ended) -> Result<(), LedgerError> {
         let ledger = Self::join(dir)?;
         let no = ledger.begin(&Task { work, group: None }, true, begun)?;
         ledger.end(no, ended)
+    }
+
+    /// The last drill that ended by itself, well or not.
+    pub fn last_drill(&self) -> Result<Option<Job>, LedgerError> {
+        let sql = format!(
+            "SELECT {} FROM job WHERE work = ?1 AND state IN ('done', 'failed') ORDER BY no DESC LIMIT 1",
+            self.columns
+        );
+        self.read(|c| c.prepare_cached(&sql)?.query_row([Work::Drill.to_string()], job).optional())
     }
 
     /// The check that found the damage that is there, as far as is known: no later one of its kind found that there is none, nor one that
     /// reads all bytes.
     pub fn damage(&self) -> Result<Option<Job>, LedgerError> {
         let (structure, data) = (self.verdict(Work::Check)?, self.verdict(Work::CheckData)?);
+        let scrub = self.verdict(Work::Scrub)?;
         let proven = data.as_ref().filter(|job| job.state == JobState::Done).map_or(JobNo(0), |job| job.no);
         let counts = |job: &Job| job.state == JobState::Failed && job.no > proven;
-        Ok(data.filter(counts).or(structure.filter(counts)))
+        Ok(data.filter(counts).or(scrub.filter(counts)).or(structure.filter(counts)))
     }
 
     /// The last check of a kind that tells whether there is damage.
@@ -54,7 +70,7 @@ mod tests {
     fn damage_is_there_until_a_check_that_sees_as_much_finds_none() {
         use JobState::{Cancelled, Done, Failed};
         let dir = tempfile::tempdir().unwrap();
-        let (structure, data) = (Work::Check, Work::CheckData);
+        let (structure, data, scrub) = (Work::Check, Work::CheckData, Work::Scrub);
         let at = Timestamp::from_seconds(7);
         let note = |work, state, said: &str| {
             let ended = Ended { at, state, said: said.to_owned(), points: Vec::new(), sent: None };
@@ -73,6 +89,12 @@ mod tests {
             (structure, Failed, damaged, Some(data)),
             (data, Done, "", None),
             (structure, Failed, damaged, Some(structure)),
+            (data, Done, "", None),
+            (scrub, Failed, damaged, Some(scrub)),
+            (structure, Done, "", Some(scrub)),
+            (scrub, Failed, "not all could be looked at", Some(scrub)),
+            (scrub, Done, "", None),
+            (scrub, Failed, damaged, Some(scrub)),
             (data, Done, "", None),
         ] {
             assert_eq!(note(work, state, said), Some(found), "{work} {state} {said}");

@@ -1,8 +1,11 @@
 //! A run: machines are given work, are let on one at a time, crash, sleep and come back; then all is well again, and everything must come to
 //! its end.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use holdfast_store::clock::{ManualClock, Timestamp};
@@ -22,7 +25,7 @@ use holdfast_store::vault::Vault;
 use holdfast_store::vault::memory::MemoryVault;
 
 use crate::doors::Dice;
-use crate::life::{Image, Life, copy as copy_dir};
+use crate::life::{Image, Life, PROCESSES, Process, copy as copy_dir};
 use crate::machine::{Blocks, Came, Protected, Work, Worker, terms};
 use crate::swarm::Swarm;
 use crate::truth::{Truth, recover};
@@ -45,6 +48,14 @@ pub struct Run {
     pub failures: usize,
 }
 
+impl Run {
+    /// One that panicked.
+    pub fn broken() -> Self {
+        let wrong = vec!["it panicked".into()];
+        Self { trace: String::new(), told: Vec::new(), wrong, steps: 0, points: (0, 0), failures: 0 }
+    }
+}
+
 /// A machine between its lives.
 struct Machine {
     life: Arc<Life>,
@@ -53,8 +64,13 @@ struct Machine {
     sources: Vec<Protected>,
     /// It has no store: it is to be made from the vault.
     is_bare: bool,
+}
+
+/// A process that works.
+struct Running {
+    process: Arc<Process>,
     came: Arc<Mutex<Option<Came>>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: JoinHandle<()>,
     beaten: Duration,
 }
 
@@ -68,9 +84,11 @@ struct Director<'a> {
     truth: Arc<Mutex<Truth>>,
     blocks: Blocks,
     machines: Vec<Machine>,
+    running: BTreeMap<usize, Running>,
     wrong: Vec<String>,
     failures: usize,
     last: Option<Came>,
+    is_healthy: bool,
 }
 
 /// Between two signs of life of a session.
@@ -110,7 +128,7 @@ impl<'a> Director<'a> {
     fn new(seed: u64, mut random: TestRandom, swarm: Swarm, room: &'a Path, tell: bool) -> Self {
         let vault = Arc::new(MemoryVault::with_page_len(50));
         let machines = swarm.machines;
-        let world = World::new(seed, swarm, machines, vault.clone(), tell);
+        let world = World::new(seed, swarm, machines * PROCESSES, vault.clone(), tell);
         let ring = Arc::new(KeyRing::fixed(seeded(seed, "key")));
         let id = VaultId(seeded(seed, "vault")[..16].try_into().expect("16 bytes"));
         create(&room.join("first"), id, &ring, seed);
@@ -125,9 +143,11 @@ impl<'a> Director<'a> {
             truth: Arc::default(),
             blocks,
             machines: Vec::new(),
+            running: BTreeMap::new(),
             wrong: Vec::new(),
             failures: 0,
             last: None,
+            is_healthy: false,
         };
         director.prepare_vault();
         for machine in 0..machines {
@@ -156,8 +176,7 @@ impl<'a> Director<'a> {
         let skew = self.random.below(2 * most + 1).cast_signed() - most.cast_signed();
         let life = Life::new(self.world.clone(), machine, skew, dir, Image::new());
         let sources = (0..1 + self.random.below(2)).map(|n| Protected::new(format!("s{n}"))).collect();
-        let (came, thread, beaten) = Default::default();
-        self.machines.push(Machine { life, lives: 0, skew, sources, is_bare: false, came, thread, beaten });
+        self.machines.push(Machine { life, lives: 0, skew, sources, is_bare: false });
     }
 
     fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
@@ -170,7 +189,7 @@ impl<'a> Director<'a> {
         let mut left = self.world.swarm().operations;
         let mut looked = 0;
         while self.wrong.is_empty() {
-            let idle: Vec<_> = (0..self.machines.len()).filter(|n| self.world.is_idle(*n)).collect();
+            let idle: Vec<_> = self.parties().filter(|party| self.may_begin(*party)).collect();
             let ready = self.world.ready();
             let choices = if left > 0 { idle.len() } else { 0 } + ready.len();
             if choices == 0 {
@@ -205,84 +224,122 @@ impl<'a> Director<'a> {
     /// Sessions of machines that are awake give signs of life.
     fn beat(&mut self) {
         let now = self.world.now();
-        for n in 0..self.machines.len() {
-            let machine = &mut self.machines[n];
-            if self.world.is_idle(n) || self.world.is_suspended(n) || now < machine.beaten + BEAT_EVERY {
+        for (party, running) in &mut self.running {
+            if self.world.is_suspended(*party) || now < running.beaten + BEAT_EVERY {
                 continue;
             }
-            machine.beaten = now;
-            for attempt in machine.life.sessions() {
+            running.beaten = now;
+            for attempt in running.process.sessions() {
                 let name = Named::Heartbeat(attempt, now.as_secs()).name();
                 drop(futures::executor::block_on(self.vault.put_new(&name, bytes::Bytes::new())));
             }
         }
     }
 
+    fn parties(&self) -> Range<usize> {
+        0..self.machines.len() * PROCESSES
+    }
+
+    /// Those of the machine of a party.
+    fn beside(party: usize) -> Range<usize> {
+        let first = party - party % PROCESSES;
+        first..first + PROCESSES
+    }
+
+    /// Whether a party has nothing to do, and its machine is no bare one that another one makes a store of.
+    fn may_begin(&self, party: usize) -> bool {
+        let is_bare = self.machines[party / PROCESSES].is_bare;
+        self.world.is_idle(party) && (!is_bare || party.is_multiple_of(PROCESSES))
+    }
+
     fn go_on(&mut self, party: usize) {
-        let latency = self.world.swarm().clone().latency(&mut |limit| self.random.below(limit));
+        let latency = match self.is_healthy {
+            true => Duration::from_millis(50),
+            false => self.world.swarm().clone().latency(&mut |limit| self.random.below(limit)),
+        };
         self.pass(latency);
         if self.world.happens(self.world.swarm().suspend) {
             let time = Duration::from_secs(self.random.below(3600 * 80));
-            return self.world.suspend(party, time);
+            return Self::beside(party).for_each(|party| self.world.suspend(party, time));
         }
         if self.world.happens(self.world.swarm().crash) {
-            self.machines[party].life.crash();
-            self.world.end(party);
+            self.machines[party / PROCESSES].life.crash();
         } else {
             self.world.let_on(party);
         }
         self.see(party);
     }
 
-    /// What a party did, if it is at its end.
+    /// What a party did, if it is at its end. If its machine crashed, so are all of its processes.
     fn see(&mut self, party: usize) {
+        let crashed = self.machines[party / PROCESSES].life.is_over();
+        for other in Self::beside(party).filter(|_| crashed) {
+            self.world.see_end(other);
+            self.join(other);
+        }
+        if crashed {
+            return self.boot(party / PROCESSES);
+        }
         if !self.world.is_idle(party) {
             return;
         }
-        let Some(thread) = self.machines[party].thread.take() else { return };
-        let is_whole = thread.join().is_ok();
-        let came = self.machines[party].came.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if !is_whole {
-            self.wrong.push(format!("machine {party} panicked"));
-        }
-        let machine = &mut self.machines[party];
-        if let Some(wreck) = machine.life.wreck() {
-            machine.lives += 1;
-            let dir = self.room.join(format!("m{party}-{}", machine.lives));
-            std::fs::rename(&wreck.dir, &dir).expect("a directory in memory can be renamed");
-            let _ = std::fs::remove_dir_all(machine.life.dir());
-            machine.life = Life::new(self.world.clone(), party, machine.skew, dir, wreck.image);
-            machine.is_bare &= !machine.life.dir().join("store/config").exists();
-            return;
-        }
-        // Sessions end with the process.
-        machine.life.ends();
-        let came = came.unwrap_or(Came::Failed("it panicked".into()));
+        let Some(came) = self.join(party) else { return };
         self.world.tell(|| format!("{party} ends: {}", brief(&came)));
         match &came {
             Came::Failed(_) => self.failures += 1,
-            _ => self.machines[party].is_bare = false,
+            Came::Done | Came::Collected(_) | Came::Checked(_) => {}
         }
+        self.machines[party / PROCESSES].is_bare &= !self.has_store(party / PROCESSES);
         self.last = Some(came);
     }
 
-    fn give_work(&mut self, party: usize) {
-        if self.world.happens(self.world.swarm().machine_lost) {
-            self.lose(party);
-        } else if self.world.happens(self.world.swarm().catalog_lost) {
-            self.world.tell(|| format!("{party} loses its catalog"));
-            for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
-                let _ = std::fs::remove_file(self.machines[party].life.dir().join("store").join(name));
-            }
+    fn join(&mut self, party: usize) -> Option<Came> {
+        let running = self.running.remove(&party)?;
+        if running.thread.join().is_err() {
+            self.wrong.push(format!("process {party} panicked"));
         }
-        let work = if self.machines[party].is_bare { Work::Recover } else { self.choose(party) };
-        self.begin(party, work);
+        running.came.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn choose(&mut self, party: usize) -> Work {
+    /// A machine that crashed is switched on again.
+    fn boot(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        let Some(wreck) = machine.life.wreck() else { return };
+        machine.lives += 1;
+        let dir = self.room.join(format!("m{number}-{}", machine.lives));
+        std::fs::rename(&wreck.dir, &dir).expect("a directory in memory can be renamed");
+        let _ = std::fs::remove_dir_all(machine.life.dir());
+        machine.life = Life::new(self.world.clone(), number, machine.skew, dir, wreck.image);
+        self.machines[number].is_bare &= !self.has_store(number);
+    }
+
+    /// What recovery goes on with, if it was cut off.
+    fn has_store(&self, number: usize) -> bool {
+        self.machines[number].life.dir().join("store/config").exists()
+    }
+
+    fn give_work(&mut self, party: usize) {
+        let number = party / PROCESSES;
+        let rests = Self::beside(party).all(|party| self.world.is_idle(party));
+        if rests && self.world.happens(self.world.swarm().machine_lost) {
+            self.lose(number);
+        } else if rests && self.world.happens(self.world.swarm().catalog_lost) {
+            self.world.tell(|| format!("machine {number} loses its catalog"));
+            for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+                let _ = std::fs::remove_file(self.machines[number].life.dir().join("store").join(name));
+            }
+        }
+        if self.may_begin(party) {
+            let is_bare = self.machines[number].is_bare;
+            let work = if is_bare { Work::Recover } else { self.choose(number) };
+            self.begin(party, work);
+        }
+    }
+
+    fn choose(&mut self, number: usize) -> Work {
         match self.random.below(20) {
             0..8 => {
-                let sources = &mut self.machines[party].sources;
+                let sources = &mut self.machines[number].sources;
                 let n = self.random.below(sources.len() as u64) as usize;
                 sources[n].change(&mut self.random, &self.blocks);
                 Work::Backup { source: Box::new(sources[n].clone()), online: self.random.below(2) == 0 }
@@ -298,50 +355,43 @@ impl<'a> Director<'a> {
     }
 
     /// A machine burns down; another one takes its place, and has nothing.
-    fn lose(&mut self, party: usize) {
-        self.world.tell(|| format!("{party} is lost"));
-        self.truth().is_lost(party);
-        let machine = &mut self.machines[party];
+    fn lose(&mut self, number: usize) {
+        self.world.tell(|| format!("machine {number} is lost"));
+        self.truth().is_lost(number);
+        let machine = &mut self.machines[number];
         let _ = std::fs::remove_dir_all(machine.life.dir());
         machine.lives += 1;
-        let dir = self.room.join(format!("m{party}-{}", machine.lives));
+        let dir = self.room.join(format!("m{number}-{}", machine.lives));
         std::fs::create_dir_all(&dir).expect("there is room");
-        machine.life = Life::new(self.world.clone(), party, machine.skew, dir, Image::new());
+        machine.life = Life::new(self.world.clone(), number, machine.skew, dir, Image::new());
         machine.is_bare = true;
     }
 
     fn begin(&mut self, party: usize, work: Work) {
         self.world.tell(|| format!("{party} begins {}", brief_work(&work)));
-        let machine = &mut self.machines[party];
-        machine.beaten = self.world.now();
+        let machine = &mut self.machines[party / PROCESSES];
         machine.lives += 1;
+        let process = Process::new(machine.life.clone(), party);
         let worker = Worker {
-            life: machine.life.clone(),
-            machine: party,
+            process: process.clone(),
+            machine: party / PROCESSES,
             dice: Arc::new(Dice::new(self.seed, party, machine.lives)),
             vault: self.vault.clone(),
             ring: self.ring.clone(),
             truth: self.truth.clone(),
         };
-        let (came, world) = (machine.came.clone(), self.world.clone());
+        let came = Arc::new(Mutex::default());
+        let (kept, world) = (came.clone(), self.world.clone());
         let work = move || {
-            // Also when it panics.
-            struct Rest(Arc<World>, usize);
-            impl Drop for Rest {
-                fn drop(&mut self) {
-                    self.0.rest(self.1);
-                }
-            }
             let _rest = Rest(world, party);
             let done = worker.work(work);
-            *came.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
         };
-        let thread = &mut machine.thread;
-        self.world.begin(party, || {
-            *thread = Some(
-                std::thread::Builder::new().name(format!("machine {party}")).spawn(work).expect("a thread"),
-            );
-        });
+        let name = format!("process {party}");
+        let mut thread = None;
+        self.world.begin(party, || thread = std::thread::Builder::new().name(name).spawn(work).ok());
+        let (thread, beaten) = (thread.expect("a thread can be started"), self.world.now());
+        self.running.insert(party, Running { process, came, thread, beaten });
         self.see(party);
     }
 
@@ -353,7 +403,8 @@ impl<'a> Director<'a> {
     // --- when all is well again ---------------------------------------------------------------------
 
     /// Does something to its end; nothing goes wrong any more, so it must succeed.
-    fn must(&mut self, party: usize, work: Work) -> Option<Came> {
+    fn must(&mut self, number: usize, work: Work) -> Option<Came> {
+        let party = number * PROCESSES;
         let what = brief_work(&work);
         self.begin(party, work);
         while !self.world.is_idle(party) {
@@ -367,7 +418,7 @@ impl<'a> Director<'a> {
         }
         let last = self.last.take();
         if let Some(Came::Failed(why)) = &last {
-            self.wrong.push(format!("all is well, and machine {party} cannot {what}: {why}"));
+            self.wrong.push(format!("all is well, and machine {number} cannot {what}: {why}"));
         }
         last
     }
@@ -377,31 +428,29 @@ impl<'a> Director<'a> {
             return;
         }
         self.world.heal();
+        self.is_healthy = true;
         self.world.tell(|| "all is well again".into());
-        for party in 0..self.machines.len() {
-            if self.machines[party].is_bare {
-                self.must(party, Work::Recover);
+        for number in 0..self.machines.len() {
+            if self.machines[number].is_bare {
+                self.must(number, Work::Recover);
             }
-            self.must(party, Work::Push);
-        }
-        // A removal that a machine began which was lost is brought to its end by who frees space.
-        self.pass(Duration::from_secs(49 * 3600));
-        self.must(0, Work::Collect(Terms::AT_ONCE));
-        for party in 0..self.machines.len() {
-            if let Some(Came::Checked(found)) = self.must(party, Work::Check) {
-                let told =
-                    found.into_iter().map(|found| format!("all is well, and machine {party} finds {found}"));
-                self.wrong.extend(told);
-            }
-            self.look_at_machine(party);
+            self.must(number, Work::Push);
         }
         self.look_at_vault();
-        // What machines have besides may rely on what the vault has; without that, the vault holds what its own points need.
-        for party in 0..self.machines.len() {
-            self.must(party, Work::ForgetHere(0));
-            self.must(party, Work::Prune);
+        for number in 0..self.machines.len() {
+            self.look_at_machine(number);
+            // What machines have besides may rely on what the vault has; without that, the vault holds what its own points need.
+            self.must(number, Work::ForgetHere(0));
+            self.must(number, Work::Prune);
         }
         self.collect_all();
+        for number in 0..self.machines.len() {
+            if let Some(Came::Checked(found)) = self.must(number, Work::Check) {
+                let told =
+                    found.into_iter().map(|found| format!("all is well, and machine {number} finds {found}"));
+                self.wrong.extend(told);
+            }
+        }
         self.look_at_vault();
     }
 
@@ -447,6 +496,15 @@ impl<'a> Director<'a> {
             Err(e) => vec![format!("the store of machine {party} does not open: {e}")],
         };
         self.wrong.extend(wrong);
+    }
+}
+
+/// Says that a party is at its end, also if it panics.
+struct Rest(Arc<World>, usize);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.rest(self.1);
     }
 }
 

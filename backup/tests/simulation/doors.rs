@@ -14,22 +14,22 @@ use holdfast_store::clock::{Clock, Timestamp};
 use holdfast_store::vault::memory::MemoryVault;
 use holdfast_store::vault::{ListPage, ObjectName, PutNew, Vault, VaultError, Verb};
 
-use crate::life::Life;
+use crate::life::Process;
 use crate::world::{BEGINNING, Fate};
 
 /// A machine's clock: the world's time, and by so much another one.
 #[derive(Debug)]
-pub struct Time(pub Arc<Life>);
+pub struct Time(pub Arc<Process>);
 
 impl Clock for Time {
     fn now(&self) -> Timestamp {
-        let now = self.0.world().now();
-        let seconds = BEGINNING + now.as_secs().cast_signed() + self.0.skew();
+        let now = self.0.life().world().now();
+        let seconds = BEGINNING + now.as_secs().cast_signed() + self.0.life().skew();
         Timestamp { seconds, nanos: now.subsec_nanos() }
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.world().now() + self.0.wasted()
+        self.0.life().world().now() + self.0.wasted()
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -87,7 +87,7 @@ impl Chance for Dice {
 #[derive(Debug)]
 pub struct Way {
     /// Whose it is.
-    pub life: Arc<Life>,
+    pub process: Arc<Process>,
     /// Where it leads.
     pub vault: Arc<MemoryVault>,
 }
@@ -95,7 +95,7 @@ pub struct Way {
 impl Way {
     /// What comes of a request, and whether it has its effect now.
     fn ask(&self, verb: Verb, name: &str) -> Result<Fate, VaultError> {
-        match self.life.ask(verb, name) {
+        match self.process.ask(verb, name) {
             Fate::Over => Err(VaultError::Cancelled),
             Fate::LostBefore => Err(VaultError::unavailable("lost on the way")),
             Fate::Denied => Err(VaultError::Denied { detail: "the credential was refused".into() }),
@@ -130,11 +130,11 @@ impl Vault for Way {
         if let Fate::Late(after) = fate {
             let (vault, name) = (self.vault.clone(), name.clone());
             let arrives = move || drop(futures::executor::block_on(vault.put_new(&name, body)));
-            self.life.world().later(after, Box::new(arrives));
+            self.process.life().world().later(after, Box::new(arrives));
             return Err(VaultError::Timeout);
         }
         let put = self.vault.put_new(name, body).await?;
-        self.life.has_put(name);
+        self.process.has_put(name);
         answered(fate, put)
     }
 
@@ -145,8 +145,8 @@ impl Vault for Way {
             Fate::Short => Ok(bytes.slice(..bytes.len() / 2)),
             Fate::Flipped if !bytes.is_empty() => {
                 let mut bytes = bytes.to_vec();
-                let at = self.life.world().below(bytes.len() as u64) as usize;
-                bytes[at] ^= 1 << self.life.world().below(8);
+                let at = self.process.life().world().below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << self.process.life().world().below(8);
                 Ok(bytes.into())
             }
             _ => answered(fate, bytes),

@@ -18,6 +18,9 @@ use holdfast_store::vault::{ObjectName, Verb};
 
 use crate::world::{Fate, World};
 
+/// Processes of a machine.
+pub const PROCESSES: usize = 2;
+
 /// What a power cut leaves of a disk, and what one that just works shows.
 pub type Image = BTreeMap<String, Arc<[u8]>>;
 
@@ -88,36 +91,91 @@ pub struct Wreck {
 /// One life of a machine.
 pub struct Life {
     world: Arc<World>,
-    party: usize,
+    machine: usize,
     skew: i64,
     dir: PathBuf,
     disk: Mutex<Disk>,
     over: AtomicBool,
-    wasted: AtomicU64,
     wreck: Mutex<Option<Wreck>>,
+}
+
+/// A process of a machine: what it asks and waits for, and the sessions for which it gives signs of life.
+pub struct Process {
+    life: Arc<Life>,
+    party: usize,
+    wasted: AtomicU64,
     sessions: Mutex<BTreeSet<Attempt>>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Process({} of {:?})", self.party, self.life)
+    }
+}
+
+impl Process {
+    /// One that begins.
+    pub fn new(life: Arc<Life>, party: usize) -> Arc<Self> {
+        Arc::new(Self { life, party, wasted: AtomicU64::new(0), sessions: Mutex::default() })
+    }
+
+    /// The life of the machine.
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
+    /// Time that was waited since it was over.
+    pub fn wasted(&self) -> Duration {
+        Duration::from_nanos(self.wasted.load(Ordering::SeqCst))
+    }
+
+    /// Asks something of the vault.
+    pub fn ask(&self, verb: Verb, name: &str) -> Fate {
+        if self.life.is_over() {
+            return Fate::Over;
+        }
+        self.life.world.ask(self.party, verb, name)
+    }
+
+    /// Waits.
+    pub fn sleep(&self, time: Duration) {
+        if self.life.is_over() || self.life.world.sleep(self.party, time) == Fate::Over {
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            self.wasted.fetch_add(nanos, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes note of sessions, which give signs of life as long as it lives.
+    pub fn has_put(&self, name: &ObjectName) {
+        if let Some(Named::Session(attempt) | Named::Heartbeat(attempt, _)) = Named::parse(name.as_str()) {
+            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt);
+        }
+    }
+
+    /// Its sessions.
+    pub fn sessions(&self) -> Vec<Attempt> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
 }
 
 impl std::fmt::Debug for Life {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Life({} in {})", self.party, self.dir.display())
+        write!(f, "Life({} in {})", self.machine, self.dir.display())
     }
 }
 
 impl Life {
     /// A machine begins with what it finds.
-    pub fn new(world: Arc<World>, party: usize, skew: i64, dir: PathBuf, image: Image) -> Arc<Self> {
+    pub fn new(world: Arc<World>, machine: usize, skew: i64, dir: PathBuf, image: Image) -> Arc<Self> {
         let disk = Disk { synced: image.clone(), now: image, ..Disk::default() };
         Arc::new(Self {
             world,
-            party,
+            machine,
             skew,
             dir,
             disk: Mutex::new(disk),
             over: AtomicBool::new(false),
-            wasted: AtomicU64::new(0),
             wreck: Mutex::default(),
-            sessions: Mutex::default(),
         })
     }
 
@@ -136,51 +194,14 @@ impl Life {
         &self.dir
     }
 
-    /// Time that was waited since it was over.
-    pub fn wasted(&self) -> Duration {
-        Duration::from_nanos(self.wasted.load(Ordering::SeqCst))
-    }
-
     /// What is left of it, if it crashed.
     pub fn wreck(&self) -> Option<Wreck> {
         self.wreck.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether it crashed.
+    pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
-    }
-
-    /// Asks something of the vault.
-    pub fn ask(&self, verb: Verb, name: &str) -> Fate {
-        if self.is_over() {
-            return Fate::Over;
-        }
-        self.world.ask(self.party, verb, name)
-    }
-
-    /// Waits.
-    pub fn sleep(&self, time: Duration) {
-        if self.is_over() || self.world.sleep(self.party, time) == Fate::Over {
-            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            self.wasted.fetch_add(nanos, Ordering::SeqCst);
-        }
-    }
-
-    /// Takes note of sessions, which give signs of life as long as it lives.
-    pub fn has_put(&self, name: &ObjectName) {
-        if let Some(Named::Session(attempt) | Named::Heartbeat(attempt, _)) = Named::parse(name.as_str()) {
-            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt);
-        }
-    }
-
-    /// A process of it ended, and with it its sessions.
-    pub fn ends(&self) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Its sessions.
-    pub fn sessions(&self) -> Vec<Attempt> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -224,10 +245,11 @@ impl Life {
             }
         }
         let lost = disk.now.keys().filter(|path| !image.contains_key(*path)).count();
-        self.world.tell(|| format!("{} crashes, power cut {is_cut}, {lost} names lost", self.party));
+        self.world.tell(|| format!("{} crashes, power cut {is_cut}, {lost} names lost", self.machine));
         let dir = self.dir.with_extension("wreck");
         copy(&self.dir, &dir).expect("a directory in memory can be copied");
         *self.wreck.lock().unwrap_or_else(PoisonError::into_inner) = Some(Wreck { image, dir });
+        self.world.shut(self.machine * PROCESSES..(self.machine + 1) * PROCESSES);
     }
 
     /// Whether a change of a file goes well. The disk is locked meanwhile.
@@ -243,7 +265,7 @@ impl Life {
         }
         if self.world.happens(swarm.file_error) {
             let kind = if self.world.below(2) == 0 { ErrorKind::StorageFull } else { ErrorKind::Other };
-            self.world.tell(|| format!("{} cannot {what} {}: {kind}", self.party, known(path)));
+            self.world.tell(|| format!("{} cannot {what} {}: {kind}", self.machine, known(path)));
             return Err(kind.into());
         }
         Ok(())
@@ -360,7 +382,7 @@ impl Files for Life {
     }
 
     fn describe(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("machine {}", self.party)).join(known(path))
+        PathBuf::from(format!("machine {}", self.machine)).join(known(path))
     }
 }
 

@@ -22,7 +22,7 @@ use holdfast_store::tree::testing::TestRandom;
 use holdfast_store::vault::memory::MemoryVault;
 
 use crate::doors::{Dice, Time, Way};
-use crate::life::Life;
+use crate::life::{Life, Process};
 use crate::truth::{Tree, Truth, spare_ballast};
 
 /// What is to be done.
@@ -131,8 +131,8 @@ pub enum Came {
 
 /// A machine at work.
 pub struct Worker {
-    /// Where it lives.
-    pub life: Arc<Life>,
+    /// By which it works.
+    pub process: Arc<Process>,
     /// Which machine it is.
     pub machine: usize,
     /// Its chance.
@@ -155,18 +155,25 @@ impl Worker {
             Work::Recover => self.recover(),
             _ => self.open().and_then(|store| self.on(&store, work)),
         };
-        done.unwrap_or_else(|e| Came::Failed(e.to_string()))
+        // The directory has another name each time.
+        let told =
+            |e: StoreError| e.to_string().replace(&self.life().dir().display().to_string(), "its directory");
+        done.unwrap_or_else(|e| Came::Failed(told(e)))
+    }
+
+    fn life(&self) -> &Arc<Life> {
+        self.process.life()
     }
 
     fn dir(&self) -> PathBuf {
-        self.life.dir().join("store")
+        self.life().dir().join("store")
     }
 
     fn transfer(&self) -> Result<Arc<Transfer>, StoreError> {
-        let way = Arc::new(Way { life: self.life.clone(), vault: self.vault.clone() });
+        let way = Arc::new(Way { process: self.process.clone(), vault: self.vault.clone() });
         // Requests of a machine come one by one, so that there is one order of them.
         let policy = TransferPolicy { concurrency: 1, ..TransferPolicy::default() };
-        let clock = Arc::new(Time(self.life.clone()));
+        let clock = Arc::new(Time(self.process.clone()));
         let transfer = Transfer::new(way, clock, policy).map_err(|e| StoreError::invalid(e.to_string()))?;
         transfer.draw_from(self.dice.clone());
         Ok(transfer)
@@ -175,13 +182,13 @@ impl Worker {
     /// The store.
     pub fn open(&self) -> Result<Store, StoreError> {
         let missing = |_| StoreError::NoStore { path: self.dir() };
-        self.life.take_control_in().map_err(missing)?;
+        self.life().take_control_in().map_err(missing)?;
         let options = StoreOptions {
             vaults: vec![("memory".into(), self.transfer()?)],
             chance: self.dice.clone(),
-            ..StoreOptions::local(Arc::new(Time(self.life.clone())))
+            ..StoreOptions::local(Arc::new(Time(self.process.clone())))
         };
-        Store::open_on(self.life.clone(), &self.dir(), &self.ring, options, &VoidMonitor)
+        Store::open_on(self.life().clone(), &self.dir(), &self.ring, options, &VoidMonitor)
     }
 
     fn truth<T>(&self, with: impl FnOnce(&mut Truth) -> T) -> T {
@@ -261,8 +268,11 @@ impl Worker {
             ProtectError::Store(e) => e,
             e => StoreError::invalid(e.to_string()),
         })?;
-        self.truth(|truth| truth.is_local(self.machine, id));
-        self.life.world().tell(|| format!("{} has {}", self.machine, id.short()));
+        if !online {
+            // One that goes online at once may rely on what the vault has, and is promised when it is there.
+            self.truth(|truth| truth.is_local(self.machine, id));
+        }
+        self.life().world().tell(|| format!("{} has {}", self.machine, id.short()));
         Ok(id)
     }
 
@@ -273,10 +283,10 @@ impl Worker {
             match sending.push(id, &VoidMonitor) {
                 Ok(_) => {
                     self.truth(|truth| truth.is_vaulted(*id));
-                    self.life.world().tell(|| format!("{} is in the vault", id.short()));
+                    self.life().world().tell(|| format!("{} is in the vault", id.short()));
                 }
                 Err(StoreError::Revoked { .. }) => {
-                    self.life.world().tell(|| format!("{} was revoked", id.short()));
+                    self.life().world().tell(|| format!("{} was revoked", id.short()));
                 }
                 Err(e) => return Err(e),
             }
@@ -291,7 +301,7 @@ impl Worker {
         for point in here.iter().take(here.len().saturating_sub(keep)) {
             let Some(row) = store.catalog().point(&point.point.id)? else { continue };
             self.truth(|truth| truth.goes_locally(self.machine, row.id));
-            self.life.world().tell(|| format!("{} goes from {}", row.id.short(), self.machine));
+            self.life().world().tell(|| format!("{} goes from {}", row.id.short(), self.machine));
             store.remove_staged_point(&row)?;
         }
         Ok(())
@@ -305,7 +315,7 @@ impl Worker {
         let Some(point) = there.get((n % there.len().max(1) as u64) as usize) else { return Ok(()) };
         let Some(row) = store.catalog().point(&point.point.id)? else { return Ok(()) };
         self.truth(|truth| truth.goes(row.id));
-        self.life.world().tell(|| format!("{} goes from the vault", row.id.short()));
+        self.life().world().tell(|| format!("{} goes from the vault", row.id.short()));
         store.remove_point_from_vault(no, &row)
     }
 }

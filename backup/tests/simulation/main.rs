@@ -16,7 +16,7 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use director::run;
+use director::{Run, run};
 
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 200;
@@ -38,7 +38,7 @@ fn whatever_goes_wrong_what_was_acknowledged_is_there_and_all_comes_to_its_end()
                     if seed >= first + seeds {
                         return;
                     }
-                    let run = run(seed, false);
+                    let run = std::panic::catch_unwind(|| run(seed, false)).unwrap_or_else(|_| Run::broken());
                     steps.fetch_add(run.steps, Ordering::SeqCst);
                     points.fetch_add((run.points.0 + run.points.1) as u64, Ordering::SeqCst);
                     failures.fetch_add(run.failures as u64, Ordering::SeqCst);

@@ -4,6 +4,7 @@
 //! who goes on, how long that took, and what came of the request. So a seed is a run, and its trace is the same each time.
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -310,9 +311,21 @@ impl World {
         self.decide(party, fate);
     }
 
-    /// Lets a party on whose machine is no more: it finds all doors shut.
-    pub fn end(&self, party: usize) {
-        self.decide(party, Fate::Over);
+    /// Lets parties on whose machine is no more, all at once, for one may wait for what another one has: they find all doors shut.
+    pub fn shut(&self, parties: Range<usize>) {
+        let mut state = self.state();
+        for party in parties {
+            let it = &mut state.parties[party];
+            if matches!(it.standing, Standing::At(..) | Standing::Asleep(_)) {
+                it.fate = Some(Fate::Over);
+                self.called[party].notify_one();
+            }
+        }
+    }
+
+    /// Waits until a party whose machine is no more has noticed.
+    pub fn see_end(&self, party: usize) {
+        self.wait_for(party);
     }
 
     fn decide(&self, party: usize, fate: Fate) {

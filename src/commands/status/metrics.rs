@@ -255,8 +255,11 @@ mod tests {
 
     fn place(place: &str, packs_never: u64, oldest: Option<i64>) -> PlaceLine {
         let oldest = oldest.map(Timestamp::from_seconds);
-        let line =
-            PlaceLine::new(place.into(), &Proof { packs: 3, packs_never, bytes_never: 9, oldest }, None);
+        let line = PlaceLine::new(
+            place.into(),
+            &Proof { packs: 3, bytes: 9, packs_never, bytes_never: 9, oldest },
+            None,
+        );
         let trouble = (place == "/w").then(|| "it is gone".to_owned());
         let answered = Answered { place: place.into(), trouble };
         if place == "local" { line } else { line.answering(&[answered]) }

@@ -1,6 +1,9 @@
 //! The places that keep packs: how long ago their bytes were last proven, and what this machine may do there.
 
+use holdfast_backup::agenda::{Task, Work};
 use holdfast_backup::alert::Alert;
+use holdfast_backup::config::{Config, ScrubTerms};
+use holdfast_backup::ledger::Ledger;
 use holdfast_store::catalog::{Proof, VaultNo};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::store::Store;
@@ -11,9 +14,12 @@ use serde::Serialize;
 
 use super::troubles::alert;
 use super::vaults::Answered;
+use crate::commands::scrub::terms_of;
 use crate::outcome::Failure;
 use crate::terminal::text::{self, Table};
 
+/// A proof may be so many days older than it should be, for a machine that is off for a weekend.
+const LATE_DAYS: u64 = 3;
 /// So many seconds before a credential ends somebody is told.
 const ENDS_SOON: i64 = 14 * 86_400;
 
@@ -22,7 +28,7 @@ const ENDS_SOON: i64 = 14 * 86_400;
 pub struct PlaceLine {
     /// `local`, or the vault's address.
     pub place: String,
-    packs: u64,
+    pub packs: u64,
     /// Packs that were never read back since they came there, and their bytes.
     pub packs_never_proven: u64,
     bytes_never_proven: u64,
@@ -48,6 +54,8 @@ pub struct PlaceLine {
     trouble: Option<String>,
     #[serde(skip)]
     oldest: Oldest,
+    #[serde(skip)]
+    bytes: u64,
 }
 
 /// The proof that is the oldest.
@@ -89,6 +97,7 @@ impl PlaceLine {
             up: None,
             trouble: None,
             oldest,
+            bytes: proof.bytes,
         }
     }
 
@@ -115,6 +124,27 @@ impl PlaceLine {
         self.credential.unwrap_or_default().to_owned() + &until
     }
 
+    /// That its bytes were not read for longer than they should have been.
+    fn is_late(&self, now: Timestamp, scrubs: &Scrubs) -> Option<Alert> {
+        let days = terms_of(&self.place, &scrubs.terms).days_for(self.bytes)?;
+        let patience = days.saturating_add((days / 10).max(LATE_DAYS));
+        let what = match self.oldest {
+            Oldest::At(at) if age(at, now) / 86_400 > patience => format!(
+                "some of what is there was last read and proven {} ago, and all of it should be in {days}",
+                text::count(age(at, now) / 86_400, "day")
+            ),
+            Oldest::Never if age(scrubs.good?, now) / 86_400 > LATE_DAYS => format!(
+                "{} there were never read back, and no `holdfast scrub` was done for {}",
+                text::count(self.packs_never_proven, "pack"),
+                text::count(age(scrubs.good?, now) / 86_400, "day")
+            ),
+            _ => return None,
+        };
+        let next_step = "`holdfast scrub` reads what is due; `holdfast jobs --failed` shows why the daemon did not, and `days` and `vault-bytes` in \
+                         [scrub] how much is to be read";
+        Some(alert("proof-late", &self.place, what, next_step))
+    }
+
     /// That its credential ends soon, or has ended: then nothing goes there any more, and nothing comes from there.
     fn ends_soon(&self, now: Timestamp, zone: &TimeZone) -> Option<Alert> {
         let (until, credential) = (self.until?, self.credential?);
@@ -129,7 +159,8 @@ impl PlaceLine {
         Some(alert("credential-ends", &self.place, what, next_step))
     }
 
-    fn proof(&self, now: Timestamp, zone: &TimeZone) -> String {
+    /// Since when all of it is proven, for people.
+    pub fn proof(&self, now: Timestamp, zone: &TimeZone) -> String {
         match self.oldest {
             Oldest::Nothing => "nothing is there".to_owned(),
             Oldest::Never => {
@@ -144,9 +175,35 @@ impl PlaceLine {
     }
 }
 
+/// How what is stored is read again.
+#[derive(Clone, Copy, Debug)]
+pub struct Scrubs {
+    /// How much of it in a day.
+    pub terms: ScrubTerms,
+    /// When that was last done.
+    pub good: Option<Timestamp>,
+}
+
+impl Scrubs {
+    /// Nothing, if the configuration has it never done.
+    pub fn of(config: &Config, ledger: Option<&Ledger>) -> Option<Self> {
+        config.scrub.as_ref()?;
+        let past = ledger.and_then(|ledger| ledger.past(&Task { work: Work::Scrub, group: None }).ok());
+        Some(Self { terms: config.scrub_terms, good: past.and_then(|past| past.good) })
+    }
+}
+
 /// What somebody has to see to.
-pub fn alerts(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> impl Iterator<Item = Alert> {
-    places.iter().filter_map(move |place| place.ends_soon(now, zone))
+pub fn alerts(
+    places: &[PlaceLine],
+    scrubs: Option<&Scrubs>,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> impl Iterator<Item = Alert> {
+    places.iter().flat_map(move |place| {
+        let late = scrubs.and_then(|scrubs| place.is_late(now, scrubs));
+        place.ends_soon(now, zone).into_iter().chain(late)
+    })
 }
 
 /// Seconds; none where the clock went back.
@@ -190,13 +247,15 @@ pub fn render(places: &[PlaceLine], now: Timestamp, zone: &TimeZone) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const NOW: i64 = 1_795_176_000;
 
     fn proof(packs_never: u64, oldest: Option<i64>) -> Proof {
         let oldest = oldest.map(Timestamp::from_seconds);
-        Proof { packs: packs_never + u64::from(oldest.is_some()), packs_never, bytes_never: 2048, oldest }
+        let packs = packs_never + u64::from(oldest.is_some());
+        Proof { packs, bytes: packs * 1024, packs_never, bytes_never: 2048, oldest }
     }
 
     #[test]
@@ -229,6 +288,39 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_were_not_read_for_longer_than_they_should_be_are_told_of() {
+        const DAY: i64 = 86_400;
+        let terms = ScrubTerms { days: 30, vault_bytes: 1024 };
+        let now = Timestamp::from_seconds(NOW);
+        let told = |place: &str, packs_never, days_ago: Option<i64>, done_days_ago: Option<i64>| {
+            let ago = |days: i64| Timestamp::from_seconds(NOW - days * DAY);
+            let line = PlaceLine::new(
+                place.into(),
+                &proof(packs_never, days_ago.map(|days| NOW - days * DAY)),
+                None,
+            );
+            let scrubs = Scrubs { terms, good: done_days_ago.map(ago) };
+            let told: Vec<Alert> = alerts(&[line], Some(&scrubs), now, &TimeZone::UTC).collect();
+            assert!(told.iter().all(|alert| alert.name == "proof-late" && alert.subject == place));
+            told.into_iter().map(|alert| alert.what).next()
+        };
+        assert_eq!(told("local", 0, Some(33), Some(0)), None);
+        assert!(told("local", 0, Some(34), Some(0)).unwrap().contains("34 days ago"));
+        assert!(told("/v", 0, Some(34), None).is_some());
+        assert_eq!(told("/v", 0, Some(-5), None), None, "the clock went back");
+        // New packs are read the next night, unless nothing is done at night.
+        assert_eq!(told("local", 2, Some(1), Some(3)), None);
+        assert_eq!(told("local", 2, None, None), None, "it has just begun");
+        assert!(told("local", 2, None, Some(4)).unwrap().contains("2 packs there were never read"));
+        // A hundred packs of 1 KiB at 1 KiB a day.
+        assert_eq!(told("azure://a/b", 99, Some(105), Some(0)), None);
+        assert!(told("azure://a/b", 0, Some(34), Some(0)).is_some(), "one pack is read in a day");
+        let off = Scrubs { terms: ScrubTerms { vault_bytes: 0, ..terms }, good: None };
+        let line = PlaceLine::new("azure://a/b".into(), &proof(0, Some(NOW - 900 * DAY)), None);
+        assert_eq!(alerts(&[line], Some(&off), now, &TimeZone::UTC).count(), 0, "nobody wants it read");
+    }
+
+    #[test]
     fn a_credential_that_ends_within_a_fortnight_or_has_ended_is_told_of() {
         let of = |days: i64| {
             let until = Some(Timestamp::from_seconds(NOW + days * 86_400));
@@ -236,7 +328,7 @@ mod tests {
             PlaceLine::new(format!("/{days}"), &proof(0, None), Some(rights))
         };
         let lines = [of(15), of(14), of(0), of(-1), PlaceLine::new("local".into(), &proof(0, None), None)];
-        let told: Vec<_> = alerts(&lines, Timestamp::from_seconds(NOW), &TimeZone::UTC)
+        let told: Vec<_> = alerts(&lines, None, Timestamp::from_seconds(NOW), &TimeZone::UTC)
             .map(|alert| (alert.subject, alert.what))
             .collect();
         let what = |verb, day| {

@@ -3,10 +3,12 @@
 use holdfast_backup::agenda::Work;
 use holdfast_backup::alert::Alert;
 use holdfast_backup::config::Config;
-use holdfast_backup::ledger::{DAMAGED, Ledger};
+use holdfast_backup::ledger::{DAMAGED, JobState, Ledger};
+use holdfast_store::clock::Timestamp;
 use holdfast_store::store::StoredPoint;
 
 use super::vaults::Answered;
+use crate::commands::configured::zone_of;
 use crate::commands::staging::DirectoryLine;
 use crate::terminal::text;
 
@@ -14,6 +16,8 @@ use crate::terminal::text;
 const METRICS_FAIL: &str = "metrics-fail";
 /// Name of the alert of damage that a check found.
 const DAMAGE: &str = "damage";
+/// What alerts of drills are about.
+const DRILL: &str = "drill";
 /// Name of the alert of an annex that takes nothing.
 const READ_ONLY: &str = "annex-read-only";
 /// Name of the alert of a vault that does not answer.
@@ -112,12 +116,36 @@ pub fn damage(ledger: Option<&Ledger>) -> Option<Alert> {
     let reason = reason.and_then(|line| line.split(". Hint: ").next()).unwrap_or(DAMAGED);
     let first = check.said.lines().next().filter(|line| !line.contains(DAMAGED));
     let first = first.map_or_else(String::new, |line| format!(", first {line}"));
-    let verb = if check.task.work == Work::CheckData { "check --read-data" } else { "check" };
+    let verb = match check.task.work {
+        Work::CheckData => "check --read-data",
+        Work::Scrub => "scrub",
+        _ => "check",
+    };
     let next_step = format!(
         "`holdfast jobs --failed` names all of it; `holdfast vault push`, or `holdfast backup` where the source is unchanged, may heal it, \
          and `holdfast prune` puts what is whole elsewhere in the place of a damaged local pack; `holdfast {verb}` sees whether they did"
     );
     Some(alert(DAMAGE, "store", format!("`holdfast {verb}` found that {reason}{first}"), &next_step))
+}
+
+/// What the last drill found, or that there was none for longer than there should be.
+pub fn drills(config: &Config, ledger: Option<&Ledger>, has_vaults: bool, now: Timestamp) -> Option<Alert> {
+    let last = ledger?.last_drill().ok().flatten().filter(|_| has_vaults)?;
+    if last.state == JobState::Failed {
+        let first = last.said.lines().next().unwrap_or("it says no reason");
+        let what = format!("files could not be had back from a vault alone: {first}");
+        let next_step = "`holdfast jobs --failed` shows all of it; `holdfast check --read-data` finds damage, and `holdfast drill` sees \
+                         whether all is well";
+        return Some(alert("drill-fails", DRILL, what, next_step));
+    }
+    // Two moments of its schedule have passed, and a day.
+    let schedule = config.drill.as_ref()?;
+    let due = schedule.next_after(schedule.next_after(last.begun, &zone_of(config))?, &zone_of(config))?;
+    let age = now.seconds.saturating_sub(last.begun.seconds);
+    let is_late = now.seconds > due.seconds.saturating_add(86_400);
+    let what = format!("the last drill was {} ago", text::count(age.max(0).unsigned_abs() / 86_400, "day"));
+    let next_step = "`holdfast drill` does one now; `holdfast jobs` shows why the daemon did none";
+    is_late.then(|| alert("drill-late", DRILL, what, next_step))
 }
 
 /// Groups that were taken by the daemon, of which there are points, and which the configuration does not name any more.
@@ -179,8 +207,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use holdfast_backup::agenda::Task;
     use holdfast_backup::alert::telling::{Found, follow};
-    use holdfast_backup::ledger::{Ended, JobState};
-    use holdfast_store::clock::Timestamp;
+    use holdfast_backup::ledger::Ended;
 
     use super::*;
     use crate::commands::testing::stored_point;
@@ -236,6 +263,7 @@ mod tests {
         // As a person's check puts it down, and as a job of the daemon.
         for (work, end, verb) in [
             (Work::Check, "", "`holdfast check`"),
+            (Work::Scrub, "", "`holdfast scrub`"),
             (Work::CheckData, ". Hint: h", "`holdfast check --read-data`"),
         ] {
             let said =
@@ -252,6 +280,32 @@ mod tests {
                 alert.next_step
             );
         }
+    }
+
+    #[test]
+    fn a_drill_that_failed_is_told_until_one_is_well_and_one_that_is_overdue_as_well() {
+        const DAY: i64 = 86_400;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |day: i64| Timestamp::from_seconds(1_795_176_000 + day * DAY);
+        let told = |day: i64, text: &str, has_vaults| {
+            let ledger = Ledger::look(dir.path()).unwrap();
+            drills(&config(text), ledger.as_ref(), has_vaults, at(day)).map(|alert| (alert.name, alert.what))
+        };
+        let drilled = |day: i64, state, said: &str| {
+            let ended = Ended { at: at(day), state, said: said.to_owned(), points: Vec::new(), sent: None };
+            Ledger::note_run(dir.path(), Work::Drill, at(day), &ended).unwrap();
+        };
+        let name = |told: Option<(String, String)>| told.map(|told| told.0);
+        assert_eq!(told(0, "", true), None, "none was due yet");
+        drilled(0, JobState::Failed, "point ab: a: gone\nmore");
+        assert!(told(0, "", true).unwrap().1.ends_with("point ab: a: gone"));
+        assert_eq!(told(0, "", false), None, "there is nothing to recover from");
+        drilled(1, JobState::Cancelled, "");
+        assert_eq!(name(told(1, "", true)).as_deref(), Some("drill-fails"));
+        drilled(2, JobState::Done, "");
+        assert_eq!((told(2, "", true), told(9, "", true)), (None, None));
+        assert_eq!(name(told(19, "", true)).as_deref(), Some("drill-late"));
+        assert_eq!(told(19, "drill.schedule = \"never\"", true), None);
     }
 
     #[test]

@@ -316,22 +316,35 @@ fn each_place_tells_how_far_it_was_proven() {
     let at = Timestamp::from_seconds;
     assert_eq!(c.proof_of(Some(VaultNo(9))).unwrap(), Proof::default());
     c.set_verified(&[(packs[0], None), (packs[2], Some(vault))], at(100)).unwrap();
-    let half = |bytes_never| Proof { packs: 2, packs_never: 1, bytes_never, oldest: Some(at(100)) };
-    assert_eq!(c.proof_of(None).unwrap(), half(len(packs[1])));
+    let half = |read, never| Proof {
+        packs: 2,
+        bytes: len(read) + len(never),
+        packs_never: 1,
+        bytes_never: len(never),
+        oldest: Some(at(100)),
+    };
+    assert_eq!(c.proof_of(None).unwrap(), half(packs[0], packs[1]));
     assert_eq!(
         c.proof_of(Some(vault)).unwrap(),
-        half(len(packs[0])),
+        half(packs[2], packs[0]),
         "what staging has proves nothing there"
     );
+    let mut copies = c.copies_in(Some(vault)).unwrap();
+    copies.sort_unstable_by_key(|copy| copy.pack);
+    let copy = |pack, proven| KnownCopy { pack, len: len(pack), proven };
+    assert_eq!(copies, [copy(packs[0], None), copy(packs[2], Some(at(100)))]);
     c.set_verified(&[(packs[1], None)], at(50)).unwrap();
     c.set_verified(&[(packs[0], None)], at(200)).unwrap();
-    let all = Proof { packs: 2, packs_never: 0, bytes_never: 0, oldest: Some(at(50)) };
+    let bytes = len(packs[0]) + len(packs[1]);
+    let all = Proof { packs: 2, bytes, packs_never: 0, bytes_never: 0, oldest: Some(at(50)) };
     assert_eq!(c.proof_of(None).unwrap(), all);
     c.write("flip", |t| t.execute("UPDATE verified SET at = 60 WHERE at = 50", [])).unwrap();
     assert_eq!(c.proof_of(None).unwrap().packs_never, 1);
     c.miss_staged(packs[1]).unwrap();
     c.set_verified(&[(packs[0], Some(vault))], at(300)).unwrap();
-    assert_eq!(c.proof_of(None).unwrap(), Proof { packs: 1, oldest: Some(at(200)), ..Proof::default() });
+    let bytes = len(packs[0]);
+    let left = Proof { packs: 1, bytes, oldest: Some(at(200)), ..Proof::default() };
+    assert_eq!(c.proof_of(None).unwrap(), left);
 }
 
 /// A chunk in two staged packs; then the row of its place in the first one is damaged.

@@ -16,12 +16,25 @@ const STAGING: i64 = 0;
 pub struct Proof {
     /// Packs there.
     pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// Those of them that nobody has read since they came there, or of which that is not known.
     pub packs_never: u64,
     /// Bytes of these.
     pub bytes_never: u64,
     /// When the pack was proven whose proof is the oldest, of those that were.
     pub oldest: Option<Timestamp>,
+}
+
+/// A copy of a pack in a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownCopy {
+    /// The pack.
+    pub pack: PackNo,
+    /// Its length in bytes.
+    pub len: u64,
+    /// When it was last proven; `None` if it never was, or if that is not known.
+    pub proven: Option<Timestamp>,
 }
 
 impl Catalog {
@@ -70,29 +83,41 @@ impl Catalog {
 
     /// How far all that is in staging (`None`) or in a vault was proven.
     pub fn proof_of(&self, vault: Option<VaultNo>) -> Result<Proof, StoreError> {
+        let mut proof = Proof::default();
+        for copy in self.copies_in(vault)? {
+            proof.packs += 1;
+            proof.bytes += copy.len;
+            match copy.proven {
+                Some(at) => proof.oldest = Some(proof.oldest.map_or(at, |oldest| oldest.min(at))),
+                None => {
+                    proof.packs_never += 1;
+                    proof.bytes_never += copy.len;
+                }
+            }
+        }
+        Ok(proof)
+    }
+
+    /// All that is in staging (`None`) or in a vault, in no order.
+    pub fn copies_in(&self, vault: Option<VaultNo>) -> Result<Vec<KnownCopy>, StoreError> {
         let there = match vault {
             None => "pack.staged = 1",
             Some(_) => "EXISTS (SELECT 1 FROM place p WHERE p.pack = pack.no AND p.vault = ?1)",
         };
         let sql = format!(
-            "SELECT id, ?1, at, v.sum, len FROM pack LEFT JOIN verified v ON v.pack = no AND v.place = ?1 WHERE {there}"
+            "SELECT id, ?1, at, v.sum, len, no FROM pack LEFT JOIN verified v ON v.pack = no AND v.place = ?1 WHERE {there}"
         );
         self.read("look when packs were verified", |c| {
             let mut select = c.prepare_cached(&sql)?;
-            let mut rows = select.query([vault.map_or(STAGING, |vault| vault.0)])?;
-            let mut proof = Proof::default();
-            while let Some(row) = rows.next()? {
-                proof.packs += 1;
-                // Also if what is said of it does not read as what was written.
-                match proven_at(row).unwrap_or_default().map(Timestamp::from_seconds) {
-                    Some(at) => proof.oldest = Some(proof.oldest.map_or(at, |oldest| oldest.min(at))),
-                    None => {
-                        proof.packs_never += 1;
-                        proof.bytes_never += row.get::<_, i64>(4)?.max(0).cast_unsigned();
-                    }
-                }
-            }
-            Ok(proof)
+            let copies = select.query_map([vault.map_or(STAGING, |vault| vault.0)], |row| {
+                Ok(KnownCopy {
+                    pack: PackNo(row.get(5)?),
+                    len: row.get::<_, i64>(4)?.max(0).cast_unsigned(),
+                    // What does not read as what was written says nothing.
+                    proven: proven_at(row).unwrap_or_default().map(Timestamp::from_seconds),
+                })
+            })?;
+            copies.collect()
         })
     }
 }

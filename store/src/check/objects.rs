@@ -23,8 +23,10 @@ impl Check<'_> {
     pub(super) fn point_objects(&mut self, rows: &[PointRow], depth: Depth) -> Result<(), StoreError> {
         let hashes: Hashes = rows.iter().map(|row| ((row.tag, row.id), row.hash)).collect();
         let staging = self.store.staging();
-        let listed = staging.list("rp")?;
-        self.missing("staging", Place::Staging, rows.iter().filter(|row| row.staged), &listed)?;
+        let listed = if self.looks_at(None) { staging.list("rp")? } else { Vec::new() };
+        let rows_here = rows.iter().filter(|row| row.staged && self.looks_at(None));
+        let rows_here: Vec<&PointRow> = rows_here.collect();
+        self.missing("staging", Place::Staging, rows_here.into_iter(), &listed)?;
         let lengths: HashMap<_, u64> =
             rows.iter().map(|row| ((row.tag, row.id), row.object.len() as u64)).collect();
         // What has another length is another thing: of that each look tells.
@@ -46,7 +48,9 @@ impl Check<'_> {
             let there = rows.iter().filter(|row| row.vaults.contains(no));
             self.missing(address, Place::Vault(*no), there, &listing.points)?;
             let mut damaged = Vec::new();
-            for object in listing.points.iter().filter(is_read) {
+            let part = self.part;
+            let is_its_turn = |object: &&ObjectInfo| part.has(object.name.as_str());
+            for object in listing.points.iter().filter(is_read).filter(is_its_turn) {
                 match transfer.get(&object.name, POINT_LIMIT) {
                     Err(e) if e.is_transient() => {
                         self.leave_out(*no, &of_vault(transfer)(e));
@@ -161,6 +165,7 @@ impl Check<'_> {
     pub(super) fn slots(&mut self) -> Result<(), StoreError> {
         let mut first: BTreeMap<ObjectName, (String, Vec<u8>)> = BTreeMap::new();
         let staging = self.store.staging();
+        // These are few, and their copies are compared: staging is looked at whatever else is.
         for object in staging.list("keys")? {
             match staging.read_all(&object.name, SMALL_OBJECT) {
                 Ok(bytes) => self.look_at_slot("staging", object.name, bytes.unwrap_or_default(), &mut first),
@@ -174,7 +179,7 @@ impl Check<'_> {
             self.find(names::SLOTS, "staging: there is no slot that a recovery sheet opens");
         }
         for (no, address, transfer) in self.store.vaults() {
-            if self.away.contains(no) {
+            if self.away.contains(no) || !self.looks_at(Some(*no)) {
                 continue;
             }
             let listed = match transfer.list_all(names::SLOTS) {

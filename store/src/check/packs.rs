@@ -15,7 +15,7 @@ use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
 
 /// Packs that are noted as proven in one commit, which costs about as much as reading a pack.
-const NOTED_TOGETHER: usize = 64;
+pub(super) const NOTED_TOGETHER: usize = 64;
 /// A vault that does not give so many packs, one after the other, is left out though it shows its config, which the kernel may
 /// still have of a disk that was pulled out: each pack is tried for minutes.
 const NOT_GIVEN_MAX: u32 = 3;
@@ -26,7 +26,7 @@ impl Check<'_> {
         self.report.packs = packs.len() as u64;
         let staged = self.see_staging()?;
         let mut nowhere: BTreeMap<PackNo, usize> = BTreeMap::new();
-        for row in packs.iter().filter(|row| row.staged) {
+        for row in packs.iter().filter(|row| row.staged && self.looks_at(None)).collect::<Vec<_>>() {
             if self.out_of_sight.contains(&row.entry.id) {
                 continue;
             }
@@ -38,6 +38,9 @@ impl Check<'_> {
             }
         }
         for (no, address, transfer) in self.store.vaults() {
+            if !self.looks_at(Some(*no)) {
+                continue;
+            }
             let listed = list(self.store, transfer).and_then(|shown| {
                 // What another machine brought there since this one looked.
                 self.store.learn_listed(*no, &shown.1, self.monitor)?;
@@ -45,6 +48,10 @@ impl Check<'_> {
             });
             match listed {
                 Ok((points, listed)) => {
+                    if let Err(e) = self.freed_meanwhile(*no, transfer, packs, &listed) {
+                        self.leave_out(*no, &e);
+                        continue;
+                    }
                     let there = self.in_vault(*no, address, packs, &listed, &mut nowhere)?;
                     if depth == Depth::Structure {
                         self.known_damage(*no, address, packs, &there)?;
@@ -83,6 +90,23 @@ impl Check<'_> {
         there.is_ok_and(|len| len == Some(row.entry.len))
     }
 
+    /// If packs are missing in a vault, learns first what was freed there since it was asked for that, if it answered then: another machine may
+    /// be at it.
+    fn freed_meanwhile(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        packs: &[PackRow],
+        listed: &BTreeMap<PackId, u64>,
+    ) -> Result<(), StoreError> {
+        let mut missing =
+            packs.iter().filter(|row| row.vaults.contains(&no) && wrong_length(listed, row).is_some());
+        match missing.next() {
+            Some(_) => self.store.follow_reclaim_in(no, transfer, Deadline::NEVER, self.monitor),
+            None => Ok(()),
+        }
+    }
+
     /// The packs that a vault has with their lengths, also those that came since the check began: points that came are listed, too.
     fn in_vault(
         &mut self,
@@ -106,7 +130,7 @@ impl Check<'_> {
     }
 
     /// Copies that were read before and found damaged, which their lengths do not tell.
-    fn known_damage(
+    pub(super) fn known_damage(
         &mut self,
         no: VaultNo,
         address: &str,
@@ -152,7 +176,7 @@ impl Check<'_> {
         self.note_proven()
     }
 
-    fn note_proven(&mut self) -> Result<(), StoreError> {
+    pub(super) fn note_proven(&mut self) -> Result<(), StoreError> {
         self.store.catalog().set_verified(&std::mem::take(&mut self.proven), self.store.clock().now())
     }
 
@@ -172,7 +196,7 @@ impl Check<'_> {
         self.lose_unreadable(row)
     }
 
-    fn read_staged(&mut self, row: &PackRow) -> Result<bool, StoreError> {
+    pub(super) fn read_staged(&mut self, row: &PackRow) -> Result<bool, StoreError> {
         let name = names::pack(&row.entry.id);
         if self.store.staging().len(&name)? != Some(row.entry.len) {
             return Ok(false);
@@ -201,7 +225,7 @@ impl Check<'_> {
         }
     }
 
-    fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
+    pub(super) fn read_vaulted(&mut self, row: &PackRow, no: VaultNo) -> Result<bool, StoreError> {
         let mark = Mark::BadIn(no, row.entry.id);
         let proof = prove_in_vault(self.store, row, no);
         if proof.is_ok() {
@@ -247,7 +271,7 @@ impl Check<'_> {
     }
 
     /// Of a damaged pack, the chunks that are not in the damaged part can still be read.
-    fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
+    pub(super) fn lose_unreadable(&mut self, row: &PackRow) -> Result<(), StoreError> {
         for chunk in self.store.catalog().chunks_of(row.no)? {
             if self.store.reader().whole_chunk(row.entry.kind, &chunk.id, Deadline::NEVER).is_err() {
                 self.bad_chunks.insert(chunk.id);

@@ -10,7 +10,7 @@ use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 /// End of the plain part that is checked and repeated.
 const PLAIN_END: usize = 188;
 /// Where the sealed block begins.
-const BLOCK_AT: usize = 192;
+pub(crate) const BLOCK_AT: usize = 192;
 /// Longest config object, and so the limit of its content.
 const CONFIG_MAX: usize = 64 << 10;
 /// Keyed FastCDC, the one kind of chunker.

@@ -23,7 +23,7 @@ use crate::id::{Attempt, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names::{self, Named};
 use crate::point::object::open_session;
-use crate::store::{SMALL_OBJECT, Store, of_vault};
+use crate::store::{Proven, Reads, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
@@ -146,13 +146,17 @@ impl Run<'_> {
         self.transfer.list_all(prefix).map_err(of_vault(self.transfer))
     }
 
-    /// Puts an object of a name that others may take first. `false` if they did.
-    fn put_first(&self, name: &Named, bytes: Vec<u8>) -> Result<bool, StoreError> {
-        match self.transfer.put_new(&name.name(), bytes.into()) {
-            Ok(_) => Ok(true),
-            Err(VaultError::Conflict { .. }) => Ok(false),
-            Err(e) => Err(of_vault(self.transfer)(e)),
-        }
+    /// Puts a generation, whose name others may take first. `false` if they did.
+    fn put_first(&self, generation: &Generation, bytes: Vec<u8>) -> Result<bool, StoreError> {
+        let which = (generation.number, generation.step);
+        let reads = |there: &[u8]| match Generation::open(self.store.sealer(), which, there) {
+            Ok(_) => Reads::Whole,
+            // What somebody else put and does not open is told by who reads it.
+            Err(_) => Reads::Unclear,
+        };
+        let name = generation.name().name();
+        let put = put_proven(self.transfer, &name, &bytes.into(), &reads, self.monitor)?;
+        Ok(matches!(put, Proven::Ours))
     }
 
     /// Brings a generation without an end to its end. `false` if uploads have to end first.
@@ -177,7 +181,7 @@ impl Run<'_> {
         let end = Generation { number, step: Step::Final, packs };
         let sealed = end.seal(self.store.sealer());
         let len = sealed.len() as u64;
-        match self.put_first(&end.name(), sealed)? {
+        match self.put_first(&end, sealed)? {
             true => {
                 self.store.catalog().add_generation(self.no, &end, (len, None))?;
                 progress.to_go = (end.packs.len() as u64, end.packs.iter().map(|(_, len)| len).sum());
@@ -397,7 +401,7 @@ impl Run<'_> {
         let begin = Generation { number, step: Step::Condemned, packs };
         let sealed = begin.seal(self.store.sealer());
         let len = sealed.len() as u64;
-        if self.put_first(&begin.name(), sealed)? {
+        if self.put_first(&begin, sealed)? {
             catalog.add_generation(self.no, &begin, (len, None))?;
         } else {
             progress.condemned = (0, 0);

@@ -29,7 +29,9 @@ const COMMITTED_LEN: usize = 144;
 /// What the checksum covers: all before it.
 const CHECKED_LEN: usize = 176;
 /// Where the sealed key ring begins.
-const BLOCK_AT: usize = 180;
+pub(crate) const BLOCK_AT: usize = 180;
+/// Lengths of sealed blocks are multiples of this.
+const BLOCK_STEP: usize = 64;
 /// Longest slot object, and so the limit of its content.
 const SLOT_MAX: usize = 64 << 10;
 /// The generation that a ring begins with.
@@ -232,7 +234,9 @@ impl KeySlot {
     /// Reads what a slot says of itself. All bytes but those of the sealed ring are checked.
     pub fn read(bytes: &[u8], vault: &VaultId) -> Result<Self, SlotError> {
         let header = Header::decode(bytes, ObjectKind::KeySlot, Some(vault))?;
-        if bytes.len() <= BLOCK_AT || bytes.len() > SLOT_MAX {
+        // A sealed block is padded to 64 bytes: one that was cut shows it, most often.
+        let is_cut = bytes.len() <= BLOCK_AT || !(bytes.len() - BLOCK_AT).is_multiple_of(BLOCK_STEP);
+        if is_cut || bytes.len() > SLOT_MAX {
             return Err(SlotError::Damaged(format!("a key slot of {} bytes", bytes.len())));
         }
         let crc = Parser::new(&bytes[CHECKED_LEN..]).u32()?;

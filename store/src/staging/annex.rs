@@ -79,6 +79,12 @@ pub fn owner(files: &dyn Files, holder: &Holder) -> Result<Owner, StoreError> {
     })
 }
 
+/// The store whose annex a directory is, by the bytes of its marker.
+pub fn store_of(marker: &[u8]) -> Option<VaultId> {
+    let marker = marker.get(..MARKER_LIMIT.min(marker.len()))?;
+    serde_json::from_slice::<Marker>(marker).ok().map(|marker| marker.store)
+}
+
 /// Why an annex is away, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absence(pub String);

@@ -5,13 +5,15 @@
 
 use std::collections::HashMap;
 
-use super::{POINT_LIMIT, Store, of_vault};
+use super::{POINT_LIMIT, Proven, Reads, Store, of_vault, put_proven};
 use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::{Revocation, Why};
 use crate::format::FormatError;
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
+use crate::monitor::VoidMonitor;
 use crate::names;
+use crate::point::object::open_point;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, VaultError};
 
@@ -116,11 +118,19 @@ impl Store {
         let transfer = self.vault(no)?;
         let at = self.clock.now().seconds;
         let revocation = Revocation { attempt: *attempt, tag: *tag, why, at };
-        match transfer.put_new(&names::outcome(tag, attempt), revocation.seal(&self.sealer).into()) {
-            Ok(_) => self.catalog.set_revoked(no, attempt, Some(why)).map(|()| Some(why)),
+        let reads = |there: &[u8]| match Revocation::open(&self.sealer, (tag, attempt), there) {
+            Ok(_) | Err(FormatError::NoKey(_)) => Reads::Whole,
+            Err(e) if e.is_damage() && Revocation::is_meant_by(there, &self.sealer) => Reads::Damaged,
+            Err(_) => match open_point(there, &self.sealer, tag, &attempt.point) {
+                Ok(_) | Err(FormatError::NoKey(_)) => Reads::Whole,
+                Err(_) => Reads::Unclear,
+            },
+        };
+        let (name, sealed) = (names::outcome(tag, attempt), revocation.seal(&self.sealer).into());
+        match put_proven(transfer, &name, &sealed, &reads, &VoidMonitor)? {
+            Proven::Ours => self.catalog.set_revoked(no, attempt, Some(why)).map(|()| Some(why)),
             // Somebody else's word, perhaps, for a reason of his own.
-            Err(VaultError::Conflict { .. }) => self.look_for_revocation(no, transfer, (tag, attempt)),
-            Err(e) => Err(of_vault(transfer)(e)),
+            Proven::Theirs => self.look_for_revocation(no, transfer, (tag, attempt)),
         }
     }
 

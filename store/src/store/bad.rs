@@ -8,7 +8,7 @@ use super::{POINT_LIMIT, Store, of_vault};
 use crate::catalog::{Mark, PackRow, PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::format::FormatError;
+use crate::format::{FormatError, Header, ObjectKind};
 use crate::id::Attempt;
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -16,6 +16,9 @@ use crate::pack::PACK_LIMIT;
 use crate::point::object::open_point;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
+
+/// A vault that stores other bytes so often in a row is none.
+const PROVEN_TRIES: usize = 3;
 
 impl Store {
     /// All bytes of an object in staging whose name is their hash. One that is another is told and moved to `bad/`.
@@ -92,7 +95,9 @@ pub(crate) fn replace_point_in_vault(
     let (name, failed) = (names::outcome(&row.tag, attempt), of_vault(transfer));
     let read = || transfer.get(&name, POINT_LIMIT).map_err(&failed);
     let bad = read()?;
-    let may_be_a_word = bad.len() as u64 == Revocation::LEN || Revocation::is_meant_by(&bad, store.sealer());
+    let is_half_a_point = Header::decode(&bad, ObjectKind::Point, Some(store.id())).is_ok();
+    let may_be_a_word = !is_half_a_point
+        && (bad.len() as u64 == Revocation::LEN || Revocation::is_meant_by(&bad, store.sealer()));
     // One that only another ring opens may be one as well.
     let opened = open_point(&bad, store.sealer(), &row.tag, &row.id);
     let is_a_point = matches!(opened, Ok(_) | Err(FormatError::NoKey(_)));
@@ -103,6 +108,70 @@ pub(crate) fn replace_point_in_vault(
     move_aside(transfer, &name, bad, "it is damaged", monitor)?;
     transfer.put_new(&name, row.object.clone().into()).map_err(&failed)?;
     Ok(true)
+}
+
+/// As what something reads that stands where an object is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// As a whole object of this name, whatever it says: it stays, though it came there between a put and the look at what was put.
+    Whole,
+    /// As a damaged object of ours.
+    Damaged,
+    /// As something of which nobody can tell: it is damaged if it was just put, and else it is somebody else's.
+    Unclear,
+}
+
+/// What a put came to of an object that stands alone under its name: nothing else tells what it says, or it says what nobody may miss.
+pub(crate) enum Proven {
+    /// It stands there, as it was read back.
+    Ours,
+    /// Something whole stands there that somebody else put.
+    Theirs,
+}
+
+/// Puts a small object, and reads back what was put: it is read on a day on which there is no other copy. What is damaged there is copied to
+/// `bad/` and replaced: what was just put and came out other, and what somebody else put if it `reads` as damaged. What is whole is never replaced.
+///
+/// # Errors
+/// `Conflict` if the vault does not keep it, or what is damaged there may not be removed.
+pub(crate) fn put_proven(
+    transfer: &Transfer,
+    name: &ObjectName,
+    good: &Bytes,
+    reads: &dyn Fn(&[u8]) -> Reads,
+    monitor: &dyn Monitor,
+) -> Result<Proven, StoreError> {
+    let failed = of_vault(transfer);
+    for _ in 0..PROVEN_TRIES {
+        let is_new = match transfer.put_new(name, good.clone()) {
+            // It was compared.
+            Ok(receipt) if receipt.already() => return Ok(Proven::Ours),
+            Ok(_) => true,
+            Err(VaultError::Conflict { .. }) => false,
+            Err(e) => return Err(failed(e)),
+        };
+        let there = match transfer.get(name, POINT_LIMIT) {
+            // Somebody removed it.
+            Err(VaultError::NotFound { .. }) => continue,
+            there => there.map_err(&failed)?,
+        };
+        if there == *good {
+            return Ok(Proven::Ours);
+        }
+        // Sealed anew it would begin with other bytes: it is what was just put, and was cut or got longer.
+        let is_ours = is_new || good.starts_with(&there) || there.starts_with(good);
+        match reads(&there) {
+            Reads::Whole => return Ok(Proven::Theirs),
+            Reads::Unclear if !is_ours => return Ok(Proven::Theirs),
+            Reads::Damaged | Reads::Unclear => {}
+        }
+        // The way from the vault may flip bits, though not the same ones twice.
+        if transfer.get(name, POINT_LIMIT).is_ok_and(|again| again == there) {
+            move_aside(transfer, name, there, "it is damaged", monitor)?;
+        }
+    }
+    let detail = "what is there is damaged, and so is what is put in its place".to_owned();
+    Err(failed(VaultError::Conflict { what: name.to_string(), detail }))
 }
 
 fn move_aside(

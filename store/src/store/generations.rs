@@ -12,6 +12,7 @@ use crate::catalog::{PackNo, Seen, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::{Generation, Step};
+use crate::format::FormatError;
 use crate::id::{Attempt, PackId, SourceTag};
 use crate::names::{self, Named};
 use crate::point::{VaultSession, object};
@@ -176,7 +177,12 @@ impl Store {
             Err(_) => open()?,
             opened => opened,
         };
-        opened.map_err(|e| e.of(format!("{name} in vault {}", transfer.address())))
+        let object = format!("{name} in vault {}", transfer.address());
+        opened.map_err(|e| match e {
+            // The vault is ours, and so is the name: it is damage, too.
+            FormatError::NotOurs(detail) => StoreError::corrupt(object, detail),
+            e => e.of(object),
+        })
     }
 
     /// What is wrong with the generations of a vault: with any that does not open, and with those that are not what they were.

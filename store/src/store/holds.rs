@@ -7,13 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{SMALL_OBJECT, Store, of_vault};
+use super::{Proven, Reads, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::catalog::{HoldRow, Mark, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::FormatError;
 use crate::id::{RecoveryPointId, SourceTag};
-use crate::monitor::{Event, Monitor};
+use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
 use crate::point::hold::Hold;
 use crate::point::object::{open_hold, seal_hold};
@@ -92,12 +92,16 @@ impl Store {
             let point = self.catalog.point(&row.point)?.filter(|point| point.vaults.contains(&no));
             let Some(point) = point else { continue };
             let name = names::hold(&row.tag, &row.point);
-            let is_ours = match transfer.put_new(&name, row.object.clone().into()) {
-                Ok(_) => true,
-                // Somebody else holds it, too.
-                Err(VaultError::Conflict { .. }) => false,
-                Err(e) => return Err(of_vault(transfer)(e)),
+            let is_whole = open_hold(&row.object, &self.sealer, &row.point).is_ok();
+            let reads = |there: &[u8]| match open_hold(there, &self.sealer, &row.point) {
+                // Another machine's, perhaps of a newer key, or one that was placed anew meanwhile: a hold is a hold, whatever it says.
+                Ok(_) | Err(FormatError::NoKey(_)) => Reads::Whole,
+                Err(e) if is_whole && e.is_damage() => Reads::Damaged,
+                Err(_) => Reads::Unclear,
             };
+            let put = put_proven(transfer, &name, &row.object.clone().into(), &reads, &VoidMonitor)?;
+            // Else somebody else holds it, too.
+            let is_ours = matches!(put, Proven::Ours);
             // Not before: who removes the point looks for a hold when it is gone.
             if !self.is_still_in(no, &point)? {
                 if is_ours {
@@ -200,6 +204,10 @@ impl Store {
             if let Err(e) = open_hold(&bytes, &self.sealer, &point) {
                 let path = object.name.as_str().into();
                 monitor.event(Event::Problem { path, reason: e.to_string() });
+            }
+            if !self.read_only {
+                // Whoever put it may have been cut off before its name was durable.
+                self.staging.make_durable(&object.name)?;
             }
             self.catalog.add_hold(&HoldRow {
                 point,

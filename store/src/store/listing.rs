@@ -26,7 +26,13 @@ pub fn refresh_vault(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     store.mend_packs(monitor)?;
-    see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
+    match see_vault(store, no, transfer, Deadline::NEVER, monitor) {
+        // It may be the config, which is here.
+        Err(StoreError::Corrupt { .. }) if slots::config_is_put_right(store, transfer, monitor)? => {
+            see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
+        }
+        seen => seen?,
+    }
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     slots::put_back(store, transfer, monitor)
 }

@@ -114,7 +114,8 @@ impl Store {
             return Ok(());
         }
         for (no, address, transfer) in &self.vaults {
-            match self.follow_reclaim_in(*no, transfer, monitor) {
+            let soon = Deadline::after(self.clock.as_ref(), FOLLOWING_WAIT);
+            match self.follow_reclaim_in(*no, transfer, soon, monitor) {
                 Err(e) if !is_of_vault(&e) => return Err(e),
                 Err(e) => tracing::debug!("vault {address}: {e}; what was freed there is not known"),
                 Ok(()) => {}
@@ -123,27 +124,28 @@ impl Store {
         Ok(())
     }
 
-    fn follow_reclaim_in(
+    /// The same of one vault, for who waits for it until the deadline.
+    pub(crate) fn follow_reclaim_in(
         &self,
         no: VaultNo,
         transfer: &Transfer,
+        deadline: Deadline,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        let soon = Deadline::after(self.clock.as_ref(), FOLLOWING_WAIT);
         let before = self.catalog.generations(no)?;
-        self.read_generations(no, transfer, soon)?;
+        self.read_generations(no, transfer, deadline)?;
         let there = self.catalog.pack_names_in(no)?;
         let may_be_gone = self.catalog.let_go_of(no, &there.keys().copied().collect())?;
         if may_be_gone.is_empty() && self.catalog.generations(no)? == before {
             return Ok(());
         }
-        let listed = listed_packs(transfer, soon)?;
-        learn::learn_packs(self, no, transfer, &listed, soon, monitor)?;
+        let listed = listed_packs(transfer, deadline)?;
+        learn::learn_packs(self, no, transfer, &listed, deadline, monitor)?;
         for gone in may_be_gone.iter().filter(|id| !listed.contains_key(id)) {
             self.catalog.set_confirmed(there[gone], no, false)?;
             self.catalog.set_mark(Mark::Doubtful, true)?;
         }
-        self.follow_removals(no, transfer, soon)?;
+        self.follow_removals(no, transfer, deadline)?;
         self.reader.forget_places();
         Ok(())
     }
@@ -315,7 +317,13 @@ fn look_at_config(store: &Store, transfer: &Transfer, deadline: Deadline) -> Res
         StoreError::corrupt(format!("the config in vault {}", transfer.address()), e.to_string())
     })?;
     if theirs == *store.id() {
-        return Ok(());
+        // Nobody who has the vault alone could open it, whatever else is there.
+        return match config == store.config_object() {
+            true => Ok(()),
+            false => StoreConfig::decode(&config, store.sealer())
+                .map(drop)
+                .map_err(|e| e.of(format!("the config in vault {}", transfer.address()))),
+        };
     }
     let detail = format!("the vault holds store {theirs}, this is {}", store.id());
     Err(StoreError::NotOurs { object: transfer.address(), detail })

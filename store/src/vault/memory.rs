@@ -68,6 +68,11 @@ impl MemoryVault {
         self.lock().insert(name.clone(), kept);
     }
 
+    /// Loses an object: for tests that damage a vault.
+    pub fn lose(&self, name: &ObjectName) {
+        self.lock().remove(name);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Kept>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }

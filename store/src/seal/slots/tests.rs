@@ -79,6 +79,13 @@ fn a_slot_tells_everybody_its_newest_generation_and_what_opens_it_proves_that() 
 }
 
 #[test]
+fn a_slot_that_was_cut_reads_as_damaged_unless_whole_steps_of_its_block_are_left() {
+    let bytes = slot(&Secret::new_recovery());
+    let reads = (0..bytes.len()).filter(|len| KeySlot::read(&bytes[..*len], &VAULT).is_ok());
+    assert_eq!(reads.collect::<Vec<_>>(), [BLOCK_AT + BLOCK_STEP]);
+}
+
+#[test]
 fn a_wrong_secret_is_a_wrong_key_and_another_kind_is_named() {
     let bytes = slot(&passphrase("right"));
     assert_eq!(error(&bytes, &passphrase("wrong")), SlotError::WrongKey(SlotKind::Passphrase));

@@ -4,6 +4,7 @@ use super::hostile::{data_packs, prepared, push, recovered, reopened};
 use super::listings::Slow;
 use super::losses::{faulty, open_on, open_once};
 use super::*;
+use crate::check::{self, Depth};
 use crate::fence::{Generation, Revocation, Step, Why};
 use crate::id::{Attempt, PackId};
 use crate::names::Named;
@@ -132,6 +133,21 @@ fn an_upload_that_began_later_relies_on_nothing_that_is_condemned() {
     assert_eq!(revoked.revoked, [held_up.id()]);
     assert!(revoked.removed.packs > 0);
     assert_recovers(&home, &vault, &[(&two, &files("old"))]);
+}
+
+#[test]
+fn what_another_machine_freed_is_no_damage_for_a_check_that_could_not_ask_for_it_at_first() {
+    let Two { home, vault, here, gone, there, _dir } = Two::new();
+    drop(here);
+    forget(&there, &gone);
+    assert!(advance(&there, &at_once()).removed.packs > 0);
+    let way = faulty(&vault);
+    way.fail(Verb::List, 1, VaultFault::FailBefore);
+    let here = open_once(&home, way.clone());
+    let report = check::check(&here, Depth::ReadData, &VoidMonitor).unwrap();
+    let damage: Vec<_> = report.findings.iter().filter(|f| !f.object.starts_with("keys/")).collect();
+    assert!(damage.is_empty(), "{damage:?}");
+    assert!(way.requests().iter().filter(|request| request.name == names::GENERATIONS).count() > 1);
 }
 
 #[test]

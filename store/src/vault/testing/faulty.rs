@@ -1,5 +1,7 @@
 //! A vault that fails by script and remembers what was asked of it.
 
+mod changes;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -8,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::changes::Changes;
 use super::Verb;
 use crate::clock::Clock;
 use crate::pace::Pacer;
@@ -30,10 +33,20 @@ pub enum Fault {
     Full,
     /// Half of it, and no error: half a body is stored or answered, half a length, half a page without a next one.
     Short,
+    /// A byte too many, and no error: of a body that is stored or answered, of a length, and of each length in a listing.
+    Long,
     /// The lowest bit of the middle byte is another, on the way to the vault or back. Nothing on other verbs.
     Flip,
     /// As many bytes, all of them others. Nothing on other verbs than `Get` and `Put`.
     Lie,
+    /// A listing is as it was so many changes ago, of those that went through here and that it would show; `usize::MAX` for all of them.
+    Stale(usize),
+    /// It is said to be done, and nothing has happened. Nothing on other verbs than `Put` and `Delete`.
+    Ignore,
+    /// A put is told that something of this name was there, and nothing has happened. Nothing on other verbs.
+    Taken,
+    /// It arrives twice, and what is answered the second time is the answer. Nothing on other verbs than `Put` and `Delete`.
+    Twice,
     /// A listing always has the same page, and says each time that there is another.
     Endless,
     /// No answer ever. A manual clock is moved by so much first, so that limits pass without waiting.
@@ -64,6 +77,7 @@ type Watch = Box<dyn Fn() + Send + Sync>;
 #[derive(Default)]
 struct State {
     rules: Vec<Rule>,
+    changes: Changes,
     requests: Vec<Request>,
     running: usize,
     most_at_once: usize,
@@ -189,6 +203,32 @@ impl FaultyVault {
         }
     }
 
+    async fn put(
+        &self,
+        fault: Option<Fault>,
+        name: &ObjectName,
+        body: Bytes,
+        pacer: Option<&Arc<Pacer>>,
+    ) -> Result<PutNew, VaultError> {
+        match fault {
+            Some(Fault::Ignore) => return Ok(PutNew::Created),
+            Some(Fault::Taken) => return Ok(PutNew::AlreadyThere),
+            _ => {}
+        }
+        let body = spoilt(fault, body);
+        let mut put = match pacer {
+            Some(pacer) => self.inner.put_paced(name, body.clone(), pacer).await?,
+            None => self.inner.put_new(name, body.clone()).await?,
+        };
+        if put == PutNew::Created {
+            self.state().changes.put(name);
+        }
+        if fault == Some(Fault::Twice) {
+            put = self.inner.put_new(name, body).await?;
+        }
+        end(fault, put)
+    }
+
     fn note(&self, request: Request) -> Option<Fault> {
         let mut state = self.state();
         let (verb, name) = (request.verb, request.name.clone());
@@ -222,6 +262,14 @@ fn end<T>(fault: Option<Fault>, answer: T) -> Result<T, VaultError> {
     }
 }
 
+fn spoilt_len(fault: Option<Fault>, len: u64) -> u64 {
+    match fault {
+        Some(Fault::Short) => len / 2,
+        Some(Fault::Long) => len + 1,
+        _ => len,
+    }
+}
+
 fn spoilt(fault: Option<Fault>, body: Bytes) -> Bytes {
     match fault {
         Some(Fault::Short) => body.slice(..body.len() / 2),
@@ -231,6 +279,7 @@ fn spoilt(fault: Option<Fault>, body: Bytes) -> Bytes {
             bytes.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
             bytes.into()
         }
+        Some(Fault::Long) => body.iter().copied().chain([0]).collect(),
         Some(Fault::Lie) => body.iter().map(|byte| byte ^ 1).collect(),
         _ => body,
     }
@@ -251,7 +300,7 @@ impl Vault for FaultyVault {
     async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError> {
         let _running = self.enter();
         let fault = self.begin(Verb::Put, name.as_str(), 0..body.len() as u64).await?;
-        end(fault, self.inner.put_new(name, spoilt(fault, body)).await?)
+        self.put(fault, name, body, None).await
     }
 
     async fn put_paced(
@@ -262,7 +311,7 @@ impl Vault for FaultyVault {
     ) -> Result<PutNew, VaultError> {
         let _running = self.enter();
         let fault = self.begin(Verb::Put, name.as_str(), 0..body.len() as u64).await?;
-        end(fault, self.inner.put_paced(name, spoilt(fault, body), pacer).await?)
+        self.put(fault, name, body, Some(pacer)).await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
@@ -275,7 +324,7 @@ impl Vault for FaultyVault {
         let _running = self.enter();
         let fault = self.begin(Verb::Stat, name.as_str(), 0..0).await?;
         let len = self.inner.stat(name).await?;
-        end(fault, if fault == Some(Fault::Short) { len.map(|len| len / 2) } else { len })
+        end(fault, len.map(|len| spoilt_len(fault, len)))
     }
 
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError> {
@@ -286,9 +335,16 @@ impl Vault for FaultyVault {
         if is_endless {
             page.next = Some(self.count(Verb::List).to_string());
         }
-        if fault == Some(Fault::Short) {
-            page.objects.truncate(page.objects.len() / 2);
-            page.next = None;
+        match fault {
+            Some(Fault::Short) => {
+                page.objects.truncate(page.objects.len() / 2);
+                page.next = None;
+            }
+            Some(Fault::Long) => page.objects.iter_mut().for_each(|object| object.len += 1),
+            Some(Fault::Stale(changes)) => {
+                self.state().changes.undo(changes, prefix, from.is_none(), &mut page.objects);
+            }
+            _ => {}
         }
         end(fault, page)
     }
@@ -296,7 +352,18 @@ impl Vault for FaultyVault {
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
         let _running = self.enter();
         let fault = self.begin(Verb::Delete, name.as_str(), 0..0).await?;
-        end(fault, self.inner.delete(name).await?)
+        if fault == Some(Fault::Ignore) {
+            return Ok(true);
+        }
+        let len = self.inner.stat(name).await?;
+        let mut gone = self.inner.delete(name).await?;
+        if let Some(len) = len.filter(|_| gone) {
+            self.state().changes.removed(name, len);
+        }
+        if fault == Some(Fault::Twice) {
+            gone = self.inner.delete(name).await?;
+        }
+        end(fault, gone)
     }
 }
 
@@ -339,6 +406,30 @@ mod tests {
             let broken = conformance(vault).await.unwrap_err();
             assert!(!broken.promise.is_empty() && !broken.detail.is_empty(), "{verb:?} {nth} {fault:?}");
         }
+        for (verb, fault) in [
+            (Verb::Put, Fault::Long),
+            (Verb::Get, Fault::Long),
+            (Verb::Stat, Fault::Long),
+            (Verb::List, Fault::Long),
+            (Verb::List, Fault::Stale(usize::MAX)),
+            (Verb::Put, Fault::Ignore),
+            (Verb::Delete, Fault::Ignore),
+            (Verb::Put, Fault::Taken),
+            (Verb::Put, Fault::Twice),
+            (Verb::Delete, Fault::Twice),
+        ] {
+            let mut is_told = false;
+            // In some requests the fault is none.
+            for nth in 1..60 {
+                let (_, vault) = faulty();
+                vault.fail(verb, nth, fault);
+                is_told = conformance(vault).await.is_err();
+                if is_told {
+                    break;
+                }
+            }
+            assert!(is_told, "{verb:?} {fault:?}");
+        }
         let (_, vault) = faulty();
         vault.fail(Verb::List, 1, Fault::Endless);
         assert_eq!(conformance(vault).await.unwrap_err().promise, "names ascend from page to page");
@@ -357,5 +448,27 @@ mod tests {
         assert_eq!((vault.count(Verb::Put), vault.bytes(Verb::Put)), (2, 2));
         vault.forget();
         assert!(vault.requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stale_listing_shows_what_was_there_before_the_last_changes_below_its_prefix() {
+        let (_, vault) = faulty();
+        let name = |name: &str| ObjectName::new(name).unwrap();
+        for (at, body) in [("a/1", "x"), ("a/2", "yy"), ("b/1", "z")] {
+            vault.put_new(&name(at), Bytes::from(body)).await.unwrap();
+        }
+        assert!(vault.delete(&name("a/1")).await.unwrap());
+        for (changes, shown) in [
+            (0, vec![("a/2", 2)]),
+            (1, vec![("a/1", 1), ("a/2", 2)]),
+            (2, vec![("a/1", 1)]),
+            (usize::MAX, vec![]),
+        ] {
+            vault.fail_from(Verb::List, 1, Fault::Stale(changes));
+            let page = vault.list("a/", None).await.unwrap();
+            let listed: Vec<_> = page.objects.iter().map(|o| (o.name.as_str(), o.len)).collect();
+            assert_eq!(listed, shown, "{changes}");
+            vault.heal();
+        }
     }
 }

@@ -1,0 +1,289 @@
+//! `holdfast drill`: a recovery from a vault alone, rehearsed with some files, so that the day on which it is needed is not the first.
+
+mod place;
+mod prove;
+mod sample;
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use holdfast_backup::agenda::Work;
+use holdfast_backup::ledger::{Ended, JobState, Ledger};
+use holdfast_store::StoreError;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::monitor::{Event, Monitor};
+use holdfast_store::store::{Settings as StoreSettings, StoredPoint};
+use serde::Serialize;
+
+use super::Context;
+use super::scope::ScopeArgs;
+use crate::args::values::some_size;
+use crate::json::PathText;
+use crate::outcome::{Done, Failure, Outcome};
+use crate::settings::is_job;
+use crate::terminal::text;
+use place::Recovered;
+use prove::{Against, Verdict, prove};
+use sample::{Chance, Chosen, choose};
+
+/// Files that are read if nobody says how many.
+const FILES: u32 = 200;
+/// Bytes of them.
+const BYTES: u64 = 256 << 20;
+
+/// Rehearse a recovery with some files
+///
+/// Does what a machine would do that has nothing but the address of a vault and a key: reads the config and a key slot there, makes a
+/// catalog from the vault in a temporary directory, and reads some files of some points, chosen by chance, from the vault alone. Every
+/// byte is compared with the ids of its chunks, and with the file at its source where that is here and unchanged. Every few drills the
+/// newest point of a small source is read whole. Nothing is written but the catalog, which is removed again. The daemon does it once a
+/// week with each vault. Exit code 1 means that something could not be had back, or was not the same.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  holdfast drill                                        200 files, from each vault of the store
+  holdfast drill --from-vault azure://ACCOUNT/NAME --files 1000 --max-bytes 2G
+  holdfast drill --source docs --seed 7                 the same files again")]
+pub struct DrillArgs {
+    /// The vault to recover from; else each vault of the store in turn
+    #[arg(long, value_name = "ADDRESS")]
+    from_vault: Option<String>,
+    /// How many files are read
+    #[arg(long, value_name = "N", default_value_t = FILES, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    files: u32,
+    /// Stop before more than so many bytes of files are read (K, M, G)
+    #[arg(long, value_name = "BYTES", default_value_t = BYTES, value_parser = some_size)]
+    max_bytes: u64,
+    /// Which files chance chooses; told by each drill
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+/// A file that did not come back as it should.
+#[derive(Debug, Serialize)]
+struct WrongFile {
+    snapshot_id: String,
+    #[serde(flatten)]
+    path: PathText,
+    reason: String,
+}
+
+/// A point of which all that was read was right.
+#[derive(Debug, Serialize)]
+struct PointLine {
+    /// Always `drilled`.
+    message_type: &'static str,
+    snapshot_id: String,
+}
+
+/// The last line of `drill --json`.
+#[derive(Debug, Serialize)]
+struct Summary {
+    /// Always `summary`.
+    message_type: &'static str,
+    num_errors: u64,
+    seed: u64,
+    vaults: Vec<String>,
+    /// Points of which files were read.
+    points: u64,
+    files: u64,
+    bytes: u64,
+    /// Files that were compared with the ones at their source.
+    files_like_source: u64,
+    /// Points that were read whole.
+    points_whole: u64,
+    files_wrong: Vec<WrongFile>,
+}
+
+/// What drills with all vaults came to.
+#[derive(Debug, Default)]
+struct Totals {
+    points: BTreeSet<RecoveryPointId>,
+    bad: BTreeSet<RecoveryPointId>,
+    files: u64,
+    bytes: u64,
+    like_source: u64,
+    whole: u64,
+    wrong: Vec<WrongFile>,
+    /// Vaults from which nothing could be recovered, and why.
+    failures: Vec<Failure>,
+    said: String,
+}
+
+/// Rehearses.
+pub fn run(context: &Context<'_>, args: &DrillArgs) -> Outcome {
+    let begun = context.terminal.clock().now();
+    let seed = args.seed.unwrap_or_else(|| begun.seconds.unsigned_abs());
+    let vaults = match &args.from_vault {
+        Some(address) => vec![address.clone()],
+        None => StoreSettings::load(context.settings.store()?)?.vaults.into_iter().map(|v| v.url).collect(),
+    };
+    if vaults.is_empty() {
+        if is_job() {
+            return Ok(Done::Whole);
+        }
+        let failure = Failure::failed("the store has no vault: there is nothing to recover from");
+        return Err(failure.hint("`holdfast vault add ADDRESS` makes one, --from-vault ADDRESS names one"));
+    }
+    let mut totals = Totals::default();
+    for (nth, address) in vaults.iter().enumerate() {
+        let chance = Chance::new(seed.wrapping_add(nth as u64));
+        match drill(context, args, address, chance, &mut totals) {
+            Err(failure) if context.terminal.cancelled() => return Err(failure),
+            Err(failure) => totals.fail(address, failure),
+            Ok(()) => {}
+        }
+    }
+    note(context, begun, &totals);
+    show(context, seed, &vaults, &totals)?;
+    totals.outcome()
+}
+
+/// Recovers from one vault and reads files.
+fn drill(
+    context: &Context<'_>,
+    args: &DrillArgs,
+    address: &str,
+    mut chance: Chance,
+    totals: &mut Totals,
+) -> Result<(), Failure> {
+    let monitor = context.terminal.monitor();
+    let recovered = Recovered::from(context, address, &*monitor)?;
+    let store = recovered.store();
+    let points = args.scope.select(store.points()?);
+    let chosen = choose(store, &points, args.files, args.max_bytes, &mut chance)?;
+    let bytes_total = chosen.iter().map(|chosen| chosen.node.size).sum();
+    monitor.event(Event::Stage { name: "read files", files_total: chosen.len() as u64, bytes_total });
+    totals.whole += chosen.iter().filter(|chosen| chosen.ends_whole).count() as u64;
+    for chosen in &chosen {
+        if monitor.cancelled() {
+            return Err(Failure::interrupted());
+        }
+        let point = &points[chosen.point];
+        read(context, store, point, chosen, totals, &*monitor)?;
+        monitor.event(Event::Done { files: 1, bytes: chosen.node.size });
+    }
+    Ok(())
+}
+
+fn read(
+    context: &Context<'_>,
+    store: &holdfast_store::store::Store,
+    stored: &StoredPoint,
+    chosen: &Chosen,
+    totals: &mut Totals,
+    monitor: &dyn Monitor,
+) -> Result<(), Failure> {
+    let id = stored.point.id;
+    let is_ours = stored.point.source.host == context.settings.host;
+    let against = is_ours.then(|| Against::source(&stored.point.path, &chosen.path, &chosen.node)).flatten();
+    totals.points.insert(id);
+    let wrong = match prove(store, &stored.point.root, &chosen.node, against)? {
+        Verdict::Right { like_source } => {
+            totals.files += 1;
+            totals.bytes += chosen.node.size;
+            totals.like_source += u64::from(like_source);
+            return Ok(());
+        }
+        Verdict::Wrong(reason) => reason,
+    };
+    let shown = text::printable(&chosen.path);
+    totals.bad.insert(id);
+    totals.said += &format!("point {}: {shown}: {wrong}\n", id.short());
+    monitor.event(Event::Problem {
+        path: chosen.path.clone(),
+        reason: format!("point {}: {wrong}", id.short()),
+    });
+    let (snapshot_id, path) = (id.hex(), PathText::of(&chosen.path));
+    totals.wrong.push(WrongFile { snapshot_id, path, reason: wrong });
+    Ok(())
+}
+
+impl Totals {
+    fn fail(&mut self, address: &str, failure: Failure) {
+        let message =
+            format!("nothing can be recovered from {address} by this machine now: {}", failure.message);
+        self.said += &format!("{message}\n");
+        self.failures.push(Failure { message, ..failure });
+    }
+
+    fn problems(&self) -> u64 {
+        (self.wrong.len() + self.failures.len()) as u64
+    }
+
+    fn outcome(mut self) -> Outcome {
+        if !self.wrong.is_empty() {
+            let files = text::count(self.wrong.len() as u64, "file");
+            return Err(Failure::failed(format!("the drill failed: {files} did not come back as they were"))
+                .hint("`holdfast check --read-data` finds what is damaged, and `holdfast scrub` heals what another place has whole"));
+        }
+        if self.failures.is_empty() { Ok(Done::Whole) } else { Err(self.failures.swap_remove(0)) }
+    }
+}
+
+/// Puts down what a person's drill came to, so that `status` knows. Of its own jobs the daemon does it.
+fn note(context: &Context<'_>, begun: holdfast_store::clock::Timestamp, totals: &Totals) {
+    let Ok(store) = context.settings.store() else { return };
+    if is_job() {
+        return;
+    }
+    let state = if totals.problems() == 0 { JobState::Done } else { JobState::Failed };
+    let points = totals.points.difference(&totals.bad).map(RecoveryPointId::hex).collect();
+    let said = totals.said.clone();
+    let ended = Ended { at: context.terminal.clock().now(), state, said, points, sent: None };
+    if let Err(error) = Ledger::note_run(store, Work::Drill, begun, &ended) {
+        context.terminal.warn(&format!("the drill is not put down for `holdfast status`: {error}"));
+    }
+}
+
+fn show(context: &Context<'_>, seed: u64, vaults: &[String], totals: &Totals) -> Result<(), Failure> {
+    let terminal = context.terminal;
+    if !terminal.json() {
+        return terminal.say(&sentence(seed, vaults, totals));
+    }
+    for id in totals.points.difference(&totals.bad) {
+        terminal.json_line(&PointLine { message_type: "drilled", snapshot_id: id.hex() })?;
+    }
+    let wrong = totals.wrong.iter().map(|wrong| WrongFile {
+        snapshot_id: wrong.snapshot_id.clone(),
+        path: wrong.path.clone(),
+        reason: wrong.reason.clone(),
+    });
+    terminal.json_line(&Summary {
+        message_type: "summary",
+        num_errors: totals.problems(),
+        seed,
+        vaults: vaults.to_vec(),
+        points: totals.points.len() as u64,
+        files: totals.files,
+        bytes: totals.bytes,
+        files_like_source: totals.like_source,
+        points_whole: totals.whole,
+        files_wrong: wrong.collect(),
+    })
+}
+
+fn sentence(seed: u64, vaults: &[String], totals: &Totals) -> String {
+    let verdict =
+        if totals.problems() == 0 { "all of it came back right" } else { "NOT ALL OF IT CAME BACK" };
+    let whole = match totals.whole {
+        0 => String::new(),
+        n => format!(", {n} of them whole"),
+    };
+    format!(
+        "recovered from {} with nothing but the key: {} of {}{whole} ({}), {} of them like their source; seed {seed}: {verdict}",
+        vaults.join(" and "),
+        text::count(totals.files, "file"),
+        text::count(totals.points.len() as u64, "recovery point"),
+        text::size(totals.bytes),
+        totals.like_source,
+    )
+}
+
+/// An error of the store that tells of one file and not of the way to the vault.
+fn is_of_file(error: &StoreError) -> bool {
+    use holdfast_store::ErrorClass;
+    matches!(error.class(), ErrorClass::Corrupt | ErrorClass::NotFound | ErrorClass::Unsupported)
+}

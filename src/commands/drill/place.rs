@@ -1,0 +1,134 @@
+//! A store that knows nothing but what a vault shows, in a directory that goes with it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_store::clock::Deadline;
+use holdfast_store::copy;
+use holdfast_store::monitor::Monitor;
+use holdfast_store::names;
+use holdfast_store::staging::{DiskFiles, Files};
+use holdfast_store::store::{Store, StoreOptions};
+use holdfast_store::transfer::Transfer;
+
+use crate::commands::Context;
+use crate::commands::recover::{load, whole};
+use crate::create::make_private_dir;
+use crate::open::{connect, open_as_ever, open_slots};
+use crate::outcome::{Failure, Kind};
+
+/// Where it is made, below the cache.
+const DIR: &str = "drill";
+/// Held by the process that drills.
+const LOCK: &str = "drill.lock";
+/// Bytes of decoded frames in memory.
+const FRAMES: usize = 24 << 20;
+/// A catalog takes about so many times the bytes of the index objects.
+const CATALOG_PART: u64 = 4;
+
+/// What was recovered.
+pub struct Recovered {
+    /// Dropped first: its files lie in the other.
+    store: Store,
+    _scratch: Scratch,
+}
+
+/// A directory that is removed again; one that a drill left which was killed is removed by the next one.
+struct Scratch {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Recovered {
+    /// As `recover` does it: config and slots from the vault, the ring by this machine's key or what else is named, then points and packs.
+    pub fn from(context: &Context<'_>, address: &str, monitor: &dyn Monitor) -> Result<Self, Failure> {
+        let (address, transfer) = connect(context, address)?;
+        let head = copy::vault_head(&transfer)?;
+        let ring = open_as_ever(context, &head, open_slots)?;
+        let scratch = Scratch::make(&context.settings.cache_dir)?;
+        scratch.expect_room(&transfer)?;
+        Store::adopt(&scratch.dir, &whole(&head))?;
+        let options = StoreOptions {
+            vaults: vec![(address, transfer)],
+            memory: FRAMES,
+            // What this machine has in its cache proves nothing of the vault.
+            ..StoreOptions::local(Arc::clone(context.terminal.clock()))
+        };
+        let store = Store::open(&scratch.dir, &ring, options, monitor)?;
+        load(&store, None, monitor)?;
+        Ok(Self { store, _scratch: scratch })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Scratch {
+    fn make(cache: &Path) -> Result<Self, Failure> {
+        make_private_dir(cache)?;
+        let (dir, path) = (cache.join(DIR), cache.join(LOCK));
+        let lock = File::create(&path).map_err(|e| Failure::io("make", &path, &e))?;
+        if lock.try_lock().is_err() {
+            return Err(Failure::new(Kind::Locked, "another drill runs").hint("wait for its end"));
+        }
+        let scratch = Self { dir, _lock: lock };
+        scratch.clear();
+        if scratch.dir.exists() {
+            return Err(Failure::failed(format!("{} cannot be removed", scratch.dir.display())));
+        }
+        Ok(scratch)
+    }
+
+    /// The catalog of a large vault is large.
+    fn expect_room(&self, transfer: &Transfer) -> Result<(), Failure> {
+        let lengths = transfer.list_as(names::INDEXES, Deadline::NEVER, |object| Some(object.len))?;
+        let needs =
+            lengths.iter().fold(0_u64, |sum, len| sum.saturating_add(*len)).saturating_mul(CATALOG_PART);
+        let cache = self.dir.parent().unwrap_or(&self.dir);
+        let room = DiskFiles::new(cache).room().map_err(|e| Failure::io("look for room in", cache, &e))?;
+        let free = room.free;
+        if needs <= free {
+            return Ok(());
+        }
+        let message = format!(
+            "the catalog of this vault may take {needs} bytes, and {} has {free} free",
+            self.dir.display()
+        );
+        Err(Failure::failed(message).hint("make room, or name another place with HOLDFAST_CACHE_DIR"))
+    }
+
+    fn clear(&self) {
+        // What cannot be removed the next drill finds, and tells.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_drill_left_is_removed_and_two_never_run_at_once() {
+        let cache = tempfile::tempdir().unwrap();
+        let left = cache.path().join(DIR).join("catalog.db");
+        std::fs::create_dir(cache.path().join(DIR)).unwrap();
+        std::fs::write(&left, "x").unwrap();
+        let scratch = Scratch::make(cache.path()).unwrap();
+        assert!(!left.exists());
+        assert_eq!(Scratch::make(cache.path()).err().map(|failure| failure.kind), Some(Kind::Locked));
+        std::fs::create_dir(&scratch.dir).unwrap();
+        drop(scratch);
+        assert!(!cache.path().join(DIR).exists());
+        Scratch::make(cache.path()).unwrap();
+    }
+}

@@ -1,0 +1,284 @@
+//! Tests of scrubs: some packs of some places are read and proven, what is damaged is named as long as it is, and what was cut off leaves
+//! less for the next one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::hostile::{data_packs, forget_and_free, prepared, push};
+use super::*;
+use crate::catalog::{PackNo, VaultNo};
+use crate::check::{Report, Turn, scrub};
+use crate::monitor::{Event, Monitor};
+use crate::scrub::ciphertext::Part;
+use crate::scrub::rotation::{Terms, Wanted, choose};
+use crate::vault::Verb;
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
+
+const DUE: Wanted = Wanted::Due(Terms { days: 30, bytes_a_day: None });
+
+/// A store with a point that is in staging and in a vault.
+fn vaulted() -> (Home, Arc<MemoryVault>, Store, StoredPoint) {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    (home, vault, store, one)
+}
+
+fn turn(store: &Store, place: Option<VaultNo>, wanted: Wanted) -> Turn {
+    let copies = store.catalog().copies_in(place).unwrap();
+    Turn { place, packs: choose(copies, wanted, store.clock().now()) }
+}
+
+/// Staging and the vault.
+fn both(store: &Store, wanted: Wanted) -> [Turn; 2] {
+    [turn(store, None, wanted), turn(store, Some(store.vaults()[0].0), wanted)]
+}
+
+fn scrubbed(store: &Store, turns: &[Turn]) -> Report {
+    let mut report = scrub(store, turns, Part::WHOLE, &VoidMonitor).unwrap();
+    // The slots of these stores are not real ones.
+    report.findings.retain(|f| !f.object.starts_with("keys/"));
+    report
+}
+
+fn flip(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes
+}
+
+fn damage_staged(home: &Home, no: PackNo, store: &Store) -> String {
+    let name = names::pack(&store.catalog().pack(no).unwrap().unwrap().entry.id);
+    let path = home.path().join(name.as_str());
+    std::fs::write(&path, flip(&std::fs::read(&path).unwrap())).unwrap();
+    name.to_string()
+}
+
+#[test]
+fn what_was_read_is_proven_in_its_place_and_not_due_again_that_day() {
+    let (_home, _vault, store, _) = vaulted();
+    let packs = store.catalog().packs().unwrap().len();
+    let here = scrubbed(&store, &[turn(&store, None, DUE)]);
+    assert_eq!((here.findings, here.packs), (Vec::new(), packs as u64));
+    let vault = store.vaults()[0].0;
+    let never = |place| store.catalog().proof_of(place).unwrap().packs_never;
+    assert_eq!((never(None), never(Some(vault))), (0, packs as u64), "what is here proves nothing there");
+    let there = scrubbed(&store, &both(&store, DUE));
+    assert_eq!((there.packs, never(Some(vault))), (packs as u64, 0), "nothing is read twice");
+    assert!(both(&store, DUE).iter().all(|turn| turn.packs.is_empty()));
+    assert_eq!(both(&store, Wanted::All).iter().map(|turn| turn.packs.len()).sum::<usize>(), 2 * packs);
+}
+
+#[test]
+fn damage_in_a_vault_is_named_each_time_until_a_push_healed_it() {
+    let (_home, vault, store, one) = vaulted();
+    let pack = data_packs(&store).remove(0);
+    let name = names::pack(&pack.entry.id);
+    scrubbed(&store, &both(&store, DUE));
+    vault.replace(&name, flip(&vault.object(&name).unwrap()).into());
+    assert_eq!(scrubbed(&store, &both(&store, DUE)).findings, [], "it was not its turn");
+    let report = scrubbed(&store, &both(&store, Wanted::All));
+    assert_eq!(report.findings.len(), 1, "{report:?}");
+    assert_eq!((report.findings[0].object.as_str(), report.files.len()), (name.as_str(), 0));
+    let no = store.vaults()[0].0;
+    let nothing = [Turn { place: Some(no), packs: Vec::new() }];
+    let known = scrubbed(&store, &nothing);
+    assert!(known.findings[0].detail.contains("read before and is damaged"), "{known:?}");
+    assert_eq!(scrubbed(&store, &[Turn { place: None, packs: Vec::new() }]).findings, []);
+    assert_eq!(turn(&store, Some(no), DUE).packs, [pack.no], "it is the first to be looked at again");
+    assert_eq!(push(&store, &one, &RecordingMonitor::default()).unwrap().packs, 1);
+    assert_eq!(scrubbed(&store, &nothing).findings, []);
+    assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, []);
+}
+
+#[test]
+fn damage_here_costs_no_file_while_a_vault_has_the_pack_and_names_the_files_when_none_has() {
+    let (home, vault, store, one) = vaulted();
+    let pack = data_packs(&store).remove(0);
+    let name = damage_staged(&home, pack.no, &store);
+    let report = scrubbed(&store, &[turn(&store, None, DUE)]);
+    let objects = |report: &Report| report.findings.iter().map(|f| f.object.clone()).collect::<Vec<_>>();
+    let name = vec![name];
+    assert_eq!(objects(&report), name, "{report:?}");
+    assert_eq!(report.files, []);
+    let known = scrubbed(&store, &[Turn { place: None, packs: Vec::new() }]);
+    assert_eq!(objects(&known), name);
+    // The vault's copy as well: what is in it is lost, and no other file is named.
+    let there = names::pack(&pack.entry.id);
+    vault.replace(&there, flip(&vault.object(&there).unwrap()).into());
+    // The store that read it before has it in memory.
+    drop(store);
+    let store = home.open_with(&vault);
+    let report = scrubbed(&store, &both(&store, DUE));
+    assert!(
+        report.findings.iter().any(|f| f.detail.contains("chunks that they need are lost")),
+        "{report:?}"
+    );
+    assert!(!report.files.is_empty() && report.files.len() < sample(1).len(), "{report:?}");
+    assert!(report.files.iter().all(|file| file.point == one.point.id));
+}
+
+#[test]
+fn a_pack_that_is_missing_or_cut_is_named_though_nobody_reads_it() {
+    let (home, vault, store, _) = vaulted();
+    let packs = data_packs(&store);
+    scrubbed(&store, &both(&store, DUE));
+    std::fs::remove_file(home.path().join(names::pack(&packs[0].entry.id).as_str())).unwrap();
+    let there = names::pack(&packs[1].entry.id);
+    vault.replace(&there, vault.object(&there).unwrap().slice(..1000));
+    let report = scrubbed(&store, &both(&store, Wanted::Bytes(1)));
+    let said: Vec<&str> = report.findings.iter().map(|f| f.detail.as_str()).collect();
+    assert!(said.iter().any(|s| s.contains("staging: the pack is missing")), "{said:?}");
+    assert!(said.iter().any(|s| s.contains("1000 bytes instead of")), "{said:?}");
+    assert_eq!(report.files, []);
+}
+
+/// Asks to stop after so many packs.
+struct StopsAfter {
+    packs: u64,
+    seen: AtomicU64,
+}
+
+impl Monitor for StopsAfter {
+    fn event(&self, event: Event) {
+        if let Event::Done { bytes: 1.., .. } = event {
+            self.seen.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.seen.load(Ordering::SeqCst) >= self.packs
+    }
+}
+
+#[test]
+fn a_scrub_that_is_cut_off_leaves_the_rest_for_the_next_one() {
+    let (_home, _vault, store, _) = vaulted();
+    let all = turn(&store, None, DUE).packs.len();
+    let monitor = StopsAfter { packs: 2, seen: AtomicU64::new(0) };
+    let cut = scrub(&store, &[turn(&store, None, DUE)], Part::WHOLE, &monitor);
+    assert!(matches!(cut, Err(StoreError::Cancelled)), "{cut:?}");
+    assert_eq!(turn(&store, None, DUE).packs.len(), all - 2);
+    assert_eq!(scrubbed(&store, &[turn(&store, None, DUE)]).packs, all as u64 - 2);
+}
+
+#[test]
+fn a_vault_that_is_away_is_told_and_keeps_nobody_from_reading_what_is_here() {
+    let (home, vault, store, _) = vaulted();
+    drop(store);
+    let faulty = Arc::new(FaultyVault::new(vault, Arc::new(ManualClock::default())));
+    let way = Transfer::new(faulty.clone(), Arc::new(ManualClock::default()), TransferPolicy::default());
+    let options = Home::options(vec![("memory:v".into(), way.unwrap())]);
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    faulty.fail_any_from(1, VaultFault::FailBefore);
+    let report = scrubbed(&store, &both(&store, DUE));
+    assert!(!report.findings.is_empty() && report.findings.iter().all(|f| f.unseen), "{report:?}");
+    assert_eq!(store.catalog().proof_of(None).unwrap().packs_never, 0);
+    faulty.heal();
+    faulty.forget();
+    // Of one place the other is asked nothing but what reclaim did there.
+    scrubbed(&store, &[turn(&store, None, Wanted::All)]);
+    let packs = faulty.requests().into_iter().filter(|r| r.name.starts_with("pack") || r.verb == Verb::Put);
+    assert_eq!(packs.count(), 0);
+}
+
+#[test]
+fn chunks_of_a_pack_that_a_scrub_found_damaged_are_stored_again_from_a_source_that_still_has_them() {
+    let home = Home::new();
+    let store = home.open();
+    let one = take_point(&store, &sample(1)).unwrap();
+    let pack = data_packs(&store).remove(0);
+    damage_staged(&home, pack.no, &store);
+    let report = scrubbed(&store, &[turn(&store, None, DUE)]);
+    assert!(!report.files.is_empty(), "{report:?}");
+    let two = take_point(&store, &sample(1)).unwrap();
+    let healed = scrubbed(&store, &[turn(&store, None, DUE)]);
+    assert_eq!(healed.files, [], "{healed:?}");
+    for point in [&one, &two] {
+        assert!(restore(&store, point).unwrap() == sample(1));
+    }
+    // The damaged pack goes when space is freed, and nothing is told any more.
+    reclaim::free_staging(&store, &VoidMonitor).unwrap();
+    assert_eq!(scrubbed(&store, &[turn(&store, None, Wanted::All)]).findings, []);
+    forget_and_free(&store, &one);
+    assert!(restore(&store, &two).unwrap() == sample(1));
+}
+
+/// A store with a point that is in staging and in a vault, and a pack of staging that a scrub found damaged; its name.
+fn damaged_here() -> (Home, Arc<MemoryVault>, Store, StoredPoint, ObjectName) {
+    let (home, vault, store, one) = vaulted();
+    let name = damage_staged(&home, data_packs(&store).remove(0).no, &store);
+    assert!(!scrubbed(&store, &[turn(&store, None, DUE)]).findings.is_empty());
+    (home, vault, store, one, ObjectName::new(name).unwrap())
+}
+
+#[test]
+fn a_damaged_pack_here_is_healed_from_a_vault_and_its_old_bytes_are_kept_aside() {
+    let (home, vault, store, one, name) = damaged_here();
+    let at = |name: &ObjectName| home.path().join(name.as_str());
+    let bad = std::fs::read(at(&name)).unwrap();
+    let monitor = RecordingMonitor::default();
+    let healed = store.heal_staging(&monitor).unwrap();
+    assert_eq!(healed.len(), 1);
+    assert_eq!((names::pack(&healed[0].pack), healed[0].from), (name.clone(), store.vaults()[0].0));
+    assert!(format!("{:?}", monitor.events()).contains("those of memory:v took their place"));
+    assert_eq!(std::fs::read(at(&name)).unwrap(), vault.object(&name).unwrap());
+    assert_eq!(std::fs::read(at(&names::bad(&name, blake3::hash(&bad).as_bytes()))).unwrap(), bad);
+    assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, []);
+    assert_eq!(store.heal_staging(&VoidMonitor).unwrap(), []);
+    assert!(restore(&home.open(), &one).unwrap() == sample(1), "without the vault");
+}
+
+#[test]
+fn what_no_vault_has_whole_stays_as_it_is_and_a_passing_fault_costs_nothing() {
+    let (home, vault, store, _, name) = damaged_here();
+    let path = home.path().join(name.as_str());
+    let (bad, good) = (std::fs::read(&path).unwrap(), vault.object(&name).unwrap());
+    vault.replace(&name, flip(&good).into());
+    assert_eq!(store.heal_staging(&VoidMonitor).unwrap(), []);
+    assert_eq!(std::fs::read(&path).unwrap(), bad);
+    vault.replace(&name, good.clone());
+    // Another process writes.
+    let lock = store.lock().unwrap();
+    assert!(matches!(store.heal_staging(&VoidMonitor), Err(StoreError::Locked { .. })));
+    drop(lock);
+    // It reads right again.
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(store.heal_staging(&VoidMonitor).unwrap().len(), 1);
+    assert!(!home.path().join("bad").join("pack").exists());
+    assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, []);
+}
+
+#[test]
+fn healing_may_be_cut_off_anywhere_and_loses_nothing() {
+    for fault in [Fault::Once(ErrorKind::StorageFull), Fault::Crash] {
+        for n in 0.. {
+            let (home, vault, store, one, name) = damaged_here();
+            drop(store);
+            let files = Arc::new(FaultyFiles::new(Arc::new(DiskFiles::new(&home.path()))));
+            let options = Home::options(vec![("memory:v".into(), transfer(&vault))]);
+            let store =
+                Store::open_on(files.clone(), &home.path(), &home.ring, options, &VoidMonitor).unwrap();
+            files.fail_at(n, fault);
+            let healed = store.heal_staging(&VoidMonitor);
+            let struck = files.struck();
+            assert!(struck || healed.is_ok_and(|healed| healed.len() == 1));
+            drop(store);
+            let store = home.open_with(&vault);
+            assert!(restore(&store, &one).unwrap() == sample(1), "{fault:?} at {n}");
+            let two = take_point(&store, &sample(2)).unwrap();
+            assert!(restore(&store, &two).unwrap() == sample(2), "{fault:?} at {n}");
+            store.heal_staging(&VoidMonitor).unwrap();
+            assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, [], "{fault:?} at {n}");
+            if !struck {
+                assert!(n > 2, "{n} operations");
+                assert_eq!(
+                    std::fs::read(home.path().join(name.as_str())).unwrap(),
+                    vault.object(&name).unwrap()
+                );
+                break;
+            }
+        }
+    }
+}

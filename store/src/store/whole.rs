@@ -1,0 +1,104 @@
+//! Packs of staging that were read and found damaged, and that a vault has whole: its bytes take their place.
+//!
+//! What was damaged keeps its bytes in `bad/`, and nothing goes there before the right bytes are in memory and were opened. Cut off in
+//! between, the pack is missing here, which the next listing tells, and is read from the vault.
+
+use super::Store;
+use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
+use crate::error::{ErrorClass, StoreError};
+use crate::id::PackId;
+use crate::monitor::{Event, Monitor};
+use crate::names;
+use crate::pack::{self, PACK_LIMIT};
+
+/// A pack of staging whose bytes are right again, and the vault that gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Healed {
+    /// The pack.
+    pub pack: PackId,
+    /// The vault.
+    pub from: VaultNo,
+}
+
+impl Store {
+    /// Puts right what it can. What no vault gives whole stays as it is. Nobody waits for a vault who has the store's lock.
+    ///
+    /// # Errors
+    /// `Locked` while another process writes to the store.
+    pub fn heal_staging(&self, monitor: &dyn Monitor) -> Result<Vec<Healed>, StoreError> {
+        let mut bad: Vec<PackNo> = self.catalog.bad_packs()?.into_iter().collect();
+        bad.sort_unstable();
+        let (mut healed, mut away) = (Vec::new(), Vec::new());
+        for no in bad {
+            let Some(row) = self.catalog.pack(no)?.filter(|row| row.staged) else { continue };
+            if monitor.cancelled() {
+                return Err(StoreError::Cancelled);
+            }
+            if let Some((from, bytes)) = self.whole_in_a_vault(&row, &mut away)?
+                && self.put_in_place(&row, &bytes, from, monitor)?
+            {
+                healed.push(Healed { pack: row.entry.id, from });
+            }
+        }
+        Ok(healed)
+    }
+
+    /// All bytes of a pack from the first vault that gives them right. One that does not answer is asked once for all packs.
+    fn whole_in_a_vault(
+        &self,
+        row: &PackRow,
+        away: &mut Vec<VaultNo>,
+    ) -> Result<Option<(VaultNo, Vec<u8>)>, StoreError> {
+        for no in &row.vaults {
+            if away.contains(no) || self.catalog.has_mark(Mark::BadIn(*no, row.entry.id))? {
+                continue;
+            }
+            match self.fetch_pack(&PackRow { vaults: vec![*no], ..row.clone() }) {
+                Ok(bytes) if pack::verify(&self.sealer, row.entry.id, &bytes).is_ok() => {
+                    return Ok(Some((*no, bytes.to_vec())));
+                }
+                Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
+                Err(e) if e.is_vault_away() => away.push(*no),
+                // Of what a vault has damaged a check of it tells.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// `false` if somebody put it right meanwhile, or freed it.
+    fn put_in_place(
+        &self,
+        row: &PackRow,
+        good: &[u8],
+        from: VaultNo,
+        monitor: &dyn Monitor,
+    ) -> Result<bool, StoreError> {
+        let _lock = self.lock()?;
+        let now = self.catalog.pack(row.no)?;
+        if !now.is_some_and(|now| now.staged) || !self.catalog.bad_packs()?.contains(&row.no) {
+            return Ok(false);
+        }
+        let name = names::pack(&row.entry.id);
+        // Of a bad sector nothing can be read, and its file can be moved all the same.
+        let there = self.staging.read_all(&name, PACK_LIMIT).ok().flatten().unwrap_or_default();
+        if there != good {
+            let aside = names::bad(&name, blake3::hash(&there).as_bytes());
+            match self.staging.move_to(&name, &aside) {
+                Err(StoreError::NotFound { .. }) => {}
+                moved => moved?,
+            }
+            if let Some(annex) = self.staging.put_somewhere(&name, good)? {
+                self.catalog.add_to_annex(&annex, &row.entry.id, row.entry.len)?;
+            }
+            let reason = format!(
+                "its bytes were damaged and are moved to {aside}; those of {} took their place",
+                self.catalog.vault_address(from)
+            );
+            monitor.event(Event::Problem { path: name.as_str().into(), reason });
+        }
+        self.catalog.set_bad(row.no, false)?;
+        self.reader.forget_places();
+        Ok(true)
+    }
+}

@@ -1,0 +1,120 @@
+//! Drills from outside: a recovery from a vault alone is rehearsed, and what could not be had back is told.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use holdfast_store::tree::testing::TestRandom;
+use serde_json::Value;
+
+use crate::scrub::empty_configuration;
+use crate::testkit::{Machine, Ran};
+use crate::trouble::{SmallStore, run, sample, write_tree};
+
+/// A machine whose store has two points in a vault; its source, and the vault.
+fn vaulted() -> (Machine, SmallStore, PathBuf, PathBuf) {
+    let machine = Machine::new();
+    let store = SmallStore::make(&machine, machine.path("store"));
+    let (source, vault) = (machine.path("source"), machine.path("vault"));
+    write_tree(&source, &sample(&mut TestRandom::new(21), 4 << 20));
+    run(&machine, &store.dir, &["vault", "add", vault.to_str().unwrap()]).expect_code(0);
+    for round in 0..2 {
+        std::fs::write(source.join("new"), format!("{round}")).unwrap();
+        run(&machine, &store.dir, &["backup", "--online", source.to_str().unwrap()]).expect_code(0);
+    }
+    (machine, store, source, vault)
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn alerts(machine: &Machine, store: &Path) -> String {
+    let config = empty_configuration(machine);
+    run(machine, store, &["status", "--json", "--config", &config]).expect_code(0).json()["alerts"]
+        .to_string()
+}
+
+fn number(summary: &Value, key: &str) -> u64 {
+    summary[key].as_u64().unwrap()
+}
+
+#[test]
+fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
+    let (machine, store, _, vault) = vaulted();
+    let drill = |args: &[&str]| {
+        let args: Vec<&str> = ["drill", "--json"].iter().chain(args).copied().collect();
+        run(&machine, &store.dir, &args)
+    };
+    let first = drill(&["--files", "30", "--seed", "4"]).expect_code(0).json();
+    assert!(number(&first, "files") >= 20 && number(&first, "points") == 2, "{first}");
+    assert!(number(&first, "files_like_source") >= 20 && number(&first, "bytes") > 1 << 20, "{first}");
+    assert_eq!((number(&first, "seed"), &first["vaults"][0]), (4, &vault.to_str().unwrap().into()));
+    let again = drill(&["--files", "30", "--seed", "4"]).expect_code(0).json();
+    assert_eq!(again, first, "the same seed reads the same files");
+    let whole: u64 = (0..12)
+        .map(|seed| {
+            number(
+                &drill(&["--files", "1", "--seed", &seed.to_string()]).expect_code(0).json(),
+                "points_whole",
+            )
+        })
+        .sum();
+    assert!((1..12).contains(&whole), "{whole} of twelve");
+    let few = drill(&["--files", "200", "--max-bytes", "100K", "--seed", "1"]).expect_code(0).json();
+    assert!(number(&few, "bytes") <= 100 << 10, "{few}");
+    assert!(!machine.root().join("cache/drill").exists(), "nothing is left");
+    assert!(!alerts(&machine, &store.dir).contains("drill"), "{}", alerts(&machine, &store.dir));
+}
+
+#[test]
+fn the_store_on_this_machine_gives_nothing_to_a_drill() {
+    let (machine, store, _, vault) = vaulted();
+    std::fs::rename(&store.dir, machine.path("elsewhere")).unwrap();
+    let mut command = machine.command(["drill", "--json", "--files", "20", "--from-vault"]);
+    let summary = Ran::of(command.arg(&vault)).expect_code(0).json();
+    assert!(number(&summary, "files") > 10, "{summary}");
+    // Without a key nothing can be had.
+    machine.forget_keys();
+    let mut command = machine.command(["drill", "--from-vault"]);
+    Ran::of(command.arg(&vault).env("HOLDFAST_PASSWORD", "wrong")).expect_code(12);
+}
+
+#[test]
+fn what_a_vault_lost_or_spoilt_fails_the_drill_though_the_store_is_whole() {
+    let (machine, store, _, vault) = vaulted();
+    let drill = || run(&machine, &store.dir, &["drill", "--json", "--files", "200", "--seed", "3"]);
+    for pack in files_below(&vault.join("pack")) {
+        let mut bytes = std::fs::read(&pack).unwrap();
+        // Past the header and the first frames, before the directory.
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        std::fs::write(&pack, bytes).unwrap();
+    }
+    let ran = drill();
+    assert_eq!(ran.code(), 1, "{}", ran.err());
+    assert!(ran.json()["num_errors"].as_u64().unwrap() > 0);
+    assert!(alerts(&machine, &store.dir).contains("drill-fails"), "{}", alerts(&machine, &store.dir));
+    std::fs::remove_dir_all(&vault).unwrap();
+    drill().expect_code(1).expect_err(&["nothing can be recovered"]);
+}
+
+#[test]
+fn a_file_that_was_changed_at_its_source_since_is_not_compared_with_it() {
+    let (machine, store, source, _) = vaulted();
+    let drill = || run(&machine, &store.dir, &["drill", "--json", "--files", "100", "--seed", "5"]);
+    let like = number(&drill().expect_code(0).json(), "files_like_source");
+    for file in files_below(&source) {
+        let bytes: Vec<u8> = std::fs::read(&file).unwrap().iter().map(|byte| !byte).collect();
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let changed = drill().expect_code(0).json();
+    assert!(like > 0 && number(&changed, "files_like_source") == 0, "{changed}");
+}

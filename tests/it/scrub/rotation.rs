@@ -1,0 +1,85 @@
+//! `scrub` with the key of the store: what is due is read, damage is named with its files, and `status` says how old proofs are.
+
+use std::path::PathBuf;
+
+use super::ciphertext::vaulted;
+use super::{empty_configuration, flip, name_of, objects};
+use crate::testkit::Ran;
+use crate::trouble::run;
+
+#[test]
+fn what_is_due_is_read_in_every_place_and_status_says_since_when_all_is_proven() {
+    let (machine, store, vault) = vaulted();
+    let run = |args: &[&str]| run(&machine, &store.dir, args);
+    let first = run(&["scrub", "--json"]).expect_code(0).json();
+    assert_eq!((&first["num_errors"], first["places"].as_array().unwrap().len()), (&0.into(), 2), "{first}");
+    assert!(first["bytes_read"].as_u64().unwrap() > 10 << 20, "{first}");
+    for place in first["places"].as_array().unwrap() {
+        assert!(place["proven_since"].is_string() && place["packs_never_proven"] == 0, "{place}");
+        assert_eq!(place["packs_chosen"], place["packs"]);
+    }
+    let again = run(&["scrub", "--json"]).expect_code(0).json();
+    assert_eq!((&again["packs"], &again["places"][0]["packs_chosen"]), (&0.into(), &0.into()));
+    let config = empty_configuration(&machine);
+    let places = run(&["status", "--json", "--config", &config]).expect_code(0).json()["places"].clone();
+    assert!(places.as_array().unwrap().iter().all(|place| place["proven_since"].is_string()), "{places}");
+    let text = run(&["scrub", "local", "--full"]).expect_code(0).out();
+    assert!(text.contains("local: ") && !text.contains(vault.to_str().unwrap()), "{text}");
+    assert!(text.contains("no damage found") && text.contains("0 days ago"), "{text}");
+    let some = run(&["scrub", vault.to_str().unwrap(), "--max-bytes", "1M", "--json"]).expect_code(0).json();
+    assert!(some["packs"].as_u64().unwrap() >= 1 && some["bytes_read"].as_u64().unwrap() < 3 << 20, "{some}");
+    run(&["scrub", "/nowhere"]).expect_code(2).expect_err(&["local", vault.to_str().unwrap()]);
+}
+
+#[test]
+fn damage_is_found_named_told_by_status_and_healed_from_the_other_place() {
+    let (machine, store, vault) = vaulted();
+    let run = |args: &[&str]| run(&machine, &store.dir, args);
+    let config = empty_configuration(&machine);
+    let alerts =
+        || run(&["status", "--json", "--config", &config]).expect_code(0).json()["alerts"].to_string();
+    let (here, there) = (objects(&store.dir, "pack").remove(0), objects(&vault, "pack").pop().unwrap());
+    flip(&here);
+    flip(&there);
+    let ran = run(&["scrub", "--no-heal", "--json"]).expect_code(1);
+    let broken = ran.json()["broken_packs"].clone();
+    for (place, object) in [(&store.dir, &here), (&vault, &there)] {
+        assert!(broken.as_array().unwrap().contains(&name_of(place, object).into()), "{broken}");
+    }
+    assert_eq!(ran.json()["broken_files"].as_array().unwrap().len(), 0, "each is whole in the other place");
+    assert!(alerts().contains("`holdfast scrub` found that the store is damaged"), "{}", alerts());
+    let healed = |ran: &Ran| ran.json()["healed"].clone();
+    assert_eq!(healed(&ran), serde_json::json!([]), "nobody wanted it");
+    let ran = run(&["scrub", "--json"]).expect_code(1);
+    let (vault, local) = (vault.to_str().unwrap(), "local");
+    let line = |object: String, place: &str, from: &str| serde_json::json!({"object": object, "place": place, "from": from});
+    assert_eq!(
+        healed(&ran),
+        serde_json::json!([
+            line(name_of(&store.dir, &here), local, vault),
+            line(name_of(vault.as_ref(), &there), vault, local)
+        ])
+    );
+    run(&["scrub"]).expect_code(0);
+    assert!(!alerts().contains("\"damage\""), "{}", alerts());
+    run(&["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn a_file_that_is_lost_everywhere_is_named_with_its_point() {
+    let (machine, store, vault) = vaulted();
+    // The largest pack that both have is one of data.
+    let there = |object: &PathBuf| vault.join(name_of(&store.dir, object));
+    let both = objects(&store.dir, "pack").into_iter().filter(|object| there(object).exists());
+    let here = both.max_by_key(|object| object.metadata().unwrap().len()).unwrap();
+    flip(&here);
+    flip(&there(&here));
+    let ran = run(&machine, &store.dir, &["scrub", "--json"]).expect_code(1);
+    let files = ran.json()["broken_files"].clone();
+    assert!(files.as_array().is_some_and(|files| !files.is_empty()), "{files}");
+    // What the source still has is stored again, and the files are whole.
+    let source = machine.path("source");
+    run(&machine, &store.dir, &["backup", source.to_str().unwrap()]).expect_code(0);
+    let healed = run(&machine, &store.dir, &["scrub", "--json"]).json();
+    assert_eq!(healed["broken_files"].as_array().unwrap().len(), 0, "{healed}");
+}
