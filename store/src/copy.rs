@@ -22,15 +22,14 @@ use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
 use crate::seal::slots::KeySlot;
 use crate::store::{
-    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, put_config, put_slot, replace_point_in_vault,
-    see_vault,
+    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, put_config, replace_point_in_vault, see_vault,
 };
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
 
 pub use send::{Repacked, repack};
 
-pub use crate::store::{learn_points, load_catalog, prove_ours, refresh_vault};
+pub use crate::store::{learn_points, load_catalog, prove_ours, put_slot, refresh_vault};
 
 /// Packs on their way at once: each is held in memory while it is sent.
 const PACKS_AT_ONCE: usize = 4;

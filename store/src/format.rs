@@ -42,9 +42,14 @@ impl FormatError {
         Self::Damaged(detail.into())
     }
 
-    /// Whether it is no object of a newer program: that one is whole for who knows it.
+    /// Whether it is no object of a newer program or of a newer key: those are whole for who knows them.
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::TooNew(_) | Self::NoKey(_))
+    }
+
+    /// Whether it is what another machine, or another process, sealed after it rotated the keys.
+    pub fn is_newer_key(&self) -> bool {
+        matches!(self, Self::NoKey(_))
     }
 
     /// The same, with the object named.

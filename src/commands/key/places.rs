@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use holdfast_store::StoreError;
 use holdfast_store::id::SlotId;
+use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
 use holdfast_store::store::{SMALL_OBJECT, Store, StoreHead, StoreLock};
@@ -100,12 +100,8 @@ impl Places {
     }
 
     fn put_into_vaults(&self, id: &SlotId, bytes: &[u8]) -> Result<(), Failure> {
-        let name = names::slot(id);
         for (_, _, transfer) in self.store.vaults() {
-            let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-            transfer.put_new(&name, Bytes::copy_from_slice(bytes)).map_err(failed)?;
-            let back = transfer.get(&name, SMALL_OBJECT).map_err(failed)?;
-            same(&back, bytes, &format!("{name} in vault {}", transfer.address()))?;
+            copy::put_slot(&self.store, transfer, (id, bytes.to_vec()), &VoidMonitor)?;
         }
         Ok(())
     }
@@ -115,7 +111,13 @@ impl Places {
         let name = names::slot(id);
         self.store.put_control(&name, bytes)?;
         let back = self.store.staging().read_all(&name, SMALL_OBJECT)?.unwrap_or_default();
-        same(&back, bytes, name.as_str())
+        match back == bytes {
+            true => Ok(()),
+            false => {
+                let detail = "it reads back as something else than was written";
+                Err(StoreError::corrupt(name.as_str(), detail).into())
+            }
+        }
     }
 
     /// Removes a slot from this machine's store alone.
@@ -170,13 +172,6 @@ impl Places {
 
 fn of_vault(transfer: &Transfer, failure: Failure) -> Failure {
     Failure { message: format!("vault {}: {}", transfer.address(), failure.message), ..failure }
-}
-
-fn same(found: &[u8], written: &[u8], object: &str) -> Result<(), Failure> {
-    if found == written {
-        return Ok(());
-    }
-    Err(StoreError::corrupt(object, "it reads back as something else than was written").into())
 }
 
 fn refuse_last(place: &str, head: &StoreHead, id: &SlotId, lost: bool) -> Result<(), Failure> {

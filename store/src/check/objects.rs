@@ -7,7 +7,6 @@ use super::{Check, Depth, Place};
 use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::format::FormatError;
 use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
 use crate::point::object::open_point;
@@ -83,7 +82,9 @@ impl Check<'_> {
                 }),
                 Err(e) if e.is_vault_away() => self.leave_out(*no, &e),
                 Err(e @ StoreError::Vault { .. }) => self.find("gen/", format!("{address}: {e}")),
-                Err(e @ StoreError::NoKey { .. }) => self.pass_over("gen/", format!("{address}: {e}")),
+                Err(e @ StoreError::NoKey { .. }) => {
+                    self.pass_over("gen/", format!("{address}: {e}; {NEWER_KEY}"));
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -126,13 +127,14 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether an object is what another machine put after it rotated the keys, and nothing that is known here: it was told of among the
-    /// points of the vault.
+    /// Whether an object is what another machine put after it rotated the keys: a point that is not known here, or the word that one is
+    /// revoked. It was told of among the points of the vault.
     fn is_of_newer_key(&self, name: &ObjectName, bytes: &Result<Vec<u8>, String>, hashes: &Hashes) -> bool {
-        let (Some((tag, id)), Ok(bytes)) = (names::point_of(name), bytes) else { return false };
-        let opened = open_point(bytes, self.store.sealer(), &tag, &id);
-        let Err(FormatError::NoKey(_)) = opened else { return false };
-        !hashes.contains_key(&(tag, id))
+        let (Some((tag, attempt)), Ok(bytes)) = (names::outcome_of(name), bytes) else { return false };
+        let sealer = self.store.sealer();
+        let is_point = || open_point(bytes, sealer, &tag, &attempt.point).is_err_and(|e| e.is_newer_key());
+        Revocation::open(sealer, (&tag, &attempt), bytes).is_err_and(|e| e.is_newer_key())
+            || !hashes.contains_key(&(tag, attempt.point)) && is_point()
     }
 
     /// Whether an object is the point that it should be.

@@ -56,7 +56,8 @@ impl Check<'_> {
             if let Err(e) = walked {
                 match forgotten {
                     true => {}
-                    false if self.is_away(stored, &e) => {
+                    // Sealed by who rotated the keys since this check began.
+                    false if matches!(e, StoreError::NoKey { .. }) || self.is_away(stored, &e) => {
                         self.pass_over(name.as_str(), format!("it is not looked at: {e}"));
                     }
                     false => self.find(name.as_str(), format!("its directories cannot be read: {e}")),
@@ -130,7 +131,9 @@ impl Check<'_> {
                             }
                             // Of one that the catalog knows this was told above.
                             Err(_) if self.is_known(object)? => continue,
-                            Err(e @ StoreError::NoKey { .. }) => (format!("{e}; {NEWER_KEY}"), true),
+                            Err(StoreError::NoKey { generation, .. }) => {
+                                (format!("it is sealed with key generation {generation}; {NEWER_KEY}"), true)
+                            }
                             Err(e) => (e.to_string(), e.class() == ErrorClass::Unavailable),
                         };
                         in_the_way.append(&mut packs);
@@ -185,8 +188,10 @@ impl Check<'_> {
             Some(row) => row.object,
             None => self.fetch_point(transfer, object)?,
         };
-        if Revocation::open(self.store.sealer(), (&tag, &attempt), &bytes).is_ok() {
-            return Ok(0);
+        match Revocation::open(self.store.sealer(), (&tag, &attempt), &bytes) {
+            Ok(_) => return Ok(0),
+            Err(e) if e.is_newer_key() => return Err(e.of(object.name.as_str())),
+            Err(_) => {}
         }
         let point =
             open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;

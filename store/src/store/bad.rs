@@ -8,7 +8,7 @@ use super::{POINT_LIMIT, Store, of_vault};
 use crate::catalog::{Mark, PackRow, PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
-use crate::format::{FormatError, Header, ObjectKind};
+use crate::format::{Header, ObjectKind};
 use crate::id::Attempt;
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -100,7 +100,7 @@ pub(crate) fn replace_point_in_vault(
         && (bad.len() as u64 == Revocation::LEN || Revocation::is_meant_by(&bad, store.sealer()));
     // One that only another ring opens may be one as well.
     let opened = open_point(&bad, store.sealer(), &row.tag, &row.id);
-    let is_a_point = matches!(opened, Ok(_) | Err(FormatError::NoKey(_)));
+    let is_a_point = opened.map_or_else(|e| e.is_newer_key(), |_| true);
     // The way from the vault may flip bits, though not the same ones twice.
     if may_be_a_word || is_a_point || read()? != bad {
         return Ok(false);

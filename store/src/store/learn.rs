@@ -1,7 +1,7 @@
 //! Reading into the catalog what a vault holds and nobody here knows: all of it when the vault is first met, later what
 //! came there in other ways or was away.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 use super::listing::{Listed, listed_packs};
@@ -28,14 +28,24 @@ pub(crate) type Unopened = BTreeMap<(VaultNo, PackId), u64>;
 impl Store {
     /// Tells, once for each vault and generation, that somebody rotated the keys and this ring is the older one. What it does not open is no
     /// damage: it is left alone.
-    fn tell_newer_key(&self, no: VaultNo, transfer: &Transfer, generation: u32, monitor: &dyn Monitor) {
-        let mut told = self.newer_keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert((no, generation)) {
+    pub(super) fn tell_newer_key(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        generation: u32,
+        monitor: &dyn Monitor,
+    ) {
+        if self.newer_keys().insert((no, generation)) {
             let reason = format!(
                 "it holds objects sealed with key generation {generation}, which this machine's ring has not: they are left alone; {NEWER_KEY}"
             );
             monitor.event(Event::Problem { path: transfer.address().into_bytes(), reason });
         }
+    }
+
+    /// Of which vault that was told, and which generations.
+    pub(crate) fn newer_keys(&self) -> MutexGuard<'_, BTreeSet<(VaultNo, u32)>> {
+        self.newer_keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Packs of vaults that were found not to open since the store was opened: each is told once.

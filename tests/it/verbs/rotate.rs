@@ -274,7 +274,60 @@ fn another_machine_goes_on_with_the_old_ring_and_is_told_how_to_have_the_new_one
     assert_eq!(points.as_array().unwrap().len(), 3);
     assert!(on_other(&["key", "refresh"]).expect_code(0).out().contains("up to date"));
     // And the first machine reads what the other one sealed with the old key.
-    stored.run(["vault", "push"]).expect_code(0);
+    stored.run(["prune"]).expect_code(0);
+    assert_eq!(stored.points().len(), 3);
+    stored.run(["check", "--read-data"]).expect_code(0);
+}
+
+#[test]
+fn a_machine_with_the_old_ring_takes_points_and_brings_them_once_it_has_the_new_one() {
+    let stored = Stored::with_vault();
+    write_and_push(&stored, "going");
+    std::fs::remove_file(stored.path("src/going")).unwrap();
+    write_and_push(&stored, "staying");
+    let other = Machine::new();
+    let on_other = |args: &[&str]| {
+        let mut command = other.command(args);
+        Ran::of(command.env("HOLDFAST_STORE", other.path("store")))
+    };
+    let mut recover = other.command(["recover", "--machine-key"]);
+    recover.arg(stored.path("vault")).env("HOLDFAST_STORE", other.path("store"));
+    Ran::of(recover.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    rotate(&stored);
+    // The other machine knows the point, and cannot read why it is not there any more.
+    stored.run(["forget", &stored.points()[0], "--allow-newest"]).expect_code(0);
+    std::fs::create_dir(other.path("own")).unwrap();
+    std::fs::write(other.path("own/mine"), "mine".repeat(1000)).unwrap();
+    let own = other.path("own");
+    let backup = || on_other(&["backup", own.to_str().unwrap(), "--as", "own", "--online"]);
+    let sent = backup();
+    assert!([0, 3].contains(&sent.code()), "{}", sent.err());
+    assert!(sent.err().contains("key refresh") && !sent.err().contains("damaged"), "{}", sent.err());
+    let checked = on_other(&["check", "--read-data"]).expect_code(1);
+    assert!(checked.out().contains("NOT ALL COULD BE LOOKED AT"), "{} {}", checked.out(), checked.err());
+
+    // Which packs went is said with the new key, too: from then on it cannot tell what it may rely on there.
+    stored.run(["prune", "--now"]).expect_code(0);
+    assert_eq!(stored.points().len(), 2, "what it sent came there");
+    std::fs::write(other.path("own/mine"), "more".repeat(1000)).unwrap();
+    let waits = backup();
+    assert_ne!(waits.code(), 0, "{}", waits.err());
+    assert!(waits.err().contains("key refresh") && !waits.err().contains("damaged"), "{}", waits.err());
+    assert_eq!(on_other(&["dump", "latest:mine"]).expect_code(0).out(), "more".repeat(1000));
+    let checked = on_other(&["check", "--read-data"]).expect_code(1);
+    assert!(checked.out().contains("NOT ALL COULD BE LOOKED AT"), "{} {}", checked.out(), checked.err());
+
+    let mut refresh = other.command(["key", "refresh"]);
+    refresh.env("HOLDFAST_STORE", other.path("store"));
+    Ran::of(refresh.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    on_other(&["vault", "push"]).expect_code(0);
+    assert_eq!(
+        on_other(&["snapshots", "--json"]).expect_code(0).json().as_array().unwrap().len(),
+        3,
+        "staying, and two of its own"
+    );
+    on_other(&["check", "--read-data"]).expect_code(0);
+    stored.run(["prune"]).expect_code(0);
     assert_eq!(stored.points().len(), 3);
     stored.run(["check", "--read-data"]).expect_code(0);
 }

@@ -71,11 +71,10 @@ pub(super) fn replace(files: &MachineFiles) -> Result<(), Failure> {
     if !files.next.exists() {
         return Ok(());
     }
-    match std::fs::hard_link(&files.file, &files.old) {
-        Ok(()) => {}
-        // Nothing to keep, or it was kept by a run that was cut off.
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
-        Err(e) => return Err(Failure::io("keep", &files.old, &e)),
+    if files.file.exists() {
+        // What a run left that was cut off is the same key, or opens nothing any more.
+        files.forget_old();
+        std::fs::hard_link(&files.file, &files.old).map_err(|e| Failure::io("keep", &files.old, &e))?;
     }
     std::fs::rename(&files.next, &files.file).map_err(|e| Failure::io("replace", &files.file, &e))?;
     let dir = files.file.parent().unwrap_or(Path::new("/"));
@@ -85,4 +84,58 @@ pub(super) fn replace(files: &MachineFiles) -> Result<(), Failure> {
 
 fn remove(path: &Path) -> Result<(), Failure> {
     std::fs::remove_file(path).map_err(|e| Failure::io("remove", path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const STORE: VaultId = VaultId([7; 16]);
+
+    fn files(dir: &Path) -> MachineFiles {
+        let file = dir.join("store.key");
+        MachineFiles { next: dir.join("store.key.next"), old: dir.join("store.key.old"), file }
+    }
+
+    fn key_in(path: &Path) -> [u8; 32] {
+        *MachineKey::read(path).unwrap().key
+    }
+
+    #[test]
+    fn the_key_before_stays_until_it_is_of_no_use_and_a_stale_one_does_not_keep_it_from_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        replace(&files).unwrap();
+        assert!(!files.file.exists(), "there is no next one");
+        let first = *files.next(&STORE).unwrap().key;
+        assert_eq!(*files.next(&STORE).unwrap().key, first, "a run that was cut off goes on with its key");
+        replace(&files).unwrap();
+        assert_eq!(key_in(&files.file), first);
+        assert!(!files.next.exists() && !files.old.exists());
+
+        let second = *files.next(&STORE).unwrap().key;
+        // Cut off before the rename.
+        std::fs::hard_link(&files.file, &files.old).unwrap();
+        replace(&files).unwrap();
+        assert_eq!((key_in(&files.file), key_in(&files.old)), (second, first));
+        // Cut off before the one before was removed, and rotated again.
+        let third = *files.next(&STORE).unwrap().key;
+        replace(&files).unwrap();
+        assert_eq!((key_in(&files.file), key_in(&files.old)), (third, second));
+        files.forget_old();
+        assert!(!files.old.exists());
+    }
+
+    #[test]
+    fn a_next_key_that_is_damaged_or_of_another_store_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        let first = *files.next(&STORE).unwrap().key;
+        let other = *files.next(&VaultId([8; 16])).unwrap().key;
+        assert_ne!(first, other);
+        std::fs::write(&files.next, "nonsense").unwrap();
+        let third = files.next(&STORE).unwrap();
+        assert!(third.vault == STORE && *third.key != other);
+    }
 }
