@@ -73,8 +73,11 @@ fn seal(key: &MachineKey, with_key: &str, file: &Path) -> Result<(), Failure> {
     if !same {
         return Err(Failure::failed(format!("{} opens to something else than the key", file.display())));
     }
-    let synced = std::fs::File::open(file).and_then(|file| file.sync_all());
-    synced.map_err(|error| Failure::io("sync", file, &error))
+    // Its name, too: the plain file may go next.
+    [file, file.parent().unwrap_or(Path::new("/"))].into_iter().try_for_each(|path| {
+        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|error| Failure::io("sync", path, &error))
+    })
 }
 
 /// Runs systemd's program; what it printed.

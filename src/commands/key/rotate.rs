@@ -10,6 +10,7 @@ mod plan;
 use std::path::PathBuf;
 
 use clap::Args;
+use holdfast_store::copy;
 use holdfast_store::id::SlotId;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::sheet::{RecoverySheet, words_of};
@@ -22,7 +23,7 @@ use super::places::Places;
 use super::{KeyKind, default_label, in_vaults, ring};
 use crate::commands::Context;
 use crate::create::new_slot;
-use crate::open::{open_as_ever, secret_of, words_of as words_typed};
+use crate::open::{Bounds, open_as_ever, open_unlocked, secret_of, words_of as words_typed};
 use crate::outcome::{Failure, Kind};
 use crate::sheet::SheetFile;
 use crate::terminal::text;
@@ -119,6 +120,7 @@ pub fn refresh(context: &Context<'_>) -> Result<(), Failure> {
             work.removed.push(survey.slots[*at].id);
         }
     }
+    work.learn(&plan.ring)?;
     work.tell(&plan, "key_refreshed")
 }
 
@@ -272,6 +274,19 @@ impl<'a> Work<'a> {
             self.removed.push(survey.slots[*at].id);
         }
         self.files.forget_old();
+        Ok(())
+    }
+
+    /// Makes the catalog know what the old ring did not open.
+    fn learn(&self, ring: &KeyRing) -> Result<(), Failure> {
+        let (terminal, store) = (self.context.terminal, self.places.store());
+        let store = open_unlocked(self.context, store.dir(), store.id(), ring, Bounds::default())?;
+        for (no, address, transfer) in store.vaults() {
+            if let Err(e) = copy::load_catalog(&store, *no, transfer, &*terminal.monitor_of_opening()) {
+                terminal
+                    .warn(&format!("vault {address}: {e}; the same command looks again at what is there"));
+            }
+        }
         Ok(())
     }
 
