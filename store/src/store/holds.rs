@@ -174,7 +174,10 @@ impl Store {
         // Twice if need be: the way from the vault may have flipped a bit.
         let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
         let Some(object) = again else { return Ok(()) };
-        opens(&object).map_err(|e| e.of(name.as_str()))?;
+        opens(&object).map_err(|e| match e {
+            FormatError::NoKey(_) => e.of(name.as_str()),
+            _ => StoreError::corrupt(name.as_str(), e.to_string()),
+        })?;
         self.catalog.add_hold(&HoldRow { point, tag, object, staged: false, vaults: vec![no] })
     }
 
