@@ -141,6 +141,11 @@ impl Attempt {
         (0..=u8::MAX).map(move |number| Self { point, number })
     }
 
+    /// The one that begins when this one and all before it were revoked, if there may be one.
+    pub fn next(&self) -> Option<Self> {
+        Some(Self { number: self.number.checked_add(1)?, ..*self })
+    }
+
     /// Reads exactly what its text is: the id of the point, and `.` with the number unless that is 0.
     pub fn from_text(text: &str) -> Option<Self> {
         let (id, number) = text.split_once('.').unwrap_or((text, "0"));

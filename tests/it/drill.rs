@@ -3,37 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_store::tree::testing::TestRandom;
 use serde_json::Value;
 
 use crate::scrub::empty_configuration;
 use crate::testkit::{Machine, Ran};
-use crate::trouble::{SmallStore, run, sample, write_tree};
+use crate::trouble::{SmallStore, files_below, run, two_points_in_a_vault};
 
-/// A machine whose store has two points in a vault; its source, and the vault.
 fn vaulted() -> (Machine, SmallStore, PathBuf, PathBuf) {
-    let machine = Machine::new();
-    let store = SmallStore::make(&machine, machine.path("store"));
-    let (source, vault) = (machine.path("source"), machine.path("vault"));
-    write_tree(&source, &sample(&mut TestRandom::new(21), 4 << 20));
-    run(&machine, &store.dir, &["vault", "add", vault.to_str().unwrap()]).expect_code(0);
-    for round in 0..2 {
-        std::fs::write(source.join("new"), format!("{round}")).unwrap();
-        run(&machine, &store.dir, &["backup", "--online", source.to_str().unwrap()]).expect_code(0);
-    }
-    (machine, store, source, vault)
-}
-
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let (mut found, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { open.push(path) } else { found.push(path) }
-        }
-    }
-    found.sort();
-    found
+    two_points_in_a_vault(21, 4 << 20)
 }
 
 fn alerts(machine: &Machine, store: &Path) -> String {

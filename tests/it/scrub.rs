@@ -8,18 +8,11 @@ mod rotation;
 use std::path::{Path, PathBuf};
 
 use crate::testkit::Machine;
+use crate::trouble::files_below;
 
 /// The objects of a place below a directory, in the order of their names.
 fn objects(place: &Path, below: &str) -> Vec<PathBuf> {
-    let (mut found, mut open) = (Vec::new(), vec![place.join(below)]);
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { open.push(path) } else { found.push(path) }
-        }
-    }
-    found.sort();
-    found
+    files_below(&place.join(below))
 }
 
 fn name_of(place: &Path, object: &Path) -> String {

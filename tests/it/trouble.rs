@@ -112,22 +112,40 @@ pub fn assert_same(tree: &Tree, expected: &Tree) {
     }
 }
 
-/// All files below a directory.
-pub fn read_tree(root: &Path) -> Tree {
-    let mut tree = Tree::new();
-    let mut open = vec![PathBuf::new()];
+/// Paths of all files below a directory, in order.
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
     while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(root.join(&dir)).unwrap() {
-            let path = dir.join(entry.unwrap().file_name());
-            if root.join(&path).is_dir() {
-                open.push(path);
-            } else {
-                let bytes = Arc::new(std::fs::read(root.join(&path)).unwrap());
-                tree.insert(path.to_str().unwrap().to_owned(), bytes);
-            }
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.push(path) }
         }
     }
-    tree
+    found.sort();
+    found
+}
+
+/// All files below a directory.
+pub fn read_tree(root: &Path) -> Tree {
+    let file = |path: PathBuf| {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        (name, Arc::new(std::fs::read(path).unwrap()))
+    };
+    files_below(root).into_iter().map(file).collect()
+}
+
+/// A machine whose small store has two points of a tree of so many `bytes` in a vault; the tree, and the vault.
+pub fn two_points_in_a_vault(seed: u64, bytes: usize) -> (Machine, SmallStore, PathBuf, PathBuf) {
+    let machine = Machine::new();
+    let store = SmallStore::make(&machine, machine.path("store"));
+    let (source, vault) = (machine.path("source"), machine.path("vault"));
+    write_tree(&source, &sample(&mut TestRandom::new(seed), bytes));
+    run(&machine, &store.dir, &["vault", "add", vault.to_str().unwrap()]).expect_code(0);
+    for round in 0..2 {
+        std::fs::write(source.join("new"), format!("{round}")).unwrap();
+        run(&machine, &store.dir, &["backup", "--online", source.to_str().unwrap()]).expect_code(0);
+    }
+    (machine, store, source, vault)
 }
 
 /// A few dozen files of `bytes` altogether that no compression shrinks, in three directories.

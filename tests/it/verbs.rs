@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::testkit::{Machine, Ran};
+use crate::trouble::files_below;
 
 /// The passphrase of the stores that tests make.
 const PASSPHRASE: &str = "a passphrase for tests";
@@ -80,15 +81,7 @@ impl Stored {
 
     /// Bytes of all packs below a directory.
     fn pack_bytes(&self, place: &str) -> u64 {
-        let mut sum = 0;
-        let mut dirs = vec![self.path(place).join("pack")];
-        while let Some(dir) = dirs.pop() {
-            for entry in std::fs::read_dir(dir).unwrap() {
-                let entry = entry.unwrap();
-                let meta = entry.metadata().unwrap();
-                if meta.is_dir() { dirs.push(entry.path()) } else { sum += meta.len() }
-            }
-        }
-        sum
+        let packs = files_below(&self.path(place).join("pack"));
+        packs.iter().map(|pack| pack.metadata().unwrap().len()).sum()
     }
 }

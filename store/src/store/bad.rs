@@ -117,8 +117,10 @@ pub(crate) enum Reads {
     Whole,
     /// As a damaged object of ours.
     Damaged,
-    /// As something of which nobody can tell: it is damaged if it was just put, and else it is somebody else's.
+    /// As something of which nobody can tell: it is damaged if it was just put, or begins as what is put, and else it is somebody else's.
     Unclear,
+    /// As what another store may have put, though it begins as what is put: it is damaged if it was just put.
+    Foreign,
 }
 
 /// What a put came to of an object that stands alone under its name: nothing else tells what it says, or it says what nobody may miss.
@@ -163,7 +165,8 @@ pub(crate) fn put_proven(
         match reads(&there) {
             Reads::Whole => return Ok(Proven::Theirs),
             Reads::Unclear if !is_ours => return Ok(Proven::Theirs),
-            Reads::Damaged | Reads::Unclear => {}
+            Reads::Foreign if !is_new => return Ok(Proven::Theirs),
+            Reads::Damaged | Reads::Unclear | Reads::Foreign => {}
         }
         // The way from the vault may flip bits, though not the same ones twice.
         if transfer.get(name, POINT_LIMIT).is_ok_and(|again| again == there) {

@@ -36,6 +36,7 @@ impl Store {
             if *len == Revocation::LEN && self.look_for_revocation(no, transfer, name)?.is_some() {
                 continue;
             }
+            self.announce(no, row, attempt)?;
             transfer.delete(&names::outcome(&row.tag, attempt)).map_err(&failed)?;
             // Another machine that put one just now may have seen the point, and said that it is held.
             if let Some(held) = self.hold_in(no, row)? {
@@ -103,6 +104,13 @@ impl Store {
             transfer.delete(&names::session(attempt)).map_err(of_vault(transfer))?;
         }
         Ok(why)
+    }
+
+    /// Puts the word that a point was forgotten behind it, before it goes: whoever looks until the word stands in its own place, be it
+    /// for ever, finds that one.
+    fn announce(&self, no: VaultNo, row: &PointRow, attempt: &Attempt) -> Result<(), StoreError> {
+        let Some(next) = attempt.next() else { return Ok(()) };
+        self.revoke(no, (&row.tag, &next), Why::Forgotten)?.map(drop).ok_or_else(|| came_back(row))
     }
 
     fn give_back(&self, no: VaultNo, row: &PointRow, attempt: &Attempt) -> Result<(), StoreError> {

@@ -89,7 +89,7 @@ pub(super) fn config_is_put_right(
     let reads = |there: &[u8]| match StoreConfig::decode(there, store.sealer()) {
         Ok(_) => Reads::Whole,
         Err(e) if e.is_damage() && is_of_ours(there) => Reads::Damaged,
-        Err(_) => Reads::Unclear,
+        Err(_) => Reads::Foreign,
     };
     let ours = Bytes::copy_from_slice(store.config_object());
     let put = put_proven(transfer, &names::config(), &ours, &reads, monitor)?;

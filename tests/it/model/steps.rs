@@ -110,8 +110,8 @@ impl Model for World {
 }
 
 impl World {
-    /// Sessions that may be revoked now. Where markers stay, whoever forgets a point puts one also before there is any generation, and
-    /// where nobody has begun.
+    /// Sessions that may be revoked now. Where markers stay, whoever forgets a point puts one also before there is any generation, where nobody
+    /// has begun, and behind a point before it goes.
     fn revocable(&self, state: &State) -> Set {
         match (self.tidies_markers(), state.generation) {
             (true, 0) => 0,
@@ -120,10 +120,10 @@ impl World {
         }
     }
 
-    /// The first session of a point that is not revoked, if there is one.
+    /// The first session of a point that has no outcome, if there is one.
     fn next(&self, state: &State, point: u8) -> Set {
         let mut sessions = (0..self.attempts).map(|attempt| one(session(point, attempt)));
-        sessions.find(|session| state.markers & session == 0).unwrap_or_default()
+        sessions.find(|session| (state.markers | state.points) & session == 0).unwrap_or_default()
     }
 
     fn purge(&self, state: &mut State, session: u8) -> Option<()> {

@@ -7,19 +7,11 @@ use serde_json::Value;
 
 use super::{name_of, objects};
 use crate::testkit::{Machine, Ran};
-use crate::trouble::{SmallStore, run, sample, write_tree};
+use crate::trouble::{SmallStore, two_points_in_a_vault};
 
 /// A machine whose store has two points in a vault, and the vault.
 pub(super) fn vaulted() -> (Machine, SmallStore, PathBuf) {
-    let machine = Machine::new();
-    let store = SmallStore::make(&machine, machine.path("store"));
-    let (source, vault) = (machine.path("source"), machine.path("vault"));
-    write_tree(&source, &sample(&mut TestRandom::new(11), 6 << 20));
-    run(&machine, &store.dir, &["vault", "add", vault.to_str().unwrap()]).expect_code(0);
-    for round in 0..2 {
-        std::fs::write(source.join("new"), format!("{round}")).unwrap();
-        run(&machine, &store.dir, &["backup", "--online", source.to_str().unwrap()]).expect_code(0);
-    }
+    let (machine, store, _, vault) = two_points_in_a_vault(11, 6 << 20);
     (machine, store, vault)
 }
 
