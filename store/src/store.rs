@@ -29,7 +29,7 @@ pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
 pub(crate) use bad::{Proven, Reads, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
-pub(crate) use learn::open_index;
+pub(crate) use learn::{NEWER_KEY, open_index};
 pub use learn::{learn_points, load_catalog};
 pub use listing::refresh_vault;
 pub(crate) use listing::{listed_packs, see_vault};
@@ -38,7 +38,8 @@ pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
 pub use settings::{AnnexSetting, Settings, VaultSetting};
-pub(crate) use slots::{put_config, put_slot};
+pub(crate) use slots::put_config;
+pub use slots::put_slot;
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
 pub use whole::Healed;
@@ -182,6 +183,7 @@ pub struct Store {
     strange_configs: Mutex<BTreeSet<String>>,
     /// What was said of vaults that this machine never saw before.
     first_looks: Mutex<Vec<String>>,
+    newer_keys: Mutex<BTreeSet<(VaultNo, u32)>>,
     read_only: bool,
 }
 
@@ -326,6 +328,7 @@ impl Store {
             told: Mutex::default(),
             strange_configs: Mutex::default(),
             first_looks: Mutex::default(),
+            newer_keys: Mutex::default(),
             read_only: false,
         })
     }

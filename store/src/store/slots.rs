@@ -51,7 +51,7 @@ pub(super) fn look_at_slots(
 ///
 /// # Errors
 /// `Conflict` if another one is there that reads as well.
-pub(crate) fn put_slot(
+pub fn put_slot(
     store: &Store,
     transfer: &Transfer,
     (id, bytes): (&SlotId, Vec<u8>),
