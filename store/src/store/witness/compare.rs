@@ -63,7 +63,12 @@ impl LookBack<'_> {
         let (mut missing, mut removed) = (BTreeMap::new(), HashSet::new());
         let accepted = &self.before.memory.accepted;
         for known in candidates.values() {
-            match self.state(known, missing.len())? {
+            let state = match self.state(known, missing.len()) {
+                // Something that only a newer key opens stands in its place, which is told by who met it: to this ring it is where it was.
+                Err(StoreError::NoKey { .. }) => State::There,
+                state => state?,
+            };
+            match state {
                 State::There => {}
                 State::Missing if !accept::is_accepted(accepted, &known.id) => {
                     missing.insert(known.id, *known);
