@@ -159,13 +159,14 @@ fn sentence(report: &Report) -> String {
         0 => "without reading their data".to_owned(),
         bytes => format!("read {}", text::size(bytes)),
     };
-    format!("{checked}, {read}: {}", verdict(report))
+    format!("{checked}, {read}: {}", verdict(report.problems, report.unseen))
 }
 
-pub(super) fn verdict(report: &Report) -> &'static str {
-    match report.problems {
+/// The last words, of so many problems, of which so many are things that could not be looked at.
+pub(super) fn verdict(problems: u64, unseen: u64) -> &'static str {
+    match problems {
         0 => "no damage found",
-        _ if report.only_unseen() => "NOT ALL COULD BE LOOKED AT",
+        _ if problems == unseen => "NOT ALL COULD BE LOOKED AT",
         _ => "DAMAGE FOUND",
     }
 }

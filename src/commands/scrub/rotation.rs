@@ -206,7 +206,11 @@ fn show(
         terminal.say(&line(place, now, &TimeZone::system()))?;
     }
     let size = text::size(report.bytes_read);
-    terminal.say(&format!("read {} ({size}): {}", text::count(report.packs, "pack"), verdict(report)))
+    terminal.say(&format!(
+        "read {} ({size}): {}",
+        text::count(report.packs, "pack"),
+        verdict(report.problems, report.unseen)
+    ))
 }
 
 /// What was put right.
