@@ -70,6 +70,11 @@ impl Report {
     pub(super) fn only_unseen(&self) -> bool {
         self.problems > 0 && self.problems == self.unseen
     }
+
+    /// The last words.
+    pub(super) fn verdict(&self) -> &'static str {
+        verdict(self.problems, self.unseen)
+    }
 }
 
 /// Checks.
@@ -159,13 +164,14 @@ fn sentence(report: &Report) -> String {
         0 => "without reading their data".to_owned(),
         bytes => format!("read {}", text::size(bytes)),
     };
-    format!("{checked}, {read}: {}", verdict(report))
+    format!("{checked}, {read}: {}", report.verdict())
 }
 
-pub(super) fn verdict(report: &Report) -> &'static str {
-    match report.problems {
+/// The last words, of so many problems, of which so many are things that could not be looked at.
+pub(super) fn verdict(problems: u64, unseen: u64) -> &'static str {
+    match problems {
         0 => "no damage found",
-        _ if report.only_unseen() => "NOT ALL COULD BE LOOKED AT",
+        _ if problems == unseen => "NOT ALL COULD BE LOOKED AT",
         _ => "DAMAGE FOUND",
     }
 }

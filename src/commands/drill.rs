@@ -24,7 +24,7 @@ use crate::settings::is_job;
 use crate::terminal::text;
 use place::Recovered;
 use prove::{Against, Verdict, prove};
-use sample::{Chance, Chosen, choose};
+use sample::{Chosen, Numbers, choose};
 
 /// Files that are read if nobody says how many.
 const FILES: u32 = 200;
@@ -129,8 +129,8 @@ pub fn run(context: &Context<'_>, args: &DrillArgs) -> Outcome {
     }
     let mut totals = Totals::default();
     for (nth, address) in vaults.iter().enumerate() {
-        let chance = Chance::new(seed.wrapping_add(nth as u64));
-        match drill(context, args, address, chance, &mut totals) {
+        let numbers = Numbers::new(seed.wrapping_add(nth as u64));
+        match drill(context, args, address, numbers, &mut totals) {
             Err(failure) if context.terminal.cancelled() => return Err(failure),
             Err(failure) => totals.fail(address, failure),
             Ok(()) => {}
@@ -146,14 +146,14 @@ fn drill(
     context: &Context<'_>,
     args: &DrillArgs,
     address: &str,
-    mut chance: Chance,
+    mut numbers: Numbers,
     totals: &mut Totals,
 ) -> Result<(), Failure> {
     let monitor = context.terminal.monitor();
     let recovered = Recovered::from(context, address, &*monitor)?;
     let store = recovered.store();
     let points = args.scope.select(store.points()?);
-    let chosen = choose(store, &points, args.files, args.max_bytes, &mut chance)?;
+    let chosen = choose(store, &points, args.files, args.max_bytes, &mut numbers)?;
     let bytes_total = chosen.iter().map(|chosen| chosen.node.size).sum();
     monitor.event(Event::Stage { name: "read files", files_total: chosen.len() as u64, bytes_total });
     totals.whole += chosen.iter().filter(|chosen| chosen.ends_whole).count() as u64;

@@ -14,11 +14,11 @@ const TRIES: u32 = 20;
 
 /// Numbers by chance, the same for the same seed: splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
 #[derive(Clone, Debug)]
-pub struct Chance {
+pub struct Numbers {
     state: u64,
 }
 
-impl Chance {
+impl Numbers {
     /// One that begins anew.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
@@ -59,30 +59,30 @@ pub fn choose(
     points: &[StoredPoint],
     files: u32,
     bytes: u64,
-    chance: &mut Chance,
+    numbers: &mut Numbers,
 ) -> Result<Vec<Chosen>, StoreError> {
     let mut sample = Sample { chosen: Vec::new(), left: bytes };
     if points.is_empty() {
         return Ok(sample.chosen);
     }
-    if chance.below(WHOLE_EVERY) == 0 {
+    if numbers.below(WHOLE_EVERY) == 0 {
         // Half of what may be read, so that others are not left out.
         let is_small =
             |point: &usize| points[*point].point.root.subtree.is_some_and(|tree| tree.bytes <= bytes / 2);
         let small: Vec<usize> = newest(points).into_iter().filter(is_small).collect();
-        if let Some(point) = small.get(chance.below(small.len() as u64) as usize) {
+        if let Some(point) = small.get(numbers.below(small.len() as u64) as usize) {
             let (tree, root) = StoredTree::at(store, &points[*point].point.root, b"")?;
             sample.all(&tree, *point, &root, &mut Vec::new())?;
             sample.chosen.last_mut().into_iter().for_each(|last| last.ends_whole = true);
         }
     }
     for _ in 0..files {
-        let point = chance.below(points.len() as u64) as usize;
+        let point = numbers.below(points.len() as u64) as usize;
         let root = &points[point].point.root;
         let entries = root.subtree.map_or(0, |tree| tree.entries);
         for _ in 0..TRIES.min(u32::try_from(entries).unwrap_or(TRIES)) {
             let (tree, root) = StoredTree::at(store, root, b"")?;
-            let found = nth(&tree, &root, chance.below(entries), Vec::new())?;
+            let found = nth(&tree, &root, numbers.below(entries), Vec::new())?;
             let found = found.filter(|(_, node)| node.kind == NodeKind::File && node.size <= sample.left);
             if let Some((path, node)) = found {
                 sample.add(point, path, node);
@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn the_same_seed_chooses_the_same_and_all_are_met() {
         let numbers = |seed| {
-            let mut chance = Chance::new(seed);
-            (0..1000).map(|_| chance.below(10)).collect::<Vec<_>>()
+            let mut numbers = Numbers::new(seed);
+            (0..1000).map(|_| numbers.below(10)).collect::<Vec<_>>()
         };
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));
         let of = |n| numbers(7).into_iter().filter(|number| *number == n).count();
         assert!((0..10).all(|n| (60..140).contains(&of(n))), "{:?}", (0..10).map(of).collect::<Vec<_>>());
-        assert_eq!(Chance::new(1).below(0), 0);
+        assert_eq!(Numbers::new(1).below(0), 0);
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::ScrubArgs;
 use crate::commands::Context;
+use crate::commands::check::verdict;
 use crate::open::connect;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
@@ -127,12 +128,7 @@ fn sentence(summary: &Summary) -> String {
             said += &format!("; the same with --after {after} goes on");
         }
     }
-    let verdict = match summary.num_errors {
-        0 => "no damage found",
-        all if all == summary.num_unseen => "NOT ALL COULD BE LOOKED AT",
-        _ => "DAMAGE FOUND",
-    };
-    format!("{said}\n{verdict}")
+    format!("{said}\n{}", verdict(summary.num_errors, summary.num_unseen))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::{Part, Scope, Verify};
+use super::{Scope, Verify};
 use crate::clock::Deadline;
 use crate::names::{self, Named};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
@@ -38,15 +38,16 @@ impl Item {
     /// How many of its bytes are to be read.
     pub(super) fn bytes_wanted(&self) -> u64 {
         match self.named {
-            Named::Config | Named::Slot(_) | Named::Pack(_) | Named::Index(_) => self.len,
             Named::Heartbeat(..) => 0,
-            _ => self.len.min(crate::format::HEADER_LEN as u64),
+            _ if self.has_header_alone() => self.len.min(crate::format::HEADER_LEN as u64),
+            _ => self.len,
         }
     }
 
+    /// Whether no more than its header says anything without a key.
     fn has_header_alone(&self) -> bool {
-        !matches!(self.named, Named::Config | Named::Slot(_) | Named::Pack(_) | Named::Index(_))
-            && !matches!(self.named, Named::Heartbeat(..))
+        use Named::{Config, Heartbeat, Index, Pack, Slot};
+        !matches!(self.named, Config | Slot(_) | Pack(_) | Index(_) | Heartbeat(..))
     }
 }
 
@@ -113,5 +114,5 @@ impl Verify<'_> {
 
 fn is_in(scope: &Scope, object: &ObjectInfo) -> bool {
     let is_after = scope.after.as_ref().is_none_or(|after| object.name > *after);
-    is_after && (scope.part == Part::WHOLE || scope.part.has(object.name.as_str()))
+    is_after && scope.part.has(object.name.as_str())
 }
