@@ -18,6 +18,7 @@ use crate::open::{Bounds, by_machine_key, connect, open_unlocked};
 use crate::outcome::Failure;
 use crate::places::{is_same_directory, refuse_own};
 use crate::secrets::Secret;
+use crate::sheet::SheetFile;
 use crate::terminal::Terminal;
 
 /// What a new store is to have.
@@ -100,9 +101,29 @@ struct Initialized<'a> {
     recovery_key: Option<String>,
 }
 
+/// Tells what was made, with its recovery sheet in a file if there is one. The inner failure is one of telling: the sheet is safe, and what
+/// comes after it is wanted.
+pub fn hand_out_in(
+    terminal: &Terminal,
+    made: &Made,
+    store: &Path,
+    file: Option<SheetFile<'_>>,
+) -> Result<Result<(), Failure>, Failure> {
+    let Some(file) = file else { return hand_out(terminal, made, store, None).map(Ok) };
+    let path = file.path();
+    match file.write(&made.sheet) {
+        Ok(()) => Ok(hand_out(terminal, made, store, Some(path))),
+        Err(failure) => {
+            // The store is there and its sheet is in no file: the terminal is what is left.
+            hand_out(terminal, made, store, None)?;
+            Err(failure)
+        }
+    }
+}
+
 /// Tells what was made. A recovery sheet that is in no file goes out in any case, also with `--json` and `-q`: nobody sees it
 /// again. If it cannot go out, that is the failure.
-pub fn hand_out(
+fn hand_out(
     terminal: &Terminal,
     made: &Made,
     store: &Path,

@@ -9,11 +9,10 @@ use std::time::Duration;
 use holdfast_store::chance::SystemChance;
 use holdfast_store::clock::{Clock, within};
 use holdfast_store::error::ErrorClass;
-use holdfast_store::id::VaultId;
+use holdfast_store::id::{SlotId, VaultId};
 use holdfast_store::monitor::Monitor;
 use holdfast_store::seal::keys::KeyRing;
-use holdfast_store::seal::machine::MachineKey;
-use holdfast_store::seal::sheet::{WORDS, parse_words};
+use holdfast_store::seal::sheet::{SheetCode, WORDS, parse_code, parse_words};
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotError, SlotKind};
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreOptions};
 use holdfast_store::transfer::{Transfer, TransferPolicy};
@@ -190,6 +189,15 @@ pub fn words_or_passphrase(context: &Context<'_>) -> Result<Secret, Failure> {
     named_or(context, Secrets::passphrase_or_words)
 }
 
+/// The same as text: the code of a sheet says more than the key.
+pub fn typed_words_or_passphrase(context: &Context<'_>) -> Result<TypedSecret, Failure> {
+    let secrets = &context.settings.secrets;
+    match secrets.recovery_key(context.terminal)? {
+        Some(words) => Ok(words),
+        None => secrets.passphrase_or_words(context.terminal),
+    }
+}
+
 /// The words of the recovery key if they are named, else what `ask` brings.
 fn named_or(
     context: &Context<'_>,
@@ -212,16 +220,20 @@ fn with_machine_key<T>(
     head: &StoreHead,
     open: &impl Fn(&StoreHead, &Secret) -> Result<T, Failure>,
 ) -> Option<T> {
-    let file = context.settings.secrets.machine_key_file(&head.vault);
-    if !file.exists() {
-        return None;
-    }
-    let key = MachineKey::read(&file).map_err(Failure::from);
-    let opened = key.and_then(|key| open(head, &key.secret()));
-    let told = |failure: &Failure| {
-        context.terminal.warn(&format!("this machine's key {}: {}", file.display(), failure.message));
-    };
-    opened.inspect_err(told).ok()
+    context.settings.secrets.machine_keys(&head.vault).into_iter().find_map(|found| {
+        let told = |failure: &Failure| {
+            let what = format!("this machine's key {}: {}", found.path.display(), failure.message);
+            context.terminal.warn(&what);
+        };
+        let key = found.key.map_err(Failure::from);
+        key.and_then(|key| open(head, &key.secret())).inspect_err(told).ok()
+    })
+}
+
+/// What the code of a recovery sheet says, if the text is one.
+pub fn code_of(text: &TypedSecret) -> Result<Option<SheetCode>, Failure> {
+    let code = parse_code(text.reveal()).transpose();
+    code.map_err(|error| Failure::new(Kind::WrongKey, error.to_string()))
 }
 
 /// 24 words are the recovery key, anything else is a passphrase. About as many words are meant as the key, and one that is mistyped
@@ -230,22 +242,37 @@ pub fn secret_of(text: &TypedSecret) -> Result<Secret, Failure> {
     let count = text.reveal().split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).count();
     match words_of(text) {
         Ok(words) => Ok(words),
-        Err(failure) if (WORDS - 2..=WORDS + 2).contains(&count) => Err(failure),
+        Err(failure) if (WORDS - 2..=WORDS + 2).contains(&count) || parse_code(text.reveal()).is_some() => {
+            Err(failure)
+        }
         Err(_) => Ok(Secret::Passphrase(text.reveal().to_owned().into())),
     }
 }
 
-/// The words of the recovery key, in the first line or in all of them: what follows the words may be notes.
+/// The words of the recovery key, in the first line or in all of them: what follows the words may be notes. What a camera reads from the sheet
+/// is as good as the words.
 pub fn words_of(text: &TypedSecret) -> Result<Secret, Failure> {
+    if let Some(code) = code_of(text)? {
+        return Ok(code.secret);
+    }
     let first = text.reveal().lines().next().unwrap_or_default();
     let read = parse_words(first).or_else(|_| parse_words(text.reveal()));
     read.map_err(|error| Failure::new(Kind::WrongKey, format!("the recovery key: {error}")))
 }
 
+/// The slots, those with the newest key generation first: where the keys are being rotated one secret may open two.
+pub fn newest_first(head: &StoreHead) -> Vec<&(SlotId, Vec<u8>)> {
+    let newest =
+        |slot: &&(SlotId, Vec<u8>)| KeySlot::read(&slot.1, &head.vault).map_or(0, |slot| slot.newest());
+    let mut slots: Vec<_> = head.slots.iter().collect();
+    slots.sort_by_key(|slot| std::cmp::Reverse(newest(slot)));
+    slots
+}
+
 /// The ring from the first slot of the secret's kind that opens. Damaged slots are passed over, and named if none opens.
 pub fn open_slots(head: &StoreHead, secret: &Secret) -> Result<KeyRing, Failure> {
     let (mut tried, mut damage) = (0, None);
-    for (id, bytes) in &head.slots {
+    for (id, bytes) in newest_first(head) {
         match KeySlot::open(bytes, &head.vault, secret) {
             Ok((ring, _)) => return Ok(ring),
             Err(SlotError::WrongKind { .. }) => {}

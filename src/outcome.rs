@@ -337,6 +337,10 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
             "`holdfast check --read-data` finds all damage and the points it touches"
         }
         StoreError::TooNew { .. } => "it was written by a newer holdfast: use that version or a later one",
+        StoreError::NoKey { .. } => {
+            "the keys were rotated on another machine, or just now on this one: `holdfast key refresh` brings the new ring here, with \
+             the passphrase or the recovery sheet's words; what runs already begins anew"
+        }
         StoreError::OfCopy { annex } => {
             return Some(format!(
                 "name another directory; if that copy is no more, or is to do without this annex and what only it has of it: \

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
+use holdfast_store::StoreError;
 use holdfast_store::id::VaultId;
+use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::sheet::{WORDS, rows_of_words};
 use zeroize::Zeroizing;
 
@@ -26,6 +28,8 @@ use crate::terminal::Terminal;
 const PASSPHRASE_CHARS_MIN: usize = 8;
 /// Below this a new passphrase gets a warning: Argon2id slows guessing down, it does not stop it.
 const PASSPHRASE_CHARS_ADVISED: usize = 16;
+/// Name of the credential with a machine key, where a service has one store.
+pub const CREDENTIAL: &str = "holdfast.key";
 /// Longest secret in bytes, so that a wrong file name does not fill the memory.
 const SECRET_LEN_MAX: u64 = 64 * 1024;
 
@@ -135,18 +139,45 @@ impl Prompt for TerminalPrompt {
     }
 }
 
+/// A key of this machine, or why it cannot be read.
+#[derive(Debug)]
+pub struct FoundKey {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The key.
+    pub key: Result<MachineKey, StoreError>,
+    /// Whether that is a file of ours, and not what a service manager decrypted.
+    pub is_file: bool,
+}
+
 /// All ways to open a store.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     sources: SecretSources,
     key_dir: PathBuf,
+    credential_dir: Option<PathBuf>,
     prompt: Rc<dyn Prompt>,
 }
 
 impl Secrets {
-    /// The named ways, then the terminal.
-    pub fn new(sources: SecretSources, key_dir: PathBuf) -> Self {
-        Self { sources, key_dir, prompt: Rc::new(TerminalPrompt) }
+    /// The named ways, then the terminal. A service manager that decrypted credentials for this process says in which directory.
+    pub fn new(sources: SecretSources, key_dir: PathBuf, credential_dir: Option<PathBuf>) -> Self {
+        Self { sources, key_dir, credential_dir, prompt: Rc::new(TerminalPrompt) }
+    }
+
+    /// This machine's keys to a store: what the service manager decrypted, then the file. A credential of another store is none.
+    pub fn machine_keys(&self, store: &VaultId) -> Vec<FoundKey> {
+        let named = [format!("{store}.key"), CREDENTIAL.to_owned()];
+        let dir = self.credential_dir.iter();
+        let credentials = dir.flat_map(|dir| named.iter().map(|name| dir.join(name))).filter(|p| p.exists());
+        let read = |path: PathBuf| FoundKey { key: MachineKey::read_credential(&path), path, is_file: false };
+        let is_ours = |found: &FoundKey| found.key.as_ref().map_or(true, |key| key.vault == *store);
+        let mut found: Vec<FoundKey> = credentials.map(read).filter(is_ours).collect();
+        let path = self.machine_key_file(store);
+        if path.exists() {
+            found.push(FoundKey { key: MachineKey::read(&path), path, is_file: true });
+        }
+        found
     }
 
     /// Directory of machine keys.
@@ -169,6 +200,30 @@ impl Secrets {
         match &self.sources.passphrase {
             Some(source) => read(source, terminal),
             None => self.ask_with_words("passphrase: ", "HOLDFAST_PASSWORD"),
+        }
+    }
+
+    /// The passphrase, if it is named or somebody is there who types it; nothing if he types nothing.
+    pub fn passphrase_at_hand(&self, terminal: &Terminal) -> Result<Option<Secret>, Failure> {
+        match &self.sources.passphrase {
+            Some(source) => read(source, terminal).map(Some),
+            None => self.offered("passphrase, or Enter if it is not at hand: ", "HOLDFAST_PASSWORD"),
+        }
+    }
+
+    /// The same of the words of the recovery key.
+    pub fn words_at_hand(&self, terminal: &Terminal) -> Result<Option<Secret>, Failure> {
+        match self.recovery_key(terminal)? {
+            Some(words) => Ok(Some(words)),
+            None => self.offered("the 24 words, or Enter if they are not at hand: ", "HOLDFAST_RECOVERY_KEY"),
+        }
+    }
+
+    fn offered(&self, question: &str, name: &str) -> Result<Option<Secret>, Failure> {
+        match self.ask_with_words(question, name) {
+            Ok(text) => Ok(Some(text).filter(|text| !text.reveal().trim().is_empty())),
+            Err(failure) if failure.kind == Kind::WrongKey => Ok(None),
+            Err(failure) => Err(failure),
         }
     }
 

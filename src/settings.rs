@@ -101,7 +101,11 @@ impl Settings {
         };
         Ok(Self {
             store,
-            secrets: Secrets::new(SecretSources::gather(args, env)?, key_dir),
+            secrets: Secrets::new(
+                SecretSources::gather(args, env)?,
+                key_dir,
+                path_from(env, "CREDENTIALS_DIRECTORY"),
+            ),
             credentials: crate::credentials::gather(env)?,
             cache_dir: path_from(env, "HOLDFAST_CACHE_DIR").map_or_else(|| places.cache(), Ok)?,
             data_dir: places.data().ok(),

@@ -1,26 +1,32 @@
 //! `holdfast key`: the passphrases and keys that open the store, each in a slot of its own.
 
+mod credential;
+mod list;
 mod places;
 mod ring;
+mod rotate;
+mod verify;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use holdfast_store::clock::Timestamp;
 use holdfast_store::id::{SlotId, VaultId};
 use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::sheet::{RecoverySheet, words_of};
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
 use holdfast_store::store::Store;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::Context;
 use crate::create::{make_private_dir, new_slot};
-use crate::open::{open_as_ever, words_or_passphrase};
+use crate::open::open_as_ever;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::terminal::Terminal;
-use crate::terminal::text::{self, Table};
+use crate::sheet::SheetFile;
+use crate::terminal::text;
+use credential::CredentialArgs;
 use places::Places;
+use rotate::RotateArgs;
 
 /// Manage the passphrases and keys that open the store
 ///
@@ -34,7 +40,12 @@ Examples:
   holdfast key add                          another passphrase
   holdfast key add --kind recovery          new words and a new recovery sheet
   holdfast key passwd                       replace the passphrase
-  holdfast key verify                       prove that the recovery sheet's words open the store
+  holdfast key add --kind recovery --sheet sheet.pdf
+  holdfast key verify                       prove that the recovery sheet's words open the store and each vault
+  holdfast key verify --vault all           the same of the vaults alone, by what lies there
+  holdfast key rotate                       a new master key for what comes from now on
+  holdfast key refresh                      after another machine rotated
+  holdfast key credential /etc/holdfast/holdfast.key.cred
   holdfast key remove 1f2e3d4c")]
 pub struct KeyArgs {
     #[command(subcommand)]
@@ -54,17 +65,42 @@ enum KeyAction {
         /// A word for people
         #[arg(long, value_name = "TEXT", default_value = "")]
         label: String,
+        /// Write the recovery sheet to a new file instead of the terminal: a page with a QR code if its name ends with .pdf, else text
+        #[arg(long, value_name = "FILE")]
+        sheet: Option<PathBuf>,
     },
     /// Remove a slot
     Remove {
         /// Its id or the beginning of it
         #[arg(value_name = "SLOT")]
         slot: String,
+        /// Nobody has what opens it: it goes even if it alone has the newest key, and what was sealed with that is lost
+        #[arg(long)]
+        lost: bool,
     },
     /// Replace the passphrase: adds the new slot, opens it, then removes the old one
     Passwd,
-    /// Prove that a passphrase or the recovery sheet's words open the store
-    Verify,
+    /// Prove that a passphrase or the recovery sheet's words open the store and its vaults
+    ///
+    /// Takes the words, or what a camera reads of the sheet's code. When and where it was proven stands in `key list` and `status`.
+    Verify {
+        /// Prove it of this vault alone, by the slot that lies there, or of `all` of them; may be repeated
+        #[arg(long, value_name = "URL")]
+        vault: Vec<String>,
+    },
+    /// Make a new master key, which seals what is stored from now on
+    ///
+    /// Nothing is sent again: what is stored stays readable, and is read with the old key by who has that. Each slot whose passphrase, words or
+    /// machine key is at hand is made anew for the ring of both keys, this machine's with a new key in its file; without the words a new
+    /// recovery sheet is made. Other slots are named, and go only with --drop-others. Change a passphrase that others know first (`key
+    /// passwd`): who knows it opens its new slot, too. A run that was cut off goes on with the same command.
+    Rotate(RotateArgs),
+    /// Bring the newest key ring here, after another machine made it
+    ///
+    /// Opens a slot in a vault with the passphrase or the words, and makes this machine's slot anew. The vaults are only read.
+    Refresh,
+    /// Seal this machine's key for a unit of systemd
+    Credential(CredentialArgs),
 }
 
 /// What opens a slot.
@@ -98,32 +134,6 @@ impl From<SlotKind> for KeyKind {
     }
 }
 
-/// A slot as the list shows it.
-#[derive(Debug)]
-pub struct Slot {
-    /// Id in hexadecimal.
-    pub id: String,
-    /// What opens it; `None` if its bytes are damaged.
-    pub kind: Option<KeyKind>,
-    /// A word for people, if it is known.
-    pub label: String,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Whether the store was opened with it just now.
-    pub current: bool,
-}
-
-/// A slot in `key list --json`, with restic's names where it has them.
-#[derive(Serialize)]
-struct SlotLine<'a> {
-    current: bool,
-    id: &'a str,
-    created: String,
-    kind: Option<&'static str>,
-    label: &'a str,
-    damaged: bool,
-}
-
 /// What `key add` and `key passwd` print with `--json`.
 #[derive(Serialize)]
 struct AddedLine<'a> {
@@ -145,48 +155,25 @@ struct RemovedLine {
     id: String,
 }
 
-/// What `key verify` prints with `--json`.
-#[derive(Serialize)]
-struct VerifiedLine<'a> {
-    message_type: &'static str,
-    id: String,
-    kind: &'static str,
-    label: &'a str,
-    /// Addresses of the vaults whose own copies of the slots were tried.
-    vaults: Vec<String>,
-}
-
 /// Does it.
 pub fn run(context: &Context<'_>, args: &KeyArgs) -> Outcome {
     match &args.action {
-        KeyAction::List => show(context.terminal, &slots(context)?)?,
-        KeyAction::Add { kind, label } => add(context, *kind, label)?,
-        KeyAction::Remove { slot } => remove(context, slot)?,
+        KeyAction::List => list::run(context)?,
+        KeyAction::Add { kind, label, sheet } => add(context, *kind, label, sheet.as_deref())?,
+        KeyAction::Remove { slot, lost } => remove(context, slot, *lost)?,
         KeyAction::Passwd => replace_passphrase(context)?,
-        KeyAction::Verify => verify(context)?,
+        KeyAction::Verify { vault } => verify::run(context, vault)?,
+        KeyAction::Rotate(args) => rotate::rotate(context, args)?,
+        KeyAction::Refresh => rotate::refresh(context)?,
+        KeyAction::Credential(args) => credential::run(context, args)?,
     }
     Ok(Done::Whole)
 }
 
-/// All slots. What a label says is sealed with the slot, so only that of the slot in use is known.
-fn slots(context: &Context<'_>) -> Result<Vec<Slot>, Failure> {
-    let head = Store::head(context.settings.store()?)?;
-    let opened = open_as_ever(context, &head, ring::open)?;
-    let slot = |(id, bytes): &(SlotId, Vec<u8>)| {
-        let read = KeySlot::read(bytes, &head.vault).ok();
-        let current = opened.slot == *id;
-        Slot {
-            id: id.hex(),
-            kind: read.map(|slot| slot.kind.into()),
-            label: if current { opened.label.clone() } else { String::new() },
-            created: Timestamp::from_seconds(read.map_or(0, |slot| slot.created)),
-            current,
-        }
-    };
-    Ok(head.slots.iter().map(slot).collect())
-}
-
-fn add(context: &Context<'_>, kind: KeyKind, label: &str) -> Result<(), Failure> {
+fn add(context: &Context<'_>, kind: KeyKind, label: &str, sheet: Option<&Path>) -> Result<(), Failure> {
+    if sheet.is_some() && kind != KeyKind::Recovery {
+        return Err(Failure::usage("--sheet is for --kind recovery"));
+    }
     let dir = context.settings.store()?;
     let head = Store::head(dir)?;
     let ring = open_as_ever(context, &head, ring::open)?.ring;
@@ -204,12 +191,14 @@ fn add(context: &Context<'_>, kind: KeyKind, label: &str) -> Result<(), Failure>
         KeyKind::Machine => Secret::new_machine(),
     };
     let label = if label.is_empty() { default_label(context, kind) } else { label.to_owned() };
+    let file = sheet.map(SheetFile::create).transpose()?;
     let places = Places::open(context, &head, &ring)?;
+    places.refuse_older(&ring)?;
     let now = context.terminal.clock().now().seconds;
     let (id, bytes) = new_slot(context, &head.vault, &ring, &secret, &label, now)?;
     places.add(&id, &bytes, &secret)?;
     let made = New { id, kind, replaces: None, now };
-    let told = tell_added(context, &places, &made, &secret);
+    let told = tell_added(context, &places, &made, &secret, file);
     // A slot whose secret nobody got to see opens nothing for anybody.
     if told.is_err() && kind != KeyKind::Passphrase {
         places.take_back(&id);
@@ -233,7 +222,13 @@ struct New {
     now: i64,
 }
 
-fn tell_added(context: &Context<'_>, places: &Places, new: &New, secret: &Secret) -> Result<(), Failure> {
+fn tell_added(
+    context: &Context<'_>,
+    places: &Places,
+    new: &New,
+    secret: &Secret,
+    file: Option<SheetFile<'_>>,
+) -> Result<(), Failure> {
     let terminal = context.terminal;
     let vault = *places.store().id();
     let mut line = AddedLine {
@@ -253,14 +248,24 @@ fn tell_added(context: &Context<'_>, places: &Places, new: &New, secret: &Secret
             line.machine_key = Some(file.display().to_string());
             terminal.say(&format!("this machine's key is {}", file.display()))?;
         }
-        Secret::Recovery(key) if terminal.json() => {
+        Secret::Recovery(key) if terminal.json() && file.is_none() => {
             words = Zeroizing::new(words_of(key).join(" "));
             line.recovery_key = Some(&words);
         }
         Secret::Recovery(key) => {
             let (addresses, key) = (places.addresses(), key.clone());
             let sheet = RecoverySheet { vault, addresses, key, created: new.now, slot: new.id };
-            terminal.line(&sheet.render())?;
+            match file {
+                None => terminal.line(&sheet.render())?,
+                Some(file) => {
+                    let path = file.path();
+                    file.write(&sheet)?;
+                    terminal.say(&format!(
+                        "recovery sheet written to {}: print it, then delete it",
+                        path.display()
+                    ))?;
+                }
+            }
         }
         Secret::Passphrase(_) => {}
     }
@@ -277,7 +282,7 @@ fn in_vaults(places: &Places) -> String {
     }
 }
 
-fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
+fn remove(context: &Context<'_>, prefix: &str, lost: bool) -> Result<(), Failure> {
     if prefix.is_empty() {
         return Err(Failure::usage("a slot is named by its id or the beginning of it")
             .hint("`holdfast key list` shows the slots"));
@@ -287,7 +292,7 @@ fn remove(context: &Context<'_>, prefix: &str) -> Result<(), Failure> {
     let ring = open_as_ever(context, &head, ring::open)?.ring;
     let places = Places::open(context, &head, &ring)?;
     let lock = places.store().lock()?;
-    places.remove(&lock, &id)?;
+    places.remove(&lock, &id, lost)?;
     forget_machine_key(context, &head.vault, &bytes)?;
     if context.terminal.json() {
         return context.terminal.json_line(&RemovedLine { message_type: "key_removed", id: id.hex() });
@@ -324,94 +329,12 @@ fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
     let old = ring::open(&head, &ring::passphrase(&secrets.passphrase(context.terminal)?))?;
     let secret = ring::passphrase(&secrets.added_passphrase(context.terminal)?);
     let places = Places::open(context, &head, &old.ring)?;
+    places.refuse_older(&old.ring)?;
     let lock = places.store().lock()?;
     let now = context.terminal.clock().now().seconds;
     let (id, bytes) = new_slot(context, &head.vault, &old.ring, &secret, &old.label, now)?;
     places.add(&id, &bytes, &secret)?;
-    places.remove(&lock, &old.slot)?;
+    places.remove(&lock, &old.slot, false)?;
     let made = New { id, kind: KeyKind::Passphrase, replaces: Some(old.slot), now };
-    tell_added(context, &places, &made, &secret)
-}
-
-fn verify(context: &Context<'_>) -> Result<(), Failure> {
-    let head = Store::head(context.settings.store()?)?;
-    let secret = words_or_passphrase(context)?;
-    let opened = ring::open(&head, &secret)?;
-    let places = Places::open(context, &head, &opened.ring)?;
-    places.verify(&head, &opened.slot, &secret)?;
-    let (kind, vaults) = (KeyKind::from(secret.kind()), places.addresses());
-    if context.terminal.json() {
-        let id = opened.slot.hex();
-        let (kind, label) = (kind.word(), opened.label.as_str());
-        return context.terminal.json_line(&VerifiedLine {
-            message_type: "verified",
-            id,
-            kind,
-            label,
-            vaults,
-        });
-    }
-    let what = match kind {
-        KeyKind::Recovery => "the recovery key opens",
-        _ => "the passphrase opens",
-    };
-    let slot = format!("slot {} ({})", opened.slot, opened.label);
-    context.terminal.line(&text::printable_text(&format!("{what} the store: {slot}")))?;
-    vaults.iter().try_for_each(|vault| context.terminal.line(&format!("{what} vault {vault}")))
-}
-
-fn show(terminal: &Terminal, slots: &[Slot]) -> Result<(), Failure> {
-    if terminal.json() {
-        return terminal.json_line(&slots.iter().map(as_json).collect::<Vec<_>>());
-    }
-    terminal.line(&render(slots, &TimeZone::system()))
-}
-
-fn as_json(slot: &Slot) -> SlotLine<'_> {
-    SlotLine {
-        current: slot.current,
-        id: &slot.id,
-        created: text::rfc3339(slot.created),
-        kind: slot.kind.map(KeyKind::word),
-        label: &slot.label,
-        damaged: slot.kind.is_none(),
-    }
-}
-
-fn render(slots: &[Slot], zone: &TimeZone) -> String {
-    let mut table = Table::new(&["", "ID", "Kind", "Created", "Label"]);
-    for slot in slots {
-        table.row([
-            if slot.current { "*" } else { "" }.to_owned(),
-            slot.id.get(..8).unwrap_or(&slot.id).to_owned(),
-            slot.kind.map_or("DAMAGED", KeyKind::word).to_owned(),
-            slot.kind.map(|_| text::local_time(slot.created, zone)).unwrap_or_default(),
-            slot.label.clone(),
-        ]);
-    }
-    table.render()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_marks_the_slot_in_use_and_damaged_ones() {
-        let slot = |id: &str, kind, current| Slot {
-            id: id.into(),
-            kind,
-            label: "l".into(),
-            created: Timestamp::from_seconds(1_795_176_000),
-            current,
-        };
-        let slots = [slot("0123456789", Some(KeyKind::Machine), true), slot("abcdef0123", None, false)];
-        assert_eq!(
-            render(&slots, &TimeZone::UTC),
-            "   ID        Kind     Created              Label\n\
-             ------------------------------------------------\n\
-             *  01234567  machine  2026-11-20 12:00:00  l\n\
-             \x20  abcdef01  DAMAGED                       l"
-        );
-    }
+    tell_added(context, &places, &made, &secret, None)
 }

@@ -255,7 +255,7 @@ fn show_to_hand_on(show: Show) -> Vec<&'static str> {
 /// A secret that a person must type is asked for here, where there is a terminal; one that the command line names is read.
 fn passphrase_to_hand_on(context: &Context<'_>, head: &StoreHead) -> Result<Option<Secret>, Failure> {
     let secrets = &context.settings.secrets;
-    if secrets.machine_key_file(&head.vault).exists() || secrets.are_inherited() {
+    if !secrets.machine_keys(&head.vault).is_empty() || secrets.are_inherited() {
         return Ok(None);
     }
     let typed = secrets.passphrase(context.terminal)?;

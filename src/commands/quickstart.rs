@@ -6,9 +6,10 @@ use clap::Args;
 
 use super::mount::{MountArgs, in_background};
 use super::{Context, backup};
-use crate::create::{NewStore, hand_out, make_private_dir, make_store};
+use crate::create::{NewStore, hand_out_in, make_private_dir, make_store};
 use crate::open::open_store;
 use crate::outcome::{Failure, Outcome};
+use crate::sheet::SheetFile;
 
 /// Try everything at once: store, vault, recovery point, mount
 ///
@@ -30,6 +31,9 @@ pub struct QuickstartArgs {
     /// The vault; by default `vault` beside the store
     #[arg(long, value_name = "URL")]
     vault: Option<String>,
+    /// Write the recovery sheet to a new file instead of the terminal: a page with a QR code if its name ends with .pdf, else text
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
 }
 
 /// Where a trial puts things.
@@ -65,7 +69,7 @@ pub fn run(context: &Context<'_>, args: &QuickstartArgs) -> Outcome {
     let new = !places.store.join("config").exists();
     let here = context.at_store(places.store.clone());
     if new {
-        make(&here, &places)?;
+        make(&here, &places, args.sheet.as_deref())?;
     }
     let store = open_store(&here)?;
     let done = backup::usual(&here, &store, &args.dir)?;
@@ -76,13 +80,14 @@ pub fn run(context: &Context<'_>, args: &QuickstartArgs) -> Outcome {
     Ok(done)
 }
 
-fn make(context: &Context<'_>, places: &Places) -> Result<(), Failure> {
+fn make(context: &Context<'_>, places: &Places, sheet: Option<&Path>) -> Result<(), Failure> {
     let above = places.store.parent().unwrap_or(&places.store);
     make_private_dir(above)?;
+    let file = sheet.map(SheetFile::create).transpose()?;
     let vaults = [places.vault.clone()];
     let new = NewStore { dir: &places.store, passphrase: None, machine_key: true, vaults: &vaults };
     let made = make_store(context, &new)?;
-    hand_out(context.terminal, &made, &places.store, None)?;
+    hand_out_in(context.terminal, &made, &places.store, file)??;
     context.terminal.say(&format!("vault {}", made.vaults.join(", ")))?;
     if places.vault.starts_with('/') {
         let note =
@@ -125,7 +130,7 @@ mod tests {
 
     #[test]
     fn everything_stands_beside_the_store() {
-        let args = QuickstartArgs { dir: "/d".into(), mount: None, vault: None };
+        let args = QuickstartArgs { dir: "/d".into(), mount: None, vault: None, sheet: None };
         let places = places("/tmp/try/store".into(), &args);
         assert_eq!(places.mount, Path::new("/tmp/try/recovery"));
         assert_eq!(places.vault, "/tmp/try/vault");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_store::monitor::Monitor;
-use holdfast_store::seal::slots::KeySlot;
+use holdfast_store::seal::slots::{KeySlot, Secret};
 use holdfast_store::store::{Store, StoreHead, unlock};
 use holdfast_store::{StoreError, copy};
 use serde::Serialize;
@@ -12,24 +12,27 @@ use serde::Serialize;
 use super::Context;
 use super::mount::{MountArgs, mount_store, serve};
 use crate::create::{add_machine_key, remember_vault};
-use crate::open::{Bounds, connect, open_slots, open_watched, words_or_passphrase};
+use crate::open::{
+    Bounds, code_of, connect, open_slots, open_watched, typed_words_or_passphrase, words_or_passphrase,
+};
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::places::refuse_own;
 use crate::terminal::text;
 
 /// Rebuild a store from a vault on a machine that has nothing
 ///
-/// Needs the vault's address and a passphrase or the recovery sheet's 24 words. Makes a store that knows all recovery
+/// Needs the vault's address and a passphrase or the recovery sheet's 24 words, or what a camera reads of the sheet's code. Makes a store that knows all recovery
 /// points within seconds and fetches their data on first touch; with --mount the tree is there to copy from. Nothing in
 /// the vault is changed. A run that was cut off is finished by the same command.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   holdfast recover azure://ACCOUNT/NAME --store /srv/holdfast
-  holdfast recover file:///mnt/usb/vault --store /tmp/store --mount /mnt/recovery")]
+  holdfast recover file:///mnt/usb/vault --store /tmp/store --mount /mnt/recovery
+  HOLDFAST_RECOVERY_KEY_COMMAND='zbarimg -q --raw sheet.png' holdfast recover --store /srv/holdfast")]
 pub struct RecoverArgs {
-    /// The vault's address, as on the recovery sheet
-    url: String,
+    /// The vault's address, as on the recovery sheet; without it the code of the sheet says where the vaults are
+    url: Option<String>,
     /// Mount the recovery points here afterwards
     #[arg(long, value_name = "MNT")]
     mount: Option<PathBuf>,
@@ -60,13 +63,8 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let bounds = mount.as_ref().map_or(Ok(Bounds::default()), MountArgs::prepare)?;
     let dir = context.settings.store()?;
     let begun = begun_in(dir)?;
-    let (address, transfer) = connect(context, &args.url)?;
-    refuse_own(dir, &address)?;
-    let head = copy::vault_head(&transfer).map_err(|error| no_store_there(error, &address))?;
-    if head.slots.is_empty() {
-        return Err(no_slots(&address));
-    }
-    let ring = open_slots(&head, &words_or_passphrase(context)?)?;
+    let (address, head, secret) = vault_and_secret(context, args.url.as_deref(), dir)?;
+    let ring = open_slots(&head, &secret)?;
     // A wrong key or a damaged config ends it before anything is made.
     unlock(&head, &ring)?;
     let was_there = begun.is_some();
@@ -87,6 +85,53 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     match (&mount, &args.mount) {
         (Some(mount), Some(place)) => mount_here(context, store, mount, place),
         _ => context.terminal.say(&next_commands(dir)).map(|()| Done::Whole),
+    }
+}
+
+/// The vault, what it shows, and what opens it. A code that was read from the sheet names the vaults, too, and the store.
+fn vault_and_secret(
+    context: &Context<'_>,
+    url: Option<&str>,
+    dir: &Path,
+) -> Result<(String, StoreHead, Secret), Failure> {
+    if let Some(url) = url {
+        // Before anybody types anything.
+        let (address, head) = head_of(context, url, dir)?;
+        return Ok((address, head, words_or_passphrase(context)?));
+    }
+    let text = typed_words_or_passphrase(context)?;
+    let Some(code) = code_of(&text)? else {
+        return Err(Failure::usage("no vault was named, and only the code of a recovery sheet names one")
+            .hint("give the vault's address: it stands on the recovery sheet"));
+    };
+    let mut why = None;
+    for url in &code.addresses {
+        match head_of(context, url, dir) {
+            Ok((address, head)) if head.vault == code.vault => return Ok((address, head, code.secret)),
+            Ok((address, _)) => {
+                let what = format!("the vault {address} holds another store than that of the sheet");
+                context.terminal.warn(&what);
+            }
+            Err(failure) if failure.kind == Kind::Interrupted => return Err(failure),
+            Err(failure) => {
+                context.terminal.warn(&format!("vault {url}: {}", failure.message));
+                why = Some(failure);
+            }
+        }
+    }
+    let none = || Failure::failed("no vault that the sheet names has its store");
+    Err(why
+        .unwrap_or_else(none)
+        .hint("give the address where the vault is now: `holdfast recover URL --store DIR`"))
+}
+
+fn head_of(context: &Context<'_>, url: &str, dir: &Path) -> Result<(String, StoreHead), Failure> {
+    let (address, transfer) = connect(context, url)?;
+    refuse_own(dir, &address)?;
+    let head = copy::vault_head(&transfer).map_err(|error| no_store_there(error, &address))?;
+    match head.slots.is_empty() {
+        true => Err(no_slots(&address)),
+        false => Ok((address, head)),
     }
 }
 

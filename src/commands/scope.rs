@@ -124,7 +124,19 @@ impl Points {
                 doubt.error
             ))
             .hint("`holdfast snapshots` lists the others: name one by its id")),
-            None => Ok(found?),
+            None => found.map_err(|error| self.why(error)),
+        }
+    }
+
+    /// A point that only a newer key opens is in no doubt: its way out is another one.
+    fn why(&self, error: PointSpecError) -> Failure {
+        let PointSpecError::InDoubt(id) = &error else { return error.into() };
+        let doubt = self.doubtful.iter().find(|doubt| doubt.id == *id);
+        match doubt.map(|doubt| &doubt.error) {
+            Some(StoreError::NoKey { object, generation }) => {
+                StoreError::NoKey { object: object.clone(), generation: *generation }.into()
+            }
+            _ => error.into(),
         }
     }
 

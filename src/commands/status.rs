@@ -2,6 +2,7 @@
 
 mod metrics;
 mod places;
+mod sheet;
 mod troubles;
 mod vaults;
 
@@ -32,6 +33,7 @@ use crate::telling::Way;
 use crate::terminal::text::{self, Table};
 pub use places::PlaceLine;
 use places::Scrubs;
+use sheet::SheetLine;
 pub use troubles::{VAULT_AWAY, drills, metrics_fail, no_room_for_metrics};
 use troubles::{
     annexes_in_trouble, bad_configuration, damage, groups_gone, no_daemon, unwritten_metrics, vaults_away,
@@ -73,6 +75,7 @@ struct Page {
     daemon: Option<Present>,
     tiers: Vec<TierLine>,
     places: Vec<PlaceLine>,
+    recovery_sheet: SheetLine,
     alerts: Vec<AlertLine>,
     /// Ways by which somebody was not told yet of alerts, and of how many.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -169,6 +172,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
         daemon,
         tiers,
         places,
+        recovery_sheet: SheetLine::of(store.dir())?,
         alerts: told.into_iter().map(AlertLine::from).collect(),
         untold: untold(ledger.as_ref()),
     };
@@ -355,6 +359,7 @@ fn render(page: &Page, now: Timestamp, zone: &TimeZone) -> String {
         lines.push(table.render());
     }
     lines.push(places::render(&page.places, now, zone));
+    lines.push(page.recovery_sheet.render(zone));
     if let Some(daemon) = &page.daemon {
         lines.push(daemon_line(daemon, zone));
     }

@@ -22,7 +22,7 @@ impl Prompt for Script {
 fn secrets(passphrase: Option<SecretSource>, answers: &[&'static str]) -> Secrets {
     let sources = SecretSources { passphrase, ..SecretSources::default() };
     let prompt = Rc::new(Script(Mutex::new(answers.iter().copied().collect())));
-    Secrets { sources, key_dir: PathBuf::from("/keys"), prompt }
+    Secrets { sources, key_dir: PathBuf::from("/keys"), credential_dir: None, prompt }
 }
 
 fn quiet() -> Terminal {

@@ -21,7 +21,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::{ChunkId, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::scrub::ciphertext::Part;
-use crate::store::{LISTING_WAIT, Store, prove_ours};
+use crate::store::{LISTING_WAIT, NEWER_KEY, Store, prove_ours};
 use crate::vault::ObjectInfo;
 
 /// How thorough a check is.
@@ -91,6 +91,7 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.slots()?;
     check.generations()?;
     check.holds()?;
+    check.newer_keys();
     check.goes_on()?;
     if check.report.findings.is_empty() {
         // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
@@ -214,12 +215,25 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Of what only a newer key opens nothing is known. It was told when it was met.
+    fn newer_keys(&mut self) {
+        for (no, generation) in self.store.newer_keys().iter() {
+            let detail = format!("it holds objects sealed with key generation {generation}; {NEWER_KEY}");
+            let object = self.store.catalog().vault_address(*no);
+            self.report.findings.push(Finding { object, detail, unseen: true });
+        }
+    }
+
     /// A vault that does not answer is told once, and is not asked again.
     fn leave_out(&mut self, no: VaultNo, e: &StoreError) {
         if self.away.insert(no) {
+            let way_out = match e {
+                StoreError::NoKey { .. } => format!("; {NEWER_KEY}"),
+                _ => String::new(),
+            };
             self.tell(Finding {
                 object: self.store.catalog().vault_address(no),
-                detail: format!("it cannot be looked at: {}", e.beside_vault()),
+                detail: format!("it cannot be looked at: {}{way_out}", e.beside_vault()),
                 // A config that is damaged is no outage.
                 unseen: e.class() != ErrorClass::Corrupt,
             });

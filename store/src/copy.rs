@@ -22,15 +22,14 @@ use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
 use crate::seal::slots::KeySlot;
 use crate::store::{
-    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, put_config, put_slot, replace_point_in_vault,
-    see_vault,
+    OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, put_config, replace_point_in_vault, see_vault,
 };
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
 
 pub use send::{Repacked, repack};
 
-pub use crate::store::{learn_points, load_catalog, prove_ours, refresh_vault};
+pub use crate::store::{learn_points, load_catalog, prove_ours, put_slot, refresh_vault};
 
 /// Packs on their way at once: each is held in memory while it is sent.
 const PACKS_AT_ONCE: usize = 4;
@@ -65,11 +64,26 @@ pub fn prepare_vault(
     } else {
         transfer.probe().map_err(&failed)?;
     }
+    let newest = newest_of_slots(store, transfer)?;
     for (id, bytes) in slots {
-        put_slot(store, transfer, (id, bytes.clone()), &VoidMonitor)?;
+        // It went there when another machine rotated the keys: whoever has what opens it is not to have the vault again.
+        let is_older = KeySlot::read(bytes, store.id()).is_ok_and(|slot| slot.newest() < newest);
+        if !is_older {
+            put_slot(store, transfer, (id, bytes.clone()), &VoidMonitor)?;
+        }
     }
     // The last: a vault with a config is one.
     put_config(store, transfer, &VoidMonitor)
+}
+
+/// The newest key generation that slots in a vault say to have; 0 if there are none.
+fn newest_of_slots(store: &Store, transfer: &Transfer) -> Result<u32, StoreError> {
+    let mut newest = 0;
+    for object in transfer.list_all(names::SLOTS).map_err(of_vault(transfer))? {
+        let bytes = read_slot(transfer, store.id(), &object.name)?.unwrap_or_default();
+        newest = newest.max(KeySlot::read(&bytes, store.id()).map_or(0, |slot| slot.newest()));
+    }
+    Ok(newest)
 }
 
 fn read_small(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {

@@ -94,6 +94,16 @@ pub enum StoreError {
         /// How that shows.
         detail: String,
     },
+    /// Sealed with a newer key than this store was opened with: another machine, or another process, rotated the keys.
+    #[error(
+        "{object} is sealed with key generation {generation}, which is not in the ring that opened this store"
+    )]
+    NoKey {
+        /// Which object.
+        object: String,
+        /// The generation.
+        generation: u32,
+    },
     /// An annex is that of another directory of this store, or may be: the marker does not say, and the settings do not know it.
     #[error("{} is an annex of another copy of this store, as far as can be told", annex.display())]
     OfCopy {
@@ -236,7 +246,7 @@ impl StoreError {
             Self::NoStore { .. } | Self::NotFound { .. } | Self::AnnexAway { .. } => ErrorClass::NotFound,
             Self::AlreadyThere { .. } => ErrorClass::AlreadyThere,
             Self::Locked { .. } => ErrorClass::Locked,
-            Self::WrongKey { .. } => ErrorClass::WrongKey,
+            Self::WrongKey { .. } | Self::NoKey { .. } => ErrorClass::WrongKey,
             Self::Corrupt { .. } => ErrorClass::Corrupt,
             Self::TooNew { .. } | Self::NotOurs { .. } | Self::OfCopy { .. } => ErrorClass::Unsupported,
             Self::Io { source, .. } => match source.kind() {

@@ -31,6 +31,9 @@ pub enum FormatError {
     /// Not an object of ours, or of another store.
     #[error("{0}")]
     NotOurs(String),
+    /// Sealed with a key generation that the ring at hand does not have: whole, as far as can be told, and not for this ring.
+    #[error("it is sealed with key generation {0}, which is not in the ring that opened this store")]
+    NoKey(u32),
 }
 
 impl FormatError {
@@ -39,9 +42,14 @@ impl FormatError {
         Self::Damaged(detail.into())
     }
 
-    /// Whether it is no object of a newer program: that one is whole for who knows it.
+    /// Whether it is no object of a newer program or of a newer key: those are whole for who knows them.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::TooNew(_))
+        !matches!(self, Self::TooNew(_) | Self::NoKey(_))
+    }
+
+    /// Whether it is what another machine, or another process, sealed after it rotated the keys.
+    pub fn is_newer_key(&self) -> bool {
+        matches!(self, Self::NoKey(_))
     }
 
     /// The same, with the object named.
@@ -51,6 +59,7 @@ impl FormatError {
             Self::Damaged(detail) => StoreError::Corrupt { object, detail },
             Self::TooNew(detail) => StoreError::TooNew { object, detail },
             Self::NotOurs(detail) => StoreError::NotOurs { object, detail },
+            Self::NoKey(generation) => StoreError::NoKey { object, generation },
         }
     }
 }

@@ -163,7 +163,7 @@ impl Sealer {
     /// Derives all subkeys. `identity_generation` makes chunk ids, gear table and source tags; the newest generation seals.
     ///
     /// # Errors
-    /// `TooNew` when the ring has no key of the identity generation.
+    /// `NoKey` when the ring has no key of the identity generation.
     pub fn new(vault: VaultId, ring: &KeyRing, identity_generation: u32) -> Result<Self, FormatError> {
         let identity = ring.key(identity_generation).ok_or_else(|| no_key(identity_generation))?;
         let generations = ring
@@ -204,6 +204,11 @@ impl Sealer {
     /// The generation that new objects are sealed with.
     pub fn generation(&self) -> u32 {
         self.newest
+    }
+
+    /// Whether what is sealed with a generation can be opened.
+    pub fn has_generation(&self, generation: u32) -> bool {
+        self.keys(generation).is_ok()
     }
 
     /// Name of a chunk.
@@ -271,7 +276,7 @@ impl Sealer {
     }
 
     /// Opens a block and decodes its content of at most `limit` bytes; allocates nothing bigger. `Damaged` if the seal does not
-    /// hold, `TooNew` if its key generation is not in the ring.
+    /// hold, `NoKey` if its key generation is not in the ring.
     pub fn open(&self, place: &BlockPlace, sealed: &[u8], limit: usize) -> Result<Vec<u8>, FormatError> {
         let mut content = Vec::new();
         let mut scratch = SCRATCH.take();
@@ -315,5 +320,5 @@ impl Sealer {
 
 /// A header's checksum holds and it names a key that is not here: the ring is older than the object.
 fn no_key(generation: u32) -> FormatError {
-    FormatError::TooNew(format!("key generation {generation} is not in the ring"))
+    FormatError::NoKey(generation)
 }

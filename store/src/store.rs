@@ -28,7 +28,7 @@ pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
 pub(crate) use bad::{Proven, Reads, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
-pub(crate) use learn::open_index;
+pub(crate) use learn::{NEWER_KEY, open_index};
 pub use learn::{learn_points, load_catalog};
 pub use listing::refresh_vault;
 pub(crate) use listing::{listed_packs, see_vault};
@@ -37,12 +37,13 @@ pub use mend::DoubtfulPoint;
 pub use reconcile::Reconciled;
 pub use session::Session;
 pub use settings::{AnnexSetting, Settings, VaultSetting};
-pub(crate) use slots::{put_config, put_slot};
+pub(crate) use slots::put_config;
+pub use slots::put_slot;
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
 pub use whole::Healed;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -173,6 +174,7 @@ pub struct Store {
     decoded: Mutex<HashMap<RecoveryPointId, Arc<RecoveryPoint>>>,
     sources: Mutex<HashMap<SourceTag, Arc<SourceName>>>,
     unopened: Mutex<learn::Unopened>,
+    newer_keys: Mutex<BTreeSet<(VaultNo, u32)>>,
     read_only: bool,
 }
 
@@ -314,6 +316,7 @@ impl Store {
             decoded,
             sources: Mutex::default(),
             unopened: Mutex::default(),
+            newer_keys: Mutex::default(),
             read_only: false,
         })
     }

@@ -10,10 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
 use holdfast_store::clock::{Clock, Deadline, ManualClock, SystemClock, Timestamp};
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::transfer::{Probed, Transfer, TransferPolicy};
@@ -124,18 +121,8 @@ async fn connection_strings_and_signatures_open_a_vault() {
     conformance(Arc::new(vault_at(azurite.port(), AzureCredential::Sas(sas("rwdlac"))))).await.unwrap();
 }
 
-/// A signature for the account with these rights, valid for a long time.
 fn sas(rights: &str) -> Secret {
-    let (version, services, types, end) = ("2022-11-02", "b", "sco", "2090-01-01T00:00:00Z");
-    let text =
-        format!("{}\n{rights}\n{services}\n{types}\n\n{end}\n\nhttps,http\n{version}\n\n", Azurite::ACCOUNT);
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&BASE64.decode(Azurite::KEY).unwrap()).unwrap();
-    mac.update(text.as_bytes());
-    let signature: String =
-        url::form_urlencoded::byte_serialize(BASE64.encode(mac.finalize().into_bytes()).as_bytes()).collect();
-    Secret::new(format!(
-        "?sv={version}&ss={services}&srt={types}&sp={rights}&se={end}&spr=https,http&sig={signature}"
-    ))
+    Secret::new(Azurite::sas(rights))
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod history;
 mod key;
 mod look;
 mod restore;
+mod rotate;
+mod sheet;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use holdfast_store::StoreError;
 use holdfast_store::id::SlotId;
+use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
 use holdfast_store::store::{SMALL_OBJECT, Store, StoreHead, StoreLock};
@@ -57,22 +57,75 @@ impl Places {
 
     /// Puts a slot everywhere, reads it back and opens it. If that fails anywhere it is taken back everywhere.
     pub fn add(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
-        self.try_add(id, bytes, secret).inspect_err(|_| self.take_back(id))
+        self.add_to_stay(id, bytes, secret).inspect_err(|_| self.take_back(id))
     }
 
-    fn try_add(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
-        let name = names::slot(id);
-        for (_, _, transfer) in self.store.vaults() {
-            let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-            transfer.put_new(&name, Bytes::copy_from_slice(bytes)).map_err(failed)?;
-            let back = transfer.get(&name, SMALL_OBJECT).map_err(failed)?;
-            same(&back, bytes, &format!("{name} in vault {}", transfer.address()))?;
+    /// The same of a slot with a key generation that others may seal with as soon as they see it: what is there stays, for it may be all that
+    /// opens what they sealed, and another run puts it where it is missing.
+    pub fn add_to_stay(&self, id: &SlotId, bytes: &[u8], secret: &Secret) -> Result<(), Failure> {
+        // What is read back is what was written, to the byte.
+        let opened = KeySlot::open(bytes, self.store.id(), secret);
+        opened.map_err(|error| error.of(names::slot(id).as_str()))?;
+        self.put(id, bytes)
+    }
+
+    /// Refuses a ring that is older than one which some place has: what were sealed into a slot now would open less than that does.
+    pub fn refuse_older(&self, ring: &KeyRing) -> Result<(), Failure> {
+        for (place, head) in self.heads_now()? {
+            let newest = newest(&head);
+            if newest > 0 && ring.key(newest).is_none() {
+                return Err(StoreError::NoKey {
+                    object: format!("a key slot in {place}"),
+                    generation: newest,
+                }
+                .into());
+            }
         }
+        Ok(())
+    }
+
+    /// What the store and each vault show now.
+    pub fn heads_now(&self) -> Result<Vec<(String, StoreHead)>, Failure> {
+        let mut heads = vec![("the store".to_owned(), Store::head(self.store.dir())?)];
+        for (_, address, transfer) in self.store.vaults() {
+            heads.push((format!("vault {address}"), copy::vault_head(transfer)?));
+        }
+        Ok(heads)
+    }
+
+    /// Puts a slot that is somewhere into every place, and reads it back.
+    pub fn put(&self, id: &SlotId, bytes: &[u8]) -> Result<(), Failure> {
+        self.put_into_vaults(id, bytes)?;
+        self.put_here(id, bytes)
+    }
+
+    fn put_into_vaults(&self, id: &SlotId, bytes: &[u8]) -> Result<(), Failure> {
+        for (_, _, transfer) in self.store.vaults() {
+            copy::put_slot(&self.store, transfer, (id, bytes.to_vec()), &VoidMonitor)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a slot into this machine's store alone, and reads it back.
+    pub fn put_here(&self, id: &SlotId, bytes: &[u8]) -> Result<(), Failure> {
+        let name = names::slot(id);
         self.store.put_control(&name, bytes)?;
         let back = self.store.staging().read_all(&name, SMALL_OBJECT)?.unwrap_or_default();
-        same(&back, bytes, name.as_str())?;
-        let opened = KeySlot::open(&back, self.store.id(), secret);
-        opened.map(drop).map_err(|error| error.of(name.as_str()).into())
+        match back == bytes {
+            true => Ok(()),
+            false => {
+                let detail = "it reads back as something else than was written";
+                Err(StoreError::corrupt(name.as_str(), detail).into())
+            }
+        }
+    }
+
+    /// Removes a slot from this machine's store alone.
+    pub fn remove_here(&self, _lock: &StoreLock, id: &SlotId) -> Result<(), Failure> {
+        let head = Store::head(self.store.dir())?;
+        refuse_last("the store", &head, id, false)?;
+        self.store.staging().remove(&names::slot(id))?;
+        Ok(())
     }
 
     /// Removes a slot that was just added, as far as that can be done.
@@ -85,8 +138,9 @@ impl Places {
     }
 
     /// Removes a slot: from the vaults first, so that what fails there leaves a slot that can be removed again.
-    pub fn remove(&self, _lock: &StoreLock, id: &SlotId) -> Result<(), Failure> {
-        self.check_removal(id)?;
+    /// `lost`: nobody has what opens it, so that what only it opens is gone already.
+    pub fn remove(&self, _lock: &StoreLock, id: &SlotId, lost: bool) -> Result<(), Failure> {
+        self.check_removal(id, lost)?;
         let name = names::slot(id);
         for (_, _, transfer) in self.store.vaults() {
             let failed = |source| StoreError::Vault { vault: transfer.address(), source };
@@ -98,20 +152,8 @@ impl Places {
 
     /// In every place something that a person has must still open it afterwards. Asked anew: who waited for the lock may have
     /// waited for another removal.
-    fn check_removal(&self, id: &SlotId) -> Result<(), Failure> {
-        let mut heads = vec![("the store".to_owned(), Store::head(self.store.dir())?)];
-        for (_, address, transfer) in self.store.vaults() {
-            heads.push((format!("vault {address}"), copy::vault_head(transfer)?));
-        }
-        for (place, head) in heads {
-            if !opens_without(&head, id) {
-                let message =
-                    format!("slot {id} is the last of {place} that a passphrase or recovery key opens");
-                let failure = Failure::failed(format!("{message}; nothing was removed"));
-                return Err(failure.hint("add another with `holdfast key add` first"));
-            }
-        }
-        Ok(())
+    fn check_removal(&self, id: &SlotId, lost: bool) -> Result<(), Failure> {
+        self.heads_now()?.iter().try_for_each(|(place, head)| refuse_last(place, head, id, lost))
     }
 
     /// Whether a secret that opens `slot` of the local store opens every vault by what lies there.
@@ -132,16 +174,29 @@ fn of_vault(transfer: &Transfer, failure: Failure) -> Failure {
     Failure { message: format!("vault {}: {}", transfer.address(), failure.message), ..failure }
 }
 
-fn same(found: &[u8], written: &[u8], object: &str) -> Result<(), Failure> {
-    if found == written {
+fn refuse_last(place: &str, head: &StoreHead, id: &SlotId, lost: bool) -> Result<(), Failure> {
+    if opens_without(head, id, lost) {
         return Ok(());
     }
-    Err(StoreError::corrupt(object, "it reads back as something else than was written").into())
+    let message = format!("slot {id} is the last of {place} that a passphrase or recovery key opens");
+    let failure = Failure::failed(format!("{message}; nothing was removed"));
+    Err(failure.hint("add another with `holdfast key add` first"))
 }
 
-/// Whether anything but machine keys opens a place when the slot `id` is gone. Damaged slots open nothing.
-fn opens_without(head: &StoreHead, id: &SlotId) -> bool {
-    let others = head.slots.iter().filter(|(other, _)| other != id);
-    let mut read = others.filter_map(|(_, bytes)| KeySlot::read(bytes, &head.vault).ok());
-    read.any(|slot| slot.kind != SlotKind::Machine)
+/// Whether anything but machine keys opens a place when the slot `id` is gone, and all that it holds. Damaged slots open nothing, and those of
+/// an older ring not all. What a slot holds that is `lost` does not count.
+fn opens_without(head: &StoreHead, id: &SlotId, lost: bool) -> bool {
+    let others = StoreHead {
+        slots: head.slots.iter().filter(|(other, _)| other != id).cloned().collect(),
+        ..head.clone()
+    };
+    let needed = newest(if lost { &others } else { head });
+    let mut read = others.slots.iter().filter_map(|(_, bytes)| KeySlot::read(bytes, &head.vault).ok());
+    read.any(|slot| slot.kind != SlotKind::Machine && slot.newest() == needed)
+}
+
+/// The newest key generation that a slot of a place says to have; 0 if none can be read.
+fn newest(head: &StoreHead) -> u32 {
+    let read = head.slots.iter().filter_map(|(_, bytes)| KeySlot::read(bytes, &head.vault).ok());
+    read.map(|slot| slot.newest()).max().unwrap_or_default()
 }

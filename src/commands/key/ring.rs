@@ -7,6 +7,7 @@ use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotError};
 use holdfast_store::store::StoreHead;
 
+use crate::open::newest_first;
 use crate::outcome::Failure;
 use crate::secrets::Secret as TypedSecret;
 
@@ -23,7 +24,7 @@ pub struct Opened {
 /// Opens the first slot that the secret fits.
 pub fn open(head: &StoreHead, secret: &Secret) -> Result<Opened, Failure> {
     let mut damage = None;
-    for (id, bytes) in &head.slots {
+    for (id, bytes) in newest_first(head) {
         match KeySlot::open(bytes, &head.vault, secret) {
             Ok((ring, label)) => return Ok(Opened { slot: *id, ring, label }),
             Err(SlotError::WrongKind { .. } | SlotError::WrongKey(_)) => {}

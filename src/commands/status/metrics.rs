@@ -234,6 +234,7 @@ mod tests {
             daemon: None,
             tiers: vec![tier(Some(100)), tier(Some(101))],
             places: vec![place("local", 1, Some(30)), place("/v", 0, Some(30)), place("/w", 0, None)],
+            recovery_sheet: Default::default(),
             alerts: vec![alert],
             untold: Default::default(),
         }

@@ -11,7 +11,7 @@ use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
 use crate::point::object::open_point;
 use crate::seal::slots::{KeySlot, SlotKind};
-use crate::store::{Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
+use crate::store::{NEWER_KEY, Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// What the object of each known point hashes to, by source and id.
@@ -59,7 +59,8 @@ impl Check<'_> {
                     Ok(bytes) if self.is_revoked(&object.name, &bytes) => {}
                     bytes => {
                         let bytes = bytes.map(|bytes| bytes.to_vec()).map_err(|e| e.to_string());
-                        let is_sound = self.prove_point(address, &object.name, bytes, &hashes);
+                        let is_sound = self.is_of_newer_key(&object.name, &bytes, &hashes)
+                            || self.prove_point(address, &object.name, bytes, &hashes);
                         damaged.extend(names::point_of(&object.name).filter(|_| !is_sound).map(|(_, id)| id));
                     }
                 }
@@ -81,6 +82,9 @@ impl Check<'_> {
                 }),
                 Err(e) if e.is_vault_away() => self.leave_out(*no, &e),
                 Err(e @ StoreError::Vault { .. }) => self.find("gen/", format!("{address}: {e}")),
+                Err(e @ StoreError::NoKey { .. }) => {
+                    self.pass_over("gen/", format!("{address}: {e}; {NEWER_KEY}"));
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -121,6 +125,16 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an object is what another machine put after it rotated the keys: a point that is not known here, or the word that one is
+    /// revoked. It was told of among the points of the vault.
+    fn is_of_newer_key(&self, name: &ObjectName, bytes: &Result<Vec<u8>, String>, hashes: &Hashes) -> bool {
+        let (Some((tag, attempt)), Ok(bytes)) = (names::outcome_of(name), bytes) else { return false };
+        let sealer = self.store.sealer();
+        let is_point = || open_point(bytes, sealer, &tag, &attempt.point).is_err_and(|e| e.is_newer_key());
+        Revocation::open(sealer, (&tag, &attempt), bytes).is_err_and(|e| e.is_newer_key())
+            || !hashes.contains_key(&(tag, attempt.point)) && is_point()
     }
 
     /// Whether an object is the point that it should be.
@@ -177,10 +191,14 @@ impl Check<'_> {
                     continue;
                 }
             };
-            self.slots_missing(address, &listed)?;
-            for object in listed {
+            let mut newest = 0;
+            for object in &listed {
                 match transfer.get(&object.name, SMALL_OBJECT) {
-                    Ok(bytes) => self.look_at_slot(address, object.name, bytes.to_vec(), &mut first),
+                    Ok(bytes) => {
+                        newest = newest
+                            .max(KeySlot::read(&bytes, self.store.id()).map_or(0, |slot| slot.newest()));
+                        self.look_at_slot(address, object.name.clone(), bytes.to_vec(), &mut first);
+                    }
                     Err(e) if e.is_transient() => {
                         self.leave_out(*no, &of_vault(transfer)(e));
                         break;
@@ -188,15 +206,23 @@ impl Check<'_> {
                     Err(e) => self.find(object.name.as_str(), format!("{address}: {e}")),
                 }
             }
+            if !self.away.contains(no) {
+                self.slots_missing(address, &listed, newest)?;
+            }
         }
         Ok(())
     }
 
-    /// Slots that people have and a vault lacks: what opens the store here would not open it there.
-    fn slots_missing(&mut self, place: &str, listed: &[ObjectInfo]) -> Result<(), StoreError> {
-        for (id, _) in self.store.slots_of_people()? {
+    /// Slots that people have and a vault lacks: what opens the store here would not open it there. One that is older than what the vault has
+    /// went when another machine rotated the keys.
+    fn slots_missing(&mut self, place: &str, listed: &[ObjectInfo], newest: u32) -> Result<(), StoreError> {
+        if newest > 0 && !self.store.sealer().has_generation(newest) {
+            self.pass_over(names::SLOTS, format!("{place}: a slot has key generation {newest}; {NEWER_KEY}"));
+        }
+        for (id, bytes) in self.store.slots_of_people()? {
             let name = names::slot(&id);
-            if !listed.iter().any(|object| object.name == name) {
+            let is_older = KeySlot::read(&bytes, self.store.id()).is_ok_and(|slot| slot.newest() < newest);
+            if !is_older && !listed.iter().any(|object| object.name == name) {
                 self.find(name.as_str(), format!("{place}: the key slot is missing"));
             }
         }

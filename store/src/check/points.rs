@@ -11,7 +11,7 @@ use crate::id::ChunkId;
 use crate::monitor::Event;
 use crate::names;
 use crate::point::object::open_point;
-use crate::store::{POINT_LIMIT, StoredPoint};
+use crate::store::{NEWER_KEY, POINT_LIMIT, StoredPoint};
 use crate::transfer::Transfer;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
@@ -22,7 +22,9 @@ impl Check<'_> {
     pub(super) fn points(&mut self) -> Result<(), StoreError> {
         let (points, doubtful) = self.store.look_at_points()?;
         for doubt in doubtful {
-            self.find(format!("recovery point {}", doubt.id), doubt.error.to_string());
+            let (object, detail) = (format!("recovery point {}", doubt.id), doubt.error.to_string());
+            let unseen = matches!(doubt.error, StoreError::NoKey { .. });
+            self.tell(Finding { object, detail, unseen });
         }
         self.monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
         let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
@@ -54,7 +56,8 @@ impl Check<'_> {
             if let Err(e) = walked {
                 match forgotten {
                     true => {}
-                    false if self.is_away(stored, &e) => {
+                    // Sealed by who rotated the keys since this check began.
+                    false if matches!(e, StoreError::NoKey { .. }) || self.is_away(stored, &e) => {
                         self.pass_over(name.as_str(), format!("it is not looked at: {e}"));
                     }
                     false => self.find(name.as_str(), format!("its directories cannot be read: {e}")),
@@ -128,6 +131,9 @@ impl Check<'_> {
                             }
                             // Of one that the catalog knows this was told above.
                             Err(_) if self.is_known(object)? => continue,
+                            Err(StoreError::NoKey { generation, .. }) => {
+                                (format!("it is sealed with key generation {generation}; {NEWER_KEY}"), true)
+                            }
                             Err(e) => (e.to_string(), e.class() == ErrorClass::Unavailable),
                         };
                         in_the_way.append(&mut packs);
@@ -182,8 +188,10 @@ impl Check<'_> {
             Some(row) => row.object,
             None => self.fetch_point(transfer, object)?,
         };
-        if Revocation::open(self.store.sealer(), (&tag, &attempt), &bytes).is_ok() {
-            return Ok(0);
+        match Revocation::open(self.store.sealer(), (&tag, &attempt), &bytes) {
+            Ok(_) => return Ok(0),
+            Err(e) if e.is_newer_key() => return Err(e.of(object.name.as_str())),
+            Err(_) => {}
         }
         let point =
             open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;

@@ -41,6 +41,7 @@ pub fn scrub(store: &Store, turns: &[Turn], part: Part, monitor: &dyn Monitor) -
     if is_damaged {
         check.points()?;
     }
+    check.newer_keys();
     check.goes_on()?;
     Ok(check.report)
 }

@@ -18,6 +18,7 @@ use crate::clock::Deadline;
 use crate::copy;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Generation, PACKS_MAX, Revocation, Step, Why};
+use crate::format::FormatError;
 use crate::id::{Attempt, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
 use crate::names::{self, Named};
@@ -267,6 +268,7 @@ impl Run<'_> {
         };
         let session_of = match open_session(&bytes, self.store.sealer(), &attempt.point) {
             Ok(session) => session,
+            Err(e @ FormatError::NoKey(_)) => return Err(e.of(session.name.as_str())),
             Err(e) => {
                 let reason =
                     format!("{e}; while it is there nothing is freed: remove it when no upload is under way");

@@ -12,6 +12,9 @@ pub(crate) type Key = Zeroizing<[u8; 32]>;
 
 /// Bytes of one key in an encoded ring.
 const ENTRY_LEN: usize = 4 + 32 + 8;
+/// Numbers of generations lie up to so far apart: two machines that rotate the keys of one store at the same time, each unaware of the other,
+/// would else give two keys one number, and each would take what the other seals for damaged.
+const STEP_MAX: u32 = 1 << 21;
 /// More generations than any store needs: a ring of these still fits a key slot of 64 KiB.
 const GENERATIONS_MAX: usize = 1024;
 
@@ -66,7 +69,7 @@ impl KeyRing {
         self.keys.iter().find(|k| k.generation == generation).map(|k| k.created)
     }
 
-    /// Adds a new random key and returns its generation.
+    /// Adds a new random key and returns its generation, a random number somewhat above the newest.
     ///
     /// # Errors
     /// When the ring is full.
@@ -76,9 +79,38 @@ impl KeyRing {
                 "a key ring has at most {GENERATIONS_MAX} generations"
             )));
         }
-        let generation = self.newest() + 1;
+        let step = 1 + u32::from_le_bytes(random_bytes()) % STEP_MAX;
+        let generation = self.newest().checked_add(step);
+        let generation = generation.ok_or_else(|| FormatError::damaged("the key ring has no number left"))?;
         self.keys.push(MasterKey { generation, key: Zeroizing::new(random_bytes()), created: now });
         Ok(generation)
+    }
+
+    /// Takes over the generations of another ring of the same store.
+    ///
+    /// # Errors
+    /// When both have a generation of one number and not of one key, or there are too many together.
+    pub fn merge(&mut self, other: &Self) -> Result<(), FormatError> {
+        for theirs in &other.keys {
+            match self.key(theirs.generation) {
+                Some(ours) if ours == &*theirs.key => {}
+                Some(_) => {
+                    let detail = format!("two keys have the generation {}", theirs.generation);
+                    return Err(FormatError::damaged(detail));
+                }
+                None => self.keys.push(theirs.clone()),
+            }
+        }
+        self.keys.sort_by_key(|key| key.generation);
+        if self.keys.len() > GENERATIONS_MAX {
+            return Err(FormatError::damaged(format!("{} key generations", self.keys.len())));
+        }
+        Ok(())
+    }
+
+    /// Whether both have the same generations.
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        other.generations().all(|generation| self.key(generation).is_some())
     }
 
     /// Length of the encoded ring in bytes.
@@ -137,21 +169,37 @@ mod tests {
     #[test]
     fn a_ring_grows_and_survives_a_round_trip() {
         let mut ring = KeyRing::generate(1000);
-        assert_eq!(ring.add_generation(2000), Ok(2));
-        assert_ne!(ring.key(1), ring.key(2));
+        let second = ring.add_generation(2000).unwrap();
+        assert!(second > 1 && second <= 1 + STEP_MAX);
+        assert_ne!(ring.key(1), ring.key(second));
         let bytes = encoded(&ring);
         let mut p = Parser::new(&bytes);
         let back = KeyRing::decode(&mut p).unwrap();
         p.end().unwrap();
-        assert_eq!((back.newest(), back.key(1), back.key(2)), (2, ring.key(1), ring.key(2)));
-        assert_eq!((back.created(1), back.created(2), back.created(3)), (Some(1000), Some(2000), None));
+        assert_eq!((back.newest(), back.key(1), back.key(second)), (second, ring.key(1), ring.key(second)));
+        assert_eq!((back.created(1), back.created(second), back.created(0)), (Some(1000), Some(2000), None));
         assert_eq!((back.key(0), back.key(3)), (None, None));
+    }
+
+    #[test]
+    fn rings_that_grew_apart_come_together_and_one_number_for_two_keys_is_refused() {
+        let first = KeyRing::generate(1);
+        let (mut one, mut two) = (first.clone(), first.clone());
+        let (a, b) = (one.add_generation(2).unwrap(), two.add_generation(3).unwrap());
+        let mut both = one.clone();
+        both.merge(&two).unwrap();
+        both.merge(&two).unwrap();
+        assert_eq!((both.key(a), both.key(b), both.newest()), (one.key(a), two.key(b), a.max(b)));
+        assert!(both.has_all_of(&one) && both.has_all_of(&two) && !one.has_all_of(&two));
+        assert!(encoded(&both).len() == 2 + 3 * ENTRY_LEN);
+        let mut other = KeyRing::generate(1);
+        assert!(matches!(other.merge(&first), Err(FormatError::Damaged(_))));
     }
 
     #[test]
     fn a_full_ring_takes_no_more_and_still_fits_a_slot() {
         let mut ring = KeyRing::generate(0);
-        while ring.newest() < GENERATIONS_MAX as u32 {
+        while ring.generations().count() < GENERATIONS_MAX {
             ring.add_generation(0).unwrap();
         }
         assert!(ring.add_generation(0).is_err());

@@ -74,20 +74,26 @@ impl MachineKey {
     /// `AlreadyExists` (as `Io`) when there is a key of this store; nothing is ever overwritten.
     pub fn create_in(&self, directory: &Path) -> Result<PathBuf, StoreError> {
         let path = Self::path_in(directory, &self.vault);
+        self.create_at(&path)?;
+        Ok(path)
+    }
+
+    /// The same at a path of the caller's choice.
+    pub fn create_at(&self, path: &Path) -> Result<(), StoreError> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io("create", &path))?;
+            .open(path)
+            .map_err(StoreError::io("create", path))?;
         let written = file.write_all(self.encode().as_bytes()).and_then(|()| file.sync_all());
         if let Err(error) = written {
             // Half a key is worse than none: it would stand in the way of the next attempt.
-            let _ignored = std::fs::remove_file(&path);
-            return Err(StoreError::io("write", &path)(error));
+            let _ignored = std::fs::remove_file(path);
+            return Err(StoreError::io("write", path)(error));
         }
-        File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))?;
-        Ok(path)
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))
     }
 
     /// Reads a file.
@@ -104,6 +110,19 @@ impl MachineKey {
                 "the machine key {shown} is open to others (mode {mode:04o}); close it with: chmod 600 {shown}"
             )));
         }
+        Self::read_open(file, path)
+    }
+
+    /// Reads what the service manager decrypted for this process: in a directory of its own, which no other user can enter. The mode of the
+    /// file tells nothing there, for rights are given by an access list.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not a machine key, `Io`.
+    pub fn read_credential(path: &Path) -> Result<Self, StoreError> {
+        Self::read_open(File::open(path).map_err(StoreError::io("open", path))?, path)
+    }
+
+    fn read_open(file: File, path: &Path) -> Result<Self, StoreError> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
         file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());

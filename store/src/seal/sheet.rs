@@ -1,5 +1,7 @@
 //! The recovery sheet: one page of paper from which a stranger can get everything back on the worst day.
 
+mod code;
+
 use std::fmt::Write;
 
 use bip39::{Language, Mnemonic};
@@ -7,6 +9,8 @@ use zeroize::Zeroizing;
 
 use super::slots::Secret;
 use crate::id::{SlotId, VaultId};
+
+pub use code::{CodeError, SheetCode, parse_code};
 
 /// Words of a recovery key: 256 bits and 8 bits of checksum, 11 bits a word (BIP-39).
 pub const WORDS: usize = 24;

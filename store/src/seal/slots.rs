@@ -34,6 +34,8 @@ pub(crate) const BLOCK_AT: usize = 180;
 const BLOCK_STEP: usize = 64;
 /// Longest slot object, and so the limit of its content.
 const SLOT_MAX: usize = 64 << 10;
+/// The generation that a ring begins with.
+const FIRST_GENERATION: u32 = 1;
 /// Longest label that is written, in bytes.
 const LABEL_MAX: usize = 255;
 
@@ -163,6 +165,8 @@ impl From<FormatError> for SlotError {
             FormatError::Damaged(detail) => Self::Damaged(detail),
             FormatError::TooNew(detail) => Self::TooNew(detail),
             FormatError::NotOurs(detail) => Self::NotOurs(detail),
+            // A slot is sealed with its own key.
+            e @ FormatError::NoKey(_) => Self::Damaged(e.to_string()),
         }
     }
 }
@@ -194,6 +198,8 @@ pub struct KeySlot {
     pub created: i64,
     /// Of a passphrase slot: how much work opening it is.
     pub params: Option<KdfParams>,
+    /// The newest generation of the ring in it, as it says itself; 0 in slots of before, which do not.
+    generation: u32,
     salt: [u8; 32],
 }
 
@@ -213,7 +219,8 @@ impl KeySlot {
         }
         let kind = secret.kind();
         let params = (kind == SlotKind::Passphrase).then_some(*params);
-        let slot = Self { id: SlotId::random(), kind, created: now, params, salt: random_bytes() };
+        let (id, generation) = (SlotId::random(), ring.newest());
+        let slot = Self { id, kind, created: now, params, generation, salt: random_bytes() };
         let keys = SlotKeys::derive(&*secret.slot_key(&slot.salt, params.as_ref())?);
         let mut out = slot.encode_fields(vault);
         out.raw(keys.commitment(&out).as_bytes());
@@ -239,6 +246,12 @@ impl KeySlot {
         Self::decode_fields(&header, &bytes[crate::format::HEADER_LEN..], vault)
     }
 
+    /// The newest generation of the ring in it, as it says to everybody; what opens it proves it. Slots that do not say were made when there
+    /// was only the first.
+    pub fn newest(&self) -> u32 {
+        self.generation.max(FIRST_GENERATION)
+    }
+
     /// Opens a slot: the key ring and the slot's label. Bounds are checked before any work is done.
     pub fn open(bytes: &[u8], vault: &VaultId, secret: &Secret) -> Result<(KeyRing, String), SlotError> {
         let slot = Self::read(bytes, vault)?;
@@ -254,7 +267,11 @@ impl KeySlot {
         let mut block = Zeroizing::new(bytes[BLOCK_AT..].to_vec());
         let mut content = Zeroizing::new(Vec::with_capacity(bytes.len()));
         block::open(&keys.seal, &slot.binding(vault), &mut block, SLOT_MAX, &mut content)?;
-        Ok(decode_content(&content)?)
+        let (ring, label) = decode_content(&content)?;
+        if slot.generation != 0 && slot.generation != ring.newest() {
+            return Err(SlotError::Damaged(format!("it says generation {} of its ring", slot.generation)));
+        }
+        Ok((ring, label))
     }
 
     /// Header and fields before the commitment.
@@ -266,7 +283,8 @@ impl KeySlot {
         out.i64(self.created);
         out.raw(&self.salt);
         out.raw(&vault.0);
-        out.u64(0);
+        out.u32(self.generation);
+        out.u32(0);
         out
     }
 
@@ -283,10 +301,11 @@ impl KeySlot {
         if p.array()? != vault.0 {
             return Err(SlotError::NotOurs("the slot names another store".into()));
         }
+        let generation = p.u32()?;
         if header.generation != 0 {
             return Err(SlotError::Damaged(format!("key generation {} in a slot", header.generation)));
         }
-        Ok(Self { id: SlotId(header.object_id.0), kind, created, params, salt })
+        Ok(Self { id: SlotId(header.object_id.0), kind, created, params, generation, salt })
     }
 
     fn binding<'a>(&self, vault: &'a VaultId) -> Binding<'a> {

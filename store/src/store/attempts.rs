@@ -9,6 +9,7 @@ use super::{POINT_LIMIT, Proven, Reads, Store, of_vault, put_proven};
 use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::{Revocation, Why};
+use crate::format::FormatError;
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::monitor::VoidMonitor;
 use crate::names;
@@ -90,14 +91,17 @@ impl Store {
         }
     }
 
-    /// The same of an object that was read there.
+    /// The same of an object that was read there; `NoKey` if it is one that this ring does not open.
     pub(crate) fn note_revocation(
         &self,
         no: VaultNo,
         name: (&SourceTag, &Attempt),
         bytes: &[u8],
     ) -> Result<Option<Why>, StoreError> {
-        let why = Revocation::open(&self.sealer, name, bytes).ok().map(|revocation| revocation.why);
+        let why = match Revocation::open(&self.sealer, name, bytes) {
+            Err(e @ FormatError::NoKey(_)) => return Err(e.of(names::outcome(name.0, name.1).as_str())),
+            opened => opened.ok().map(|revocation| revocation.why),
+        };
         if why.is_some() && !self.read_only {
             self.catalog.set_revoked(no, name.1, why)?;
         }
@@ -115,10 +119,12 @@ impl Store {
         let at = self.clock.now().seconds;
         let revocation = Revocation { attempt: *attempt, tag: *tag, why, at };
         let reads = |there: &[u8]| match Revocation::open(&self.sealer, (tag, attempt), there) {
-            Ok(_) => Reads::Whole,
+            Ok(_) | Err(FormatError::NoKey(_)) => Reads::Whole,
             Err(e) if e.is_damage() && Revocation::is_meant_by(there, &self.sealer) => Reads::Damaged,
-            Err(_) if open_point(there, &self.sealer, tag, &attempt.point).is_ok() => Reads::Whole,
-            Err(_) => Reads::Unclear,
+            Err(_) => match open_point(there, &self.sealer, tag, &attempt.point) {
+                Ok(_) | Err(FormatError::NoKey(_)) => Reads::Whole,
+                Err(_) => Reads::Unclear,
+            },
         };
         let (name, sealed) = (names::outcome(tag, attempt), revocation.seal(&self.sealer).into());
         match put_proven(transfer, &name, &sealed, &reads, &VoidMonitor)? {

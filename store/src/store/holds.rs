@@ -94,8 +94,8 @@ impl Store {
             let name = names::hold(&row.tag, &row.point);
             let is_whole = open_hold(&row.object, &self.sealer, &row.point).is_ok();
             let reads = |there: &[u8]| match open_hold(there, &self.sealer, &row.point) {
-                // Another machine's, or one that was placed anew meanwhile: a hold is a hold, whatever it says.
-                Ok(_) => Reads::Whole,
+                // Another machine's, perhaps of a newer key, or one that was placed anew meanwhile: a hold is a hold, whatever it says.
+                Ok(_) | Err(FormatError::NoKey(_)) => Reads::Whole,
                 Err(e) if is_whole && e.is_damage() => Reads::Damaged,
                 Err(_) => Reads::Unclear,
             };
@@ -143,7 +143,9 @@ impl Store {
                 continue;
             }
             match self.learn_hold(no, transfer, &object.name, deadline) {
-                Err(e @ StoreError::Corrupt { .. }) => tracing::warn!("vault {}: {e}", transfer.address()),
+                Err(e @ (StoreError::Corrupt { .. } | StoreError::NoKey { .. })) => {
+                    tracing::warn!("vault {}: {e}", transfer.address());
+                }
                 learnt => learnt?,
             }
         }
@@ -172,7 +174,10 @@ impl Store {
         // Twice if need be: the way from the vault may have flipped a bit.
         let again = if opens(&bytes).is_ok() { Some(bytes) } else { read()? };
         let Some(object) = again else { return Ok(()) };
-        opens(&object).map_err(|e| StoreError::corrupt(name.as_str(), e.to_string()))?;
+        opens(&object).map_err(|e| match e {
+            FormatError::NoKey(_) => e.of(name.as_str()),
+            _ => StoreError::corrupt(name.as_str(), e.to_string()),
+        })?;
         self.catalog.add_hold(&HoldRow { point, tag, object, staged: false, vaults: vec![no] })
     }
 

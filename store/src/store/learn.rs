@@ -1,7 +1,7 @@
 //! Reading into the catalog what a vault holds and nobody here knows: all of it when the vault is first met, later what
 //! came there in other ways or was away.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 use super::listing::{Listed, listed_packs};
@@ -12,6 +12,7 @@ use crate::catalog::{Mark, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::Revocation;
+use crate::format::FormatError;
 use crate::id::{Attempt, IndexId, PackId, RecoveryPointId};
 use crate::index::{INDEX_LIMIT, Index};
 use crate::monitor::{Event, Monitor};
@@ -25,6 +26,28 @@ use crate::vault::{ObjectInfo, ObjectName, VaultError};
 pub(crate) type Unopened = BTreeMap<(VaultNo, PackId), u64>;
 
 impl Store {
+    /// Tells, once for each vault and generation, that somebody rotated the keys and this ring is the older one. What it does not open is no
+    /// damage: it is left alone.
+    pub(super) fn tell_newer_key(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        generation: u32,
+        monitor: &dyn Monitor,
+    ) {
+        if self.newer_keys().insert((no, generation)) {
+            let reason = format!(
+                "it holds objects sealed with key generation {generation}, which this machine's ring has not: they are left alone; {NEWER_KEY}"
+            );
+            monitor.event(Event::Problem { path: transfer.address().into_bytes(), reason });
+        }
+    }
+
+    /// Of which vault that was told, and which generations.
+    pub(crate) fn newer_keys(&self) -> MutexGuard<'_, BTreeSet<(VaultNo, u32)>> {
+        self.newer_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Packs of vaults that were found not to open since the store was opened: each is told once.
     pub(crate) fn unopened(&self) -> MutexGuard<'_, Unopened> {
         self.unopened.lock().unwrap_or_else(PoisonError::into_inner)
@@ -36,6 +59,9 @@ const BATCH: usize = 64;
 /// … and bytes of them, but for one that is larger by itself.
 const BATCH_BYTES: u64 = 16 << 20;
 
+/// Of what another machine sealed with a key that this one has not.
+pub(crate) const NEWER_KEY: &str =
+    "the keys were rotated elsewhere, and `holdfast key refresh` brings them here";
 /// Of a pack that does not open.
 const WAY_OUT: &str =
     "a push sends it again where it is whole, a prune removes it if no recovery point needs it";
@@ -104,10 +130,15 @@ pub(super) fn learn_packs(
         // Many at once: each is small, and a vault may be far away.
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len)).collect();
         for ((id, object), bytes) in some.iter().zip(transfer.get_many(wanted, deadline)) {
-            let opened = bytes.ok().and_then(|bytes| Index::open(store.sealer(), *id, &bytes).ok());
-            let opened = opened
-                .map_or_else(|| open_index(store, transfer, &object.name, *id, deadline), |i| Ok(Ok(i)));
-            match opened? {
+            let opened = match bytes.ok().map(|bytes| Index::open(store.sealer(), *id, &bytes)) {
+                Some(Err(FormatError::NoKey(generation))) => {
+                    store.tell_newer_key(no, transfer, generation, monitor);
+                    continue;
+                }
+                Some(Ok(index)) => Ok(index),
+                _ => open_index(store, transfer, &object.name, *id, deadline)?,
+            };
+            match opened {
                 Ok(index) => adopt_index(store, no, id, &index, listed)?,
                 Err(e) => monitor.event(problem(transfer, &object.name, &e)),
             }
@@ -204,6 +235,10 @@ fn load_uncovered_packs(
                 store.unopened().remove(&(no, *id));
             }
             Err(PackError::Store(e)) => return Err(e),
+            Err(PackError::Format(FormatError::NoKey(generation))) => {
+                all = false;
+                store.tell_newer_key(no, transfer, generation, monitor);
+            }
             Err(PackError::Format(e)) => {
                 all = false;
                 // Another place may have it whole, and this one lists it with the right length: that is no copy.
@@ -225,12 +260,12 @@ fn problem(transfer: &Transfer, name: &ObjectName, reason: &str) -> Event {
 
 /// A damaged pack is told and left out; a vault that fails ends the loading.
 enum PackError {
-    Format(crate::format::FormatError),
+    Format(FormatError),
     Store(StoreError),
 }
 
-impl From<crate::format::FormatError> for PackError {
-    fn from(e: crate::format::FormatError) -> Self {
+impl From<FormatError> for PackError {
+    fn from(e: FormatError) -> Self {
         Self::Format(e)
     }
 }
@@ -321,9 +356,17 @@ fn load_points(
         let answers = transfer.get_many(wanted, Deadline::NEVER);
         for (((tag, attempt), object), bytes) in some.iter().zip(answers) {
             let bytes = bytes.map_err(of_vault(transfer))?;
-            if store.note_revocation(no, (tag, attempt), &bytes)?.is_some() {
-                new += 1;
-                continue;
+            match store.note_revocation(no, (tag, attempt), &bytes) {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    new += 1;
+                    continue;
+                }
+                Err(StoreError::NoKey { generation, .. }) => {
+                    store.tell_newer_key(no, transfer, generation, monitor);
+                    continue;
+                }
+                Err(e) => return Err(e),
             }
             let open = |bytes: &[u8]| point::object::open_point(bytes, store.sealer(), tag, &attempt.point);
             let opened = open(&bytes).map(|point| (point, bytes.clone())).or_else(|_| {
@@ -334,6 +377,9 @@ fn load_points(
                 Ok((point, bytes)) => {
                     learn_point(store, (no, attempt), &point, bytes.to_vec(), all_packs)?;
                     new += 1;
+                }
+                Err(FormatError::NoKey(generation)) => {
+                    store.tell_newer_key(no, transfer, generation, monitor);
                 }
                 Err(_) if Revocation::is_meant_by(&bytes, store.sealer()) => {
                     monitor.event(problem(transfer, &object.name, REVOCATION));

@@ -193,7 +193,14 @@ fn refresh_points(
     let (listed, mut incomplete) = (Outcomes::of(listed), Vec::new());
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
-        let revoked = store.is_revoked_in(no, transfer, &row, &listed)?;
+        let revoked = match store.is_revoked_in(no, transfer, &row, &listed) {
+            // Something that only a newer key opens stands in its place: to this ring it is where it was.
+            Err(StoreError::NoKey { generation, .. }) => {
+                store.tell_newer_key(no, transfer, generation, monitor);
+                continue;
+            }
+            revoked => revoked?,
+        };
         let there = store.is_accounted_for(no, &row, &listed)? || !before.points.contains(&row.id);
         // Somebody may have taken it for dead before it was said that it was forgotten.
         if (revoked || !there) && store.end_removal(&row.id, Some((no, &row.tag)))? {

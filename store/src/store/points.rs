@@ -38,7 +38,9 @@ impl Store {
                 Ok(point) => points.push(StoredPoint { held: holds.remove(&id), ..point }),
                 // It was forgotten meanwhile.
                 Err(StoreError::NotFound { .. }) => {}
-                Err(e @ StoreError::Corrupt { .. }) => doubtful.push(self.doubtful(id, e)?),
+                Err(e @ (StoreError::Corrupt { .. } | StoreError::NoKey { .. })) => {
+                    doubtful.push(self.doubtful(id, e)?);
+                }
                 Err(e) => return Err(e),
             }
         }

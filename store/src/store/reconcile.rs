@@ -268,7 +268,11 @@ impl Store {
         };
         let Some(row) = row else { return Ok(()) };
         let name = names::point(&row.tag, id);
-        let whole = point::object::open_point(&row.object, self.sealer(), &row.tag, id).is_ok();
+        let whole = match point::object::open_point(&row.object, self.sealer(), &row.tag, id) {
+            // Another process sealed it with a newer key: its bytes are all that this one can look at.
+            Err(FormatError::NoKey(_)) => *blake3::hash(&row.object).as_bytes() == row.hash,
+            opened => opened.is_ok(),
+        };
         let reason = match whole {
             true => "the recovery point was missing from the staging directory; it is written again",
             false => "the recovery point is missing from the staging directory",

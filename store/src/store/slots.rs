@@ -42,7 +42,7 @@ pub(super) fn put_back(store: &Store, transfer: &Transfer, monitor: &dyn Monitor
 ///
 /// # Errors
 /// `Conflict` if another one is there that reads as well.
-pub(crate) fn put_slot(
+pub fn put_slot(
     store: &Store,
     transfer: &Transfer,
     (id, bytes): (&SlotId, Vec<u8>),

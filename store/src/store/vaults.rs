@@ -145,18 +145,29 @@ impl Store {
             self.catalog.set_confirmed(there[gone], no, false)?;
             self.catalog.set_mark(Mark::Doubtful, true)?;
         }
-        self.follow_removals(no, transfer, deadline)?;
+        self.follow_removals(no, transfer, deadline, monitor)?;
         self.reader.forget_places();
         Ok(())
     }
 
     /// Learns which of the points that are known to be in a vault were removed there on purpose.
-    fn follow_removals(&self, no: VaultNo, transfer: &Transfer, soon: Deadline) -> Result<(), StoreError> {
+    fn follow_removals(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        soon: Deadline,
+        monitor: &dyn Monitor,
+    ) -> Result<(), StoreError> {
         let points = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
         let listed = Outcomes::of(&points);
         for row in self.catalog.sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
-            if self.is_revoked_in(no, transfer, &row, &listed)? {
-                self.catalog.remove_point(&row.id, Some(no))?;
+            match self.is_revoked_in(no, transfer, &row, &listed) {
+                Ok(true) => self.catalog.remove_point(&row.id, Some(no))?,
+                Ok(false) => {}
+                Err(StoreError::NoKey { generation, .. }) => {
+                    self.tell_newer_key(no, transfer, generation, monitor);
+                }
+                Err(e) => return Err(e),
             }
         }
         Ok(())

@@ -42,6 +42,7 @@ pub(crate) fn within(error: FormatError, place: impl std::fmt::Display) -> Forma
         FormatError::Damaged(m) => FormatError::Damaged(format!("{place}: {m}")),
         FormatError::TooNew(m) => FormatError::TooNew(format!("{place}: {m}")),
         FormatError::NotOurs(m) => FormatError::NotOurs(format!("{place}: {m}")),
+        e @ FormatError::NoKey(_) => e,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A run of a program, and what is expected of it.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -24,6 +25,11 @@ impl Ran {
     /// Its exit code; a signal counts as a failure of the test.
     pub fn code(&self) -> i32 {
         self.output.status.code().unwrap_or_else(|| panic!("ended by a signal: {}", self.output.status))
+    }
+
+    /// Whether it was killed.
+    pub fn was_killed(&self) -> bool {
+        self.output.status.signal() == Some(nix::libc::SIGKILL)
     }
 
     /// Standard output.

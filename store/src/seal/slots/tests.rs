@@ -57,8 +57,25 @@ fn a_slot_carries_all_generations() {
     let secret = Secret::new_machine();
     let bytes = KeySlot::create(&VAULT, &ring, &secret, "", &KdfParams::floor(), 0).unwrap();
     let (back, label) = KeySlot::open(&bytes, &VAULT, &secret).unwrap();
-    assert_eq!((back.newest(), label.as_str()), (40, ""));
-    assert!((1..=40).all(|g| back.key(g) == ring.key(g) && back.created(g) == ring.created(g)));
+    assert_eq!((back.newest(), back.generations().count(), label.as_str()), (ring.newest(), 40, ""));
+    assert!(ring.generations().all(|g| back.key(g) == ring.key(g) && back.created(g) == ring.created(g)));
+    assert_eq!(KeySlot::read(&bytes, &VAULT).unwrap().newest(), ring.newest());
+}
+
+#[test]
+fn a_slot_tells_everybody_its_newest_generation_and_what_opens_it_proves_that() {
+    let mut ring = KeyRing::generate(1);
+    ring.add_generation(2).unwrap();
+    let secret = Secret::new_machine();
+    let bytes = KeySlot::create(&VAULT, &ring, &secret, "", &KdfParams::floor(), 0).unwrap();
+    assert_eq!(KeySlot::read(&bytes, &VAULT).unwrap().newest(), ring.newest());
+    // Whoever writes another number and a right checksum is found out by who has the secret.
+    let mut forged = bytes.clone();
+    forged[136..140].copy_from_slice(&1_u32.to_le_bytes());
+    let crc = crc32c::crc32c(&forged[..CHECKED_LEN]);
+    forged[CHECKED_LEN..BLOCK_AT].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(KeySlot::read(&forged, &VAULT).unwrap().newest(), 1);
+    assert_eq!(error(&forged, &secret), SlotError::WrongKey(SlotKind::Machine));
 }
 
 #[test]

@@ -5,6 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit, Mac};
+
 use crate::vault::VaultError;
 use crate::vault::address::{Secret, VaultAddress};
 use crate::vault::azure::AzureCredential;
@@ -69,6 +73,20 @@ impl Azurite {
     /// `Invalid` if `name` can be no vault's.
     pub fn address(name: &str, port: u16) -> Result<VaultAddress, VaultError> {
         format!("azure+http://127.0.0.1:{port}/{}/{name}", Self::ACCOUNT).parse()
+    }
+
+    /// A signature for the account with these rights on blobs, containers and the service, which holds until 2090: what follows an address.
+    pub fn sas(rights: &str) -> String {
+        let (version, services, types, end) = ("2022-11-02", "b", "sco", "2090-01-01T00:00:00Z");
+        let text =
+            format!("{}\n{rights}\n{services}\n{types}\n\n{end}\n\nhttps,http\n{version}\n\n", Self::ACCOUNT);
+        let key = BASE64.decode(Self::KEY).unwrap_or_default();
+        let mut mac =
+            <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(&key).unwrap_or_else(|_| unreachable!());
+        mac.update(text.as_bytes());
+        let signature = BASE64.encode(mac.finalize().into_bytes());
+        let signature: String = url::form_urlencoded::byte_serialize(signature.as_bytes()).collect();
+        format!("?sv={version}&ss={services}&srt={types}&sp={rights}&se={end}&spr=https,http&sig={signature}")
     }
 
     /// What opens it.
