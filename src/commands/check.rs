@@ -70,6 +70,11 @@ impl Report {
     pub(super) fn only_unseen(&self) -> bool {
         self.problems > 0 && self.problems == self.unseen
     }
+
+    /// The last words.
+    pub(super) fn verdict(&self) -> &'static str {
+        verdict(self.problems, self.unseen)
+    }
 }
 
 /// Checks.
@@ -159,7 +164,7 @@ fn sentence(report: &Report) -> String {
         0 => "without reading their data".to_owned(),
         bytes => format!("read {}", text::size(bytes)),
     };
-    format!("{checked}, {read}: {}", verdict(report.problems, report.unseen))
+    format!("{checked}, {read}: {}", report.verdict())
 }
 
 /// The last words, of so many problems, of which so many are things that could not be looked at.

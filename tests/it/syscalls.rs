@@ -219,7 +219,7 @@ impl Victim {
 }
 
 /// Whether a call was of a file: threads wake each other by calls that never fail.
-fn is_of_a_file(call: &String) -> bool {
+fn is_of_a_file(call: &str) -> bool {
     !["anon_inode:", "pipe:", "socket:", "/dev/"].iter().any(|what| call.contains(what))
 }
 
@@ -246,7 +246,7 @@ fn each_call(verb: Verb) {
         println!("{n}: {cell:?}: {}", calls.join("; "));
         if cell.fault == Fault::Kill {
             hit.extend(ran.was_killed().then_some(n));
-        } else if calls.iter().all(is_of_a_file) {
+        } else if calls.iter().all(|call| is_of_a_file(call)) {
             hit.extend((!calls.is_empty()).then_some(n));
             assert!(matches!(ran.code(), 0..=12), "{cell:?}: {calls:?}: {}", ran.err());
             let says_why = ["holdfast: ", "exit_error"].iter().any(|how| ran.err().contains(how));

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::ScrubArgs;
 use super::heal::{self, Healed, heal};
 use crate::commands::Context;
-use crate::commands::check::{Report, failure, name_files, note, verdict};
+use crate::commands::check::{Report, failure, name_files, note};
 use crate::commands::status::PlaceLine;
 use crate::json::BrokenFile;
 use crate::open::{open_store, parse_address};
@@ -206,11 +206,7 @@ fn show(
         terminal.say(&line(place, now, &TimeZone::system()))?;
     }
     let size = text::size(report.bytes_read);
-    terminal.say(&format!(
-        "read {} ({size}): {}",
-        text::count(report.packs, "pack"),
-        verdict(report.problems, report.unseen)
-    ))
+    terminal.say(&format!("read {} ({size}): {}", text::count(report.packs, "pack"), report.verdict()))
 }
 
 /// What was put right.
