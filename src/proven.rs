@@ -59,7 +59,11 @@ pub fn newest<'a>(proofs: &'a [Proof], slot: &SlotId) -> Option<&'a Proof> {
 /// Puts down that a slot was proven in these places (none for the store itself), each instead of what was known of it there.
 pub fn note(store: &Path, slot: &SlotId, places: &[Option<String>], now: Timestamp) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("write", &store.join(FILE), &error);
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(store.join(LOCK));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    // Whoever may write there could have it lead elsewhere, or wait for ever.
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    let lock = options.custom_flags(flags.bits()).open(store.join(LOCK));
     let lock = lock.map_err(failed)?;
     lock.lock().map_err(failed)?;
     let mut proofs = load(store);

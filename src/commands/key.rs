@@ -7,6 +7,7 @@ mod ring;
 mod rotate;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -25,7 +26,7 @@ use crate::outcome::{Done, Failure, Outcome};
 use crate::sheet::SheetFile;
 use crate::terminal::text;
 use credential::CredentialArgs;
-use places::Places;
+use places::{Needed, Places};
 use rotate::RotateArgs;
 
 /// Manage the passphrases and keys that open the store
@@ -193,14 +194,23 @@ fn add(context: &Context<'_>, kind: KeyKind, label: &str, sheet: Option<&Path>) 
     let label = if label.is_empty() { default_label(context, kind) } else { label.to_owned() };
     let file = sheet.map(SheetFile::create).transpose()?;
     let places = Places::open(context, &head, &ring)?;
+    // Nobody rotates the keys meanwhile.
+    let _lock = places.store().lock()?;
     places.refuse_older(&ring)?;
     let now = context.terminal.clock().now().seconds;
     let (id, bytes) = new_slot(context, &head.vault, &ring, &secret, &label, now)?;
-    places.add(&id, &bytes, &secret)?;
     let made = New { id, kind, replaces: None, now };
-    let told = tell_added(context, &places, &made, &secret, file);
+    // The sheet before its slot: one whose words nobody saw might be the last some day.
+    let is_handed_out = hand_out(context, &places, &made, &secret, file)?;
+    if let Err(failure) = places.add(&id, &bytes, &secret) {
+        if is_handed_out {
+            context.terminal.warn("the recovery sheet that was just made opens nothing: destroy it");
+        }
+        return Err(failure);
+    }
+    let told = tell_added(context, &places, &made, &secret, is_handed_out);
     // A slot whose secret nobody got to see opens nothing for anybody.
-    if told.is_err() && kind != KeyKind::Passphrase {
+    if told.is_err() && kind != KeyKind::Passphrase && !is_handed_out {
         places.take_back(&id);
     }
     told
@@ -222,12 +232,38 @@ struct New {
     now: i64,
 }
 
-fn tell_added(
+/// Shows the words of a new sheet, in its file or on the terminal; with `--json` and no file they stand in the line that tells of the slot.
+fn hand_out(
     context: &Context<'_>,
     places: &Places,
     new: &New,
     secret: &Secret,
     file: Option<SheetFile<'_>>,
+) -> Result<bool, Failure> {
+    let terminal = context.terminal;
+    let Secret::Recovery(key) = secret else { return Ok(false) };
+    let (vault, addresses, key) = (*places.store().id(), places.addresses(), key.clone());
+    let sheet = RecoverySheet { vault, addresses, key, created: new.now, slot: new.id };
+    match file {
+        None if terminal.json() => return Ok(false),
+        None => terminal.line(&sheet.render())?,
+        Some(file) => {
+            let path = file.path();
+            file.write(&sheet)?;
+            // It is there, whoever reads this.
+            let _ = terminal
+                .say(&format!("recovery sheet written to {}: print it, then delete it", path.display()));
+        }
+    }
+    Ok(true)
+}
+
+fn tell_added(
+    context: &Context<'_>,
+    places: &Places,
+    new: &New,
+    secret: &Secret,
+    is_handed_out: bool,
 ) -> Result<(), Failure> {
     let terminal = context.terminal;
     let vault = *places.store().id();
@@ -248,26 +284,11 @@ fn tell_added(
             line.machine_key = Some(file.display().to_string());
             terminal.say(&format!("this machine's key is {}", file.display()))?;
         }
-        Secret::Recovery(key) if terminal.json() && file.is_none() => {
+        Secret::Recovery(key) if !is_handed_out => {
             words = Zeroizing::new(words_of(key).join(" "));
             line.recovery_key = Some(&words);
         }
-        Secret::Recovery(key) => {
-            let (addresses, key) = (places.addresses(), key.clone());
-            let sheet = RecoverySheet { vault, addresses, key, created: new.now, slot: new.id };
-            match file {
-                None => terminal.line(&sheet.render())?,
-                Some(file) => {
-                    let path = file.path();
-                    file.write(&sheet)?;
-                    terminal.say(&format!(
-                        "recovery sheet written to {}: print it, then delete it",
-                        path.display()
-                    ))?;
-                }
-            }
-        }
-        Secret::Passphrase(_) => {}
+        Secret::Recovery(_) | Secret::Passphrase(_) => {}
     }
     if terminal.json() {
         return terminal.json_line(&line);
@@ -288,11 +309,14 @@ fn remove(context: &Context<'_>, prefix: &str, lost: bool) -> Result<(), Failure
             .hint("`holdfast key list` shows the slots"));
     }
     let head = Store::head(context.settings.store()?)?;
-    let (id, bytes) = by_prefix(&head.slots, prefix)?;
     let ring = open_as_ever(context, &head, ring::open)?.ring;
     let places = Places::open(context, &head, &ring)?;
     let lock = places.store().lock()?;
-    places.remove(&lock, &id, lost)?;
+    // Also one that lies in a vault alone: a rotation that was cut off may have left it there.
+    let all: BTreeMap<SlotId, Vec<u8>> =
+        places.heads_now()?.into_iter().rev().flat_map(|(_, head)| head.slots).collect();
+    let (id, bytes) = by_prefix(&all.into_iter().collect::<Vec<_>>(), prefix)?;
+    places.remove(&lock, &id, if lost { Needed::Lost } else { Needed::By(&[]) })?;
     forget_machine_key(context, &head.vault, &bytes)?;
     if context.terminal.json() {
         return context.terminal.json_line(&RemovedLine { message_type: "key_removed", id: id.hex() });
@@ -326,15 +350,38 @@ fn forget_machine_key(context: &Context<'_>, vault: &VaultId, slot: &[u8]) -> Re
 fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
     let head = Store::head(context.settings.store()?)?;
     let secrets = &context.settings.secrets;
-    let old = ring::open(&head, &ring::passphrase(&secrets.passphrase(context.terminal)?))?;
+    let old_secret = ring::passphrase(&secrets.passphrase(context.terminal)?);
+    let old = ring::open(&head, &old_secret)?;
     let secret = ring::passphrase(&secrets.added_passphrase(context.terminal)?);
     let places = Places::open(context, &head, &old.ring)?;
-    places.refuse_older(&old.ring)?;
     let lock = places.store().lock()?;
+    places.refuse_older(&old.ring)?;
     let now = context.terminal.clock().now().seconds;
     let (id, bytes) = new_slot(context, &head.vault, &old.ring, &secret, &old.label, now)?;
     places.add(&id, &bytes, &secret)?;
-    places.remove(&lock, &old.slot, false)?;
+    for slot in opened_by(&places, &old_secret)? {
+        // A rotation that was cut off left one with an older ring.
+        let whole: &[SlotId] = if old.ring.has_all_of(&slot.ring) { &[id] } else { &[] };
+        if slot.slot != id {
+            places.remove(&lock, &slot.slot, Needed::By(whole))?;
+        }
+    }
     let made = New { id, kind: KeyKind::Passphrase, replaces: Some(old.slot), now };
-    tell_added(context, &places, &made, &secret, None)
+    tell_added(context, &places, &made, &secret, false)
+}
+
+/// All slots, of all places, that a secret opens.
+fn opened_by(places: &Places, secret: &Secret) -> Result<Vec<ring::Opened>, Failure> {
+    let mut all: BTreeMap<SlotId, ring::Opened> = BTreeMap::new();
+    for (_, head) in places.heads_now()? {
+        for (slot, bytes) in head.slots {
+            if all.contains_key(&slot) {
+                continue;
+            }
+            if let Ok((ring, label)) = KeySlot::open(&bytes, &head.vault, secret) {
+                all.insert(slot, ring::Opened { slot, ring, label });
+            }
+        }
+    }
+    Ok(all.into_values().collect())
 }

@@ -21,6 +21,8 @@ const COLUMNS: usize = 84;
 const CODE: f32 = 210.0;
 /// White around a code, in its modules: four, as the standard wants it.
 const QUIET: usize = 4;
+/// Smallest edge of a module in points: 0.35 mm, which cameras of telephones read from paper.
+const MODULE_MIN: f32 = 1.0;
 /// What stands above the code.
 const CAPTION: &str = "THE SAME FOR A CAMERA: paste what it reads where holdfast asks for the recovery key";
 
@@ -37,6 +39,10 @@ pub fn pdf(sheet: &RecoverySheet) -> Result<Zeroizing<Vec<u8>>, Failure> {
     })?;
     let mut content = Content::new();
     let bottom = draw_text(&mut content, &sheet.render());
+    if module(&code, bottom) < MODULE_MIN {
+        return Err(Failure::failed("the addresses of the vaults leave no room for a code that can be read")
+            .hint("a sheet as text has room for them: give it a name that does not end with .pdf"));
+    }
     draw_code(&mut content, &code, bottom);
     let drawn = Zeroizing::new(content.finish().into_vec());
     Ok(assemble(&drawn))
@@ -66,11 +72,15 @@ fn broken(line: &str) -> Vec<Zeroizing<Vec<u8>>> {
     letters.chunks(COLUMNS).map(|piece| Zeroizing::new(piece.to_vec())).collect()
 }
 
+/// Edge of a module of a code below `top`, in points.
+fn module(code: &QrCode, top: f32) -> f32 {
+    CODE.min(top - MARGIN / 2.0) / (code.width() + 2 * QUIET) as f32
+}
+
 /// The code below `top`, smaller where long addresses left less room.
 fn draw_code(content: &mut Content, code: &QrCode, top: f32) {
-    let edge = CODE.min(top - MARGIN / 2.0);
-    let module = edge / (code.width() + 2 * QUIET) as f32;
-    let left = (WIDTH - edge) / 2.0;
+    let module = module(code, top);
+    let left = (WIDTH - module * (code.width() + 2 * QUIET) as f32) / 2.0;
     content.set_fill_gray(0.0);
     for (at, _) in code.to_colors().iter().enumerate().filter(|(_, color)| **color == Color::Dark) {
         let (column, row) = (at % code.width() + QUIET, at / code.width() + QUIET);

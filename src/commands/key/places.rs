@@ -8,8 +8,8 @@ use holdfast_store::StoreError;
 use holdfast_store::id::SlotId;
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::seal::keys::KeyRing;
-use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
-use holdfast_store::store::{SMALL_OBJECT, Store, StoreHead, StoreLock};
+use holdfast_store::seal::slots::{FIRST_GENERATION, KeySlot, Secret, SlotKind};
+use holdfast_store::store::{SMALL_OBJECT, Store, StoreHead, StoreLock, unlock};
 use holdfast_store::transfer::Transfer;
 use holdfast_store::{copy, names};
 
@@ -120,10 +120,10 @@ impl Places {
         }
     }
 
-    /// Removes a slot from this machine's store alone.
-    pub fn remove_here(&self, _lock: &StoreLock, id: &SlotId) -> Result<(), Failure> {
+    /// Removes a slot from this machine's store alone; `whole` as in [`Places::remove`].
+    pub fn remove_here(&self, _lock: &StoreLock, id: &SlotId, whole: &[SlotId]) -> Result<(), Failure> {
         let head = Store::head(self.store.dir())?;
-        refuse_last("the store", &head, id, false)?;
+        refuse_last("the store", &head, id, Needed::By(whole))?;
         self.store.staging().remove(&names::slot(id))?;
         Ok(())
     }
@@ -138,9 +138,8 @@ impl Places {
     }
 
     /// Removes a slot: from the vaults first, so that what fails there leaves a slot that can be removed again.
-    /// `lost`: nobody has what opens it, so that what only it opens is gone already.
-    pub fn remove(&self, _lock: &StoreLock, id: &SlotId, lost: bool) -> Result<(), Failure> {
-        self.check_removal(id, lost)?;
+    pub fn remove(&self, _lock: &StoreLock, id: &SlotId, needed: Needed<'_>) -> Result<(), Failure> {
+        self.check_removal(id, needed)?;
         let name = names::slot(id);
         for (no, _, transfer) in self.store.vaults() {
             let failed = |source| StoreError::Vault { vault: transfer.address(), source };
@@ -153,35 +152,73 @@ impl Places {
 
     /// In every place something that a person has must still open it afterwards. Asked anew: who waited for the lock may have
     /// waited for another removal.
-    fn check_removal(&self, id: &SlotId, lost: bool) -> Result<(), Failure> {
-        self.heads_now()?.iter().try_for_each(|(place, head)| refuse_last(place, head, id, lost))
+    fn check_removal(&self, id: &SlotId, needed: Needed<'_>) -> Result<(), Failure> {
+        self.heads_now()?.iter().try_for_each(|(place, head)| refuse_last(place, head, id, needed))
     }
 
-    /// Whether a secret that opens `slot` of the local store opens every vault by what lies there.
-    pub fn verify(&self, local: &StoreHead, slot: &SlotId, secret: &Secret) -> Result<(), Failure> {
-        let proven = local.slots.iter().find(|(id, _)| id == slot);
+    /// Whether a secret that opens a slot of the local store opens every vault by what lies there, config and all, and to the same ring.
+    pub fn verify(&self, local: &StoreHead, opened: &ring::Opened, secret: &Secret) -> Result<(), Failure> {
+        let proven = local.slots.iter().find(|(id, _)| *id == opened.slot);
         for ((_, _, transfer), head) in self.store.vaults().iter().zip(&self.heads) {
+            let of_vault = |failure| of_vault(transfer, failure);
+            ring::refuse_older(&format!("vault {}", transfer.address()), head, &opened.ring)?;
             // The same bytes open again; deriving the key once more would only take time.
             if proven.is_some_and(|slot| head.slots.contains(slot)) {
+                unlock(head, &opened.ring).map_err(Failure::from).map_err(of_vault)?;
                 continue;
             }
-            ring::open(head, secret).map_err(|failure| of_vault(transfer, failure))?;
+            let there = ring::open(head, secret).map_err(of_vault)?;
+            unlock(head, &there.ring).map_err(Failure::from).map_err(of_vault)?;
+            ring::refuse_less(&format!("vault {}", transfer.address()), &there, &opened.ring)?;
         }
         Ok(())
     }
+}
+
+/// What has to be left when a slot is removed.
+#[derive(Clone, Copy, Debug)]
+pub enum Needed<'a> {
+    /// Something that people have for each key generation that it names. Of these slots it is known that they have all that any other has.
+    By(&'a [SlotId]),
+    /// Nobody has what opens it, so that what only it opens is gone already.
+    Lost,
 }
 
 fn of_vault(transfer: &Transfer, failure: Failure) -> Failure {
     Failure { message: format!("vault {}: {}", transfer.address(), failure.message), ..failure }
 }
 
-fn refuse_last(place: &str, head: &StoreHead, id: &SlotId, lost: bool) -> Result<(), Failure> {
-    if opens_without(head, id, lost) {
-        return Ok(());
+fn refuse_last(place: &str, head: &StoreHead, id: &SlotId, needed: Needed<'_>) -> Result<(), Failure> {
+    let is_lost = matches!(needed, Needed::Lost);
+    if !opens_without(head, id, is_lost) {
+        let message = format!("slot {id} is the last of {place} that a passphrase or recovery key opens");
+        let failure = Failure::failed(format!("{message}; nothing was removed"));
+        return Err(failure.hint("add another with `holdfast key add` first"));
     }
-    let message = format!("slot {id} is the last of {place} that a passphrase or recovery key opens");
-    let failure = Failure::failed(format!("{message}; nothing was removed"));
-    Err(failure.hint("add another with `holdfast key add` first"))
+    let Needed::By(whole) = needed else { return Ok(()) };
+    match generation_without(head, id, whole) {
+        None => Ok(()),
+        Some(generation) => {
+            let message = format!(
+                "slot {id} may be the last of {place} that gives people key generation {generation}; nothing was removed"
+            );
+            Err(Failure::failed(message).hint(
+                "`holdfast key rotate` makes slots that open everything, and removes it then; \
+                 `holdfast key remove SLOT --lost` if nobody has what opens it",
+            ))
+        }
+    }
+}
+
+/// The key generation of a slot of people that none of the others is known to have: two machines that rotated at once left slots that each lack
+/// the other's. The first generation is in all.
+fn generation_without(head: &StoreHead, id: &SlotId, whole: &[SlotId]) -> Option<u32> {
+    let read = |(_, bytes): &(SlotId, Vec<u8>)| KeySlot::read(bytes, &head.vault).ok();
+    let of_people = |slot: &KeySlot| slot.kind != SlotKind::Machine;
+    let going = head.slots.iter().find(|(other, _)| other == id).and_then(read).filter(of_people)?;
+    let mut left = head.slots.iter().filter(|(other, _)| other != id).filter_map(read).filter(of_people);
+    let is_left = left.any(|slot| slot.newest() == going.newest() || whole.contains(&slot.id));
+    (!is_left && going.newest() > FIRST_GENERATION).then(|| going.newest())
 }
 
 /// Whether anything but machine keys opens a place when the slot `id` is gone, and all that it holds. Damaged slots open nothing, and those of

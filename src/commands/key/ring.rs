@@ -8,7 +8,7 @@ use holdfast_store::seal::slots::{KeySlot, Secret, SlotError};
 use holdfast_store::store::StoreHead;
 
 use crate::open::newest_first;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Kind};
 use crate::secrets::Secret as TypedSecret;
 
 /// A slot that was opened.
@@ -42,4 +42,29 @@ pub fn open(head: &StoreHead, secret: &Secret) -> Result<Opened, Failure> {
 /// What a person knows, as typed.
 pub fn passphrase(text: &TypedSecret) -> Secret {
     Secret::Passphrase(text.reveal().to_owned().into())
+}
+
+/// Refuses a ring that lacks a key generation which some slot of a place names: what that one seals it does not open.
+pub fn refuse_older(place: &str, head: &StoreHead, ring: &KeyRing) -> Result<(), Failure> {
+    let read = |(_, bytes): &(SlotId, Vec<u8>)| KeySlot::read(bytes, &head.vault).ok();
+    let named = head.slots.iter().filter_map(read).map(|slot| slot.newest());
+    match named.filter(|generation| *generation > 0).find(|generation| ring.key(*generation).is_none()) {
+        None => Ok(()),
+        Some(generation) => Err(lacks(place, &format!("key generation {generation}"))),
+    }
+}
+
+/// Refuses a slot of a place that opens to less than another ring has.
+pub fn refuse_less(place: &str, opened: &Opened, ring: &KeyRing) -> Result<(), Failure> {
+    if opened.ring.has_all_of(ring) {
+        return Ok(());
+    }
+    Err(lacks(place, &format!("all keys, by slot {},", opened.slot)))
+}
+
+fn lacks(place: &str, what: &str) -> Failure {
+    let said =
+        format!("{place}: {what} is not what this opens: some of what is stored it does not give back");
+    Failure::new(Kind::WrongKey, said)
+        .hint("use the passphrase or sheet of the last `holdfast key rotate`, or rotate again")
 }

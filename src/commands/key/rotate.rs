@@ -19,7 +19,7 @@ use holdfast_store::store::{Store, StoreLock};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::places::Places;
+use super::places::{Needed, Places};
 use super::{KeyKind, default_label, in_vaults, ring};
 use crate::commands::Context;
 use crate::create::new_slot;
@@ -87,7 +87,13 @@ pub fn rotate(context: &Context<'_>, args: &RotateArgs) -> Result<(), Failure> {
     work.refuse_others(&survey, &plan, args.drop_others)?;
     let with_words = work.at_hand.iter().any(|held| held.secret.kind() == SlotKind::Recovery);
     // Before anything is made: a sheet that cannot be written ends it.
-    let file = args.sheet.as_deref().filter(|_| !with_words).map(SheetFile::create).transpose()?;
+    if with_words && args.sheet.is_some() {
+        return Err(Failure::usage(
+            "--sheet is for a new sheet, and the words that were given stay as they are",
+        )
+        .hint("give no words for a new sheet, or no --sheet"));
+    }
+    let file = args.sheet.as_deref().map(SheetFile::create).transpose()?;
     if !with_words {
         work.new_sheet(&plan.ring, file)?;
     }
@@ -106,17 +112,20 @@ pub fn refresh(context: &Context<'_>) -> Result<(), Failure> {
     for slot in plan.keep.iter().map(|at| &survey.slots[*at]).filter(|slot| slot.is_wanted_everywhere()) {
         work.places.put_here(&slot.id, &slot.bytes)?;
     }
-    for at in &plan.remake {
-        let slot = &survey.slots[*at];
-        let (Some(opened), true) = (&slot.opened, slot.in_staging) else { continue };
+    // Those of people first: what this machine seals with its new slot somebody must be able to open.
+    let (of_people, of_machine): (Vec<_>, Vec<_>) =
+        plan.remake.iter().map(|at| &survey.slots[*at]).partition(|slot| slot.is_of_people());
+    for slot in of_people.into_iter().chain(of_machine) {
+        let (Some(opened), true) = (&slot.opened, slot.in_staging || slot.is_of_people()) else { continue };
         let secret = &work.at_hand[opened.by].secret;
         let (id, bytes) = work.sealed(&plan.ring, secret, &opened.label)?;
         work.places.put_here(&id, &bytes)?;
         work.note(id, secret.kind(), Some(slot.id));
     }
+    let whole = work.whole(&survey, &plan);
     for at in plan.replaced.iter().chain(&plan.gone) {
         if survey.slots[*at].in_staging {
-            work.places.remove_here(&work.lock, &survey.slots[*at].id)?;
+            work.places.remove_here(&work.lock, &survey.slots[*at].id, &whole)?;
             work.removed.push(survey.slots[*at].id);
         }
     }
@@ -216,7 +225,9 @@ impl<'a> Work<'a> {
             Some(file) => {
                 let path = file.path();
                 file.write(sheet)?;
-                terminal.say(&format!("new recovery sheet written to {}", path.display()))
+                // It is there: that nobody reads this is no reason to stop between a sheet and its slot.
+                let _ = terminal.say(&format!("new recovery sheet written to {}", path.display()));
+                Ok(())
             }
             None if terminal.json() => {
                 let words = Zeroizing::new(words_of(&sheet.key).join(" "));
@@ -260,6 +271,16 @@ impl<'a> Work<'a> {
         replace(&self.files)
     }
 
+    /// Slots that have all generations of the new ring.
+    fn whole(&self, survey: &Survey, plan: &Plan) -> Vec<SlotId> {
+        let is_whole = |slot: &&plan::Found| {
+            slot.opened.as_ref().is_some_and(|opened| opened.ring.has_all_of(&plan.ring))
+        };
+        let kept = plan.keep.iter().map(|at| &survey.slots[*at]).filter(is_whole).map(|slot| slot.id);
+        let made = self.made.iter().filter_map(|made| SlotId::from_hex(&made.id));
+        kept.chain(made).collect()
+    }
+
     /// Not before every place shows every new slot.
     fn remove_old(&mut self, survey: &Survey, plan: &Plan) -> Result<(), Failure> {
         let new: Vec<String> = self.made.iter().map(|made| made.id.clone()).collect();
@@ -269,8 +290,9 @@ impl<'a> Work<'a> {
                 return Err(Failure::failed(what).hint("the same command goes on where this one ended"));
             }
         }
+        let whole = self.whole(survey, plan);
         for at in plan.replaced.iter().chain(&plan.others).chain(&plan.gone) {
-            self.places.remove(&self.lock, &survey.slots[*at].id, false)?;
+            self.places.remove(&self.lock, &survey.slots[*at].id, Needed::By(&whole))?;
             self.removed.push(survey.slots[*at].id);
         }
         self.files.forget_old();

@@ -5,7 +5,7 @@ use std::path::Path;
 use holdfast_store::StoreError;
 use holdfast_store::copy;
 use holdfast_store::id::SlotId;
-use holdfast_store::seal::slots::{KeySlot, Secret};
+use holdfast_store::seal::slots::Secret;
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, unlock};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::places::Places;
 use super::{KeyKind, ring};
 use crate::commands::Context;
 use crate::open::{connect, words_or_passphrase};
-use crate::outcome::{Failure, Kind};
+use crate::outcome::Failure;
 use crate::proven;
 use crate::terminal::text;
 
@@ -51,9 +51,9 @@ fn everywhere(context: &Context<'_>) -> Result<(), Failure> {
     let head = Store::head(context.settings.store()?)?;
     let secret = words_or_passphrase(context)?;
     let opened = ring::open(&head, &secret)?;
-    refuse_older("the store", &head, &opened.slot)?;
+    ring::refuse_older("the store", &head, &opened.ring)?;
     let places = Places::open(context, &head, &opened.ring)?;
-    places.verify(&head, &opened.slot, &secret)?;
+    places.verify(&head, &opened, &secret)?;
     let (slot, kind, label) = (opened.slot, KeyKind::from(secret.kind()), opened.label);
     tell(context, &[Proven { slot, kind, label, store: true, vaults: places.addresses() }])
 }
@@ -73,6 +73,9 @@ fn in_vaults(context: &Context<'_>, vaults: &[String]) -> Result<(), Failure> {
             return Err(StoreError::NotOurs { object: address, detail }.into());
         }
         let opened = prove(&address, &head, &secret)?;
+        if let Some(ours) = &ours {
+            ring::refuse_older(&format!("the store, by what lies in vault {address}"), ours, &opened.ring)?;
+        }
         match proven.iter_mut().find(|one| one.slot == opened.slot) {
             Some(one) => one.vaults.push(address),
             None => proven.push(Proven {
@@ -91,25 +94,9 @@ fn prove(address: &str, head: &StoreHead, secret: &Secret) -> Result<ring::Opene
     let named =
         |failure: Failure| Failure { message: format!("vault {address}: {}", failure.message), ..failure };
     let opened = ring::open(head, secret).map_err(named)?;
-    refuse_older(&format!("vault {address}"), head, &opened.slot)?;
+    ring::refuse_older(&format!("vault {address}"), head, &opened.ring)?;
     unlock(head, &opened.ring).map_err(Failure::from).map_err(named)?;
     Ok(opened)
-}
-
-/// A slot of before a rotation opens, and does not open what came after it.
-fn refuse_older(place: &str, head: &StoreHead, slot: &SlotId) -> Result<(), Failure> {
-    let newest =
-        |(_, bytes): &(SlotId, Vec<u8>)| KeySlot::read(bytes, &head.vault).map_or(0, |slot| slot.newest());
-    let all = head.slots.iter().map(newest).max().unwrap_or_default();
-    let this = head.slots.iter().find(|(id, _)| id == slot).map_or(0, newest);
-    if this == all {
-        return Ok(());
-    }
-    let what = format!(
-        "{place}: slot {slot} opens, and has not the newest key: what was stored last it does not open"
-    );
-    Err(Failure::new(Kind::WrongKey, what)
-        .hint("use the passphrase or sheet of the last `holdfast key rotate`, or rotate again"))
 }
 
 /// `all`, or the addresses as they were given.

@@ -35,7 +35,7 @@ const BLOCK_STEP: usize = 64;
 /// Longest slot object, and so the limit of its content.
 const SLOT_MAX: usize = 64 << 10;
 /// The generation that a ring begins with.
-const FIRST_GENERATION: u32 = 1;
+pub const FIRST_GENERATION: u32 = 1;
 /// Longest label that is written, in bytes.
 const LABEL_MAX: usize = 255;
 
