@@ -230,3 +230,23 @@ fn a_file_of_memory_that_is_damaged_foreign_or_gone_stops_nothing_and_the_catalo
         assert_eq!(stands(&store), [(AlarmKind::PointWithheld, two.point.id.hex())], "{what}");
     }
 }
+
+#[test]
+fn a_revocation_that_was_seen_and_is_gone_is_an_older_state_though_no_point_is_missing() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let points = [1, 2].map(|version| take_point(&store, &sample(version)).unwrap());
+    for point in &points {
+        push(&store, point, &RecordingMonitor::default()).unwrap();
+    }
+    let no = store.vaults()[0].0;
+    let row = store.catalog().point(&points[0].point.id).unwrap().unwrap();
+    store.remove_point_from_vault(no, &row).unwrap();
+    assert_eq!(stands(&store), []);
+    assert!(transfer(&vault).delete(&names::point(&row.tag, &row.id)).unwrap(), "the word is there");
+    let older = [(AlarmKind::VaultRolledBack, String::new())];
+    assert_eq!(stands(&store), older);
+    assert_eq!(stands(&store), older, "as long as it lasts");
+    store.accept_vault(no, &VoidMonitor).unwrap();
+    assert_eq!(stands(&store), []);
+}
