@@ -1,6 +1,8 @@
 //! A vault that hides, removes, rolls back, replays, swaps or forks is noticed by the next look at it, each by its word; and a long honest life
 //! raises nothing. The tests have the vault in a directory and do to it what whoever keeps it could do.
 
+#![allow(clippy::unwrap_used)]
+
 mod honest;
 
 use std::collections::BTreeSet;
