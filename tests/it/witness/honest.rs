@@ -1,7 +1,5 @@
 //! A long honest life: everything that removes something on purpose, by one machine or another, and everything that fails and comes back.
 
-#![allow(clippy::unwrap_used)]
-
 use super::*;
 
 /// Each machine looks in every way, and has nothing to tell.

@@ -188,6 +188,9 @@ fn a_point_that_was_made_after_another_than_the_one_before_it_is_told_by_a_check
     assert_eq!((told(), standing(&store)), (0, vec![]));
 }
 
+/// What becomes of a file, and how.
+type Spoilt<'a> = (&'static str, &'a dyn Fn(&std::path::Path));
+
 #[test]
 fn a_file_of_memory_that_is_damaged_foreign_or_gone_stops_nothing_and_the_catalog_remembers() {
     let quiet = RecordingMonitor::default();
@@ -197,7 +200,7 @@ fn a_file_of_memory_that_is_damaged_foreign_or_gone_stops_nothing_and_the_catalo
     let of_another_store = std::fs::read(stranger.path().join("witness.json")).unwrap();
     let text = b"{\"store\":1}";
     let of_a_newer_program = [blake3::hash(text).to_hex().as_bytes(), b"\n", text].concat();
-    let spoil: [(&str, &dyn Fn(&std::path::Path)); 6] = [
+    let spoil: [Spoilt<'_>; 6] = [
         ("none", &|file| std::fs::remove_file(file).unwrap()),
         ("empty", &|file| std::fs::write(file, b"").unwrap()),
         ("noise", &|file| std::fs::write(file, noise("witness", 5000)).unwrap()),
@@ -205,7 +208,7 @@ fn a_file_of_memory_that_is_damaged_foreign_or_gone_stops_nothing_and_the_catalo
         ("a newer program's", &|file| std::fs::write(file, &of_a_newer_program).unwrap()),
         ("beyond the limit", &|file| std::fs::File::create(file).unwrap().set_len(1 << 40).unwrap()),
     ];
-    let as_directory: (&str, &dyn Fn(&std::path::Path)) = ("a directory", &|file| {
+    let as_directory: Spoilt<'_> = ("a directory", &|file| {
         std::fs::remove_file(file).unwrap();
         std::fs::create_dir(file).unwrap();
     });
@@ -229,4 +232,24 @@ fn a_file_of_memory_that_is_damaged_foreign_or_gone_stops_nothing_and_the_catalo
         }
         assert_eq!(stands(&store), [(AlarmKind::PointWithheld, two.point.id.hex())], "{what}");
     }
+}
+
+#[test]
+fn a_revocation_that_was_seen_and_is_gone_is_an_older_state_though_no_point_is_missing() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let points = [1, 2].map(|version| take_point(&store, &sample(version)).unwrap());
+    for point in &points {
+        push(&store, point, &RecordingMonitor::default()).unwrap();
+    }
+    let no = store.vaults()[0].0;
+    let row = store.catalog().point(&points[0].point.id).unwrap().unwrap();
+    store.remove_point_from_vault(no, &row).unwrap();
+    assert_eq!(stands(&store), []);
+    assert!(transfer(&vault).delete(&names::point(&row.tag, &row.id)).unwrap(), "the word is there");
+    let older = [(AlarmKind::VaultRolledBack, String::new())];
+    assert_eq!(stands(&store), older);
+    assert_eq!(stands(&store), older, "as long as it lasts");
+    store.accept_vault(no, &VoidMonitor).unwrap();
+    assert_eq!(stands(&store), []);
 }
