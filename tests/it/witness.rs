@@ -2,8 +2,6 @@
 //! raises nothing. The tests have the vault in a directory and do to it what whoever keeps it could do.
 #![allow(clippy::unwrap_used)]
 
-#![allow(clippy::unwrap_used)]
-
 mod honest;
 
 use std::collections::BTreeSet;
