@@ -238,3 +238,55 @@ fn newest(head: &StoreHead) -> u32 {
     let read = head.slots.iter().filter_map(|(_, bytes)| KeySlot::read(bytes, &head.vault).ok());
     read.map(|slot| slot.newest()).max().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use holdfast_store::id::VaultId;
+    use holdfast_store::seal::slots::KdfParams;
+
+    use super::*;
+
+    const VAULT: VaultId = VaultId([7; 16]);
+
+    fn slot(ring: &KeyRing, secret: &Secret) -> (SlotId, Vec<u8>) {
+        let bytes = KeySlot::create(&VAULT, ring, secret, "label", &KdfParams::floor(), 5).unwrap();
+        (KeySlot::read(&bytes, &VAULT).unwrap().id, bytes)
+    }
+
+    fn refused(slots: &[&(SlotId, Vec<u8>)], id: &SlotId, needed: Needed<'_>) -> Option<String> {
+        let slots = slots.iter().map(|slot| (*slot).clone()).collect();
+        let head = StoreHead { vault: VAULT, config: Vec::new(), slots };
+        refuse_last("a place", &head, id, needed).err().map(|failure| failure.message)
+    }
+
+    #[test]
+    fn no_slot_goes_that_may_be_the_last_of_a_key_generation() {
+        let old = KeyRing::generate(1);
+        let (mut one, mut two) = (old.clone(), old.clone());
+        one.add_generation(2).unwrap();
+        two.add_generation(3).unwrap();
+        let mut both = one.clone();
+        both.merge(&two).unwrap();
+        both.add_generation(4).unwrap();
+        let words = Secret::new_recovery;
+        let (first, a, b, all) =
+            (slot(&old, &words()), slot(&one, &words()), slot(&two, &words()), slot(&both, &words()));
+        let machine = slot(&one, &Secret::new_machine());
+        // Two that rotated at once: each has what the other one lacks, whichever has the higher number.
+        for (going, left) in [(&a, &b), (&b, &a)] {
+            assert!(refused(&[going, left], &going.0, Needed::By(&[])).is_some());
+        }
+        let lower = if one.newest() < two.newest() { (&a, &b) } else { (&b, &a) };
+        assert_eq!(refused(&[lower.0, lower.1], &lower.0.0, Needed::Lost), None);
+        // What has all is known by who made it.
+        assert!(refused(&[&a, &b, &all], &a.0, Needed::By(&[])).unwrap().contains("key generation"));
+        assert_eq!(refused(&[&a, &b, &all], &a.0, Needed::By(&[all.0])), None);
+        // The first generation is in all, and what is in a machine's slot is in one of people.
+        assert_eq!(refused(&[&first, &all], &first.0, Needed::By(&[])), None);
+        assert_eq!(refused(&[&machine, &all], &machine.0, Needed::By(&[])), None);
+        assert!(
+            refused(&[&machine, &all], &all.0, Needed::By(&[])).unwrap().contains("is the last of a place")
+        );
+    }
+}
