@@ -261,10 +261,15 @@ fn a_recovery_from_a_listing_that_was_short_is_made_whole_by_the_same_command() 
     let hidden = [folder.join(&first), packs(&vault)[0].1.clone()];
     let aside = |path: &Path| machine.path(name_of(path));
     hidden.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
-    let stranger = recovered(vault.to_str().unwrap());
+    let stranger = Machine::recovering();
+    let recover = |args: &[&str]| {
+        let mut recover = stranger.command(args);
+        Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE))
+    };
+    // The session of the other point says that it was there.
+    recover(&["recover", "--machine-key"]).expect_code(3).expect_err(&["point-removed"]);
     hidden.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
-    let mut recover = stranger.command(["recover"]);
-    let ran = Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let ran = recover(&["recover"]).expect_code(0);
     assert!(ran.out().contains("2 recovery points"), "{}", ran.out());
     stranger.restore(&first, "back");
     compare(&source, &stranger.restore("latest", "now")).assert_none();
