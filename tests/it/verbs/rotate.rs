@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -220,18 +221,27 @@ fn a_new_slot_that_one_vault_took_stays_when_the_next_one_fails() {
     stored.run(["check", "--read-data"]).expect_code(0);
 }
 
+/// A verb on the store that a machine recovered, ready to run.
+fn on(other: &Machine, args: &[&str]) -> Command {
+    let mut command = other.command(args);
+    command.env("HOLDFAST_STORE", other.path("store"));
+    command
+}
+
+/// Another machine that has everything from the vault, and a machine key.
+fn recovered_from(stored: &Stored) -> Machine {
+    let other = Machine::new();
+    let mut recover = on(&other, &["recover", "--machine-key"]);
+    Ran::of(recover.arg(stored.path("vault")).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    other
+}
+
 #[test]
 fn another_machine_goes_on_with_the_old_ring_and_is_told_how_to_have_the_new_one() {
     let stored = Stored::with_vault();
     write_and_push(&stored, "before");
-    let other = Machine::new();
-    let on_other = |args: &[&str]| {
-        let mut command = other.command(args);
-        Ran::of(command.env("HOLDFAST_STORE", other.path("store")))
-    };
-    let mut recover = other.command(["recover", "--machine-key"]);
-    recover.arg(stored.path("vault")).env("HOLDFAST_STORE", other.path("store"));
-    Ran::of(recover.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let other = recovered_from(&stored);
+    let on_other = |args: &[&str]| Ran::of(&mut on(&other, args));
     rotate(&stored);
     write_and_push(&stored, "gone");
     // What says in the vault that a point was forgotten is sealed with the new key, too.
@@ -257,15 +267,12 @@ fn another_machine_goes_on_with_the_old_ring_and_is_told_how_to_have_the_new_one
     let refused = on_other(&["key", "refresh"]).expect_code(12).err();
     assert!(refused.contains("nothing at hand opens"), "{refused}");
     // A vault that it makes ready again does not get the old slots back.
-    let mut add = other.command(["vault", "add"]);
-    Ran::of(add.arg(stored.path("vault")).env("HOLDFAST_STORE", other.path("store"))).expect_code(0);
+    Ran::of(on(&other, &["vault", "add"]).arg(stored.path("vault"))).expect_code(0);
     let vault_after = files_in(&stored.path("vault"));
     assert!(vault_before.iter().all(|(path, bytes)| vault_after.get(path) == Some(bytes)), "something went");
     assert_eq!(files_in(&stored.path("vault/keys")).len(), 3);
 
-    let mut refresh = other.command(["key", "refresh"]);
-    refresh.env("HOLDFAST_STORE", other.path("store"));
-    Ran::of(refresh.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    Ran::of(on(&other, &["key", "refresh"]).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     assert_eq!(files_in(&stored.path("vault/keys")).len(), 3, "the vault is only read");
     on_other(&["vault", "push"]).expect_code(0);
     let checked = on_other(&["check", "--read-data"]).expect_code(0);
@@ -285,14 +292,8 @@ fn a_machine_with_the_old_ring_takes_points_and_brings_them_once_it_has_the_new_
     write_and_push(&stored, "going");
     std::fs::remove_file(stored.path("src/going")).unwrap();
     write_and_push(&stored, "staying");
-    let other = Machine::new();
-    let on_other = |args: &[&str]| {
-        let mut command = other.command(args);
-        Ran::of(command.env("HOLDFAST_STORE", other.path("store")))
-    };
-    let mut recover = other.command(["recover", "--machine-key"]);
-    recover.arg(stored.path("vault")).env("HOLDFAST_STORE", other.path("store"));
-    Ran::of(recover.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    let other = recovered_from(&stored);
+    let on_other = |args: &[&str]| Ran::of(&mut on(&other, args));
     rotate(&stored);
     // The other machine knows the point, and cannot read why it is not there any more.
     stored.run(["forget", &stored.points()[0], "--allow-newest"]).expect_code(0);
@@ -317,9 +318,7 @@ fn a_machine_with_the_old_ring_takes_points_and_brings_them_once_it_has_the_new_
     let checked = on_other(&["check", "--read-data"]).expect_code(1);
     assert!(checked.out().contains("NOT ALL COULD BE LOOKED AT"), "{} {}", checked.out(), checked.err());
 
-    let mut refresh = other.command(["key", "refresh"]);
-    refresh.env("HOLDFAST_STORE", other.path("store"));
-    Ran::of(refresh.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
+    Ran::of(on(&other, &["key", "refresh"]).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     on_other(&["vault", "push"]).expect_code(0);
     assert_eq!(
         on_other(&["snapshots", "--json"]).expect_code(0).json().as_array().unwrap().len(),
