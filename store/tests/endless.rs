@@ -74,12 +74,14 @@ async fn an_error_that_does_not_end_is_what_its_status_says_whatever_was_asked()
         vault.list("pack/", None).await.map(drop).unwrap_err(),
         vault.put_new(&object(), Bytes::from_static(b"bytes")).await.map(drop).unwrap_err(),
         vault.delete(&object()).await.map(drop).unwrap_err(),
-        vault.stat(&object()).await.map(drop).unwrap_err(),
         vault.prepare().await.unwrap_err(),
+        // An answer to HEAD has no body: what comes after its head may be taken for the answer to the next request, which
+        // is then none of HTTP's. So this one is the last.
+        vault.stat(&object()).await.map(drop).unwrap_err(),
     ];
     for error in &errors {
         let VaultError::Unavailable { detail, retry_after } = error else { panic!("{error}") };
-        assert_eq!(*retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(*retry_after, Some(Duration::from_secs(7)), "{detail}");
         assert!(detail.starts_with("status 503 (ServerBusy)"), "{detail}");
     }
     assert!(errors[0].to_string().contains("with a text that does not end"), "{}", errors[0]);
