@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::commands::Context;
 use crate::open::{Bounds, by_machine_key, connect, open_unlocked};
-use crate::outcome::Failure;
+use crate::outcome::{Done, Failure, Outcome};
 use crate::places::{is_same_directory, refuse_own};
 use crate::secrets::Secret;
 use crate::sheet::SheetFile;
@@ -51,7 +51,7 @@ pub struct Made {
 impl Made {
     /// Makes its vaults ready, which is last: the sheet has reached a person, and what fails here can be done again.
     pub fn add_vaults(&self, context: &Context<'_>, dir: &Path) -> Result<(), Failure> {
-        add_vaults(context, dir, &self.id, &self.ring, &self.vaults).map_err(|failure| {
+        add_vaults(context, dir, &self.id, &self.ring, &self.vaults).map(drop).map_err(|failure| {
             also(
                 failure,
                 "the store exists and its recovery sheet is valid: `holdfast vault add URL` finishes it",
@@ -178,26 +178,34 @@ fn also(failure: Failure, hint: &str) -> Failure {
 }
 
 /// Makes vaults ready for a store and writes them into its settings. A directory that is a vault already is not another one
-/// because its path is written in another way.
+/// because its path is written in another way. `Partial` if one has a slot of a newer ring, which keeps those of this store out.
 pub fn add_vaults(
     context: &Context<'_>,
     dir: &Path,
     id: &VaultId,
     ring: &KeyRing,
     addresses: &[String],
-) -> Result<(), Failure> {
+) -> Outcome {
     let store = open_unlocked(context, dir, id, ring, Bounds::default())?;
-    let slots = Store::head(dir)?.slots;
+    let (slots, mut done) = (Store::head(dir)?.slots, Done::Whole);
     for url in addresses {
         let (given, _) = connect(context, url)?;
         refuse_own(dir, &given)?;
         let settings = StoreSettings::load(dir)?;
         let known = settings.vaults.iter().find(|vault| is_same_directory(&vault.url, &given));
         let (address, transfer) = connect(context, known.map_or(given.as_str(), |vault| &vault.url))?;
-        copy::prepare_vault(&store, &slots, &transfer)?;
+        let newer = copy::prepare_vault(&store, &slots, &transfer)?;
         remember_vault(dir, &address)?;
+        if let Some(generation) = newer.filter(|generation| ring.key(*generation).is_none()) {
+            context.terminal.warn(&format!(
+                "vault {address} has a key slot of generation {generation}, which the keys here have not, and took none of the slots here: what opens \
+                 this store does not open that vault. If the keys were rotated elsewhere, `holdfast key refresh` brings them here; if not, \
+                 somebody put that slot there: remove it (`holdfast key list`, `holdfast key remove SLOT --lost`), and add the vault again"
+            ));
+            done = Done::Partial;
+        }
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Writes a vault into the settings of a store, unless it stands there.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use holdfast_store::monitor::Monitor;
+use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret};
 use holdfast_store::store::{Store, StoreHead, unlock};
 use holdfast_store::{StoreError, copy};
@@ -63,10 +64,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let bounds = mount.as_ref().map_or(Ok(Bounds::default()), MountArgs::prepare)?;
     let dir = context.settings.store()?;
     let begun = begun_in(dir)?;
-    let (address, head, secret) = vault_and_secret(context, args.url.as_deref(), dir)?;
-    let ring = open_slots(&head, &secret)?;
-    // A wrong key or a damaged config ends it before anything is made.
-    unlock(&head, &ring)?;
+    let (address, head, ring) = opened_vault(context, args.url.as_deref(), dir)?;
     let was_there = begun.is_some();
     match begun {
         None => Store::adopt(dir, &whole(&head))?,
@@ -89,41 +87,50 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     }
 }
 
-/// The vault, what it shows, and what opens it. A code that was read from the sheet names the vaults, too, and the store.
-fn vault_and_secret(
+/// The vault, what it shows, and the keys. A code that was read from the sheet names the vaults, too, and the store: the first of them that
+/// opens.
+fn opened_vault(
     context: &Context<'_>,
     url: Option<&str>,
     dir: &Path,
-) -> Result<(String, StoreHead, Secret), Failure> {
+) -> Result<(String, StoreHead, KeyRing), Failure> {
     if let Some(url) = url {
         // Before anybody types anything.
         let (address, head) = head_of(context, url, dir)?;
-        return Ok((address, head, words_or_passphrase(context)?));
+        let ring = keys_of(&head, &words_or_passphrase(context)?)?;
+        return Ok((address, head, ring));
     }
     let text = typed_words_or_passphrase(context)?;
     let Some(code) = code_of(&text)? else {
         return Err(Failure::usage("no vault was named, and only the code of a recovery sheet names one")
             .hint("give the vault's address: it stands on the recovery sheet"));
     };
-    let mut why = None;
+    let mut why = Failure::failed("the sheet names no vault");
     for url in &code.addresses {
-        match head_of(context, url, dir) {
-            Ok((address, head)) if head.vault == code.vault => return Ok((address, head, code.secret)),
-            Ok((address, _)) => {
-                let what = format!("the vault {address} holds another store than that of the sheet");
-                context.terminal.warn(&what);
+        let opened = head_of(context, url, dir).and_then(|(address, head)| {
+            if head.vault != code.vault {
+                return Err(Failure::failed("it holds another store than that of the sheet"));
             }
+            let ring = keys_of(&head, &code.secret)?;
+            Ok((address, head, ring))
+        });
+        match opened {
+            Ok(opened) => return Ok(opened),
             Err(failure) if failure.kind == Kind::Interrupted => return Err(failure),
             Err(failure) => {
                 context.terminal.warn(&format!("vault {url}: {}", failure.message));
-                why = Some(failure);
+                why = failure;
             }
         }
     }
-    let none = || Failure::failed("no vault that the sheet names has its store");
-    Err(why
-        .unwrap_or_else(none)
-        .hint("give the address where the vault is now: `holdfast recover URL --store DIR`"))
+    Err(why.hint("give the address where the vault is now: `holdfast recover URL --store DIR`"))
+}
+
+/// A wrong key or a damaged config ends it before anything is made.
+fn keys_of(head: &StoreHead, secret: &Secret) -> Result<KeyRing, Failure> {
+    let ring = open_slots(head, secret)?;
+    unlock(head, &ring)?;
+    Ok(ring)
 }
 
 fn head_of(context: &Context<'_>, url: &str, dir: &Path) -> Result<(String, StoreHead), Failure> {

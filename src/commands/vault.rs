@@ -142,12 +142,14 @@ fn add(context: &Context<'_>, url: &str) -> Outcome {
     let head = Store::head(dir)?;
     let ring = unlock(context, &head)?;
     let (address, _) = connect(context, url)?;
-    add_vaults(context, dir, &head.vault, &ring, &[url.to_owned()])?;
+    let done = add_vaults(context, dir, &head.vault, &ring, &[url.to_owned()])?;
     on_same_disk(dir, &address).iter().for_each(|told| context.terminal.warn(told));
-    context
-        .terminal
-        .say(&format!("vault {address} is ready; `holdfast vault push` copies the recovery points there"))?;
-    Ok(Done::Whole)
+    if done == Done::Whole {
+        context.terminal.say(&format!(
+            "vault {address} is ready; `holdfast vault push` copies the recovery points there"
+        ))?;
+    }
+    Ok(done)
 }
 
 fn list(context: &Context<'_>) -> Outcome {

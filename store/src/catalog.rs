@@ -34,6 +34,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rusqlite::ffi::SQLITE_ERROR;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::error::{ErrorClass, StoreError};
@@ -109,7 +110,8 @@ fn reads_otherwise(e: &rusqlite::Error) -> bool {
         e,
         E::FromSqlConversionFailure(..) | E::InvalidColumnType(..) | E::IntegralValueOutOfRange(..)
     );
-    values || matches!(e, E::QueryReturnedNoRows | E::SqlInputError { .. })
+    let refused = matches!(e, E::SqliteFailure(why, _) if why.extended_code == SQLITE_ERROR);
+    values || refused || matches!(e, E::QueryReturnedNoRows | E::SqlInputError { .. })
 }
 
 /// A row that no longer reads as what was written.

@@ -46,12 +46,13 @@ pub struct Pushed {
 }
 
 /// Makes a vault ready for a store: containers, a proof of its promises, config and key slots. A vault that
-/// belongs to another store is refused.
+/// belongs to another store is refused. A slot that is older than one there stays out; the key generation that the one there says to have, if
+/// any stayed out.
 pub fn prepare_vault(
     store: &Store,
     slots: &[(SlotId, Vec<u8>)],
     transfer: &Transfer,
-) -> Result<(), StoreError> {
+) -> Result<Option<u32>, StoreError> {
     let failed = of_vault(transfer);
     transfer.prepare().map_err(&failed)?;
     if let Some(config) = read_small(transfer, &names::config())? {
@@ -67,15 +68,15 @@ pub fn prepare_vault(
         store.forget_memory_of(&transfer.address())?;
     }
     let newest = newest_of_slots(store, transfer)?;
-    for (id, bytes) in slots {
-        // It went there when another machine rotated the keys: whoever has what opens it is not to have the vault again.
-        let is_older = KeySlot::read(bytes, store.id()).is_ok_and(|slot| slot.newest() < newest);
-        if !is_older {
-            put_slot(store, transfer, (id, bytes.clone()), &VoidMonitor)?;
-        }
+    // It went there when another machine rotated the keys: whoever has what opens it is not to have the vault again.
+    let is_older = |bytes: &[u8]| KeySlot::read(bytes, store.id()).is_ok_and(|slot| slot.newest() < newest);
+    let (older, current): (Vec<_>, Vec<_>) = slots.iter().partition(|(_, bytes)| is_older(bytes));
+    for (id, bytes) in current {
+        put_slot(store, transfer, (id, bytes.clone()), &VoidMonitor)?;
     }
     // The last: a vault with a config is one.
-    put_config(store, transfer, &VoidMonitor)
+    put_config(store, transfer, &VoidMonitor)?;
+    Ok((!older.is_empty()).then_some(newest))
 }
 
 /// The newest key generation that slots in a vault say to have; 0 if there are none.

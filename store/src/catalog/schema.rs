@@ -63,12 +63,34 @@ pub(super) fn prepare(c: &Connection, store: &[u8; 16]) -> Result<(), StoreError
     settings(c).map_err(error("open"))?;
     match identity(c)? {
         None => make_tables(c, store).map_err(error("make tables")),
-        Some((VERSION, of)) if of == store => Ok(()),
-        Some(_) => Err(StoreError::Catalog {
-            detail: "it belongs to another store or version".into(),
-            class: ErrorClass::Corrupt,
-        }),
+        Some((VERSION, of)) if of == store => look_at_tables(c),
+        Some(_) => Err(corrupt("it belongs to another store or version")),
     }
+}
+
+fn corrupt(detail: &str) -> StoreError {
+    StoreError::Catalog { detail: detail.into(), class: ErrorClass::Corrupt }
+}
+
+/// SQLite believes whatever names and rules it reads, and a bit may flip there as well.
+fn look_at_tables(c: &Connection) -> Result<(), StoreError> {
+    let fresh = || {
+        let fresh = Connection::open_in_memory()?;
+        fresh.execute_batch(TABLES)?;
+        tables(&fresh)
+    };
+    match tables(c).map_err(error("open"))? == fresh().map_err(error("open"))? {
+        true => Ok(()),
+        false => Err(corrupt("its tables are not those of this version")),
+    }
+}
+
+/// Kind, name, table and text of all that is defined.
+type Definition = (String, String, String, Option<String>);
+
+fn tables(c: &Connection) -> rusqlite::Result<Vec<Definition>> {
+    let mut select = c.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid")?;
+    select.query_map([], |row| row.try_into())?.collect()
 }
 
 fn make_tables(c: &Connection, store: &[u8; 16]) -> rusqlite::Result<()> {

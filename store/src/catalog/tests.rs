@@ -470,6 +470,46 @@ fn a_damaged_foreign_or_torn_catalog_is_set_aside_and_made_anew() {
 }
 
 #[test]
+fn a_bit_that_flips_in_the_definition_of_a_table_has_the_catalog_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    let c = Catalog::open(&path, &STORE).unwrap();
+    let no = add(&c, 1, true, None);
+    drop(c);
+    let whole = std::fs::read(&path).unwrap();
+    let verified = position(&whole, b"CREATE TABLE verified");
+    let names = [position(&whole[verified..], b" sum ") + verified + 1, verified - b"verified".len()];
+    let others = (100..2 * 4096).step_by(131);
+    let mut anew = 0;
+    for at in others.chain(names) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let c = Catalog::open(&path, &STORE).unwrap();
+        let packs = c.packs().unwrap();
+        anew += usize::from(packs.is_empty());
+        assert!(packs.is_empty() || !names.contains(&at), "byte {at}");
+        c.set_verified(&[(no, None)], Timestamp::from_seconds(5))
+            .unwrap_or_else(|e| panic!("byte {at}: {e}"));
+        assert_eq!(c.verified(no).unwrap().is_some(), !packs.is_empty(), "byte {at}");
+    }
+    assert!(anew > 25, "{anew}");
+}
+
+fn position(of: &[u8], what: &[u8]) -> usize {
+    of.windows(what.len()).position(|bytes| bytes == what).unwrap()
+}
+
+#[test]
+fn a_statement_that_the_tables_do_not_fit_is_damage() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let no = add(&c, 1, true, None);
+    c.write("flip", |t| t.execute_batch("ALTER TABLE verified RENAME COLUMN sum TO suo")).unwrap();
+    let written = c.set_verified(&[(no, None)], Timestamp::from_seconds(5));
+    assert_eq!(written.unwrap_err().class(), ErrorClass::Corrupt);
+}
+
+#[test]
 fn readers_see_what_the_writer_committed() {
     let dir = tempfile::tempdir().unwrap();
     let c = Catalog::open(&dir.path().join("catalog.db"), &STORE).unwrap();

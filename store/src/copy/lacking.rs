@@ -83,8 +83,11 @@ impl InVault {
         let catalog = store.catalog();
         let (mut sound, mut damaged) = (catalog.packs_in(no)?, HashSet::new());
         for id in catalog.bad_in(no)? {
-            let row = catalog.pack_by_id(&id)?;
-            damaged.extend(row.map(|row| row.no).filter(|pack| sound.remove(pack)));
+            // Also of one that the vault does not count as there, because it is cut: something lies under its name.
+            if let Some(row) = catalog.pack_by_id(&id)? {
+                sound.remove(&row.no);
+                damaged.insert(row.no);
+            }
         }
         for condemned in store.condemned_for(no, began)? {
             sound.remove(&condemned);

@@ -1,5 +1,6 @@
 //! Packs of a vault that do not open: nothing is known of what they held, so no verdict is passed on them. One may go if that is no loss,
-//! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere.
+//! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere. One that is whole in another
+//! place is sent again by a push if the vault lacks anything of it, and goes if it does not.
 //! Uploads that may be about to need it are waited for as for all that goes (`collect`).
 
 use std::collections::HashSet;
@@ -34,12 +35,20 @@ pub(super) fn that_may_go(
     (rows, others): (&[PackRow], &Others),
     monitor: &dyn Monitor,
 ) -> Result<Vec<Unopened>, StoreError> {
-    let mut found = damaged_for_certain(store, vault)?;
-    if !found.is_empty() && !is_all_elsewhere(store, vault, live, (rows, others), monitor)? {
-        let why = "something that recovery points need was seen in no other pack";
-        found.drain(..).for_each(|pack| it_stays(store, vault, pack, why, monitor));
+    let (somewhere, nowhere) = damaged_for_certain(store, vault)?;
+    let mut going = Vec::new();
+    if !somewhere.is_empty() && is_all_in_vault(store, vault, live, rows)? {
+        going.extend(somewhere);
     }
-    Ok(found)
+    if !nowhere.is_empty() {
+        if is_all_elsewhere(store, vault, live, (rows, others), monitor)? {
+            going.extend(nowhere);
+        } else {
+            let why = "something that recovery points need was seen in no other pack";
+            nowhere.into_iter().for_each(|pack| it_stays(store, vault, pack, why, monitor));
+        }
+    }
+    Ok(going)
 }
 
 fn it_stays(store: &Store, vault: VaultNo, pack: Unopened, why: &str, monitor: &dyn Monitor) {
@@ -51,20 +60,20 @@ fn it_stays(store: &Store, vault: VaultNo, pack: Unopened, why: &str, monitor: &
     );
 }
 
-/// Those that nobody has whole, as far as is known, and whose bytes are wrong.
-fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<Vec<Unopened>, StoreError> {
+/// Those whose bytes are wrong: such as another place has whole, as far as is known, and such as nobody has.
+fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<(Vec<Unopened>, Vec<Unopened>), StoreError> {
     let transfer = store.vault(vault)?;
     let of_vault: Vec<_> = store.unopened().iter().map(|(key, len)| (*key, *len)).collect();
-    let mut found = Vec::new();
+    let (mut somewhere, mut nowhere) = (Vec::new(), Vec::new());
     for ((_, id), len) in of_vault.into_iter().filter(|((no, _), _)| *no == vault) {
-        // The next push sends one again that is somewhere.
-        let row = store.catalog().pack_by_id(&id)?;
-        let is_somewhere = row.is_some_and(|row| row.staged || !row.vaults.is_empty());
-        if !is_somewhere && is_other_than_its_name(transfer, &id)? {
+        if is_other_than_its_name(transfer, &id)? {
+            let row = store.catalog().pack_by_id(&id)?;
+            let is_somewhere = row.is_some_and(|row| row.staged || !row.vaults.is_empty());
+            let found = if is_somewhere { &mut somewhere } else { &mut nowhere };
             found.push(Unopened { id, len });
         }
     }
-    Ok(found)
+    Ok((somewhere, nowhere))
 }
 
 /// Whether the bytes are the same wrong ones twice: the way from the vault may flip bits, though not the same ones each time.
@@ -81,6 +90,28 @@ fn is_other_than_its_name(transfer: &Transfer, id: &PackId) -> Result<bool, Stor
     Ok(read()? == Some(first))
 }
 
+/// The packs that were seen in a place for this plan and are not known to be damaged there.
+fn sound(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<PackNo>, StoreError> {
+    let bad = damaged(store, place, rows)?;
+    Ok(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)).collect())
+}
+
+/// Whether the vault has all that its points need without them.
+fn is_all_in_vault(
+    store: &Store,
+    vault: VaultNo,
+    live: &HashSet<ChunkId>,
+    rows: &[PackRow],
+) -> Result<bool, StoreError> {
+    let seen = sound(store, Place::Vault(vault), rows)?;
+    for id in live {
+        if !store.catalog().locate_all(id)?.iter().any(|at| seen.contains(&at.pack)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether each chunk that a point needs lies in a pack that was seen for this plan and is not known to be damaged.
 fn is_all_elsewhere(
     store: &Store,
@@ -89,12 +120,9 @@ fn is_all_elsewhere(
     (rows, others): (&[PackRow], &Others),
     monitor: &dyn Monitor,
 ) -> Result<bool, StoreError> {
-    let mut seen: HashSet<PackNo> = HashSet::new();
     let staged = seen_in(store, Place::Staging, Deadline::NEVER, monitor)?;
-    for (place, rows) in [(Place::Staging, staged.as_slice()), (Place::Vault(vault), rows)] {
-        let bad = damaged(store, place, rows)?;
-        seen.extend(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)));
-    }
+    let mut seen = sound(store, Place::Staging, &staged)?;
+    seen.extend(sound(store, Place::Vault(vault), rows)?);
     let Some(needed) = others.needed() else { return Ok(false) };
     for id in live.iter().chain(needed) {
         let places = store.catalog().locate_all(id)?;

@@ -278,5 +278,5 @@ pub fn forget(store: &Store, id: &RecoveryPointId) -> Result<(), StoreError> {
 /// Puts config and slots into the vault, as `vault add` does.
 pub fn prepare(store: &Store) -> Result<(), StoreError> {
     let slots = Store::head(store.dir())?.slots;
-    copy::prepare_vault(store, &slots, &store.vaults()[0].2)
+    copy::prepare_vault(store, &slots, &store.vaults()[0].2).map(drop)
 }

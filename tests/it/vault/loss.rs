@@ -73,6 +73,30 @@ fn a_pack_that_is_damaged_in_the_vault_is_found_and_sent_again() {
 }
 
 #[test]
+fn a_pack_that_was_cut_is_sent_again_by_a_backup_that_needs_a_part_of_it() {
+    let machine = Machine::with_store();
+    let (source, vault) = (machine.path("src"), machine.path("vault"));
+    std::fs::create_dir(&source).unwrap();
+    machine.run(["vault", "add", vault.to_str().unwrap()]).expect_code(0);
+    let write = |name: &str, what: &str, len| std::fs::write(source.join(name), noise(what, len)).unwrap();
+    let back_up = || {
+        let mut backup = machine.command(["backup", "--online"]);
+        Ran::of(backup.arg(&source))
+    };
+    write("stays", "stays", 900_000);
+    write("changes", "one", 100_000);
+    back_up().expect_code(0);
+    let (len, cut) = packs(&vault).into_iter().max().unwrap();
+    std::fs::File::options().write(true).open(&cut).unwrap().set_len(len / 2).unwrap();
+    write("changes", "two", 100_000);
+    back_up().expect_code(3).expect_err(&[name_of(&cut), "sent again"]);
+    assert_eq!(cut.metadata().unwrap().len(), len);
+    machine.run(["check", "--read-data"]).expect_code(0);
+    let stranger = recovered(vault.to_str().unwrap());
+    compare(&source, &stranger.restore("latest", "back")).assert_none();
+}
+
+#[test]
 fn a_prune_leaves_a_damaged_pack_whose_replacement_the_vault_lost() {
     let (machine, source, vault) = with_directory_vault();
     let before = packs(&vault);

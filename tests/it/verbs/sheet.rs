@@ -74,6 +74,36 @@ fn the_code_of_a_printed_sheet_is_all_that_a_bare_machine_needs() {
 }
 
 #[test]
+fn of_the_vaults_on_a_sheet_the_first_that_opens_is_recovered_from() {
+    let stored = Stored::init(&["--vault", "vault", "--vault", "other"]);
+    std::fs::write(stored.path("src/a"), "kept").unwrap();
+    stored.backup();
+    stored.run(["vault", "push"]).expect_code(0);
+    stored.run(["key", "add", "--kind", "recovery", "--sheet", "sheet.pdf"]).expect_code(0);
+    let code = code_on(&stored.path("sheet.pdf"));
+    let recover = |expected: i32| {
+        let other = Machine::new();
+        let mut recover = other.command(["recover", "--store"]);
+        Ran::of(recover.arg(other.path("store")).env("HOLDFAST_RECOVERY_KEY", &code)).expect_code(expected)
+    };
+    let hurt = |what: &str, file: &str| {
+        let path = stored.path(what).join(file);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, vec![7; whole.len()]).unwrap();
+        (path, whole)
+    };
+    let slots: Vec<_> = std::fs::read_dir(stored.path("vault/keys")).unwrap().map(Result::unwrap).collect();
+    let slots: Vec<_> = slots.iter().map(|slot| format!("keys/{}", slot.file_name().display())).collect();
+    let whole: Vec<_> = slots.iter().map(|slot| hurt("vault", slot)).collect();
+    recover(0).expect_err(&[stored.path("vault").to_str().unwrap()]);
+    whole.iter().for_each(|(path, whole)| std::fs::write(path, whole).unwrap());
+    hurt("vault", "config");
+    recover(0).expect_err(&[stored.path("vault").to_str().unwrap()]);
+    hurt("other", "config");
+    assert_ne!(recover(1).err(), "");
+}
+
+#[test]
 fn a_sheet_is_a_page_from_the_beginning_if_its_name_says_so() {
     let machine = Machine::new();
     let mut init = machine.command(["init", "--sheet", "sheet.pdf", "--store"]);

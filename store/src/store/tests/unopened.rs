@@ -110,6 +110,44 @@ fn one_whose_bytes_have_its_name_stays_whatever_arrived_when_it_was_opened() {
     assert!(hurt.is_there());
 }
 
+/// A vault that kept half of a pack of a point that never came there, though staging has the pack whole; and a point that needs a part of it.
+fn half_of_what_staging_has() -> (Home, Arc<MemoryVault>, Store, StoredPoint, ObjectName) {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let before: Vec<_> = data_packs(&store).into_iter().map(|row| row.no).collect();
+    let mut files = sample(2);
+    take_point(&store, &files).unwrap();
+    let cut = data_packs(&store).into_iter().find(|row| !before.contains(&row.no)).unwrap();
+    let name = names::pack(&cut.entry.id);
+    let bytes = std::fs::read(home.path().join(name.as_str())).unwrap();
+    vault.replace(&name, bytes[..bytes.len() / 2].to_vec().into());
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
+    files.retain(|name, _| !["own0", "own1", "own2"].contains(&name.as_str()));
+    let part = take_point(&store, &files).unwrap();
+    (home, vault, store, part, name)
+}
+
+#[test]
+fn one_that_staging_has_whole_and_of_which_the_vault_lacks_nothing_is_removed() {
+    let (_home, vault, store, _, name) = half_of_what_staging_has();
+    let done = free_in_vault(&store, store.vaults()[0].0, &RecordingMonitor::default());
+    assert_eq!(done.unopened, 1);
+    assert!(vault.object(&name).is_none());
+}
+
+#[test]
+fn one_that_staging_has_whole_is_sent_again_with_the_point_that_needs_a_part_of_it() {
+    let (home, vault, store, part, name) = half_of_what_staging_has();
+    push(&store, &part, &RecordingMonitor::default()).unwrap();
+    let whole = std::fs::read(home.path().join(name.as_str())).unwrap();
+    assert!(vault.object(&name).unwrap() == whole);
+    let done = free_in_vault(&store, store.vaults()[0].0, &RecordingMonitor::default());
+    assert_eq!(done.unopened, 0);
+}
+
 #[test]
 fn one_that_arrives_with_other_bytes_each_time_stays() {
     let hurt = Hurt::useless();
