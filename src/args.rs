@@ -113,6 +113,7 @@ pub enum Verb {
     Staging(verbs::staging::StagingArgs),
     Copy(verbs::copy::CopyArgs),
     Forget(verbs::forget::ForgetArgs),
+    Undelete(verbs::undelete::UndeleteArgs),
     Hold(verbs::hold::HoldArgs),
     Release(verbs::release::ReleaseArgs),
     Plan(verbs::plan::PlanArgs),

@@ -42,6 +42,7 @@ pub mod staging;
 pub mod stats;
 pub mod status;
 pub mod umount;
+pub mod undelete;
 pub mod upload;
 pub mod vault;
 
@@ -100,7 +101,7 @@ fn writes(verb: &Verb) -> bool {
         Verb::Vault(args) => args.writes(),
         Verb::Staging(args) => args.writes(),
         Verb::Quickstart(_) | Verb::Backup(_) | Verb::Copy(_) | Verb::Recover(_) => true,
-        Verb::Forget(_) | Verb::Prune(_) | Verb::Hold(_) | Verb::Release(_) => true,
+        Verb::Forget(_) | Verb::Prune(_) | Verb::Hold(_) | Verb::Release(_) | Verb::Undelete(_) => true,
         _ => false,
     }
 }
@@ -146,6 +147,7 @@ fn run_verb(context: &Context<'_>, verb: Verb) -> Outcome {
         Verb::Staging(args) => staging::run(context, &args),
         Verb::Copy(args) => copy::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Undelete(args) => undelete::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args),
         Verb::Release(args) => release::run(context, &args),
         Verb::Daemon(args) => daemon::run(context, &args),

@@ -79,6 +79,9 @@ pub struct Snapshot {
     /// Since when and why it stays whatever happens, if it is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// From when on it goes, if a person deleted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted_until: Option<String>,
     /// Full id.
     pub id: String,
     /// Its first eight digits.
@@ -147,6 +150,7 @@ impl From<&StoredPoint> for Snapshot {
             errors: point.errors_total,
             expires: point.expires().map(|seconds| rfc3339(Timestamp::from_seconds(seconds))),
             held: stored.held.as_ref().map(Held::from),
+            deleted_until: None,
             id: point.id.hex(),
             short_id: point.id.short(),
         }

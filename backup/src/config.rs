@@ -45,6 +45,9 @@ const SCRUB: &str = "01:30";
 const DRILL: &str = "Sun 06:30";
 /// Most days in which all is to be read: ten years.
 const SCRUB_DAYS_MAX: u16 = 3650;
+/// Days for which a point that a person deletes can be brought back, unless another number is named.
+const SOFT_DELETE_DAYS: u16 = 14;
+const SOFT_DELETE_DAYS_MAX: u16 = 3650;
 
 /// What jobs are that nobody says more of: as nice as what runs in the background usually is.
 const NICE: u8 = 10;
@@ -76,6 +79,8 @@ pub struct Config {
     pub scrub_terms: ScrubTerms,
     /// How often it is looked what somebody has to see to, and how he is told.
     pub alerts: Alerts,
+    /// How many days points that a person deletes can be brought back; 0 is not at all.
+    pub soft_delete_days: u16,
     /// Where figures are written for whoever collects them.
     pub metrics_file: Option<PathBuf>,
     /// How fast uploads may go.
@@ -283,6 +288,7 @@ impl Config {
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
         (config.scrub, config.drill) = (Schedule::from_str(SCRUB).ok(), Schedule::from_str(DRILL).ok());
         (config.nice, config.reclaim_vaults) = (NICE, true);
+        config.soft_delete_days = SOFT_DELETE_DAYS;
         for (path, text) in files {
             let notes = Notes::about(path, text, &heard);
             match toml_edit::Document::parse(text.as_str()) {
@@ -374,6 +380,11 @@ impl Config {
             }
             terms.vault_bytes = table.parsed("vault-bytes", values::size).unwrap_or(terms.vault_bytes);
             read_upkeep(table, &mut self.scrub);
+        }
+        if let Some(table) = file.shared_table("soft-delete") {
+            self.soft_delete_days =
+                table.number("days", SOFT_DELETE_DAYS_MAX).unwrap_or(self.soft_delete_days);
+            table.end();
         }
         if let Some(table) = file.shared_table("alerts") {
             self.alerts.read(table);

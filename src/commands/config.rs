@@ -51,6 +51,9 @@ A configuration:
   mail = { to = [\"ops@example.org\"], from = \"holdfast@example.org\", server = \"smtp://localhost:25\" }
   webhook = \"https://hooks.example.org/holdfast\"
 
+  [soft-delete]                             # for how long `holdfast undelete` brings back what was deleted
+  days = 14
+
   [metrics]                                 # figures for the textfile collector of Prometheus
   file = \"/var/lib/prometheus/node-exporter/holdfast.prom\"
 

@@ -67,7 +67,7 @@ pub fn run(context: &Context<'_>, args: &FindArgs) -> Outcome {
         _ => {
             let find = |spec| find_point(&store, spec, &args.scope.scope());
             let readable = specs.iter().map(find).collect::<Result<_, Failure>>()?;
-            Points { readable, doubtful: Vec::new() }
+            Points { readable, ..Points::default() }
         }
     };
     let done = points.done();

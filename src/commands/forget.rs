@@ -13,12 +13,15 @@ use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::hold::Hold;
 use holdfast_store::store::{Store, StoredPoint};
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use super::Context;
 use super::hold;
+use super::key::owner;
 use super::prune::{Manner, prune};
 use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
+use crate::deleted::{self, Deleted};
 use crate::json::{ForgetGroup, ForgetPoint};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
@@ -34,7 +37,8 @@ mod removal;
 /// group, --tier: one tier): the local tier removes copies in the store's directory and no others, the online tier those in
 /// vaults; a copy that a vault is still to be given stays. `plan` shows the same. With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
 /// years, each by its newest complete point. The newest complete point of a data source and its last three points always
-/// stay, and so do points that are held (`hold`). With names, exactly these points go. Space is freed by `prune`, or at once with --prune. A run that would remove
+/// stay, and so do points that are held (`hold`). With names, exactly these points go. Where there is a configuration, what is named here or chosen by
+/// --keep options is deleted softly: it stays for 14 days, or those of `[soft-delete]`, in which `undelete` brings it back. Space is freed by `prune`, or at once with --prune. A run that would remove
 /// more than 30 % of more than ten points, or five or more of ten or fewer, asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -67,6 +71,9 @@ pub struct ForgetArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Remove the points at once, and not after the days of `[soft-delete]`; asks for a passphrase or the words of the recovery sheet
+    #[arg(long)]
+    now: bool,
     /// Let the newest complete point of a data source go, if it is named
     #[arg(long, requires = "points", conflicts_with = "policy")]
     allow_newest: bool,
@@ -160,11 +167,17 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     let points = Points::of(&store)?;
     let now = context.terminal.clock().now();
     let plan = make_plan(&points, &specs, &policy, args, now)?;
-    show(context, &points.readable, &plan)?;
+    let all: Vec<StoredPoint> = points.readable.iter().chain(&points.deleted).cloned().collect();
+    show(context, &all, &plan)?;
     if args.dry_run {
         return Ok(Done::Whole);
     }
     consent(&plan, plan.removes_much(), None, args.yes)?;
+    let days = soft_delete_days(context, &store, args.now)?;
+    if days > 0 {
+        delete(context, &store, plan.remove.iter().map(|decision| &decision.id), days)?;
+        return if args.prune { prune_then(context, &store, false) } else { Ok(Done::Whole) };
+    }
     let vaults = store.lock_vault_removals()?;
     let lock = store.lock()?;
     still_so(&plan, &make_plan(&Points::of(&store)?, &specs, &policy, args, now)?)?;
@@ -172,11 +185,54 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     drop(lock);
     let ids = plan.remove.iter().map(|decision| decision.id).collect();
     let done = removal::remove_everywhere(context, &store, &vaults, &ids)?;
+    forget_deleted(&store, &ids)?;
     drop(vaults);
     if !args.prune {
         return Ok(done);
     }
     prune_then(context, &store, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
+}
+
+/// How many days what a person deletes can be brought back. `now`: not at all, if he has what opens the store.
+pub fn soft_delete_days(context: &Context<'_>, store: &Store, now: bool) -> Result<u16, Failure> {
+    let days = context.settings.config_if_any()?.map_or(0, |config| config.soft_delete_days);
+    if days > 0 && now {
+        owner::consents(context, store, "to remove recovery points at once")?;
+        return Ok(0);
+    }
+    Ok(days)
+}
+
+/// What a soft deletion prints with `--json`.
+#[derive(Serialize)]
+struct DeletedLine {
+    /// Always `deleted`.
+    message_type: &'static str,
+    ids: Vec<String>,
+    until: String,
+}
+
+/// Deletes points, which go after so many days.
+pub fn delete<'a>(
+    context: &Context<'_>,
+    store: &Store,
+    ids: impl Iterator<Item = &'a RecoveryPointId> + Clone,
+    days: u16,
+) -> Result<(), Failure> {
+    let hex: Vec<String> = ids.clone().map(RecoveryPointId::hex).collect();
+    if hex.is_empty() {
+        return Ok(());
+    }
+    let until = deleted::delete(store.dir(), ids, days, context.terminal.clock().now())?;
+    if context.terminal.json() {
+        let line = DeletedLine { message_type: "deleted", ids: hex, until: text::rfc3339(until) };
+        return context.terminal.json_line(&line);
+    }
+    let goes = text::local_time(until, &TimeZone::system());
+    let count = text::count(hex.len() as u64, "recovery point");
+    context
+        .terminal
+        .say(&format!("{count} deleted, to go {goes}; until then `holdfast undelete ID` brings back"))
 }
 
 /// Removes points from every place that holds them, whatever rules and guards say. Held ones are not to be among them.
@@ -185,7 +241,37 @@ pub fn remove_all(context: &Context<'_>, store: &Store, ids: &BTreeSet<RecoveryP
         return Ok(Done::Whole);
     }
     let vaults = store.lock_vault_removals()?;
-    removal::remove_everywhere(context, store, &vaults, ids)
+    let done = removal::remove_everywhere(context, store, &vaults, ids)?;
+    forget_deleted(store, ids)?;
+    Ok(done)
+}
+
+/// Removes what was deleted and whose time is over, unless somebody holds it since.
+pub fn remove_due(context: &Context<'_>, store: &Store) -> Outcome {
+    let mut due: BTreeSet<_> = Deleted::load(store.dir()).due(context.terminal.clock().now()).collect();
+    if due.is_empty() {
+        return Ok(Done::Whole);
+    }
+    let held = store.holds()?;
+    due.retain(|id| !held.contains_key(id));
+    let done = remove_all(context, store, &due)?;
+    if !due.is_empty() && !context.terminal.json() {
+        let count = text::count(due.len() as u64, "recovery point");
+        context.terminal.say(&format!("{count} went that had been deleted"))?;
+    }
+    Ok(done)
+}
+
+/// Of those that are nowhere any more nobody has to know that they were deleted.
+fn forget_deleted(store: &Store, ids: &BTreeSet<RecoveryPointId>) -> Result<(), Failure> {
+    let there: BTreeSet<_> = store.catalog().known_of(ids)?.into_iter().map(|row| row.id).collect();
+    let known = Deleted::load(store.dir());
+    let gone: Vec<_> =
+        ids.iter().filter(|id| known.goes(id).is_some() && !there.contains(id)).copied().collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    deleted::take_back(store.dir(), &gone).map(drop)
 }
 
 /// `--prune`: in vaults only where this machine frees space there by its configuration, and something may have gone.
@@ -216,7 +302,9 @@ fn make_plan(
         Err(Failure::usage("only whole recovery points can be removed, without :PATH"))
     };
     let named = specs.iter().map(resolve).collect::<Result<Vec<RecoveryPointId>, Failure>>()?;
-    let facts: Vec<PointFacts> = points.readable.iter().map(|stored| facts(stored, args.group_by)).collect();
+    let deleted = points.deleted.iter().filter(|stored| named.contains(&stored.point.id));
+    let facts: Vec<PointFacts> =
+        points.readable.iter().chain(deleted).map(|stored| facts(stored, args.group_by)).collect();
     let plan = plan_named(&facts, &named, args.allow_newest);
     let refused = plan.keep.iter().find(|decision| named.contains(&decision.id));
     if let Some(hold) = refused.and_then(|decision| find(&points.readable, decision.id)?.held.as_ref()) {

@@ -2,6 +2,7 @@
 
 mod credential;
 mod list;
+pub mod owner;
 mod places;
 mod ring;
 mod rotate;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::configured;
+use crate::deleted::Deleted;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text::{self, Table};
@@ -72,7 +73,7 @@ struct PointPlan {
 pub fn run(context: &Context<'_>, args: &PlanArgs) -> Outcome {
     let groups = configured::groups(context, args.group.as_deref(), "")?;
     let store = open_store(context)?;
-    let points = store.points()?;
+    let points = Deleted::load(store.dir()).leave_out(store.points()?);
     let tiers = configured::tiers(context, &store, &points)?;
     for (group, name) in groups.iter().flat_map(|group| TierName::ALL.map(|name| (group, name))) {
         if let Some(plan) = plan_tier(&tiers, group, name, args.next) {

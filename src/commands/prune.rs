@@ -10,6 +10,7 @@ use holdfast_store::store::Store;
 use serde::Serialize;
 
 use super::Context;
+use super::forget::remove_due;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::terminal::Terminal;
@@ -136,6 +137,17 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run: manner.dry_run, ..Pruned::default() };
     // A configuration that cannot be had ends this before anything is removed.
     let terms = terms(context, manner)?;
+    let mut removed = Done::Whole;
+    // Where there are vaults they are asked.
+    if !manner.dry_run && (!manner.local || store.vaults().is_empty()) {
+        match remove_due(context, store) {
+            Err(failure) if failure.kind == Kind::Failed => {
+                context.terminal.warn(&failure.message);
+                removed = Done::Partial;
+            }
+            due => removed = due?,
+        }
+    }
     let mut plans = Vec::new();
     if !manner.vaults {
         plans.push(prune_staging(context, store, &mut sum)?);
@@ -166,6 +178,7 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     match failed {
         Some(failure) => Err(failure),
         None if sum.packs_unreadable > 0 => Ok(Done::Partial),
+        None if removed == Done::Partial => Ok(removed),
         None => Ok(Done::Whole),
     }
 }

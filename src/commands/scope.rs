@@ -14,6 +14,7 @@ use holdfast_store::tree::walk::{NodeRef, Visit, lookup_path, visit};
 use jiff::tz::TimeZone;
 
 use super::Context;
+use crate::deleted::Deleted;
 use crate::outcome::{Done, Failure};
 use crate::patience;
 use crate::point_spec::{Candidate, PointName, PointSpec, PointSpecError, Scope};
@@ -55,7 +56,7 @@ impl ScopeArgs {
         let scope = self.scope();
         let doubtful = std::mem::take(&mut points.doubtful);
         let doubtful = doubtful.into_iter().filter(|doubt| points.may_be_in(doubt, &scope)).collect();
-        Points { readable: self.select(points.readable), doubtful }
+        Points { readable: self.select(points.readable), doubtful, deleted: self.select(points.deleted) }
     }
 }
 
@@ -85,13 +86,17 @@ pub struct Points {
     pub readable: Vec<StoredPoint>,
     /// Those that cannot be had now; the log has a line for each.
     pub doubtful: Vec<DoubtfulPoint>,
+    /// Those that a person deleted and that have not gone yet: only an id means one of them.
+    pub deleted: Vec<StoredPoint>,
 }
 
 impl Points {
     /// Of this store.
     pub fn of(store: &Store) -> Result<Self, Failure> {
-        let (readable, doubtful) = store.points_and_doubtful()?;
-        Ok(Self { readable, doubtful })
+        let (all, doubtful) = store.points_and_doubtful()?;
+        let known = Deleted::load(store.dir());
+        let (deleted, readable) = all.into_iter().partition(|stored| known.goes(&stored.point.id).is_some());
+        Ok(Self { readable, doubtful, deleted })
     }
 
     /// How a verb ends that did what it could with the points that can be read.
@@ -112,7 +117,8 @@ impl Points {
     /// The point that a name means. Which one is the newest, or was at a time, is not to be told where one that may be of the same source is
     /// in doubt.
     pub fn find(&self, name: &PointName, scope: &Scope) -> Result<RecoveryPointId, Failure> {
-        let candidates: Vec<Candidate> = self.readable.iter().map(Candidate::from).collect();
+        let deleted = self.deleted.iter().filter(|_| matches!(name, PointName::Id(_)));
+        let candidates: Vec<Candidate> = self.readable.iter().chain(deleted).map(Candidate::from).collect();
         let doubtful: Vec<RecoveryPointId> = self.doubtful.iter().map(|doubt| doubt.id).collect();
         let found = name.resolve(&candidates, &doubtful, scope);
         let is_to_tell =

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::scope::{Points, ScopeArgs, newest};
+use crate::deleted::Deleted;
 use crate::hooks::FAILED_TAG;
 use crate::json::{DoubtfulSnapshot, Snapshot};
 use crate::open::open_store;
@@ -41,12 +42,13 @@ pub struct SnapshotsArgs {
 
 /// Lists them.
 pub fn run(context: &Context<'_>, args: &SnapshotsArgs) -> Outcome {
-    let all = Points::of(&open_store(context)?)?;
-    let (points, doubtful) = select(all, args);
+    let store = open_store(context)?;
+    let deleted = Deleted::load(store.dir());
+    let (points, doubtful) = select(Points::of(&store)?, args);
     if context.terminal.json() {
-        context.terminal.json_line(&as_json(&points, &doubtful))?;
+        context.terminal.json_line(&as_json(&points, &doubtful, &deleted))?;
     } else {
-        context.terminal.line(&render(&points, &doubtful, &TimeZone::system()))?;
+        context.terminal.line(&render(&points, &doubtful, &deleted, &TimeZone::system()))?;
     }
     Ok(if doubtful.is_empty() { Done::Whole } else { Done::Partial })
 }
@@ -56,14 +58,20 @@ type Doubt = (DoubtfulPoint, Option<SourceName>);
 
 /// The points that are asked for, and those in doubt that may be among them.
 fn select(all: Points, args: &SnapshotsArgs) -> (Vec<StoredPoint>, Vec<Doubt>) {
-    let Points { readable, doubtful } = args.scope.select_points(all);
-    let points = Points { readable, doubtful: Vec::new() };
+    let Points { readable, doubtful, deleted } = args.scope.select_points(all);
+    let points = Points { readable, ..Points::default() };
     let with_source = |doubt: DoubtfulPoint| {
         let source = points.source_of(&doubt).cloned();
         (doubt, source)
     };
     let doubtful = doubtful.into_iter().map(with_source).collect();
-    (narrow(points.readable, args), doubtful)
+    let mut selected = narrow(points.readable, args);
+    // The newest are asked for of those that stay.
+    if args.latest.is_none() {
+        selected.extend(narrow(deleted, args));
+        selected.sort_by_key(|stored| stored.point.started);
+    }
+    (selected, doubtful)
 }
 
 fn narrow(mut points: Vec<StoredPoint>, args: &SnapshotsArgs) -> Vec<StoredPoint> {
@@ -83,13 +91,16 @@ enum Row {
     InDoubt(DoubtfulSnapshot),
 }
 
-fn as_json(points: &[StoredPoint], doubtful: &[Doubt]) -> Vec<Row> {
-    let readable = points.iter().map(|stored| Row::Readable(Box::new(Snapshot::from(stored))));
+fn as_json(points: &[StoredPoint], doubtful: &[Doubt], deleted: &Deleted) -> Vec<Row> {
+    let readable = points.iter().map(|stored| {
+        let goes = deleted.goes(&stored.point.id).map(text::rfc3339);
+        Row::Readable(Box::new(Snapshot { deleted_until: goes, ..Snapshot::from(stored) }))
+    });
     let in_doubt = doubtful.iter().map(|(doubt, source)| DoubtfulSnapshot::of(doubt, source.as_ref()));
     readable.chain(in_doubt.map(Row::InDoubt)).collect()
 }
 
-fn render(points: &[StoredPoint], doubtful: &[Doubt], zone: &TimeZone) -> String {
+fn render(points: &[StoredPoint], doubtful: &[Doubt], deleted: &Deleted, zone: &TimeZone) -> String {
     if points.is_empty() && doubtful.is_empty() {
         return "no recovery points".to_owned();
     }
@@ -106,7 +117,7 @@ fn render(points: &[StoredPoint], doubtful: &[Doubt], zone: &TimeZone) -> String
             point.counts.files.to_string(),
             text::size(point.counts.bytes),
             kept_in(stored),
-            state(stored, zone),
+            state(stored, deleted, zone),
         ]);
     }
     for (doubt, source) in doubtful {
@@ -130,7 +141,7 @@ fn kept_in(stored: &StoredPoint) -> String {
     places.join(", ")
 }
 
-fn state(stored: &StoredPoint, zone: &TimeZone) -> String {
+fn state(stored: &StoredPoint, deleted: &Deleted, zone: &TimeZone) -> String {
     let point = &stored.point;
     let partial = (point.state == PointState::Partial)
         .then(|| format!("partial, {}", text::count(point.errors_total, "error")));
@@ -140,7 +151,8 @@ fn state(stored: &StoredPoint, zone: &TimeZone) -> String {
         format!("until {}", text::local_time(end, zone))
     });
     let held = stored.held.is_some().then(|| "held".to_owned());
-    let words: Vec<String> = partial.into_iter().chain(hook).chain(until).chain(held).collect();
+    let goes = deleted.goes(&point.id).map(|goes| format!("deleted, goes {}", text::local_time(goes, zone)));
+    let words: Vec<String> = partial.into_iter().chain(hook).chain(until).chain(held).chain(goes).collect();
     words.join(", ")
 }
 
@@ -169,21 +181,21 @@ mod tests {
         point.state = PointState::Partial;
         point.errors_total = 1;
         assert_eq!(
-            render(&[stored], &[], &TimeZone::UTC),
+            render(&[stored], &[], &Deleted::default(), &TimeZone::UTC),
             "ID        Time                 Host  Group  Source  Files       Size  Kept in          State\n\
              -------------------------------------------------------------------------------------------------------\n\
              07070707  2026-11-20 12:00:00  host  group  docs        2  2.000 KiB  local, 2 vaults  partial, 1 error\n\
              1 recovery point"
         );
-        assert_eq!(render(&[], &[], &TimeZone::UTC), "no recovery points");
+        assert_eq!(render(&[], &[], &Deleted::default(), &TimeZone::UTC), "no recovery points");
         let mut stored = stored_point(7, "docs", 1_795_176_000);
         Arc::make_mut(&mut stored.point).set_expires(1_795_176_000);
-        assert_eq!(state(&stored, &TimeZone::UTC), "until 2026-11-20 12:00:00");
+        assert_eq!(state(&stored, &Deleted::default(), &TimeZone::UTC), "until 2026-11-20 12:00:00");
         // An expiry that is no time is shown as it is.
         Arc::make_mut(&mut stored.point).set_expires(i64::MAX);
-        assert_eq!(state(&stored, &TimeZone::UTC), format!("until @{}", i64::MAX));
+        assert_eq!(state(&stored, &Deleted::default(), &TimeZone::UTC), format!("until @{}", i64::MAX));
         stored.held = Some(Hold { point: stored.point.id, placed: 0, reason: String::new() });
-        assert!(state(&stored, &TimeZone::UTC).ends_with(", held"));
+        assert!(state(&stored, &Deleted::default(), &TimeZone::UTC).ends_with(", held"));
     }
 
     #[test]
@@ -199,7 +211,7 @@ mod tests {
         assert_eq!(ids(&narrow(points(), &SnapshotsArgs { latest: Some(1), ..args() })), [2, 4]);
         assert_eq!(ids(&narrow(points(), &SnapshotsArgs { latest: Some(2), ..args() })), [2, 3, 4]);
         let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
-        let all = Points { readable: points(), doubtful: Vec::new() };
+        let all = Points { readable: points(), ..Points::default() };
         assert_eq!(ids(&select(all, &SnapshotsArgs { scope, ..args() }).0), [1, 3, 4]);
         assert_eq!(ids(&narrow(points(), &SnapshotsArgs { tag: Some("x".into()), ..args() })), [0u8; 0]);
     }
@@ -215,23 +227,23 @@ mod tests {
     fn a_point_in_doubt_is_shown_unless_it_is_of_another_source() {
         let readable = || vec![stored_point(1, "a", 1), stored_point(2, "b", 2)];
         let doubtful = || vec![doubtful_point(8, None), doubtful_point(9, Some("b"))];
-        let all = || Points { readable: readable(), doubtful: doubtful() };
+        let all = || Points { readable: readable(), doubtful: doubtful(), ..Points::default() };
         let (points, doubtful) = select(all(), &SnapshotsArgs { latest: Some(1), ..args() });
-        let text = render(&points, &doubtful, &TimeZone::UTC);
+        let text = render(&points, &doubtful, &Deleted::default(), &TimeZone::UTC);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[4], ["08080808", "in", "doubt"], "{text}");
         assert_eq!(lines[5], ["09090909", "host", "group", "b", "in", "doubt"], "{text}");
         assert!(text.ends_with(
             "4 recovery points; 2 in doubt: damaged in the catalog, and no whole copy can be reached now"
         ));
-        let json = serde_json::to_value(as_json(&points, &doubtful)).unwrap();
+        let json = serde_json::to_value(as_json(&points, &doubtful, &Deleted::default())).unwrap();
         assert_eq!((&json[3]["in_doubt"], &json[3]["source"]), (&true.into(), &"b".into()), "{json}");
         assert_eq!((json[2]["id"].as_str(), json[2].get("source")), (Some("08".repeat(16).as_str()), None));
         assert_eq!(json[1].get("in_doubt"), None);
         let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
         let (points, doubtful) = select(all(), &SnapshotsArgs { scope, ..args() });
         assert_eq!((ids(&points), doubtful.len(), doubtful[0].0.id.0[0]), (vec![1], 1, 8));
-        let only = render(&[], &doubtful, &TimeZone::UTC);
+        let only = render(&[], &doubtful, &Deleted::default(), &TimeZone::UTC);
         assert!(only.contains("08080808") && only.contains("1 recovery point; 1 in doubt"), "{only}");
     }
 }

@@ -17,6 +17,7 @@ use super::configured;
 use super::scope::{ScopeArgs, find_point, parse_spec};
 use super::upload::{self, Pushed, Upload, Wanted};
 use crate::create::add_vaults;
+use crate::deleted::Deleted;
 use crate::open::{connect, open_store, unlock};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::patience;
@@ -202,7 +203,7 @@ fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs, limit: Op
     let store = open_store(context)?;
     has_vaults(&store)?;
     let also = match specs {
-        [] => scope.select(store.points()?),
+        [] => scope.select(Deleted::load(store.dir()).leave_out(store.points()?)),
         _ => named(&store, specs, scope)?,
     };
     push_wanted(context, &store, &Wanted { also, all: specs.is_empty(), limit, ..Wanted::default() })

@@ -25,6 +25,7 @@ const VERBS: [&str; 25] = [
     "key",
     "vault",
     "forget",
+    "undelete",
     "plan",
     "prune",
     "completions",

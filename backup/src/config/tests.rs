@@ -226,7 +226,7 @@ local = { schedule = "hourly", jitter = "31 minutes" }
         (2, "time-zone: this machine knows no time zone"),
         (
             3,
-            "tiem-zone is not known; known here: store, time-zone, reclaim, check, drill, scrub, alerts, metrics, jobs, bandwidth, group",
+            "tiem-zone is not known; known here: store, time-zone, reclaim, check, drill, scrub, soft-delete, alerts, metrics, jobs, bandwidth, group",
         ),
         (5, "\"b\" is no absolute path"),
         (5, "group.a.sources: a text or a table is wanted"),
@@ -297,6 +297,18 @@ fn a_table_in_two_files_holds_with_the_keys_of_both() {
 }
 
 #[test]
+fn how_long_what_is_deleted_stays_may_be_said() {
+    let days = |said: &str| Config::parse(&[text(said)]).map(|config| config.soft_delete_days);
+    assert_eq!(days("").unwrap(), 14);
+    for (said, expected) in [("days = 0", 0), ("days = 3650", 3650), ("", 14)] {
+        assert_eq!(days(&format!("[soft-delete]\n{said}")).unwrap(), expected);
+    }
+    for bad in ["days = -1", "days = 3651", "days = \"14\"", "weeks = 2"] {
+        assert!(days(&format!("[soft-delete]\n{bad}")).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn how_much_is_read_again_each_day_may_be_said() {
     let usual = Config::parse(&[text("")]).unwrap();
     assert_eq!(usual.scrub_terms, ScrubTerms { days: 30, vault_bytes: 1 << 30 });
@@ -325,6 +337,7 @@ fn a_key_that_two_files_say_is_a_mistake_in_every_table() {
         "reclaim.daily-percent = 5",
         "check.schedule = \"never\"",
         "drill.schedule = \"monthly\"",
+        "soft-delete.days = 14",
         "scrub.days = 30",
         "scrub.vault-bytes = \"1G\"",
         "alerts.every = \"5 minutes\"",

@@ -11,9 +11,10 @@ use holdfast_store::StoreError;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoreLock, StoredPoint};
 
-use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, render, still_so};
+use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, remove_due, render, still_so};
 use crate::commands::Context;
 use crate::commands::configured;
+use crate::deleted::Deleted;
 use crate::json::ForgetGroup;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Failures, Outcome};
@@ -42,7 +43,7 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     }
     let groups = configured::groups(context, args.scope.group.as_deref(), OTHERWISE)?;
     let store = open_store(context)?;
-    let points = args.scope.select(store.points()?);
+    let points = args.scope.select(Deleted::load(store.dir()).leave_out(store.points()?));
     let plans = make_plans(context, &store, &points, &groups, args.tier)?;
     show(context, &points, &plans)?;
     if args.dry_run {
@@ -55,7 +56,13 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         let consented = consent(&planned.plan, removes_much(&store, &planned), of, args.yes);
         agreed.extend(failures.note(consented)?.map(|()| planned));
     }
-    let done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
+    let mut done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
+    // Where there are vaults they are asked.
+    if (args.tier != Some(TierName::Local) || store.vaults().is_empty())
+        && failures.note(remove_due(context, &store))? == Some(Done::Partial)
+    {
+        done = Done::Partial;
+    }
     let pruned = match args.prune {
         true => failures.note(prune_then(context, &store, args.tier == Some(TierName::Local)))?,
         false => None,
@@ -127,7 +134,7 @@ fn remove(
     removal::leave_held(store, &mut in_vaults, failures)?;
     removal::leave_held(store, &mut in_staging, failures)?;
     let staging = lock_for(&in_staging, || store.lock(), failures)?;
-    let points = args.scope.select(store.points()?);
+    let points = args.scope.select(Deleted::load(store.dir()).leave_out(store.points()?));
     let held = store.holds()?;
     for now in make_plans(context, store, &points, groups, args.tier)? {
         let (is_locked, going) = match now.tier {

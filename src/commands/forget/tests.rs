@@ -28,7 +28,7 @@ fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
     let args = args(line);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
     make_plan(
-        &Points { readable: points(), doubtful: Vec::new() },
+        &Points { readable: points(), ..Points::default() },
         &specs,
         &Retention::from(&args.policy),
         &args,
@@ -77,7 +77,7 @@ fn a_held_point_is_not_removed_by_name_and_the_way_out_is_told() {
     let mut points = points();
     let hold = Hold { point: points[0].point.id, placed: 1_795_176_000, reason: "court".into() };
     points[0].held = Some(hold);
-    let readable = Points { readable: points, doubtful: Vec::new() };
+    let readable = Points { readable: points, ..Points::default() };
     let args = args(&["01", "02", "--allow-newest"]);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
     let failure = make_plan(&readable, &specs, &Retention::default(), &args, NOW).unwrap_err();

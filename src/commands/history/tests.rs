@@ -79,7 +79,7 @@ fn points_come_in_the_order_in_which_they_were_taken() {
     let mut late = stored_point(1, "docs", 1);
     Arc::make_mut(&mut late.point).sequence = 2;
     let points = [late, stored_point(2, "docs", 5), stored_point(3, "other", 3)];
-    let all = Points { readable: points.to_vec(), doubtful: Vec::new() };
+    let all = Points { readable: points.to_vec(), ..Points::default() };
     let (places, _) = by_source(all, |point| Some((point, b"f".to_vec())));
     let ids: Vec<Vec<u8>> =
         places.iter().map(|p| p.points.iter().map(|(point, _)| point.point.id.0[0]).collect()).collect();
@@ -90,7 +90,7 @@ fn points_come_in_the_order_in_which_they_were_taken() {
 fn a_point_in_doubt_counts_as_one_that_may_have_it() {
     let readable = vec![stored_point(1, "a", 1), stored_point(2, "b", 2)];
     let doubtful = vec![doubtful_point(7, Some("a")), doubtful_point(8, None), doubtful_point(9, Some("b"))];
-    let all = Points { readable, doubtful };
+    let all = Points { readable, doubtful, ..Points::default() };
     let only_a = |point: StoredPoint| (point.point.source.source == "a").then(|| (point, b"f".to_vec()));
     let (places, strays) = by_source(all, only_a);
     assert_eq!((places.len(), places[0].points.len(), places[0].in_doubt, strays), (1, 1, 1, 1));

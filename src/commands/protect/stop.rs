@@ -27,8 +27,9 @@ pub enum ProtectVerb {
 ///
 /// The configuration says so from then on (`stopped`), the daemon takes and sends nothing of the group any more, and misses nothing. Its
 /// points stay (--keep); or expire by the rules of their tiers, which reach back from the day on which they are asked, until those alone
-/// are left that always stay (--until-expiry); or are deleted now, in the store's directory and in all vaults, the newest as well
-/// (--delete). Points that are held stay, and so do those of other machines.
+/// are left that always stay (--until-expiry); or are deleted, in the store's directory and in all vaults, the newest as well (--delete): they
+/// go after 14 days, or those of `[soft-delete]`, in which `undelete` brings them back, or at once with --now. Points that are held stay, and
+/// so do those of other machines.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("points")))]
 #[command(after_long_help = "\
@@ -46,9 +47,12 @@ pub struct StopArgs {
     /// Let them go when their time has come
     #[arg(long, group = "points")]
     until_expiry: bool,
-    /// Delete them now
+    /// Delete them
     #[arg(long, group = "points")]
     delete: bool,
+    /// Remove what is deleted at once; asks for a passphrase or the words of the recovery sheet
+    #[arg(long, requires = "delete")]
+    now: bool,
     /// Do not ask
     #[arg(long, requires = "delete")]
     yes: bool,
@@ -82,8 +86,9 @@ impl StopArgs {
         };
         if !(self.keep || self.until_expiry || self.delete) {
             let failure = Failure::usage(format!("say what becomes of the points of {group}"));
-            return Err(failure
-                .hint("--keep: they stay; --until-expiry: they go as time goes by; --delete: they go now"));
+            return Err(failure.hint(
+                "--keep: they stay; --until-expiry: they go as time goes by; --delete: they are deleted",
+            ));
         }
         Ok(group.clone())
     }
@@ -110,15 +115,24 @@ pub fn run(context: &Context<'_>, verb: &ProtectVerb) -> Outcome {
     let all = points.len();
     points.retain(|stored| stored.held.is_none());
     consent(group, points.len(), args.yes)?;
+    let days = forget::soft_delete_days(context, &store, args.now)?;
     say(context, group, Some(stopped))?;
     let ids: BTreeSet<RecoveryPointId> = points.iter().map(|stored| stored.point.id).collect();
-    let done = forget::remove_all(context, &store, &ids)?;
-    let held = match all - points.len() {
-        0 => String::new(),
-        held => format!("; held: {}", text::count(held as u64, "recovery point")),
+    let done = match days {
+        0 => {
+            let done = forget::remove_all(context, &store, &ids)?;
+            context.terminal.say(&format!("{} deleted", text::count(ids.len() as u64, "recovery point")))?;
+            done
+        }
+        days => forget::delete(context, &store, ids.iter(), days).map(|()| Done::Whole)?,
     };
-    context.terminal.say(&format!("{} deleted{held}", text::count(ids.len() as u64, "recovery point")))?;
-    Ok(done)
+    match all - points.len() {
+        0 => Ok(done),
+        held => context
+            .terminal
+            .say(&format!("held: {}", text::count(held as u64, "recovery point")))
+            .map(|()| done),
+    }
 }
 
 fn say(context: &Context<'_>, group: &str, stopped: Option<Stopped>) -> Result<Done, Failure> {

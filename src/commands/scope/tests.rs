@@ -7,7 +7,7 @@ use crate::commands::testing::{doubtful_point, stored_point};
 /// Two points of `a`, one of `b`, and those in doubt.
 fn points(doubtful: Vec<DoubtfulPoint>) -> Points {
     let readable = vec![stored_point(0x1a, "a", 1), stored_point(0x2a, "b", 2), stored_point(0x3a, "a", 3)];
-    Points { readable, doubtful }
+    Points { readable, doubtful, ..Points::default() }
 }
 
 fn found(points: &Points, name: &str) -> Result<u8, String> {
@@ -51,7 +51,7 @@ fn which_point_is_the_newest_is_not_said_while_one_that_may_be_it_is_in_doubt() 
         "a@1960-01-01",
     ] {
         assert!(refused(&points(of_a()), name) && refused(&points(of_any()), name), "{name}");
-        let nothing = |doubtful| Points { readable: Vec::new(), doubtful };
+        let nothing = |doubtful| Points { doubtful, ..Points::default() };
         assert!(refused(&nothing(of_a()), name) && refused(&nothing(of_any()), name), "{name}");
     }
     assert_eq!(found(&points(of_a()), "b@latest"), Ok(0x2a));

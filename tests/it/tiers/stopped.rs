@@ -53,7 +53,7 @@ fn what_is_deleted_with_its_group_goes_from_everywhere_but_what_is_held() {
     delete(&["--yes"]).expect_code(1);
     std::fs::rename(tiers.away(), tiers.vault()).unwrap();
     let said = delete(&["--yes"]).expect_code(0).out();
-    assert!(said.contains("2 recovery points deleted; held: 1 recovery point"), "{said}");
+    assert!(said.contains("2 recovery points deleted\nheld: 1 recovery point"), "{said}");
     let left = set([&ids[1], &other[0]]);
     assert_eq!((shown_in(&tiers.machine.store()), shown_in(&tiers.vault())), (left.clone(), left));
     assert!(std::fs::read_to_string(&tiers.config).unwrap().contains("stopped = \"keep\""));
