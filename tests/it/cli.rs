@@ -3,7 +3,7 @@
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, is_root};
 
-const VERBS: [&str; 25] = [
+const VERBS: [&str; 26] = [
     "quickstart",
     "init",
     "backup",
