@@ -82,6 +82,9 @@ pub struct Snapshot {
     /// From when on it goes, if a person deleted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_until: Option<String>,
+    /// When files of it last came back right in a drill, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drilled: Option<String>,
     /// Full id.
     pub id: String,
     /// Its first eight digits.
@@ -151,6 +154,7 @@ impl From<&StoredPoint> for Snapshot {
             expires: point.expires().map(|seconds| rfc3339(Timestamp::from_seconds(seconds))),
             held: stored.held.as_ref().map(Held::from),
             deleted_until: None,
+            drilled: None,
             id: point.id.hex(),
             short_id: point.id.short(),
         }

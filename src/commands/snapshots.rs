@@ -1,6 +1,10 @@
 //! `holdfast snapshots` (also `points`): the recovery points, and where each one's bytes are.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use clap::Args;
+use holdfast_backup::ledger::Ledger;
 use holdfast_store::clock::Timestamp;
 use holdfast_store::point::{PointState, SourceName};
 use holdfast_store::store::{DoubtfulPoint, StoredPoint};
@@ -43,14 +47,30 @@ pub struct SnapshotsArgs {
 /// Lists them.
 pub fn run(context: &Context<'_>, args: &SnapshotsArgs) -> Outcome {
     let store = open_store(context)?;
-    let deleted = Deleted::load(store.dir());
+    let known = Known::of(store.dir());
     let (points, doubtful) = select(Points::of(&store)?, args);
     if context.terminal.json() {
-        context.terminal.json_line(&as_json(&points, &doubtful, &deleted))?;
+        context.terminal.json_line(&as_json(&points, &doubtful, &known))?;
     } else {
-        context.terminal.line(&render(&points, &doubtful, &deleted, &TimeZone::system()))?;
+        context.terminal.line(&render(&points, &doubtful, &known, &TimeZone::system()))?;
     }
     Ok(if doubtful.is_empty() { Done::Whole } else { Done::Partial })
+}
+
+/// What this machine knows of points besides.
+#[derive(Default)]
+struct Known {
+    deleted: Deleted,
+    drilled: HashMap<String, Timestamp>,
+}
+
+impl Known {
+    /// That a ledger cannot be read keeps nobody from the list.
+    fn of(store: &Path) -> Self {
+        let ledger = Ledger::look(store).ok().flatten();
+        let drilled = ledger.and_then(|ledger| ledger.drilled().ok()).unwrap_or_default();
+        Self { deleted: Deleted::load(store), drilled }
+    }
 }
 
 /// A point in doubt, and its source, if another point tells it.
@@ -91,16 +111,18 @@ enum Row {
     InDoubt(DoubtfulSnapshot),
 }
 
-fn as_json(points: &[StoredPoint], doubtful: &[Doubt], deleted: &Deleted) -> Vec<Row> {
+fn as_json(points: &[StoredPoint], doubtful: &[Doubt], known: &Known) -> Vec<Row> {
     let readable = points.iter().map(|stored| {
-        let goes = deleted.goes(&stored.point.id).map(text::rfc3339);
-        Row::Readable(Box::new(Snapshot { deleted_until: goes, ..Snapshot::from(stored) }))
+        let line = Snapshot::from(stored);
+        let deleted_until = known.deleted.goes(&stored.point.id).map(text::rfc3339);
+        let drilled = known.drilled.get(&line.id).map(|at| text::rfc3339(*at));
+        Row::Readable(Box::new(Snapshot { deleted_until, drilled, ..line }))
     });
     let in_doubt = doubtful.iter().map(|(doubt, source)| DoubtfulSnapshot::of(doubt, source.as_ref()));
     readable.chain(in_doubt.map(Row::InDoubt)).collect()
 }
 
-fn render(points: &[StoredPoint], doubtful: &[Doubt], deleted: &Deleted, zone: &TimeZone) -> String {
+fn render(points: &[StoredPoint], doubtful: &[Doubt], known: &Known, zone: &TimeZone) -> String {
     if points.is_empty() && doubtful.is_empty() {
         return "no recovery points".to_owned();
     }
@@ -117,7 +139,7 @@ fn render(points: &[StoredPoint], doubtful: &[Doubt], deleted: &Deleted, zone: &
             point.counts.files.to_string(),
             text::size(point.counts.bytes),
             kept_in(stored),
-            state(stored, deleted, zone),
+            state(stored, &known.deleted, zone),
         ]);
     }
     for (doubt, source) in doubtful {
@@ -181,13 +203,13 @@ mod tests {
         point.state = PointState::Partial;
         point.errors_total = 1;
         assert_eq!(
-            render(&[stored], &[], &Deleted::default(), &TimeZone::UTC),
+            render(&[stored], &[], &Known::default(), &TimeZone::UTC),
             "ID        Time                 Host  Group  Source  Files       Size  Kept in          State\n\
              -------------------------------------------------------------------------------------------------------\n\
              07070707  2026-11-20 12:00:00  host  group  docs        2  2.000 KiB  local, 2 vaults  partial, 1 error\n\
              1 recovery point"
         );
-        assert_eq!(render(&[], &[], &Deleted::default(), &TimeZone::UTC), "no recovery points");
+        assert_eq!(render(&[], &[], &Known::default(), &TimeZone::UTC), "no recovery points");
         let mut stored = stored_point(7, "docs", 1_795_176_000);
         Arc::make_mut(&mut stored.point).set_expires(1_795_176_000);
         assert_eq!(state(&stored, &Deleted::default(), &TimeZone::UTC), "until 2026-11-20 12:00:00");
@@ -229,21 +251,21 @@ mod tests {
         let doubtful = || vec![doubtful_point(8, None), doubtful_point(9, Some("b"))];
         let all = || Points { readable: readable(), doubtful: doubtful(), ..Points::default() };
         let (points, doubtful) = select(all(), &SnapshotsArgs { latest: Some(1), ..args() });
-        let text = render(&points, &doubtful, &Deleted::default(), &TimeZone::UTC);
+        let text = render(&points, &doubtful, &Known::default(), &TimeZone::UTC);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[4], ["08080808", "in", "doubt"], "{text}");
         assert_eq!(lines[5], ["09090909", "host", "group", "b", "in", "doubt"], "{text}");
         assert!(text.ends_with(
             "4 recovery points; 2 in doubt: damaged in the catalog, and no whole copy can be reached now"
         ));
-        let json = serde_json::to_value(as_json(&points, &doubtful, &Deleted::default())).unwrap();
+        let json = serde_json::to_value(as_json(&points, &doubtful, &Known::default())).unwrap();
         assert_eq!((&json[3]["in_doubt"], &json[3]["source"]), (&true.into(), &"b".into()), "{json}");
         assert_eq!((json[2]["id"].as_str(), json[2].get("source")), (Some("08".repeat(16).as_str()), None));
         assert_eq!(json[1].get("in_doubt"), None);
         let scope = ScopeArgs { source: Some("a".into()), ..ScopeArgs::default() };
         let (points, doubtful) = select(all(), &SnapshotsArgs { scope, ..args() });
         assert_eq!((ids(&points), doubtful.len(), doubtful[0].0.id.0[0]), (vec![1], 1, 8));
-        let only = render(&[], &doubtful, &Deleted::default(), &TimeZone::UTC);
+        let only = render(&[], &doubtful, &Known::default(), &TimeZone::UTC);
         assert!(only.contains("08080808") && only.contains("1 recovery point; 1 in doubt"), "{only}");
     }
 }

@@ -34,6 +34,8 @@ fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
     assert!(number(&first, "files") >= 20 && number(&first, "points") == 2, "{first}");
     assert!(number(&first, "files_like_source") >= 20 && number(&first, "bytes") > 1 << 20, "{first}");
     assert_eq!((number(&first, "seed"), &first["vaults"][0]), (4, &vault.to_str().unwrap().into()));
+    let points = run(&machine, &store.dir, &["snapshots", "--json"]).expect_code(0).json();
+    assert!(points.as_array().unwrap().iter().all(|point| point["drilled"].is_string()), "{points}");
     let again = drill(&["--files", "30", "--seed", "4"]).expect_code(0).json();
     assert_eq!(again, first, "the same seed reads the same files");
     let whole: u64 = (0..12)

@@ -4,6 +4,7 @@
 //! back; one that reads all bytes sees what the others see, and more. A scrub tells each time of all damage that is known in the places
 //! that it looked at, whatever it read itself, so it takes back what an earlier one told.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use holdfast_store::clock::Timestamp;
@@ -40,6 +41,24 @@ impl Ledger {
         self.read(|c| c.prepare_cached(&sql)?.query_row([Work::Drill.to_string()], job).optional())
     }
 
+    /// When files of a point last came back right in a drill, by ids in hexadecimal; as far back as jobs are kept.
+    pub fn drilled(&self) -> Result<HashMap<String, Timestamp>, LedgerError> {
+        self.read(|c| {
+            // The later one of two stays.
+            let sql =
+                "SELECT ended, points FROM job WHERE work = ?1 AND state IN ('done', 'failed') ORDER BY no";
+            let mut select = c.prepare_cached(sql)?;
+            let mut rows = select.query([Work::Drill.to_string()])?;
+            let mut drilled = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let (at, points): (i64, String) = (row.get(0)?, row.get(1)?);
+                let ids = points.split_whitespace().map(str::to_owned);
+                drilled.extend(ids.map(|id| (id, Timestamp::from_seconds(at))));
+            }
+            Ok(drilled)
+        })
+    }
+
     /// The check that found the damage that is there, as far as is known: no later one of its kind found that there is none, nor one that
     /// reads all bytes.
     pub fn damage(&self) -> Result<Option<Job>, LedgerError> {
@@ -65,6 +84,24 @@ impl Ledger {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_point_was_drilled_when_it_last_came_back_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = |work, second, state, points: &[&str]| {
+            let points = points.iter().map(|point| (*point).to_owned()).collect();
+            let at = Timestamp::from_seconds(second);
+            let ended = Ended { at, state, said: String::new(), points, sent: None };
+            Ledger::note_run(dir.path(), work, at, &ended).unwrap();
+        };
+        note(Work::Drill, 10, JobState::Done, &["aa", "bb"]);
+        note(Work::Drill, 20, JobState::Failed, &["bb"]);
+        note(Work::Drill, 30, JobState::Cancelled, &["aa"]);
+        note(Work::Take, 40, JobState::Done, &["aa"]);
+        let drilled = Ledger::look(dir.path()).unwrap().unwrap().drilled().unwrap();
+        let at = |id: &str| drilled.get(id).map(|at| at.seconds);
+        assert_eq!((at("aa"), at("bb"), at("cc")), (Some(10), Some(20), None));
+    }
 
     #[test]
     fn damage_is_there_until_a_check_that_sees_as_much_finds_none() {
