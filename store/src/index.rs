@@ -10,7 +10,8 @@ use crate::id::{ChunkId, IndexId, ObjectId, PackId};
 use crate::pack::{
     BLOCK_LIMIT, FOOTER_LEN, FRAMES_LIMIT, Frame, PACK_LIMIT, PackEntry, PackKind, PackedChunk,
 };
-use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
+use crate::padding;
+use crate::seal::{BlockKind, BlockPlace, Compression, Sealer, uncompressed_len};
 
 #[cfg(test)]
 mod tests;
@@ -83,8 +84,7 @@ impl Index {
         let mut out = IndexWriter::new(sealer);
         let chunk_pages: Vec<_> = self.chunks.chunks(PAGE_CHUNKS).map(|page| out.chunk_page(page)).collect();
         let pack_pages = out.pack_pages(&self.packs);
-        let root = encode_root(&chunk_pages, &pack_pages, &self.supersedes);
-        let root = out.block(BlockKind::IndexRoot, &root, Compression::None);
+        let root = out.root(&encode_root(&chunk_pages, &pack_pages, &self.supersedes));
         let mut footer = Vec::with_capacity(64);
         footer.u64(root.start);
         footer.u32((root.end - root.start) as u32);
@@ -157,9 +157,22 @@ impl<'a> IndexWriter<'a> {
 
     fn block(&mut self, kind: BlockKind, content: &[u8], compression: Compression) -> Range<u64> {
         let position = self.bytes.len() as u64;
-        let place =
-            BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position };
-        self.sealer.seal(&place, content, compression, 0, &mut self.bytes);
+        self.sealer.seal(&self.place(kind), content, compression, 0, &mut self.bytes);
+        position..self.bytes.len() as u64
+    }
+
+    fn place(&self, kind: BlockKind) -> BlockPlace {
+        let position = self.bytes.len() as u64;
+        BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position }
+    }
+
+    /// The root takes the fill that the object's length needs.
+    fn root(&mut self, content: &[u8]) -> Range<u64> {
+        let position = self.bytes.len() as u64;
+        let after = position + FOOTER_LEN;
+        let len = padding::object_len(after + uncompressed_len(content.len()) as u64, INDEX_LIMIT) - after;
+        let place = self.place(BlockKind::IndexRoot);
+        self.sealer.seal(&place, content, Compression::None, len as usize, &mut self.bytes);
         position..self.bytes.len() as u64
     }
 
