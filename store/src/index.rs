@@ -24,6 +24,9 @@ const PAGE_CHUNKS_LIMIT: usize = 2048;
 const PACK_PAGE_LEN: usize = 64 << 10;
 /// A reader refuses longer index objects, and reads their packs' own directories: 256 packs of 32 MiB take some 6 MiB.
 pub const INDEX_LIMIT: u64 = 256 << 20;
+/// An index object has at least one in so many of the bytes of its packs: more than it needs for chunks of a megabyte, whose number
+/// its length would tell, and too little to count.
+const PACKS_SHARE: u64 = 2048;
 /// Limit of packs in one index object.
 const PACKS_LIMIT: usize = 1 << 20;
 
@@ -84,7 +87,8 @@ impl Index {
         let mut out = IndexWriter::new(sealer);
         let chunk_pages: Vec<_> = self.chunks.chunks(PAGE_CHUNKS).map(|page| out.chunk_page(page)).collect();
         let pack_pages = out.pack_pages(&self.packs);
-        let root = out.root(&encode_root(&chunk_pages, &pack_pages, &self.supersedes));
+        let least = self.packs.iter().map(|pack| pack.len).sum::<u64>() / PACKS_SHARE;
+        let root = out.root(&encode_root(&chunk_pages, &pack_pages, &self.supersedes), least);
         let mut footer = Vec::with_capacity(64);
         footer.u64(root.start);
         footer.u32((root.end - root.start) as u32);
@@ -166,11 +170,12 @@ impl<'a> IndexWriter<'a> {
         BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position }
     }
 
-    /// The root takes the fill that the object's length needs.
-    fn root(&mut self, content: &[u8]) -> Range<u64> {
+    /// The root takes the fill that the object's length needs, which is to be `least` at least.
+    fn root(&mut self, content: &[u8], least: u64) -> Range<u64> {
         let position = self.bytes.len() as u64;
         let after = position + FOOTER_LEN;
-        let len = padding::object_len(after + uncompressed_len(content.len()) as u64, INDEX_LIMIT) - after;
+        let bare = after + uncompressed_len(content.len()) as u64;
+        let len = padding::object_len(bare.max(least), INDEX_LIMIT) - after;
         let place = self.place(BlockKind::IndexRoot);
         self.sealer.seal(&place, content, Compression::None, len as usize, &mut self.bytes);
         position..self.bytes.len() as u64

@@ -213,8 +213,9 @@ fn the_engine_cuts_chunks_pages_and_lists_where_the_format_says() {
 #[test]
 fn the_engine_gives_objects_the_lengths_that_the_format_says() {
     let decoded = SAMPLE.decode();
+    assert!(decoded.points.iter().any(|point| point.packs.len() > 3));
     for point in &decoded.points {
-        assert!(point.packs.len() > 2);
+        assert!(!point.packs.is_empty());
         check_pack_lengths(&decoded, &point.packs);
     }
     let mut objects = 0;
