@@ -20,7 +20,7 @@ use crate::error::StoreError;
 use crate::id::{ChunkId, PackId};
 use crate::index::Index;
 use crate::names;
-use crate::pack::{self, FinishedPack, FrameBuilder, FrameGroup, PackBuilder, PackKind};
+use crate::pack::{self, FinishedPack, FrameBuilder, FrameGroup, PackFiller, PackKind};
 use crate::reader::Reader;
 use crate::seal::{ChunkType, Compression, Sealer};
 use crate::staging::Staging;
@@ -200,31 +200,17 @@ fn pack_groups(
     incoming: &Receiver<(PackKind, FrameGroup)>,
     finished: &Sender<FinishedPack>,
 ) -> Result<(), StoreError> {
-    let send = |builder: PackBuilder| {
-        finished
-            .send(builder.finish(&parts.sealer))
-            .map_err(|_| StoreError::Ended { detail: "the pack writer has ended".into() })
+    let mut send = |pack: FinishedPack| {
+        finished.send(pack).map_err(|_| StoreError::Ended { detail: "the pack writer has ended".into() })
     };
-    let (mut data, mut tree) = (new_pack(parts, PackKind::Data), new_pack(parts, PackKind::Tree));
+    let [mut data, mut tree] =
+        [PackKind::Data, PackKind::Tree].map(|kind| PackFiller::new(&parts.sealer, kind, parts.pack_len));
     for (kind, group) in incoming {
-        let open = if kind == PackKind::Data { &mut data } else { &mut tree };
-        if open.is_full_for(&group, parts.pack_len) {
-            send(std::mem::replace(open, new_pack(parts, kind)))?;
-        }
-        open.push(&parts.sealer, group);
+        let filler = if kind == PackKind::Data { &mut data } else { &mut tree };
+        filler.push(group, &mut send)?;
     }
-    for builder in [data, tree] {
-        if !builder.is_empty() {
-            send(builder)?;
-        }
-    }
-    Ok(())
-}
-
-/// An empty pack. Data packs are filled: room for one at once instead of doubling beyond it. Tree packs are often small.
-pub(crate) fn new_pack(parts: &IngestParts, kind: PackKind) -> PackBuilder {
-    let room = if kind == PackKind::Data { parts.pack_len + GROUP_LEN as usize } else { 0 };
-    PackBuilder::new(&parts.sealer, kind, room)
+    data.finish(&mut send)?;
+    tree.finish(&mut send)
 }
 
 fn write_packs(

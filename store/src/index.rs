@@ -10,7 +10,8 @@ use crate::id::{ChunkId, IndexId, ObjectId, PackId};
 use crate::pack::{
     BLOCK_LIMIT, FOOTER_LEN, FRAMES_LIMIT, Frame, PACK_LIMIT, PackEntry, PackKind, PackedChunk,
 };
-use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
+use crate::padding;
+use crate::seal::{BlockKind, BlockPlace, Compression, Sealer, uncompressed_len};
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,9 @@ const PAGE_CHUNKS_LIMIT: usize = 2048;
 const PACK_PAGE_LEN: usize = 64 << 10;
 /// A reader refuses longer index objects, and reads their packs' own directories: 256 packs of 32 MiB take some 6 MiB.
 pub const INDEX_LIMIT: u64 = 256 << 20;
+/// An index object has at least one in so many of the bytes of its packs: more than it needs for chunks of a megabyte, whose number
+/// its length would tell, and too little to count.
+const PACKS_SHARE: u64 = 2048;
 /// Limit of packs in one index object.
 const PACKS_LIMIT: usize = 1 << 20;
 
@@ -83,8 +87,8 @@ impl Index {
         let mut out = IndexWriter::new(sealer);
         let chunk_pages: Vec<_> = self.chunks.chunks(PAGE_CHUNKS).map(|page| out.chunk_page(page)).collect();
         let pack_pages = out.pack_pages(&self.packs);
-        let root = encode_root(&chunk_pages, &pack_pages, &self.supersedes);
-        let root = out.block(BlockKind::IndexRoot, &root, Compression::None);
+        let least = self.packs.iter().map(|pack| pack.len).sum::<u64>() / PACKS_SHARE;
+        let root = out.root(&encode_root(&chunk_pages, &pack_pages, &self.supersedes), least);
         let mut footer = Vec::with_capacity(64);
         footer.u64(root.start);
         footer.u32((root.end - root.start) as u32);
@@ -157,9 +161,23 @@ impl<'a> IndexWriter<'a> {
 
     fn block(&mut self, kind: BlockKind, content: &[u8], compression: Compression) -> Range<u64> {
         let position = self.bytes.len() as u64;
-        let place =
-            BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position };
-        self.sealer.seal(&place, content, compression, 0, &mut self.bytes);
+        self.sealer.seal(&self.place(kind), content, compression, 0, &mut self.bytes);
+        position..self.bytes.len() as u64
+    }
+
+    fn place(&self, kind: BlockKind) -> BlockPlace {
+        let position = self.bytes.len() as u64;
+        BlockPlace { kind, object_id: self.object_id, generation: self.sealer.generation(), position }
+    }
+
+    /// The root takes the fill that the object's length needs, which is to be `least` at least.
+    fn root(&mut self, content: &[u8], least: u64) -> Range<u64> {
+        let position = self.bytes.len() as u64;
+        let after = position + FOOTER_LEN;
+        let bare = after + uncompressed_len(content.len()) as u64;
+        let len = padding::object_len(bare.max(least), INDEX_LIMIT) - after;
+        let place = self.place(BlockKind::IndexRoot);
+        self.sealer.seal(&place, content, Compression::None, len as usize, &mut self.bytes);
         position..self.bytes.len() as u64
     }
 

@@ -5,7 +5,7 @@
 //! 5. `copy`, `check`, `scrub`, `reclaim`: operations over a whole store
 //! 4. `store`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `catalog`, `staging`, `index`, `cache`: where a chunk is
-//! 2. `pack`, `chunker`, `fence`, `seal`, `names`, `format`: what bytes mean (`docs/format.md`)
+//! 2. `pack`, `chunker`, `fence`, `seal`, `padding`, `names`, `format`: what bytes mean (`docs/format.md`)
 //! 1. `vault`, `transfer`, `pace`, `clock`, `chance`, `monitor`, `id`, `error`: the outside, named
 //!
 //! Nothing here knows a schedule, a kernel, a terminal or a walk over source files.
@@ -27,6 +27,7 @@ pub mod monitor;
 pub mod names;
 pub mod pace;
 pub mod pack;
+pub mod padding;
 pub mod point;
 pub mod reader;
 pub mod reclaim;

@@ -4,6 +4,7 @@
 //! that arrive one after another share a frame; a large chunk takes several of its own. Frames are compressed by many
 //! threads ([`FrameBuilder`]) and sealed by the one that knows their place ([`PackBuilder`]).
 
+mod fill;
 mod frame;
 mod reader;
 mod writer;
@@ -11,6 +12,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use fill::PackFiller;
 pub use frame::{FrameBuilder, FrameGroup};
 pub use reader::{decode_directory, read_entry, verify};
 pub use writer::{FinishedPack, PackBuilder};

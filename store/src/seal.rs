@@ -20,7 +20,7 @@ use crate::chance::{Chance, SystemChance};
 use crate::format::{FormatError, Put};
 use crate::id::{ChunkId, ObjectId, RecoveryPointId, SourceTag, VaultId};
 use block::{Binding, With};
-pub use block::{Prepared, prepare};
+pub use block::{Prepared, prepare, uncompressed_len};
 use keys::{Key, KeyRing, subkey};
 use xaes::Xaes256Gcm;
 

@@ -12,6 +12,7 @@ mod listing;
 mod lock;
 mod look;
 mod mend;
+mod on_grid;
 mod place;
 mod points;
 mod reconcile;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_store::cache::GRID;
 use holdfast_store::chance::Chance;
 use holdfast_store::clock::{Clock, Timestamp};
 use holdfast_store::vault::memory::MemoryVault;
@@ -140,7 +141,9 @@ impl Vault for Way {
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
         let fate = self.ask(Verb::Get, name.as_str())?;
+        let asked = range.clone();
         let bytes = self.vault.get_range(name, range).await?;
+        assert_on_grid(name, &asked, self.vault.stat(name).await?);
         match fate {
             Fate::Short => Ok(bytes.slice(..bytes.len() / 2)),
             Fate::Flipped if !bytes.is_empty() => {
@@ -167,4 +170,11 @@ impl Vault for Way {
         let fate = self.ask(Verb::Delete, name.as_str())?;
         answered(fate, self.vault.delete(name).await?)
     }
+}
+
+/// Requests for parts of packs are on the grid, whatever happens in a world.
+fn assert_on_grid(name: &ObjectName, asked: &Range<u64>, len: Option<u64>) {
+    let is_end = |at: u64| at.is_multiple_of(GRID) || len == Some(at);
+    let is_on = asked.start.is_multiple_of(GRID) && is_end(asked.end);
+    assert!(is_on || !name.as_str().starts_with("pack/"), "{name}: {asked:?} of {len:?}");
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{AffectedFile, Check, FILES_LISTED, Finding};
+use crate::cache::GRID;
 use crate::catalog::PackNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -164,7 +165,9 @@ impl Check<'_> {
         for no in packs {
             let Some(row) = self.store.catalog().pack(*no)? else { continue };
             let name = names::pack(&row.entry.id);
-            if let Err(VaultError::Invalid { detail }) = transfer.get_range(&name, 0..1, Deadline::NEVER) {
+            if let Err(VaultError::Invalid { detail }) =
+                transfer.get_range(&name, 0..row.entry.len.min(GRID), Deadline::NEVER)
+            {
                 let detail = format!("{address}: {detail}; remove it by hand, then push");
                 self.find(name.as_str(), detail);
             }

@@ -11,13 +11,13 @@ use crossbeam_channel::{Receiver, bounded};
 use super::lacking::{Lacking, Thin};
 use super::{PACKS_AT_ONCE, Pushed};
 use crate::catalog::{Mark, PackRow, VaultNo};
-use crate::chunk_store::{GROUP_LEN, IngestParts, REWRITTEN, new_pack};
+use crate::chunk_store::{GROUP_LEN, IngestParts, REWRITTEN};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::id::{ChunkId, PackId};
 use crate::monitor::{Event, Monitor};
 use crate::names;
-use crate::pack::{self, FinishedPack, FrameBuilder, PACK_LIMIT, PackBuilder, PackKind};
+use crate::pack::{self, FinishedPack, FrameBuilder, PACK_LIMIT, PackFiller, PackKind};
 use crate::seal::ChunkType;
 use crate::store::{Store, of_vault, replace_in_vault};
 use crate::transfer::Transfer;
@@ -274,16 +274,15 @@ impl Upload<'_> {
 /// New packs of one kind, filled in the order in which chunks come.
 struct Filling<'a, 'b> {
     parts: &'b IngestParts,
-    kind: PackKind,
     to_send: &'b Outlet<'b, 'a>,
     frames: FrameBuilder,
-    pack: PackBuilder,
+    packs: PackFiller<'b>,
 }
 
 impl<'a, 'b> Filling<'a, 'b> {
     fn new(parts: &'b IngestParts, kind: PackKind, to_send: &'b Outlet<'b, 'a>) -> Self {
         let frames = FrameBuilder::new(parts.frame_len, parts.compression);
-        Self { parts, kind, to_send, frames, pack: new_pack(parts, kind) }
+        Self { parts, to_send, frames, packs: PackFiller::new(&parts.sealer, kind, parts.pack_len) }
     }
 
     fn push(&mut self, id: ChunkId, plain: &[u8]) -> Result<(), StoreError> {
@@ -292,33 +291,23 @@ impl<'a, 'b> Filling<'a, 'b> {
     }
 
     fn add_frames(&mut self) -> Result<(), StoreError> {
-        let group = self.frames.take();
-        if self.pack.is_full_for(&group, self.parts.pack_len) {
-            let full = std::mem::replace(&mut self.pack, new_pack(self.parts, self.kind));
-            finish_pack(self.parts, full, self.to_send)?;
-        }
-        self.pack.push(&self.parts.sealer, group);
-        Ok(())
+        let (parts, to_send) = (self.parts, self.to_send);
+        self.packs.push(self.frames.take(), &mut |pack| hand_over(parts, pack, to_send))
     }
 
     fn finish(mut self) -> Result<(), StoreError> {
-        if self.frames.raw_len() > 0 {
-            self.add_frames()?;
-        }
-        if self.pack.is_empty() {
-            return Ok(());
-        }
-        finish_pack(self.parts, self.pack, self.to_send)
+        self.add_frames()?;
+        let (parts, to_send) = (self.parts, self.to_send);
+        self.packs.finish(&mut |pack| hand_over(parts, pack, to_send))
     }
 }
 
 /// Hands over a pack that is proven: memory and compressors fail here as they do in a backup.
-fn finish_pack<'a>(
+fn hand_over<'a>(
     parts: &IngestParts,
-    pack: PackBuilder,
+    pack: FinishedPack,
     to_send: &Outlet<'_, 'a>,
 ) -> Result<(), StoreError> {
-    let pack = pack.finish(&parts.sealer);
     let id = pack.entry.id;
     pack::verify(&parts.sealer, id, &pack.bytes).map_err(|e| e.of(format!("pack {id}, just made")))?;
     to_send(Going::New(pack))

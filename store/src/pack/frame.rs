@@ -4,6 +4,7 @@ use crate::id::ChunkId;
 use crate::seal::{Compression, Prepared, prepare};
 
 use super::PackedChunk;
+use super::writer::directory_len;
 
 /// Compressed frames with the chunks that their contents, one after the other, consist of.
 #[derive(Debug, Default)]
@@ -20,9 +21,33 @@ impl FrameGroup {
         self.frames.iter().map(|f| u64::from(f.raw_len())).sum()
     }
 
-    /// Bytes of compressed payload.
+    /// Bytes that it takes in a pack, in its directory as well.
     pub fn packed_len(&self) -> usize {
-        self.frames.iter().map(Prepared::block_len).sum()
+        let blocks: usize = self.frames.iter().map(Prepared::block_len).sum();
+        blocks + directory_len(self.frames.len(), self.chunks.len())
+    }
+
+    /// The smallest parts in which it can go into several packs: stretches of whole frames that hold whole chunks.
+    pub fn into_parts(self) -> Vec<Self> {
+        let (mut parts, mut part) = (Vec::new(), Self::default());
+        let mut chunks = self.chunks.into_iter().peekable();
+        let (mut framed, mut cut) = (0, 0);
+        for frame in self.frames {
+            framed += u64::from(frame.raw_len());
+            part.frames.push(frame);
+            while let Some(chunk) = chunks.next_if(|chunk| cut + u64::from(chunk.len) <= framed) {
+                cut += u64::from(chunk.len);
+                part.chunks.push(chunk);
+            }
+            if cut == framed {
+                parts.push(std::mem::take(&mut part));
+            }
+        }
+        part.chunks.extend(chunks);
+        if !part.frames.is_empty() || !part.chunks.is_empty() {
+            parts.push(part);
+        }
+        parts
     }
 }
 

@@ -1,12 +1,20 @@
-//! Builds one pack in memory: seals frames at their places, then directory and footer.
+//! Builds one pack in memory: seals frames at their places, then fill, directory and footer.
+//!
+//! The fill is a frame without content, so that nobody reads it for what is in the pack; it is sealed as all frames are.
 
 use bytes::Bytes;
 
 use crate::format::{HEADER_LEN, Header, ObjectKind, Put, STEP};
 use crate::id::PackId;
-use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
+use crate::padding::{self, PACK_FLOOR};
+use crate::seal::{BlockKind, BlockPlace, Compression, Prepared, Sealer, prepare, uncompressed_len};
 
-use super::{CHUNKS_LIMIT, FRAMES_LIMIT, Frame, FrameGroup, PackEntry, PackKind, PackedChunk, RAW_LIMIT};
+use super::{
+    CHUNKS_LIMIT, FOOTER_LEN, FRAMES_LIMIT, Frame, FrameGroup, PackEntry, PackKind, PackedChunk, RAW_LIMIT,
+};
+
+/// The two counts in a directory.
+const DIRECTORY_COUNTS: usize = 8;
 
 /// A pack under construction.
 #[derive(Debug)]
@@ -51,27 +59,38 @@ impl PackBuilder {
     }
 
     /// Whether the group can still be added without breaking a limit of the format.
-    fn has_room_for(&self, group: &FrameGroup) -> bool {
+    pub(super) fn may_hold(&self, group: &FrameGroup) -> bool {
         self.raw_len + group.raw_len() <= RAW_LIMIT
-            && self.entry.frames.len() + group.frames.len() <= FRAMES_LIMIT
+            && self.entry.frames.len() + group.frames.len() < FRAMES_LIMIT
             && self.chunks.len() + group.chunks.len() <= CHUNKS_LIMIT
     }
 
-    /// Whether it is to be finished before the group is added, because it would be longer than `pack_len`.
-    pub fn is_full_for(&self, group: &FrameGroup, pack_len: usize) -> bool {
-        !self.is_empty() && (self.len() + group.packed_len() > pack_len || !self.has_room_for(group))
+    /// Length that it would have if it were finished now, with the least fill.
+    pub fn finished_len(&self) -> usize {
+        let directory = directory_len(self.entry.frames.len() + 1, self.chunks.len());
+        self.bytes.len() + STEP + uncompressed_len(DIRECTORY_COUNTS + directory) + FOOTER_LEN as usize
+    }
+
+    /// How many bytes ([`FrameGroup::packed_len`]) can be added so that it is not longer than `pack_len`.
+    pub(super) fn room(&self, pack_len: usize) -> usize {
+        // The directory is rounded up to a step.
+        pack_len.saturating_sub(self.finished_len() + STEP)
     }
 
     /// Seals the group's frames at the end of the pack.
     pub fn push(&mut self, sealer: &Sealer, group: FrameGroup) {
         for prepared in group.frames {
-            let raw_len = prepared.raw_len();
-            let place = self.entry.place(self.bytes.len() as u64);
-            let block_len = sealer.seal_prepared(&place, &prepared, &mut self.bytes);
-            self.raw_len += u64::from(raw_len);
-            self.entry.frames.push(Frame { units: (block_len / STEP) as u32, raw_len });
+            self.seal_frame(sealer, &prepared);
         }
         self.chunks.extend(group.chunks);
+    }
+
+    fn seal_frame(&mut self, sealer: &Sealer, prepared: &Prepared) {
+        let raw_len = prepared.raw_len();
+        let place = self.entry.place(self.bytes.len() as u64);
+        let block_len = sealer.seal_prepared(&place, prepared, &mut self.bytes);
+        self.raw_len += u64::from(raw_len);
+        self.entry.frames.push(Frame { units: (block_len / STEP) as u32, raw_len });
     }
 
     fn place(&self, kind: BlockKind) -> BlockPlace {
@@ -79,8 +98,16 @@ impl PackBuilder {
         BlockPlace { kind, object_id, generation, position: self.bytes.len() as u64 }
     }
 
-    /// Adds directory and footer and names the pack.
-    pub fn finish(mut self, sealer: &Sealer) -> FinishedPack {
+    /// Adds fill, directory and footer and names the pack, which gets a length of its own as [`padding`] says.
+    pub fn finish(self, sealer: &Sealer) -> FinishedPack {
+        let len = padding::padded((self.finished_len() as u64).max(PACK_FLOOR));
+        self.finish_at(sealer, len)
+    }
+
+    /// The same, with a length of `len` bytes, rounded down to a step, if it is not longer already.
+    pub(super) fn finish_at(mut self, sealer: &Sealer, len: u64) -> FinishedPack {
+        let fill = (len as usize).saturating_sub(self.finished_len()) / STEP * STEP + STEP;
+        self.seal_frame(sealer, &prepare(&[], Compression::None).lengthened(fill));
         let directory_offset = self.bytes.len();
         debug_assert!(directory_offset >= HEADER_LEN);
         let directory = encode_directory(&self.entry.frames, &self.chunks);
@@ -102,8 +129,13 @@ impl PackBuilder {
     }
 }
 
+/// What so many frames and chunks take in a directory.
+pub(super) fn directory_len(frames: usize, chunks: usize) -> usize {
+    frames * 8 + chunks * 36
+}
+
 fn encode_directory(frames: &[Frame], chunks: &[PackedChunk]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + frames.len() * 8 + chunks.len() * 36);
+    let mut out = Vec::with_capacity(DIRECTORY_COUNTS + directory_len(frames.len(), chunks.len()));
     out.u32(frames.len() as u32);
     for frame in frames {
         out.u32(frame.units);

@@ -6,10 +6,11 @@
 use crate::error::StoreError;
 use crate::format::{FormatError, HEADER_LEN, Header, ObjectKind};
 use crate::id::{ObjectId, RecoveryPointId, SourceTag};
+use crate::padding;
 use crate::point::codec::MAX_CONTENT;
 use crate::point::hold::Hold;
 use crate::point::{RecoveryPoint, VaultSession};
-use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
+use crate::seal::{BlockKind, BlockPlace, Compression, Sealer, prepare};
 
 /// Compression of points: small, read often, written once.
 const COMPRESSION: Compression = Compression::Zstd(3);
@@ -93,7 +94,9 @@ fn block_kind(kind: ObjectKind) -> BlockKind {
 fn seal(kind: ObjectKind, object_id: ObjectId, content: &[u8], sealer: &Sealer) -> Vec<u8> {
     let header = Header { kind, object_id, generation: sealer.generation() };
     let mut out = header.encode(sealer.vault()).to_vec();
-    sealer.seal(&place(&header), content, COMPRESSION, 0, &mut out);
+    let block = prepare(content, COMPRESSION);
+    let len = padding::object_len((HEADER_LEN + block.block_len()) as u64, MAX_CONTENT as u64) as usize;
+    sealer.seal_prepared(&place(&header), &block.lengthened(len - HEADER_LEN), &mut out);
     out
 }
 

@@ -214,7 +214,7 @@ impl Ahead {
         if !std::mem::replace(&mut trail.learned, true) {
             jobs.push(Job::Learn(no));
         }
-        let all = map.row.entry.frames.len() as u32;
+        let all = map.frames() as u32;
         let mut bytes = 0;
         let at = map.block_of(trail.next.min(all).saturating_sub(1) as usize).end;
         // Which vault, and how much of the window it gives in time, is looked up only then.
@@ -301,7 +301,7 @@ impl Ahead {
         let map = reader.pack_map(next)?;
         let mut jobs = vec![Job::Learn(next)];
         let mut trail = Trail { run: DECODE_FROM, learned: true, ..Trail::beginning_at(0, window) };
-        trail.decoded = frames.min(map.row.entry.frames.len() as u32);
+        trail.decoded = frames.min(map.frames() as u32);
         if let Some((vault, window)) = window_from(&map, &reader.fetcher, window) {
             trail.fetched = bytes.min(map.row.entry.len);
             jobs.extend(requests(0..trail.fetched, window).map(|bytes| Job::Fetch(vault, next, bytes)));

@@ -51,6 +51,19 @@ impl PackMap {
         frame.slice(from.min(to)..to)
     }
 
+    /// How many frames there are before those at the end that are fill.
+    pub(super) fn frames(&self) -> usize {
+        let end = self.raw.last().copied().unwrap_or_default();
+        self.raw.partition_point(|r| *r < end)
+    }
+
+    /// The block of frame `n`, and after the last one the fill as well: who wants what is last does not show where it ends.
+    pub(super) fn block_with_fill(&self, n: usize) -> Range<u64> {
+        let block = self.block_of(n);
+        let end = self.blocks.last().filter(|_| n + 1 == self.frames());
+        block.start..end.copied().unwrap_or(block.end)
+    }
+
     pub(super) fn block_of(&self, frame: usize) -> Range<u64> {
         self.blocks[frame]..self.blocks[frame + 1]
     }

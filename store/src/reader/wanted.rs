@@ -116,7 +116,7 @@ impl<'a> Wanted<'a> {
         let mut last = None;
         for n in map.frames_of(start, start + u64::from(at.len)) {
             pack.frames.get_mut(n).into_iter().for_each(|wanted| *wanted = true);
-            for block in blocks_of(&map.block_of(n)) {
+            for block in blocks_of(&map.block_with_fill(n)) {
                 let Some(want) = pack.blocks.get_mut(block as usize) else { continue };
                 if *want == Want::Nothing {
                     let is_here = self.reader.fetcher.cache().has(&pack.id, block);

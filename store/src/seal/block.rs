@@ -77,6 +77,7 @@ pub(super) fn seal(
 pub struct Prepared {
     inner: Vec<u8>,
     raw_len: u32,
+    min_len: usize,
 }
 
 impl Prepared {
@@ -87,8 +88,18 @@ impl Prepared {
 
     /// Length of the block that it will become.
     pub fn block_len(&self) -> usize {
-        (self.inner.len() + NONCE_LEN + TAG_LEN).next_multiple_of(STEP)
+        (self.inner.len() + NONCE_LEN + TAG_LEN).max(self.min_len).next_multiple_of(STEP)
     }
+
+    /// The same, to become a block of at least `len` bytes.
+    pub fn lengthened(self, len: usize) -> Self {
+        Self { min_len: len, ..self }
+    }
+}
+
+/// Length of the block that `len` bytes of content become if they are not compressed.
+pub fn uncompressed_len(len: usize) -> usize {
+    (len + OVERHEAD).next_multiple_of(STEP)
 }
 
 /// Compresses `content` (kept raw when zstd gains under 3 %), which is the work; sealing it is little.
@@ -96,7 +107,7 @@ pub fn prepare(content: &[u8], compression: Compression) -> Prepared {
     let mut inner = Vec::with_capacity(content.len() / 2 + OVERHEAD);
     put_inner(content, compression, STEP, &mut inner);
     inner.shrink_to_fit();
-    Prepared { inner, raw_len: len32(content.len()) }
+    Prepared { inner, raw_len: len32(content.len()), min_len: 0 }
 }
 
 /// Appends the sealed block of what was prepared to `out` and returns its length.

@@ -6,6 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::listing::{Listed, listed_packs};
 use super::mend::row_of;
+use super::on_grid::OnGrid;
 use super::vaults::{of_vault, prove_ours};
 use super::witness::SESSIONS_OF_NEWEST;
 use super::{Alarm, Before, Evidence, POINT_LIMIT, Store, what_is_another};
@@ -222,14 +223,16 @@ fn load_uncovered_packs(
             continue;
         }
         let name = names::pack(id);
-        let read = |offset: u64, n: usize| {
-            transfer
-                .get_range(&name, offset..offset + n as u64, deadline)
-                .map(|bytes| bytes.to_vec())
-                .map_err(|e| PackError::Store(of_vault(transfer)(e)))
+        let fetch = |range| {
+            let fetched = transfer.get_range(&name, range, deadline);
+            fetched.map_err(|e| PackError::Store(of_vault(transfer)(e)))
         };
-        let opened = match pack::read_entry(store.sealer(), *id, *len, read) {
-            Err(PackError::Format(_)) => pack::read_entry(store.sealer(), *id, *len, read),
+        let open = || {
+            let mut blocks = OnGrid::new(*len, fetch);
+            pack::read_entry(store.sealer(), *id, *len, |offset, n| blocks.read(offset, n))
+        };
+        let opened = match open() {
+            Err(PackError::Format(_)) => open(),
             opened => opened,
         };
         match opened {

@@ -10,6 +10,7 @@ mod heal;
 mod holds;
 mod hostile;
 mod interrupted;
+mod lengths;
 mod listings;
 mod losses;
 mod older;
@@ -56,9 +57,11 @@ struct Home {
 
 impl Home {
     fn new() -> Self {
+        Self::of(VaultId::random(), KeyRing::generate(0))
+    }
+
+    fn of(vault: VaultId, ring: KeyRing) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ring = KeyRing::generate(0);
-        let vault = VaultId::random();
         let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
         let config =
             StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };

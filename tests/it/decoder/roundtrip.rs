@@ -1,6 +1,7 @@
 //! A store of all that the format can say is made by the engine and read by the decoder.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use holdfast_store::clock::Timestamp;
@@ -19,7 +20,7 @@ use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, take_point};
 use super::point::check_session;
 use super::slot::Secret;
 use super::store::{Store, open_ring};
-use super::writing::{Seen, border, check_store};
+use super::writing::{Seen, border, check_pack_lengths, check_store, padme};
 use crate::testkit::noise;
 
 /// A store with two points and what was put into them.
@@ -207,6 +208,31 @@ fn the_engine_cuts_chunks_pages_and_lists_where_the_format_says() {
     }
     assert!(seen.chunks > 10_000);
     assert_eq!((seen.page_levels, seen.list_levels), (3, 2));
+}
+
+#[test]
+fn the_engine_gives_objects_the_lengths_that_the_format_says() {
+    let decoded = SAMPLE.decode();
+    assert!(decoded.points.iter().any(|point| point.packs.len() > 3));
+    for point in &decoded.points {
+        assert!(!point.packs.is_empty());
+        check_pack_lengths(&decoded, &point.packs);
+    }
+    let mut objects = 0;
+    for below in ["rp", "idx"] {
+        for entry in walk(&SAMPLE.made.dir.join(below)) {
+            let len = fs::metadata(&entry).unwrap().len();
+            assert!(len >= 4 << 10 && len == padme(len), "{}: {len}", entry.display());
+            objects += 1;
+        }
+    }
+    assert!(objects >= 4);
+}
+
+/// All files below a directory.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]

@@ -156,6 +156,7 @@ pub struct Config {
     pub min: u32,
     pub average: u32,
     pub max: u32,
+    pub pack_len: u32,
 }
 
 impl Config {
@@ -188,6 +189,6 @@ impl Config {
         )?;
         must((16 << 10..=4 << 20).contains(&frame), "the frame length is in bounds")?;
         must((1 << 20..=256 << 20).contains(&pack), "the pack length is in bounds")?;
-        Ok(Self { identity, normalization, min, average, max })
+        Ok(Self { identity, normalization, min, average, max, pack_len: pack })
     }
 }

@@ -168,6 +168,31 @@ pub struct Seen {
     pub list_levels: usize,
 }
 
+/// The Padmé length of section 7.
+pub fn padme(len: u64) -> u64 {
+    let exponent = len.ilog2();
+    let significant = exponent.ilog2() + 1;
+    len.next_multiple_of(1 << (exponent - significant))
+}
+
+/// Checks that the packs that a point first used are as long as the format says.
+pub fn check_pack_lengths(store: &Store, packs: &[Id]) {
+    for kind in [1, 2] {
+        let of_kind = packs.iter().map(|name| &store.packs[name]).filter(|pack| pack.kind == kind);
+        let lens: Vec<u64> = of_kind
+            .map(|pack| {
+                assert_eq!(pack.frames.last().map(|fill| fill.raw_len), Some(0), "a pack ends with fill");
+                pack.len
+            })
+            .collect();
+        let Some((last, full)) = lens.split_last() else { continue };
+        let pack_len = u64::from(store.config.pack_len);
+        assert!(full.iter().all(|len| *len == pack_len), "{lens:?}");
+        let sum: u64 = lens.iter().sum();
+        assert!(*last >= 32 << 10 && (sum == padme(sum) || *last == pack_len), "{lens:?}");
+    }
+}
+
 /// Checks that everything in the tree is cut where the format says.
 pub fn check_store(store: &Store, tree: &Id, seen: &mut Seen) {
     let chunk = |of, id: &Id| store.chunk(of, id);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::look::Item;
 use super::{Seen, Verify};
+use crate::cache::GRID;
 use crate::clock::Deadline;
 use crate::fence::{Step, generation_id};
 use crate::format::config::{self, StoreConfig};
@@ -22,10 +23,8 @@ use crate::vault::{ObjectName, VaultError};
 
 /// Bytes of one request.
 const REQUEST: u64 = 4 << 20;
-/// Bytes that are asked for at once, and so in memory: a usual pack.
+/// Bytes that are asked for at once, and so in memory: a usual pack. A block of the grid where somebody wants it slow.
 const WINDOW: u64 = 16 << 20;
-/// The least that is asked for at once where somebody wants it slow.
-const WINDOW_MIN: u64 = 64 << 10;
 /// What stands for an object that is not there any more.
 const GONE: Result<Seen, VaultError> = Ok(Seen::Gone);
 
@@ -133,7 +132,7 @@ impl Verify<'_> {
 
     /// The hash of an object of `len` bytes, and its first ones; `None` if it went meanwhile.
     fn hash(&mut self, name: &ObjectName, len: u64) -> Result<Option<Hashed>, VaultError> {
-        let window = self.rate.map_or(WINDOW, |rate| rate.clamp(WINDOW_MIN, WINDOW));
+        let window = self.rate.map_or(WINDOW, |rate| (rate / GRID * GRID).clamp(GRID, WINDOW));
         let (mut hasher, mut head, mut at) = (blake3::Hasher::new(), Vec::new(), 0);
         while at < len {
             let end = len.min(at + window);

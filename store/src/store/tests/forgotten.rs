@@ -10,7 +10,7 @@ use crate::check::{self, Depth};
 use crate::monitor::Event;
 use crate::vault::testing::Fault as VaultFault;
 
-fn row(store: &Store, point: &StoredPoint) -> crate::catalog::PointRow {
+pub(super) fn row(store: &Store, point: &StoredPoint) -> crate::catalog::PointRow {
     store.catalog().point(&point.point.id).unwrap().unwrap()
 }
 
