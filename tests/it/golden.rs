@@ -78,7 +78,12 @@ impl Owner {
         let key = kept("machine.key");
         let id = key.split(' ').nth(1).unwrap();
         put(&machine.root().join(format!("keys/{id}.key")), key.as_bytes());
-        Self { words: kept("words.txt").trim().to_owned(), passphrase: kept("passphrase.txt"), machine, vault }
+        Self {
+            words: kept("words.txt").trim().to_owned(),
+            passphrase: kept("passphrase.txt"),
+            machine,
+            vault,
+        }
     }
 
     /// The program of this or another machine, some days after the newest store was made.
@@ -196,7 +201,11 @@ fn the_newest_golden_store_has_objects_of_every_kind() {
         [&store, &vault].into_iter().flat_map(|dir| files_in(dir).into_values()).collect();
     let ours = |bytes: &&Vec<u8>| bytes.starts_with(b"HOLDFAST");
     let kinds: BTreeSet<u8> = objects.iter().filter(ours).map(|bytes| bytes[8]).collect();
-    assert_eq!(kinds, (1..=9).collect(), "config, slot, pack, index, point, session, hold, generation, revocation");
+    assert_eq!(
+        kinds,
+        (1..=9).collect(),
+        "config, slot, pack, index, point, session, hold, generation, revocation"
+    );
     let slots: BTreeSet<u8> = files_in(&vault.join("keys")).values().map(|slot| slot[64]).collect();
     assert_eq!(slots, [1, 2, 3].into(), "a passphrase, a recovery key, a machine key");
     let names = |dir: &Path| -> BTreeSet<_> {
@@ -204,7 +213,8 @@ fn the_newest_golden_store_has_objects_of_every_kind() {
     };
     assert!(!names(&vault).is_subset(&names(&store)), "the vault has a thin pack");
     let packs = files_in(&vault.join("pack"));
-    let generations: BTreeSet<[u8; 4]> = packs.values().map(|pack| pack[48..52].try_into().unwrap()).collect();
+    let generations: BTreeSet<[u8; 4]> =
+        packs.values().map(|pack| pack[48..52].try_into().unwrap()).collect();
     assert_eq!(generations.len(), 2, "the keys were rotated");
     assert!(vault.join("gen/0000000000000001.final").exists(), "packs may go");
     let further = files_in(&vault.join("rp")).into_keys().any(|path| path.extension().is_some());
@@ -224,7 +234,10 @@ fn make_golden() {
     let (source, vault) = (machine.path("source"), machine.path("vault"));
     let day = |day: i64, args: &[&str]| {
         let mut command = machine.command(args);
-        command.env("HOLDFAST_CLOCK", clock(day)).env("HOLDFAST_RECOVERY_KEY", words).env("HOLDFAST_PASSWORD", PASSPHRASE);
+        command
+            .env("HOLDFAST_CLOCK", clock(day))
+            .env("HOLDFAST_RECOVERY_KEY", words)
+            .env("HOLDFAST_PASSWORD", PASSPHRASE);
         Ran::of(&mut command).expect_code(0)
     };
     let draft = |n: u32| put(&source.join("draft"), &noise(format!("draft {n}"), 7000));

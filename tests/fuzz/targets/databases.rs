@@ -84,9 +84,26 @@ pub fn catalog(data: &[u8]) {
             }
             let _ = (catalog.locate(&chunk(n).id), catalog.locate_all(&chunk(n).id));
         }
-        let _ = (catalog.packs(), catalog.pack_list(), catalog.damaged_packs(), catalog.points(), catalog.point_lines());
-        let _ = (catalog.damaged_points(true), catalog.heads(), catalog.holds(), catalog.vaults(), catalog.damaged_chunks());
-        let _ = (catalog.vault_no("/vault"), catalog.points_stamp(), catalog.index_objects(None), catalog.misses_packs());
+        let _ = (
+            catalog.packs(),
+            catalog.pack_list(),
+            catalog.damaged_packs(),
+            catalog.points(),
+            catalog.point_lines(),
+        );
+        let _ = (
+            catalog.damaged_points(true),
+            catalog.heads(),
+            catalog.holds(),
+            catalog.vaults(),
+            catalog.damaged_chunks(),
+        );
+        let _ = (
+            catalog.vault_no("/vault"),
+            catalog.points_stamp(),
+            catalog.index_objects(None),
+            catalog.misses_packs(),
+        );
     });
 }
 
@@ -96,12 +113,15 @@ static LEDGER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     assert!(aside.is_none());
     for (n, work) in [Work::Take, Work::Check, Work::Reclaim].into_iter().enumerate() {
         let task = Task { work, group: (n == 0).then(|| "docs".to_owned()) };
-        ledger.begin(&task, n == 1, Timestamp::from_seconds(1_700_000_000 + n as i64)).expect("a sound ledger");
+        ledger
+            .begin(&task, n == 1, Timestamp::from_seconds(1_700_000_000 + n as i64))
+            .expect("a sound ledger");
     }
     drop(ledger);
     let listed = fs::read_dir(dir.path()).expect("the directory");
     let files: BTreeSet<_> = listed.map(|entry| entry.expect("an entry").path()).collect();
-    fs::read(files.iter().find(|file| file.ends_with("ledger.db")).expect("the ledger's file")).expect("its bytes")
+    fs::read(files.iter().find(|file| file.ends_with("ledger.db")).expect("the ledger's file"))
+        .expect("its bytes")
 });
 
 /// The ledger.
@@ -120,7 +140,13 @@ pub fn ledger(data: &[u8]) {
 fn ask(ledger: &Ledger) {
     let task = Task { work: Work::Take, group: Some("docs".to_owned()) };
     let _ = (ledger.jobs(100), ledger.first(), ledger.running(), ledger.last(&task, &[]), ledger.past(&task));
-    let _ = (ledger.last_ends(), ledger.groups(), ledger.open_alerts(), ledger.closed_alerts(10), ledger.untold("mail"));
+    let _ = (
+        ledger.last_ends(),
+        ledger.groups(),
+        ledger.open_alerts(),
+        ledger.closed_alerts(10),
+        ledger.untold("mail"),
+    );
     let _ = (ledger.last_drill(), ledger.damage());
 }
 

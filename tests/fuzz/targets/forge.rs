@@ -20,7 +20,8 @@ pub const GENERATION: u32 = 1;
 
 /// The sealer of the store that all forged objects are of. Chance is always the same, and so is what is sealed.
 pub static SEALER: LazyLock<Sealer> = LazyLock::new(|| {
-    let sealer = Sealer::new(VAULT, &KeyRing::fixed(MASTER), GENERATION).expect("the ring has the generation");
+    let sealer =
+        Sealer::new(VAULT, &KeyRing::fixed(MASTER), GENERATION).expect("the ring has the generation");
     sealer.with_chance(Arc::new(NoChance))
 });
 
@@ -106,7 +107,14 @@ pub fn subkey(purpose: &str) -> [u8; 32] {
 }
 
 /// A sealed block of any bytes: encoding, lengths, payload and padding are what `inner` says. It is made longer to a multiple of 64.
-pub fn seal_inner(key: &[u8; 32], object_id: ObjectId, kind: u8, generation: u32, position: u64, inner: &[u8]) -> Vec<u8> {
+pub fn seal_inner(
+    key: &[u8; 32],
+    object_id: ObjectId,
+    kind: u8,
+    generation: u32,
+    position: u64,
+    inner: &[u8],
+) -> Vec<u8> {
     let len = (24 + inner.len() + 16).next_multiple_of(64);
     let mut plain = inner.to_vec();
     plain.resize(len - 40, 0);

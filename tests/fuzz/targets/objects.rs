@@ -39,8 +39,7 @@ pub fn header(data: &[u8]) {
     }
     for kind in KINDS {
         for bytes in [data, &right] {
-            let (ours, any) =
-                (Header::decode(bytes, kind, Some(&VAULT)), Header::decode(bytes, kind, None));
+            let (ours, any) = (Header::decode(bytes, kind, Some(&VAULT)), Header::decode(bytes, kind, None));
             let Ok(header) = ours else { continue };
             assert_eq!(any, Ok(header));
             assert_eq!(Header::decode(&header.encode(&VAULT), kind, Some(&VAULT)), Ok(header));

@@ -20,7 +20,9 @@ const OWN_BLOCK: u8 = 64;
 pub fn directory(data: &[u8]) {
     let Ok((frames, chunks)) = pack::decode_directory(data) else { return };
     let mut out = (frames.len() as u32).to_le_bytes().to_vec();
-    frames.iter().for_each(|frame| out.extend([frame.units.to_le_bytes(), frame.raw_len.to_le_bytes()].concat()));
+    frames
+        .iter()
+        .for_each(|frame| out.extend([frame.units.to_le_bytes(), frame.raw_len.to_le_bytes()].concat()));
     out.extend((chunks.len() as u32).to_le_bytes());
     chunks.iter().for_each(|chunk| out.extend([&chunk.id.0[..], &chunk.len.to_le_bytes()].concat()));
     assert_eq!(out, data);
@@ -93,7 +95,8 @@ fn forged_pack(way: u8, input: &mut Input<'_>) -> Vec<u8> {
         }
         let (plain, rest) = left.split_at(len.min(left.len()));
         left = rest;
-        let id = if way & FIX_IDS != 0 { SEALER.chunk_id(chunk_type, plain) } else { ChunkId([input.u8(); 32]) };
+        let id =
+            if way & FIX_IDS != 0 { SEALER.chunk_id(chunk_type, plain) } else { ChunkId([input.u8(); 32]) };
         chunks.push((id, len as u32));
     }
     if way & FIX_COUNTS != 0 && !left.is_empty() {
@@ -104,7 +107,12 @@ fn forged_pack(way: u8, input: &mut Input<'_>) -> Vec<u8> {
     content.extend((chunks.len() as u32).to_le_bytes());
     chunks.iter().for_each(|(id, len)| content.extend([&id.0[..], &len.to_le_bytes()].concat()));
     let at = out.len() as u64;
-    seal(&mut out, BlockKind::PackDirectory, OBJECT, if way & OWN_DIRECTORY != 0 { input.part() } else { &content });
+    seal(
+        &mut out,
+        BlockKind::PackDirectory,
+        OBJECT,
+        if way & OWN_DIRECTORY != 0 { input.part() } else { &content },
+    );
     let len = out.len() as u64 - at;
     let mut footer = Vec::new();
     for field in [kind as u32, frames.len() as u32, chunks.len() as u32, len as u32] {
@@ -182,7 +190,8 @@ fn forged_index(way: u8, input: &mut Input<'_>) -> Vec<u8> {
     let others = input.u8() % 3;
     root.extend(u32::from(others).to_le_bytes());
     (0..others).for_each(|_| root.extend([input.u8(); 32]));
-    let (at, len) = block(&mut out, BlockKind::IndexRoot, if way & OWN_DIRECTORY != 0 { input.part() } else { &root });
+    let (at, len) =
+        block(&mut out, BlockKind::IndexRoot, if way & OWN_DIRECTORY != 0 { input.part() } else { &root });
     let mut footer = [&at.to_le_bytes()[..], &len.to_le_bytes(), &pack_count.to_le_bytes()].concat();
     footer.extend(chunk_count.to_le_bytes());
     footer.resize(64, 0);

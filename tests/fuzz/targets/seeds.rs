@@ -3,7 +3,9 @@
 use holdfast_store::fence::{Generation, Revocation, Step, Why};
 use holdfast_store::format::config::StoreConfig;
 use holdfast_store::format::{HEADER_LEN, ObjectKind};
-use holdfast_store::id::{Attempt, ChunkId, ObjectHash, ObjectId, PackId, RecoveryPointId, SlotId, SourceTag};
+use holdfast_store::id::{
+    Attempt, ChunkId, ObjectHash, ObjectId, PackId, RecoveryPointId, SlotId, SourceTag,
+};
 use holdfast_store::pack::PagePlace;
 use holdfast_store::point::hold::Hold;
 use holdfast_store::point::testing::bare_point;
@@ -46,7 +48,8 @@ fn blocks() -> Vec<Seed> {
     let raw = [&[0; 4][..], &len(content.len()), &len(content.len()), &content].concat();
     let zstd = [&[1, 0, 0, 0][..], &len(squeezed.len()), &len(content.len()), &squeezed].concat();
     let with = |inner: &[u8]| [&[0][..], &1000u16.to_le_bytes(), inner].concat();
-    let heads = [ObjectKind::Config, ObjectKind::Pack, ObjectKind::Revocation].map(|kind| header(kind, OBJECT));
+    let heads =
+        [ObjectKind::Config, ObjectKind::Pack, ObjectKind::Revocation].map(|kind| header(kind, OBJECT));
     let [config, pack, revocation] = heads;
     vec![
         ("block", "raw", with(&raw)),
@@ -58,7 +61,10 @@ fn blocks() -> Vec<Seed> {
 }
 
 fn full_point() -> RecoveryPoint {
-    let root = Node { xattrs: vec![Xattr { name: b"user.a".to_vec(), value: b"b".to_vec() }], ..directory("root", 1) };
+    let root = Node {
+        xattrs: vec![Xattr { name: b"user.a".to_vec(), value: b"b".to_vec() }],
+        ..directory("root", 1)
+    };
     let mut point = bare_point(["host", "group", "docs"], 1_700_000_000, root);
     (point.id, point.source_tag, point.sequence) = (POINT, TAG, 7);
     point.summary = vec![PagePlace {
@@ -72,7 +78,8 @@ fn full_point() -> RecoveryPoint {
         len: 100,
     }];
     point.packs = vec![PackId([2; 32]), PackId([4; 32])];
-    (point.errors_total, point.errors) = (2, vec![PointError { path: b"a/b".to_vec(), reason: "denied".into() }]);
+    (point.errors_total, point.errors) =
+        (2, vec![PointError { path: b"a/b".to_vec(), reason: "denied".into() }]);
     point.witness = vec![Witness { source: SourceTag([8; 16]), sequence: 4, hash: [9; 32] }];
     point.tags = vec!["before".into(), "größe".into()];
     point.set_expires(1_800_000_000);
@@ -133,7 +140,9 @@ fn packs() -> Vec<Seed> {
         frames.iter().for_each(|(units, len)| out.extend([units.to_le_bytes(), len.to_le_bytes()].concat()));
         out
     };
-    let chunk = |n: u8, start: u32| [&[n; 32][..], &0u32.to_le_bytes(), &start.to_le_bytes(), &5u32.to_le_bytes()].concat();
+    let chunk = |n: u8, start: u32| {
+        [&[n; 32][..], &0u32.to_le_bytes(), &start.to_le_bytes(), &5u32.to_le_bytes()].concat()
+    };
     let page = [&2u32.to_le_bytes()[..], &chunk(1, 0), &chunk(2, 5)].concat();
     let pack_page = [&1u32.to_le_bytes()[..], &entry(&[(2, 10)])].concat();
     let mut index = vec![0, 1];
@@ -168,15 +177,22 @@ fn file(name: &str, content: Content) -> Node {
 }
 
 fn trees() -> Vec<Seed> {
-    let inline = Content::Inline(vec![Extent::Data { id: ChunkId([1; 32]), len: 10 }, Extent::Hole { len: 99 }]);
+    let inline =
+        Content::Inline(vec![Extent::Data { id: ChunkId([1; 32]), len: 10 }, Extent::Hole { len: 99 }]);
     let paged = Content::Paged { depth: 1, pages: vec![(ChunkId([3; 32]), 109)] };
     let owned = Node { user: Some(b"www".to_vec()), group: Some(b"g".to_vec()), ..file("c", paged.clone()) };
     let kinds = [NodeKind::Symlink, NodeKind::Fifo, NodeKind::BlockDevice];
     let mut nodes = vec![directory("a", 2), file("b", inline.clone()), owned];
     nodes.extend(["d", "e", "f"].iter().zip(kinds).map(|(name, kind)| sample_node(name.as_bytes(), kind)));
     let leaf = Page::Leaf(nodes).encode().expect("a sound leaf");
-    let item = |first: &str, page: u8, entries| InnerItem { first: first.into(), page: ChunkId([page; 32]), entries };
-    let inner = Page::Inner { level: 1, items: vec![item("a", 1, 6), item("x", 2, 1)] }.encode().expect("a sound page");
+    let item = |first: &str, page: u8, entries| InnerItem {
+        first: first.into(),
+        page: ChunkId([page; 32]),
+        entries,
+    };
+    let inner = Page::Inner { level: 1, items: vec![item("a", 1, 6), item("x", 2, 1)] }
+        .encode()
+        .expect("a sound page");
     let last = Page::Leaf(vec![file("x", inline.clone())]).encode().expect("a sound leaf");
     let mut tree = 3u64.to_le_bytes().to_vec();
     for page in [&inner, &leaf, &last, &inline.encode()] {
@@ -196,7 +212,8 @@ fn trees() -> Vec<Seed> {
 
 fn slots() -> Vec<Seed> {
     let config = StoreConfig::new(VAULT, 1_700_000_000).encode(&SEALER).expect("a sound config");
-    let place = BlockPlace { kind: BlockKind::Config, object_id: OBJECT, generation: GENERATION, position: 192 };
+    let place =
+        BlockPlace { kind: BlockKind::Config, object_id: OBJECT, generation: GENERATION, position: 192 };
     let content = SEALER.open(&place, &config[192..], 1 << 16).expect("what was sealed opens");
     let forged = [&[0], &config[64..188], &content[..34]].concat();
     let mut ring = 2u16.to_le_bytes().to_vec();
@@ -225,7 +242,10 @@ fn slots() -> Vec<Seed> {
 
 fn local() -> Vec<Seed> {
     let id = "07".repeat(16);
-    let known = format!("{{\"id\":\"{id}\",\"tag\":\"{id}\",\"sequence\":3,\"hash\":\"{}\",\"attempt\":1}}", "06".repeat(32));
+    let known = format!(
+        "{{\"id\":\"{id}\",\"tag\":\"{id}\",\"sequence\":3,\"hash\":\"{}\",\"attempt\":1}}",
+        "06".repeat(32)
+    );
     let memory = format!(
         "{{\"store\":\"{id}\",\"vaults\":{{\"/vault\":{{\"heads\":{{\"{id}\":{known}}},\"own\":[\"{id}\"],\"missing\":{{}},\
          \"revoked\":[\"a\"],\"slots\":{{\"{id}\":true}},\"generation\":2,\"accepted\":[\"b\"],\"alarms\":[]}}}},\"taken\":{{\"{id}\":{known}}}}}"
@@ -320,7 +340,11 @@ fn vaults() -> Vec<Seed> {
     range.push(1);
     put_part(&mut range, b"6");
     range.extend(b"sixsix");
-    seeds.extend([("listing", "page", listing), ("listing", "refused", refused), ("listing", "range", range)]);
+    seeds.extend([
+        ("listing", "page", listing),
+        ("listing", "refused", refused),
+        ("listing", "range", range),
+    ]);
     seeds
 }
 
@@ -341,4 +365,3 @@ fn view() -> Vec<Seed> {
     put_part(&mut lists, b"user.holdfast.point");
     vec![("view", "walk", walk), ("view", "lists", lists)]
 }
-

@@ -73,14 +73,16 @@ pub fn slot(data: &[u8]) {
         return;
     }
     let params = holdfast_store::seal::slots::KdfParams::floor();
-    let again = KeySlot::create(&VAULT, &ring, &secret, &label, &params, said.created).expect("a ring that was read");
+    let again =
+        KeySlot::create(&VAULT, &ring, &secret, &label, &params, said.created).expect("a ring that was read");
     let (ring_again, label_again) = KeySlot::open(&again, &VAULT, &secret).expect("a slot that was made");
     assert_eq!((ring_again.newest(), label_again), (ring.newest(), label));
     assert!(ring_again.has_all_of(&ring) && ring.has_all_of(&ring_again));
 }
 
 fn forged_slot(kind: u8, fields: &[u8], content: &[u8]) -> Vec<u8> {
-    let object = holdfast_store::format::Header { kind: ObjectKind::KeySlot, object_id: OBJECT, generation: 0 };
+    let object =
+        holdfast_store::format::Header { kind: ObjectKind::KeySlot, object_id: OBJECT, generation: 0 };
     let mut out = object.encode(&VAULT).to_vec();
     out.extend(fields);
     let word = if kind == 2 { "recovery" } else { "machine" };

@@ -73,7 +73,8 @@ pub fn tree(data: &[u8]) {
     });
     assert!(seen <= ENOUGH && visited.ok().is_none_or(|visited| visited == seen as u64));
     let other = ChunkId([1; 32]);
-    let _ = compare((&pages, &root), (&pages, &other), Deadline::NEVER).map(|changes| changes.take(ENOUGH).count());
+    let _ = compare((&pages, &root), (&pages, &other), Deadline::NEVER)
+        .map(|changes| changes.take(ENOUGH).count());
 }
 
 /// The extents of a list, from several offsets.
@@ -86,7 +87,9 @@ fn follow(content: &Content, chunks: &MemoryChunks) {
             assert!(start <= offset && offset - start < extent.len(), "the extent holds the offset");
         }
         let mut next = None;
-        for (start, extent) in reader.extents(chunks, offset, Deadline::NEVER).take(ENOUGH).map_while(Result::ok) {
+        for (start, extent) in
+            reader.extents(chunks, offset, Deadline::NEVER).take(ENOUGH).map_while(Result::ok)
+        {
             assert!(next.is_none_or(|next| next == start), "extents follow each other");
             next = start.checked_add(extent.len());
         }

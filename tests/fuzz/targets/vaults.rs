@@ -45,7 +45,8 @@ pub fn names(data: &[u8]) {
         fs::create_dir_all(root.join("sess")).expect("a temporary directory");
         let mut there = Vec::new();
         for name in data.split(|byte| *byte == 0).take(4) {
-            let usable = (1..=255).contains(&name.len()) && !name.contains(&b'/') && !matches!(name, b"." | b"..");
+            let usable =
+                (1..=255).contains(&name.len()) && !name.contains(&b'/') && !matches!(name, b"." | b"..");
             for parent in ["", "sess"].into_iter().filter(|_| usable) {
                 let path = root.join(parent).join(OsStr::from_bytes(name));
                 if fs::write(&path, b"x").is_ok() {
@@ -58,7 +59,10 @@ pub fn names(data: &[u8]) {
             let Ok(page) = wait(vault.list(prefix, None)) else { continue };
             assert!(page.objects.is_sorted_by(|a, b| a.name < b.name));
             for object in page.objects {
-                assert!(there.contains(&root.join(object.name.as_str())) && object.name.as_str().starts_with(prefix));
+                assert!(
+                    there.contains(&root.join(object.name.as_str()))
+                        && object.name.as_str().starts_with(prefix)
+                );
             }
         }
         let _ = fs::remove_dir_all(&root);

@@ -17,7 +17,8 @@ static RECOVERY: LazyLock<Arc<MemoryRecovery>> = LazyLock::new(|| {
         let parts = [Part::Data(b"some bytes".to_vec()), Part::Hole(5000), Part::Data(vec![n; 100])];
         let inner = recovery.directory("inner", vec![recovery.file("a", &parts), link("b", "../a")]);
         let fifo = sample_node(b"fifo", NodeKind::Fifo);
-        let root = recovery.directory("root", vec![inner, recovery.file("file", &parts), fifo, link("to", "inner/a")]);
+        let root = recovery
+            .directory("root", vec![inner, recovery.file("file", &parts), fifo, link("to", "inner/a")]);
         recovery.add(point("host", "group", "docs", 1_700_000_000 + i64::from(n) * 3600, n.into()), root);
     }
     recovery
@@ -41,7 +42,10 @@ pub fn view(data: &[u8]) {
                 let name = input.part();
                 if let Ok(entry) = view.lookup(ino, name, patience) {
                     view.accept(&entry);
-                    assert_eq!(view.attr(entry.attr.ino, patience).expect("what was just found").0.ino, entry.attr.ino);
+                    assert_eq!(
+                        view.attr(entry.attr.ino, patience).expect("what was just found").0.ino,
+                        entry.attr.ino
+                    );
                     known.push(entry.attr.ino);
                 }
             }
@@ -59,13 +63,19 @@ pub fn view(data: &[u8]) {
                 let (position, most) = (input.u64(), usize::from(input.u8()));
                 if let Ok(listed) = view.list(ino, position, most, Detail::All, patience) {
                     assert!(listed.iter().all(|entry| entry.position > position), "a listing goes on");
-                    known.extend(listed.iter().filter(|entry| !entry.is_dots()).map(|entry| entry.entry.attr.ino));
+                    known.extend(
+                        listed.iter().filter(|entry| !entry.is_dots()).map(|entry| entry.entry.attr.ino),
+                    );
                 }
             }
             7 => drop(view.xattr(ino, input.part(), patience).map(|value| sized(value, input.u16().into()))),
             8 => drop(view.xattr_names(ino, false, patience)),
             9 => view.forget(ino, input.u64()),
-            _ => drop((view.flags(ino, patience), view.coming(ino, input.u64(), 10), view.decoded_beside(ino, input.u64(), 100))),
+            _ => drop((
+                view.flags(ino, patience),
+                view.coming(ino, input.u64(), 10),
+                view.decoded_beside(ino, input.u64(), 100),
+            )),
         }
     }
 }

@@ -39,8 +39,7 @@ pub fn toml(data: &[u8]) {
     let before = parse(&text);
     let source = SourceWish { path: "/srv/new".into(), name: Some("new".into()), exclude: None };
     let local = TierWish { schedule: Some("daily".into()), keep: "daily=7".parse().ok() };
-    let wish =
-        Protection { group: "docs".into(), sources: vec![source], local, online: TierWish::default() };
+    let wish = Protection { group: "docs".into(), sources: vec![source], local, online: TierWish::default() };
     let Ok(edited) = edit::protect(&text, &wish) else { return };
     assert!(edit::has_group(&edited, "docs"), "{edited}");
     if before.is_err() {
