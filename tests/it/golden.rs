@@ -180,18 +180,25 @@ fn the_second_golden_store_lives_on_and_every_file_comes_back_from_its_vault_as_
 }
 
 #[test]
-fn a_golden_store_without_its_machine_raises_no_alarm_and_its_hold_holds() {
+fn what_a_golden_store_remembers_of_its_vault_still_counts() {
     let owner = Owner::of("2");
-    owner.run(&["vault", "push"]);
-    let alarms = owner.run(&["status", "--json"]).json();
-    assert!(!alarms.to_string().contains("vault-rolled-back"), "{alarms}");
-    let held: Vec<String> = {
-        let holds = files_in(&owner.machine.store().join("hold"));
-        holds.keys().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
-    };
-    let [held] = &held[..] else { panic!("{held:?}") };
-    Ran::of(&mut owner.command(&owner.machine, &["forget", held, "--yes"]));
-    assert!(owner.points().contains(held), "a held point went");
+    let pushed = owner.run(&["vault", "push"]);
+    assert!(!pushed.err().contains("vault accept"), "{}", pushed.err());
+    let points = files_in(&owner.vault.join("rp")).into_iter();
+    let (removed, _) = points.filter(|(_, bytes)| bytes[8] == 5).next_back().unwrap();
+    fs::remove_file(&removed).unwrap();
+    let pushed = Ran::of(&mut owner.command(&owner.machine, &["vault", "push"])).expect_code(3);
+    pushed.expect_err(&["point-removed:", "holdfast vault accept"]);
+}
+
+#[test]
+fn a_point_that_was_held_in_a_golden_store_stays_whoever_asks() {
+    let owner = Owner::of("2");
+    let holds = files_in(&owner.machine.store().join("hold"));
+    let held: Vec<&str> = holds.keys().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    let [held] = held[..] else { panic!("{held:?}") };
+    Ran::of(&mut owner.command(&owner.machine, &["forget", held, "--yes"])).expect_err(&["held"]);
+    assert!(owner.points().iter().any(|id| id == held));
 }
 
 #[test]

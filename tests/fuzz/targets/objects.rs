@@ -52,7 +52,8 @@ pub fn block(data: &[u8]) {
     let mut input = Input(data);
     let (way, limit) = (input.u8(), usize::from(input.u16()));
     let mut inner = input.0.to_vec();
-    if way & 1 == 1 && inner.len() >= 12 {
+    inner.resize(inner.len().max(12), 0);
+    if way & 1 == 1 {
         // Lengths that are right, so that the payload decides.
         let len = (inner.len() - 12) as u32;
         inner[0] &= 1;
