@@ -111,12 +111,7 @@ impl Index {
     }
 
     /// The same; `room` is how long all its pages may be together.
-    fn open_within(
-        sealer: &Sealer,
-        id: IndexId,
-        bytes: &[u8],
-        mut room: usize,
-    ) -> Result<Self, FormatError> {
+    fn open_within(sealer: &Sealer, id: IndexId, bytes: &[u8], mut room: usize) -> Result<Self, FormatError> {
         if *blake3::hash(bytes).as_bytes() != id.0 {
             return damaged("its bytes do not have its name");
         }

@@ -58,7 +58,8 @@ fn civil(day: i64) -> (i64, i64) {
 }
 
 fn guards(points: &[PointFacts]) -> BTreeSet<u32> {
-    let mut stay: BTreeSet<u32> = points.iter().filter(|point| point.held).map(|point| number(point.id)).collect();
+    let mut stay: BTreeSet<u32> =
+        points.iter().filter(|point| point.held).map(|point| number(point.id)).collect();
     let sources: BTreeSet<&SourceName> = points.iter().map(|point| &point.source).collect();
     for source in sources {
         let mut of: Vec<&PointFacts> = points.iter().filter(|point| point.source == *source).collect();
@@ -99,7 +100,9 @@ fn modelled(points: &[PointFacts], policy: &Retention) -> BTreeSet<u32> {
         }
         if let (Some(span), Some(newest)) = (policy.within, of.first()) {
             let begin = newest.started.seconds - i64::from(span.get_days()) * DAY;
-            stay.extend(of.iter().filter(|point| point.started.seconds >= begin).map(|point| number(point.id)));
+            stay.extend(
+                of.iter().filter(|point| point.started.seconds >= begin).map(|point| number(point.id)),
+            );
         }
     }
     stay
@@ -111,7 +114,10 @@ fn wild_points() -> impl Strategy<Value = Vec<PointFacts>> {
     let expires = prop::option::weighted(0.2, NOON - SPAN..NOON + SPAN);
     let facts = (time, 0..3u8, any::<bool>(), prop::bool::weighted(0.1), expires, 0..30u64);
     prop::collection::vec(facts, 0..30).prop_map(|facts| {
-        let one = |(n, (at, source, complete, held, expires, sequence)): (usize, (i64, u8, bool, bool, Option<i64>, u64))| PointFacts {
+        let one = |(n, (at, source, complete, held, expires, sequence)): (
+            usize,
+            (i64, u8, bool, bool, Option<i64>, u64),
+        )| PointFacts {
             source: SourceName { host: "h".into(), group: "g".into(), source: source.to_string() },
             series: (source % 2).to_string(),
             complete,

@@ -8,24 +8,26 @@ use crate::tree::page::Page;
 use crate::tree::testing::sample_node;
 
 fn named() -> impl Strategy<Value = Named> {
-    (0..10u8, any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u8>(), any::<u64>()).prop_map(|(kind, long, short, number, n)| {
-        let mut tag = [0; 16];
-        tag.copy_from_slice(&long[..16]);
-        let (tag, point) = (SourceTag(tag), RecoveryPointId(short));
-        let attempt = Attempt { point, number };
-        match kind {
-            0 => Named::Config,
-            1 => Named::Slot(SlotId(short)),
-            2 => Named::Pack(PackId(long)),
-            3 => Named::Index(IndexId(long)),
-            4 => Named::Session(attempt),
-            5 => Named::Point(tag, attempt),
-            6 => Named::Heartbeat(attempt, n),
-            7 => Named::Condemned(n),
-            8 => Named::Final(n),
-            _ => Named::Hold(tag, point),
-        }
-    })
+    (0..10u8, any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u8>(), any::<u64>()).prop_map(
+        |(kind, long, short, number, n)| {
+            let mut tag = [0; 16];
+            tag.copy_from_slice(&long[..16]);
+            let (tag, point) = (SourceTag(tag), RecoveryPointId(short));
+            let attempt = Attempt { point, number };
+            match kind {
+                0 => Named::Config,
+                1 => Named::Slot(SlotId(short)),
+                2 => Named::Pack(PackId(long)),
+                3 => Named::Index(IndexId(long)),
+                4 => Named::Session(attempt),
+                5 => Named::Point(tag, attempt),
+                6 => Named::Heartbeat(attempt, n),
+                7 => Named::Condemned(n),
+                8 => Named::Final(n),
+                _ => Named::Hold(tag, point),
+            }
+        },
+    )
 }
 
 /// The rule for names of objects, said in another way.

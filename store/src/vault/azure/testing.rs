@@ -53,7 +53,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_listing_that_is_made_by_hand_reads_as_what_it_says() {
-        let blob = "<Blob><Name>rp/00</Name><Properties><Content-Length>7</Content-Length></Properties></Blob>";
+        let blob =
+            "<Blob><Name>rp/00</Name><Properties><Content-Length>7</Content-Length></Properties></Blob>";
         let body = format!(
             "<?xml version=\"1.0\"?><EnumerationResults ServiceEndpoint=\"https://a/\" ContainerName=\"{CONTAINER}\">\
              <Blobs>{blob}</Blobs><NextMarker/></EnumerationResults>"
