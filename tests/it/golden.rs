@@ -184,8 +184,8 @@ fn what_a_golden_store_remembers_of_its_vault_still_counts() {
     let owner = Owner::of("2");
     let pushed = owner.run(&["vault", "push"]);
     assert!(!pushed.err().contains("vault accept"), "{}", pushed.err());
-    let points = files_in(&owner.vault.join("rp")).into_iter();
-    let (removed, _) = points.filter(|(_, bytes)| bytes[8] == 5).next_back().unwrap();
+    let mut points = files_in(&owner.vault.join("rp")).into_iter();
+    let (removed, _) = points.rfind(|(_, bytes)| bytes[8] == 5).unwrap();
     fs::remove_file(&removed).unwrap();
     let pushed = Ran::of(&mut owner.command(&owner.machine, &["vault", "push"])).expect_code(3);
     pushed.expect_err(&["point-removed:", "holdfast vault accept"]);
