@@ -36,6 +36,18 @@ pub fn span(text: &str) -> Result<jiff::Span, String> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
         let (number, unit) = rest.split_at(digits);
         let number: i64 = number.parse().map_err(|_| refuse())?;
+        let unit_is_new = match unit.as_bytes().first() {
+            Some(b'y') => span.get_years() == 0,
+            Some(b'm') => span.get_months() == 0,
+            Some(b'w') => span.get_weeks() == 0,
+            Some(b'd') => span.get_days() == 0,
+            Some(b'h') => span.get_hours() == 0,
+            _ => false,
+        };
+        // The second of two would count alone.
+        if !unit_is_new {
+            return Err(refuse());
+        }
         span = match unit.as_bytes().first() {
             Some(b'y') => span.try_years(number),
             Some(b'm') => span.try_months(number),
@@ -93,7 +105,7 @@ mod tests {
             span("1y6m2w3d12h").unwrap().fieldwise(),
             1.year().months(6).weeks(2).days(3).hours(12).fieldwise()
         );
-        for bad in ["", "0d", "d", "3", "3x", "-3d", "99999999999999999999d", "3\u{e4}"] {
+        for bad in ["", "0d", "d", "1y2y", "3d1w4d", "3", "3x", "-3d", "99999999999999999999d", "3\u{e4}"] {
             assert!(span(bad).is_err(), "{bad}");
         }
     }

@@ -74,6 +74,8 @@ impl Chunker {
 mod tests {
     use super::*;
 
+    mod properties;
+
     fn gear() -> [u64; 256] {
         let mut table = [0; 256];
         let mut reader = blake3::Hasher::new_derive_key("test gear").finalize_xof();

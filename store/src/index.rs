@@ -16,6 +16,12 @@ use crate::seal::{BlockKind, BlockPlace, Compression, Sealer, uncompressed_len};
 #[cfg(test)]
 mod tests;
 
+/// Bytes of a chunk in a page.
+const CHUNK_LEN: usize = 32 + 3 * 4;
+/// Bytes of a pack in a page, without its frames.
+const PACK_LEN: usize = 32 + 16 + 2 * 4 + 8 + 4;
+/// Bytes of a frame there.
+const FRAME_LEN: usize = 8;
 /// Chunks in a page: 45 KB, one request of any vault.
 const PAGE_CHUNKS: usize = 1024;
 /// A reader refuses pages with more.
@@ -27,6 +33,9 @@ pub const INDEX_LIMIT: u64 = 256 << 20;
 /// An index object has at least one in so many of the bytes of its packs: more than it needs for chunks of a megabyte, whose number
 /// its length would tell, and too little to count.
 const PACKS_SHARE: u64 = 2048;
+/// Limit of what the pages of an object hold together, decoded. Pages that are squeezed, or to which the root points again and again, would
+/// take any memory otherwise; written are some 6 MiB.
+const CONTENT_LIMIT: usize = 256 << 20;
 /// Limit of packs in one index object.
 const PACKS_LIMIT: usize = 1 << 20;
 
@@ -102,16 +111,29 @@ impl Index {
 
     /// Decodes a whole object and checks its name and every rule of the format.
     pub fn open(sealer: &Sealer, id: IndexId, bytes: &[u8]) -> Result<Self, FormatError> {
+        Self::open_within(sealer, id, bytes, CONTENT_LIMIT)
+    }
+
+    /// The same; `room` is how long all its pages may be together.
+    fn open_within(sealer: &Sealer, id: IndexId, bytes: &[u8], mut room: usize) -> Result<Self, FormatError> {
         if *blake3::hash(bytes).as_bytes() != id.0 {
             return damaged("its bytes do not have its name");
         }
         let reader = IndexReader::open(sealer, bytes.len() as u64, |range| slice(bytes, range))?;
         let mut index = Self { supersedes: reader.root.supersedes.clone(), ..Self::default() };
+        let mut takes = |len: usize| {
+            room = room.checked_sub(len).ok_or_else(|| FormatError::damaged("its pages hold too much"))?;
+            Ok::<(), FormatError>(())
+        };
         for page in &reader.root.pack_pages {
-            index.packs.extend(reader.pack_page(page, |range| slice(bytes, range))?);
+            let packs = reader.pack_page(page, |range| slice(bytes, range))?;
+            takes(packs.iter().map(|pack| PACK_LEN + pack.frames.len() * FRAME_LEN).sum())?;
+            index.packs.extend(packs);
         }
         for page in &reader.root.chunk_pages {
-            index.chunks.extend(reader.chunk_page(page, |range| slice(bytes, range))?);
+            let chunks = reader.chunk_page(page, |range| slice(bytes, range))?;
+            takes(chunks.len() * CHUNK_LEN)?;
+            index.chunks.extend(chunks);
         }
         index.check(&reader)?;
         Ok(index)
@@ -412,7 +434,7 @@ fn decode_root(content: &[u8], end: u64) -> Result<Root, FormatError> {
 
 fn decode_chunk_page(content: &[u8]) -> Result<Vec<IndexedChunk>, FormatError> {
     let mut p = Parser::new(content);
-    let n = p.count("chunks", 44, PAGE_CHUNKS_LIMIT)?;
+    let n = p.count("chunks", CHUNK_LEN, PAGE_CHUNKS_LIMIT)?;
     let mut chunks = Vec::with_capacity(n);
     for _ in 0..n {
         chunks.push(IndexedChunk { id: ChunkId(p.array()?), pack: p.u32()?, start: p.u32()?, len: p.u32()? });
@@ -423,7 +445,7 @@ fn decode_chunk_page(content: &[u8]) -> Result<Vec<IndexedChunk>, FormatError> {
 
 fn decode_pack_page(content: &[u8]) -> Result<Vec<PackEntry>, FormatError> {
     let mut p = Parser::new(content);
-    let n = p.count("packs", 68, PACKS_LIMIT)?;
+    let n = p.count("packs", PACK_LEN, PACKS_LIMIT)?;
     let mut packs = Vec::with_capacity(n);
     for _ in 0..n {
         packs.push(decode_pack(&mut p)?);
@@ -436,7 +458,7 @@ fn decode_pack(p: &mut Parser<'_>) -> Result<PackEntry, FormatError> {
     let (id, object_id) = (PackId(p.array()?), ObjectId(p.array()?));
     let (generation, kind, len) = (p.u32()?, p.u32()?, p.u64()?);
     let kind = PackKind::from_number(kind).ok_or_else(|| FormatError::TooNew(format!("pack kind {kind}")))?;
-    let n = p.count("frames", 8, FRAMES_LIMIT)?;
+    let n = p.count("frames", FRAME_LEN, FRAMES_LIMIT)?;
     let mut frames = Vec::with_capacity(n);
     for _ in 0..n {
         let frame = Frame { units: p.u32()?, raw_len: p.u32()? };

@@ -218,6 +218,8 @@ pub fn points_of(tag: &SourceTag) -> String {
 mod tests {
     use super::*;
 
+    mod properties;
+
     #[test]
     fn every_name_leads_back_to_its_id() {
         let id = RecoveryPointId([0xab; 16]);

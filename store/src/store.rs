@@ -44,6 +44,8 @@ pub use slots::put_slot;
 pub use vaults::prove_ours;
 pub(crate) use vaults::{LISTING_WAIT, of_vault};
 pub use whole::Healed;
+#[doc(hidden)]
+pub use witness::recall_bytes;
 pub use witness::{Accepted, Alarm, AlarmKind, Lost};
 pub(crate) use witness::{Before, Evidence, what_is_another};
 

@@ -20,6 +20,7 @@ mod expire;
 mod faults;
 mod fences;
 mod fstab;
+mod golden;
 mod hooks;
 mod hostile;
 mod house;

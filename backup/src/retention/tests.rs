@@ -1,6 +1,8 @@
 //! A table of policies over the same year of points, then each guard, then what calendars do to clocks.
 #![allow(clippy::unwrap_used)]
 
+mod properties;
+
 use jiff::ToSpan;
 
 use super::*;

@@ -1,6 +1,8 @@
 //! Tests of index objects.
 #![allow(clippy::unwrap_used)]
 
+mod properties;
+
 use super::*;
 use crate::id::VaultId;
 use crate::seal::keys::KeyRing;
@@ -123,4 +125,31 @@ fn an_empty_index_is_an_index() {
     let sealer = sealer();
     let (id, bytes) = Index::default().seal(&sealer);
     assert_eq!(Index::open(&sealer, id, &bytes).unwrap(), Index::default());
+}
+
+#[test]
+fn pages_that_hold_too_much_together_are_refused_before_they_are_in_memory() {
+    let sealer = sealer();
+    let page = [IndexedChunk { id: chunk_id(1), pack: 0, start: 0, len: 1 }; PAGE_CHUNKS];
+    let of = |pages: usize| {
+        let mut out = IndexWriter::new(&sealer);
+        let one = out.chunk_page(&page);
+        let packs = out.pack_pages(&sample(1, 1).packs);
+        // The root points to the one page again and again.
+        let root = encode_root(&vec![one; pages], &packs, &[]);
+        let root = out.block(BlockKind::IndexRoot, &root, Compression::Zstd(3));
+        let mut footer = [root.start.to_le_bytes(), (root.end - root.start).to_le_bytes()].concat();
+        footer.truncate(12);
+        footer.u32(1);
+        footer.u64((pages * PAGE_CHUNKS) as u64);
+        footer.resize(64, 0);
+        out.block(BlockKind::IndexFooter, &footer, Compression::None);
+        (IndexId(*blake3::hash(&out.bytes).as_bytes()), out.bytes)
+    };
+    let (room, two) = (3 * PAGE_CHUNKS * CHUNK_LEN, of(2));
+    assert!(Index::open_within(&sealer, two.0, &two.1, room).is_ok());
+    let (id, bytes) = of(1000);
+    assert!(bytes.len() < 60 << 10, "{} bytes", bytes.len());
+    let error = Index::open_within(&sealer, id, &bytes, room).unwrap_err();
+    assert!(error.to_string().contains("too much"), "{error}");
 }

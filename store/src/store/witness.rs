@@ -16,6 +16,8 @@ mod reading;
 
 pub use accept::{Accepted, Lost};
 pub use alarm::{Alarm, AlarmKind};
+#[doc(hidden)]
+pub use memory::recall_bytes;
 pub(crate) use memory::{Known, Memory};
 pub(super) use reading::SESSIONS_OF_NEWEST;
 pub(crate) use reading::what_is_another;

@@ -30,8 +30,11 @@ impl FromStr for VaultAddress {
     /// # Errors
     /// `Invalid` says why; it does not repeat what might be a secret.
     fn from_str(text: &str) -> Result<Self, VaultError> {
+        // First: what begins so is a path whatever comes after, as what `Display` gives may.
+        if text.starts_with('/') {
+            return Ok(Self::Directory(PathBuf::from(text)));
+        }
         match text.split_once("://") {
-            None if text.starts_with('/') => Ok(Self::Directory(PathBuf::from(text))),
             None => Err(VaultError::invalid("the address of a vault is an absolute path or a URL")),
             Some(("file", _)) => file_path(text).map(Self::Directory),
             Some((scheme, _)) if AzureAddress::knows(scheme) => text.parse().map(Self::Azure),
@@ -54,7 +57,13 @@ fn file_path(text: &str) -> Result<PathBuf, VaultError> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(VaultError::invalid("a file address has neither ? nor #; write them as %3F and %23"));
     }
-    url.to_file_path().map_err(|()| VaultError::invalid("a file address is file:///absolute/path"))
+    let path =
+        url.to_file_path().map_err(|()| VaultError::invalid("a file address is file:///absolute/path"))?;
+    // An address is kept as text: another path would come back.
+    match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err(VaultError::invalid("the path of a file address is not UTF-8")),
+    }
 }
 
 /// A secret text: wiped when dropped, never shown.
@@ -110,6 +119,7 @@ mod tests {
     fn addresses_come_back_as_they_were_written() {
         for text in [
             "/mnt/usb/backup",
+            "/mnt/a://b",
             "azure://account1/backups",
             "azure+http://127.0.0.1:10000/devstoreaccount1/backups",
             "azure+https://blob.example.org/account1/backups",
@@ -127,6 +137,7 @@ mod tests {
             "relative/path",
             "file://host/path",
             "file:///path?query",
+            "file:///not/utf-8/%ff",
             "s3://bucket",
             "azure://",
             "azure://account1",

@@ -33,6 +33,7 @@ mod error;
 mod paced;
 mod policy;
 mod rights;
+pub mod testing;
 mod transport;
 
 pub use address::AzureAddress;
@@ -79,12 +80,21 @@ impl AzureVault {
     /// `Invalid` or `Denied` if the credential makes no sense.
     pub fn new(address: &AzureAddress, credential: &AzureCredential) -> Result<Self, VaultError> {
         let access = Access::new(address, credential)?;
-        let http = http_client(&access.endpoint, None)?;
-        let data = container(address, &access, &http, false)?;
-        let control = container(address, &access, &http, true)?;
+        let vault = Self::over(address, &access, &http_client(&access.endpoint, None)?)?;
         let http = http_client(&access.endpoint, Some(STALLED_MAX))?;
-        let reading = container(address, &access, &http, false)?;
-        Ok(Self { address: address.clone(), data, control, reading, page_len: None })
+        Ok(Self { reading: container(address, &access, &http, false)?, ..vault })
+    }
+
+    /// The same, by one way for everything.
+    fn over(address: &AzureAddress, access: &Access, http: &Arc<Bounded>) -> Result<Self, VaultError> {
+        let of = |control| container(address, access, http, control);
+        Ok(Self {
+            address: address.clone(),
+            data: of(false)?,
+            control: of(true)?,
+            reading: of(false)?,
+            page_len: None,
+        })
     }
 
     /// The same, listing at most `page_len` objects at a time instead of as many as the service gives.
@@ -338,7 +348,7 @@ fn http_client(endpoint: &Url, stalled_max: Option<Duration>) -> Result<Arc<Boun
     }
     let http =
         builder.build().map_err(|e| VaultError::invalid(format!("no HTTP client can be made: {e}")))?;
-    Ok(Arc::new(Bounded(http)))
+    Ok(Arc::new(Bounded(Arc::new(http))))
 }
 
 fn is_this_machine(endpoint: &Url) -> bool {

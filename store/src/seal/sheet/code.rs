@@ -96,6 +96,8 @@ fn unescape(text: &str) -> String {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         let digits = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        // A sign is none, though a number may have one.
+        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(escaped) => {
                 out.push(escaped);
@@ -168,8 +170,8 @@ mod tests {
     #[test]
     fn escapes_that_are_none_stand_for_themselves_and_addresses_are_bounded() {
         let line = sheet(&[]).code();
-        let code = read(&format!("{} /a%zz% %C5 {}", *line, "/x ".repeat(1000)));
-        assert_eq!(code.addresses[0], "/a%zz%");
+        let code = read(&format!("{} /a%zz%+5% %C5 {}", *line, "/x ".repeat(1000)));
+        assert_eq!(code.addresses[0], "/a%zz%+5%");
         assert_eq!(code.addresses.len(), ADDRESSES_MAX);
     }
 }

@@ -183,6 +183,11 @@ pub(super) fn recall(dir: &Path, store: VaultId, address: &str, copy: Option<Mem
     memory
 }
 
+/// The same as bytes, with the catalog's copy as bytes, too: for whoever throws any bytes at it.
+pub fn recall_bytes(dir: &Path, store: VaultId, address: &str, copy: Option<&[u8]>) -> Vec<u8> {
+    recall(dir, store, address, copy.and_then(Memory::of_blob)).to_blob()
+}
+
 /// Notes that a point is taken here.
 pub(super) fn note_taken(dir: &Path, store: VaultId, known: Known) -> Result<(), StoreError> {
     let _lock = StoreLock::wait(dir, "lock.witness")?;

@@ -5,6 +5,7 @@
 //! keeps its status and its headers, which say all that we believe of it, and loses its text.
 
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +34,7 @@ pub(super) const CUT: &str = "x-holdfast-cut";
 
 /// A client that takes no more of an answer than it may have.
 #[derive(Debug)]
-pub(super) struct Bounded(pub(super) reqwest::Client);
+pub(super) struct Bounded(pub(super) Arc<dyn HttpClient>);
 
 #[async_trait]
 impl HttpClient for Bounded {
