@@ -221,7 +221,7 @@ fn slots() -> Vec<Seed> {
         ring.extend([&generation.to_le_bytes()[..], &[7; 32], &5i64.to_le_bytes()].concat());
     }
     ring.extend([&3u16.to_le_bytes()[..], b"day", &[0, 0]].concat());
-    let mut fields = vec![0; 80];
+    let mut fields = [0; 80];
     fields[72..76].copy_from_slice(&900u32.to_le_bytes());
     let machine = MachineKey { vault: VAULT, key: Zeroizing::new([0xab; 32]) };
     let addresses = vec!["/mnt/my disk/100%".to_owned(), "azure://account1/name".to_owned()];

@@ -57,6 +57,9 @@ fn civil(day: i64) -> (i64, i64) {
     (yoe + era * 400 + i64::from(month <= 2), month)
 }
 
+/// Of seconds since 1970 what all moments of a period have in common.
+type Period = fn(i64) -> (i64, i64);
+
 fn guards(points: &[PointFacts]) -> BTreeSet<u32> {
     let mut stay: BTreeSet<u32> =
         points.iter().filter(|point| point.held).map(|point| number(point.id)).collect();
@@ -80,7 +83,7 @@ fn modelled(points: &[PointFacts], policy: &Retention) -> BTreeSet<u32> {
         let mut of: Vec<&PointFacts> = points.iter().filter(|point| point.series == series).collect();
         of.sort_by_key(|point| std::cmp::Reverse(point.started));
         stay.extend(of.iter().take(policy.last as usize).map(|point| number(point.id)));
-        let rules: [(u32, fn(i64) -> (i64, i64)); 5] = [
+        let rules: [(u32, Period); 5] = [
             (policy.hourly, |s| (s.div_euclid(HOUR), 0)),
             (policy.daily, |s| (s.div_euclid(DAY), 0)),
             (policy.weekly, |s| ((s.div_euclid(DAY) + 3).div_euclid(7), 0)),
@@ -108,16 +111,16 @@ fn modelled(points: &[PointFacts], policy: &Retention) -> BTreeSet<u32> {
     stay
 }
 
+/// Begin, source, whether complete, whether held, expiry, number.
+type Wild = (i64, u8, bool, bool, Option<i64>, u64);
+
 /// Any clocks, any expiries, numbers that come twice.
 fn wild_points() -> impl Strategy<Value = Vec<PointFacts>> {
     let time = prop_oneof![5 => NOON - SPAN..NOON, 1 => NOON..NOON + SPAN, 1 => any::<i64>()];
     let expires = prop::option::weighted(0.2, NOON - SPAN..NOON + SPAN);
     let facts = (time, 0..3u8, any::<bool>(), prop::bool::weighted(0.1), expires, 0..30u64);
     prop::collection::vec(facts, 0..30).prop_map(|facts| {
-        let one = |(n, (at, source, complete, held, expires, sequence)): (
-            usize,
-            (i64, u8, bool, bool, Option<i64>, u64),
-        )| PointFacts {
+        let one = |(n, (at, source, complete, held, expires, sequence)): (usize, Wild)| PointFacts {
             source: SourceName { host: "h".into(), group: "g".into(), source: source.to_string() },
             series: (source % 2).to_string(),
             complete,
