@@ -272,9 +272,12 @@ fn a_vault_and_the_log_of_a_restore_are_those_of_other_files_of_the_same_lengths
     assert!(one.1.len() > 4 && one.1 == other.1, "{:?}, {:?}", one.1, other.1);
 }
 
+/// Length of a pack, and blocks of it that were asked for.
+type Asked = (u64, BTreeSet<u64>);
+
 /// Kinds and lengths of all objects in a vault with files of these names and lengths, and which blocks of packs of which length were asked
 /// for by who restored all of them.
-fn stored_and_restored(of: &str) -> (Vec<(String, u64)>, Vec<(u64, BTreeSet<u64>)>) {
+fn stored_and_restored(of: &str) -> (Vec<(String, u64)>, Vec<Asked>) {
     let home = Home::of(StoreConfig::new(VaultId([4; 16]), 0), KeyRing::fixed([6; 32]));
     let (vault, store) = prepared(&home);
     let files: Tree = (0..6).map(|n| (format!("file{n}"), noise(&format!("{of} {n}"), 3_600_000))).collect();
