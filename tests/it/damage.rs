@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use holdfast_store::check::{Depth, check};
 use holdfast_store::clock::SystemClock;
+use holdfast_store::format::HEADER_LEN;
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::names;
 use holdfast_store::pack::PackKind;
@@ -139,11 +140,14 @@ impl Whole {
         let (_, object, other) = self.objects.iter().find(|(of, _, _)| *of == kind).unwrap();
         let (path, other) = (dir.join(object), dir.join(other));
         let mut bytes = std::fs::read(&path).unwrap();
+        let is_pack = matches!(kind, Kind::DataPack | Kind::TreePack);
         match action {
             Action::Delete => return remove(&path, dir),
+            // What of a pack is hurt is what it holds, not the fill after that.
+            Action::Truncate if is_pack => bytes.truncate(HEADER_LEN + 64),
             Action::Truncate => bytes.truncate(bytes.len() / 2),
             Action::Flip => {
-                let at = bytes.len() * 2 / 3;
+                let at = if is_pack { HEADER_LEN + 50 } else { bytes.len() * 2 / 3 };
                 bytes[at] ^= 4;
             }
             Action::Junk => TestRandom::new(7).bytes(bytes.len()).clone_into(&mut bytes),

@@ -57,15 +57,15 @@ struct Home {
 
 impl Home {
     fn new() -> Self {
-        Self::of(VaultId::random(), KeyRing::generate(0))
+        let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+        let config = StoreConfig::new(VaultId::random(), 0);
+        let config = StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..config };
+        Self::of(config, KeyRing::generate(0))
     }
 
-    fn of(vault: VaultId, ring: KeyRing) -> Self {
+    fn of(config: StoreConfig, ring: KeyRing) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
-        let config =
-            StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
-        let sealer = Sealer::new(vault, &ring, 1).unwrap();
+        let sealer = Sealer::new(config.vault_id, &ring, 1).unwrap();
         Store::create(&dir.path().join("store"), &sealer, &config, &[(SlotId::random(), vec![1, 2, 3])])
             .unwrap();
         Self { dir, ring }
