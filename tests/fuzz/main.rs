@@ -7,6 +7,7 @@ mod targets;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use targets::program::source::small_file;
 use targets::program::{outcome, terminal};
 use targets::{TARGETS, Target};
 

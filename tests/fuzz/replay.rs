@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_store::tree::testing::TestRandom;
+use targets::program::source::small_file;
 use targets::program::{outcome, terminal};
 use targets::{TARGETS, Target, seeds};
 

@@ -10,7 +10,7 @@ use holdfast_store::store::{Settings, recall_bytes};
 use tempfile::TempDir;
 
 use super::forge::{Input, VAULT};
-use super::program::source::{accepted, proven};
+use super::program::source::{accepted, deleted, proven};
 
 thread_local! {
     static DIR: RefCell<TempDir> = RefCell::new(temporary());
@@ -23,7 +23,7 @@ pub fn temporary() -> TempDir {
     made.expect("a temporary directory")
 }
 
-/// Settings of a store, and, of the same bytes, the marker of an annex, the accepted configuration and the proofs.
+/// Settings of a store, and, of the same bytes, the marker of an annex, the accepted configuration, the proofs and what was deleted.
 pub fn settings(data: &[u8]) {
     DIR.with_borrow(|dir| {
         let dir = dir.path();
@@ -38,6 +38,8 @@ pub fn settings(data: &[u8]) {
         let _ = accepted::read(dir, Path::new("/etc/holdfast.toml"));
         fs::write(dir.join("proven.json"), data).expect("a short file");
         let _ = proven::load(dir);
+        fs::write(dir.join("deleted.json"), data).expect("a short file");
+        let _ = deleted::Deleted::load(dir);
     });
     let files = MemoryFiles::default();
     files.write_synced(MARKER, data).expect("memory takes it");

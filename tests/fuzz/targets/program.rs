@@ -3,8 +3,10 @@
 #[path = "../../../src"]
 pub mod source {
     pub mod accepted;
+    pub mod deleted;
     pub mod point_spec;
     pub mod proven;
+    pub mod small_file;
 }
 
 #[path = "../../../src/daemon/talk.rs"]
