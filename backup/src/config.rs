@@ -45,8 +45,6 @@ const SCRUB: &str = "01:30";
 const DRILL: &str = "Sun 06:30";
 /// Most days in which all is to be read: ten years.
 const SCRUB_DAYS_MAX: u16 = 3650;
-/// Days for which a point that a person deletes can be brought back, unless another number is named.
-const SOFT_DELETE_DAYS: u16 = 14;
 const SOFT_DELETE_DAYS_MAX: u16 = 3650;
 
 /// What jobs are that nobody says more of: as nice as what runs in the background usually is.
@@ -288,7 +286,6 @@ impl Config {
         (config.reclaim, config.check) = (Schedule::from_str(RECLAIM).ok(), Schedule::from_str(CHECK).ok());
         (config.scrub, config.drill) = (Schedule::from_str(SCRUB).ok(), Schedule::from_str(DRILL).ok());
         (config.nice, config.reclaim_vaults) = (NICE, true);
-        config.soft_delete_days = SOFT_DELETE_DAYS;
         for (path, text) in files {
             let notes = Notes::about(path, text, &heard);
             match toml_edit::Document::parse(text.as_str()) {

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::Context;
 use super::scope::{ScopeArgs, find_point, newest, parse_spec};
 use super::upload::{Pushed, Upload, end};
+use crate::deleted::Deleted;
 use crate::open::{connect, open_store};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::point_spec::PointSpec;
@@ -142,6 +143,7 @@ fn choose(
 ) -> Result<Vec<StoredPoint>, Failure> {
     let mut chosen = if specs.is_empty() {
         let (points, doubtful) = store.look_at_points()?;
+        let points = Deleted::load(store.dir()).leave_out(points);
         let points = args.scope.select(points);
         let of_these = |tag| points.iter().any(|stored| stored.point.source_tag == tag);
         let monitor = context.terminal.monitor();

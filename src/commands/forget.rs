@@ -37,8 +37,8 @@ mod removal;
 /// group, --tier: one tier): the local tier removes copies in the store's directory and no others, the online tier those in
 /// vaults; a copy that a vault is still to be given stays. `plan` shows the same. With --keep options, each series of points keeps what any of the rules names: so many hours, days, weeks, months and
 /// years, each by its newest complete point. The newest complete point of a data source and its last three points always
-/// stay, and so do points that are held (`hold`). With names, exactly these points go. Where there is a configuration, what is named here or chosen by
-/// --keep options is deleted softly: it stays for 14 days, or those of `[soft-delete]`, in which `undelete` brings it back. Space is freed by `prune`, or at once with --prune. A run that would remove
+/// stay, and so do points that are held (`hold`). With names, exactly these points go. If the configuration has `[soft-delete]`, what is named here or chosen by --keep
+/// options is deleted softly: it stays for so many days, in which `undelete` brings it back. Space is freed by `prune`, or at once with --prune. A run that would remove
 /// more than 30 % of more than ten points, or five or more of ten or fewer, asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -248,13 +248,16 @@ pub fn remove_all(context: &Context<'_>, store: &Store, ids: &BTreeSet<RecoveryP
 
 /// Removes what was deleted and whose time is over, unless somebody holds it since.
 pub fn remove_due(context: &Context<'_>, store: &Store) -> Outcome {
-    let mut due: BTreeSet<_> = Deleted::load(store.dir()).due(context.terminal.clock().now()).collect();
-    if due.is_empty() {
+    let due = || -> BTreeSet<_> { Deleted::load(store.dir()).due(context.terminal.clock().now()).collect() };
+    if due().is_empty() {
         return Ok(Done::Whole);
     }
-    let held = store.holds()?;
+    // Nobody brings one back meanwhile.
+    let vaults = store.lock_vault_removals()?;
+    let (mut due, held) = (due(), store.holds()?);
     due.retain(|id| !held.contains_key(id));
-    let done = remove_all(context, store, &due)?;
+    let done = removal::remove_everywhere(context, store, &vaults, &due)?;
+    forget_deleted(store, &due)?;
     if !due.is_empty() && !context.terminal.json() {
         let count = text::count(due.len() as u64, "recovery point");
         context.terminal.say(&format!("{count} went that had been deleted"))?;

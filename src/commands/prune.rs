@@ -145,6 +145,12 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
                 context.terminal.warn(&failure.message);
                 removed = Done::Partial;
             }
+            // The next run finds it due still.
+            Err(failure) if failure.kind == Kind::Locked => {
+                context
+                    .terminal
+                    .warn(&format!("what was deleted and is due stays for now: {}", failure.message));
+            }
             due => removed = due?,
         }
     }

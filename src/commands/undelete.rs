@@ -14,7 +14,7 @@ use crate::outcome::{Done, Failure, Failures, Outcome};
 
 /// Bring back recovery points that were deleted
 ///
-/// What `forget` or `protect stop --delete` deleted stays for the days that the configuration gives it (`[soft-delete]`), and `snapshots` says
+/// What `forget` or `protect stop --delete` deleted stays for the days of `[soft-delete]` in the configuration, if it has any, and `snapshots` says
 /// until when. It is named by its id: names such as `latest` do not mean it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -43,7 +43,10 @@ pub fn run(context: &Context<'_>, args: &UndeleteArgs) -> Outcome {
     let scope = ScopeArgs::default().scope();
     let ids =
         specs.iter().map(|spec| points.find(&spec.point, &scope)).collect::<Result<Vec<_>, Failure>>()?;
+    // Nobody removes what is due meanwhile.
+    let lock = store.lock_vault_removals()?;
     let back = deleted::take_back(store.dir(), &ids)?;
+    drop(lock);
     let mut failures = Failures::default();
     for id in ids {
         let told = match back.contains(&id) {

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::configured;
+use crate::deleted::Deleted;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::WorkMonitor;
 
@@ -187,6 +188,7 @@ impl<'a> Upload<'a> {
         let mut chosen: Vec<RecoveryPointId> = Vec::new();
         if !wanted.pending.is_empty() {
             let (points, _) = self.store.look_at_points()?;
+            let points = Deleted::load(self.store.dir()).leave_out(points);
             let tiers = configured::tiers(self.context, self.store, &points)?;
             chosen.extend(wanted.pending.iter().flat_map(|group| tiers.pending(group, vault)).map(id));
         }

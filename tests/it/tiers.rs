@@ -29,9 +29,6 @@ use crate::testkit::{Machine, Ran, noise, open_store, points_in};
 const NOON: i64 = 1_740_830_400;
 const HOUR: i64 = 3600;
 
-/// What is deleted does not stay.
-const GONE_AT_ONCE: &str = "[soft-delete]\ndays = 0\n";
-
 /// A machine with a store, a vault, and a group `web` with these tiers.
 struct Tiers {
     machine: Machine,
@@ -44,7 +41,7 @@ impl Tiers {
         let (config, www) = (machine.path("holdfast.toml"), machine.path("www"));
         std::fs::create_dir(&www).unwrap();
         let text = format!(
-            "time-zone = \"UTC\"\n{GONE_AT_ONCE}[group.web]\nsources = [{www:?}]\nlocal = {{ {local} }}\nonline = {{ {online} }}\n"
+            "time-zone = \"UTC\"\n[group.web]\nsources = [{www:?}]\nlocal = {{ {local} }}\nonline = {{ {online} }}\n"
         );
         std::fs::write(&config, text).unwrap();
         let tiers = Self { machine, config };

@@ -299,8 +299,8 @@ fn a_table_in_two_files_holds_with_the_keys_of_both() {
 #[test]
 fn how_long_what_is_deleted_stays_may_be_said() {
     let days = |said: &str| Config::parse(&[text(said)]).map(|config| config.soft_delete_days);
-    assert_eq!(days("").unwrap(), 14);
-    for (said, expected) in [("days = 0", 0), ("days = 3650", 3650), ("", 14)] {
+    assert_eq!(days("").unwrap(), 0);
+    for (said, expected) in [("days = 14", 14), ("days = 3650", 3650), ("", 0)] {
         assert_eq!(days(&format!("[soft-delete]\n{said}")).unwrap(), expected);
     }
     for bad in ["days = -1", "days = 3651", "days = \"14\"", "weeks = 2"] {

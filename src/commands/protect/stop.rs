@@ -27,8 +27,8 @@ pub enum ProtectVerb {
 ///
 /// The configuration says so from then on (`stopped`), the daemon takes and sends nothing of the group any more, and misses nothing. Its
 /// points stay (--keep); or expire by the rules of their tiers, which reach back from the day on which they are asked, until those alone
-/// are left that always stay (--until-expiry); or are deleted, in the store's directory and in all vaults, the newest as well (--delete): they
-/// go after 14 days, or those of `[soft-delete]`, in which `undelete` brings them back, or at once with --now. Points that are held stay, and
+/// are left that always stay (--until-expiry); or are deleted, in the store's directory and in all vaults, the newest as well (--delete): at
+/// once, or after the days of `[soft-delete]` in the configuration, in which `undelete` brings them back (--now: at once all the same). Points that are held stay, and
 /// so do those of other machines.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("points")))]

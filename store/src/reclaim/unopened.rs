@@ -1,6 +1,6 @@
 //! Packs of a vault that do not open: nothing is known of what they held, so no verdict is passed on them. One may go if that is no loss,
-//! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere. One that is whole in another
-//! place is sent again by a push if the vault lacks anything of it, and goes if it does not.
+//! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere. One that is whole in
+//! staging is sent again by a push if the vault lacks anything of it, and goes if it does not.
 //! Uploads that may be about to need it are waited for as for all that goes (`collect`).
 
 use std::collections::HashSet;
@@ -60,20 +60,28 @@ fn it_stays(store: &Store, vault: VaultNo, pack: Unopened, why: &str, monitor: &
     );
 }
 
-/// Those whose bytes are wrong: such as another place has whole, as far as is known, and such as nobody has.
+/// Those whose bytes are wrong: such as staging has whole, and such as nobody has.
 fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<(Vec<Unopened>, Vec<Unopened>), StoreError> {
     let transfer = store.vault(vault)?;
     let of_vault: Vec<_> = store.unopened().iter().map(|(key, len)| (*key, *len)).collect();
     let (mut somewhere, mut nowhere) = (Vec::new(), Vec::new());
     for ((_, id), len) in of_vault.into_iter().filter(|((no, _), _)| *no == vault) {
         if is_other_than_its_name(transfer, &id)? {
-            let row = store.catalog().pack_by_id(&id)?;
-            let is_somewhere = row.is_some_and(|row| row.staged || !row.vaults.is_empty());
-            let found = if is_somewhere { &mut somewhere } else { &mut nowhere };
-            found.push(Unopened { id, len });
+            match store.catalog().pack_by_id(&id)? {
+                Some(row) if row.staged && is_whole_here(store, &id)? => somewhere.push(Unopened { id, len }),
+                // The next push sends it again.
+                Some(row) if row.staged || !row.vaults.is_empty() => {}
+                _ => nowhere.push(Unopened { id, len }),
+            }
         }
     }
     Ok((somewhere, nowhere))
+}
+
+/// Whether staging has the bytes of its name.
+fn is_whole_here(store: &Store, id: &PackId) -> Result<bool, StoreError> {
+    let bytes = store.staging().read_all(&names::pack(id), PACK_LIMIT)?;
+    Ok(bytes.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == id.0))
 }
 
 /// Whether the bytes are the same wrong ones twice: the way from the vault may flip bits, though not the same ones each time.

@@ -1,7 +1,7 @@
 //! Mounts whose processes die, or hang, and what is left of them.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -223,7 +223,9 @@ fn a_mount_whose_log_and_output_nobody_takes_ends_all_the_same() {
     command.arg(&path).env("HOLDFAST_LOG", "debug").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     wait_for("the mount", 10, || path.join("by-id").is_dir());
-    drop(child.stdout.take());
+    // It says where it is mounted when it is; nobody takes anything after that.
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
     // More lines than a pipe takes and wait to be written.
     for n in 0..20_000 {
         assert!(path.join(format!("by-id/{n}")).symlink_metadata().is_err());

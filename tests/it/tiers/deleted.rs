@@ -3,11 +3,11 @@
 use super::*;
 use crate::testkit::PASSPHRASE;
 
-/// A group of three points that are in the vault, too, with the usual days in which what is deleted can be brought back.
+/// A group of three points that are in the vault, too, and days in which what is deleted can be brought back.
 fn three_points() -> (Tiers, Vec<String>) {
     let tiers = Tiers::new(LOCAL, ONLINE);
-    let text = std::fs::read_to_string(&tiers.config).unwrap().replace(GONE_AT_ONCE, "");
-    std::fs::write(&tiers.config, text).unwrap();
+    let text = std::fs::read_to_string(&tiers.config).unwrap();
+    std::fs::write(&tiers.config, format!("{text}\n[soft-delete]\ndays = 14\n")).unwrap();
     let ids = tiers.take(&[0, 24, 48]);
     tiers.run(&["vault", "push"]).expect_code(0);
     (tiers, ids)
@@ -45,7 +45,12 @@ fn what_is_deleted_is_there_until_its_time_is_over_and_only_its_id_means_it() {
     let target = tiers.machine.path("back");
     tiers.run(&["restore", &ids[2], "--target", target.to_str().unwrap()]).expect_code(0);
     assert_eq!(std::fs::read(target.join("page")).unwrap(), noise("web 48", 50_000));
-    // Rules count without it.
+    // It goes nowhere, and rules count without it.
+    let second = tiers.machine.path("second");
+    tiers.run(&["vault", "add", second.to_str().unwrap()]).expect_code(0);
+    tiers.run(&["copy", "--all", "--to", second.to_str().unwrap()]).expect_code(0);
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    assert_eq!(shown_in(&second), set(&ids[..2]));
     let plan = tiers.run(&["plan", "--json"]).expect_code(0).out();
     assert!(plan.contains(&ids[1]) && !plan.contains(&ids[2]), "{plan}");
 
