@@ -66,13 +66,15 @@ fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<(Vec<Unopened>, 
     let of_vault: Vec<_> = store.unopened().iter().map(|(key, len)| (*key, *len)).collect();
     let (mut somewhere, mut nowhere) = (Vec::new(), Vec::new());
     for ((_, id), len) in of_vault.into_iter().filter(|((no, _), _)| *no == vault) {
+        let found = match store.catalog().pack_by_id(&id)? {
+            Some(row) if row.staged && is_whole_here(store, &id)? => &mut somewhere,
+            // The next push sends it again.
+            Some(row) if row.staged || !row.vaults.is_empty() => continue,
+            _ => &mut nowhere,
+        };
+        // The last: it reads the vault's copy, twice.
         if is_other_than_its_name(transfer, &id)? {
-            match store.catalog().pack_by_id(&id)? {
-                Some(row) if row.staged && is_whole_here(store, &id)? => somewhere.push(Unopened { id, len }),
-                // The next push sends it again.
-                Some(row) if row.staged || !row.vaults.is_empty() => {}
-                _ => nowhere.push(Unopened { id, len }),
-            }
+            found.push(Unopened { id, len });
         }
     }
     Ok((somewhere, nowhere))
