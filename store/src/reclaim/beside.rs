@@ -42,6 +42,27 @@ pub(super) fn seen_in(
     }
 }
 
+/// Those of the packs that a place showed of which nothing says that they are damaged there.
+pub(super) fn sound(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<PackNo>, StoreError> {
+    let bad = damaged(store, place, rows)?;
+    Ok(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)).collect())
+}
+
+/// Those of these packs of which every byte was read and proven since they came there.
+pub(super) fn proven_among(
+    store: &Store,
+    place: Place,
+    packs: &HashSet<PackNo>,
+) -> Result<HashSet<PackNo>, StoreError> {
+    let vault = match place {
+        Place::Staging => None,
+        Place::Vault(no) => Some(no),
+    };
+    let copies = store.catalog().copies_in(vault)?.into_iter();
+    let proven = copies.filter(|copy| copy.proven.is_some() && packs.contains(&copy.pack));
+    Ok(proven.map(|copy| copy.pack).collect())
+}
+
 /// Points that are not of the place for which there is a plan. What they need may be freed there as far as another place
 /// has it: one that was listed for this plan.
 pub(super) struct Others {
@@ -51,6 +72,8 @@ pub(super) struct Others {
     needed: Option<HashSet<ChunkId>>,
     /// Packs that other places show and that were not found damaged there.
     elsewhere: HashSet<PackNo>,
+    /// Those of them that were read and proven there.
+    proven: HashSet<PackNo>,
 }
 
 impl Others {
@@ -66,7 +89,8 @@ impl Others {
         let own: HashSet<_> = own.iter().collect();
         let mut points = store.catalog().points()?;
         points.retain(|row| !own.contains(&row.id));
-        let mut others = Self { place, needed: Some(HashSet::new()), elsewhere: HashSet::new() };
+        let mut others =
+            Self { place, needed: Some(HashSet::new()), elsewhere: HashSet::new(), proven: HashSet::new() };
         if !all_known {
             others.needed = None;
             others.look_elsewhere(store, place, monitor)?;
@@ -108,9 +132,9 @@ impl Others {
         self.needed.as_ref()
     }
 
-    /// Whether another place showed a pack that was not found damaged there.
-    pub(super) fn showed(&self, pack: PackNo) -> bool {
-        self.elsewhere.contains(&pack)
+    /// Whether another place showed a pack, all of which was read and proven there.
+    pub(super) fn has_proven(&self, pack: PackNo) -> bool {
+        self.proven.contains(&pack)
     }
 
     /// Whether all vaults answered. One that does not answer soon has nothing, as far as this plan is concerned.
@@ -126,8 +150,9 @@ impl Others {
             let soon = Deadline::after(store.clock().as_ref(), LISTING_WAIT);
             match seen_in(store, other, soon, monitor) {
                 Ok(rows) => {
-                    let bad = damaged(store, other, &rows)?;
-                    self.elsewhere.extend(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)));
+                    let sound = sound(store, other, &rows)?;
+                    self.proven.extend(proven_among(store, other, &sound)?);
+                    self.elsewhere.extend(sound);
                 }
                 Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
                 Err(e) => {

@@ -1,12 +1,13 @@
 //! Packs of a vault that do not open: nothing is known of what they held, so no verdict is passed on them. One may go if that is no loss,
-//! whatever it held: its bytes are not those of its name, and all that any point needs was seen elsewhere. One that is whole in
-//! staging is sent again by a push if the vault lacks anything of it, and goes if it does not.
+//! whatever it held: its bytes are not those of its name, and all that any point needs is in packs that were read and proven, for what
+//! it held may be all that is left of a chunk whose other copy rots unread. One that is whole in staging is sent again by a push if the
+//! vault lacks anything of it, and goes if it does not.
 //! Uploads that may be about to need it are waited for as for all that goes (`collect`).
 
 use std::collections::HashSet;
 
-use super::beside::{Others, seen_in, tell};
-use super::{Place, damaged};
+use super::Place;
+use super::beside::{Others, proven_among, seen_in, sound, tell};
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -44,7 +45,8 @@ pub(super) fn that_may_go(
         if is_all_elsewhere(store, vault, live, (rows, others), monitor)? {
             going.extend(nowhere);
         } else {
-            let why = "something that recovery points need was seen in no other pack";
+            let why = "something that recovery points need was read in no other pack; \
+                       prune removes it once check --read-data or scrub has read them";
             nowhere.into_iter().for_each(|pack| it_stays(store, vault, pack, why, monitor));
         }
     }
@@ -82,8 +84,12 @@ fn damaged_for_certain(store: &Store, vault: VaultNo) -> Result<(Vec<Unopened>, 
 
 /// Whether staging has the bytes of its name.
 fn is_whole_here(store: &Store, id: &PackId) -> Result<bool, StoreError> {
-    let bytes = store.staging().read_all(&names::pack(id), PACK_LIMIT)?;
-    Ok(bytes.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == id.0))
+    match store.staging().read_all(&names::pack(id), PACK_LIMIT) {
+        Ok(bytes) => Ok(bytes.is_some_and(|bytes| *blake3::hash(&bytes).as_bytes() == id.0)),
+        Err(e @ StoreError::Cancelled) => Err(e),
+        // A disk that does not give it is no reason to plan nothing.
+        Err(_) => Ok(false),
+    }
 }
 
 /// Whether the bytes are the same wrong ones twice: the way from the vault may flip bits, though not the same ones each time.
@@ -100,12 +106,6 @@ fn is_other_than_its_name(transfer: &Transfer, id: &PackId) -> Result<bool, Stor
     Ok(read()? == Some(first))
 }
 
-/// The packs that were seen in a place for this plan and are not known to be damaged there.
-fn sound(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<PackNo>, StoreError> {
-    let bad = damaged(store, place, rows)?;
-    Ok(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)).collect())
-}
-
 /// Whether the vault has all that its points need without them.
 fn is_all_in_vault(
     store: &Store,
@@ -114,15 +114,10 @@ fn is_all_in_vault(
     rows: &[PackRow],
 ) -> Result<bool, StoreError> {
     let seen = sound(store, Place::Vault(vault), rows)?;
-    for id in live {
-        if !store.catalog().locate_all(id)?.iter().any(|at| seen.contains(&at.pack)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    is_each_in(store, live, |pack| seen.contains(&pack))
 }
 
-/// Whether each chunk that a point needs lies in a pack that was seen for this plan and is not known to be damaged.
+/// Whether each chunk that a point needs lies in a pack that was seen for this plan where it was read and proven.
 fn is_all_elsewhere(
     store: &Store,
     vault: VaultNo,
@@ -131,12 +126,22 @@ fn is_all_elsewhere(
     monitor: &dyn Monitor,
 ) -> Result<bool, StoreError> {
     let staged = seen_in(store, Place::Staging, Deadline::NEVER, monitor)?;
-    let mut seen = sound(store, Place::Staging, &staged)?;
-    seen.extend(sound(store, Place::Vault(vault), rows)?);
+    let mut proven = HashSet::new();
+    for (place, rows) in [(Place::Staging, staged.as_slice()), (Place::Vault(vault), rows)] {
+        proven.extend(proven_among(store, place, &sound(store, place, rows)?)?);
+    }
     let Some(needed) = others.needed() else { return Ok(false) };
-    for id in live.iter().chain(needed) {
-        let places = store.catalog().locate_all(id)?;
-        if !places.iter().any(|at| seen.contains(&at.pack) || others.showed(at.pack)) {
+    let needed = live.iter().chain(needed);
+    is_each_in(store, needed, |pack| proven.contains(&pack) || others.has_proven(pack))
+}
+
+fn is_each_in<'a>(
+    store: &Store,
+    chunks: impl IntoIterator<Item = &'a ChunkId>,
+    counts: impl Fn(PackNo) -> bool,
+) -> Result<bool, StoreError> {
+    for id in chunks {
+        if !store.catalog().locate_all(id)?.iter().any(|at| counts(at.pack)) {
             return Ok(false);
         }
     }

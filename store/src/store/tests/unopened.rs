@@ -2,6 +2,7 @@
 
 use super::hostile::{data_packs, prepared, push, recovered};
 use super::*;
+use crate::check::{self, Depth};
 use crate::id::PackId;
 use crate::monitor::Event;
 use crate::reclaim::{self, Place};
@@ -63,6 +64,12 @@ impl Hurt {
         (done, self.told(&monitor))
     }
 
+    /// Reads and proves what the vault has.
+    fn read_all(&self) {
+        let store = self.open(self.vault.clone(), &RecordingMonitor::default());
+        check::check(&store, Depth::ReadData, &VoidMonitor).unwrap();
+    }
+
     fn told(&self, monitor: &RecordingMonitor) -> Vec<String> {
         let events = monitor.events().into_iter();
         let of_pack = events.filter_map(|event| match event {
@@ -80,6 +87,7 @@ impl Hurt {
 #[test]
 fn one_that_nobody_needs_is_told_once_with_its_vault_and_removed() {
     let hurt = Hurt::useless();
+    hurt.read_all();
     let (done, told) = hurt.prune();
     assert_eq!((done.unopened, done.unopened_bytes, done.packs), (1, 5000, 0));
     assert_eq!(told.len(), 1, "{told:?}");
@@ -95,6 +103,29 @@ fn one_stays_while_something_that_a_point_needs_is_nowhere_else() {
     assert_eq!((done.unopened, told.len()), (0, 2), "{told:?}");
     assert!(told[1].contains("stays: something that recovery points need"), "{told:?}");
     assert!(hurt.is_there());
+}
+
+#[test]
+fn one_stays_while_what_points_need_was_read_in_no_other_pack_and_while_one_of_them_is_damaged() {
+    let hurt = Hurt::useless();
+    let (done, told) = hurt.prune();
+    assert_eq!((done.unopened, told.len()), (0, 2), "{told:?}");
+    assert!(told[1].contains("once check --read-data or scrub has read them"), "{told:?}");
+    // What it held may be all that is left of what is in this one.
+    let store = hurt.open(hurt.vault.clone(), &RecordingMonitor::default());
+    let name = names::pack(&data_packs(&store).remove(0).entry.id);
+    drop(store);
+    let whole = hurt.vault.object(&name).unwrap();
+    let mut flipped = whole.to_vec();
+    flipped[whole.len() / 3] ^= 1;
+    hurt.vault.replace(&name, flipped.into());
+    hurt.read_all();
+    assert_eq!(hurt.prune().0.unopened, 0);
+    assert!(hurt.is_there());
+    hurt.vault.replace(&name, whole);
+    hurt.read_all();
+    assert_eq!(hurt.prune().0.unopened, 1);
+    assert!(!hurt.is_there());
 }
 
 #[test]
@@ -151,6 +182,7 @@ fn one_that_staging_has_whole_is_sent_again_with_the_point_that_needs_a_part_of_
 #[test]
 fn one_that_arrives_with_other_bytes_each_time_stays() {
     let hurt = Hurt::useless();
+    hurt.read_all();
     let way = Arc::new(FaultyVault::new(hurt.vault.clone(), Arc::new(ManualClock::default())));
     let store = hurt.open(way.clone(), &RecordingMonitor::default());
     let no = store.vaults()[0].0;
