@@ -95,6 +95,8 @@ pub struct Catalog {
     /// Device and number of the file there, when it was opened.
     file: Option<(u64, u64)>,
     instance: Vec<u8>,
+    /// Why the one before it was set aside, if one was when this one was opened.
+    aside: Option<String>,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
 }
@@ -148,9 +150,11 @@ impl Catalog {
     /// Opens or makes the catalog at `path`. One that is damaged, foreign or of another version is set aside as
     /// `catalog.db.damaged` and made anew, empty. Whether it was ever filled, [`Mark::Filled`] says.
     pub fn open(path: &Path, store: &[u8; 16]) -> Result<Self, StoreError> {
+        let mut aside = None;
         let connection = match Self::open_file(path, store) {
             Err(e) if e.class() == ErrorClass::Corrupt => {
                 set_aside(path)?;
+                aside = Some(e.to_string());
                 Self::open_file(path, store)?
             }
             Err(e) if matches!(e.class(), ErrorClass::Unavailable | ErrorClass::Full) => {
@@ -158,7 +162,12 @@ impl Catalog {
             }
             opened => opened?,
         };
-        Self::of(connection, Some(path.to_path_buf()))
+        Ok(Self { aside, ..Self::of(connection, Some(path.to_path_buf()))? })
+    }
+
+    /// Why the catalog before this one was set aside, if one was.
+    pub(crate) fn replaces_another(&self) -> Option<&str> {
+        self.aside.as_deref()
     }
 
     /// Another process may have set this catalog aside, or somebody deleted it: then it tells what was, and nothing new.
@@ -185,7 +194,8 @@ impl Catalog {
         // Without it nobody looks whether it is still there.
         let file = path.as_deref().and_then(|path| file_of(path).ok());
         let dir = connection.path().and_then(|file| Path::new(file).parent()).map(Path::to_path_buf);
-        Ok(Self { path, dir, file, instance, writer: Mutex::new(connection), readers: Mutex::default() })
+        let writer = Mutex::new(connection);
+        Ok(Self { path, dir, file, instance, aside: None, writer, readers: Mutex::default() })
     }
 
     /// An empty catalog in memory.

@@ -27,6 +27,8 @@ pub const SLOTS: &str = "keys/";
 
 /// What is under a name whose bytes are others is moved here: it may still be good for something, and stands in nobody's way.
 pub const BAD: &str = "bad/";
+/// Packs that were moved there, and marks of packs that stay where they are.
+pub const BAD_PACKS: &str = "bad/pack/";
 
 /// What an object is, by its name alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,6 +211,20 @@ pub fn bad(name: &ObjectName, bytes_hash: &[u8; 32]) -> ObjectName {
     ObjectName::new(format!("{BAD}{name}.{sum}")).expect("a name, and hexadecimal digits, are always a name")
 }
 
+/// Name of the empty object that says of a pack in staging that its bytes there are damaged.
+pub fn bad_mark(id: &PackId) -> ObjectName {
+    ObjectName::new(format!("{BAD}{}", pack(id)))
+        .expect("a name with a fixed word before it is always a name")
+}
+
+/// Which pack such an object speaks of.
+pub fn marked_bad(name: &ObjectName) -> Option<PackId> {
+    match Named::parse(name.as_str().strip_prefix(BAD)?)? {
+        Named::Pack(id) => Some(id),
+        _ => None,
+    }
+}
+
 /// What the names of all recovery points of one source begin with.
 pub fn points_of(tag: &SourceTag) -> String {
     format!("{POINTS}{tag}/")
@@ -254,6 +270,9 @@ mod tests {
         assert_eq!(outcome_of(&outcome(&tag, &later)), Some((tag, later)));
         let aside = bad(&pack(&PackId([0xfe; 32])), &[7; 32]);
         assert_eq!(aside.as_str(), format!("bad/pack/fe/{}.{}", "fe".repeat(32), "07".repeat(8)));
+        let mark = bad_mark(&PackId([0xfe; 32]));
+        assert_eq!(mark.as_str(), format!("bad/pack/fe/{}", "fe".repeat(32)));
+        assert_eq!((marked_bad(&mark), marked_bad(&aside)), (Some(PackId([0xfe; 32])), None));
         assert_eq!(Named::parse(aside.as_str()), None);
         assert!(
             slot(&SlotId([2; 16])).is_control() && config().is_control() && !session(&first).is_control()

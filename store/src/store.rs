@@ -11,6 +11,7 @@ mod learn;
 mod listing;
 mod lock;
 mod look;
+mod marked;
 mod mend;
 mod on_grid;
 mod place;
@@ -64,7 +65,7 @@ use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::format::config::StoreConfig;
 use crate::id::{ChunkId, RecoveryPointId, SlotId, SourceTag, VaultId};
-use crate::monitor::Monitor;
+use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::point::hold::Hold;
 use crate::point::{PagePlace, RecoveryPoint, SourceName};
@@ -268,6 +269,10 @@ impl Store {
             true => Catalog::in_memory(&head.vault.0)?,
             false => Catalog::open(&dir.join("catalog.db"), &head.vault.0)?,
         };
+        if let Some(why) = catalog.replaces_another() {
+            let note = format!("{why}; it is kept as catalog.db.damaged, and made anew from what is stored");
+            monitor.event(Event::Note(note));
+        }
         let sealer = Arc::new(sealer.with_chance(options.chance.clone()));
         let catalog = Arc::new(catalog);
         let mut store = Self::assemble(dir, head.config, config, sealer, staging, catalog, options)?;

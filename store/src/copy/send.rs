@@ -321,7 +321,7 @@ fn right_bytes(store: &Store, not_from: VaultNo, pack: &PackRow) -> Result<Bytes
     match store.staging().read_all(&name, PACK_LIMIT).map(|read| read.map(Bytes::from)) {
         Ok(Some(bytes)) if right(&bytes) => return Ok(bytes),
         Ok(Some(_)) => {
-            store.catalog().set_bad(pack.no, true)?;
+            store.mark_staged(pack, true)?;
             let detail = "its bytes in the staging directory do not have its name";
             wrong = Some(StoreError::corrupt(name.as_str(), detail));
         }

@@ -162,6 +162,7 @@ impl Work<'_> {
         // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
         self.store.catalog().set_staged(row.no, false)?;
         self.store.staging().remove(&names::pack(&row.entry.id))?;
+        self.store.unmark_gone(row)?;
         self.done.packs += 1;
         self.done.bytes += row.entry.len;
         self.monitor.event(Event::Done { files: 1, bytes: row.entry.len });

@@ -57,6 +57,7 @@ impl Store {
         self.tell_away(&staged, monitor)?;
         self.adopt_indexes(&staged.packs, false, &mut done, monitor)?;
         self.adopt_packs(&staged.packs, &mut done, monitor)?;
+        self.adopt_marks(monitor)?;
         self.adopt_points(monitor)
     }
 

@@ -76,6 +76,9 @@ impl Store {
         let lock = if filled { lock.and_then(Result::ok) } else { lock.transpose()? };
         if lock.is_some() {
             self.reconcile(monitor)?;
+            if !filled {
+                self.adopt_marks(monitor)?;
+            }
             // What was lost before, this catalog cannot know.
             if !self.catalog.point_ids()?.is_empty() {
                 self.catalog.set_mark(Mark::Doubtful, true)?;

@@ -97,7 +97,7 @@ impl Store {
             );
             monitor.event(Event::Problem { path: name.as_str().into(), reason });
         }
-        self.catalog.set_bad(row.no, false)?;
+        self.mark_staged(row, false)?;
         self.reader.forget_places();
         Ok(true)
     }

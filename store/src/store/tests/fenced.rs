@@ -412,6 +412,17 @@ fn while_a_generation_cannot_be_read_nothing_new_relies_on_the_vault_and_nothing
     let e = push(&there, &two, &RecordingMonitor::default()).unwrap_err();
     assert!(e.to_string().contains("gen/0000000000000001"), "{e}");
     assert!(reclaim::advance(&here, here.vaults()[0].0, &at_once(), &VoidMonitor).is_err());
+    // What else is wrong there is told all the same.
+    let no = here.vaults()[0].0;
+    let lost = here.catalog().packs().unwrap().into_iter().find(|row| row.vaults.contains(&no)).unwrap();
+    let lost = names::pack(&lost.entry.id);
+    let bytes = vault.object(&lost).unwrap();
+    assert!(transfer(&vault).delete(&lost).unwrap());
+    let report = check::check(&here, Depth::Structure, &VoidMonitor).unwrap();
+    let names: Vec<&str> = report.findings.iter().map(|finding| finding.object.as_str()).collect();
+    assert!(names.contains(&lost.as_str()), "{names:?}");
+    assert!(names.iter().any(|name| name.contains("gen/0000000000000001")), "{names:?}");
+    transfer(&vault).put_new(&lost, bytes).unwrap();
     vault.replace(&Named::Condemned(1).name(), bytes::Bytes::new());
     assert!(transfer(&vault).delete(&Named::Condemned(1).name()).unwrap());
     push_all(&there, &two);

@@ -246,8 +246,29 @@ fn what_no_vault_has_whole_stays_as_it_is_and_a_passing_fault_costs_nothing() {
     // It reads right again.
     std::fs::write(&path, &good).unwrap();
     assert_eq!(store.heal_staging(&VoidMonitor).unwrap().len(), 1);
-    assert!(!home.path().join("bad").join("pack").exists());
+    assert_eq!(store.staging().list("bad").unwrap(), [], "neither bytes nor a mark");
     assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, []);
+}
+
+#[test]
+fn a_catalog_that_is_made_anew_knows_which_packs_were_found_damaged_and_nothing_new_relies_on_them() {
+    let (home, _, store, _, name) = damaged_here();
+    let before = store.staging().list("pack").unwrap().len();
+    drop(store);
+    std::fs::write(home.path().join("catalog.db"), b"no database").unwrap();
+    let monitor = RecordingMonitor::default();
+    let store = Store::open(&home.path(), &home.ring, Home::options(Vec::new()), &monitor).unwrap();
+    let (note, problem) = match &monitor.events()[..] {
+        [Event::Note(note), Event::Problem { path, .. }] => (note.clone(), path.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert!(note.contains("kept as catalog.db.damaged") && problem == name.as_str().as_bytes(), "{note}");
+    let two = take_point(&store, &sample(1)).unwrap();
+    assert!(store.staging().list("pack").unwrap().len() > before, "what was in it is stored again");
+    reclaim::free_staging(&store, &VoidMonitor).unwrap();
+    assert!(!home.path().join(name.as_str()).exists());
+    assert_eq!(store.staging().list("bad").unwrap(), [], "of what is gone nothing speaks");
+    assert!(restore(&store, &two).unwrap() == sample(1));
 }
 
 #[test]
