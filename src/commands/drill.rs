@@ -23,7 +23,7 @@ use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
 use crate::terminal::text;
 use place::Recovered;
-use prove::{Against, Verdict, prove};
+use prove::{Against, Seen, Verdict, prove};
 use sample::{Chosen, Numbers, choose};
 
 /// Files that are read if nobody says how many.
@@ -34,8 +34,8 @@ const BYTES: u64 = 256 << 20;
 /// Rehearse a recovery with some files
 ///
 /// Does what a machine would do that has nothing but the address of a vault and a key: reads the config and a key slot there, makes a
-/// catalog from the vault in a temporary directory, and reads some files of some points, chosen by chance, from the vault alone. Every
-/// byte is compared with the ids of its chunks, and with the file at its source where that is here and unchanged. Every few drills the
+/// catalog from the vault in a temporary directory, mounts that, and reads some files of some points, chosen by chance, from the vault alone. Every
+/// byte is compared with the ids of its chunks, with what the mount shows, and with the file at its source where that is here and unchanged. Every few drills the
 /// newest point of a small source is read whole. Nothing is written but the catalog, which is removed again. The daemon does it once a
 /// week with each vault. Exit code 1 means that something could not be had back, or was not the same.
 #[derive(Debug, Args)]
@@ -92,6 +92,8 @@ struct Summary {
     bytes: u64,
     /// Files that were compared with the ones at their source.
     files_like_source: u64,
+    /// Files that were also read through a mount.
+    files_mounted: u64,
     /// Points that were read whole.
     points_whole: u64,
     files_wrong: Vec<WrongFile>,
@@ -105,6 +107,7 @@ struct Totals {
     files: u64,
     bytes: u64,
     like_source: u64,
+    mounted: u64,
     whole: u64,
     wrong: Vec<WrongFile>,
     /// Vaults from which nothing could be recovered, and why.
@@ -150,7 +153,13 @@ fn drill(
     totals: &mut Totals,
 ) -> Result<(), Failure> {
     let monitor = context.terminal.monitor();
-    let recovered = Recovered::from(context, address, &*monitor)?;
+    let mut recovered = Recovered::from(context, address, &*monitor)?;
+    // Where nothing can be mounted, in a container say, files can be had back by `restore`.
+    if let Err(failure) = recovered.mount(context) {
+        let told = format!("files are not read through a mount, which cannot be had: {}", failure.message);
+        context.terminal.warn(&told);
+        totals.said += &format!("{told}\n");
+    }
     let store = recovered.store();
     let points = args.scope.select(store.points()?);
     let chosen = choose(store, &points, args.files, args.max_bytes, &mut numbers)?;
@@ -162,7 +171,7 @@ fn drill(
             return Err(Failure::interrupted());
         }
         let point = &points[chosen.point];
-        read(context, store, point, chosen, totals, &*monitor)?;
+        read(context, &recovered, point, chosen, totals, &*monitor)?;
         monitor.event(Event::Done { files: 1, bytes: chosen.node.size });
     }
     Ok(())
@@ -170,7 +179,7 @@ fn drill(
 
 fn read(
     context: &Context<'_>,
-    store: &holdfast_store::store::Store,
+    recovered: &Recovered,
     stored: &StoredPoint,
     chosen: &Chosen,
     totals: &mut Totals,
@@ -180,14 +189,21 @@ fn read(
     let is_ours = stored.point.source.host == context.settings.host;
     let against = is_ours.then(|| Against::source(&stored.point.path, &chosen.path, &chosen.node)).flatten();
     totals.points.insert(id);
-    let wrong = match prove(store, &stored.point.root, &chosen.node, against)? {
-        Verdict::Right { like_source } => {
+    let seen = recovered.seen(&id).map(|point| Seen::open(&point, &chosen.path, &chosen.node)).transpose();
+    let is_seen = matches!(seen, Ok(Some(_)));
+    // What the vault has tells more of a file that is damaged than the mount's error.
+    let (seen, unseen) = seen.map_or_else(|why| (None, Some(why)), |seen| (seen, None));
+    let verdict = prove(recovered.store(), &stored.point.root, &chosen.node, seen, against)?;
+    let wrong = match (verdict, unseen) {
+        (Verdict::Right { .. }, Some(why)) => why,
+        (Verdict::Right { like_source }, None) => {
             totals.files += 1;
+            totals.mounted += u64::from(is_seen);
             totals.bytes += chosen.node.size;
             totals.like_source += u64::from(like_source);
             return Ok(());
         }
-        Verdict::Wrong(reason) => reason,
+        (Verdict::Wrong(reason), _) => reason,
     };
     let shown = text::printable(&chosen.path);
     totals.bad.insert(id);
@@ -260,6 +276,7 @@ fn show(context: &Context<'_>, seed: u64, vaults: &[String], totals: &Totals) ->
         files: totals.files,
         bytes: totals.bytes,
         files_like_source: totals.like_source,
+        files_mounted: totals.mounted,
         points_whole: totals.whole,
         files_wrong: wrong.collect(),
     })
@@ -273,11 +290,12 @@ fn sentence(seed: u64, vaults: &[String], totals: &Totals) -> String {
         n => format!(", {n} of them whole"),
     };
     format!(
-        "recovered from {} with nothing but the key: {} of {}{whole} ({}), {} of them like their source; seed {seed}: {verdict}",
+        "recovered from {} with nothing but the key: {} of {}{whole} ({}), {} of them through a mount, {} like their source; seed {seed}: {verdict}",
         vaults.join(" and "),
         text::count(totals.files, "file"),
         text::count(totals.points.len() as u64, "recovery point"),
         text::size(totals.bytes),
+        totals.mounted,
         totals.like_source,
     )
 }

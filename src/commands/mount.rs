@@ -124,7 +124,7 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
     if context.terminal.cancelled() {
         return Err(Failure::interrupted());
     }
-    let mut mount = mount_store(context, store, args)?;
+    let mut mount = mount_store(context, Arc::new(store), args)?;
     if args.detached {
         context.terminal.line(READY)?;
     } else {
@@ -134,7 +134,7 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
 }
 
 /// Mounts an open store.
-pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Result<Mount, Failure> {
+pub fn mount_store(context: &Context<'_>, store: Arc<Store>, args: &MountArgs) -> Result<Mount, Failure> {
     let shares = args.shares()?;
     let name = store.id().hex().chars().take(8).collect::<String>();
     let mut options = MountOptions::new(&args.mountpoint, name);
@@ -144,7 +144,6 @@ pub fn mount_store(context: &Context<'_>, store: Store, args: &MountArgs) -> Res
     options.records_max = shares.records;
     options.guard = guard::command();
     options.keep_clear = vec![store.dir().to_path_buf(), cache_dir(context, store.id())];
-    let store = Arc::new(store);
     let recovery = Arc::new(StoreRecovery::new(Arc::clone(&store), shares.pages));
     let mount = Mount::spawn(recovery, &options, Arc::clone(context.terminal.clock()))?;
     follow::reclaim(&store);

@@ -1,9 +1,11 @@
 //! `holdfast recover`: the worst day, on a machine that has nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
-use holdfast_store::monitor::Monitor;
+use holdfast_store::error::ErrorClass;
+use holdfast_store::monitor::{Event, Monitor};
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret};
 use holdfast_store::store::{Store, StoreHead, unlock};
@@ -64,22 +66,22 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     let bounds = mount.as_ref().map_or(Ok(Bounds::default()), MountArgs::prepare)?;
     let dir = context.settings.store()?;
     let begun = begun_in(dir)?;
-    let (address, head, ring) = opened_vault(context, args.url.as_deref(), dir)?;
+    let Opened { addresses, head, ring } = opened_vaults(context, args.url.as_deref(), dir)?;
     let was_there = begun.is_some();
     match begun {
         None => Store::adopt(dir, &whole(&head))?,
         Some(begun) if begun.vault == head.vault => {}
         Some(_) => return Err(occupied(dir, "holds another store than the vault")),
     }
-    remember_vault(dir, &address)?;
+    addresses.iter().try_for_each(|address| remember_vault(dir, address))?;
     let monitor = context.terminal.monitor();
     let store = open_watched(context, dir, &head.vault, &ring, bounds, &*monitor)?;
-    load(&store, was_there.then_some(address.as_str()), &*monitor)?;
+    load(&store, if was_there { &addresses } else { &[] }, &*monitor)?;
     drop(monitor);
     if args.machine_key {
         add_machine_key(context, &store, &ring)?;
     }
-    show(context, &store, &address)?;
+    show(context, &store, &addresses)?;
     store.first_looks().iter().try_for_each(|told| context.terminal.say(told))?;
     match (&mount, &args.mount) {
         (Some(mount), Some(place)) => mount_here(context, store, mount, place),
@@ -87,35 +89,43 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     }
 }
 
-/// The vault, what it shows, and the keys. A code that was read from the sheet names the vaults, too, and the store: the first of them that
-/// opens.
-fn opened_vault(
-    context: &Context<'_>,
-    url: Option<&str>,
-    dir: &Path,
-) -> Result<(String, StoreHead, KeyRing), Failure> {
+/// What a person gave opens.
+struct Opened {
+    /// Addresses of vaults that hold the store, at least one.
+    addresses: Vec<String>,
+    head: StoreHead,
+    ring: KeyRing,
+}
+
+/// The vaults, what they show, and the keys. A code that was read from the sheet names the vaults, too, and the store: the first that opens gives
+/// the keys, and all that hold the store are its vaults, for one alone may lack points.
+fn opened_vaults(context: &Context<'_>, url: Option<&str>, dir: &Path) -> Result<Opened, Failure> {
     if let Some(url) = url {
         // Before anybody types anything.
         let (address, head) = head_of(context, url, dir)?;
         let ring = keys_of(&head, &words_or_passphrase(context)?)?;
-        return Ok((address, head, ring));
+        return Ok(Opened { addresses: vec![address], head, ring });
     }
     let text = typed_words_or_passphrase(context)?;
     let Some(code) = code_of(&text)? else {
         return Err(Failure::usage("no vault was named, and only the code of a recovery sheet names one")
             .hint("give the vault's address: it stands on the recovery sheet"));
     };
-    let mut why = Failure::failed("the sheet names no vault");
+    let (mut why, mut first) = (Failure::failed("the sheet names no vault"), None);
+    let mut addresses = Vec::new();
     for url in &code.addresses {
-        let opened = head_of(context, url, dir).and_then(|(address, head)| {
+        let shown = head_of(context, url, dir).and_then(|(address, head)| {
             if head.vault != code.vault {
                 return Err(Failure::failed("it holds another store than that of the sheet"));
             }
-            let ring = keys_of(&head, &code.secret)?;
-            Ok((address, head, ring))
+            if first.is_none() {
+                let ring = keys_of(&head, &code.secret)?;
+                first = Some((head, ring));
+            }
+            Ok(address)
         });
-        match opened {
-            Ok(opened) => return Ok(opened),
+        match shown {
+            Ok(address) => addresses.push(address),
             Err(failure) if failure.kind == Kind::Interrupted => return Err(failure),
             Err(failure) => {
                 context.terminal.warn(&format!("vault {url}: {}", failure.message));
@@ -123,7 +133,10 @@ fn opened_vault(
             }
         }
     }
-    Err(why.hint("give the address where the vault is now: `holdfast recover URL --store DIR`"))
+    let Some((head, ring)) = first else {
+        return Err(why.hint("give the address where the vault is now: `holdfast recover URL --store DIR`"));
+    };
+    Ok(Opened { addresses, head, ring })
 }
 
 /// A wrong key or a damaged config ends it before anything is made.
@@ -153,16 +166,31 @@ fn next_commands(store: &Path) -> String {
     )
 }
 
-/// Makes sure that the catalog knows what the vaults hold. Opening has done it, unless something went wrong, which here is a failure.
-/// A vault that was met before is looked at `again`: its listing may have been short, and nobody else would read what came back.
-pub(super) fn load(store: &Store, again: Option<&str>, monitor: &dyn Monitor) -> Result<(), Failure> {
-    let _lock = again.map(|_| store.lock()).transpose()?;
+/// Makes sure that the catalog knows what the vaults hold. Opening has done it, unless something went wrong, which here is a failure if it did
+/// so with all of them. Vaults that were met before are looked at `again`: a listing may have been short, and nobody else would read
+/// what came back.
+pub(super) fn load(store: &Store, again: &[String], monitor: &dyn Monitor) -> Result<(), Failure> {
+    let _lock = (!again.is_empty()).then(|| store.lock()).transpose()?;
+    let (mut known, mut failed) = (0, None);
     for (no, address, transfer) in store.vaults() {
-        if !store.catalog().knows_all_in(*no)? || again == Some(address.as_str()) {
-            copy::load_catalog(store, *no, transfer, monitor)?;
+        if store.catalog().knows_all_in(*no)? && !again.contains(address) {
+            known += 1;
+            continue;
+        }
+        match copy::load_catalog(store, *no, transfer, monitor) {
+            Err(e) if e.class() == ErrorClass::Cancelled => return Err(e.into()),
+            Err(e) => {
+                let reason = format!("what it holds is not known yet: {e}");
+                monitor.event(Event::Problem { path: address.clone().into_bytes(), reason });
+                failed = Some(e);
+            }
+            Ok(()) => known += 1,
         }
     }
-    Ok(())
+    match failed {
+        Some(e) if known == 0 => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
 /// The store that an earlier run which was cut off made, if there is one; a failure if something else is there. What a run left
@@ -209,7 +237,7 @@ fn no_slots(address: &str) -> Failure {
     )
 }
 
-fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failure> {
+fn show(context: &Context<'_>, store: &Store, addresses: &[String]) -> Result<(), Failure> {
     // Not `points`: they would stay in memory for the life of a mount.
     let points = store.catalog().point_ids()?.len() as u64;
     if context.terminal.json() {
@@ -219,8 +247,9 @@ fn show(context: &Context<'_>, store: &Store, address: &str) -> Result<(), Failu
         return context.terminal.json_line(&recovered);
     }
     context.terminal.say(&format!(
-        "{} of {address} {} known to the store in {}",
+        "{} of {} {} known to the store in {}",
         text::count(points, "recovery point"),
+        addresses.join(" and "),
         if points == 1 { "is" } else { "are" },
         store.dir().display()
     ))
@@ -230,7 +259,7 @@ fn mount_here(context: &Context<'_>, store: Store, args: &MountArgs, place: &Pat
     if !place.exists() {
         std::fs::create_dir_all(place).map_err(|error| Failure::io("make", place, &error))?;
     }
-    let mut mount = mount_store(context, store, args)?;
+    let mut mount = mount_store(context, Arc::new(store), args)?;
     context.terminal.say(&format!("mounted at {}; Ctrl-C unmounts", mount.mountpoint().display()))?;
     serve(context, &mut mount)
 }

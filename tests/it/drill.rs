@@ -33,6 +33,7 @@ fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
     let first = drill(&["--files", "30", "--seed", "4"]).expect_code(0).json();
     assert!(number(&first, "files") >= 20 && number(&first, "points") == 2, "{first}");
     assert!(number(&first, "files_like_source") >= 20 && number(&first, "bytes") > 1 << 20, "{first}");
+    assert_eq!(number(&first, "files_mounted"), number(&first, "files"), "{first}");
     assert_eq!((number(&first, "seed"), &first["vaults"][0]), (4, &vault.to_str().unwrap().into()));
     let points = run(&machine, &store.dir, &["snapshots", "--json"]).expect_code(0).json();
     assert!(points.as_array().unwrap().iter().all(|point| point["drilled"].is_string()), "{points}");
@@ -49,7 +50,9 @@ fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
     assert!((1..12).contains(&whole), "{whole} of twelve");
     let few = drill(&["--files", "200", "--max-bytes", "100K", "--seed", "1"]).expect_code(0).json();
     assert!(number(&few, "bytes") <= 100 << 10, "{few}");
-    assert!(!machine.root().join("cache/drill").exists(), "nothing is left");
+    for left in ["drill", "drill.mount"] {
+        assert!(!machine.root().join("cache").join(left).exists(), "nothing is left");
+    }
     assert!(!alerts(&machine, &store.dir).contains("drill"), "{}", alerts(&machine, &store.dir));
 }
 

@@ -1,11 +1,13 @@
-//! A store that knows nothing but what a vault shows, in a directory that goes with it.
+//! A store that knows nothing but what a vault shows, in a directory that goes with it, and a mount of it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_fs::mount::Mount;
 use holdfast_store::clock::Deadline;
 use holdfast_store::copy;
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::Monitor;
 use holdfast_store::names;
 use holdfast_store::staging::{DiskFiles, Files};
@@ -13,6 +15,7 @@ use holdfast_store::store::{Store, StoreOptions};
 use holdfast_store::transfer::Transfer;
 
 use crate::commands::Context;
+use crate::commands::mount::{MountArgs, mount_store};
 use crate::commands::recover::{load, whole};
 use crate::create::make_private_dir;
 use crate::open::{connect, open_as_ever, open_slots};
@@ -20,6 +23,8 @@ use crate::outcome::{Failure, Kind};
 
 /// Where it is made, below the cache.
 const DIR: &str = "drill";
+/// Where it is mounted.
+const MOUNT: &str = "drill.mount";
 /// Held by the process that drills.
 const LOCK: &str = "drill.lock";
 /// Bytes of decoded frames in memory.
@@ -29,14 +34,16 @@ const CATALOG_PART: u64 = 4;
 
 /// What was recovered.
 pub struct Recovered {
-    /// Dropped first: its files lie in the other.
-    store: Store,
-    _scratch: Scratch,
+    /// Dropped first, as what comes is used by what came before.
+    mount: Option<Mount>,
+    store: Arc<Store>,
+    scratch: Scratch,
 }
 
 /// A directory that is removed again; one that a drill left which was killed is removed by the next one.
 struct Scratch {
     dir: PathBuf,
+    mount: PathBuf,
     _lock: File,
 }
 
@@ -56,13 +63,34 @@ impl Recovered {
             ..StoreOptions::local(Arc::clone(context.terminal.clock()))
         };
         let store = Store::open(&scratch.dir, &ring, options, monitor)?;
-        load(&store, None, monitor)?;
-        Ok(Self { store, _scratch: scratch })
+        load(&store, &[], monitor)?;
+        Ok(Self { mount: None, store: Arc::new(store), scratch })
+    }
+
+    /// Mounts it, for this process alone to see.
+    pub fn mount(&mut self, context: &Context<'_>) -> Result<(), Failure> {
+        let place = &self.scratch.mount;
+        make_private_dir(place)?;
+        self.mount = Some(mount_store(context, Arc::clone(&self.store), &MountArgs::at(place.clone()))?);
+        Ok(())
+    }
+
+    /// Where a point is seen through the mount, if there is one.
+    pub fn seen(&self, point: &RecoveryPointId) -> Option<PathBuf> {
+        self.mount.as_ref().map(|mount| mount.mountpoint().join("by-id").join(point.hex()))
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+}
+
+impl Drop for Recovered {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.mount.take().map(|mount| mount.unmount()) {
+            tracing::warn!("{}: {error}", self.scratch.mount.display());
+        }
     }
 }
 
@@ -74,7 +102,7 @@ impl Scratch {
         if lock.try_lock().is_err() {
             return Err(Failure::new(Kind::Locked, "another drill runs").hint("wait for its end"));
         }
-        let scratch = Self { dir, _lock: lock };
+        let scratch = Self { dir, mount: cache.join(MOUNT), _lock: lock };
         scratch.clear();
         if scratch.dir.exists() {
             return Err(Failure::failed(format!("{} cannot be removed", scratch.dir.display())));
@@ -103,6 +131,8 @@ impl Scratch {
     fn clear(&self) {
         // What cannot be removed the next drill finds, and tells.
         let _ = std::fs::remove_dir_all(&self.dir);
+        // Never what is in it, be it that it is mounted still. One of a drill that was killed its guard ended.
+        let _ = std::fs::remove_dir(&self.mount);
     }
 }
 

@@ -1,4 +1,4 @@
-//! One file: every byte of it is read from the vault, and is what its chunks say and what its source has.
+//! One file: every byte of it is read from the vault, through the mount if there is one, and is what its chunks say and what its source has.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
@@ -76,71 +76,110 @@ impl Against {
     }
 }
 
+/// A file as the mount shows it.
+#[derive(Debug)]
+pub struct Seen(File);
+
+impl Seen {
+    /// What is wrong if it is not there as the point has it.
+    pub fn open(point: &Path, path: &[u8], node: &Node) -> Result<Self, String> {
+        let told = |e: std::io::Error| format!("the mount does not give it: {e}");
+        let file = File::open(point.join(OsStr::from_bytes(path))).map_err(told)?;
+        let meta = file.metadata().map_err(told)?;
+        let shown = (meta.len(), meta.mtime(), meta.mtime_nsec());
+        if shown != (node.size, node.mtime.seconds, i64::from(node.mtime.nanos)) {
+            let detail = format!("the mount shows another size or time than the point: {} bytes", meta.len());
+            return Err(detail);
+        }
+        Ok(Self(file))
+    }
+
+    /// Whether it has these bytes at a place.
+    fn has(&self, at: u64, bytes: &[u8]) -> Result<bool, String> {
+        let mut shown = vec![0; bytes.len()];
+        let read = self.0.read_exact_at(&mut shown, at);
+        read.map_err(|e| format!("the mount does not give what the vault has at byte {at}: {e}"))?;
+        Ok(shown == bytes)
+    }
+}
+
 /// Reads a file of a point and compares it.
 ///
 /// # Errors
 /// What keeps all other files from being read as well.
-pub fn prove(store: &Store, root: &Node, file: &Node, against: Option<Against>) -> Result<Verdict, Failure> {
+pub fn prove(
+    store: &Store,
+    root: &Node,
+    file: &Node,
+    seen: Option<Seen>,
+    against: Option<Against>,
+) -> Result<Verdict, Failure> {
     let (tree, _) = StoredTree::at(store, root, b"")?;
-    prove_in(&tree, file, against)
+    prove_in(&tree, file, seen, against)
 }
 
-fn prove_in<R: TreeReader>(tree: &R, file: &Node, mut against: Option<Against>) -> Result<Verdict, Failure> {
+fn prove_in<R: TreeReader>(
+    tree: &R,
+    file: &Node,
+    seen: Option<Seen>,
+    mut against: Option<Against>,
+) -> Result<Verdict, Failure> {
     let mut at = 0_u64;
     let extents = match tree.extents(file) {
         Ok(extents) => extents,
         Err(e) if is_of_file(&e) => return Ok(Verdict::Wrong(e.to_string())),
         Err(e) => return Err(e.into()),
     };
-    for extent in extents {
-        let same = match extent {
-            Ok(Extent::Data { id, len }) => match tree.data(&id, len) {
-                Ok(bytes) if bytes.len() as u64 != u64::from(len) || !tree.is(&id, &bytes) => {
-                    return Ok(Verdict::Wrong(format!("at byte {at} it has other bytes than its chunk")));
-                }
-                Ok(bytes) => {
-                    let same = against.as_ref().map(|source| source.has(at, &bytes));
-                    at += u64::from(len);
-                    same
-                }
-                Err(e) if is_of_file(&e) => return Ok(Verdict::Wrong(e.to_string())),
-                Err(e) => return Err(e.into()),
-            },
-            Ok(Extent::Hole { len }) => {
-                let same = against.as_ref().map(|source| is_hole(source, at, len));
-                at = at.saturating_add(len);
-                same
-            }
-            Err(e) if is_of_file(&e) => return Ok(Verdict::Wrong(e.to_string())),
-            Err(e) => return Err(e.into()),
-        };
-        match same {
+    let (zeros, mut wrong) = (vec![0; PIECE], None);
+    let mut compare = |at: u64, bytes: &[u8]| -> bool {
+        match seen.as_ref().map_or(Ok(true), |seen| seen.has(at, bytes)) {
+            Ok(true) => {}
+            Ok(false) => wrong = Some(format!("at byte {at} the mount shows other bytes than the vault has")),
+            Err(why) => wrong = Some(why),
+        }
+        match against.as_ref().map(|source| source.has(at, bytes)) {
             Some(Some(false)) => {
-                return Ok(Verdict::Wrong("it is not what its source has, which looks unchanged".to_owned()));
+                wrong = Some("it is not what its source has, which looks unchanged".to_owned());
             }
             // It is being changed, and tells nothing any more.
             Some(None) => against = None,
             Some(Some(true)) | None => {}
         }
+        wrong.is_none()
+    };
+    for extent in extents {
+        match extent {
+            Ok(Extent::Data { id, len }) => match tree.data(&id, len) {
+                Ok(bytes) if bytes.len() as u64 != u64::from(len) || !tree.is(&id, &bytes) => {
+                    return Ok(Verdict::Wrong(format!("at byte {at} it has other bytes than its chunk")));
+                }
+                Ok(bytes) if compare(at, &bytes) => at += u64::from(len),
+                Ok(_) => break,
+                Err(e) if is_of_file(&e) => return Ok(Verdict::Wrong(e.to_string())),
+                Err(e) => return Err(e.into()),
+            },
+            Ok(Extent::Hole { len }) => {
+                let end = at.saturating_add(len);
+                while at < end {
+                    let n = (end - at).min(PIECE as u64);
+                    if !compare(at, &zeros[..n as usize]) {
+                        break;
+                    }
+                    at += n;
+                }
+            }
+            Err(e) if is_of_file(&e) => return Ok(Verdict::Wrong(e.to_string())),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if let Some(wrong) = wrong {
+        return Ok(Verdict::Wrong(wrong));
     }
     if at != file.size {
         return Ok(Verdict::Wrong(format!("it has {at} bytes instead of {}", file.size)));
     }
     let like_source = against.is_some_and(|source| !source.has_changed());
     Ok(Verdict::Right { like_source })
-}
-
-fn is_hole(source: &Against, at: u64, len: u64) -> Option<bool> {
-    let (zeros, end) = (vec![0; PIECE], at.saturating_add(len));
-    let mut at = at;
-    while at < end {
-        let n = (end - at).min(PIECE as u64);
-        match source.has(at, &zeros[..n as usize]) {
-            Some(true) => at += n,
-            other => return other,
-        }
-    }
-    Some(true)
 }
 
 #[cfg(test)]
@@ -215,10 +254,14 @@ mod tests {
         let root = dir.path().as_os_str().as_bytes();
         let node = source(dir.path(), &content());
         let against = || Against::source(root, b"f", &node);
+        let seen = || Some(Seen::open(dir.path(), b"f", &node).unwrap());
         assert!(against().is_some());
-        assert_eq!(prove_in(&tree(), &node, against()).unwrap(), Verdict::Right { like_source: true });
-        assert_eq!(prove_in(&tree(), &node, None).unwrap(), Verdict::Right { like_source: false });
-        let wrong = |tree: OneFile, against| match prove_in(&tree, &node, against).unwrap() {
+        assert_eq!(
+            prove_in(&tree(), &node, seen(), against()).unwrap(),
+            Verdict::Right { like_source: true }
+        );
+        assert_eq!(prove_in(&tree(), &node, None, None).unwrap(), Verdict::Right { like_source: false });
+        let wrong = |tree: OneFile, against| match prove_in(&tree, &node, None, against).unwrap() {
             Verdict::Wrong(reason) => reason,
             right => panic!("{right:?}"),
         };
@@ -228,7 +271,30 @@ mod tests {
         let gone = Some(StoreError::NotFound { what: "chunk 1".into() });
         assert!(wrong(OneFile { fault: gone, ..tree() }, None).contains("chunk 1"));
         let cancelled = OneFile { fault: Some(StoreError::Cancelled), ..tree() };
-        assert!(prove_in(&cancelled, &node, None).is_err(), "that says nothing of the file");
+        assert!(prove_in(&cancelled, &node, None, None).is_err(), "that says nothing of the file");
+    }
+
+    #[test]
+    fn what_the_mount_shows_otherwise_than_the_vault_has_it_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong = |bytes: &[u8]| {
+            let node = source(dir.path(), bytes);
+            let seen = Seen::open(dir.path(), b"f", &node).unwrap();
+            match prove_in(&tree(), &node, Some(seen), None).unwrap() {
+                Verdict::Wrong(reason) => reason,
+                right => panic!("{right:?}"),
+            }
+        };
+        for at in [0, 300_000, 600_007] {
+            let mut bytes = content();
+            bytes[at] ^= 1;
+            assert!(wrong(&bytes).contains("the mount shows other bytes"), "{at}");
+        }
+        assert!(wrong(&content()[..600_005]).contains("the mount does not give"));
+        let node = source(dir.path(), &content());
+        assert!(Seen::open(dir.path(), b"g", &node).unwrap_err().contains("the mount does not give it"));
+        let longer = Node { size: node.size + 1, ..node };
+        assert!(Seen::open(dir.path(), b"f", &longer).unwrap_err().contains("another size"));
     }
 
     #[test]
@@ -239,11 +305,11 @@ mod tests {
             let mut bytes = content();
             bytes[at] ^= 1;
             let node = source(dir.path(), &bytes);
-            let verdict = prove_in(&tree(), &node, Against::source(root, b"f", &node)).unwrap();
+            let verdict = prove_in(&tree(), &node, None, Against::source(root, b"f", &node)).unwrap();
             assert!(matches!(verdict, Verdict::Wrong(reason) if reason.contains("looks unchanged")), "{at}");
             let against = Against::source(root, b"f", &node);
             std::fs::write(dir.path().join("f"), [&bytes[..], b"more"].concat()).unwrap();
-            let verdict = prove_in(&tree(), &node, against).unwrap();
+            let verdict = prove_in(&tree(), &node, None, against).unwrap();
             assert_eq!(verdict, Verdict::Right { like_source: false }, "{at}");
             assert!(
                 Against::source(root, b"f", &node).is_none() && Against::source(root, b"g", &node).is_none()

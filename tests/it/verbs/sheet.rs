@@ -74,18 +74,31 @@ fn the_code_of_a_printed_sheet_is_all_that_a_bare_machine_needs() {
 }
 
 #[test]
-fn of_the_vaults_on_a_sheet_the_first_that_opens_is_recovered_from() {
+fn of_the_vaults_on_a_sheet_all_that_open_are_recovered_from() {
     let stored = Stored::init(&["--vault", "vault", "--vault", "other"]);
     std::fs::write(stored.path("src/a"), "kept").unwrap();
     stored.backup();
-    stored.run(["vault", "push"]).expect_code(0);
+    // The first one is away, and gets no points.
+    let (first, away) = (stored.path("vault"), stored.path("away"));
+    std::fs::rename(&first, &away).unwrap();
+    stored.run(["vault", "push"]).expect_code(1);
+    std::fs::rename(&away, &first).unwrap();
     stored.run(["key", "add", "--kind", "recovery", "--sheet", "sheet.pdf"]).expect_code(0);
     let code = code_on(&stored.path("sheet.pdf"));
     let recover = |expected: i32| {
         let other = Machine::new();
         let mut recover = other.command(["recover", "--store"]);
-        Ran::of(recover.arg(other.path("store")).env("HOLDFAST_RECOVERY_KEY", &code)).expect_code(expected)
+        let ran = Ran::of(recover.arg(other.path("store")).env("HOLDFAST_RECOVERY_KEY", &code));
+        let ran = ran.expect_code(expected);
+        if expected == 0 {
+            let mut dump = other.command(["dump", "latest:a", "--store"]);
+            dump.arg(other.path("store")).env("HOLDFAST_RECOVERY_KEY", &code);
+            assert_eq!(Ran::of(&mut dump).expect_code(0).out(), "kept");
+        }
+        ran
     };
+    let out = recover(0).out();
+    assert!(["vault", "other"].iter().all(|name| out.contains(stored.path(name).to_str().unwrap())), "{out}");
     let hurt = |what: &str, file: &str| {
         let path = stored.path(what).join(file);
         let whole = std::fs::read(&path).unwrap();
