@@ -40,9 +40,13 @@ struct Entries {
 pub struct Deleted(BTreeMap<RecoveryPointId, Timestamp>);
 
 impl Deleted {
-    /// Those of the store in a directory; none if they cannot be read.
+    /// Those of the store in a directory; none if they cannot be read, which is told.
     pub fn load(store: &Path) -> Self {
-        let entries: Entries = FILE.load(store).unwrap_or_default();
+        let entries: Option<Entries> = FILE.load(store);
+        if entries.is_none() && store.join(FILE.name).exists() {
+            tracing::warn!("{} cannot be read: what was deleted softly counts as not deleted", FILE.name);
+        }
+        let entries = entries.unwrap_or_default();
         let read = |entry: Entry| {
             Some((RecoveryPointId::from_hex(&entry.id)?, Timestamp::from_seconds(entry.until)))
         };
@@ -52,6 +56,11 @@ impl Deleted {
     /// From when on a point goes, if it was deleted.
     pub fn goes(&self, id: &RecoveryPointId) -> Option<Timestamp> {
         self.0.get(id).copied()
+    }
+
+    /// All of them.
+    pub fn ids(&self) -> impl Iterator<Item = RecoveryPointId> {
+        self.0.keys().copied()
     }
 
     /// Points without those that were deleted.
@@ -66,19 +75,26 @@ impl Deleted {
     }
 }
 
-/// Deletes points, which go after so many days; one that was deleted goes when it was to go. From when on the new ones go.
+/// Deletes points, which go after so many days; one that was deleted goes when it was to go. Which of them go from when on.
 pub fn delete<'a>(
     store: &Path,
     ids: impl Iterator<Item = &'a RecoveryPointId>,
     days: u16,
     now: Timestamp,
-) -> Result<Timestamp, Failure> {
-    let until = now.seconds.saturating_add(i64::from(days) * DAY);
+) -> Result<BTreeMap<Timestamp, Vec<RecoveryPointId>>, Failure> {
+    let mut going: BTreeMap<_, Vec<_>> = BTreeMap::new();
     FILE.change(store, |entries: &mut Entries| {
-        for id in ids.map(RecoveryPointId::hex) {
-            if !entries.deleted.iter().any(|entry| entry.id == id) {
-                entries.deleted.push(Entry { id, at: now.seconds, until });
-            }
+        for id in ids {
+            let hex = id.hex();
+            let until = match entries.deleted.iter().find(|entry| entry.id == hex) {
+                Some(entry) => entry.until,
+                None => {
+                    let until = now.seconds.saturating_add(i64::from(days) * DAY);
+                    entries.deleted.push(Entry { id: hex, at: now.seconds, until });
+                    until
+                }
+            };
+            going.entry(Timestamp::from_seconds(until)).or_default().push(*id);
         }
         match entries.deleted.len() > DELETED_MAX {
             true => {
@@ -88,7 +104,7 @@ pub fn delete<'a>(
             false => Ok(()),
         }
     })?;
-    Ok(Timestamp::from_seconds(until))
+    Ok(going)
 }
 
 /// Brings points back, or forgets those that are gone; which of them were deleted.
@@ -122,8 +138,10 @@ mod tests {
     fn a_point_goes_days_after_it_was_deleted_and_that_does_not_change_when_it_is_deleted_again() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Deleted::load(dir.path()).due(at(i64::MAX)).count(), 0);
-        assert_eq!(delete(dir.path(), [id(1)].iter(), 14, at(100)).unwrap(), at(100 + 14 * 86400));
-        delete(dir.path(), [id(1), id(2)].iter(), 1, at(500)).unwrap();
+        let first = at(100 + 14 * 86400);
+        assert_eq!(delete(dir.path(), [id(1)].iter(), 14, at(100)).unwrap(), [(first, vec![id(1)])].into());
+        let again = delete(dir.path(), [id(1), id(2)].iter(), 1, at(500)).unwrap();
+        assert_eq!(again, [(first, vec![id(1)]), (at(500 + 86400), vec![id(2)])].into());
         let deleted = Deleted::load(dir.path());
         assert_eq!(deleted.goes(&id(1)), Some(at(100 + 14 * 86400)));
         assert_eq!(deleted.goes(&id(3)), None);

@@ -11,7 +11,7 @@ use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan,
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::hold::Hold;
-use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::store::{Store, StoreLock, StoredPoint};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ use crate::args::values;
 use crate::deleted::{self, Deleted};
 use crate::json::{ForgetGroup, ForgetPoint};
 use crate::open::open_store;
-use crate::outcome::{Done, Failure, Kind, Outcome};
+use crate::outcome::{Done, Failure, Failures, Kind, Outcome};
 use crate::point_spec::PointSpec;
 use crate::terminal::text::{self, Table};
 
@@ -184,8 +184,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     // Vaults may let wait: nobody who takes a point waits with us.
     drop(lock);
     let ids = plan.remove.iter().map(|decision| decision.id).collect();
-    let done = removal::remove_everywhere(context, &store, &vaults, &ids)?;
-    forget_deleted(&store, &ids)?;
+    let done = remove(context, &store, &vaults, &ids)?;
     drop(vaults);
     if !args.prune {
         return Ok(done);
@@ -219,20 +218,26 @@ pub fn delete<'a>(
     ids: impl Iterator<Item = &'a RecoveryPointId> + Clone,
     days: u16,
 ) -> Result<(), Failure> {
-    let hex: Vec<String> = ids.clone().map(RecoveryPointId::hex).collect();
-    if hex.is_empty() {
+    if ids.clone().next().is_none() {
         return Ok(());
     }
-    let until = deleted::delete(store.dir(), ids, days, context.terminal.clock().now())?;
-    if context.terminal.json() {
-        let line = DeletedLine { message_type: "deleted", ids: hex, until: text::rfc3339(until) };
-        return context.terminal.json_line(&line);
+    // What went meanwhile, by another command say, takes no room in the file.
+    forget_deleted(store, &Deleted::load(store.dir()).ids().collect())?;
+    let going = deleted::delete(store.dir(), ids, days, context.terminal.clock().now())?;
+    for (until, ids) in going {
+        if context.terminal.json() {
+            let ids = ids.iter().map(RecoveryPointId::hex).collect();
+            let line = DeletedLine { message_type: "deleted", ids, until: text::rfc3339(until) };
+            context.terminal.json_line(&line)?;
+            continue;
+        }
+        let goes = text::local_time(until, &TimeZone::system());
+        let count = text::count(ids.len() as u64, "recovery point");
+        context
+            .terminal
+            .say(&format!("{count} deleted, to go {goes}; until then `holdfast undelete ID` brings back"))?;
     }
-    let goes = text::local_time(until, &TimeZone::system());
-    let count = text::count(hex.len() as u64, "recovery point");
-    context
-        .terminal
-        .say(&format!("{count} deleted, to go {goes}; until then `holdfast undelete ID` brings back"))
+    Ok(())
 }
 
 /// Removes points from every place that holds them, whatever rules and guards say. Held ones are not to be among them.
@@ -240,14 +245,23 @@ pub fn remove_all(context: &Context<'_>, store: &Store, ids: &BTreeSet<RecoveryP
     if ids.is_empty() {
         return Ok(Done::Whole);
     }
-    let vaults = store.lock_vault_removals()?;
-    let done = removal::remove_everywhere(context, store, &vaults, ids)?;
+    remove(context, store, &store.lock_vault_removals()?, ids)
+}
+
+fn remove(
+    context: &Context<'_>,
+    store: &Store,
+    lock: &StoreLock,
+    ids: &BTreeSet<RecoveryPointId>,
+) -> Outcome {
+    let done = removal::remove_everywhere(context, store, lock, ids)?;
     forget_deleted(store, ids)?;
     Ok(done)
 }
 
-/// Removes what was deleted and whose time is over, unless somebody holds it since.
-pub fn remove_due(context: &Context<'_>, store: &Store) -> Outcome {
+/// Removes what was deleted and whose time is over, unless somebody holds it since. `local`: from the store's directory alone, by who leaves
+/// vaults as they are.
+pub fn remove_due(context: &Context<'_>, store: &Store, local: bool) -> Outcome {
     let due = || -> BTreeSet<_> { Deleted::load(store.dir()).due(context.terminal.clock().now()).collect() };
     if due().is_empty() {
         return Ok(Done::Whole);
@@ -256,8 +270,18 @@ pub fn remove_due(context: &Context<'_>, store: &Store) -> Outcome {
     let vaults = store.lock_vault_removals()?;
     let (mut due, held) = (due(), store.holds()?);
     due.retain(|id| !held.contains_key(id));
-    let done = removal::remove_everywhere(context, store, &vaults, &due)?;
-    forget_deleted(store, &due)?;
+    let done = if local && !store.vaults().is_empty() {
+        let staged = store.catalog().known_of(&due)?.into_iter().filter(|row| row.staged);
+        due = staged.map(|row| row.id).collect();
+        let mut failures = Failures::default();
+        if !due.is_empty() {
+            removal::remove_from_staging(context, store, &store.lock()?, &mut due, &mut failures)?;
+        }
+        forget_deleted(store, &due)?;
+        failures.or(Done::Whole)?
+    } else {
+        remove(context, store, &vaults, &due)?
+    };
     if !due.is_empty() && !context.terminal.json() {
         let count = text::count(due.len() as u64, "recovery point");
         context.terminal.say(&format!("{count} went that had been deleted"))?;

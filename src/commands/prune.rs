@@ -138,9 +138,8 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     // A configuration that cannot be had ends this before anything is removed.
     let terms = terms(context, manner)?;
     let mut removed = Done::Whole;
-    // Where there are vaults they are asked.
-    if !manner.dry_run && (!manner.local || store.vaults().is_empty()) {
-        match remove_due(context, store) {
+    if !manner.dry_run {
+        match remove_due(context, store, manner.local) {
             Err(failure) if failure.kind == Kind::Failed => {
                 context.terminal.warn(&failure.message);
                 removed = Done::Partial;

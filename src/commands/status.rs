@@ -26,6 +26,7 @@ use super::configured::{NamedSource, named_sources, zone_of};
 use super::jobs::present;
 use super::staging::{DirectoryLine, directories};
 use crate::daemon::talk::Present;
+use crate::deleted::Deleted;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::settings::is_job;
@@ -131,7 +132,7 @@ pub fn run(context: &Context<'_>, args: &StatusArgs) -> Outcome {
     // What the daemon itself asks for knows that there is one, also when that has no time to answer.
     let is_served = daemon.is_some() || is_job();
     let (config, mistakes) = config_and_mistakes(context, store.dir(), is_served)?;
-    let points = store.points()?;
+    let points = Deleted::load(store.dir()).leave_out(store.points()?);
     let (now, zone) = (context.terminal.clock().now(), zone_of(&config));
     let agenda = Agenda::new(&config, &context.settings.host, zone.clone(), now);
     let ledger = Ledger::look(store.dir()).map_err(|error| Failure::failed(error.to_string()))?;

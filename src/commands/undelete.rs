@@ -1,5 +1,6 @@
 //! `holdfast undelete`: points that were deleted and have not gone yet come back.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::Context;
 use super::hold::parse;
 use super::scope::{Points, ScopeArgs};
-use crate::deleted;
+use crate::deleted::{self, Deleted};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Failures, Outcome};
 
@@ -41,10 +42,17 @@ pub fn run(context: &Context<'_>, args: &UndeleteArgs) -> Outcome {
     let store = open_store(context)?;
     let points = Points::of(&store)?;
     let scope = ScopeArgs::default().scope();
-    let ids =
-        specs.iter().map(|spec| points.find(&spec.point, &scope)).collect::<Result<Vec<_>, Failure>>()?;
+    let ids = specs
+        .iter()
+        .map(|spec| points.find(&spec.point, &scope))
+        .collect::<Result<BTreeSet<_>, Failure>>()?;
+    let ids: Vec<_> = ids.into_iter().collect();
     // Nobody removes what is due meanwhile.
     let lock = store.lock_vault_removals()?;
+    let deleted = Deleted::load(store.dir());
+    for id in ids.iter().filter(|id| deleted.goes(id).is_some()) {
+        store.keep_staged_point(id)?;
+    }
     let back = deleted::take_back(store.dir(), &ids)?;
     drop(lock);
     let mut failures = Failures::default();

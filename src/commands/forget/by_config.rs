@@ -57,10 +57,8 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         agreed.extend(failures.note(consented)?.map(|()| planned));
     }
     let mut done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
-    // Where there are vaults they are asked.
-    if (args.tier != Some(TierName::Local) || store.vaults().is_empty())
-        && failures.note(remove_due(context, &store))? == Some(Done::Partial)
-    {
+    let due = remove_due(context, &store, args.tier == Some(TierName::Local));
+    if failures.note(due)? == Some(Done::Partial) {
         done = Done::Partial;
     }
     let pruned = match args.prune {

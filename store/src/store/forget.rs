@@ -19,6 +19,21 @@ impl Store {
         self.catalog.remove_point(&row.id, None)
     }
 
+    /// A point that somebody wants back is not on its way out of staging any more. Where its removal was cut off after the object went, it is put
+    /// again: the catalog has it as it was. The caller has the lock of removals from vaults.
+    ///
+    /// # Errors
+    /// Another process writes to the store, if the object is to be put.
+    pub fn keep_staged_point(&self, id: &RecoveryPointId) -> Result<(), StoreError> {
+        let Some(row) = self.catalog.point(id)?.filter(|row| row.staged) else { return Ok(()) };
+        let name = names::point(&row.tag, id);
+        if self.staging.len(&name)?.is_none() {
+            let _lock = self.lock()?;
+            self.staging.put(&name, &row.object)?;
+        }
+        self.are_not_going(None, [*id])
+    }
+
     /// Removes a point from a vault, whichever attempt brought it there. The caller holds the lock of removals from vaults.
     pub fn remove_point_from_vault(&self, no: VaultNo, row: &PointRow) -> Result<(), StoreError> {
         let transfer = self.vault(no)?;

@@ -56,6 +56,24 @@ fn a_removal_from_staging_that_is_cut_off_anywhere_is_ended_by_who_looks() {
     }
 }
 
+#[test]
+fn a_point_whose_removal_from_staging_was_cut_off_and_that_is_wanted_back_stays() {
+    for n in 0..2 {
+        let home = Home::new();
+        let back = take_point(&home.open(), &sample(1)).unwrap();
+        take_point(&home.open(), &sample(2)).unwrap();
+        let (store, files) = home.open_faulty();
+        files.fail_at(n, Fault::Crash);
+        store.remove_staged_point(&row(&store, &back)).unwrap_err();
+        drop(store);
+        home.open().keep_staged_point(&back.point.id).unwrap();
+        let store = home.open();
+        drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+        reclaim::free_staging(&store, &VoidMonitor).unwrap();
+        assert!(restore(&home.open(), &back).unwrap() == sample(1), "step {n}");
+    }
+}
+
 /// Removes a point from the vault and is cut off at the n-th request. Whether the point is still there; nothing if the removal takes no
 /// more requests.
 fn removed_in_part(
