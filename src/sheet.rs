@@ -4,7 +4,7 @@
 mod page;
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -28,8 +28,16 @@ impl<'a> SheetFile<'a> {
         });
         let mut options = OpenOptions::new();
         options.write(true).create_new(!left).mode(0o600).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
-        let file =
-            options.open(path).map_err(|error| Failure::io("create the recovery sheet", path, &error))?;
+        let file = options.open(path).map_err(|error| {
+            let failure = Failure::io("create the recovery sheet", path, &error);
+            match error.kind() {
+                ErrorKind::AlreadyExists => failure.hint(
+                    "name another file; if this is the sheet of a run that was cut off, `holdfast key verify` with its words tells \
+                     whether they open anything: then give them, and no --sheet",
+                ),
+                _ => failure,
+            }
+        })?;
         Ok(Self { path, file, written: false })
     }
 

@@ -150,6 +150,9 @@ struct AddedLine<'a> {
     recovery_key: Option<&'a str>,
 }
 
+/// More slots are of nobody who is known: each passphrase is tried on all of its kind.
+const SLOTS_MAX: usize = 32;
+
 /// What `key remove` prints with `--json`.
 #[derive(Serialize)]
 struct RemovedLine {
@@ -183,7 +186,17 @@ fn add(context: &Context<'_>, kind: KeyKind, label: &str, sheet: Option<&Path>) 
     let machine_key = context.settings.secrets.machine_key_file(&head.vault);
     if kind == KeyKind::Machine && machine_key.exists() {
         let failure = Failure::failed(format!("this machine has a key already: {}", machine_key.display()));
-        return Err(failure.hint("`holdfast key list` shows its slot; remove that first"));
+        return Err(match MachineKey::read(&machine_key) {
+            Ok(_) => failure.hint("`holdfast key list` shows its slot; remove that first"),
+            Err(error) => failure.hint(format!("it is no key: {error}; remove the file")),
+        });
+    }
+    if head.slots.len() >= SLOTS_MAX {
+        return Err(Failure::failed(format!(
+            "the store has {} key slots, and no more are made",
+            head.slots.len()
+        ))
+        .hint("`holdfast key list` shows them, `holdfast key remove SLOT` removes one"));
     }
     let secret = match kind {
         KeyKind::Passphrase => {
@@ -358,31 +371,60 @@ fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
     let lock = places.store().lock()?;
     places.refuse_older(&old.ring)?;
     let now = context.terminal.clock().now().seconds;
-    let (id, bytes) = new_slot(context, &head.vault, &old.ring, &secret, &old.label, now)?;
+    // A run that was cut off may have put one into some places that the same passphrase opens.
+    let left = opened_by(&places, &secret)?.0.into_iter();
+    let left =
+        left.filter(|left| left.slot != old.slot && left.ring.has_all_of(&old.ring)).map(|left| left.slot);
+    let left: Vec<SlotId> = left.collect();
+    let (id, bytes) = match whole_among(&places, &left)? {
+        Some(left) => left,
+        None => new_slot(context, &head.vault, &old.ring, &secret, &old.label, now)?,
+    };
     places.add(&id, &bytes, &secret)?;
-    for slot in opened_by(&places, &old_secret)? {
+    let (slots, misplaced) = opened_by(&places, &old_secret)?;
+    for slot in slots {
         // A rotation that was cut off left one with an older ring.
         let whole: &[SlotId] = if old.ring.has_all_of(&slot.ring) { &[id] } else { &[] };
         if slot.slot != id {
             places.remove(&lock, &slot.slot, Needed::By(whole))?;
         }
     }
+    for (place, name) in misplaced {
+        context.terminal.warn(&format!(
+            "{place}: under the name of slot {name} lies another one, which the passphrase of before still opens: remove the object by hand"
+        ));
+    }
     let made = New { id, kind: KeyKind::Passphrase, replaces: Some(old.slot), now };
     tell_added(context, &places, &made, &secret, false)
 }
 
-/// All slots, of all places, that a secret opens.
-fn opened_by(places: &Places, secret: &Secret) -> Result<Vec<ring::Opened>, Failure> {
+/// The first slot of these that some place has whole.
+fn whole_among(places: &Places, ids: &[SlotId]) -> Result<Option<(SlotId, Vec<u8>)>, Failure> {
+    let is_named = |(id, bytes): &(SlotId, Vec<u8>)| {
+        ids.contains(id) && KeySlot::read(bytes, places.store().id()).is_ok_and(|slot| slot.id == *id)
+    };
+    Ok(places.heads_now()?.into_iter().flat_map(|(_, head)| head.slots).find(is_named))
+}
+
+/// Places, and names of slots there.
+type Misplaced = Vec<(String, SlotId)>;
+
+/// All slots, of all places, that a secret opens; and what it opens under the names of others, which is no reason to remove those.
+fn opened_by(places: &Places, secret: &Secret) -> Result<(Vec<ring::Opened>, Misplaced), Failure> {
     let mut all: BTreeMap<SlotId, ring::Opened> = BTreeMap::new();
-    for (_, head) in places.heads_now()? {
+    let mut misplaced = Vec::new();
+    for (place, head) in places.heads_now()? {
         for (slot, bytes) in head.slots {
-            if all.contains_key(&slot) {
+            let is_named = KeySlot::read(&bytes, &head.vault).is_ok_and(|read| read.id == slot);
+            if is_named && all.contains_key(&slot) {
                 continue;
             }
-            if let Ok((ring, label)) = KeySlot::open(&bytes, &head.vault, secret) {
-                all.insert(slot, ring::Opened { slot, ring, label });
+            let Ok((ring, label)) = KeySlot::open(&bytes, &head.vault, secret) else { continue };
+            match is_named {
+                true => drop(all.insert(slot, ring::Opened { slot, ring, label })),
+                false => misplaced.push((place.clone(), slot)),
             }
         }
     }
-    Ok(all.into_values().collect())
+    Ok((all.into_values().collect(), misplaced))
 }

@@ -15,7 +15,8 @@ use crate::catalog::{PointLine, PointRow, Seen, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
-use crate::fence::Why;
+use crate::fence::{Revocation, Why};
+use crate::format::{HEADER_LEN, Header, ObjectKind};
 use crate::id::{Attempt, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor, VoidMonitor};
@@ -109,6 +110,29 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
         slots.extend(read_slot(transfer, &vault, &object.name)?.map(|bytes| (id, bytes)));
     }
     Ok(StoreHead { vault, config, slots })
+}
+
+/// Points of which the header is read.
+const HEADERS: usize = 8;
+
+/// The newest key generation that the headers of the last points of a vault name, which no key is needed to read; 0 if there is none. A header
+/// that is damaged says nothing here.
+pub fn sealed_with(transfer: &Transfer, vault: &VaultId) -> Result<u32, StoreError> {
+    let mut points = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    points.sort_by_key(|object| std::cmp::Reverse(object.put_at));
+    let mut newest = 0;
+    let whole = points.iter().filter(|object| object.len > Revocation::LEN);
+    for object in whole.take(HEADERS) {
+        match transfer.get_range(&object.name, 0..HEADER_LEN as u64, Deadline::NEVER) {
+            Ok(bytes) => {
+                let header = Header::decode(&bytes, ObjectKind::Point, Some(vault));
+                newest = newest.max(header.map_or(0, |header| header.generation));
+            }
+            Err(VaultError::NotFound { .. } | VaultError::TooShort { .. }) => {}
+            Err(e) => return Err(of_vault(transfer)(e)),
+        }
+    }
+    Ok(newest)
 }
 
 fn read_config(transfer: &Transfer) -> Result<(VaultId, Vec<u8>), StoreError> {

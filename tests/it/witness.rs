@@ -326,6 +326,8 @@ fn a_key_slot_that_was_removed_and_is_back_and_one_that_is_another_are_told() {
     bed.push(0);
     assert_eq!(alerts(&bed.machine), none());
     std::fs::write(&added, &old).unwrap();
+    let ran = bed.machine.run(["check"]).expect_code(1);
+    assert_eq!(said(&ran), only("slot-replayed"), "{}", ran.err());
     let ran = bed.push(3);
     assert_eq!(said(&ran), only("slot-replayed"), "{}", ran.err());
     assert_eq!(alerts(&bed.machine), only("slot-replayed"));

@@ -54,6 +54,16 @@ pub fn refuse_older(place: &str, head: &StoreHead, ring: &KeyRing) -> Result<(),
     }
 }
 
+/// Refuses a ring that lacks the generation with which something in a place is sealed; 0 is none.
+pub fn refuse_sealed(place: &str, generation: u32, ring: &KeyRing) -> Result<(), Failure> {
+    match generation == 0 || ring.key(generation).is_some() {
+        true => Ok(()),
+        false => {
+            Err(lacks(place, &format!("key generation {generation}, with which points there are sealed,")))
+        }
+    }
+}
+
 /// Refuses a slot of a place that opens to less than another ring has.
 pub fn refuse_less(place: &str, opened: &Opened, ring: &KeyRing) -> Result<(), Failure> {
     if opened.ring.has_all_of(ring) {

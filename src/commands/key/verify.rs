@@ -73,6 +73,11 @@ fn in_vaults(context: &Context<'_>, vaults: &[String]) -> Result<(), Failure> {
             return Err(StoreError::NotOurs { object: address, detail }.into());
         }
         let opened = prove(&address, &head, &secret)?;
+        ring::refuse_sealed(
+            &format!("vault {address}"),
+            copy::sealed_with(&transfer, &head.vault)?,
+            &opened.ring,
+        )?;
         if let Some(ours) = &ours {
             ring::refuse_older(&format!("the store, by what lies in vault {address}"), ours, &opened.ring)?;
         }

@@ -8,6 +8,7 @@ use crate::catalog::{PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{RecoveryPointId, SourceTag};
+use crate::monitor::VoidMonitor;
 use crate::names;
 use crate::point::object::open_point;
 use crate::seal::slots::{KeySlot, SlotKind};
@@ -216,6 +217,9 @@ impl Check<'_> {
             }
             if !self.away.contains(no) {
                 self.slots_missing(address, &listed, newest)?;
+                let shown = listed.iter().filter_map(|object| names::slot_of(&object.name)).collect();
+                let back = self.store.remember_slots(*no, &shown, &VoidMonitor)?;
+                self.tell_of_vault(address, &back);
             }
         }
         Ok(())

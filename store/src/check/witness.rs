@@ -89,7 +89,7 @@ impl Check<'_> {
         Ok(alarms)
     }
 
-    fn tell_of_vault(&mut self, address: &str, alarms: &[Alarm]) {
+    pub(super) fn tell_of_vault(&mut self, address: &str, alarms: &[Alarm]) {
         for alarm in alarms {
             self.find(format!("vault {address}"), alarm.sentence(address));
         }

@@ -78,20 +78,24 @@ impl MachineKey {
         Ok(path)
     }
 
-    /// The same at a path of the caller's choice.
+    /// The same at a path of the caller's choice. Half a key would be worse than none, and stand in the way of the next attempt: it has another
+    /// name until it is whole.
     pub fn create_at(&self, path: &Path) -> Result<(), StoreError> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(StoreError::io("create", path))?;
-        let written = file.write_all(self.encode().as_bytes()).and_then(|()| file.sync_all());
-        if let Err(error) = written {
-            // Half a key is worse than none: it would stand in the way of the next attempt.
-            let _ignored = std::fs::remove_file(path);
-            return Err(StoreError::io("write", path)(error));
+        let half = path.with_extension("half");
+        match std::fs::remove_file(&half) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &half)(e));
+            }
+            _ => {}
         }
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&half);
+        let mut file = file.map_err(StoreError::io("create", path))?;
+        let written = file.write_all(self.encode().as_bytes()).and_then(|()| file.sync_all());
+        // A link is refused where there is a file, as a rename would not be.
+        let named = written.and_then(|()| std::fs::hard_link(&half, path));
+        let _ignored = std::fs::remove_file(&half);
+        named.map_err(StoreError::io("create", path))?;
         let directory = path.parent().unwrap_or(Path::new("/"));
         File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))
     }
@@ -101,7 +105,7 @@ impl MachineKey {
     /// # Errors
     /// `Invalid` when others than its owner may read or write it, `Corrupt` when it is not a machine key, `Io`.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let file = open(path)?;
         let metadata = file.metadata().map_err(StoreError::io("examine", path))?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -119,7 +123,7 @@ impl MachineKey {
     /// # Errors
     /// `Corrupt` when it is not a machine key, `Io`.
     pub fn read_credential(path: &Path) -> Result<Self, StoreError> {
-        Self::read_open(File::open(path).map_err(StoreError::io("open", path))?, path)
+        Self::read_open(open(path)?, path)
     }
 
     fn read_open(file: File, path: &Path) -> Result<Self, StoreError> {
@@ -133,6 +137,12 @@ impl MachineKey {
             Err(detail) => Err(named(detail)),
         }
     }
+}
+
+/// A pipe in the place of the file would wait for a writer, and has nothing.
+fn open(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(StoreError::io("open", path))
 }
 
 /// Lower-case hexadecimal into `key`, with what lies in between wiped.

@@ -1,19 +1,17 @@
 //! The key slots that people have, in staging and in vaults: without one, what a vault holds is of no use to a machine that has nothing.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
-use super::{Proven, Reads, Store, of_vault, put_proven};
+use super::{Proven, Reads, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::catalog::VaultNo;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
 use crate::id::SlotId;
 use crate::monitor::{Event, Monitor};
 use crate::names;
 use crate::seal::slots::{KeySlot, SlotError, SlotKind};
 use crate::transfer::Transfer;
-use crate::vault::{ObjectName, VaultError};
+use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 impl Store {
     /// Slots in staging that are whole and that a passphrase or a recovery key opens. Those of machines open nothing elsewhere.
@@ -25,8 +23,9 @@ impl Store {
     }
 }
 
-/// Remembers the slots that a vault lists, and tells of one that was removed and is there again. Into one that lists none they are put again,
-/// and each is told. One of several that is missing may have been removed by another machine, on purpose: it stays away.
+/// Remembers the slots that a vault lists, and tells of one that was removed and is there again. Into one where people have nothing that opens
+/// what is sealed now their slots are put, and each is told. One of several that is missing may have been removed by another machine, on
+/// purpose: it stays away.
 pub(super) fn look_at_slots(
     store: &Store,
     no: VaultNo,
@@ -34,17 +33,57 @@ pub(super) fn look_at_slots(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     let listed = transfer.list_all(names::SLOTS).map_err(of_vault(transfer))?;
-    let shown: BTreeSet<SlotId> = listed.iter().filter_map(|object| names::slot_of(&object.name)).collect();
-    if !shown.is_empty() {
-        return store.remember_slots(no, &shown, monitor);
+    let ours: Vec<_> =
+        store.slots_of_people()?.into_iter().filter(|slot| opens_all(store, &slot.1)).collect();
+    let is_ours = |object: &ObjectInfo| {
+        let same = |(id, bytes): &&(SlotId, Vec<u8>)| {
+            names::slot_of(&object.name) == Some(*id) && object.len == bytes.len() as u64
+        };
+        ours.iter().any(|slot| same(&slot))
+    };
+    if ours.is_empty() || listed.iter().any(is_ours) || others_open_all(store, transfer, &listed)? {
+        let shown = listed.iter().filter_map(|object| names::slot_of(&object.name)).collect();
+        return store.remember_slots(no, &shown, monitor).map(drop);
     }
-    for (id, bytes) in store.slots_of_people()? {
-        put_slot(store, transfer, (&id, bytes), monitor)?;
-        let reason =
-            format!("it was missing from vault {}, as were all, and was put back", transfer.address());
-        monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
+    for (id, bytes) in ours {
+        match put_slot(store, transfer, (&id, bytes), monitor) {
+            // Who may not write there leaves it to others. What is pushed opens here all the same.
+            Err(e) if e.class() == ErrorClass::Denied => {
+                let reason = format!(
+                    "vault {} has no key slot with which people open what is sealed now, and this one cannot be put there: {e}",
+                    transfer.address()
+                );
+                monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
+            }
+            put => {
+                put?;
+                let reason = format!(
+                    "vault {} had no key slot with which people open what is sealed now; this one was put there",
+                    transfer.address()
+                );
+                monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
+            }
+        }
     }
     Ok(())
+}
+
+/// Whether a slot is one of people and says that it opens what this machine seals now.
+fn opens_all(store: &Store, bytes: &[u8]) -> bool {
+    let slot = KeySlot::read(bytes, store.id()).ok().filter(|slot| slot.kind != SlotKind::Machine);
+    slot.is_some_and(|slot| slot.newest() >= store.sealer().generation())
+}
+
+/// The same of slots in a vault that this machine does not have.
+fn others_open_all(store: &Store, transfer: &Transfer, listed: &[ObjectInfo]) -> Result<bool, StoreError> {
+    for object in listed.iter().filter(|object| names::slot_of(&object.name).is_some()) {
+        match transfer.get(&object.name, SMALL_OBJECT) {
+            Ok(bytes) if opens_all(store, &bytes) => return Ok(true),
+            Ok(_) | Err(VaultError::NotFound { .. } | VaultError::Invalid { .. }) => {}
+            Err(e) => return Err(of_vault(transfer)(e)),
+        }
+    }
+    Ok(false)
 }
 
 /// Puts a slot into a vault, and the whole one in the place of one that is damaged there.

@@ -120,20 +120,22 @@ impl Store {
     }
 
     /// Remembers the key slots that a vault shows, and tells of each that was removed there and that this machine does not have either.
-    pub(super) fn remember_slots(
+    pub(crate) fn remember_slots(
         &self,
         no: VaultNo,
         shown: &BTreeSet<SlotId>,
         monitor: &dyn Monitor,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Alarm>, StoreError> {
         let before = self.recall(no)?;
         let ours: HashSet<SlotId> = Self::head(&self.dir)?.slots.into_iter().map(|(id, _)| id).collect();
         let was_gone = |id: &&SlotId| before.slots.get(id).is_some_and(|gone| *gone);
         let back: Vec<&SlotId> = shown.iter().filter(was_gone).filter(|id| !ours.contains(id)).collect();
-        for id in &back {
+        let alarms = back.iter().map(|id| {
             let detail = format!("key slot {id} was removed there, and is there again");
-            self.raise(no, Alarm::new(AlarmKind::SlotReplayed, id.hex(), detail), monitor)?;
-        }
+            Alarm::new(AlarmKind::SlotReplayed, id.hex(), detail)
+        });
+        let alarms: Vec<Alarm> = alarms.collect();
+        alarms.iter().try_for_each(|alarm| self.raise(no, alarm.clone(), monitor))?;
         let is_back = |id: &SlotId| back.contains(&id);
         let goes_on = |alarm: &Alarm| {
             alarm.kind != AlarmKind::SlotReplayed || back.iter().any(|id| id.hex() == alarm.subject)
@@ -142,7 +144,7 @@ impl Store {
         let anew = shown.iter().any(|id| is_new(&id));
         let went = before.slots.iter().any(|(id, gone)| !gone && !shown.contains(id));
         if !anew && !went && before.alarms.iter().all(goes_on) {
-            return Ok(());
+            return Ok(alarms);
         }
         self.remember(no, |memory| {
             memory.alarms.retain(goes_on);
@@ -152,7 +154,8 @@ impl Store {
             for id in shown.iter().filter(|id| !is_back(id)) {
                 memory.slots.insert(*id, false);
             }
-        })
+        })?;
+        Ok(alarms)
     }
 
     /// Forgets what was seen of a vault that is none of this store's any more, or is made anew.

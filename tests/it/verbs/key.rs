@@ -126,3 +126,60 @@ fn removed_but_for_the_last(stored: &Stored) {
     assert!(list.iter().any(|slot| slot["current"] == true && slot["label"] == "laptop"), "{list:#?}");
     assert_eq!(in_vault(stored), in_store(stored));
 }
+
+#[test]
+fn a_slot_under_the_name_of_another_costs_nobody_that_other_one() {
+    let stored = Stored::with_vault();
+    let [passphrase, recovery] = ["passphrase", "recovery"].map(|kind| id_of(&stored, kind));
+    let at = |id: &str| stored.path("vault/keys").join(id);
+    let whole = std::fs::read(at(&recovery)).unwrap();
+    std::fs::copy(at(&passphrase), at(&recovery)).unwrap();
+    let said = with(&stored, PASSPHRASE, &["key", "passwd"]).expect_code(0).err();
+    assert!(said.contains(&recovery) && said.contains("still opens"), "{said}");
+    assert_eq!(id_of(&stored, "recovery"), recovery, "only the passphrase was to go");
+    assert!(at(&recovery).exists() && !at(&passphrase).exists());
+    let words = super::sheet::words_in(&stored.path("sheet.txt"));
+    Ran::of(stored.command(["key", "verify"]).env("HOLDFAST_RECOVERY_KEY", &words)).expect_code(12);
+    std::fs::write(at(&recovery), whole).unwrap();
+    Ran::of(stored.command(["key", "verify"]).env("HOLDFAST_RECOVERY_KEY", &words)).expect_code(0);
+}
+
+#[test]
+fn a_new_passphrase_that_was_put_into_some_places_is_put_into_all_by_the_same_command_and_is_one_slot() {
+    let stored = Stored::with_vault();
+    let old = id_of(&stored, "passphrase");
+    let before = std::fs::read(stored.path("vault/keys").join(&old)).unwrap();
+    with(&stored, PASSPHRASE, &["key", "passwd"]).expect_code(0);
+    let new = id_of(&stored, "passphrase");
+    // As if it had been killed before the new slot was here, and before the old one went.
+    std::fs::remove_file(stored.path("store/keys").join(&new)).unwrap();
+    for place in ["store/keys", "vault/keys"] {
+        std::fs::write(stored.path(place).join(&old), &before).unwrap();
+    }
+    with(&stored, PASSPHRASE, &["key", "passwd"]).expect_code(0);
+    assert_eq!(id_of(&stored, "passphrase"), new);
+    assert_eq!(in_vault(&stored), in_store(&stored));
+    with(&stored, PASSPHRASE, &["key", "verify"]).expect_code(12);
+    with(&stored, SECOND, &["key", "verify"]).expect_code(0);
+}
+
+#[test]
+fn a_vault_where_people_have_no_slot_for_what_is_sealed_gets_theirs_with_the_next_push() {
+    let stored = Stored::with_vault();
+    stored.backup();
+    let machine = id_of(&stored, "machine");
+    // Only the machine's own is left, or one that was cut.
+    for cut in [false, true] {
+        for id in in_vault(&stored).into_iter().filter(|id| *id != machine) {
+            let path = stored.path("vault/keys").join(id);
+            let bytes = std::fs::read(&path).unwrap();
+            if cut { std::fs::write(&path, &bytes[..100]) } else { std::fs::remove_file(&path) }.unwrap();
+        }
+        let said = stored.run(["vault", "push"]).expect_code(3).err();
+        assert!(said.contains("no key slot with which people open"), "{said}");
+        assert_eq!(in_vault(&stored), in_store(&stored));
+        with(&stored, PASSPHRASE, &["key", "verify", "--vault", "all"]).expect_code(0);
+        stored.run(["vault", "push"]).expect_code(0);
+        stored.run(["check"]).expect_code(0);
+    }
+}

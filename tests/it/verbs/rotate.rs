@@ -88,6 +88,7 @@ fn a_new_key_seals_what_is_new_and_nothing_is_sent_again() {
         files
     };
     let (packs_before, keys_before) = (data(&vault), files_in(&key_dir(&stored)));
+    let vault_slots = files_in(&vault.join("keys"));
     let slots_before = files_in(&stored.path("store/keys"));
     let done = rotate(&stored).remove(0);
     assert_eq!((&done["message_type"], &done["new_generation"]), (&"key_rotated".into(), &true.into()));
@@ -136,6 +137,19 @@ fn a_new_key_seals_what_is_new_and_nothing_is_sent_again() {
     );
     let refused = steal(&["dump", &format!("{}:after", points[1])]).expect_code(12).err();
     assert!(refused.contains("key refresh") && !refused.contains("damaged"), "{refused}");
+
+    // Who shows the slots of before gives nobody the new points, and a machine that has nothing says so of the words.
+    let bare = Machine::new();
+    let verify = || {
+        let mut command = bare.command(["key", "verify", "--vault"]);
+        Ran::of(command.arg(&vault).env("HOLDFAST_RECOVERY_KEY", words_in(&stored.path("sheet.txt"))))
+    };
+    verify().expect_code(0);
+    let new = files_in(&vault.join("keys"));
+    put_back(&vault.join("keys"), &vault_slots);
+    let refused = verify().expect_code(12).err();
+    assert!(refused.contains(&format!("key generation {generation}")), "{refused}");
+    put_back(&vault.join("keys"), &new);
 
     // A second rotation is another one.
     let again = rotate(&stored).remove(0);
@@ -234,6 +248,28 @@ fn recovered_from(stored: &Stored) -> Machine {
     let mut recover = on(&other, &["recover", "--machine-key"]);
     Ran::of(recover.arg(stored.path("vault")).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     other
+}
+
+#[test]
+fn what_a_machine_seals_with_a_new_key_in_a_vault_of_its_own_people_can_open_there() {
+    let stored = Stored::with_vault();
+    write_and_push(&stored, "before");
+    let other = recovered_from(&stored);
+    let on_other = |args: &[&str]| Ran::of(on(&other, args).env("HOLDFAST_PASSWORD", PASSPHRASE));
+    let own = other.path("own");
+    on_other(&["vault", "add", own.to_str().unwrap()]).expect_code(0);
+    rotate(&stored);
+    on_other(&["key", "refresh"]).expect_code(0);
+    std::fs::create_dir(other.path("src")).unwrap();
+    std::fs::write(other.path("src/mine"), "mine".repeat(1000)).unwrap();
+    on_other(&["backup", other.path("src").to_str().unwrap(), "--as", "own"]).expect_code(0);
+    let pushed = on_other(&["vault", "push"]);
+    assert!([0, 3].contains(&pushed.code()), "{}", pushed.err());
+    let third = Machine::new();
+    let words = words_in(&stored.path("sheet.txt"));
+    let on_third = |args: &[&str]| Ran::of(on(&third, args).env("HOLDFAST_RECOVERY_KEY", &words));
+    on_third(&["recover", own.to_str().unwrap()]).expect_code(0);
+    assert_eq!(on_third(&["dump", "latest:mine"]).expect_code(0).out(), "mine".repeat(1000));
 }
 
 #[test]

@@ -19,6 +19,8 @@ const MEMORY_CALIBRATED_KIB: u64 = 1 << 20;
 const PASSES_MIN: u32 = 3;
 const PASSES_MAX: u32 = 64;
 const LANES_MAX: u32 = 16;
+/// Memory in KiB times passes: 16 GiB, some ten seconds. Whoever can write into a vault can forge a slot that a person's secret is tried on.
+const WORK_MAX_KIB: u64 = 16 << 20;
 /// How long opening a slot should take on the machine that makes it.
 const WANTED: Duration = Duration::from_secs(1);
 
@@ -58,7 +60,8 @@ impl KdfParams {
         let memory = (f64::from(self.memory_kib) * factor).min(memory_max).max(f64::from(self.memory_kib));
         let factor_left = factor * f64::from(self.memory_kib) / memory;
         let passes = f64::from(self.passes) * factor_left;
-        let passes = passes.clamp(f64::from(PASSES_MIN), f64::from(PASSES_MAX));
+        let passes_max = f64::from(PASSES_MAX).min(WORK_MAX_KIB as f64 / memory);
+        let passes = passes.clamp(f64::from(PASSES_MIN), passes_max.max(f64::from(PASSES_MIN)));
         Self { memory_kib: memory as u32 / 1024 * 1024, passes: passes as u32, lanes: self.lanes }
     }
 
@@ -95,6 +98,7 @@ impl KdfParams {
         let (memory_kib, passes, lanes) = (p.u32()?, p.u32()?, p.u32()?);
         let fits = (MEMORY_MIN_KIB..=MEMORY_MAX_KIB).contains(&memory_kib)
             && (PASSES_MIN..=PASSES_MAX).contains(&passes)
+            && u64::from(memory_kib) * u64::from(passes) <= WORK_MAX_KIB
             && (1..=LANES_MAX).contains(&lanes);
         match (expected, fits, (memory_kib, passes, lanes)) {
             (true, true, _) => Ok(Some(Self { memory_kib, passes, lanes })),
@@ -119,8 +123,8 @@ mod tests {
             // took ms, memory available, (KiB, passes)
             (250, 64 * GIB, (256 << 10, 3)),
             (100, 64 * GIB, (640 << 10, 3)),
-            (10, 64 * GIB, (1 << 20, 18)),
-            (1, 64 * GIB, (1 << 20, 64)),
+            (10, 64 * GIB, (1 << 20, 16)),
+            (1, 64 * GIB, (1 << 20, 16)),
             (100, GIB, (256 << 10, 7)),
             (500, 0, (64 << 10, 6)),
             (1000, 64 * GIB, (64 << 10, 3)),
@@ -145,7 +149,7 @@ mod tests {
             let bytes: Vec<u8> = fields.iter().flat_map(|f| f.to_le_bytes()).collect();
             KdfParams::decode(&mut Parser::new(&bytes), expected)
         };
-        for good in [[65_536, 3, 1], [4_194_304, 64, 16]] {
+        for good in [[65_536, 3, 1], [4_194_304, 4, 16], [262_144, 64, 1]] {
             assert!(decode(good, true).unwrap().is_some(), "{good:?}");
             assert!(decode(good, false).is_err(), "{good:?} where none should be");
         }
@@ -156,6 +160,8 @@ mod tests {
             [4_194_305, 3, 1],
             [65_536, 2, 1],
             [65_536, 65, 1],
+            [4_194_304, 5, 1],
+            [262_145, 64, 1],
             [65_536, 3, 0],
             [65_536, 3, 17],
             [u32::MAX, u32::MAX, u32::MAX],
