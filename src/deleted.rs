@@ -73,11 +73,20 @@ pub fn delete<'a>(
     days: u16,
     now: Timestamp,
 ) -> Result<Timestamp, Failure> {
-    let until = now.seconds.saturating_add(i64::from(days) * DAY);
+    delete_until(store, ids, Timestamp::from_seconds(now.seconds.saturating_add(i64::from(days) * DAY)), now)
+}
+
+/// The same of points that go from a moment on.
+pub fn delete_until<'a>(
+    store: &Path,
+    ids: impl Iterator<Item = &'a RecoveryPointId>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Timestamp, Failure> {
     FILE.change(store, |entries: &mut Entries| {
         for id in ids.map(RecoveryPointId::hex) {
             if !entries.deleted.iter().any(|entry| entry.id == id) {
-                entries.deleted.push(Entry { id, at: now.seconds, until });
+                entries.deleted.push(Entry { id, at: now.seconds, until: until.seconds });
             }
         }
         match entries.deleted.len() > DELETED_MAX {
@@ -88,7 +97,7 @@ pub fn delete<'a>(
             false => Ok(()),
         }
     })?;
-    Ok(Timestamp::from_seconds(until))
+    Ok(until)
 }
 
 /// Brings points back, or forgets those that are gone; which of them were deleted.

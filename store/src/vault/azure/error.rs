@@ -96,6 +96,8 @@ fn refused(refusal: &Refusal<'_>, what: &str) -> VaultError {
             VaultError::TooShort { what: what.into(), detail: "it ends before the range begins".into() }
         }
         (507, _) => VaultError::Full { detail },
+        // The emulator's word for what it has not.
+        (501, "APINotImplemented") => VaultError::Invalid { detail: format!("{what}: {detail}") },
         (_, "ContainerBeingDeleted" | "AccountBeingCreated" | "OperationTimedOut" | "ServerBusy") => {
             VaultError::Unavailable { detail, retry_after: refusal.retry_after() }
         }
@@ -200,6 +202,7 @@ mod tests {
             (302, "", C::Unavailable),
             (407, "", C::Unavailable),
             (501, "", C::Unavailable),
+            (501, "APINotImplemented", C::Invalid),
             (511, "", C::Unavailable),
             (530, "", C::Unavailable),
         ] {

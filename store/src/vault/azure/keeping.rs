@@ -24,10 +24,11 @@ use futures::TryStreamExt;
 use super::error::{Refusal, error};
 use super::{AzureVault, policy};
 use crate::clock::{Clock, SystemClock};
-use crate::names;
 use crate::vault::keeper::{DAY, Former, Keeper, Keeps, Lock, LockTerms, Locked, Page};
 use crate::vault::{ObjectName, VaultError};
 
+/// An object that every vault has.
+const EVERYWHERE: &str = "config";
 /// In the head of an answer about a blob that is a version.
 const VERSION_ID: HeaderName = HeaderName::from_static("x-ms-version-id");
 
@@ -163,7 +164,7 @@ impl AzureVault {
 
     /// Whether an object that every vault has is a version.
     async fn versions(&self) -> Option<bool> {
-        let answer = self.blob(&names::config()).get_properties(None).await.ok()?;
+        let answer = self.blob(&ObjectName::new(EVERYWHERE)?).get_properties(None).await.ok()?;
         answer.headers().get_optional_str(&VERSION_ID).map(|_| true)
     }
 }
