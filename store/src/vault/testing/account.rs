@@ -124,6 +124,13 @@ impl StorageAccount {
         }
     }
 
+    /// Takes the locks of blobs away that can be shortened, as somebody with all rights can.
+    pub fn unlock(&self, container: &str, prefix: &str) {
+        if let Some(container) = self.shared.state().containers.get_mut(container) {
+            container.unlock(prefix);
+        }
+    }
+
     /// Deletes a blob, as somebody with all rights who asks for it: whether the account let him.
     pub fn delete(&self, container: &str, name: &str) -> bool {
         let mut state = self.shared.state();

@@ -88,6 +88,13 @@ impl Container {
         }
     }
 
+    pub(super) fn unlock(&mut self, prefix: &str) {
+        let blobs = self.0.iter_mut().filter(|(name, _)| name.starts_with(prefix));
+        for state in blobs.filter_map(|(_, blob)| blob.current.as_mut()) {
+            state.lock = state.lock.filter(|lock| lock.locked);
+        }
+    }
+
     fn there(&self, name: &str) -> Option<&State> {
         self.0.get(name)?.current.as_ref().filter(|state| state.goes.is_none())
     }
