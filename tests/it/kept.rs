@@ -30,7 +30,7 @@ fn two_points(machine: &Machine) -> [String; 2] {
         let ran = online(machine, &["backup", source.to_str().unwrap(), "--online", "--json"]).expect_code(0);
         let said = ran.out();
         let ids = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        ids.filter_map(|line| line["snapshot_id"].as_str().map(str::to_owned)).last().unwrap()
+        ids.filter_map(|line| line["snapshot_id"].as_str().map(str::to_owned)).next_back().unwrap()
     })
 }
 

@@ -28,6 +28,11 @@ fn way(account: &StorageAccount, lock: Option<LockTerms>) -> Arc<Transfer> {
         .unwrap()
 }
 
+/// One clock for both: what has a deadline is asked by the way's.
+fn options(way: Arc<Transfer>) -> StoreOptions {
+    StoreOptions { vaults: vec![("azure:v".into(), way)], ..StoreOptions::local(Arc::new(SystemClock)) }
+}
+
 /// A store with a vault in an account.
 struct There {
     account: StorageAccount,
@@ -40,8 +45,8 @@ impl There {
         let account = StorageAccount::start(features, NOW).unwrap();
         let home = Home::new();
         let lock = (lock_days > 0).then_some(LockTerms { days: lock_days, for_good: false });
-        let options = Home::options(vec![("azure:v".into(), way(&account, lock))]);
-        let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+        let store =
+            Store::open(&home.path(), &home.ring, options(way(&account, lock)), &VoidMonitor).unwrap();
         let slots = Store::head(&home.path()).unwrap().slots;
         let transfer = store.vaults()[0].2.clone();
         transfer.prepare().unwrap();
@@ -65,8 +70,10 @@ impl There {
         let path = dir.path().join("new");
         let transfer = way(&self.account, None);
         Store::adopt(&path, &copy::vault_head(&transfer).unwrap()).unwrap();
-        let options = Home::options(vec![("azure:v".into(), transfer)]);
-        let there = Store::open(&path, &self.home.ring, options, &VoidMonitor).unwrap();
+        let there = Store::open(&path, &self.home.ring, options(transfer), &VoidMonitor).unwrap();
+        // Opening waits for seconds only.
+        let (no, _, transfer) = &there.vaults()[0];
+        copy::load_catalog(&there, *no, transfer, &VoidMonitor).unwrap();
         assert_eq!(there.points().unwrap().len(), expected.len());
         for (point, word) in expected {
             assert!(restore(&there, &there.point(&point.point.id).unwrap()).unwrap() == files(word));
