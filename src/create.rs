@@ -212,7 +212,7 @@ pub fn add_vaults(
 pub fn remember_vault(dir: &Path, address: &str) -> Result<(), StoreError> {
     StoreSettings::change(dir, |settings| {
         if !settings.vaults.iter().any(|known| known.url == address) {
-            settings.vaults.push(VaultSetting { url: address.to_owned() });
+            settings.vaults.push(VaultSetting::new(address));
         }
         Ok(())
     })

@@ -82,6 +82,16 @@ pub fn delete<'a>(
     days: u16,
     now: Timestamp,
 ) -> Result<BTreeMap<Timestamp, Vec<RecoveryPointId>>, Failure> {
+    delete_until(store, ids, Timestamp::from_seconds(now.seconds.saturating_add(i64::from(days) * DAY)), now)
+}
+
+/// The same of points that go from a moment on.
+pub fn delete_until<'a>(
+    store: &Path,
+    ids: impl Iterator<Item = &'a RecoveryPointId>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<BTreeMap<Timestamp, Vec<RecoveryPointId>>, Failure> {
     let mut going: BTreeMap<_, Vec<_>> = BTreeMap::new();
     FILE.change(store, |entries: &mut Entries| {
         for id in ids {
@@ -89,9 +99,8 @@ pub fn delete<'a>(
             let until = match entries.deleted.iter().find(|entry| entry.id == hex) {
                 Some(entry) => entry.until,
                 None => {
-                    let until = now.seconds.saturating_add(i64::from(days) * DAY);
-                    entries.deleted.push(Entry { id: hex, at: now.seconds, until });
-                    until
+                    entries.deleted.push(Entry { id: hex, at: now.seconds, until: until.seconds });
+                    until.seconds
                 }
             };
             going.entry(Timestamp::from_seconds(until)).or_default().push(*id);

@@ -17,6 +17,7 @@ use holdfast_store::seal::slots::{KeySlot, Secret, SlotError, SlotKind};
 use holdfast_store::store::{Settings as StoreSettings, Store, StoreHead, StoreOptions};
 use holdfast_store::transfer::{Transfer, TransferPolicy};
 use holdfast_store::vault::address::{self, VaultAddress};
+use holdfast_store::vault::keeper::LockTerms;
 use holdfast_store::vault::unaddressable::UnaddressableVault;
 use holdfast_store::vault::{Vault, VaultError};
 use holdfast_store::{StoreError, names};
@@ -123,7 +124,7 @@ fn cache_limit(clock: &dyn Clock, dir: Option<&Path>, said: Option<u64>) -> u64 
 fn vaults_of(context: &Context<'_>, dir: &Path) -> Result<Vec<(String, Arc<Transfer>)>, Failure> {
     let mut vaults = Vec::new();
     for vault in StoreSettings::load(dir)?.vaults {
-        match connect(context, &vault.url) {
+        match connect_locking(context, &vault.url, vault.lock()) {
             Ok((address, transfer)) => vaults.push((address, transfer)),
             Err(failure) => {
                 context.terminal.warn(&format!("vault {}: {}", vault.url, failure.message));
@@ -137,15 +138,32 @@ fn vaults_of(context: &Context<'_>, dir: &Path) -> Result<Vec<(String, Arc<Trans
 
 /// The way to a vault, and its address in the one form that is kept. It ends when the program is asked to stop.
 pub fn connect(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer>), Failure> {
-    let (address, transfer) = connect_to_the_end(context, url)?;
-    transfer.cancel_when(Arc::clone(context.terminal.stop_flag()));
-    Ok((address, transfer))
+    connect_locking(context, url, None)
 }
 
 /// The same for what must be done even when the program is asked to stop: taking back what would else be half done.
 pub fn connect_to_the_end(context: &Context<'_>, url: &str) -> Result<(String, Arc<Transfer>), Failure> {
+    to_the_end(context, url, None)
+}
+
+/// As [`connect`], locking what stays when it is put.
+fn connect_locking(
+    context: &Context<'_>,
+    url: &str,
+    lock: Option<LockTerms>,
+) -> Result<(String, Arc<Transfer>), Failure> {
+    let (address, transfer) = to_the_end(context, url, lock)?;
+    transfer.cancel_when(Arc::clone(context.terminal.stop_flag()));
+    Ok((address, transfer))
+}
+
+fn to_the_end(
+    context: &Context<'_>,
+    url: &str,
+    lock: Option<LockTerms>,
+) -> Result<(String, Arc<Transfer>), Failure> {
     let address = parse_address(url)?;
-    let vault = address::open(&address, &context.settings.credentials)?;
+    let vault = address::open_locking(&address, &context.settings.credentials, lock)?;
     Ok((address.to_string(), transfer_to(context, vault)?))
 }
 

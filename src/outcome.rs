@@ -377,6 +377,7 @@ fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
             "remove this object in the vault by hand, with rights that allow it, then `holdfast vault push`: it is sent again",
         ),
         VaultError::Denied { detail } if says_read_only(detail) => Some(read_only(settings::is_in_unit())),
+        VaultError::Locked { .. } => Some("it goes when its lock has run out; nobody can remove it before"),
         VaultError::Denied { .. } => Some(
             "check the vault's credentials (for Azure AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or `az login`): \
              they must allow reading, listing and creating objects",

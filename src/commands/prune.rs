@@ -93,6 +93,17 @@ pub struct VaultPruned {
     pub bytes_to_go: u64,
     /// How long the first of them stays.
     pub seconds_to_go: Option<u64>,
+    /// Packs that may go and are locked there.
+    pub packs_locked: u64,
+    /// Bytes of them.
+    pub bytes_locked: u64,
+    /// What keeps the first of them that goes: a moment, or in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<String>,
+    /// Locks that this run set anew.
+    pub locks_set: u64,
+    /// Locks that run out and that the next run sets anew.
+    pub locks_left: u64,
     /// Uploads that have to end first.
     pub awaited: Vec<AwaitedUpload>,
     /// Points whose uploads were silent for too long, and have to begin again.
@@ -251,6 +262,11 @@ fn vault_line(address: &str, progress: &Progress) -> VaultPruned {
         packs_to_go: progress.to_go.0,
         bytes_to_go: progress.to_go.1,
         seconds_to_go: progress.ripe_in.map(|time| time.as_secs()),
+        packs_locked: progress.still_locked.packs,
+        bytes_locked: progress.still_locked.bytes,
+        locked: progress.still_locked.first.map(|lock| lock.to_string()),
+        locks_set: progress.locks_set,
+        locks_left: progress.locks_left,
         awaited: awaited.collect(),
         revoked: progress.revoked.iter().map(holdfast_store::id::RecoveryPointId::hex).collect(),
     }
@@ -376,6 +392,19 @@ fn sentences(vault: &VaultPruned) -> Vec<String> {
         };
         lines
             .push(format!("vault {at}: {packs} ({size}) may go {when}; `holdfast prune --now` removes them"));
+    }
+    if let Some(locked) = &vault.locked {
+        let (packs, size) = (text::count(vault.packs_locked, "pack"), text::size(vault.bytes_locked));
+        lines.push(format!(
+            "vault {at}: {packs} ({size}) may go and stay, {locked}; a later prune removes them"
+        ));
+    }
+    if vault.locks_set + vault.locks_left > 0 {
+        let left = match vault.locks_left {
+            0 => String::new(),
+            left => format!(", {left} left to the next prune"),
+        };
+        lines.push(format!("vault {at}: {} set anew{left}", text::count(vault.locks_set, "lock")));
     }
     lines
 }

@@ -340,10 +340,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let settings = StoreSettings {
-            vaults: vec![
-                VaultSetting { url: at("vault").to_str().unwrap().to_owned() },
-                VaultSetting { url: "azure://a/b".into() },
-            ],
+            vaults: vec![VaultSetting::new(at("vault").to_str().unwrap()), VaultSetting::new("azure://a/b")],
             staging: vec![AnnexSetting { path: at("annex"), id: AnnexId([1; 16]), leaving: false }],
             ..StoreSettings::default()
         };

@@ -27,6 +27,7 @@ use crate::terminal::Terminal;
 use crate::terminal::text::{self, Table};
 
 mod accept;
+pub mod keeping;
 mod remove;
 
 /// Manage the vaults that keep copies far away
@@ -43,6 +44,8 @@ Examples:
   holdfast vault push latest docs@2026-11-20
   holdfast vault push --pending --group web  what is to be there by the configuration, and is not
   holdfast vault accept azure://ACCOUNT/NAME  it was put back from an older copy, on purpose
+  holdfast vault add azure://ACCOUNT/NAME --lock-days 30
+  holdfast vault undelete azure://ACCOUNT/NAME
   holdfast vault remove azure://ACCOUNT/NAME")]
 pub struct VaultArgs {
     #[command(subcommand)]
@@ -63,6 +66,8 @@ enum VaultAction {
     Add {
         /// Its address
         url: String,
+        #[command(flatten)]
+        lock: keeping::LockArgs,
     },
     /// Show the vaults and what each holds
     List,
@@ -71,6 +76,14 @@ enum VaultAction {
     /// For a vault of which `status`, `check` or `vault push` say that it was rolled back, or that something was removed or withheld there,
     /// after whoever keeps it said why. Names the recovery points that are lost there; those that are still elsewhere the next push sends again.
     Accept {
+        /// Its address
+        url: String,
+    },
+    /// Bring back what somebody removed or replaced in a vault, from what its storage account keeps
+    ///
+    /// Where the account has soft delete or versions. What was removed on purpose, by `forget`, by expiry or by `prune`, does not come back. Bytes are
+    /// compared with their names before they count.
+    Undelete {
         /// Its address
         url: String,
     },
@@ -113,6 +126,12 @@ pub struct VaultLine {
     pub points_missing: u64,
     /// Bytes of its packs.
     pub bytes: u64,
+    /// What its service keeps of its own accord, where it is of a kind that keeps something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keeps: Option<keeping::KeepsLine>,
+    /// For how many days what is put there is locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_days: Option<u16>,
     /// Why it cannot be reached, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -121,9 +140,10 @@ pub struct VaultLine {
 /// Does it.
 pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
     match &args.action {
-        VaultAction::Add { url } => add(context, url),
+        VaultAction::Add { url, lock } => add(context, url, lock),
         VaultAction::List => list(context),
         VaultAction::Accept { url } => accept::accept(context, url),
+        VaultAction::Undelete { url } => keeping::undelete(context, url),
         VaultAction::Remove { url, force } => remove::remove(context, url, *force),
         VaultAction::Push { points, scope, limit_upload, pending } => {
             let specs = points.iter().map(|point| parse_spec(point)).collect::<Result<Vec<_>, _>>()?;
@@ -138,13 +158,14 @@ pub fn run(context: &Context<'_>, args: &VaultArgs) -> Outcome {
     }
 }
 
-fn add(context: &Context<'_>, url: &str) -> Outcome {
+fn add(context: &Context<'_>, url: &str, lock: &keeping::LockArgs) -> Outcome {
     let dir = context.settings.store()?;
     let head = Store::head(dir)?;
     let ring = unlock(context, &head)?;
     let (address, _) = connect(context, url)?;
     let done = add_vaults(context, dir, &head.vault, &ring, &[url.to_owned()])?;
     on_same_disk(dir, &address).iter().for_each(|told| context.terminal.warn(told));
+    keeping::settle(context, url, lock)?;
     if done == Done::Whole {
         context.terminal.say(&format!(
             "vault {address} is ready; `holdfast vault push` copies the recovery points there"
@@ -177,11 +198,14 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
             Err(StoreError::Vault { source, .. }) => (0, Some(source.to_string())),
             Err(error) => (0, Some(error.to_string())),
         };
+        let keeps = if trouble.is_none() { keeping::of(transfer)? } else { None };
         lines.push(VaultLine {
             address: address.clone(),
             points: there,
             points_missing: local,
             bytes,
+            keeps,
+            lock_days: transfer.lock_terms().map(|terms| terms.days),
             trouble,
         });
     }
@@ -275,7 +299,14 @@ fn render(vaults: &[VaultLine]) -> String {
             vault.trouble.clone().unwrap_or_else(|| "reachable".to_owned()),
         ]);
     }
-    table.render()
+    let mut text = table.render();
+    for vault in vaults {
+        let locked = vault.lock_days.map(|days| format!("; what is put is locked for {days} days"));
+        if let Some(keeps) = &vault.keeps {
+            text += &format!("\n{}{}", keeping::sentence(&vault.address, keeps), locked.unwrap_or_default());
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -289,6 +320,8 @@ mod tests {
             points: 3,
             points_missing: 1,
             bytes: 1024,
+            keeps: None,
+            lock_days: None,
             trouble,
         };
         let text = render(&[vault(None), vault(Some("no answer in time".into()))]);

@@ -2,7 +2,7 @@
 //!
 //! Five floors, each using only those below it (see `docs/architecture.md`):
 //!
-//! 5. `copy`, `check`, `scrub`, `reclaim`: operations over a whole store
+//! 5. `copy`, `check`, `scrub`, `reclaim`, `regain`: operations over a whole store
 //! 4. `store`, `tree`, `point`: recovery points, directories, nodes
 //! 3. `reader`, `chunk_store`, `catalog`, `staging`, `index`, `cache`: where a chunk is
 //! 2. `pack`, `chunker`, `fence`, `seal`, `padding`, `names`, `format`: what bytes mean (`docs/format.md`)
@@ -31,6 +31,7 @@ pub mod padding;
 pub mod point;
 pub mod reader;
 pub mod reclaim;
+pub mod regain;
 pub mod scrub;
 pub mod seal;
 pub mod staging;

@@ -10,6 +10,7 @@
 mod beside;
 mod collect;
 mod homes;
+mod locks;
 mod staging;
 mod unopened;
 
@@ -27,8 +28,10 @@ use crate::names;
 use crate::reader::Tier;
 use crate::store::{Store, open_index};
 use crate::tree::reach::reachable;
-use crate::vault::ObjectName;
+use crate::vault::keeper::Lock;
+use crate::vault::{ObjectName, VaultError};
 pub use collect::{Awaited, Progress, Terms, advance};
+pub use locks::StillLocked;
 pub use staging::free_staging;
 pub use unopened::Unopened;
 
@@ -243,10 +246,14 @@ pub fn forget_missed(store: &Store, plans: &[ReclaimPlan]) -> Result<(), StoreEr
     Ok(())
 }
 
-fn delete_from_vault(store: &Store, vault: VaultNo, name: &ObjectName) -> Result<(), StoreError> {
+/// Removes an object, or says what keeps it: that is no error, it goes with a later run.
+fn delete_from_vault(store: &Store, vault: VaultNo, name: &ObjectName) -> Result<Option<Lock>, StoreError> {
     let transfer = store.vault(vault)?;
-    let gone = transfer.delete(name);
-    gone.map(drop).map_err(|source| StoreError::Vault { vault: transfer.address(), source })
+    match transfer.delete(name) {
+        Ok(_) => Ok(None),
+        Err(VaultError::Locked { lock, .. }) => Ok(Some(lock)),
+        Err(source) => Err(StoreError::Vault { vault: transfer.address(), source }),
+    }
 }
 
 /// Index objects whose packs are all gone are of no use, and whoever recovers a store reads all of them. One of which it is not sure that a generation let all of its packs go
@@ -262,8 +269,7 @@ fn drop_empty_indexes_of(store: &Store, vault: VaultNo) -> Result<(), StoreError
             // It covers nothing for anybody.
             Err(_) => true,
         };
-        if may_go {
-            delete_from_vault(store, vault, &name)?;
+        if may_go && delete_from_vault(store, vault, &name)?.is_none() {
             store.catalog().remove_index_from(&id, vault)?;
         }
     }

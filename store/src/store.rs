@@ -29,7 +29,7 @@ mod tests;
 
 pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
-pub(crate) use bad::{Proven, Reads, put_proven, replace_in_vault, replace_point_in_vault};
+pub(crate) use bad::{Proven, Reads, move_aside, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
 pub(crate) use learn::{NEWER_KEY, open_index};
 pub use learn::{learn_points, load_catalog};

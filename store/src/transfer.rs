@@ -25,6 +25,7 @@ use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod beat;
 mod gate;
+mod keeping;
 mod listing;
 mod probe;
 mod put;

@@ -19,6 +19,7 @@ pub mod address;
 pub mod azure;
 pub mod conformance;
 pub mod directory;
+pub mod keeper;
 pub mod memory;
 pub mod rights;
 pub mod testing;
@@ -56,6 +57,12 @@ impl ObjectName {
     pub fn is_control(&self) -> bool {
         let first = self.0.split('/').next().unwrap_or_default();
         matches!(first, "config" | "keys" | "writers" | "gen" | "purge")
+    }
+
+    /// Whether the object stays until expiry or reclaim lets go of it: a pack, an index object or a point (or the word that there is none). Others
+    /// go in the course of every day, and are never locked.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.0.split_once('/'), Some(("pack" | "idx" | "rp", _)))
     }
 }
 
@@ -147,6 +154,14 @@ pub enum VaultError {
         /// How it is wrong.
         detail: String,
     },
+    /// The service keeps the object, whoever asks to remove or replace it.
+    #[error("{what} is {lock}")]
+    Locked {
+        /// Object.
+        what: String,
+        /// Until when.
+        lock: keeper::Lock,
+    },
     /// The object lies in an archive tier and must be rehydrated first.
     #[error("{what} is archived")]
     Archived {
@@ -215,7 +230,7 @@ impl VaultError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotFound { .. } => ErrorClass::NotFound,
-            Self::Denied { .. } => ErrorClass::Denied,
+            Self::Denied { .. } | Self::Locked { .. } => ErrorClass::Denied,
             // A wrong answer tells of the way to the vault, or of somebody else who answers there, and nothing of the object.
             Self::Unavailable { .. } | Self::WrongAnswer { .. } | Self::Timeout | Self::Archived { .. } => {
                 ErrorClass::Unavailable
@@ -269,8 +284,13 @@ pub trait Vault: Send + Sync + fmt::Debug {
     /// (<https://learn.microsoft.com/rest/api/storageservices/enumerating-blob-resources>).
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError>;
 
-    /// Removes an object; `false` if there was none.
+    /// Removes an object; `false` if there was none. `Locked` if the service keeps it, whoever asks.
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError>;
+
+    /// What is kept here of its own accord, where something is.
+    fn keeper(&self) -> Option<&dyn keeper::Keeper> {
+        None
+    }
 }
 
 #[cfg(test)]

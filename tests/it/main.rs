@@ -25,6 +25,7 @@ mod hooks;
 mod hostile;
 mod house;
 mod intruder;
+mod kept;
 mod malice;
 mod messages;
 mod model;

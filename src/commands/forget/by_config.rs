@@ -152,7 +152,8 @@ fn remove(
     let removed = match asked {
         Some(asked) => {
             let removed = removal::remove_from_vaults(context, store, &asked, &mut in_vaults, failures);
-            failures.note(removed)?
+            // What is locked goes by the same rules later.
+            failures.note(removed)?.map(|(done, _)| done)
         }
         None => None,
     };

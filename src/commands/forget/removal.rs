@@ -6,15 +6,18 @@
 use std::collections::{BTreeSet, HashSet};
 
 use holdfast_store::catalog::{PointRow, VaultNo};
-use holdfast_store::clock::Deadline;
+use holdfast_store::clock::{Deadline, Timestamp};
 use holdfast_store::error::ErrorClass;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoreLock};
 use holdfast_store::transfer::Transfer;
+use holdfast_store::vault::VaultError;
+use holdfast_store::vault::keeper::Lock;
 use holdfast_store::{StoreError, copy, names};
 
 use super::is_held;
 use crate::commands::Context;
+use crate::deleted;
 use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::patience;
 
@@ -37,10 +40,27 @@ pub(super) fn remove_everywhere(
 ) -> Outcome {
     let (mut ids, mut failures) = (ids.clone(), Failures::default());
     let asked = ask(context, store, vaults, &ids)?;
-    let done = remove_from_vaults(context, store, &asked, &mut ids, &mut failures)?;
+    let (done, locked) = remove_from_vaults(context, store, &asked, &mut ids, &mut failures)?;
     let lock = store.lock()?;
     remove_from_staging(context, store, &lock, &mut ids, &mut failures)?;
-    failures.or(done)
+    drop(lock);
+    failures.or(if remember(context, store, &locked)? { Done::Partial } else { done })
+}
+
+/// A point that a vault keeps locked, and what keeps it.
+pub(super) type Locked = (RecoveryPointId, Lock);
+
+/// Points that stay because they are locked in a vault are deleted, to go when they are not locked any more. Whether there are any.
+fn remember(context: &Context<'_>, store: &Store, locked: &[Locked]) -> Result<bool, Failure> {
+    let now = context.terminal.clock().now();
+    for (id, lock) in locked {
+        let until = match lock {
+            Lock::Until(at) => Timestamp::from_seconds(*at),
+            Lock::Held | Lock::Unknown => now,
+        };
+        deleted::delete_until(store.dir(), std::iter::once(id), until, now)?;
+    }
+    Ok(!locked.is_empty())
 }
 
 /// Removes the points from staging that are not held.
@@ -82,22 +102,31 @@ pub(super) fn remove_from_vaults(
     asked: &Asked,
     ids: &mut BTreeSet<RecoveryPointId>,
     failures: &mut Failures,
-) -> Outcome {
+) -> Result<(Done, Vec<Locked>), Failure> {
     leave_held(store, ids, failures)?;
+    let mut locked = Vec::new();
     for row in store.catalog().known_of(&*ids)? {
         go_on(context)?;
         let has = |(no, shown): &&(VaultNo, HashSet<RecoveryPointId>)| {
             row.vaults.contains(no) || shown.contains(&row.id)
         };
         for (no, _) in asked.shown.iter().filter(has) {
-            let removed = store.remove_point_from_vault(*no, &row);
-            removed.or_else(|e| if_held(store, &row, e, ids, failures))?;
+            match store.remove_point_from_vault(*no, &row) {
+                Err(StoreError::Vault { vault, source: VaultError::Locked { lock, .. } }) => {
+                    ids.remove(&row.id);
+                    let told =
+                        format!("vault {vault}: recovery point {} stays: it is {lock}", row.id.short());
+                    context.terminal.warn(&format!("{told}, and goes with a later `prune` or `forget`"));
+                    locked.push((row.id, lock));
+                }
+                removed => removed.or_else(|e| if_held(store, &row, e, ids, failures))?,
+            }
             if !ids.contains(&row.id) {
                 break;
             }
         }
     }
-    Ok(asked.done)
+    Ok((asked.done, locked))
 }
 
 /// Leaves out those that are held, and names them.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::homes::{Trust, at_home_in, judge};
+use super::locks::{Locks, StillLocked};
 use super::{
     Judged, ReclaimPlan, Reclaimed, Verdict, beside, delete_from_vault, drop_empty_indexes_of, unopened,
 };
@@ -25,6 +26,7 @@ use crate::names::{self, Named};
 use crate::point::object::open_session;
 use crate::store::{Proven, Reads, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::transfer::Transfer;
+use crate::vault::keeper::Lock;
 use crate::vault::{ObjectInfo, VaultError};
 
 const HOUR: u64 = 3600;
@@ -88,6 +90,12 @@ pub struct Progress {
     pub to_go: (u64, u64),
     /// How long the first of them stays, if the vault tells.
     pub ripe_in: Option<Duration>,
+    /// What may go and is locked in the vault.
+    pub still_locked: StillLocked,
+    /// Locks that it set anew.
+    pub locks_set: u64,
+    /// Locks that run out and that it left to the next run, because it set many.
+    pub locks_left: u64,
     /// What it removed.
     pub removed: Reclaimed,
     /// Number of the generation that it may begin.
@@ -112,13 +120,8 @@ pub fn advance(
     let run = Run { store, no, transfer, terms, monitor };
     let mut progress = Progress::default();
     copy::load_catalog(store, no, transfer, monitor)?;
-    if !run.finish(&mut progress)? {
-        return Ok(progress);
-    }
-    run.judge_and_remove(&mut progress)?;
-    if run.condemn(&mut progress)? && run.finish(&mut progress)? && terms.grace.is_zero() {
-        run.judge_and_remove(&mut progress)?;
-    }
+    run.free(&mut progress)?;
+    run.keep_locked(&mut progress)?;
     Ok(progress)
 }
 
@@ -133,16 +136,27 @@ enum Ended {
     Unknown,
 }
 
-struct Run<'a> {
-    store: &'a Store,
-    no: VaultNo,
-    transfer: &'a Transfer,
+pub(super) struct Run<'a> {
+    pub(super) store: &'a Store,
+    pub(super) no: VaultNo,
+    pub(super) transfer: &'a Transfer,
     terms: &'a Terms,
-    monitor: &'a dyn Monitor,
+    pub(super) monitor: &'a dyn Monitor,
 }
 
 impl Run<'_> {
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+    fn free(&self, progress: &mut Progress) -> Result<(), StoreError> {
+        if !self.finish(progress)? {
+            return Ok(());
+        }
+        self.judge_and_remove(progress)?;
+        if self.condemn(progress)? && self.finish(progress)? && self.terms.grace.is_zero() {
+            self.judge_and_remove(progress)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         self.transfer.list_all(prefix).map_err(of_vault(self.transfer))
     }
 
@@ -283,7 +297,7 @@ impl Run<'_> {
     }
 
     /// What the vault's clock shows, by an object that is put for it.
-    fn now(&self) -> Result<Option<i64>, StoreError> {
+    pub(super) fn now(&self) -> Result<Option<i64>, StoreError> {
         let session = Attempt::first(self.store.sealer().new_point());
         let name = Named::Heartbeat(session, 0).name();
         self.transfer.put_new(&name, Bytes::new()).map_err(of_vault(self.transfer))?;
@@ -299,8 +313,9 @@ impl Run<'_> {
         progress.next = newest + 1;
         let plan = judge(self.store, self.no, Trust::Catalog, self.monitor)?;
         (progress.to_go, progress.ripe_in) = ((0, 0), None);
+        progress.still_locked = StillLocked::default();
         let ends = self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?;
-        let now = self.now()?;
+        let (now, mut locks) = (self.now()?, Locks::default());
         let there: HashMap<PackId, &Judged> =
             plan.packs.iter().map(|judged| (judged.pack.entry.id, judged)).collect();
         let unopened: HashMap<PackId, u64> = plan.unopened.iter().map(|pack| (pack.id, pack.len)).collect();
@@ -335,8 +350,18 @@ impl Run<'_> {
                     progress.to_go = (progress.to_go.0 + 1, progress.to_go.1 + len);
                     continue;
                 }
-                room -= len;
-                self.remove((*id, *len), going, &mut progress.removed)?;
+                let name = names::pack(id);
+                let kept = match locks.of(&name, now) {
+                    Some(lock) => Some(lock),
+                    None => self.remove((*id, *len), going, &mut progress.removed)?,
+                };
+                match kept {
+                    Some(lock) => {
+                        locks.ask(self.transfer);
+                        progress.still_locked.add(*len, lock);
+                    }
+                    None => room -= len,
+                }
             }
             let left = since.map(|since| self.terms.grace.saturating_sub(since));
             progress.ripe_in =
@@ -348,28 +373,33 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Removes a pack, or says what keeps it.
     fn remove(
         &self,
         (id, len): (PackId, u64),
         row: Option<&PackRow>,
         done: &mut Reclaimed,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Lock>, StoreError> {
         let catalog = self.store.catalog();
         // The catalog forgets it first: from then on nothing here relies on it.
+        if let Some(row) = row {
+            catalog.set_confirmed(row.no, self.no, false)?;
+        }
+        if let Some(lock) = delete_from_vault(self.store, self.no, &names::pack(&id))? {
+            // It is there as before. That nothing relies on it the generation says.
+            row.map_or(Ok(()), |row| catalog.set_confirmed(row.no, self.no, true))?;
+            return Ok(Some(lock));
+        }
         match row {
-            Some(row) => {
-                catalog.set_confirmed(row.no, self.no, false)?;
-                (done.packs, done.bytes) = (done.packs + 1, done.bytes + len);
-            }
+            Some(_) => (done.packs, done.bytes) = (done.packs + 1, done.bytes + len),
             None => {
                 (done.unopened, done.unopened_bytes) = (done.unopened + 1, done.unopened_bytes + len);
                 self.store.unopened().remove(&(self.no, id));
             }
         }
-        delete_from_vault(self.store, self.no, &names::pack(&id))?;
         catalog.set_mark(Mark::BadIn(self.no, id), false)?;
         self.monitor.event(Event::Done { files: 1, bytes: len });
-        Ok(())
+        Ok(None)
     }
 
     /// Begins a generation with all that is not needed, unless another machine begins it first. `false` if there is nothing.

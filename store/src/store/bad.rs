@@ -177,7 +177,8 @@ pub(crate) fn put_proven(
     Err(failed(VaultError::Conflict { what: name.to_string(), detail }))
 }
 
-fn move_aside(
+/// Copies what is damaged to `bad/`, and removes it.
+pub(crate) fn move_aside(
     transfer: &Transfer,
     name: &ObjectName,
     bad: Bytes,
@@ -193,6 +194,10 @@ fn move_aside(
     let removed = transfer.delete(name).map_err(|e| match e {
         VaultError::Denied { detail } => {
             let detail = format!("its bytes are damaged, and it may not be removed: {detail}");
+            failed(VaultError::Conflict { what: name.to_string(), detail })
+        }
+        VaultError::Locked { lock, .. } => {
+            let detail = format!("its bytes are damaged, and it may not be removed: it is {lock}");
             failed(VaultError::Conflict { what: name.to_string(), detail })
         }
         e => failed(e),

@@ -7,7 +7,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::names;
-use crate::vault::ObjectInfo;
+use crate::vault::{ObjectInfo, VaultError};
 
 impl Store {
     /// Removes a point from staging. The object goes before the catalog's word of it, because what the catalog still knows keeps its
@@ -51,8 +51,17 @@ impl Store {
             if *len == Revocation::LEN && self.look_for_revocation(no, transfer, name)?.is_some() {
                 continue;
             }
+            let name = names::outcome(&row.tag, attempt);
+            // Before anything is said of it: it would stay, with the word that it was to go.
+            if let Some(lock) = transfer.lock_of(&name).map_err(&failed)? {
+                let locked = failed(VaultError::Locked { what: name.to_string(), lock });
+                return self.keep(&row.id, Some(no), locked);
+            }
             self.announce(no, row, attempt)?;
-            transfer.delete(&names::outcome(&row.tag, attempt)).map_err(&failed)?;
+            match transfer.delete(&name) {
+                Err(e @ VaultError::Locked { .. }) => return self.keep(&row.id, Some(no), failed(e)),
+                gone => gone.map_err(&failed)?,
+            };
             // Another machine that put one just now may have seen the point, and said that it is held.
             if let Some(held) = self.hold_in(no, row)? {
                 self.give_back(no, row, attempt)?;
@@ -116,7 +125,11 @@ impl Store {
         let transfer = self.vault(no)?;
         let why = self.revoke(no, (tag, attempt), Why::Forgotten)?;
         if why.is_some() {
-            transfer.delete(&names::session(attempt)).map_err(of_vault(transfer))?;
+            match transfer.delete(&names::session(attempt)) {
+                // Reclaim removes it later.
+                Ok(_) | Err(VaultError::Locked { .. }) => {}
+                Err(e) => return Err(of_vault(transfer)(e)),
+            }
         }
         Ok(why)
     }

@@ -12,17 +12,37 @@ use super::StoreLock;
 use crate::error::StoreError;
 use crate::id::{AnnexId, StagingId, VaultId};
 use crate::staging::{Holder, give_up_reserve};
+use crate::vault::keeper::LockTerms;
 
 /// Its name.
 pub(super) const FILE: &str = "settings.json";
 const LIMIT: u64 = 1 << 20;
 
 /// A vault of the store. Credentials are never written here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaultSetting {
     /// Its address.
     pub url: String,
+    /// For how many days what stays is locked there when it is put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_days: Option<u16>,
+    /// Whether nobody can shorten that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lock_for_good: bool,
+}
+
+impl VaultSetting {
+    /// The vault of an address, without locks.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+
+    /// How what stays is locked there when it is put.
+    pub fn lock(&self) -> Option<LockTerms> {
+        let days = self.lock_days.filter(|days| (1..=LockTerms::DAYS_MAX).contains(days))?;
+        Some(LockTerms { days, for_good: self.lock_for_good })
+    }
 }
 
 /// An annex of the store's staging.
@@ -148,12 +168,13 @@ mod tests {
     fn what_was_saved_is_loaded_and_what_was_never_saved_names_no_vault() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Settings::load(dir.path()).unwrap(), Settings::default());
-        let mut settings =
-            Settings { vaults: vec![VaultSetting { url: "/mnt/usb".into() }], ..Settings::default() };
+        let mut settings = Settings { vaults: vec![VaultSetting::new("/mnt/usb")], ..Settings::default() };
         settings.save(dir.path()).unwrap();
         let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
-        assert!(!text.contains("staging"), "a program that knows no annexes reads what has none: {text}");
+        let newer = text.contains("staging") || text.contains("lock");
+        assert!(!newer, "a program that knows neither annexes nor locks reads what has none: {text}");
         assert_eq!(Settings::load(dir.path()).unwrap(), settings);
+        settings.vaults.push(VaultSetting { lock_days: Some(30), ..VaultSetting::new("azure://a/b") });
         for leaving in [false, true] {
             settings.staging.push(AnnexSetting { path: "/mnt/b".into(), id: AnnexId([7; 16]), leaving });
             settings.staging_id = Some(StagingId([8; 16]));
@@ -169,7 +190,7 @@ mod tests {
             for n in 0..8 {
                 let dir = dir.path();
                 scope.spawn(move || {
-                    let vault = VaultSetting { url: format!("/vault{n}") };
+                    let vault = VaultSetting::new(format!("/vault{n}"));
                     let add = |settings: &mut Settings| {
                         settings.vaults.push(vault);
                         Ok(())

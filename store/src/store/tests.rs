@@ -10,6 +10,7 @@ mod heal;
 mod holds;
 mod hostile;
 mod interrupted;
+mod kept;
 mod lengths;
 mod listings;
 mod losses;

@@ -29,7 +29,7 @@ pub(super) async fn probe(inner: &Inner) -> Result<Probed, VaultError> {
     match deleted {
         Ok(true) => Ok(Probed { may_delete: true }),
         Ok(false) => Err(broken("an object that is there is deleted when asked")),
-        Err(VaultError::Denied { .. }) => Ok(Probed { may_delete: false }),
+        Err(VaultError::Denied { .. } | VaultError::Locked { .. }) => Ok(Probed { may_delete: false }),
         Err(e) => Err(e),
     }
 }

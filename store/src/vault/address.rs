@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::azure::{AzureAddress, AzureCredential, AzureVault};
 use super::directory::DirectoryVault;
+use super::keeper::LockTerms;
 use super::{Vault, VaultError};
 
 /// The address of a vault: `/absolute/path`, `file:///path`, or a form of [`AzureAddress`]. `Display` gives what `parse` takes.
@@ -100,10 +101,25 @@ pub struct Credentials {
 /// # Errors
 /// `Denied` if the credentials for its kind are missing, `Invalid` if they make no sense.
 pub fn open(address: &VaultAddress, credentials: &Credentials) -> Result<Arc<dyn Vault>, VaultError> {
+    open_locking(address, credentials, None)
+}
+
+/// The same, locking what stays when it is put.
+///
+/// # Errors
+/// `Invalid` if nothing can be locked in a vault of its kind, too.
+pub fn open_locking(
+    address: &VaultAddress,
+    credentials: &Credentials,
+    lock: Option<LockTerms>,
+) -> Result<Arc<dyn Vault>, VaultError> {
     match address {
+        VaultAddress::Directory(_) if lock.is_some() => {
+            Err(VaultError::invalid("nothing can be locked in a directory"))
+        }
         VaultAddress::Directory(path) => Ok(Arc::new(DirectoryVault::new(path))),
         VaultAddress::Azure(address) => match &credentials.azure {
-            Some(credential) => Ok(Arc::new(AzureVault::new(address, credential)?)),
+            Some(credential) => Ok(Arc::new(AzureVault::new(address, credential)?.with_lock(lock))),
             None => Err(VaultError::Denied { detail: format!("no credentials for {address}") }),
         },
     }

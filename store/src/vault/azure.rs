@@ -22,7 +22,9 @@ use azure_core::http::{ClientMethodOptions, ClientOptions, Context, RetryOptions
 use azure_storage_blob::models::{
     BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlobItem, BlockBlobClientUploadOptions,
 };
-use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
+use azure_storage_blob::{
+    BlobClient, BlobContainerClient, BlobContainerClientOptions, BlobServiceClient, BlobServiceClientOptions,
+};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use url::{Host, Url};
@@ -30,6 +32,7 @@ use url::{Host, Url};
 mod address;
 mod auth;
 mod error;
+mod keeping;
 mod paced;
 mod policy;
 mod rights;
@@ -40,10 +43,12 @@ pub use address::AzureAddress;
 pub use auth::AzureCredential;
 
 use super::address::Secret;
+use super::keeper::{Keeper, Lock, LockTerms};
 use super::{ListPage, ObjectInfo, ObjectName, PutNew, Vault, VaultError};
 use crate::pace::Pacer;
 use auth::Access;
 use error::{Refusal, error};
+use keeping::{ServiceTime, Watch};
 use transport::Bounded;
 
 /// The newest version of the service that the emulator knows, too.
@@ -70,7 +75,13 @@ pub struct AzureVault {
     control: BlobContainerClient,
     /// The first container, by the way that is given up when it stalls. What is sent may take long before it is answered.
     reading: BlobContainerClient,
+    /// What is asked of the account and not of a container.
+    service: BlobServiceClient,
     page_len: Option<i32>,
+    /// How what stays is locked when it is put.
+    lock: Option<LockTerms>,
+    /// When the service answered last.
+    seen: Arc<ServiceTime>,
 }
 
 impl AzureVault {
@@ -82,24 +93,34 @@ impl AzureVault {
         let access = Access::new(address, credential)?;
         let vault = Self::over(address, &access, &http_client(&access.endpoint, None)?)?;
         let http = http_client(&access.endpoint, Some(STALLED_MAX))?;
-        Ok(Self { reading: container(address, &access, &http, false)?, ..vault })
+        Ok(Self { reading: container(address, &access, (&http, &vault.seen), false)?, ..vault })
     }
 
     /// The same, by one way for everything.
     fn over(address: &AzureAddress, access: &Access, http: &Arc<Bounded>) -> Result<Self, VaultError> {
-        let of = |control| container(address, access, http, control);
+        let seen = Arc::default();
+        let of = |control| container(address, access, (http, &seen), control);
         Ok(Self {
             address: address.clone(),
             data: of(false)?,
             control: of(true)?,
             reading: of(false)?,
+            service: service(address, access, (http, &seen))?,
             page_len: None,
+            lock: None,
+            seen,
         })
     }
 
     /// The same, listing at most `page_len` objects at a time instead of as many as the service gives.
     pub fn with_page_len(mut self, page_len: u16) -> Self {
         self.page_len = Some(i32::from(page_len.max(1)));
+        self
+    }
+
+    /// The same, locking what stays when it is put.
+    pub fn with_lock(mut self, terms: Option<LockTerms>) -> Self {
+        self.lock = terms;
         self
     }
 
@@ -160,6 +181,16 @@ impl AzureVault {
 
     /// Reads a range that is not empty.
     async fn read(&self, name: &ObjectName, range: &Range<u64>) -> Result<Bytes, VaultError> {
+        let container = if name.is_control() { &self.control } else { &self.reading };
+        self.read_from(&container.blob_client(name.as_str()), name, range).await
+    }
+
+    async fn read_from(
+        &self,
+        blob: &BlobClient,
+        name: &ObjectName,
+        range: &Range<u64>,
+    ) -> Result<Bytes, VaultError> {
         let too_large = || VaultError::invalid(format!("the range of {name} does not fit in memory"));
         let len = usize::try_from(range.end - range.start).map_err(|_| too_large())?;
         let mut bytes = vec![0; len];
@@ -169,8 +200,7 @@ impl AzureVault {
             partition_size: NonZero::new(len),
             ..Default::default()
         };
-        let container = if name.is_control() { &self.control } else { &self.reading };
-        let read = container.blob_client(name.as_str()).download_into(&mut bytes, Some(options)).await;
+        let read = blob.download_into(&mut bytes, Some(options)).await;
         let read = read.map_err(|e| error(&e, name.as_str()))?;
         if read.len == len {
             return Ok(bytes.into());
@@ -186,30 +216,41 @@ impl AzureVault {
         }
     }
 
-    async fn put(&self, name: &ObjectName, body: Bytes, context: Context<'_>) -> Result<PutNew, VaultError> {
+    async fn put(
+        &self,
+        name: &ObjectName,
+        body: Bytes,
+        context: Context<'static>,
+    ) -> Result<PutNew, VaultError> {
         let options = BlockBlobClientUploadOptions {
             parallel: NonZero::new(1),
             partition_size: NonZero::new((body.len() as u64).max(1)),
             method_options: ClientMethodOptions { context },
             ..Default::default()
         };
+        let options = self.lock_put(name, options)?;
         let put = self.blob(name).upload(body.into(), Some(options.if_not_exists())).await;
         match put {
             Ok(_) => Ok(PutNew::Created),
             Err(e) if Refusal::of(&e).is_some_and(|r| r.is_already_there()) => Ok(PutNew::AlreadyThere),
-            Err(e) => self.is_there_though_denied(name, error(&e, name.as_str())).await,
+            Err(e) => {
+                let put = self.is_there_though_denied(name, error(&e, name.as_str())).await;
+                put.map_err(|e| self.with_lock_named(name, e))
+            }
         }
     }
 
     /// A signature that may create but not replace is told of an object that exists in more than one way, the emulator's
-    /// being that it is not allowed to put at all.
+    /// being that it is not allowed to put at all. So may be who puts where an object is locked.
     async fn is_there_though_denied(
         &self,
         name: &ObjectName,
         error: VaultError,
     ) -> Result<PutNew, VaultError> {
         match error {
-            VaultError::Denied { .. } if matches!(self.stat(name).await, Ok(Some(_))) => {
+            VaultError::Denied { .. } | VaultError::Locked { .. }
+                if matches!(self.stat(name).await, Ok(Some(_))) =>
+            {
                 Ok(PutNew::AlreadyThere)
             }
             error => Err(error),
@@ -295,8 +336,17 @@ impl Vault for AzureVault {
         match self.blob(name).delete(None).await {
             Ok(_) => Ok(true),
             Err(e) if Refusal::of(&e).is_some_and(|r| r.is_no_object()) => Ok(false),
+            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_locked()) => {
+                // The refusal does not say until when.
+                let lock = self.lock_of(name).await.ok().flatten().unwrap_or(Lock::Unknown);
+                Err(VaultError::Locked { what: name.to_string(), lock })
+            }
             Err(e) => Err(error(&e, name.as_str())),
         }
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        Some(self)
     }
 }
 
@@ -309,26 +359,43 @@ impl fmt::Debug for AzureVault {
 fn container(
     address: &AzureAddress,
     access: &Access,
-    http: &Arc<Bounded>,
+    by: (&Arc<Bounded>, &Arc<ServiceTime>),
     control: bool,
 ) -> Result<BlobContainerClient, VaultError> {
     let sas = if control { &access.sas_control } else { &access.sas_data };
     let mut url = access.endpoint.clone();
     url.set_path(&format!("{}{}", url.path(), address.container(control)));
     url.set_query(sas.as_ref().map(Secret::reveal).map(|sas| sas.trim_start_matches('?')));
+    let options =
+        BlobContainerClientOptions { client_options: options(access, by), version: SERVICE_VERSION.into() };
+    BlobContainerClient::new(url, access.token.clone(), Some(options))
+        .map_err(|_| VaultError::invalid(format!("no client can be made for {address}")))
+}
+
+fn service(
+    address: &AzureAddress,
+    access: &Access,
+    by: (&Arc<Bounded>, &Arc<ServiceTime>),
+) -> Result<BlobServiceClient, VaultError> {
+    let mut url = access.endpoint.clone();
+    url.set_query(access.sas_data.as_ref().map(Secret::reveal).map(|sas| sas.trim_start_matches('?')));
+    let options =
+        BlobServiceClientOptions { client_options: options(access, by), version: SERVICE_VERSION.into() };
+    BlobServiceClient::new(url, access.token.clone(), Some(options))
+        .map_err(|_| VaultError::invalid(format!("no client can be made for {address}")))
+}
+
+fn options(access: &Access, (http, seen): (&Arc<Bounded>, &Arc<ServiceTime>)) -> ClientOptions {
     let mut per_try: Vec<Arc<dyn azure_core::http::policies::Policy>> =
-        vec![Arc::new(policy::Checksum), Arc::new(policy::RangeCheck)];
+        vec![Arc::new(Watch(Arc::clone(seen))), Arc::new(policy::Checksum), Arc::new(policy::RangeCheck)];
     per_try.extend(access.signer.clone());
     per_try.push(Arc::new(paced::Paced));
-    let client_options = ClientOptions {
+    ClientOptions {
         per_try_policies: per_try,
         retry: RetryOptions::none(),
         transport: Some(Transport::new(http.clone())),
         ..Default::default()
-    };
-    let options = BlobContainerClientOptions { client_options, version: SERVICE_VERSION.into() };
-    BlobContainerClient::new(url, access.token.clone(), Some(options))
-        .map_err(|_| VaultError::invalid(format!("no client can be made for {address}")))
+    }
 }
 
 fn http_client(endpoint: &Url, stalled_max: Option<Duration>) -> Result<Arc<Bounded>, VaultError> {

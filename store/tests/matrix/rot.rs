@@ -287,7 +287,7 @@ fn here() -> Here {
     let (dir, path) = lab.copy();
     let url = "file:///srv/vault".to_owned();
     Settings::change(&path, |settings| {
-        settings.vaults.push(VaultSetting { url });
+        settings.vaults.push(VaultSetting::new(url));
         Ok(())
     })
     .unwrap();

@@ -10,6 +10,7 @@ use azure_core::time::parse_rfc7231;
 
 use super::transport::CUT;
 use crate::vault::VaultError;
+use crate::vault::keeper::Lock;
 
 /// An answer that is not a success, taken apart.
 pub(super) struct Refusal<'a> {
@@ -38,6 +39,12 @@ impl<'a> Refusal<'a> {
     /// The object is missing, not its container, and it is the service that says so. Pages of others have this status, too.
     pub(super) fn is_no_object(&self) -> bool {
         self.status == 404 && matches!(self.code, "BlobNotFound" | "ResourceNotFound")
+    }
+
+    /// The service keeps the object. Both codes come with status 409 ("Status and error codes" of the Blob service names the first; the second is that
+    /// of a legal hold).
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.code, "BlobImmutableDueToPolicy" | "BlobImmutableDueToLegalHold")
     }
 
     fn header(&self, name: &'static str) -> Option<&str> {
@@ -83,11 +90,14 @@ fn refused(refusal: &Refusal<'_>, what: &str) -> VaultError {
             VaultError::WrongAnswer { detail: format!("{what} changed on its way: {detail}") }
         }
         _ if refusal.is_no_object() => VaultError::NotFound { what: what.into() },
+        _ if refusal.is_locked() => VaultError::Locked { what: what.into(), lock: Lock::Unknown },
         (401 | 403, _) => VaultError::Denied { detail },
         (416, "InvalidRange") => {
             VaultError::TooShort { what: what.into(), detail: "it ends before the range begins".into() }
         }
         (507, _) => VaultError::Full { detail },
+        // The emulator's word for what it has not.
+        (501, "APINotImplemented") => VaultError::Invalid { detail: format!("{what}: {detail}") },
         (_, "ContainerBeingDeleted" | "AccountBeingCreated" | "OperationTimedOut" | "ServerBusy") => {
             VaultError::Unavailable { detail, retry_after: refusal.retry_after() }
         }
@@ -176,6 +186,9 @@ mod tests {
             (409, "BlobArchived", C::Unavailable),
             (409, "ContainerBeingDeleted", C::Unavailable),
             (409, "LeaseIdMissing", C::Invalid),
+            (409, "BlobImmutableDueToPolicy", C::Denied),
+            (409, "BlobImmutableDueToLegalHold", C::Denied),
+            (403, "BlobImmutableDueToPolicy", C::Denied),
             (400, "Md5Mismatch", C::Unavailable),
             (400, "InvalidHeaderValue", C::Invalid),
             (400, "", C::Unavailable),
@@ -189,6 +202,7 @@ mod tests {
             (302, "", C::Unavailable),
             (407, "", C::Unavailable),
             (501, "", C::Unavailable),
+            (501, "APINotImplemented", C::Invalid),
             (511, "", C::Unavailable),
             (530, "", C::Unavailable),
         ] {
@@ -197,6 +211,10 @@ mod tests {
             assert!(!error.to_string().contains("secret"), "{error}");
         }
         assert!(matches!(error(&answer(409, "BlobArchived", &[]), "x"), VaultError::Archived { .. }));
+        for status in [409, 412, 403] {
+            let locked = error(&answer(status, "BlobImmutableDueToPolicy", &[]), "x");
+            assert!(matches!(locked, VaultError::Locked { .. }), "{status}: {locked}");
+        }
     }
 
     #[test]

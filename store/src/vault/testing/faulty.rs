@@ -14,6 +14,7 @@ use self::changes::Changes;
 use super::Verb;
 use crate::clock::Clock;
 use crate::pace::Pacer;
+use crate::vault::keeper::Keeper;
 use crate::vault::{ListPage, ObjectName, PutNew, Vault, VaultError};
 
 /// How a request goes wrong.
@@ -364,6 +365,10 @@ impl Vault for FaultyVault {
             gone = self.inner.delete(name).await?;
         }
         end(fault, gone)
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper()
     }
 }
 
