@@ -46,3 +46,4 @@ mod truth;
 mod vault;
 mod verbs;
 mod witness;
+mod writers;

@@ -80,20 +80,7 @@ impl MachineKey {
 
     /// The same at a path of the caller's choice.
     pub fn create_at(&self, path: &Path) -> Result<(), StoreError> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(StoreError::io("create", path))?;
-        let written = file.write_all(self.encode().as_bytes()).and_then(|()| file.sync_all());
-        if let Err(error) = written {
-            // Half a key is worse than none: it would stand in the way of the next attempt.
-            let _ignored = std::fs::remove_file(path);
-            return Err(StoreError::io("write", path)(error));
-        }
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))
+        create_private(path, self.encode().as_bytes())
     }
 
     /// Reads a file.
@@ -101,16 +88,7 @@ impl MachineKey {
     /// # Errors
     /// `Invalid` when others than its owner may read or write it, `Corrupt` when it is not a machine key, `Io`.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
-        let metadata = file.metadata().map_err(StoreError::io("examine", path))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            let shown = path.display();
-            return Err(StoreError::invalid(format!(
-                "the machine key {shown} is open to others (mode {mode:04o}); close it with: chmod 600 {shown}"
-            )));
-        }
-        Self::read_open(file, path)
+        Self::read_open(open_private(path, "the machine key")?, path)
     }
 
     /// Reads what the service manager decrypted for this process: in a directory of its own, which no other user can enter. The mode of the
@@ -123,20 +101,64 @@ impl MachineKey {
     }
 
     fn read_open(file: File, path: &Path) -> Result<Self, StoreError> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
-        file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());
         let named = |detail| StoreError::corrupt(format!("machine key {}", path.display()), detail);
-        match text {
-            Ok(text) if text.len() as u64 <= FILE_MAX => Self::parse(text).map_err(named),
-            Ok(_) => Err(named("it is too long".into())),
-            Err(detail) => Err(named(detail)),
-        }
+        Self::parse(&read_text(file, path, FILE_MAX)?.map_err(named)?).map_err(named)
     }
 }
 
+/// Writes a new file that its owner alone may read, and makes it durable.
+pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("create", path))?;
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        // Half a key is worse than none: it would stand in the way of the next attempt.
+        let _ignored = std::fs::remove_file(path);
+        return Err(StoreError::io("write", path)(error));
+    }
+    sync_directory_of(path)
+}
+
+/// Makes it durable that a file is there under its name.
+pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))
+}
+
+/// Opens a file that nobody but its owner may read or write; `what` it is, for people.
+pub(super) fn open_private(path: &Path, what: &str) -> Result<File, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let metadata = file.metadata().map_err(StoreError::io("examine", path))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let shown = path.display();
+        return Err(StoreError::invalid(format!(
+            "{what} {shown} is open to others (mode {mode:04o}); close it with: chmod 600 {shown}"
+        )));
+    }
+    Ok(file)
+}
+
+/// Its text, of `max` bytes at most; or what is wrong with it. Wiped when dropped.
+pub(super) fn read_text(
+    file: File,
+    path: &Path,
+    max: u64,
+) -> Result<Result<Zeroizing<String>, String>, StoreError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max as usize + 1));
+    file.take(max + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
+    Ok(match std::str::from_utf8(&bytes) {
+        Ok(_) if bytes.len() as u64 > max => Err("it is too long".into()),
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err("it is not text".into()),
+    })
+}
+
 /// Lower-case hexadecimal into `key`, with what lies in between wiped.
-fn decode_hex(text: &str, key: &mut [u8; 32]) -> Option<()> {
+pub(super) fn decode_hex(text: &str, key: &mut [u8; 32]) -> Option<()> {
     let mut bytes = crate::id::from_hex(text)?;
     let fits = bytes.len() == key.len();
     if fits {

@@ -25,6 +25,7 @@ mod turns;
 mod unopened;
 mod ways;
 mod witness;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -269,11 +269,15 @@ impl Store {
         transfer: &Transfer,
         before: &Before,
         shown: &[ObjectInfo],
-        evidence: Evidence,
+        mut evidence: Evidence,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Alarm>, StoreError> {
         let (outcomes, attempts) = (Outcomes::of(shown), attempts_in(shown));
         self.read_strangers(no, transfer, before, &attempts)?;
+        if !evidence.is_read {
+            let known: HashSet<_> = before.there.iter().map(|known| known.id).collect();
+            evidence.alarms.extend(self.writer_alarms(no, |id| !known.contains(id))?);
+        }
         let look = compare::LookBack { store: self, no, transfer, before, outcomes, attempts, evidence };
         let seen = look.see()?;
         // Whether a slot is still there, who lists slots tells.
