@@ -1,7 +1,7 @@
 //! `key own`: gives the store an owner, whose key lies in slots that people open, and admits this machine as a writer.
 
 use holdfast_store::id::{SlotId, VaultId};
-use holdfast_store::seal::slots::{KeySlot, SlotKind};
+use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
 use holdfast_store::seal::writer::OwnerKey;
 use holdfast_store::store::{Store, StoreHead};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::rotate::typed;
 use super::{KeyKind, opened_by, ring};
 use crate::commands::Context;
 use crate::create::new_slot;
+use crate::open::open_as_ever;
 use crate::outcome::{Failure, Kind};
 use crate::writers::{self, short_owner};
 
@@ -50,7 +51,13 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
             "type them at a terminal, or name them with HOLDFAST_PASSWORD_FILE and HOLDFAST_RECOVERY_KEY_FILE",
         ));
     }
-    let opened = secrets.iter().map(|secret| ring::open(&head, secret)).collect::<Result<Vec<_>, _>>()?;
+    // What a person gave opens it, or, where that was changed elsewhere, whatever does so for every verb.
+    let here = secrets.iter().find_map(|secret| ring::open(&head, secret).ok());
+    let here = here.map_or_else(|| open_as_ever(context, &head, ring::open), Ok)?;
+    let places = Places::open(context, &head, &here.ring)?;
+    let lock = places.store().lock()?;
+    let heads = places.heads_now()?;
+    let opened = secrets.iter().map(|secret| counting(&heads, secret)).collect::<Result<Vec<_>, _>>()?;
     let before = writers::of(context, &head.vault);
     let known = opened.iter().find_map(|opened| opened.ring.owner());
     let owner = match known.filter(|_| !args.new) {
@@ -59,23 +66,28 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
         None => OwnerKey::generate(),
     };
     let new_owner = known.is_none_or(|known| *known != owner);
-    let places = Places::open(context, &head, &opened[0].ring)?;
-    let lock = places.store().lock()?;
     let now = context.terminal.clock().now().seconds;
     let mut slots = Vec::new();
     for (secret, opened) in secrets.iter().zip(&opened) {
-        if opened.ring.owner() == Some(&owner) {
-            continue;
+        let mut counts = opened.slot;
+        if opened.ring.owner() != Some(&owner) {
+            places.refuse_older(&opened.ring)?;
+            let ring = opened.ring.clone().owned_by(owner.clone());
+            let (id, bytes) = new_slot(context, &head.vault, &ring, secret, &opened.label, now)?;
+            places.add(&id, &bytes, secret)?;
+            slots.push(id.hex());
+            counts = id;
+        } else if let Some((id, bytes)) = slots_of_vaults(&heads).find(|(id, _)| *id == counts) {
+            places.put_here(id, bytes)?;
         }
-        places.refuse_older(&opened.ring)?;
-        let ring = opened.ring.clone().owned_by(owner.clone());
-        let (id, bytes) = new_slot(context, &head.vault, &ring, secret, &opened.label, now)?;
-        places.add(&id, &bytes, secret)?;
-        for old in opened_by(&places, secret)?.into_iter().filter(|old| old.slot != id) {
-            let whole: &[SlotId] = if ring.has_all_of(&old.ring) { &[id] } else { &[] };
-            places.remove(&lock, &old.slot, Needed::By(whole))?;
+        for old in opened_by(&places, secret)?.into_iter().filter(|old| old.slot != counts) {
+            let whole: &[SlotId] = if opened.ring.has_all_of(&old.ring) { &[counts] } else { &[] };
+            match slots_of_vaults(&heads).any(|(id, _)| *id == old.slot) {
+                true => places.remove(&lock, &old.slot, Needed::By(whole))?,
+                // It went from the vaults when another machine made it anew.
+                false => places.remove_here(&lock, &old.slot, whole)?,
+            }
         }
-        slots.push(id.hex());
     }
     let host = &context.settings.host;
     let made = writers::admit_anew(context, &head.vault, &owner, before.as_deref(), host)?;
@@ -89,7 +101,32 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
         slots,
         without: without.iter().map(|(id, _)| id.hex()).collect(),
     };
+    if before.is_some_and(|before| before.admission().owner != owner.public()) {
+        context.terminal.warn("this machine believed another owner until now");
+    }
     tell(context, &line, &without)
+}
+
+fn slots_of_vaults(heads: &[(String, StoreHead)]) -> impl Iterator<Item = &(SlotId, Vec<u8>)> {
+    heads.iter().skip(1).flat_map(|(_, head)| &head.slots)
+}
+
+/// The slot that counts of those that a secret opens: the last one made in vaults, where another machine may have made it anew; the store's own
+/// if none there opens.
+fn counting(heads: &[(String, StoreHead)], secret: &Secret) -> Result<ring::Opened, Failure> {
+    let (ours, theirs) = heads.split_at(1);
+    let mut slots: Vec<_> =
+        theirs.iter().flat_map(|(_, head)| head.slots.iter().map(|slot| (head.vault, slot))).collect();
+    let made = |vault: &VaultId, bytes: &[u8]| KeySlot::read(bytes, vault).map_or(0, |slot| slot.created);
+    slots.sort_by_key(|(vault, (_, bytes))| std::cmp::Reverse(made(vault, bytes)));
+    let open = |(vault, (slot, bytes)): (VaultId, &(SlotId, Vec<u8>))| {
+        let (ring, label) = KeySlot::open(bytes, &vault, secret).ok()?;
+        Some(ring::Opened { slot: *slot, ring, label })
+    };
+    match slots.into_iter().find_map(open) {
+        Some(opened) => Ok(opened),
+        None => ring::open(&ours[0].1, secret),
+    }
 }
 
 fn not_in_these_slots() -> Failure {
