@@ -181,6 +181,13 @@ impl Machine {
         }
     }
 
+    /// The file of this machine's key.
+    pub fn key_file(&self) -> PathBuf {
+        let files = std::fs::read_dir(self.dir.path().join("keys")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        paths.find(|path| path.extension().is_some_and(|found| found == "key")).unwrap()
+    }
+
     /// The store's directory.
     pub fn store(&self) -> PathBuf {
         self.path("store")

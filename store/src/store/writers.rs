@@ -77,7 +77,7 @@ struct Judge {
 impl Judge {
     /// What is to be thought of something by itself; `host` is that of its source, if it has one.
     fn of(&mut self, signed: &Signature, host: Option<&str>) -> Judged {
-        if signed.writer.is_empty() && signed.signature.is_empty() {
+        if signed.signature.is_empty() {
             return Judged::new(Trust::Unsigned, None, "");
         }
         let writer = match Admission::decode(&signed.writer) {
