@@ -285,6 +285,7 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
     let known = known_points(store, no)?;
     let revoked = store.catalog().revoked_in(no)?;
     let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let mut learned = HashSet::new();
     for object in &listed {
         let outcome = names::outcome_of(&object.name).filter(|(_, attempt)| !known.contains(&attempt.point));
         let Some((tag, attempt)) = outcome else { continue };
@@ -302,7 +303,10 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
             false => e.of(object.name.as_str()),
         })?;
         learn_point(store, (no, &attempt), &point, bytes.to_vec(), false)?;
+        learned.insert(attempt.point);
     }
+    // The next look at the vault knows them already.
+    store.note_alarms(no, store.writer_alarms(no, |id| learned.contains(id))?)?;
     Ok(listed)
 }
 

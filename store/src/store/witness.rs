@@ -250,6 +250,22 @@ impl Store {
         })
     }
 
+    /// Remembers what somebody found who tells of nothing: the next look tells it.
+    pub(super) fn note_alarms(&self, no: VaultNo, alarms: Vec<Alarm>) -> Result<(), StoreError> {
+        if alarms.is_empty() {
+            return Ok(());
+        }
+        let since = self.clock.now().seconds;
+        self.remember(no, |memory| {
+            for alarm in alarms.into_iter().map(|alarm| Alarm { since, ..alarm }) {
+                let is_known = memory.alarms.iter().any(|known| known.key() == alarm.key());
+                if !is_known && !memory.accepted.contains(&alarm.key()) {
+                    memory.alarms.insert(0, alarm);
+                }
+            }
+        })
+    }
+
     /// Tells each alarm once, as long as the store is open.
     pub(crate) fn tell_alarms(&self, no: VaultNo, alarms: &[Alarm], monitor: &dyn Monitor) {
         let address = self.address_of(no);

@@ -305,6 +305,23 @@ fn points_from_before_stay_unsigned_and_one_that_is_newer_than_a_signed_one_is_f
 }
 
 #[test]
+fn a_forged_point_that_was_learned_by_who_frees_space_is_told_by_the_next_look() {
+    let bed = Bed::new();
+    let store = bed.store(Some(bed.writer("alpha", "host")));
+    let newest = taken(&store, 1);
+    let forged = next(&store, &newest);
+    bed.put(&store, &forged);
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::learn_points(&store, no, &way).unwrap();
+    let expected = [(AlarmKind::WriterForged, forged.id.hex())];
+    assert_eq!(standing(&store), expected);
+    assert_eq!(stands(&store), expected);
+    store.accept_vault(no, &VoidMonitor).unwrap();
+    copy::learn_points(&store, no, &way).unwrap();
+    assert_eq!((standing(&store), stands(&store)), (vec![], vec![]));
+}
+
+#[test]
 fn a_machine_signs_no_point_of_a_host_that_it_was_not_admitted_for() {
     let bed = Bed::new();
     let store = bed.store(Some(bed.writer("alpha", "elsewhere")));
