@@ -9,6 +9,7 @@ use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::sheet::{RecoverySheet, words_of};
 use holdfast_store::seal::slots::{KdfParams, KeySlot, Secret as SlotSecret};
+use holdfast_store::seal::writer::OwnerKey;
 use holdfast_store::store::{Settings as StoreSettings, Store, VaultSetting};
 use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
@@ -20,6 +21,7 @@ use crate::places::{is_same_directory, refuse_own};
 use crate::secrets::Secret;
 use crate::sheet::SheetFile;
 use crate::terminal::Terminal;
+use crate::writers;
 
 /// What a new store is to have.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
         new.vaults.iter().map(|url| Ok(connect(context, url)?.0)).collect::<Result<Vec<_>, Failure>>()?;
     addresses.iter().try_for_each(|address| refuse_own(new.dir, address))?;
     let now = context.terminal.clock().now().seconds;
-    let (id, ring) = (VaultId::random(), KeyRing::generate(now));
+    let (id, ring) = (VaultId::random(), KeyRing::generate(now).owned_by(OwnerKey::generate()));
     let keys = Keys { context, id: &id, ring: &ring, now };
     let mut slots = Vec::new();
     let recovery = SlotSecret::new_recovery();
@@ -84,6 +86,7 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
     let SlotSecret::Recovery(key) = recovery else {
         return Err(Failure::failed("the recovery key is of another kind"));
     };
+    writers::admit_first(context, &id, &ring);
     let sheet = RecoverySheet { vault: id, addresses: addresses.clone(), key, created: now, slot };
     Ok(Made { id, sheet, machine_key, vaults: addresses, ring })
 }

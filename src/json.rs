@@ -85,10 +85,25 @@ pub struct Snapshot {
     /// When files of it last came back right in a drill, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drilled: Option<String>,
+    /// Which machine says to have made it, if it is signed. True only if the signature holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writer: Option<Writer>,
+    /// Whether that is so: `holds`, `unsigned`, `unproven`, `unknown` or `forged`; nothing if it cannot be told now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<&'static str>,
     /// Full id.
     pub id: String,
     /// Its first eight digits.
     pub short_id: String,
+}
+
+/// A machine that signs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Writer {
+    /// Its id as a writer.
+    pub id: String,
+    /// Its name.
+    pub machine: String,
 }
 
 /// A hold.
@@ -155,6 +170,8 @@ impl From<&StoredPoint> for Snapshot {
             held: stored.held.as_ref().map(Held::from),
             deleted_until: None,
             drilled: None,
+            writer: None,
+            signature: None,
             id: point.id.hex(),
             short_id: point.id.short(),
         }

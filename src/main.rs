@@ -27,6 +27,7 @@ mod small_file;
 mod stored_tree;
 mod telling;
 mod terminal;
+mod writers;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -27,6 +27,7 @@ use crate::create::make_private_dir;
 use crate::outcome::{Failure, Kind};
 use crate::secrets::{Secret as TypedSecret, Secrets};
 use crate::terminal::Terminal;
+use crate::writers;
 
 /// Bound of the cache of vault ranges until somebody says another.
 const CACHE_LIMIT: u64 = 10 << 30;
@@ -57,6 +58,15 @@ impl Default for Bounds {
 /// Opens the store that the settings name: by this machine's key, else by the recovery key or passphrase.
 pub fn open_store(context: &Context<'_>) -> Result<Store, Failure> {
     open_store_with(context, Bounds::default())
+}
+
+/// The same for who takes points of `host`: a person who gave the passphrase or the words admits this machine.
+pub fn open_store_to_write(context: &Context<'_>, host: &str) -> Result<Store, Failure> {
+    let dir = context.settings.store()?;
+    let head = Store::head(dir)?;
+    let ring = unlock(context, &head)?;
+    writers::admit(context, &head.vault, &ring, host);
+    open_unlocked(context, dir, &head.vault, &ring, Bounds::default())
 }
 
 /// The same within other bounds.
@@ -97,6 +107,7 @@ pub fn open_watched(
         vaults,
         clock: Arc::clone(context.terminal.clock()),
         chance: Arc::new(SystemChance),
+        writer: writers::of(context, id),
     };
     Ok(Store::open(dir, ring, options, monitor)?)
 }

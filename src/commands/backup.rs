@@ -29,7 +29,7 @@ use super::upload::{Upload, Wanted};
 use crate::args::values;
 use crate::daemon::through_daemon;
 use crate::hooks::{self, Manner};
-use crate::open::{cache_dir, open_store};
+use crate::open::{cache_dir, open_store_to_write};
 use crate::outcome::{Done, Failure, Failures, Outcome};
 use crate::terminal::WorkMonitor;
 
@@ -125,7 +125,7 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         {
             return Ok(done);
         }
-        let store = open_store(context)?;
+        let store = open_store_to_write(context, host(context, args))?;
         let (points, host) = (store.points()?, host(context, args));
         let mut taken = hooks::Taken::default();
         for group in &groups {
@@ -146,7 +146,7 @@ pub fn run(context: &Context<'_>, args: &BackupArgs) -> Outcome {
         config.groups.iter().filter(|group| group.name == *name).try_for_each(refuse_stopped)?;
     }
     let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<Vec<_>, _>>()?;
-    let store = open_store(context)?;
+    let store = open_store_to_write(context, host(context, args))?;
     let mut targets = targets_of_paths(context, &store, paths, args)?;
     targets.iter_mut().for_each(|target| target.expires = expires);
     take_and_push(context, &store, targets, args)

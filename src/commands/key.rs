@@ -2,6 +2,7 @@
 
 mod credential;
 mod list;
+mod own;
 pub mod owner;
 mod places;
 mod ring;
@@ -26,7 +27,9 @@ use crate::open::open_as_ever;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::sheet::SheetFile;
 use crate::terminal::text;
+use crate::writers;
 use credential::CredentialArgs;
+use own::OwnArgs;
 use places::{Needed, Places};
 use rotate::RotateArgs;
 
@@ -47,6 +50,7 @@ Examples:
   holdfast key verify --vault all           the same of the vaults alone, by what lies there
   holdfast key rotate                       a new master key for what comes from now on
   holdfast key refresh                      after another machine rotated
+  holdfast key own                          sign this machine's recovery points
   holdfast key credential /etc/holdfast/holdfast.key.cred
   holdfast key remove 1f2e3d4c")]
 pub struct KeyArgs {
@@ -101,6 +105,12 @@ enum KeyAction {
     ///
     /// Opens a slot in a vault with the passphrase or the words, and makes this machine's slot anew. The vaults are only read.
     Refresh,
+    /// Give the store an owner, and admit this machine as a writer that signs its recovery points
+    ///
+    /// Takes the passphrase, the words, or both. The owner's key lies in the slots that they open, and in no machine's: who has only a machine's
+    /// key makes no point that passes for another machine's. New stores have an owner; one of before gets it by this. Slots that are given and
+    /// do not have the owner's key are made anew. Run it on each machine that takes points and was there before.
+    Own(OwnArgs),
     /// Seal this machine's key for a unit of systemd
     Credential(CredentialArgs),
 }
@@ -170,6 +180,7 @@ pub fn run(context: &Context<'_>, args: &KeyArgs) -> Outcome {
         KeyAction::Verify { vault } => verify::run(context, vault)?,
         KeyAction::Rotate(args) => rotate::rotate(context, args)?,
         KeyAction::Refresh => rotate::refresh(context)?,
+        KeyAction::Own(args) => own::run(context, args)?,
         KeyAction::Credential(args) => credential::run(context, args)?,
     }
     Ok(Done::Whole)
@@ -223,6 +234,14 @@ fn add(context: &Context<'_>, kind: KeyKind, label: &str, sheet: Option<&Path>) 
         return Err(failure);
     }
     let told = tell_added(context, &places, &made, &secret, is_handed_out);
+    match kind {
+        KeyKind::Machine => writers::admit(context, &head.vault, &ring, &context.settings.host),
+        _ if ring.owner().is_none() && own::is_owned(&head) => context.terminal.warn(
+            "the new slot opens everything and admits no machine: this machine's key opened the store, and that does not have the owner's \
+             key; `holdfast key own` with both what opens the new slot and what has it",
+        ),
+        _ => {}
+    }
     // A slot whose secret nobody got to see opens nothing for anybody.
     if told.is_err() && kind != KeyKind::Passphrase && !is_handed_out {
         places.take_back(&id);
@@ -329,7 +348,11 @@ fn remove(context: &Context<'_>, prefix: &str, lost: bool) -> Result<(), Failure
     // Also one that lies in a vault alone: a rotation that was cut off may have left it there.
     let all: BTreeMap<SlotId, Vec<u8>> =
         places.heads_now()?.into_iter().rev().flat_map(|(_, head)| head.slots).collect();
-    let (id, bytes) = by_prefix(&all.into_iter().collect::<Vec<_>>(), prefix)?;
+    let all: Vec<_> = all.into_iter().collect();
+    let (id, bytes) = by_prefix(&all, prefix)?;
+    if !lost {
+        own::refuse_last(&all, &id, &head.vault)?;
+    }
     places.remove(&lock, &id, if lost { Needed::Lost } else { Needed::By(&[]) })?;
     forget_machine_key(context, &head.vault, &bytes)?;
     if context.terminal.json() {
@@ -372,9 +395,11 @@ fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
     places.refuse_older(&old.ring)?;
     let now = context.terminal.clock().now().seconds;
     // A run that was cut off may have put one into some places that the same passphrase opens.
-    let left = opened_by(&places, &secret)?.0.into_iter();
-    let left =
-        left.filter(|left| left.slot != old.slot && left.ring.has_all_of(&old.ring)).map(|left| left.slot);
+    let is_as_good = |left: &ring::Opened| {
+        let owns_as_much = left.ring.owner() == old.ring.owner();
+        left.slot != old.slot && left.ring.has_all_of(&old.ring) && owns_as_much
+    };
+    let left = opened_by(&places, &secret)?.0.into_iter().filter(is_as_good).map(|left| left.slot);
     let left: Vec<SlotId> = left.collect();
     let (id, bytes) = match whole_among(&places, &left)? {
         Some(left) => left,
@@ -394,6 +419,7 @@ fn replace_passphrase(context: &Context<'_>) -> Result<(), Failure> {
             "{place}: under the name of slot {name} lies another one, which the passphrase of before still opens: remove the object by hand"
         ));
     }
+    writers::admit(context, &head.vault, &old.ring, &context.settings.host);
     let made = New { id, kind: KeyKind::Passphrase, replaces: Some(old.slot), now };
     tell_added(context, &places, &made, &secret, false)
 }

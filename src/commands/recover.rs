@@ -21,6 +21,7 @@ use crate::open::{
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::places::refuse_own;
 use crate::terminal::text;
+use crate::writers;
 
 /// Rebuild a store from a vault on a machine that has nothing
 ///
@@ -80,6 +81,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
     drop(monitor);
     if args.machine_key {
         add_machine_key(context, &store, &ring)?;
+        writers::admit(context, store.id(), &ring, &context.settings.host);
     }
     show(context, &store, &addresses)?;
     store.first_looks().iter().try_for_each(|told| context.terminal.say(told))?;

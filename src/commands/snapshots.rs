@@ -1,13 +1,14 @@
 //! `holdfast snapshots` (also `points`): the recovery points, and where each one's bytes are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use clap::Args;
 use holdfast_backup::ledger::Ledger;
 use holdfast_store::clock::Timestamp;
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::{PointState, SourceName};
-use holdfast_store::store::{DoubtfulPoint, StoredPoint};
+use holdfast_store::store::{DoubtfulPoint, Judged, StoredPoint, Trust};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ use super::Context;
 use super::scope::{Points, ScopeArgs, newest};
 use crate::deleted::Deleted;
 use crate::hooks::FAILED_TAG;
-use crate::json::{DoubtfulSnapshot, Snapshot};
+use crate::json::{DoubtfulSnapshot, Snapshot, Writer};
 use crate::open::open_store;
 use crate::outcome::{Done, Outcome};
 use crate::terminal::text::{self, Table};
@@ -25,7 +26,8 @@ use crate::terminal::text::{self, Table};
 /// Shows every recovery point with its time, source, size and where it is kept: `local` in the store's directory, or
 /// how many vaults have it. A point marked `partial` misses files that could not be read when it was taken; one with `until`
 /// is kept so long, and no longer, whatever the rules say, and one that is `held` stays until it is released. One
-/// `in doubt` is damaged in the catalog, and no whole copy of it can be reached now; the exit code is then 3.
+/// `in doubt` is damaged in the catalog, and no whole copy of it can be reached now; the exit code is then 3. `FORGED` and `WRITER
+/// UNKNOWN` were not made by the machine that they say, or by none of the owner's: `check` says why.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -47,8 +49,10 @@ pub struct SnapshotsArgs {
 /// Lists them.
 pub fn run(context: &Context<'_>, args: &SnapshotsArgs) -> Outcome {
     let store = open_store(context)?;
-    let known = Known::of(store.dir());
+    let mut known = Known::of(store.dir());
     let (points, doubtful) = select(Points::of(&store)?, args);
+    let shown: HashSet<RecoveryPointId> = points.iter().map(|stored| stored.point.id).collect();
+    known.judged = store.judge(|id| shown.contains(id))?;
     if context.terminal.json() {
         context.terminal.json_line(&as_json(&points, &doubtful, &known))?;
     } else {
@@ -62,6 +66,8 @@ pub fn run(context: &Context<'_>, args: &SnapshotsArgs) -> Outcome {
 struct Known {
     deleted: Deleted,
     drilled: HashMap<String, Timestamp>,
+    /// Who made them.
+    judged: HashMap<RecoveryPointId, Judged>,
 }
 
 impl Known {
@@ -69,7 +75,7 @@ impl Known {
     fn of(store: &Path) -> Self {
         let ledger = Ledger::look(store).ok().flatten();
         let drilled = ledger.and_then(|ledger| ledger.drilled().ok()).unwrap_or_default();
-        Self { deleted: Deleted::load(store), drilled }
+        Self { deleted: Deleted::load(store), drilled, judged: HashMap::new() }
     }
 }
 
@@ -116,7 +122,11 @@ fn as_json(points: &[StoredPoint], doubtful: &[Doubt], known: &Known) -> Vec<Row
         let line = Snapshot::from(stored);
         let deleted_until = known.deleted.goes(&stored.point.id).map(text::rfc3339);
         let drilled = known.drilled.get(&line.id).map(|at| text::rfc3339(*at));
-        Row::Readable(Box::new(Snapshot { deleted_until, drilled, ..line }))
+        let judged = known.judged.get(&stored.point.id);
+        let writer = judged.and_then(|judged| judged.writer.as_ref());
+        let writer = writer.map(|writer| Writer { id: writer.id().hex(), machine: writer.machine.clone() });
+        let signature = judged.map(|judged| judged.trust.word());
+        Row::Readable(Box::new(Snapshot { deleted_until, drilled, writer, signature, ..line }))
     });
     let in_doubt = doubtful.iter().map(|(doubt, source)| DoubtfulSnapshot::of(doubt, source.as_ref()));
     readable.chain(in_doubt.map(Row::InDoubt)).collect()
@@ -139,7 +149,7 @@ fn render(points: &[StoredPoint], doubtful: &[Doubt], known: &Known, zone: &Time
             point.counts.files.to_string(),
             text::size(point.counts.bytes),
             kept_in(stored),
-            state(stored, &known.deleted, zone),
+            state(stored, known, zone),
         ]);
     }
     for (doubt, source) in doubtful {
@@ -163,8 +173,13 @@ fn kept_in(stored: &StoredPoint) -> String {
     places.join(", ")
 }
 
-fn state(stored: &StoredPoint, deleted: &Deleted, zone: &TimeZone) -> String {
-    let point = &stored.point;
+fn state(stored: &StoredPoint, known: &Known, zone: &TimeZone) -> String {
+    let (point, deleted) = (&stored.point, &known.deleted);
+    let writer = match known.judged.get(&point.id).map(|judged| judged.trust) {
+        Some(Trust::Forged) => Some("FORGED".to_owned()),
+        Some(Trust::Unknown) => Some("WRITER UNKNOWN".to_owned()),
+        _ => None,
+    };
     let partial = (point.state == PointState::Partial)
         .then(|| format!("partial, {}", text::count(point.errors_total, "error")));
     let hook = point.tags.iter().any(|tag| tag == FAILED_TAG).then(|| "hook failed".to_owned());
@@ -174,7 +189,8 @@ fn state(stored: &StoredPoint, deleted: &Deleted, zone: &TimeZone) -> String {
     });
     let held = stored.held.is_some().then(|| "held".to_owned());
     let goes = deleted.goes(&point.id).map(|goes| format!("deleted, goes {}", text::local_time(goes, zone)));
-    let words: Vec<String> = partial.into_iter().chain(hook).chain(until).chain(held).chain(goes).collect();
+    let words: Vec<String> =
+        writer.into_iter().chain(partial).chain(hook).chain(until).chain(held).chain(goes).collect();
     words.join(", ")
 }
 
@@ -212,12 +228,12 @@ mod tests {
         assert_eq!(render(&[], &[], &Known::default(), &TimeZone::UTC), "no recovery points");
         let mut stored = stored_point(7, "docs", 1_795_176_000);
         Arc::make_mut(&mut stored.point).set_expires(1_795_176_000);
-        assert_eq!(state(&stored, &Deleted::default(), &TimeZone::UTC), "until 2026-11-20 12:00:00");
+        assert_eq!(state(&stored, &Known::default(), &TimeZone::UTC), "until 2026-11-20 12:00:00");
         // An expiry that is no time is shown as it is.
         Arc::make_mut(&mut stored.point).set_expires(i64::MAX);
-        assert_eq!(state(&stored, &Deleted::default(), &TimeZone::UTC), format!("until @{}", i64::MAX));
+        assert_eq!(state(&stored, &Known::default(), &TimeZone::UTC), format!("until @{}", i64::MAX));
         stored.held = Some(Hold { point: stored.point.id, placed: 0, reason: String::new() });
-        assert!(state(&stored, &Deleted::default(), &TimeZone::UTC).ends_with(", held"));
+        assert!(state(&stored, &Known::default(), &TimeZone::UTC).ends_with(", held"));
     }
 
     #[test]

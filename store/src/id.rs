@@ -104,6 +104,11 @@ id!(
     16
 );
 id!(
+    /// Identity of a writer: a machine's public key, hashed.
+    WriterId,
+    16
+);
+id!(
     /// Identity of an annex: a further directory in which staging keeps packs.
     AnnexId,
     16
@@ -179,6 +184,13 @@ impl VaultId {
     /// A new random id.
     pub fn random() -> Self {
         Self(random_bytes())
+    }
+}
+
+impl WriterId {
+    /// The first eight digits, for people.
+    pub fn short(&self) -> String {
+        self.hex()[..8].to_owned()
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod hold;
 pub mod object;
+mod signing;
 pub mod testing;
 #[cfg(test)]
 mod tests;
@@ -124,7 +125,7 @@ pub struct RecoveryPoint {
     pub witness: Vec<Witness>,
     /// Words of the user's.
     pub tags: Vec<String>,
-    /// Id of the writer, empty while writers have none.
+    /// What the owner said of who made it, as [`crate::seal::writer::Admission`] reads it; empty if nobody signed it.
     pub writer: Vec<u8>,
     /// Tool and version.
     pub tool: String,
@@ -161,7 +162,7 @@ pub struct VaultSession {
     pub source_tag: SourceTag,
     /// Begin, by the source machine's clock, in seconds since 1970.
     pub started: i64,
-    /// Id of the writer, empty while writers have none.
+    /// The same as in a point, of who put it.
     pub writer: Vec<u8>,
     /// What it says of the vault; sessions of before, and of the first point in a vault, say nothing of it.
     pub sight: Option<Sight>,

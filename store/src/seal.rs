@@ -8,6 +8,8 @@ pub mod slots;
 mod squeeze;
 #[cfg(test)]
 mod tests;
+pub mod writer;
+pub mod writer_file;
 mod xaes;
 
 use std::cell::Cell;

@@ -23,6 +23,7 @@ mod slots;
 mod vaults;
 mod whole;
 mod witness;
+mod writers;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use whole::Healed;
 pub use witness::recall_bytes;
 pub use witness::{Accepted, Alarm, AlarmKind, Lost};
 pub(crate) use witness::{Before, Evidence, what_is_another};
+pub use writers::{Judged, Trust};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -72,6 +74,7 @@ use crate::point::{PagePlace, RecoveryPoint, SourceName};
 use crate::reader::{Reader, ReaderParts};
 use crate::seal::Sealer;
 use crate::seal::keys::KeyRing;
+use crate::seal::writer::{OwnerKey, PublicKey, WriterKey};
 use crate::staging::{DiskFiles, Files, Staging};
 use crate::transfer::Transfer;
 use crate::tree::walk::{PageCache, Pages};
@@ -148,6 +151,8 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub chance: Arc<dyn Chance>,
+    /// This machine's key to sign with, if the owner admitted it. The owner who did is the one that it believes.
+    pub writer: Option<Arc<WriterKey>>,
 }
 
 impl StoreOptions {
@@ -161,6 +166,7 @@ impl StoreOptions {
             vaults: Vec::new(),
             clock,
             chance: Arc::new(SystemChance),
+            writer: None,
         }
     }
 }
@@ -188,6 +194,10 @@ pub struct Store {
     /// What was said of vaults that this machine never saw before.
     first_looks: Mutex<Vec<String>>,
     newer_keys: Mutex<BTreeSet<(VaultNo, u32)>>,
+    /// This machine's key to sign with.
+    writer: Option<Arc<WriterKey>>,
+    /// The owner whose word counts here: of the secret that a person gave, else the one who admitted this machine.
+    owner: Option<PublicKey>,
     read_only: bool,
 }
 
@@ -277,6 +287,7 @@ impl Store {
         let catalog = Arc::new(catalog);
         let mut store = Self::assemble(dir, head.config, config, sealer, staging, catalog, options)?;
         store.read_only = read_only;
+        store.owner = ring.owner().map(OwnerKey::public).or(store.owner);
         store.fill_catalog(monitor)?;
         Ok(store)
     }
@@ -337,6 +348,8 @@ impl Store {
             strange_configs: Mutex::default(),
             first_looks: Mutex::default(),
             newer_keys: Mutex::default(),
+            owner: options.writer.as_ref().map(|writer| writer.admission().owner),
+            writer: options.writer,
             read_only: false,
         })
     }

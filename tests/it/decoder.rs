@@ -13,6 +13,7 @@ mod seal;
 mod slot;
 mod store;
 mod tree;
+mod writer;
 mod writing;
 
 mod damage;

@@ -298,7 +298,7 @@ fn make_golden() {
     for lock in paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("lock")) {
         fs::remove_file(lock).unwrap();
     }
-    let key = files_in(&machine.root().join("keys")).into_values().next().unwrap();
+    let key = fs::read(machine.key_file()).unwrap();
     fs::write(to.join("machine.key"), key).unwrap();
     fs::write(to.join("words.txt"), words).unwrap();
     fs::write(to.join("passphrase.txt"), PASSPHRASE).unwrap();

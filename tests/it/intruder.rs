@@ -62,6 +62,8 @@ impl Scene {
         let url = Azurite::address(&name, azurite.port()).unwrap().to_string();
         let mut scene = Self { azurite, machine, store, name, url, before: BTreeMap::new() };
         scene.owner(&["vault", "add", &scene.url]).expect_code(0);
+        let mut own = command(&scene.machine, &scene.store.dir, &["key", "own"]);
+        Ran::of(own.env("HOLDFAST_RECOVERY_KEY", &scene.store.words)).expect_code(0);
         let mut tree: Tree = (0..FILES).map(|n| (format!("file{n}"), Arc::new(noise(n, 2000 + n)))).collect();
         for round in 0..2 {
             tree.insert("file0".into(), Arc::new(noise(format!("round {round}"), 3000)));
@@ -252,7 +254,9 @@ fn who_has_the_keys_of_a_writer_poisons_no_older_point() {
     let (id, bytes) = index.seal(evil.sealer());
     way.put_new(&names::index(&id), bytes).unwrap();
     copy::load_catalog(&evil, no, &way, &VoidMonitor).unwrap();
-    // Points of the same source that rely on them, also from the future.
+    // Points of the same source that rely on them, also from the future. Who has another machine of the store has its ring, and not the key with
+    // which the machine signs whose source it is.
+    let mut made_up = Vec::new();
     for (round, seconds) in [SystemClock.now().seconds + 60, i64::MAX / 2].into_iter().enumerate() {
         let session = evil.begin(Compression::None, &VoidMonitor).unwrap();
         let mut sink = TreeSink::new(session.ingest());
@@ -271,6 +275,7 @@ fn who_has_the_keys_of_a_writer_poisons_no_older_point() {
             })
             .unwrap();
         copy::push_point(&evil, no, &way, &stored.point.id, &VoidMonitor).unwrap();
+        made_up.push(stored.point.id.short());
     }
     // Words that all points are forgotten, at every attempt that is free.
     let tag = evil.sealer().source_tag(&host, &group, &source);
@@ -293,9 +298,16 @@ fn who_has_the_keys_of_a_writer_poisons_no_older_point() {
         let mut verb = command(&owner, &dir, args);
         Ran::of(verb.env("HOLDFAST_RECOVERY_KEY", &scene.store.words))
     };
-    verb(&["recover", &scene.url, "--machine-key"]);
+    let told_first = verb(&["recover", &scene.url, "--machine-key"]);
     let told = verb(&["check", "--read-data"]).expect_code(1);
     assert!(told.err().contains("pack"), "{}", told.err());
+    // Each point that he made up is told by name: by a recovery, by a check, and by the machine whose source it is.
+    for ran in [told_first, told, scene.owner(&["vault", "push"])] {
+        for id in &made_up {
+            let is_told = ran.err().lines().any(|line| line.contains("writer-forged") && line.contains(id));
+            assert!(is_told, "{id}: {}", ran.err());
+        }
+    }
     verb(&["prune", "--now"]);
     scene.all_comes_back("freeing by the owner");
     // A backup of the same files, which finds their chunks there, relies on none that are wrong.

@@ -47,3 +47,4 @@ mod truth;
 mod vault;
 mod verbs;
 mod witness;
+mod writers;

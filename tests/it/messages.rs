@@ -110,7 +110,7 @@ fn a_damaged_passphrase_slot_is_named_and_the_words_still_open() {
 #[test]
 fn a_machine_key_that_is_junk_is_a_warning_and_the_passphrase_opens() {
     let machine = Machine::with_store();
-    let key = machine.root().join("keys").read_dir().unwrap().next().unwrap().unwrap().path();
+    let key = machine.key_file();
     std::fs::write(&key, "junk\n").unwrap();
     Ran::of(machine.command(["snapshots"]).env("HOLDFAST_PASSWORD", PASSPHRASE))
         .expect_code(0)

@@ -17,6 +17,7 @@ use holdfast_store::clock::Clock;
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::slots::KeySlot;
+use holdfast_store::seal::writer_file;
 use holdfast_store::store::{Store, StoreOptions};
 use holdfast_store::vault::testing::Azurite;
 use serde_json::Value;
@@ -87,7 +88,9 @@ pub fn open_store(dir: &Path, keys: &Path, clock: Arc<dyn Clock>) -> Store {
     let head = Store::head(dir).unwrap();
     let secret = MachineKey::read(&MachineKey::path_in(keys, &head.vault)).unwrap().secret();
     let mut opened = head.slots.iter().filter_map(|(_, slot)| KeySlot::open(slot, &head.vault, &secret).ok());
-    Store::open(dir, &opened.next().unwrap().0, StoreOptions::local(clock), &VoidMonitor).unwrap()
+    let writer = writer_file::read_in(keys, &head.vault).unwrap().map(Arc::new);
+    let options = StoreOptions { writer, ..StoreOptions::local(clock) };
+    Store::open(dir, &opened.next().unwrap().0, options, &VoidMonitor).unwrap()
 }
 
 /// Whether this process may do everything.
@@ -176,6 +179,13 @@ impl Machine {
         for key in std::fs::read_dir(self.dir.path().join("keys")).unwrap() {
             std::fs::remove_file(key.unwrap().path()).unwrap();
         }
+    }
+
+    /// The file of this machine's key.
+    pub fn key_file(&self) -> PathBuf {
+        let files = std::fs::read_dir(self.dir.path().join("keys")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        paths.find(|path| path.extension().is_some_and(|found| found == "key")).unwrap()
     }
 
     /// The store's directory.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::testkit::{Machine, PASSPHRASE, Ran, points_in};
 
 /// All words.
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 12] = [
     "vault-rolled-back",
     "point-withheld",
     "point-removed",
@@ -23,6 +23,8 @@ const WORDS: [&str; 10] = [
     "config-swapped",
     "slot-swapped",
     "slot-replayed",
+    "writer-unknown",
+    "writer-forged",
 ];
 
 /// A machine with a vault in a directory.

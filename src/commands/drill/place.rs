@@ -20,6 +20,7 @@ use crate::commands::recover::{load, whole};
 use crate::create::make_private_dir;
 use crate::open::{connect, open_as_ever, open_slots};
 use crate::outcome::{Failure, Kind};
+use crate::writers;
 
 /// Where it is made, below the cache.
 const DIR: &str = "drill";
@@ -59,6 +60,7 @@ impl Recovered {
         let options = StoreOptions {
             vaults: vec![(address, transfer)],
             memory: FRAMES,
+            writer: writers::of(context, &head.vault),
             // What this machine has in its cache proves nothing of the vault.
             ..StoreOptions::local(Arc::clone(context.terminal.clock()))
         };

@@ -31,6 +31,8 @@ struct Slot {
     generation: u32,
     /// Whether another slot has a newer one.
     older: bool,
+    /// Whether it says that the key of the store's owner is in it.
+    owner: bool,
     /// When somebody proved that he can open it, and where.
     proven: Option<Proof>,
 }
@@ -47,6 +49,8 @@ struct SlotLine<'a> {
     generation: u32,
     /// Whether what is sealed now does not open with it.
     older: bool,
+    /// Whether the key of the store's owner is in it.
+    owner: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     proven: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +84,7 @@ fn slots(context: &Context<'_>) -> Result<Vec<Slot>, Failure> {
             current,
             generation: read.map_or(0, |slot| slot.newest()),
             older: false,
+            owner: read.is_some_and(|slot| slot.has_owner),
             proven: proven::newest(&proofs, id).cloned(),
         }
     };
@@ -100,6 +105,7 @@ fn as_json(slot: &Slot) -> SlotLine<'_> {
         damaged: slot.kind.is_none(),
         generation: slot.generation,
         older: slot.older,
+        owner: slot.owner,
         proven: proof.map(|proof| text::rfc3339(Timestamp::from_seconds(proof.at))),
         proven_in: proof.map(|proof| proof.vault.as_deref().unwrap_or("the store")),
     }
@@ -113,7 +119,11 @@ fn render(slots: &[Slot], zone: &TimeZone) -> String {
         table.row([
             if slot.current { "*" } else { "" }.to_owned(),
             slot.id.get(..8).unwrap_or(&slot.id).to_owned(),
-            if slot.older { format!("{kind} (OLD RING)") } else { kind.to_owned() },
+            match (slot.older, slot.owner) {
+                (true, _) => format!("{kind} (OLD RING)"),
+                (false, true) => format!("{kind}, owner"),
+                (false, false) => kind.to_owned(),
+            },
             slot.kind.map(|_| text::local_time(slot.created, zone)).unwrap_or_default(),
             at.map_or_else(|| "never".to_owned(), |at| text::local_time(at, zone)),
             slot.label.clone(),
@@ -136,6 +146,7 @@ mod tests {
             current,
             generation: 1,
             older,
+            owner: false,
             proven: proven.map(|at| Proof { slot: id.into(), vault: None, at }),
         };
         let slots = [

@@ -15,18 +15,20 @@ use holdfast_store::id::SlotId;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::sheet::{RecoverySheet, words_of};
 use holdfast_store::seal::slots::{Secret, SlotKind};
+use holdfast_store::seal::writer::OwnerKey;
 use holdfast_store::store::{Store, StoreLock};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::places::{Needed, Places};
-use super::{KeyKind, default_label, in_vaults, ring};
+use super::{KeyKind, default_label, in_vaults, own, ring};
 use crate::commands::Context;
 use crate::create::new_slot;
 use crate::open::{Bounds, open_as_ever, open_unlocked, secret_of, words_of as words_typed};
 use crate::outcome::{Failure, Kind};
 use crate::sheet::SheetFile;
 use crate::terminal::text;
+use crate::writers;
 use machine::{MachineFiles, replace};
 use plan::{Plan, Survey, Target};
 
@@ -83,7 +85,8 @@ struct SheetLine<'a> {
 pub fn rotate(context: &Context<'_>, args: &RotateArgs) -> Result<(), Failure> {
     let mut work = Work::begin(context)?;
     let survey = work.survey()?;
-    let plan = survey.plan(Target::Rotate, context.terminal.clock().now().seconds)?;
+    let mut plan = survey.plan(Target::Rotate, context.terminal.clock().now().seconds)?;
+    work.give_an_owner(&mut plan);
     work.refuse_others(&survey, &plan, args.drop_others)?;
     let with_words = work.at_hand.iter().any(|held| held.secret.kind() == SlotKind::Recovery);
     // Before anything is made: a sheet that cannot be written ends it.
@@ -101,6 +104,7 @@ pub fn rotate(context: &Context<'_>, args: &RotateArgs) -> Result<(), Failure> {
     work.copy_kept(&survey, &plan)?;
     work.remake_that_of_machine(&survey, &plan)?;
     work.remove_old(&survey, &plan)?;
+    writers::admit(context, work.places.store().id(), &plan.ring, &context.settings.host);
     work.tell(&plan, "key_rotated")
 }
 
@@ -129,6 +133,7 @@ pub fn refresh(context: &Context<'_>) -> Result<(), Failure> {
             work.removed.push(survey.slots[*at].id);
         }
     }
+    writers::admit(context, work.places.store().id(), &plan.ring, &context.settings.host);
     work.learn(&plan.ring)?;
     work.tell(&plan, "key_refreshed")
 }
@@ -173,6 +178,26 @@ impl<'a> Work<'a> {
             }
         }
         Ok(survey)
+    }
+
+    /// A store of before gets an owner while its slots are made anew, by a person who gave what opens one. Of one that has an owner whose key is
+    /// not at hand, that is told.
+    fn give_an_owner(&self, plan: &mut Plan) {
+        if plan.ring.owner().is_some() {
+            return;
+        }
+        let store = self.places.store();
+        let is_owned = Store::head(store.dir()).is_ok_and(|head| own::is_owned(&head));
+        match is_owned || store.owner().is_some() {
+            true => self.context.terminal.warn(
+                "what is at hand does not have the key of the store's owner: the new slots admit no machine; `holdfast key own` with what has it \
+                 puts that right, and `holdfast key own --new` makes another owner if nobody has it any more",
+            ),
+            false if plan.is_new && self.at_hand.iter().any(|held| held.typed) => {
+                plan.ring = plan.ring.clone().owned_by(OwnerKey::generate());
+            }
+            false => {}
+        }
     }
 
     /// Names what would open nothing any more; only who agrees goes on.
@@ -370,7 +395,7 @@ fn unfinished(failure: Failure, id: &SlotId) -> Failure {
 }
 
 /// What people have at hand: named, or typed where somebody is there to type.
-fn typed(context: &Context<'_>) -> Result<Vec<AtHand>, Failure> {
+pub(super) fn typed(context: &Context<'_>) -> Result<Vec<AtHand>, Failure> {
     let secrets = &context.settings.secrets;
     let given = |secret| AtHand { secret, in_file: false, typed: true };
     let mut all = Vec::new();

@@ -55,7 +55,13 @@ fn everywhere(context: &Context<'_>) -> Result<(), Failure> {
     let places = Places::open(context, &head, &opened.ring)?;
     places.verify(&head, &opened, &secret)?;
     let (slot, kind, label) = (opened.slot, KeyKind::from(secret.kind()), opened.label);
-    tell(context, &[Proven { slot, kind, label, store: true, vaults: places.addresses() }])
+    tell(context, &[Proven { slot, kind, label, store: true, vaults: places.addresses() }])?;
+    match opened.ring.owner() {
+        Some(_) => Ok(()),
+        None => context.terminal.say(
+            "who recovers with it cannot tell which machines made the points: its slot does not have the owner's key; `holdfast key own` puts it there",
+        ),
+    }
 }
 
 /// Nothing of this machine counts here but what is typed: each vault's own config is opened by its own slot. So it can be done on a

@@ -48,6 +48,7 @@ impl Check<'_> {
     ) -> Result<Evidence, StoreError> {
         let (witnessed, mut alarms) = self.store.read_sessions(no, transfer, points, of_each)?;
         alarms.extend(self.store.broken_chains(no)?);
+        alarms.extend(self.store.writer_alarms(no, |_| true)?);
         alarms.extend(self.swapped_heads(no, transfer, points)?);
         alarms.extend(self.swapped.remove(&no).unwrap_or_default());
         Ok(Evidence { witnessed, alarms, is_read: true, packs_missed: 0 })

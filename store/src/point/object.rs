@@ -9,7 +9,9 @@ use crate::id::{ObjectId, RecoveryPointId, SourceTag};
 use crate::padding;
 use crate::point::codec::MAX_CONTENT;
 use crate::point::hold::Hold;
+use crate::point::signing::before_signature;
 use crate::point::{RecoveryPoint, VaultSession};
+use crate::seal::writer::Signed;
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer, prepare};
 
 /// Compression of points: small, read often, written once.
@@ -29,14 +31,54 @@ pub fn open_point(
     tag: &SourceTag,
     id: &RecoveryPointId,
 ) -> Result<RecoveryPoint, FormatError> {
-    let point = RecoveryPoint::decode(&open(ObjectKind::Point, bytes, id, sealer)?)?;
-    if point.id != *id || point.source_tag != *tag {
-        return Err(FormatError::damaged(format!(
+    named_right(RecoveryPoint::decode(&open(ObjectKind::Point, bytes, id, sealer)?)?, tag, id)
+}
+
+fn named_right(
+    point: RecoveryPoint,
+    tag: &SourceTag,
+    id: &RecoveryPointId,
+) -> Result<RecoveryPoint, FormatError> {
+    match point.id == *id && point.source_tag == *tag {
+        true => Ok(point),
+        false => Err(FormatError::damaged(format!(
             "it is point {} of source {}, not what its name says",
             point.id, point.source_tag
-        )));
+        ))),
     }
-    Ok(point)
+}
+
+/// Who says to have made an object, and over what: to be held against what the owner says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// What it is.
+    pub what: Signed,
+    /// What it calls its writer's admission; empty if it names nobody.
+    pub writer: Vec<u8>,
+    /// The content before the signature, as it stands in the object.
+    pub content: Vec<u8>,
+    /// The signature; empty if there is none.
+    pub signature: Vec<u8>,
+}
+
+impl Signature {
+    fn of(what: Signed, writer: &[u8], mut content: Vec<u8>, signature: &[u8]) -> Self {
+        content.truncate(before_signature(&content, signature).len());
+        Self { what, writer: writer.to_vec(), content, signature: signature.to_vec() }
+    }
+}
+
+/// As [`open_point`], with the point's signature.
+pub fn open_signed_point(
+    bytes: &[u8],
+    sealer: &Sealer,
+    tag: &SourceTag,
+    id: &RecoveryPointId,
+) -> Result<(RecoveryPoint, Signature), FormatError> {
+    let content = open(ObjectKind::Point, bytes, id, sealer)?;
+    let point = named_right(RecoveryPoint::decode(&content)?, tag, id)?;
+    let signature = Signature::of(Signed::Point, &point.writer, content, &point.signature);
+    Ok((point, signature))
 }
 
 /// Opens the object of whatever point it is. The header names it, and the seal holds for no other.
@@ -57,11 +99,22 @@ pub fn open_session(
     sealer: &Sealer,
     id: &RecoveryPointId,
 ) -> Result<VaultSession, FormatError> {
-    let session = VaultSession::decode(&open(ObjectKind::Session, bytes, id, sealer)?)?;
+    open_signed_session(bytes, sealer, id).map(|(session, _)| session)
+}
+
+/// The same with its signature.
+pub fn open_signed_session(
+    bytes: &[u8],
+    sealer: &Sealer,
+    id: &RecoveryPointId,
+) -> Result<(VaultSession, Signature), FormatError> {
+    let content = open(ObjectKind::Session, bytes, id, sealer)?;
+    let session = VaultSession::decode(&content)?;
     if session.id != *id {
         return Err(FormatError::damaged(format!("it is session {}, not what its name says", session.id)));
     }
-    Ok(session)
+    let signature = Signature::of(Signed::Session, &session.writer, content, &session.signature);
+    Ok((session, signature))
 }
 
 /// The bytes of a hold's object, to be stored as [`crate::names::hold`].

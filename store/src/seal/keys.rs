@@ -4,6 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::writer::OwnerKey;
 use crate::format::{FormatError, Parser, Put};
 use crate::id::{VaultId, random_bytes};
 
@@ -26,10 +27,12 @@ struct MasterKey {
     created: i64,
 }
 
-/// Master keys by ascending generation, never empty, wiped when dropped.
+/// Master keys by ascending generation, never empty, wiped when dropped. One that came out of a slot that a person opens has the owner's key with
+/// it, and what is made of it for people gets it, too.
 #[derive(Clone)]
 pub struct KeyRing {
     keys: Vec<MasterKey>,
+    owner: Option<OwnerKey>,
 }
 
 impl fmt::Debug for KeyRing {
@@ -41,12 +44,26 @@ impl fmt::Debug for KeyRing {
 impl KeyRing {
     /// A ring with one new random key, of generation 1, made at `now` (seconds since 1970).
     pub fn generate(now: i64) -> Self {
-        Self { keys: vec![MasterKey { generation: 1, key: Zeroizing::new(random_bytes()), created: now }] }
+        Self::of(MasterKey { generation: 1, key: Zeroizing::new(random_bytes()), created: now })
     }
 
     /// A ring whose first key is given, for tests that are to come out the same each time.
     pub fn fixed(key: [u8; 32]) -> Self {
-        Self { keys: vec![MasterKey { generation: 1, key: Zeroizing::new(key), created: 0 }] }
+        Self::of(MasterKey { generation: 1, key: Zeroizing::new(key), created: 0 })
+    }
+
+    fn of(key: MasterKey) -> Self {
+        Self { keys: vec![key], owner: None }
+    }
+
+    /// The same with the owner's key.
+    pub fn owned_by(self, owner: OwnerKey) -> Self {
+        Self { owner: Some(owner), ..self }
+    }
+
+    /// The owner's key, if this ring came out of a slot that has it.
+    pub fn owner(&self) -> Option<&OwnerKey> {
+        self.owner.as_ref()
     }
 
     /// The generation that new objects are sealed with.
@@ -86,7 +103,7 @@ impl KeyRing {
         Ok(generation)
     }
 
-    /// Takes over the generations of another ring of the same store.
+    /// Takes over the generations of another ring of the same store, and the owner's key unless this one has one.
     ///
     /// # Errors
     /// When both have a generation of one number and not of one key, or there are too many together.
@@ -102,6 +119,9 @@ impl KeyRing {
             }
         }
         self.keys.sort_by_key(|key| key.generation);
+        if self.owner.is_none() {
+            self.owner.clone_from(&other.owner);
+        }
         if self.keys.len() > GENERATIONS_MAX {
             return Err(FormatError::damaged(format!("{} key generations", self.keys.len())));
         }
@@ -134,7 +154,7 @@ impl KeyRing {
         if count == 0 || count > GENERATIONS_MAX || count * ENTRY_LEN > p.left() {
             return Err(FormatError::damaged(format!("a key ring of {count} keys")));
         }
-        let mut ring = Self { keys: Vec::with_capacity(count) };
+        let mut ring = Self { keys: Vec::with_capacity(count), owner: None };
         for _ in 0..count {
             let generation = p.u32()?;
             if generation <= ring.newest() {

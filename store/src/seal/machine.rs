@@ -78,26 +78,9 @@ impl MachineKey {
         Ok(path)
     }
 
-    /// The same at a path of the caller's choice. Half a key would be worse than none, and stand in the way of the next attempt: it has another
-    /// name until it is whole.
+    /// The same at a path of the caller's choice.
     pub fn create_at(&self, path: &Path) -> Result<(), StoreError> {
-        let half = path.with_extension("half");
-        match std::fs::remove_file(&half) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &half)(e));
-            }
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&half);
-        let mut file = file.map_err(StoreError::io("create", path))?;
-        let written = file.write_all(self.encode().as_bytes()).and_then(|()| file.sync_all());
-        // A link is refused where there is a file, as a rename would not be.
-        let named = written.and_then(|()| std::fs::hard_link(&half, path));
-        let _ignored = std::fs::remove_file(&half);
-        named.map_err(StoreError::io("create", path))?;
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))
+        create_private(path, self.encode().as_bytes())
     }
 
     /// Reads a file.
@@ -105,16 +88,7 @@ impl MachineKey {
     /// # Errors
     /// `Invalid` when others than its owner may read or write it, `Corrupt` when it is not a machine key, `Io`.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
-        let file = open(path)?;
-        let metadata = file.metadata().map_err(StoreError::io("examine", path))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            let shown = path.display();
-            return Err(StoreError::invalid(format!(
-                "the machine key {shown} is open to others (mode {mode:04o}); close it with: chmod 600 {shown}"
-            )));
-        }
-        Self::read_open(file, path)
+        Self::read_open(open_private(path, "the machine key")?, path)
     }
 
     /// Reads what the service manager decrypted for this process: in a directory of its own, which no other user can enter. The mode of the
@@ -127,26 +101,75 @@ impl MachineKey {
     }
 
     fn read_open(file: File, path: &Path) -> Result<Self, StoreError> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
-        file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());
         let named = |detail| StoreError::corrupt(format!("machine key {}", path.display()), detail);
-        match text {
-            Ok(text) if text.len() as u64 <= FILE_MAX => Self::parse(text).map_err(named),
-            Ok(_) => Err(named("it is too long".into())),
-            Err(detail) => Err(named(detail)),
-        }
+        Self::parse(&read_text(file, path, FILE_MAX)?.map_err(named)?).map_err(named)
     }
 }
 
-/// A pipe in the place of the file would wait for a writer, and has nothing.
+/// Writes a new file that its owner alone may read, and makes it durable. Half a key would be worse than none, and stand in the way of the next
+/// attempt: it has another name until it is whole.
+pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let half = path.with_extension("half");
+    match std::fs::remove_file(&half) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StoreError::io("remove", &half)(e));
+        }
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(&half);
+    let mut file = file.map_err(StoreError::io("create", path))?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    // A link is refused where there is a file, as a rename would not be.
+    let named = written.and_then(|()| std::fs::hard_link(&half, path));
+    let _ignored = std::fs::remove_file(&half);
+    named.map_err(StoreError::io("create", path))?;
+    sync_directory_of(path)
+}
+
+/// Opens a file to read. A pipe in its place would wait for a writer, and has nothing.
 fn open(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(StoreError::io("open", path))
 }
 
+/// Makes it durable that a file is there under its name.
+pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", directory))
+}
+
+/// Opens a file that nobody but its owner may read or write; `what` it is, for people.
+pub(super) fn open_private(path: &Path, what: &str) -> Result<File, StoreError> {
+    let file = open(path)?;
+    let metadata = file.metadata().map_err(StoreError::io("examine", path))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let shown = path.display();
+        return Err(StoreError::invalid(format!(
+            "{what} {shown} is open to others (mode {mode:04o}); close it with: chmod 600 {shown}"
+        )));
+    }
+    Ok(file)
+}
+
+/// Its text, of `max` bytes at most; or what is wrong with it. Wiped when dropped.
+pub(super) fn read_text(
+    file: File,
+    path: &Path,
+    max: u64,
+) -> Result<Result<Zeroizing<String>, String>, StoreError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max as usize + 1));
+    file.take(max + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
+    Ok(match std::str::from_utf8(&bytes) {
+        Ok(_) if bytes.len() as u64 > max => Err("it is too long".into()),
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err("it is not text".into()),
+    })
+}
+
 /// Lower-case hexadecimal into `key`, with what lies in between wiped.
-fn decode_hex(text: &str, key: &mut [u8; 32]) -> Option<()> {
+pub(super) fn decode_hex(text: &str, key: &mut [u8; 32]) -> Option<()> {
     let mut bytes = crate::id::from_hex(text)?;
     let fits = bytes.len() == key.len();
     if fits {

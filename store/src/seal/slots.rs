@@ -16,6 +16,7 @@ pub use kdf::KdfParams;
 use super::Compression;
 use super::block::{self, Binding};
 use super::keys::{Key, KeyRing};
+use super::writer::{OwnerKey, SEED_LEN};
 use super::xaes::Xaes256Gcm;
 use crate::chance::SystemChance;
 use crate::error::StoreError;
@@ -36,6 +37,8 @@ const BLOCK_STEP: usize = 64;
 const SLOT_MAX: usize = 64 << 10;
 /// The generation that a ring begins with.
 pub const FIRST_GENERATION: u32 = 1;
+/// Of the flags of a slot: the owner's key is in it.
+const HAS_OWNER: u32 = 1;
 /// Longest label that is written, in bytes.
 const LABEL_MAX: usize = 255;
 
@@ -200,6 +203,8 @@ pub struct KeySlot {
     pub params: Option<KdfParams>,
     /// The newest generation of the ring in it, as it says itself; 0 in slots of before, which do not.
     generation: u32,
+    /// Whether it says that the owner's key is in it, which what opens it proves.
+    pub has_owner: bool,
     salt: [u8; 32],
 }
 
@@ -220,12 +225,13 @@ impl KeySlot {
         let kind = secret.kind();
         let params = (kind == SlotKind::Passphrase).then_some(*params);
         let (id, generation) = (SlotId::random(), ring.newest());
-        let slot = Self { id, kind, created: now, params, generation, salt: random_bytes() };
+        let has_owner = kind != SlotKind::Machine && ring.owner().is_some();
+        let slot = Self { id, kind, created: now, params, generation, has_owner, salt: random_bytes() };
         let keys = SlotKeys::derive(&*secret.slot_key(&slot.salt, params.as_ref())?);
         let mut out = slot.encode_fields(vault);
         out.raw(keys.commitment(&out).as_bytes());
         out.u32(crc32c::crc32c(&out));
-        let content = encode_content(ring, label);
+        let content = encode_content(ring, label, kind);
         let with = block::With { cipher: &keys.seal, nonce_key: &keys.nonce, chance: &SystemChance };
         block::seal(with, &slot.binding(vault), &content, Compression::None, 0, &mut out);
         Ok(out)
@@ -252,7 +258,7 @@ impl KeySlot {
         self.generation.max(FIRST_GENERATION)
     }
 
-    /// Opens a slot: the key ring and the slot's label. Bounds are checked before any work is done.
+    /// Opens a slot: the key ring, with the owner's key if a person opens it and it has that, and the slot's label. Bounds are checked before any work is done.
     pub fn open(bytes: &[u8], vault: &VaultId, secret: &Secret) -> Result<(KeyRing, String), SlotError> {
         let slot = Self::read(bytes, vault)?;
         if slot.kind != secret.kind() {
@@ -267,9 +273,12 @@ impl KeySlot {
         let mut block = Zeroizing::new(bytes[BLOCK_AT..].to_vec());
         let mut content = Zeroizing::new(Vec::with_capacity(bytes.len()));
         block::open(&keys.seal, &slot.binding(vault), &mut block, SLOT_MAX, &mut content)?;
-        let (ring, label) = decode_content(&content)?;
+        let (ring, label) = decode_content(&content, slot.kind)?;
         if slot.generation != 0 && slot.generation != ring.newest() {
             return Err(SlotError::Damaged(format!("it says generation {} of its ring", slot.generation)));
+        }
+        if slot.has_owner && ring.owner().is_none() {
+            return Err(SlotError::Damaged("it says that it has the owner's key, and has none".into()));
         }
         Ok((ring, label))
     }
@@ -284,7 +293,7 @@ impl KeySlot {
         out.raw(&self.salt);
         out.raw(&vault.0);
         out.u32(self.generation);
-        out.u32(0);
+        out.u32(if self.has_owner { HAS_OWNER } else { 0 });
         out
     }
 
@@ -301,11 +310,12 @@ impl KeySlot {
         if p.array()? != vault.0 {
             return Err(SlotError::NotOurs("the slot names another store".into()));
         }
-        let generation = p.u32()?;
+        let (generation, flags) = (p.u32()?, p.u32()?);
         if header.generation != 0 {
             return Err(SlotError::Damaged(format!("key generation {} in a slot", header.generation)));
         }
-        Ok(Self { id: SlotId(header.object_id.0), kind, created, params, generation, salt })
+        let has_owner = flags & HAS_OWNER != 0;
+        Ok(Self { id: SlotId(header.object_id.0), kind, created, params, generation, has_owner, salt })
     }
 
     fn binding<'a>(&self, vault: &'a VaultId) -> Binding<'a> {
@@ -341,19 +351,25 @@ impl SlotKeys {
     }
 }
 
-fn encode_content(ring: &KeyRing, label: &str) -> Zeroizing<Vec<u8>> {
-    let mut content = Zeroizing::new(Vec::with_capacity(ring.encoded_len() + label.len() + 4));
+/// A machine's slot never has the owner's key: a machine that has the ring alone admits nobody.
+fn encode_content(ring: &KeyRing, label: &str, kind: SlotKind) -> Zeroizing<Vec<u8>> {
+    let owner = ring.owner().filter(|_| kind != SlotKind::Machine).map_or(&[][..], |owner| owner.seed());
+    let mut content = Zeroizing::new(Vec::with_capacity(ring.encoded_len() + label.len() + 4 + SEED_LEN));
     ring.encode(&mut content);
     content.bytes16(label.as_bytes());
-    content.bytes16(b"");
+    content.bytes16(owner);
     content
 }
 
-fn decode_content(content: &[u8]) -> Result<(KeyRing, String), FormatError> {
+fn decode_content(content: &[u8], kind: SlotKind) -> Result<(KeyRing, String), FormatError> {
     let mut p = Parser::new(content);
     let ring = KeyRing::decode(&mut p)?;
     let label = p.text16()?;
-    p.bytes16()?;
+    // What a later program put there in other lengths is not for this one.
+    let seed: Option<[u8; SEED_LEN]> = p.bytes16()?.try_into().ok();
     p.end()?;
-    Ok((ring, label))
+    Ok(match seed.filter(|_| kind != SlotKind::Machine) {
+        Some(seed) => (ring.owned_by(OwnerKey::from_seed(seed)), label),
+        None => (ring, label),
+    })
 }

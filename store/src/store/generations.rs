@@ -92,7 +92,7 @@ impl Store {
         if transfer.stat_by(&name, deadline).map_err(&failed)?.is_some() {
             return Ok(true);
         }
-        let session = VaultSession {
+        let mut session = VaultSession {
             id: attempt.point,
             source_tag: *tag,
             started: self.clock.now().seconds,
@@ -100,6 +100,7 @@ impl Store {
             sight: self.sight(no, tag, attempt)?,
             signature: Vec::new(),
         };
+        session.sign(self.writer.as_deref())?;
         // What an earlier session of the same name saw is not what this one sees.
         self.catalog.set_session_seen(no, attempt, None)?;
         let sealed = object::seal_session(&session, &self.sealer)?;

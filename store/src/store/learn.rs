@@ -285,6 +285,7 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
     let known = known_points(store, no)?;
     let revoked = store.catalog().revoked_in(no)?;
     let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let mut learned = HashSet::new();
     for object in &listed {
         let outcome = names::outcome_of(&object.name).filter(|(_, attempt)| !known.contains(&attempt.point));
         let Some((tag, attempt)) = outcome else { continue };
@@ -302,7 +303,10 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
             false => e.of(object.name.as_str()),
         })?;
         learn_point(store, (no, &attempt), &point, bytes.to_vec(), false)?;
+        learned.insert(attempt.point);
     }
+    // The next look at the vault knows them already.
+    store.note_alarms(no, store.writer_alarms(no, |id| learned.contains(id))?)?;
     Ok(listed)
 }
 
@@ -367,7 +371,7 @@ fn look_back(
         evidence.alarms.extend(replayed);
         let there = store.catalog().lines_in(no)?.len();
         if there > 0 {
-            let told = first_look(&transfer.address(), there, heads.len());
+            let told = first_look(&transfer.address(), there, heads.len(), store.who_made_them(no)?);
             monitor.event(Event::Note(told.clone()));
             store.first_looks.lock().unwrap_or_else(PoisonError::into_inner).push(told);
         }
@@ -376,14 +380,14 @@ fn look_back(
     store.look_back(no, transfer, before, &listed, evidence, monitor).map(drop)
 }
 
-fn first_look(address: &str, points: usize, witnessed: usize) -> String {
+fn first_look(address: &str, points: usize, witnessed: usize, writers: &str) -> String {
     let so = match witnessed {
         0 => "nothing there tells what was there before".to_owned(),
         n => format!("they were held against {n} statements of their writers about what was there before"),
     };
     format!(
         "vault {address} shows {points} recovery points, and this machine never saw it before: {so}. An older state of all of it, put back \
-         together, cannot be told from here: see that the newest points are as new as they should be, or ask another vault"
+         together, cannot be told from here: see that the newest points are as new as they should be, or ask another vault. {writers}"
     )
 }
 

@@ -117,6 +117,7 @@ impl<'a> Session<'a> {
         let done = self.ingest.finish()?;
         let mut point = make(&done);
         point.list_packs(&done.packs);
+        point.sign(self.store.writer.as_deref())?;
         let object = point::object::seal_point(&point, &self.store.sealer)?;
         let row = row_of(&point, object, true, Vec::new());
         self.store.remember_taken(&row);

@@ -26,6 +26,7 @@ mod turns;
 mod unopened;
 mod ways;
 mod witness;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

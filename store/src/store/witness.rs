@@ -253,6 +253,22 @@ impl Store {
         })
     }
 
+    /// Remembers what somebody found who tells of nothing: the next look tells it.
+    pub(super) fn note_alarms(&self, no: VaultNo, alarms: Vec<Alarm>) -> Result<(), StoreError> {
+        if alarms.is_empty() {
+            return Ok(());
+        }
+        let since = self.clock.now().seconds;
+        self.remember(no, |memory| {
+            for alarm in alarms.into_iter().map(|alarm| Alarm { since, ..alarm }) {
+                let is_known = memory.alarms.iter().any(|known| known.key() == alarm.key());
+                if !is_known && !memory.accepted.contains(&alarm.key()) {
+                    memory.alarms.insert(0, alarm);
+                }
+            }
+        })
+    }
+
     /// Tells each alarm once, as long as the store is open.
     pub(crate) fn tell_alarms(&self, no: VaultNo, alarms: &[Alarm], monitor: &dyn Monitor) {
         let address = self.address_of(no);
@@ -272,11 +288,15 @@ impl Store {
         transfer: &Transfer,
         before: &Before,
         shown: &[ObjectInfo],
-        evidence: Evidence,
+        mut evidence: Evidence,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Alarm>, StoreError> {
         let (outcomes, attempts) = (Outcomes::of(shown), attempts_in(shown));
         self.read_strangers(no, transfer, before, &attempts)?;
+        if !evidence.is_read {
+            let known: HashSet<_> = before.there.iter().map(|known| known.id).collect();
+            evidence.alarms.extend(self.writer_alarms(no, |id| !known.contains(id))?);
+        }
         let look = compare::LookBack { store: self, no, transfer, before, outcomes, attempts, evidence };
         let seen = look.see()?;
         // Whether a slot is still there, who lists slots tells.

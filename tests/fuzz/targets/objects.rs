@@ -9,6 +9,7 @@ use holdfast_store::point::object::{
     open_hold, open_point, open_point_as_named_inside, open_session, seal_hold, seal_point, seal_session,
 };
 use holdfast_store::point::{RecoveryPoint, VaultSession};
+use holdfast_store::seal::writer::{ADMISSION_MAX, Admission, HOSTS_MAX};
 use holdfast_store::seal::{BlockKind, BlockPlace};
 
 use super::forge::{GENERATION, Input, OBJECT, SEALER, VAULT, object, seal_inner, subkey};
@@ -93,11 +94,21 @@ pub fn session(data: &[u8]) {
     let _ = open_session(data, &SEALER, &POINT);
     let sealed = object(ObjectKind::Session, BlockKind::Session, OBJECT, data);
     let inside = open_session(&sealed, &SEALER, &POINT);
+    admission(data);
     let Ok(session) = VaultSession::decode(data) else { return assert!(inside.is_err()) };
+    admission(&session.writer);
     assert_eq!(session.encode().expect("what was read can be written"), data);
     let named = seal_session(&session, &SEALER).expect("what was read can be sealed");
     assert_eq!(open_session(&named, &SEALER, &session.id).as_ref(), Ok(&session));
     assert_eq!(inside.is_ok(), session.id == POINT);
+}
+
+/// What a point or a session says of its writer: written as it was read, and by no owner who did not sign it.
+fn admission(data: &[u8]) {
+    let Ok(admission) = Admission::decode(data) else { return };
+    assert!(data.len() <= ADMISSION_MAX && admission.hosts.len() <= HOSTS_MAX);
+    assert_eq!(admission.encode(), data);
+    assert!(!admission.is_by(&[7; 32], &VAULT));
 }
 
 /// The same of a hold.

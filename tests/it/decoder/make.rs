@@ -16,6 +16,7 @@ use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::machine::MachineKey;
 use holdfast_store::seal::sheet::words_of;
 use holdfast_store::seal::slots::{KdfParams, KeySlot, Secret};
+use holdfast_store::seal::writer::{OwnerKey, WriterKey};
 use holdfast_store::seal::{ChunkType, Compression, Sealer};
 use holdfast_store::store::{Session, Store, StoreOptions, StoredPoint};
 use holdfast_store::tree::build::DirectoryBuilder;
@@ -169,7 +170,7 @@ impl Made {
     /// Makes a store without points in `dir`. Its ring has two generations: chunks are named by the first, blocks are
     /// sealed with the second.
     pub fn create(dir: &Path) -> Self {
-        let mut ring = KeyRing::generate(1);
+        let mut ring = KeyRing::generate(1).owned_by(OwnerKey::generate());
         ring.add_generation(2).unwrap();
         let vault = VaultId::random();
         let chunker = ChunkerParams { normalization: 2, min: 4 << 10, average: 8 << 10, max: 32 << 10 };
@@ -194,6 +195,13 @@ impl Made {
 
     pub fn open(&self) -> Store {
         open(&self.dir, &self.ring)
+    }
+
+    /// A copy of it in `dir`, by a machine that signs.
+    pub fn open_signing(&self, dir: &Path, writer: WriterKey) -> Store {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1000)));
+        let options = StoreOptions { writer: Some(Arc::new(writer)), ..StoreOptions::local(clock) };
+        Store::open(dir, &self.ring, options, &VoidMonitor).unwrap()
     }
 }
 

@@ -4,6 +4,7 @@ use super::fields::{Fields, Read, Time, must};
 use super::pack::Id;
 use super::seal::{Header, POINT, Place, REVOCATION, Ring, SESSION};
 use super::tree::{DIRECTORY, Entry, read_extensions, read_owners};
+use super::writer::Writer;
 
 const ERRORS_LIMIT: usize = 10_000;
 const PLACES_LIMIT: usize = 64;
@@ -45,6 +46,7 @@ pub struct Point {
     pub errors: Vec<(Vec<u8>, String)>,
     pub tags: Vec<String>,
     pub tool: String,
+    pub writer: Option<Writer>,
 }
 
 /// What a point knows of another source.
@@ -100,10 +102,10 @@ impl Point {
             Witness::read(f)?;
         }
         let tags = (0..f.u16()?).map(|_| f.text16()).collect::<Read<_>>()?;
-        let _writer = f.bytes16()?;
+        let admission = f.bytes16()?;
         let tool = f.text16()?;
         read_extensions(f)?;
-        let _signature = f.bytes16()?;
+        let writer = Writer::read(admission, f.bytes16()?)?;
         Ok(Self {
             id,
             tag,
@@ -124,6 +126,7 @@ impl Point {
             errors,
             tags,
             tool,
+            writer,
         })
     }
 }

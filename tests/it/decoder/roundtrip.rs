@@ -11,6 +11,7 @@ use holdfast_store::names;
 use holdfast_store::point::object::seal_session;
 use holdfast_store::point::{Head, Sight, VaultSession};
 use holdfast_store::seal::Compression;
+use holdfast_store::seal::writer::OwnerKey;
 use holdfast_store::tree::{NodeKind, Xattr};
 
 use super::fields::Read;
@@ -20,6 +21,7 @@ use super::make::{Made, PASSPHRASE, Piece, Planned, engine_lines, take_point};
 use super::point::check_session;
 use super::slot::Secret;
 use super::store::{Store, open_ring};
+use super::writer::Writer;
 use super::writing::{Seen, border, check_pack_lengths, check_store, padme};
 use crate::testkit::noise;
 
@@ -260,6 +262,27 @@ fn a_session_of_the_engine_is_read_under_its_own_id_only() {
         check_session(id.0, &bytes, &ring).unwrap();
         assert!(check_session([8; 16], &bytes, &ring).is_err());
     }
+}
+
+#[test]
+fn who_made_a_point_of_the_engine_stands_in_it_as_the_format_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("store");
+    copy_objects(&SAMPLE.made.dir, &copy);
+    let (owner, hosts) = (OwnerKey::generate(), ["höst".to_owned(), "other".to_owned()]);
+    let writer = owner.admit(SAMPLE.made.open().id(), "machine", &hosts, -3);
+    let expected = Writer {
+        id: writer.admission().id().0,
+        owner: owner.public(),
+        admitted: -3,
+        machine: "machine".into(),
+        hosts: hosts.to_vec(),
+    };
+    fs::create_dir_all(copy.join("tmp")).unwrap();
+    take_point(&SAMPLE.made.open_signing(&copy, writer), &SAMPLE.plans[0], Compression::None);
+    let read = Store::read(&copy, &Secret::Words(SAMPLE.made.words.clone())).unwrap();
+    let mut writers: Vec<_> = read.points.into_iter().map(|point| point.writer).collect();
+    assert_eq!((writers.pop().unwrap(), writers), (Some(expected), vec![None, None]));
 }
 
 #[test]

@@ -68,6 +68,7 @@ pub struct Slot<'a> {
     costs: [u32; 3],
     salt: [u8; 32],
     commitment: [u8; 32],
+    has_owner: bool,
 }
 
 impl<'a> Slot<'a> {
@@ -79,7 +80,7 @@ impl<'a> Slot<'a> {
         let costs = [fields.u32()?, fields.u32()?, fields.u32()?];
         let _created = fields.i64()?;
         let (salt, vault) = (fields.array()?, fields.array()?);
-        fields.take(8)?;
+        let (_newest, flags) = (fields.u32()?, fields.u32()?);
         let commitment = fields.array()?;
         let header = Header::read(bytes, SLOT, &vault)?;
         must(fields.u32()? == crc32c::crc32c(&bytes[..176]), "the slot's CRC is right")?;
@@ -94,7 +95,7 @@ impl<'a> Slot<'a> {
             (RECOVERY | MACHINE, 2) => must(costs == [0; 3], "only a passphrase has costs")?,
             _ => return Err(Refused::new(format!("no slot of kind {kind} has derivation {derivation}"))),
         }
-        Ok(Self { bytes, header, vault, kind, costs, salt, commitment })
+        Ok(Self { bytes, header, vault, kind, costs, salt, commitment, has_owner: flags & 1 == 1 })
     }
 
     /// The key ring, or nothing where the slot is for another secret.
@@ -111,7 +112,10 @@ impl<'a> Slot<'a> {
         let sealing = blake3::derive_key("holdfast v1 slot seal", &key);
         let place = Place { kind: 12, position: 180 };
         let content = open_block(&sealing, &self.vault, &self.header, place, &self.bytes[180..])?;
-        Ok(Some(Ring { vault: self.vault, keys: read_ring(&content)? }))
+        let (keys, owner) = read_ring(&content)?;
+        let has_owner = self.kind != MACHINE && owner.is_some();
+        must(has_owner || !self.has_owner, "a slot that says so has the owner's key")?;
+        Ok(Some(Ring { vault: self.vault, keys }))
     }
 
     fn slot_key(&self, secret: &[u8]) -> Read<[u8; 32]> {
@@ -131,7 +135,10 @@ impl<'a> Slot<'a> {
     }
 }
 
-fn read_ring(content: &[u8]) -> Read<BTreeMap<u32, [u8; 32]>> {
+/// The keys by generation, and the owner's key.
+type Opened = (BTreeMap<u32, [u8; 32]>, Option<[u8; 32]>);
+
+fn read_ring(content: &[u8]) -> Read<Opened> {
     let mut fields = Fields::new(content);
     let count = fields.u16()?;
     must((1..=KEYS_LIMIT).contains(&count), "a ring has 1 to 1,024 keys")?;
@@ -144,9 +151,9 @@ fn read_ring(content: &[u8]) -> Read<BTreeMap<u32, [u8; 32]>> {
         let _created = fields.i64()?;
     }
     let _label = fields.text16()?;
-    let _reserved = fields.bytes16()?;
+    let owner = fields.bytes16()?.try_into().ok();
     fields.end()?;
-    Ok(keys)
+    Ok((keys, owner))
 }
 
 /// The parameters of the store.

@@ -266,3 +266,29 @@ fn slots_that_another_implementation_made_open() {
         assert_eq!((ring.key(1), label.as_str()), (Some(&[0x42; 32]), "golden"), "{secret:?}");
     }
 }
+
+#[test]
+fn slots_of_people_have_the_owners_key_and_say_so_and_no_slot_of_a_machine_has_it() {
+    let owner = OwnerKey::generate();
+    let ring = KeyRing::generate(1).owned_by(owner.clone());
+    for secret in [passphrase("a passphrase"), Secret::new_recovery()] {
+        for (ring, has_it) in [(&ring, true), (&KeyRing::generate(1), false)] {
+            let bytes = KeySlot::create(&VAULT, ring, &secret, "label", &KdfParams::floor(), 5).unwrap();
+            assert_eq!(KeySlot::read(&bytes, &VAULT).unwrap().has_owner, has_it);
+            let (back, label) = KeySlot::open(&bytes, &VAULT, &secret).unwrap();
+            assert_eq!((back.owner(), label.as_str()), (has_it.then_some(&owner), "label"));
+        }
+    }
+    let machine = Secret::new_machine();
+    let bytes = KeySlot::create(&VAULT, &ring, &machine, "label", &KdfParams::floor(), 5).unwrap();
+    assert!(!KeySlot::read(&bytes, &VAULT).unwrap().has_owner);
+    let (back, _) = KeySlot::open(&bytes, &VAULT, &machine).unwrap();
+    assert_eq!((back.owner(), back.key(1)), (None, ring.key(1)));
+    // Rings that come together have the owner of the first that has one.
+    let mut merged = back;
+    merged.merge(&ring).unwrap();
+    assert_eq!(merged.owner(), Some(&owner));
+    let other = KeyRing::fixed(*ring.key(1).unwrap()).owned_by(OwnerKey::generate());
+    merged.merge(&other).unwrap();
+    assert_eq!(merged.owner(), Some(&owner));
+}

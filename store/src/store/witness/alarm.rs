@@ -27,11 +27,15 @@ pub enum AlarmKind {
     SlotSwapped,
     /// A key slot that was removed is there again.
     SlotReplayed,
+    /// A point is signed by a writer that the store's owner did not admit.
+    WriterUnknown,
+    /// A signature of a point does not hold, is missing, or is of a writer that may not write its source.
+    WriterForged,
 }
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::VaultRolledBack,
         Self::PointWithheld,
         Self::PointRemoved,
@@ -42,6 +46,8 @@ impl AlarmKind {
         Self::ConfigSwapped,
         Self::SlotSwapped,
         Self::SlotReplayed,
+        Self::WriterUnknown,
+        Self::WriterForged,
     ];
 
     /// The word for it.
@@ -57,6 +63,8 @@ impl AlarmKind {
             Self::ConfigSwapped => "config-swapped",
             Self::SlotSwapped => "slot-swapped",
             Self::SlotReplayed => "slot-replayed",
+            Self::WriterUnknown => "writer-unknown",
+            Self::WriterForged => "writer-forged",
         }
     }
 
@@ -95,6 +103,11 @@ impl AlarmKind {
             }
             Self::SlotSwapped | Self::SlotReplayed => format!(
                 "a passphrase or key that was thought to be gone may open the vault again: remove the object by hand, then {accept}"
+            ),
+            Self::WriterUnknown | Self::WriterForged => format!(
+                "do not recover from it unless you know who made it. If a machine of yours did, `holdfast key own` there, with the passphrase or \
+                 the words, lets it sign from now on, and {accept} takes this one as it is; if none did, somebody has a key of the store: \
+                 `holdfast forget` removes it, and `holdfast key rotate` makes another key"
             ),
         }
     }

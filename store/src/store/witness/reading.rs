@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{Attempt, SourceTag};
 use crate::names;
-use crate::point::object::{open_point_as_named_inside, open_session};
+use crate::point::object::{open_point_as_named_inside, open_signed_session};
 use crate::point::{Head, VaultSession};
 use crate::seal::Sealer;
 use crate::store::{Outcomes, SMALL_OBJECT, Store, of_vault};
@@ -79,7 +79,15 @@ impl Store {
                     bytes => bytes.map_err(of_vault(transfer))?,
                 };
                 // One that does not open tells nothing.
-                let Ok(session) = open_session(&bytes, self.sealer(), &attempt.point) else { continue };
+                let Ok((session, signature)) = open_signed_session(&bytes, self.sealer(), &attempt.point)
+                else {
+                    continue;
+                };
+                // Nor does one that somebody made up.
+                if let Some(alarm) = self.session_alarm(attempt, &signature) {
+                    alarms.push(alarm);
+                    continue;
+                }
                 alarms.extend(never_begun(attempt, Some(&session)));
                 heads.extend(session.sight.into_iter().flat_map(|sight| sight.heads));
             }
