@@ -54,6 +54,11 @@ fn key_dir(stored: &Stored) -> PathBuf {
     stored.machine.root().join("keys")
 }
 
+/// How many files there are with machine keys, those before and after among them.
+fn machine_keys(dir: &Path) -> usize {
+    files_in(dir).keys().filter(|path| path.to_str().unwrap().contains(".key")).count()
+}
+
 /// Key generations in the headers of packs.
 fn generations(dir: &Path) -> Vec<u32> {
     let packs = files_in(&dir.join("pack")).into_values();
@@ -101,7 +106,7 @@ fn a_new_key_seals_what_is_new_and_nothing_is_sent_again() {
         |dir: &Path| files_in(dir).into_keys().map(|p| p.file_name().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&vault.join("keys")), names(&stored.path("store/keys")));
     assert_ne!(files_in(&key_dir(&stored)), keys_before, "the machine's key is another one");
-    assert_eq!(files_in(&key_dir(&stored)).len(), 1);
+    assert_eq!(machine_keys(&key_dir(&stored)), 1);
 
     write_and_push(&stored, "after");
     assert_eq!(generations(&vault), [1, generation]);
@@ -442,7 +447,7 @@ fn a_rotation_that_was_cut_off_anywhere_goes_on_with_the_key_that_it_began_with(
         assert_eq!((&done["generation"], &done["new_generation"]), (&generation, &false.into()), "{step}");
         assert_eq!(slots(&stored).len(), 3, "{step}");
         assert_eq!(files_in(&dirs[0]).len(), 3, "{step}");
-        assert_eq!(files_in(keys).len(), 1, "{step}");
+        assert_eq!(machine_keys(keys), 1, "{step}");
         assert!(slots(&stored).iter().all(|slot| slot["generation"] == generation), "{step}");
         stored.run(["check", "--read-data"]).expect_code(0);
         let all: Vec<String> = stored.points();
