@@ -147,14 +147,14 @@ fn prove_in<R: TreeReader>(
         }
         wrong.is_none()
     };
-    for extent in extents {
+    'file: for extent in extents {
         match extent {
             Ok(Extent::Data { id, len }) => match tree.data(&id, len) {
                 Ok(bytes) if bytes.len() as u64 != u64::from(len) || !tree.is(&id, &bytes) => {
                     return Ok(Verdict::Wrong(format!("at byte {at} it has other bytes than its chunk")));
                 }
                 Ok(bytes) if compare(at, &bytes) => at += u64::from(len),
-                Ok(_) => break,
+                Ok(_) => break 'file,
                 Err(e) if is_of_file(&e) => return Ok(Verdict::Wrong(e.to_string())),
                 Err(e) => return Err(e.into()),
             },
@@ -163,7 +163,7 @@ fn prove_in<R: TreeReader>(
                 while at < end {
                     let n = (end - at).min(PIECE as u64);
                     if !compare(at, &zeros[..n as usize]) {
-                        break;
+                        break 'file;
                     }
                     at += n;
                 }

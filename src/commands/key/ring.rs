@@ -56,12 +56,14 @@ pub fn refuse_older(place: &str, head: &StoreHead, ring: &KeyRing) -> Result<(),
 
 /// Refuses a ring that lacks the generation with which something in a place is sealed; 0 is none.
 pub fn refuse_sealed(place: &str, generation: u32, ring: &KeyRing) -> Result<(), Failure> {
-    match generation == 0 || ring.key(generation).is_some() {
-        true => Ok(()),
-        false => {
-            Err(lacks(place, &format!("key generation {generation}, with which points there are sealed,")))
-        }
+    if generation == 0 || ring.key(generation).is_some() {
+        return Ok(());
     }
+    let failure = lacks(place, &format!("key generation {generation}, with which points there are sealed,"));
+    Err(failure.hint(
+        "use the passphrase or sheet of the last `holdfast key rotate`; if nobody rotated the keys, somebody put a point there that nobody made: \
+         `holdfast check` names it",
+    ))
 }
 
 /// Refuses a slot of a place that opens to less than another ring has.

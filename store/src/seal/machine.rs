@@ -109,21 +109,34 @@ impl MachineKey {
 /// Writes a new file that its owner alone may read, and makes it durable. Half a key would be worse than none, and stand in the way of the next
 /// attempt: it has another name until it is whole.
 pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let half = path.with_extension("half");
+    let mut half = path.as_os_str().to_owned();
+    half.push(".half");
+    let half = PathBuf::from(half);
     match std::fs::remove_file(&half) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(StoreError::io("remove", &half)(e));
         }
         _ => {}
     }
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(&half);
-    let mut file = file.map_err(StoreError::io("create", path))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let write = |path: &Path| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes).and_then(|()| file.sync_all())
+    };
     // A link is refused where there is a file, as a rename would not be.
-    let named = written.and_then(|()| std::fs::hard_link(&half, path));
+    let named = write(&half).and_then(|()| std::fs::hard_link(&half, path));
     let _ignored = std::fs::remove_file(&half);
-    named.map_err(StoreError::io("create", path))?;
+    match named {
+        // Not every file system has links.
+        Err(e)
+            if e.raw_os_error().is_some_and(|e| [nix::libc::EPERM, nix::libc::EOPNOTSUPP].contains(&e)) =>
+        {
+            write(path).map_err(|e| {
+                let _ignored = std::fs::remove_file(path);
+                StoreError::io("write", path)(e)
+            })?;
+        }
+        named => named.map_err(StoreError::io("create", path))?,
+    }
     sync_directory_of(path)
 }
 

@@ -19,8 +19,9 @@ const MEMORY_CALIBRATED_KIB: u64 = 1 << 20;
 const PASSES_MIN: u32 = 3;
 const PASSES_MAX: u32 = 64;
 const LANES_MAX: u32 = 16;
-/// Memory in KiB times passes: 16 GiB, some ten seconds. Whoever can write into a vault can forge a slot that a person's secret is tried on.
-const WORK_MAX_KIB: u64 = 16 << 20;
+/// Memory in KiB times passes: 32 GiB, some twenty seconds, and many times what calibration comes to. Whoever can write into a vault can forge a slot
+/// that a person's secret is tried on.
+const WORK_MAX_KIB: u64 = 32 << 20;
 /// How long opening a slot should take on the machine that makes it.
 const WANTED: Duration = Duration::from_secs(1);
 
@@ -123,8 +124,8 @@ mod tests {
             // took ms, memory available, (KiB, passes)
             (250, 64 * GIB, (256 << 10, 3)),
             (100, 64 * GIB, (640 << 10, 3)),
-            (10, 64 * GIB, (1 << 20, 16)),
-            (1, 64 * GIB, (1 << 20, 16)),
+            (10, 64 * GIB, (1 << 20, 18)),
+            (1, 64 * GIB, (1 << 20, 32)),
             (100, GIB, (256 << 10, 7)),
             (500, 0, (64 << 10, 6)),
             (1000, 64 * GIB, (64 << 10, 3)),
@@ -149,7 +150,7 @@ mod tests {
             let bytes: Vec<u8> = fields.iter().flat_map(|f| f.to_le_bytes()).collect();
             KdfParams::decode(&mut Parser::new(&bytes), expected)
         };
-        for good in [[65_536, 3, 1], [4_194_304, 4, 16], [262_144, 64, 1]] {
+        for good in [[65_536, 3, 1], [4_194_304, 8, 16], [524_288, 64, 1]] {
             assert!(decode(good, true).unwrap().is_some(), "{good:?}");
             assert!(decode(good, false).is_err(), "{good:?} where none should be");
         }
@@ -160,8 +161,8 @@ mod tests {
             [4_194_305, 3, 1],
             [65_536, 2, 1],
             [65_536, 65, 1],
-            [4_194_304, 5, 1],
-            [262_145, 64, 1],
+            [4_194_304, 9, 1],
+            [524_289, 64, 1],
             [65_536, 3, 0],
             [65_536, 3, 17],
             [u32::MAX, u32::MAX, u32::MAX],
