@@ -208,7 +208,7 @@ fn a_push_looks_whether_its_vault_can_still_be_recovered_from() {
             "push" => machine.command(["vault", "push"]),
             _ => machine.command(["backup", "--online", "source"]),
         };
-        Ran::of(&mut command).expect_code(3).expect_err(&["was put back"]);
+        Ran::of(&mut command).expect_code(3).expect_err(&["was put there"]);
         recover().expect_code(0);
         machine.run(["check"]).expect_code(0);
     }
