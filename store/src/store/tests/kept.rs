@@ -274,7 +274,11 @@ fn all_that_somebody_deleted_without_a_word_comes_back_and_nothing_that_went_on_
             let row = there.store.catalog().point(&gone.point.id).unwrap().unwrap();
             assert!(row.vaults.is_empty(), "it was forgotten there");
             there.assert_whole();
-            assert_eq!(there.regain(), Regained::default(), "there is nothing left to do");
+            assert!(regained.points_removed <= 1 && regained.packs_removed > 0, "{regained:?}");
+            let again = there.regain();
+            let Regained { points_removed, packs_removed, .. } = again;
+            let nothing = Regained { points_removed, packs_removed, ..Regained::default() };
+            assert_eq!(again, nothing, "there is nothing left to do");
         }
     }
 }
@@ -313,6 +317,57 @@ fn what_is_kept_and_is_not_what_it_was_does_not_come_back_and_is_told() {
     let regained = regain(&there.store, there.store.vaults()[0].0, &monitor).unwrap();
     assert_eq!((regained.packs, regained.lost), (0, 1));
     assert!(format!("{:?}", monitor.events()).contains("nothing that is kept of it is what it was"));
+    assert_eq!(there.account.blob(DATA, name.as_str()), None, "whoever has it sends it again");
+    let aside = there.account.names(DATA).into_iter().filter(|name| name.starts_with("bad/")).count();
+    assert_eq!(aside, 1);
+}
+
+#[test]
+fn what_was_there_first_comes_back_however_often_somebody_replaced_it() {
+    let there = There::new(Features { immutability: false, ..LOCKS }, 0);
+    let point = there.take("stays");
+    forget_and_free(&there.store, &point);
+    let name = names::pack(&data_packs(&there.store).remove(0).entry.id);
+    let good = there.account.blob(DATA, name.as_str());
+    for n in 0..150 {
+        assert!(there.account.overwrite(DATA, name.as_str(), format!("evil {n}").into()));
+    }
+    assert!(there.account.delete(DATA, name.as_str()));
+    let regained = there.regain();
+    assert_eq!((regained.packs, regained.lost), (1, 0));
+    assert_eq!(there.account.blob(DATA, name.as_str()), good);
+}
+
+#[test]
+fn an_object_that_cannot_be_moved_aside_keeps_nothing_from_the_others() {
+    let there = There::new(LOCKS, 0);
+    let point = there.take("stays");
+    forget_and_free(&there.store, &point);
+    let stuck = names::pack(&data_packs(&there.store).remove(0).entry.id);
+    let other = there.names("pack/").into_iter().find(|name| name != stuck.as_str()).unwrap();
+    let good = there.account.blob(DATA, stuck.as_str()).unwrap();
+    assert!(there.account.overwrite(DATA, stuck.as_str(), vec![7; good.len()].into()));
+    there.account.hold(DATA, stuck.as_str(), true);
+    check::check(&there.store, Depth::ReadData, &VoidMonitor).unwrap();
+    assert!(there.account.delete(DATA, &other));
+    let regained = there.regain();
+    assert_eq!((regained.packs, regained.lost), (1, 1), "{regained:?}");
+    assert!(there.account.blob(DATA, &other).is_some());
+}
+
+#[test]
+fn an_object_that_is_only_as_long_as_the_word_that_a_point_was_removed_is_none() {
+    let there = There::new(LOCKS, 0);
+    let point = there.take("stays");
+    let name = there.names("rp/").into_iter().find(|name| name.contains(&point.point.id.hex())).unwrap();
+    let (tag, attempt) = names::outcome_of(&ObjectName::new(&name).unwrap()).unwrap();
+    let behind = names::outcome(&tag, &attempt.next().unwrap());
+    let garbage = vec![7; usize::try_from(crate::fence::Revocation::LEN).unwrap()];
+    assert!(there.account.overwrite(DATA, behind.as_str(), garbage.into()));
+    assert!(there.account.delete(DATA, &name));
+    let regained = there.regain();
+    assert_eq!((regained.points, regained.points_removed), (1, 0), "{regained:?}");
+    assert!(there.account.blob(DATA, &name).is_some());
 }
 
 #[test]
