@@ -29,6 +29,9 @@ use crate::vault::{ObjectName, VaultError};
 /// place, so what was put first is right, however often somebody replaced it.
 const FORMERS_MAX: usize = 100;
 
+/// What is told of what stands under a name and is not right.
+const WRONG: &str = "its bytes are not those of its name";
+
 /// What came back, or could not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Regained {
@@ -235,7 +238,6 @@ impl Run<'_> {
         if let Some(bytes) = there.as_ref().filter(|bytes| is_right(bytes)) {
             return Ok(Some(bytes.len()));
         }
-        const WRONG: &str = "its bytes are not those of its name";
         // A word that a point was removed took its place, and is the last that it says.
         let words = formers.iter().filter(|former| former.len == Revocation::LEN).take(FORMERS_MAX);
         let all = formers.iter().filter(|former| former.len <= limit).take(FORMERS_MAX);

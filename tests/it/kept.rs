@@ -96,8 +96,12 @@ fn a_point_that_one_vault_keeps_locked_stays_in_all_of_them() {
     online(&machine, &["vault", "add", directory.to_str().unwrap()]).expect_code(0);
     online(&machine, &["vault", "add", &url, "--lock-days", "30"]).expect_code(0);
     let [first, _] = two_points(&machine);
-    let listed =
-        || names_below(&directory).into_iter().filter(|name| name.contains(&first)).collect::<Vec<_>>();
+    let listed = || {
+        names_below(&directory.join("rp"))
+            .into_iter()
+            .filter(|name| name.contains(&first))
+            .collect::<Vec<_>>()
+    };
     let before = listed();
     assert_eq!(before.len(), 1, "{before:?}");
     let forgotten = online(&machine, &["forget", &first]).expect_code(3);
