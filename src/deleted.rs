@@ -82,25 +82,39 @@ pub fn delete<'a>(
     days: u16,
     now: Timestamp,
 ) -> Result<BTreeMap<Timestamp, Vec<RecoveryPointId>>, Failure> {
-    delete_until(store, ids, Timestamp::from_seconds(now.seconds.saturating_add(i64::from(days) * DAY)), now)
+    let until = now.seconds.saturating_add(i64::from(days) * DAY);
+    change(store, ids, (until, now.seconds), |entry| entry)
 }
 
-/// The same of points that go from a moment on.
+/// Deletes points that cannot go before a moment; one that was deleted and was to go earlier goes then.
 pub fn delete_until<'a>(
     store: &Path,
     ids: impl Iterator<Item = &'a RecoveryPointId>,
     until: Timestamp,
     now: Timestamp,
 ) -> Result<BTreeMap<Timestamp, Vec<RecoveryPointId>>, Failure> {
+    change(store, ids, (until.seconds, now.seconds), |entry| entry.max(until.seconds))
+}
+
+/// `again`: when one goes that was deleted before and was to go at a moment.
+fn change<'a>(
+    store: &Path,
+    ids: impl Iterator<Item = &'a RecoveryPointId>,
+    (until, now): (i64, i64),
+    again: impl Fn(i64) -> i64,
+) -> Result<BTreeMap<Timestamp, Vec<RecoveryPointId>>, Failure> {
     let mut going: BTreeMap<_, Vec<_>> = BTreeMap::new();
     FILE.change(store, |entries: &mut Entries| {
         for id in ids {
             let hex = id.hex();
-            let until = match entries.deleted.iter().find(|entry| entry.id == hex) {
-                Some(entry) => entry.until,
+            let until = match entries.deleted.iter_mut().find(|entry| entry.id == hex) {
+                Some(entry) => {
+                    entry.until = again(entry.until);
+                    entry.until
+                }
                 None => {
-                    entries.deleted.push(Entry { id: hex, at: now.seconds, until: until.seconds });
-                    until.seconds
+                    entries.deleted.push(Entry { id: hex, at: now, until });
+                    until
                 }
             };
             going.entry(Timestamp::from_seconds(until)).or_default().push(*id);
@@ -158,6 +172,16 @@ mod tests {
         assert_eq!(deleted.due(at(500 + 86400)).collect::<Vec<_>>(), [id(2)]);
         assert_eq!(take_back(dir.path(), &[id(2), id(3)]).unwrap(), [id(2)]);
         assert_eq!(Deleted::load(dir.path()).due(at(i64::MAX)).collect::<Vec<_>>(), [id(1)]);
+    }
+
+    #[test]
+    fn a_point_that_turns_out_to_be_locked_for_longer_goes_later_and_never_sooner() {
+        let dir = tempfile::tempdir().unwrap();
+        delete(dir.path(), [id(1)].iter(), 1, at(0)).unwrap();
+        for (locked, goes) in [(5 * DAY, 5 * DAY), (2 * DAY, 5 * DAY)] {
+            delete_until(dir.path(), [id(1)].iter(), at(locked), at(DAY)).unwrap();
+            assert_eq!(Deleted::load(dir.path()).goes(&id(1)), Some(at(goes)));
+        }
     }
 
     #[test]

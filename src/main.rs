@@ -10,6 +10,7 @@ mod create;
 mod credentials;
 mod daemon;
 mod deleted;
+mod expiring;
 mod hooks;
 mod json;
 mod mount_helper;

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::Context;
 use super::forget::remove_due;
+use crate::deleted::Deleted;
+use crate::expiring;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Kind, Outcome};
 use crate::terminal::Terminal;
@@ -240,7 +242,12 @@ fn prune_vault(
         show_plan(context.terminal, address, &plan)?;
         return Ok(Some(plan));
     }
-    let progress = reclaim::advance(store, no, terms, &*monitor)?;
+    // What waits for its lock to run out is not locked anew, unless somebody holds it.
+    let held = store.holds()?;
+    let mut leaving = expiring::load(store.dir());
+    leaving.extend(Deleted::load(store.dir()).ids());
+    leaving.retain(|id| !held.contains_key(id));
+    let progress = reclaim::advance(store, no, terms, &leaving, &*monitor)?;
     drop(monitor);
     let there = store.catalog().packs()?.into_iter().filter(|row| row.vaults.contains(&no));
     let kept = there.map(|row| row.entry.len).sum();

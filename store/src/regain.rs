@@ -15,7 +15,7 @@ use crate::clock::Deadline;
 use crate::copy;
 use crate::error::StoreError;
 use crate::fence::{Generation, Revocation, Step};
-use crate::id::PackId;
+use crate::id::{Attempt, PackId, SourceTag};
 use crate::index::{INDEX_LIMIT, Index};
 use crate::monitor::{Event, Monitor};
 use crate::names::{self, Named};
@@ -25,8 +25,12 @@ use crate::store::{POINT_LIMIT, Store, move_aside, of_vault};
 use crate::transfer::Transfer;
 use crate::vault::{ObjectName, VaultError};
 
-/// Most formers of one name that are looked at.
+/// Most formers of one name that are looked at, the oldest first: what a name stands for never changes, but for the word in a point's
+/// place, so what was put first is right, however often somebody replaced it.
 const FORMERS_MAX: usize = 100;
+
+/// What is told of what stands under a name and is not right.
+const WRONG: &str = "its bytes are not those of its name";
 
 /// What came back, or could not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +45,12 @@ pub struct Regained {
     pub generations: u64,
     /// Bytes of all of them.
     pub bytes: u64,
-    /// Objects of which nothing that is kept is what it was.
+    /// Objects of which nothing that is kept is what it was, or that could not be put back.
     pub lost: u64,
+    /// Points that stay away because the vault says that they were removed.
+    pub points_removed: u64,
+    /// Packs that stay away because a generation let them go.
+    pub packs_removed: u64,
 }
 
 /// Brings back what is missing from a vault, or is not what it was, without anybody's word. Generations first, which say what packs went on purpose.
@@ -112,6 +120,7 @@ impl Run<'_> {
         let ids: HashSet<PackId> = missing.iter().filter_map(names::pack_of).collect();
         let let_go = catalog.let_go_of(self.no, &ids)?;
         let bad = catalog.bad_in(self.no)?;
+        self.done.packs_removed = let_go.len() as u64;
         // Those that were read and are not what they were, too.
         let wanted = ids.into_iter().filter(|id| !let_go.contains(id)).chain(bad.iter().copied());
         for id in wanted.collect::<BTreeSet<_>>() {
@@ -150,7 +159,8 @@ impl Run<'_> {
         for name in &missing {
             let Some((tag, attempt)) = names::outcome_of(name) else { continue };
             // Who removes a point says so behind it first.
-            if attempt.next().is_some_and(|next| words.contains(&names::outcome(&tag, &next))) {
+            if self.is_removed(&words, &tag, &attempt)? {
+                self.done.points_removed += 1;
                 continue;
             }
             let sealer = self.store.sealer();
@@ -162,6 +172,19 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether the word that a point was removed stands behind an attempt. What is only as long as one is none.
+    fn is_removed(
+        &self,
+        words: &HashSet<&ObjectName>,
+        tag: &SourceTag,
+        attempt: &Attempt,
+    ) -> Result<bool, StoreError> {
+        let Some(next) = attempt.next().filter(|next| words.contains(&names::outcome(tag, next))) else {
+            return Ok(false);
+        };
+        Ok(self.store.look_for_revocation(self.no, self.transfer, (tag, &next))?.is_some())
+    }
+
     fn bring(
         &mut self,
         name: &ObjectName,
@@ -171,7 +194,7 @@ impl Run<'_> {
         self.bring_if(name, limit, is_right, true)
     }
 
-    /// Puts the bytes under a name that are right. `false` if none are; `must`: that is told.
+    /// Puts the bytes under a name that are right. `false` if none are; `must`: that is told. What is wrong with one object keeps nothing from the others.
     fn bring_if(
         &mut self,
         name: &ObjectName,
@@ -179,7 +202,32 @@ impl Run<'_> {
         is_right: &dyn Fn(&[u8]) -> bool,
         must: bool,
     ) -> Result<bool, StoreError> {
+        let lost = match self.find(name, limit, is_right, must) {
+            Ok(Some(len)) => {
+                self.done.bytes += len as u64;
+                return Ok(true);
+            }
+            Ok(None) if !must => return Ok(false),
+            Ok(None) => "nothing that is kept of it is what it was".to_owned(),
+            Err(e) if is_of_one_object(&e) => e.beside_vault(),
+            Err(e) => return Err(e),
+        };
+        let reason = format!("vault {}: {lost}", self.transfer.address());
+        self.monitor.event(Event::Problem { path: name.as_str().into(), reason });
+        self.done.lost += 1;
+        Ok(false)
+    }
+
+    /// How many bytes stand under a name that are right, if there are such.
+    fn find(
+        &self,
+        name: &ObjectName,
+        limit: u64,
+        is_right: &dyn Fn(&[u8]) -> bool,
+        must: bool,
+    ) -> Result<Option<usize>, StoreError> {
         let (transfer, failed) = (self.transfer, of_vault(self.transfer));
+        let was_there = transfer.stat(name).map_err(&failed)?.is_some();
         let formers = transfer.formers(name).map_err(&failed)?;
         let there = match transfer.get(name, limit) {
             Err(VaultError::NotFound { .. }) => None,
@@ -188,26 +236,41 @@ impl Run<'_> {
             there => Some(there.map_err(&failed)?),
         };
         if let Some(bytes) = there.as_ref().filter(|bytes| is_right(bytes)) {
-            self.done.bytes += bytes.len() as u64;
-            return Ok(true);
+            return Ok(Some(bytes.len()));
         }
-        for former in formers.iter().filter(|former| former.len <= limit).take(FORMERS_MAX) {
+        // A word that a point was removed took its place, and is the last that it says.
+        let words = formers.iter().filter(|former| former.len == Revocation::LEN).take(FORMERS_MAX);
+        let all = formers.iter().filter(|former| former.len <= limit).take(FORMERS_MAX);
+        for former in words.chain(all) {
             let good = transfer.get_former(name, former).map_err(&failed)?;
             if !is_right(&good) {
                 continue;
             }
             if let Some(bad) = there {
-                move_aside(transfer, name, bad, "its bytes are not those of its name", self.monitor)?;
+                move_aside(transfer, name, bad, WRONG, self.monitor)?;
             }
-            self.done.bytes += good.len() as u64;
+            let len = good.len();
             transfer.put_new(name, good).map_err(&failed)?;
-            return Ok(true);
+            return Ok(Some(len));
         }
-        if must {
-            let reason = format!("vault {}: nothing that is kept of it is what it was", transfer.address());
-            self.monitor.event(Event::Problem { path: name.as_str().into(), reason });
-            self.done.lost += 1;
+        match there.filter(|_| !was_there) {
+            // What came back with this does not stay: nobody would send again what seems to be there.
+            Some(bad) if must => move_aside(transfer, name, bad, WRONG, self.monitor)?,
+            Some(_) => transfer.delete(name).map(drop).map_err(&failed)?,
+            None => {}
         }
-        Ok(false)
+        Ok(None)
+    }
+}
+
+/// Whether others may come back all the same: the vault answers, and nobody said to stop.
+fn is_of_one_object(error: &StoreError) -> bool {
+    use VaultError::{Archived, Conflict, Invalid, Locked, NotFound};
+    match error {
+        StoreError::Vault { source, .. } => matches!(
+            source,
+            Archived { .. } | Conflict { .. } | Invalid { .. } | Locked { .. } | NotFound { .. }
+        ),
+        _ => false,
     }
 }

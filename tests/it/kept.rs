@@ -2,7 +2,10 @@
 //! with all rights deleted everything. The account is one of the tests (`StorageAccount`): a real one was not tried.
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
+
 use holdfast_store::clock::{Clock, SystemClock};
+use holdfast_store::fence::Revocation;
 use holdfast_store::vault::testing::{Azurite, Features, StorageAccount};
 
 use crate::testkit::{Machine, PASSPHRASE, Ran, noise};
@@ -34,8 +37,19 @@ fn two_points(machine: &Machine) -> [String; 2] {
     })
 }
 
+fn names_below(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| match path.is_dir() {
+        true => names_below(&path),
+        false => vec![path.to_str().unwrap().to_owned()],
+    };
+    let mut names: Vec<_> = entries.flat_map(below).collect();
+    names.sort();
+    names
+}
+
 #[test]
-fn a_vault_says_what_its_account_keeps_and_what_is_locked_there_goes_when_its_lock_ran_out() {
+fn a_vault_says_what_its_account_keeps_and_what_is_locked_there_goes_by_name_when_its_lock_ran_out() {
     let (account, url) = account(ALL);
     let machine = Machine::with_store();
     let added = online(&machine, &["vault", "add", &url, "--lock-days", "30"]).expect_code(0);
@@ -62,6 +76,37 @@ fn a_vault_says_what_its_account_keeps_and_what_is_locked_there_goes_when_its_lo
     let mut command = recovering.online(["recover", "--machine-key"]);
     Ran::of(command.arg(&url).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     assert!(online(&recovering, &["snapshots", "--json"]).expect_code(0).out().contains(&second));
+    account.pass_days(31);
+    online(&machine, &["forget", &first]).expect_code(0);
+    // What is left of it are the words that it was removed.
+    let left =
+        account.names(DATA).into_iter().filter(|name| name.starts_with("rp/") && name.contains(&first));
+    assert!(
+        left.map(|name| account.blob(DATA, &name).unwrap().len() as u64).all(|len| len == Revocation::LEN)
+    );
+    let said = online(&machine, &["snapshots", "--json"]).expect_code(0).out();
+    assert!(!said.contains(&first) && said.contains(&second), "{said}");
+}
+
+#[test]
+fn a_point_that_one_vault_keeps_locked_stays_in_all_of_them() {
+    let (_account, url) = account(ALL);
+    let machine = Machine::with_store();
+    let directory = machine.path("vault");
+    online(&machine, &["vault", "add", directory.to_str().unwrap()]).expect_code(0);
+    online(&machine, &["vault", "add", &url, "--lock-days", "30"]).expect_code(0);
+    let [first, _] = two_points(&machine);
+    let listed = || {
+        names_below(&directory.join("rp"))
+            .into_iter()
+            .filter(|name| name.contains(&first))
+            .collect::<Vec<_>>()
+    };
+    let before = listed();
+    assert_eq!(before.len(), 1, "{before:?}");
+    let forgotten = online(&machine, &["forget", &first]).expect_code(3);
+    assert!(forgotten.err().contains("stays: it is locked until"), "{}", forgotten.err());
+    assert_eq!(listed(), before);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, remove_d
 use crate::commands::Context;
 use crate::commands::configured;
 use crate::deleted::Deleted;
+use crate::expiring;
 use crate::json::ForgetGroup;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Failures, Outcome};
@@ -123,6 +124,9 @@ fn remove(
 ) -> Outcome {
     let mut in_vaults = going(agreed, TierName::Online);
     let mut in_staging = going(agreed, TierName::Local);
+    if in_vaults.is_empty() {
+        failures.note(note_locked(store, agreed, &[]))?;
+    }
     let vaults = lock_for(&in_vaults, || store.lock_vault_removals(), failures)?;
     // What another machine holds is known then in both tiers. Nobody who takes points waits for it.
     let asked = match &vaults {
@@ -152,12 +156,27 @@ fn remove(
     let removed = match asked {
         Some(asked) => {
             let removed = removal::remove_from_vaults(context, store, &asked, &mut in_vaults, failures);
-            // What is locked goes by the same rules later.
-            failures.note(removed)?.map(|(done, _)| done)
+            let removed = failures.note(removed)?;
+            if let Some((_, locked)) = &removed {
+                failures.note(note_locked(store, agreed, locked))?;
+            }
+            removed.map(|(done, _)| done)
         }
         None => None,
     };
     Ok(removed.unwrap_or(Done::Whole))
+}
+
+/// What is locked in a vault goes by the same rules later, and is not locked anew until then.
+fn note_locked(store: &Store, agreed: &[Planned<'_>], locked: &[removal::Locked]) -> Result<(), Failure> {
+    let plans = agreed.iter().filter(|planned| planned.tier == TierName::Online).map(|planned| &planned.plan);
+    let decisions = plans.flat_map(|plan| plan.keep.iter().chain(&plan.remove));
+    let mut judged: BTreeSet<_> = decisions.map(|decision| decision.id).collect();
+    // Others may have removed some.
+    let noted: BTreeSet<_> = expiring::load(store.dir()).into_iter().collect();
+    let known: BTreeSet<_> = store.catalog().known_of(&noted)?.into_iter().map(|row| row.id).collect();
+    judged.extend(noted.difference(&known));
+    expiring::note(store.dir(), &judged, locked.iter().map(|(id, _)| *id))
 }
 
 /// Leaves out what was to go of a tier whose plan is another one now than that which somebody agreed to, and names the tier.

@@ -12,7 +12,7 @@ use holdfast_store::id::RecoveryPointId;
 use holdfast_store::store::{Store, StoreLock};
 use holdfast_store::transfer::Transfer;
 use holdfast_store::vault::VaultError;
-use holdfast_store::vault::keeper::Lock;
+use holdfast_store::vault::keeper::{DAY, Lock};
 use holdfast_store::{StoreError, copy, names};
 
 use super::is_held;
@@ -54,13 +54,17 @@ pub(super) type Locked = (RecoveryPointId, Lock);
 fn remember(context: &Context<'_>, store: &Store, locked: &[Locked]) -> Result<bool, Failure> {
     let now = context.terminal.clock().now();
     for (id, lock) in locked {
-        let until = match lock {
-            Lock::Until(at) => Timestamp::from_seconds(*at),
-            Lock::Held | Lock::Unknown => now,
-        };
-        deleted::delete_until(store.dir(), std::iter::once(id), until, now)?;
+        deleted::delete_until(store.dir(), std::iter::once(id), goes_at(*lock, now), now)?;
     }
     Ok(!locked.is_empty())
+}
+
+/// When a point is tried again. Of a lock that says nothing of its end, a day later.
+pub(super) fn goes_at(lock: Lock, now: Timestamp) -> Timestamp {
+    match lock {
+        Lock::Until(at) => Timestamp::from_seconds(at),
+        Lock::Held | Lock::Unknown => Timestamp::from_seconds(now.seconds.saturating_add(DAY)),
+    }
 }
 
 /// Removes the points from staging that are not held.
@@ -110,14 +114,24 @@ pub(super) fn remove_from_vaults(
         let has = |(no, shown): &&(VaultNo, HashSet<RecoveryPointId>)| {
             row.vaults.contains(no) || shown.contains(&row.id)
         };
-        for (no, _) in asked.shown.iter().filter(has) {
+        let holders: Vec<VaultNo> = asked.shown.iter().filter(has).map(|(no, _)| *no).collect();
+        let mut stays = |vault: &str, lock: Lock, ids: &mut BTreeSet<RecoveryPointId>| {
+            ids.remove(&row.id);
+            let told = format!("vault {vault}: recovery point {} stays: it is {lock}", row.id.short());
+            context.terminal.warn(&format!("{told}, and goes with a later `prune` or `forget`"));
+            locked.push((row.id, lock));
+        };
+        // Before it goes from the first: what one vault keeps stays in the others.
+        if holders.len() > 1
+            && let Some((no, lock)) = lock_in(store, &holders, &row)?
+        {
+            stays(&store.catalog().vault_address(no), lock, ids);
+            continue;
+        }
+        for no in &holders {
             match store.remove_point_from_vault(*no, &row) {
                 Err(StoreError::Vault { vault, source: VaultError::Locked { lock, .. } }) => {
-                    ids.remove(&row.id);
-                    let told =
-                        format!("vault {vault}: recovery point {} stays: it is {lock}", row.id.short());
-                    context.terminal.warn(&format!("{told}, and goes with a later `prune` or `forget`"));
-                    locked.push((row.id, lock));
+                    stays(&vault, lock, ids);
                 }
                 removed => removed.or_else(|e| if_held(store, &row, e, ids, failures))?,
             }
@@ -127,6 +141,20 @@ pub(super) fn remove_from_vaults(
         }
     }
     Ok((asked.done, locked))
+}
+
+/// The first of the vaults that keeps a point locked.
+fn lock_in(
+    store: &Store,
+    holders: &[VaultNo],
+    row: &PointRow,
+) -> Result<Option<(VaultNo, Lock)>, StoreError> {
+    for no in holders {
+        if let Some(lock) = store.lock_of_point(*no, row)? {
+            return Ok(Some((*no, lock)));
+        }
+    }
+    Ok(None)
 }
 
 /// Leaves out those that are held, and names them.

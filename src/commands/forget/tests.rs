@@ -95,3 +95,12 @@ fn a_plan_that_no_longer_holds_is_not_carried_out() {
     assert!(still_so(&agreed, &agreed).is_ok());
     assert!(still_so(&agreed, &other).unwrap_err().message.contains("nothing was removed"));
 }
+
+#[test]
+fn a_point_under_a_lock_without_an_end_is_tried_again_a_day_later_and_not_at_once() {
+    use holdfast_store::vault::keeper::Lock;
+    for lock in [Lock::Held, Lock::Unknown] {
+        assert_eq!(removal::goes_at(lock, NOW), Timestamp { seconds: NOW.seconds + DAY, nanos: 0 });
+    }
+    assert_eq!(removal::goes_at(Lock::Until(7), NOW), Timestamp::from_seconds(7));
+}

@@ -62,22 +62,32 @@ pub fn sentence(address: &str, keeps: &KeepsLine) -> String {
     )
 }
 
-/// What to do where it is known that nothing is kept.
+/// What to do where nothing is kept, as far as it is known.
 pub fn advice(address: &str, keeps: &Keeps) -> Option<String> {
     let account =
         address.strip_prefix("azure://").and_then(|rest| rest.split('/').next()).unwrap_or("ACCOUNT");
-    keeps.is_nothing().then(|| {
-        format!(
-            "{address} keeps nothing of what is removed there: who may remove can destroy it for good. `az storage account blob-service-properties \
-             update --account-name {account} --enable-delete-retention true --delete-retention-days 14 --enable-versioning true` changes that"
-        )
-    })
+    let what = match keeps {
+        keeps if keeps.is_nothing() => "keeps nothing of what is removed there",
+        // An object from before versions were switched on tells nothing of them.
+        Keeps { removed_days: Some(0), versions: None, locks: Some(false) | None } => {
+            "has no soft delete, and it is not known to keep versions"
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "{address} {what}: who may remove can destroy what is there for good, if so. `az storage account blob-service-properties update \
+         --account-name {account} --enable-delete-retention true --delete-retention-days 14 --enable-versioning true` changes that"
+    ))
 }
 
 /// What the vault that was just added keeps is told, and it is set to lock, if somebody said so.
 pub fn settle(context: &Context<'_>, url: &str, args: &LockArgs) -> Result<(), Failure> {
     let (address, transfer) = connect(context, url)?;
-    let keeps = transfer.keeps().map_err(Failure::from)?;
+    let keeps = match transfer.keeps() {
+        Err(VaultError::Cancelled) => return Err(Failure::interrupted()),
+        // The vault was added; what is not known is no error.
+        keeps => keeps.unwrap_or_else(|_| Some(Keeps::default())),
+    };
     if let Some(keeps) = keeps {
         context.terminal.say(&sentence(&address, &keeps.into()))?;
         advice(&address, &keeps).iter().for_each(|told| context.terminal.warn(told));
@@ -137,6 +147,8 @@ struct RegainedLine<'a> {
     generations: u64,
     bytes: u64,
     lost: u64,
+    points_removed: u64,
+    packs_removed: u64,
 }
 
 /// Brings back what was removed or replaced in a vault without anybody's word.
@@ -161,7 +173,8 @@ pub fn undelete(context: &Context<'_>, url: &str) -> Outcome {
 }
 
 fn show(context: &Context<'_>, address: &str, regained: &Regained) -> Result<(), Failure> {
-    let Regained { packs, indexes, points, generations, bytes, lost } = *regained;
+    let Regained { packs, indexes, points, generations, bytes, lost, points_removed, packs_removed } =
+        *regained;
     if context.terminal.json() {
         let message_type = "undeleted";
         return context.terminal.json_line(&RegainedLine {
@@ -173,14 +186,29 @@ fn show(context: &Context<'_>, address: &str, regained: &Regained) -> Result<(),
             generations,
             bytes,
             lost,
+            points_removed,
+            packs_removed,
         });
     }
     let gone = match lost {
         0 => String::new(),
-        lost => format!("; of {} nothing that is kept is what it was", text::count(lost, "object")),
+        lost => {
+            format!(
+                "; of {} nothing that is kept is what it was, or can be put back",
+                text::count(lost, "object")
+            )
+        }
+    };
+    let removed = match points_removed + packs_removed {
+        0 => String::new(),
+        _ => format!(
+            "; {} and {} stay away, because the vault says that they were removed",
+            text::count(points_removed, "recovery point"),
+            text::count(packs_removed, "pack")
+        ),
     };
     context.terminal.say(&format!(
-        "vault {address}: {}, {} and {} are back ({}){gone}; `holdfast check` says whether all is there",
+        "vault {address}: {}, {} and {} are back ({}){gone}{removed}; `holdfast check` says whether all is there",
         text::count(packs, "pack"),
         text::count(points, "recovery point"),
         text::count(indexes + generations, "other object"),
@@ -201,7 +229,12 @@ mod tests {
             "azure://a/b: soft delete: not known; versions: not known; objects can be locked: not known"
         );
         assert_eq!(advice("azure://a/b", &unknown), None);
-        let none = Keeps { removed_days: Some(0), ..unknown };
+        let none = Keeps { removed_days: Some(0), versions: Some(false), ..unknown };
+        let not_known = advice("azure://acc/b", &Keeps { versions: None, ..none }).unwrap();
+        assert!(
+            !not_known.contains("keeps nothing") && not_known.contains("--enable-versioning"),
+            "{not_known}"
+        );
         assert!(advice("azure://acc/b", &none).unwrap().contains("--account-name acc "));
         let all = Keeps { removed_days: Some(14), versions: Some(true), locks: Some(false) };
         assert!(

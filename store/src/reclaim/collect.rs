@@ -104,7 +104,7 @@ pub struct Progress {
     pub plan: Option<ReclaimPlan>,
 }
 
-/// Goes as far as it can.
+/// Goes as far as it can. `leaving`: points that are to go when their locks have run out, and are not locked anew.
 ///
 /// # Errors
 /// `Locked` while another process of this machine does the same; `Corrupt` where what points need cannot be told.
@@ -112,12 +112,13 @@ pub fn advance(
     store: &Store,
     no: VaultNo,
     terms: &Terms,
+    leaving: &HashSet<RecoveryPointId>,
     monitor: &dyn Monitor,
 ) -> Result<Progress, StoreError> {
     store.refuse_unknown("reclaim", store.config().reclaim_features)?;
     let _lock = store.lock_reclaim()?;
     let transfer = store.vault(no)?;
-    let run = Run { store, no, transfer, terms, monitor };
+    let run = Run { store, no, transfer, terms, leaving, monitor };
     let mut progress = Progress::default();
     copy::load_catalog(store, no, transfer, monitor)?;
     run.free(&mut progress)?;
@@ -141,6 +142,7 @@ pub(super) struct Run<'a> {
     pub(super) no: VaultNo,
     pub(super) transfer: &'a Transfer,
     terms: &'a Terms,
+    pub(super) leaving: &'a HashSet<RecoveryPointId>,
     pub(super) monitor: &'a dyn Monitor,
 }
 
@@ -381,13 +383,16 @@ impl Run<'_> {
         done: &mut Reclaimed,
     ) -> Result<Option<Lock>, StoreError> {
         let catalog = self.store.catalog();
-        // The catalog forgets it first: from then on nothing here relies on it.
+        // The catalog misses it first: from then on nothing here relies on it. What it holds is known until it is gone: it may stay.
         if let Some(row) = row {
-            catalog.set_confirmed(row.no, self.no, false)?;
+            catalog.miss_confirmed(row.no, self.no)?;
         }
-        if let Some(lock) = delete_from_vault(self.store, self.no, &names::pack(&id))? {
-            // It is there as before. That nothing relies on it the generation says.
-            row.map_or(Ok(()), |row| catalog.set_confirmed(row.no, self.no, true))?;
+        let kept = delete_from_vault(self.store, self.no, &names::pack(&id));
+        if let Some(row) = row {
+            // One that is locked is there as before; that nothing relies on it the generation says. If it shows up again after anything else, it is read anew.
+            catalog.set_confirmed(row.no, self.no, matches!(kept, Ok(Some(_))))?;
+        }
+        if let Some(lock) = kept? {
             return Ok(Some(lock));
         }
         match row {

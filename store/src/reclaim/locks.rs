@@ -68,8 +68,8 @@ fn is_short(lock: Option<&Locked>, terms: LockTerms, now: i64) -> bool {
 }
 
 impl Run<'_> {
-    /// Locks anew what stays and would be without a lock before long: all packs but those that go, and all points and index objects. That it cannot
-    /// be done is told, and keeps nobody from anything.
+    /// Locks anew what stays and would be without a lock before long: packs, points and index objects but those that go. That it cannot be done is told,
+    /// and keeps nobody from anything.
     pub(super) fn keep_locked(&self, progress: &mut Progress) -> Result<(), StoreError> {
         let Some(terms) = self.transfer.lock_terms() else { return Ok(()) };
         match self.lock_anew(terms, progress) {
@@ -86,13 +86,20 @@ impl Run<'_> {
         let Some(now) = self.now()? else { return Ok(()) };
         let failed = of_vault(self.transfer);
         let mut short = Vec::new();
+        let empty: HashSet<ObjectName> =
+            self.store.catalog().empty_indexes_of(self.no)?.iter().map(names::index).collect();
+        // Nothing that waits for its lock to run out would ever go.
+        let goes = |name: &ObjectName| {
+            let point = names::outcome_of(name).map(|(_, attempt)| attempt.point);
+            empty.contains(name) || point.is_some_and(|id| self.leaving.contains(&id))
+        };
         for prefix in [names::PACKS, names::INDEXES, names::POINTS] {
             let locked = self.transfer.locked(prefix).map_err(&failed)?;
             let names = match prefix {
                 names::PACKS => self.packs_that_stay(progress)?,
                 _ => self.list(prefix)?.into_iter().map(|object| object.name).collect(),
             };
-            for name in names {
+            for name in names.into_iter().filter(|name| !goes(name)) {
                 let lock = locked.get(&name);
                 if is_short(lock, terms, now) {
                     let ends = match lock.map(|locked| locked.lock) {

@@ -7,6 +7,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::names;
+use crate::vault::keeper::Lock;
 use crate::vault::{ObjectInfo, VaultError};
 
 impl Store {
@@ -74,6 +75,25 @@ impl Store {
             return Err(came_back(row));
         }
         self.catalog.remove_point(&row.id, Some(no))
+    }
+
+    /// What keeps a point in a vault, if something does that shows.
+    pub fn lock_of_point(&self, no: VaultNo, row: &PointRow) -> Result<Option<Lock>, StoreError> {
+        let transfer = self.vault(no)?;
+        if !transfer.is_kept() {
+            return Ok(None);
+        }
+        let failed = of_vault(transfer);
+        let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(&failed)?;
+        for (attempt, len) in Outcomes::of(&listed).at(&row.tag, &row.id) {
+            if *len == Revocation::LEN {
+                continue;
+            }
+            if let Some(lock) = transfer.lock_of(&names::outcome(&row.tag, attempt)).map_err(&failed)? {
+                return Ok(Some(lock));
+            }
+        }
+        Ok(None)
     }
 
     /// What a vault has of a point's source, unless the point is held.

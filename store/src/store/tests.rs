@@ -162,7 +162,7 @@ fn take_point(store: &Store, files: &Tree) -> Result<StoredPoint, StoreError> {
 /// Frees a vault at once: what is condemned goes in the same run, and every upload counts as silent.
 fn free_in_vault(store: &Store, no: VaultNo, monitor: &dyn Monitor) -> reclaim::Reclaimed {
     let terms = reclaim::Terms { silence: Duration::ZERO, ..reclaim::Terms::AT_ONCE };
-    reclaim::advance(store, no, &terms, monitor).unwrap().removed
+    reclaim::advance(store, no, &terms, &HashSet::new(), monitor).unwrap().removed
 }
 
 fn take_point_by(session: Session<'_>, files: &Tree) -> Result<StoredPoint, StoreError> {

@@ -13,9 +13,17 @@ use crate::vault::{ObjectName, VaultError, Verb};
 const ASK: Try = Try { verb: Verb::Stat, bytes: 0, deadline: Deadline::NEVER };
 const LIST: Try = Try { verb: Verb::List, bytes: 0, deadline: Deadline::NEVER };
 
+/// Pages in a row that bring nothing new: twice as many as all objects of a vault have, of which nothing is kept.
+const IDLE_PAGES_MAX: usize = 2 * listing::OBJECTS_MAX / 5_000;
+
 impl Transfer {
     fn keeper(&self) -> Option<&dyn Keeper> {
         self.inner.vault.keeper()
+    }
+
+    /// Whether the vault is of a kind that may keep something.
+    pub fn is_kept(&self) -> bool {
+        self.keeper().is_some()
     }
 
     /// What the vault keeps; nothing where it is of a kind that keeps nothing.
@@ -84,7 +92,7 @@ impl Transfer {
         Ok(all)
     }
 
-    /// What was under a name before, newest first; what the vault can put back by itself is back.
+    /// What was under a name before, oldest first; what the vault can put back by itself is back.
     pub fn formers(&self, name: &ObjectName) -> Result<Vec<Former>, VaultError> {
         let Some(keeper) = self.keeper() else { return Ok(Vec::new()) };
         let of = Try { verb: Verb::Put, ..ASK };
@@ -99,7 +107,8 @@ impl Transfer {
             .block_on(async { Ok(self.inner.retry(of, || keeper.get_former(name, former)).await?.answer) })
     }
 
-    /// Takes all pages, each other than the one before, until so much is kept that nobody has so many objects.
+    /// Takes all pages until so much is kept that nobody has so many objects. `take` says how many names there are so far: pages in a row that bring no
+    /// new ones are bounded in number.
     fn pages<T>(
         &self,
         prefix: &str,
@@ -111,10 +120,13 @@ impl Transfer {
         };
         self.runtime.block_on(async {
             let mut from: Option<String> = None;
-            // Each page that says that there is another one may have as little as one object.
-            for _ in 0..listing::NAMES_MAX {
+            let (mut taken, mut idle) = (0, 0);
+            while idle < IDLE_PAGES_MAX {
                 let got = page(from.as_deref()).await?.answer;
-                if take(got.items) > listing::NAMES_MAX {
+                let now = take(got.items);
+                idle = if now > taken { 0 } else { idle + 1 };
+                taken = now;
+                if taken > listing::NAMES_MAX {
                     return Err(wrong("has too many objects"));
                 }
                 if got.next.is_none() {
@@ -127,5 +139,46 @@ impl Transfer {
             }
             Err(wrong("does not end"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::super::retry::Done;
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::transfer::TransferPolicy;
+    use crate::vault::memory::MemoryVault;
+
+    /// Takes pages that always lead on; of so many in a row the last brings something new.
+    fn endless(new_after: usize, end_after: usize) -> (Result<(), VaultError>, usize) {
+        let transfer =
+            Transfer::new(Arc::new(MemoryVault::new()), Arc::new(SystemClock), TransferPolicy::default())
+                .unwrap();
+        let (asked, mut names) = (Cell::new(0), BTreeSet::new());
+        let page = async |_: Option<&str>| {
+            asked.set(asked.get() + 1);
+            let next = (asked.get() < end_after).then(|| asked.get().to_string());
+            Ok(Done { answer: Page { items: vec![asked.get() / new_after], next }, tries: 1 })
+        };
+        let done = transfer.pages("pack/", page, |items| {
+            names.extend(items);
+            names.len()
+        });
+        (done, asked.get())
+    }
+
+    #[test]
+    fn pages_that_bring_nothing_new_end_and_others_may_be_many() {
+        let (ended, asked) = endless(usize::MAX, usize::MAX);
+        assert!(ended.unwrap_err().to_string().contains("does not end"));
+        assert_eq!(asked, 1 + IDLE_PAGES_MAX);
+        let (whole, asked) = endless(3, 3 * IDLE_PAGES_MAX);
+        whole.unwrap();
+        assert_eq!(asked, 3 * IDLE_PAGES_MAX);
     }
 }

@@ -25,7 +25,7 @@ pub struct Keeps {
 impl Keeps {
     /// Whether it is known that nothing is kept of what is removed.
     pub fn is_nothing(&self) -> bool {
-        self.removed_days == Some(0) && self.versions != Some(true) && self.locks != Some(true)
+        self.removed_days == Some(0) && self.versions == Some(false) && self.locks != Some(true)
     }
 }
 
@@ -125,7 +125,7 @@ pub trait Keeper: Send + Sync {
     /// One page of the names below `prefix` of which something is kept that was removed or replaced; a name may come more than once.
     async fn kept(&self, prefix: &str, from: Option<&str>) -> Result<Page<ObjectName>, VaultError>;
 
-    /// What was under a name before, newest first, each readable. If nothing is under the name now and the service can put back what was removed
+    /// What was under a name before, oldest first, each readable. If nothing is under the name now and the service can put back what was removed
     /// last, it does, and that is no former any more.
     async fn formers(&self, name: &ObjectName) -> Result<Vec<Former>, VaultError>;
 
@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn only_what_is_known_to_keep_nothing_keeps_nothing() {
         let keeps = |removed_days, versions, locks| Keeps { removed_days, versions, locks }.is_nothing();
-        assert!(keeps(Some(0), None, None) && keeps(Some(0), Some(false), Some(false)));
+        assert!(keeps(Some(0), Some(false), None) && keeps(Some(0), Some(false), Some(false)));
+        assert!(!keeps(Some(0), None, None), "the object that was looked at may be older than versioning");
         assert!(!keeps(None, None, None) && !keeps(Some(7), None, None));
         assert!(!keeps(Some(0), Some(true), None) && !keeps(Some(0), None, Some(true)));
     }

@@ -19,7 +19,7 @@ pub(super) fn at_once() -> Terms {
 }
 
 pub(super) fn advance(store: &Store, terms: &Terms) -> Progress {
-    reclaim::advance(store, store.vaults()[0].0, terms, &VoidMonitor).unwrap()
+    reclaim::advance(store, store.vaults()[0].0, terms, &HashSet::new(), &VoidMonitor).unwrap()
 }
 
 pub(super) fn push_all(store: &Store, point: &StoredPoint) {
@@ -339,7 +339,7 @@ fn reclaim_that_is_cut_off_anywhere_is_gone_on_with_by_another_machine_and_no_po
         failing.forget();
         let fault = [VaultFault::FailBefore, VaultFault::FailAfter][n as usize % 2];
         failing.fail_any_from(n.div_ceil(2), fault);
-        let cut = reclaim::advance(&here, here.vaults()[0].0, &at_once(), &VoidMonitor);
+        let cut = reclaim::advance(&here, here.vaults()[0].0, &at_once(), &HashSet::new(), &VoidMonitor);
         assert_recovers(&home, &vault, &[(&two, &files("new"))]);
         vault.set_now(100 * HOUR);
         (0..2).for_each(|_| drop(advance(&there, &at_once())));
@@ -397,7 +397,7 @@ fn a_generation_that_lets_go_what_a_point_needs_is_not_believed() {
         vault.replace(&forged.name().name(), forged.seal(store.sealer()).into());
     }
     let monitor = RecordingMonitor::default();
-    let done = reclaim::advance(&store, store.vaults()[0].0, &at_once(), &monitor).unwrap();
+    let done = reclaim::advance(&store, store.vaults()[0].0, &at_once(), &HashSet::new(), &monitor).unwrap();
     assert_eq!(done.removed.packs, 0);
     assert!(format!("{:?}", monitor.events()).contains("a recovery point needs it: it stays"));
     assert_recovers(&home, &vault, &[(&one, &files("old"))]);
@@ -411,7 +411,7 @@ fn while_a_generation_cannot_be_read_nothing_new_relies_on_the_vault_and_nothing
     assert!(two.point.counts.bytes_new > 0);
     let e = push(&there, &two, &RecordingMonitor::default()).unwrap_err();
     assert!(e.to_string().contains("gen/0000000000000001"), "{e}");
-    assert!(reclaim::advance(&here, here.vaults()[0].0, &at_once(), &VoidMonitor).is_err());
+    assert!(reclaim::advance(&here, here.vaults()[0].0, &at_once(), &HashSet::new(), &VoidMonitor).is_err());
     // What else is wrong there is told all the same.
     let no = here.vaults()[0].0;
     let lost = here.catalog().packs().unwrap().into_iter().find(|row| row.vaults.contains(&no)).unwrap();
@@ -436,7 +436,7 @@ fn a_session_that_nobody_can_read_holds_up_reclaim_and_is_named() {
     vault.replace(&name, bytes::Bytes::from_static(b"session"));
     vault.set_now(1000 * HOUR);
     let monitor = RecordingMonitor::default();
-    let waiting = reclaim::advance(&here, here.vaults()[0].0, &at_once(), &monitor).unwrap();
+    let waiting = reclaim::advance(&here, here.vaults()[0].0, &at_once(), &HashSet::new(), &monitor).unwrap();
     assert_eq!((waiting.awaited.len(), waiting.removed.packs), (1, 0));
     assert!(format!("{:?}", monitor.events()).contains("remove it when no upload is under way"));
     assert!(transfer(&vault).delete(&name).unwrap());
@@ -528,7 +528,9 @@ fn a_vault_that_shows_fewer_generations_than_before_is_not_relied_on_until_the_c
         e.to_string().contains("gen/0000000000000001.final in vault memory is damaged: it is gone"),
         "{e}"
     );
-    assert!(reclaim::advance(&store, store.vaults()[0].0, &at_once(), &VoidMonitor).is_err());
+    assert!(
+        reclaim::advance(&store, store.vaults()[0].0, &at_once(), &HashSet::new(), &VoidMonitor).is_err()
+    );
     drop(store);
     hostile::delete_catalog(&home.path());
     let store = home.open_with(&vault);

@@ -111,7 +111,7 @@ fn free_while_it_goes_away(twice: &Twice, verb: Verb, fault: VaultFault) -> Vec<
         faulty.forget();
         faulty.fail_from(verb, n, fault);
         let terms = reclaim::Terms { silence: Duration::ZERO, ..reclaim::Terms::AT_ONCE };
-        let freed = reclaim::advance(&store, no, &terms, &VoidMonitor);
+        let freed = reclaim::advance(&store, no, &terms, &HashSet::new(), &VoidMonitor);
         faulty.heal();
         let is_decided = twice.vault.object(&Named::Final(1).name()).is_some();
         if freed.is_ok() {

@@ -134,6 +134,42 @@ fn what_may_go_and_is_locked_stays_is_counted_and_goes_when_the_lock_ran_out() {
 }
 
 #[test]
+fn a_locked_pack_that_lies_in_the_vault_alone_stays_known_until_it_goes() {
+    let there = There::new(LOCKS, 30);
+    let (old, new) = (there.take("old"), there.take("new"));
+    // As `prune` does: staging first.
+    forget_and_free(&there.store, &old);
+    there.account.unlock(DATA, "rp/");
+    forget(&there.store, &old);
+    let (known, indexes) = (there.store.catalog().packs().unwrap().len(), there.names("idx/"));
+    let begun = advance(&there.store, &at_once());
+    assert_eq!((begun.removed.packs, begun.still_locked.packs), (0, begun.condemned.0), "{begun:?}");
+    assert!(begun.condemned.0 > 1, "{begun:?}");
+    assert_eq!(there.store.catalog().packs().unwrap().len(), known);
+    assert!(!there.store.catalog().misses_packs().unwrap());
+    there.account.unlock(DATA, "idx/");
+    assert_eq!(advance(&there.store, &at_once()).still_locked, begun.still_locked);
+    assert_eq!(there.names("idx/"), indexes, "each still covers packs that are there");
+    // Nothing new relies on them.
+    let again = take_point(&there.store, &files("old")).unwrap();
+    assert!(again.point.counts.bytes_new > 0);
+    there.assert_whole();
+    there.account.pass_days(60);
+    let gone = advance(&there.store, &at_once());
+    assert_eq!((gone.removed.packs, gone.still_locked.packs), (begun.condemned.0, 0), "{gone:?}");
+    assert!(
+        there
+            .store
+            .catalog()
+            .packs_ever_seen()
+            .unwrap()
+            .iter()
+            .all(|row| row.staged || !row.vaults.is_empty())
+    );
+    there.assert_recovers(&[(&new, "new")]);
+}
+
+#[test]
 fn what_stays_is_locked_anew_before_its_lock_runs_out_and_what_goes_is_not() {
     let there = There::new(LOCKS, 30);
     let (old, new) = (there.take("old"), there.take("new"));
@@ -163,6 +199,43 @@ fn what_stays_is_locked_anew_before_its_lock_runs_out_and_what_goes_is_not() {
     there.account.pass_days(60);
     assert_eq!(advance(&there.store, &at_once()).removed.packs as usize, going);
     there.assert_recovers(&[(&new, "new")]);
+}
+
+#[test]
+fn a_point_that_is_to_go_and_its_packs_go_though_space_is_freed_every_few_days() {
+    let there = There::new(LOCKS, 30);
+    let (old, new) = (there.take("old"), there.take("new"));
+    forget_and_free(&there.store, &old);
+    let no = there.store.vaults()[0].0;
+    let (mut leaving, mut gone_after, mut freed) = (HashSet::new(), None, 0);
+    let free = |leaving: &HashSet<RecoveryPointId>| {
+        reclaim::advance(&there.store, no, &at_once(), leaving, &VoidMonitor).unwrap()
+    };
+    // Long enough for the lock of the point to be short when expiry first comes upon it.
+    for _ in 0..2 {
+        there.account.pass_days(7);
+        free(&leaving);
+    }
+    for day in (0..100).step_by(3) {
+        if gone_after.is_none() {
+            let row = there.store.catalog().point(&old.point.id).unwrap().unwrap();
+            match there.store.remove_point_from_vault(no, &row) {
+                Ok(()) => gone_after = Some(day),
+                Err(e) => assert!(e.to_string().contains("locked until"), "{e}"),
+            }
+            leaving.insert(old.point.id);
+        }
+        freed += free(&leaving).removed.packs;
+        there.account.pass_days(3);
+        let stays = names::point(&new.point.source_tag, &new.point.id);
+        let until = there.account.locked_until(DATA, stays.as_str()).unwrap();
+        assert!(until > there.account.now(), "what stays is never without a lock");
+    }
+    assert!(gone_after.is_some_and(|days| days <= 30), "{gone_after:?}");
+    assert!(freed > 1, "{freed}");
+    assert!(there.names("idx/").len() < 4, "indexes of what went go, too: {:?}", there.names("idx/"));
+    there.assert_recovers(&[(&new, "new")]);
+    there.assert_whole();
 }
 
 /// An intruder with all rights in the account, and nothing left on this machine but what the vault had.
@@ -201,7 +274,11 @@ fn all_that_somebody_deleted_without_a_word_comes_back_and_nothing_that_went_on_
             let row = there.store.catalog().point(&gone.point.id).unwrap().unwrap();
             assert!(row.vaults.is_empty(), "it was forgotten there");
             there.assert_whole();
-            assert_eq!(there.regain(), Regained::default(), "there is nothing left to do");
+            assert!(regained.points_removed <= 1 && regained.packs_removed > 0, "{regained:?}");
+            let again = there.regain();
+            let Regained { points_removed, packs_removed, .. } = again;
+            let nothing = Regained { points_removed, packs_removed, ..Regained::default() };
+            assert_eq!(again, nothing, "there is nothing left to do");
         }
     }
 }
@@ -240,6 +317,57 @@ fn what_is_kept_and_is_not_what_it_was_does_not_come_back_and_is_told() {
     let regained = regain(&there.store, there.store.vaults()[0].0, &monitor).unwrap();
     assert_eq!((regained.packs, regained.lost), (0, 1));
     assert!(format!("{:?}", monitor.events()).contains("nothing that is kept of it is what it was"));
+    assert_eq!(there.account.blob(DATA, name.as_str()), None, "whoever has it sends it again");
+    let aside = there.account.names(DATA).into_iter().filter(|name| name.starts_with("bad/")).count();
+    assert_eq!(aside, 1);
+}
+
+#[test]
+fn what_was_there_first_comes_back_however_often_somebody_replaced_it() {
+    let there = There::new(Features { immutability: false, ..LOCKS }, 0);
+    let point = there.take("stays");
+    forget_and_free(&there.store, &point);
+    let name = names::pack(&data_packs(&there.store).remove(0).entry.id);
+    let good = there.account.blob(DATA, name.as_str());
+    for n in 0..150 {
+        assert!(there.account.overwrite(DATA, name.as_str(), format!("evil {n}").into()));
+    }
+    assert!(there.account.delete(DATA, name.as_str()));
+    let regained = there.regain();
+    assert_eq!((regained.packs, regained.lost), (1, 0));
+    assert_eq!(there.account.blob(DATA, name.as_str()), good);
+}
+
+#[test]
+fn an_object_that_cannot_be_moved_aside_keeps_nothing_from_the_others() {
+    let there = There::new(LOCKS, 0);
+    let point = there.take("stays");
+    forget_and_free(&there.store, &point);
+    let stuck = names::pack(&data_packs(&there.store).remove(0).entry.id);
+    let other = there.names("pack/").into_iter().find(|name| name != stuck.as_str()).unwrap();
+    let good = there.account.blob(DATA, stuck.as_str()).unwrap();
+    assert!(there.account.overwrite(DATA, stuck.as_str(), vec![7; good.len()].into()));
+    there.account.hold(DATA, stuck.as_str(), true);
+    check::check(&there.store, Depth::ReadData, &VoidMonitor).unwrap();
+    assert!(there.account.delete(DATA, &other));
+    let regained = there.regain();
+    assert_eq!((regained.packs, regained.lost), (1, 1), "{regained:?}");
+    assert!(there.account.blob(DATA, &other).is_some());
+}
+
+#[test]
+fn an_object_that_is_only_as_long_as_the_word_that_a_point_was_removed_is_none() {
+    let there = There::new(LOCKS, 0);
+    let point = there.take("stays");
+    let name = there.names("rp/").into_iter().find(|name| name.contains(&point.point.id.hex())).unwrap();
+    let (tag, attempt) = names::outcome_of(&ObjectName::new(&name).unwrap()).unwrap();
+    let behind = names::outcome(&tag, &attempt.next().unwrap());
+    let garbage = vec![7; usize::try_from(crate::fence::Revocation::LEN).unwrap()];
+    assert!(there.account.overwrite(DATA, behind.as_str(), garbage.into()));
+    assert!(there.account.delete(DATA, &name));
+    let regained = there.regain();
+    assert_eq!((regained.points, regained.points_removed), (1, 0), "{regained:?}");
+    assert!(there.account.blob(DATA, &name).is_some());
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn words_and_generations_that_a_vault_makes_others_of_are_put_once_more() {
             let store = open_on(&home, &home.path(), failing.clone());
             forget(&store, &one);
             // Of a sign of life with a byte too many it is told that it is another.
-            drop(reclaim::advance(&store, store.vaults()[0].0, &at_once(), &VoidMonitor));
+            drop(reclaim::advance(&store, store.vaults()[0].0, &at_once(), &HashSet::new(), &VoidMonitor));
             let what = format!("{fault:?} {nth}: {:?}", failing.requests().last());
             let there = reopened(&home, &vault, &home.path());
             assert_eq!(findings(&there), [""; 0], "{what}");

@@ -27,6 +27,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::vault::keeper::{DAY, Former, Keeper, Keeps, Lock, LockTerms, Locked, Page};
 use crate::vault::{ObjectName, VaultError};
 
+/// Most pages, of 5,000 each, of what is kept under one name.
+const PAGES_MAX: usize = 20;
 /// An object that every vault has.
 const EVERYWHERE: &str = "config";
 /// In the head of an answer about a blob that is a version.
@@ -137,8 +139,17 @@ impl AzureVault {
 
     /// Everything that is kept under a name, what is there now with it.
     async fn all_of(&self, name: &ObjectName) -> Result<Vec<BlobItem>, VaultError> {
-        let page = self.page_of(name.as_str(), None, &kept_too()).await?;
-        Ok(page.items.into_iter().filter(|item| item.name.as_deref() == Some(name.as_str())).collect())
+        let (mut all, mut from) = (Vec::new(), None);
+        for _ in 0..PAGES_MAX {
+            let page = self.page_of(name.as_str(), from.as_deref(), &kept_too()).await?;
+            all.extend(page.items.into_iter().filter(|item| item.name.as_deref() == Some(name.as_str())));
+            if page.next.is_none() || page.next == from {
+                break;
+            }
+            from = page.next;
+        }
+        // Of more than that those that were listed first are looked at.
+        Ok(all)
     }
 
     fn former_client(&self, name: &ObjectName, former: &Former) -> Result<BlobClient, VaultError> {
@@ -238,7 +249,7 @@ impl Keeper for AzureVault {
             .filter_map(|item| Some(Former { mark: mark(&item)?, len: item.properties?.content_length? }))
             .collect();
         // Their names are moments.
-        formers.sort_unstable_by(|a, b| b.mark[2..].cmp(&a.mark[2..]));
+        formers.sort_unstable_by(|a, b| a.mark[2..].cmp(&b.mark[2..]));
         Ok(formers)
     }
 
