@@ -66,7 +66,9 @@ pub fn open_store_to_write(context: &Context<'_>, host: &str) -> Result<Store, F
     let head = Store::head(dir)?;
     let ring = unlock(context, &head)?;
     writers::admit(context, &head.vault, &ring, host);
-    open_unlocked(context, dir, &head.vault, &ring, Bounds::default())
+    let store = open_unlocked(context, dir, &head.vault, &ring, Bounds::default())?;
+    writers::tell_if_unsigned(context, &head, store.writer(), host);
+    Ok(store)
 }
 
 /// The same within other bounds.
@@ -109,6 +111,7 @@ pub fn open_watched(
         chance: Arc::new(SystemChance),
         writer: writers::of(context, id),
     };
+    writers::tell_other_owner(context, options.writer.as_deref(), ring);
     Ok(Store::open(dir, ring, options, monitor)?)
 }
 
@@ -289,10 +292,12 @@ pub fn words_of(text: &TypedSecret) -> Result<Secret, Failure> {
     read.map_err(|error| Failure::new(Kind::WrongKey, format!("the recovery key: {error}")))
 }
 
-/// The slots, those with the newest key generation first: where the keys are being rotated one secret may open two.
+/// The slots, those with the newest key generation first, and of those the one that was made last: where the keys are being rotated, or another owner
+/// was made, one secret may open two.
 pub fn newest_first(head: &StoreHead) -> Vec<&(SlotId, Vec<u8>)> {
-    let newest =
-        |slot: &&(SlotId, Vec<u8>)| KeySlot::read(&slot.1, &head.vault).map_or(0, |slot| slot.newest());
+    let newest = |(_, bytes): &(SlotId, Vec<u8>)| {
+        KeySlot::read(bytes, &head.vault).map_or((0, i64::MIN), |slot| (slot.newest(), slot.created))
+    };
     let mut slots: Vec<_> = head.slots.iter().collect();
     slots.sort_by_key(|slot| std::cmp::Reverse(newest(slot)));
     slots

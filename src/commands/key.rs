@@ -236,7 +236,7 @@ fn add(context: &Context<'_>, kind: KeyKind, label: &str, sheet: Option<&Path>) 
     let told = tell_added(context, &places, &made, &secret, is_handed_out);
     match kind {
         KeyKind::Machine => writers::admit(context, &head.vault, &ring, &context.settings.host),
-        _ if ring.owner().is_none() && own::is_owned(&head) => context.terminal.warn(
+        _ if ring.owner().is_none() && writers::is_owned(&head) => context.terminal.warn(
             "the new slot opens everything and admits no machine: this machine's key opened the store, and that does not have the owner's \
              key; `holdfast key own` with both what opens the new slot and what has it",
         ),
@@ -351,7 +351,7 @@ fn remove(context: &Context<'_>, prefix: &str, lost: bool) -> Result<(), Failure
     let all: Vec<_> = all.into_iter().collect();
     let (id, bytes) = by_prefix(&all, prefix)?;
     if !lost {
-        own::refuse_last(&all, &id, &head.vault)?;
+        own::refuse_last(&Store::head(places.store().dir())?.slots, &id, &head.vault)?;
     }
     places.remove(&lock, &id, if lost { Needed::Lost } else { Needed::By(&[]) })?;
     forget_machine_key(context, &head.vault, &bytes)?;

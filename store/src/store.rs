@@ -287,7 +287,8 @@ impl Store {
         let catalog = Arc::new(catalog);
         let mut store = Self::assemble(dir, head.config, config, sealer, staging, catalog, options)?;
         store.read_only = read_only;
-        store.owner = ring.owner().map(OwnerKey::public).or(store.owner);
+        // What is typed later changes nothing: whom this machine believes says the file with its own key.
+        store.owner = store.owner.or_else(|| ring.owner().map(OwnerKey::public));
         store.fill_catalog(monitor)?;
         Ok(store)
     }

@@ -199,7 +199,10 @@ fn a_stolen_machine_key_admits_no_writer_and_replaces_no_owner() {
     let mut add = thief.command(["key", "add"]);
     let added = Ran::of(add.env("HOLDFAST_NEW_PASSWORD", "a passphrase of the thief")).expect_code(0);
     added.expect_err(&["admits no machine"]);
-    with_passphrase(&thief, "a passphrase of the thief", &["key", "own"]).expect_code(0);
+    with_passphrase(&thief, "a passphrase of the thief", &["key", "own"])
+        .expect_code(12)
+        .expect_err(&["the store has an owner"]);
+    with_passphrase(&thief, "a passphrase of the thief", &["key", "own", "--new"]).expect_code(0);
     let forged = take(&thief, &bed.source, "made up");
     thief.run(["vault", "push"]);
     let told = [&forged[..8], "writer-unknown:"];
@@ -238,12 +241,36 @@ fn a_store_of_before_becomes_signed_when_a_person_says_so_and_its_old_points_sta
         assert_eq!(alerts(machine), [""; 0]);
     }
     // From now on what nobody signed is forged.
-    let forged = take(&bed.thief(), &bed.source, "made up");
-    assert_eq!(signatures(&bed.machine).get(&forged), None);
     let thief = bed.thief();
     let forged = take(&thief, &bed.source, "made up");
     thief.run(["vault", "push"]);
     bed.push(3).expect_err(&[&forged[..8], "writer-forged:"]);
+    assert_eq!(signatures(&bed.machine)[&forged], "forged");
+}
+
+#[test]
+fn a_machine_that_does_not_sign_says_so_and_one_whose_key_cannot_be_read_makes_no_other() {
+    let bed = Bed::new();
+    let file = key_file(&bed.machine, "writer").unwrap();
+    let good = std::fs::read(&file).unwrap();
+    // Another host by the machine's own key: nobody admitted it for that.
+    let source = bed.source.to_str().unwrap();
+    let told = ["not signed", "key own"];
+    bed.machine.run(["backup", source, "--host", "elsewhere"]).expect_code(0).expect_err(&told);
+    let long = "x".repeat(300);
+    let own = ["backup", source, "--host", &long];
+    bed.machine.run(own).expect_code(0).expect_err(&told);
+    assert_eq!(std::fs::read(&file).unwrap(), good);
+    // A damaged file says nothing of whom this machine believes: nothing takes its place.
+    std::fs::write(&file, "damaged").unwrap();
+    let own = with_passphrase(&bed.machine, PASSPHRASE, &["key", "own", "--new"]);
+    assert_ne!(own.expect_err(&["writer", "move it away"]).code(), 0);
+    assert_eq!(std::fs::read(&file).unwrap(), b"damaged");
+    std::fs::remove_file(&file).unwrap();
+    bed.machine.run(["backup", source]).expect_code(0).expect_err(&told);
+    with_passphrase(&bed.machine, PASSPHRASE, &["key", "own"]).expect_code(0);
+    let quiet = bed.machine.run(["backup", source]).expect_code(0);
+    assert!(!quiet.err().contains("not signed"), "{}", quiet.err());
 }
 
 #[test]
@@ -292,7 +319,12 @@ fn the_last_slot_with_the_owners_key_stays_and_another_owner_is_believed_where_a
     take(&other, &bed.source, "by the old owner");
     other.run(["vault", "push"]).expect_code(0);
     other.run(["vault", "push"]).expect_code(3).expect_err(&[&new[..8], "writer-unknown:", "key own"]);
-    with_passphrase(&other, PASSPHRASE, &["key", "own"])
+    let refused = with_passphrase(&other, PASSPHRASE, &["key", "own"]).expect_code(12);
+    let owner = made["owner"].as_str().unwrap();
+    refused.expect_err(&[owner, "--believe", "nothing was changed"]);
+    with_passphrase(&other, PASSPHRASE, &["key", "own", "--believe", "0123456789abcdef"]).expect_code(12);
+    assert_eq!(signatures(&other)[&new], "unknown");
+    with_passphrase(&other, PASSPHRASE, &["key", "own", "--believe", owner])
         .expect_code(0)
         .expect_err(&["another owner until now"]);
     assert_eq!(signatures(&other)[&new], "holds");

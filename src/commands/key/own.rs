@@ -2,7 +2,7 @@
 
 use holdfast_store::id::{SlotId, VaultId};
 use holdfast_store::seal::slots::{KeySlot, Secret, SlotKind};
-use holdfast_store::seal::writer::OwnerKey;
+use holdfast_store::seal::writer::{OwnerKey, PublicKey};
 use holdfast_store::store::{Store, StoreHead};
 use serde::Serialize;
 
@@ -23,6 +23,9 @@ pub struct OwnArgs {
     /// Make another owner, whatever there was: every machine is to be admitted again, by the same command there
     #[arg(long)]
     new: bool,
+    /// Believe this owner, as `key own` showed him where he was made, in the place of the one who admitted this machine
+    #[arg(long, value_name = "OWNER", conflicts_with = "new")]
+    believe: Option<String>,
 }
 
 /// What is printed with `--json`.
@@ -51,6 +54,9 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
             "type them at a terminal, or name them with HOLDFAST_PASSWORD_FILE and HOLDFAST_RECOVERY_KEY_FILE",
         ));
     }
+    // Before anything is made: what is pinned must be known, and the key that is made must be for this host.
+    let before = writers::pinned(context, &head.vault)?;
+    writers::refuse_unnameable(&context.settings.host)?;
     // What a person gave opens it, or, where that was changed elsewhere, whatever does so for every verb.
     let here = secrets.iter().find_map(|secret| ring::open(&head, secret).ok());
     let here = here.map_or_else(|| open_as_ever(context, &head, ring::open), Ok)?;
@@ -58,14 +64,18 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
     let lock = places.store().lock()?;
     let heads = places.heads_now()?;
     let opened = secrets.iter().map(|secret| counting(&heads, secret)).collect::<Result<Vec<_>, _>>()?;
-    let before = writers::of(context, &head.vault);
-    let known = opened.iter().find_map(|opened| opened.ring.owner());
-    let owner = match known.filter(|_| !args.new) {
-        Some(owner) => owner.clone(),
-        None if before.is_some() && !args.new => return Err(not_in_these_slots()),
-        None => OwnerKey::generate(),
+    let found: Vec<&OwnerKey> = opened.iter().filter_map(|opened| opened.ring.owner()).collect();
+    let pinned = before.as_ref().map(|writer| writer.admission().owner);
+    let is_owned = pinned.is_some() || heads.iter().any(|(_, head)| writers::is_owned(head));
+    let owner = match args.new {
+        true => OwnerKey::generate(),
+        false => match choose(&found, pinned.as_ref(), args.believe.as_deref())? {
+            Some(owner) => owner.clone(),
+            None if is_owned => return Err(not_in_these_slots()),
+            None => OwnerKey::generate(),
+        },
     };
-    let new_owner = known.is_none_or(|known| *known != owner);
+    let new_owner = !found.contains(&&owner);
     let now = context.terminal.clock().now().seconds;
     let mut slots = Vec::new();
     for (secret, opened) in secrets.iter().zip(&opened) {
@@ -80,7 +90,16 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
         } else if let Some((id, bytes)) = slots_of_vaults(&heads).find(|(id, _)| *id == counts) {
             places.put_here(id, bytes)?;
         }
-        for old in opened_by(&places, secret)?.0.into_iter().filter(|old| old.slot != counts) {
+        let all = opened_by(&places, secret)?.0;
+        let is_there = |slot: &SlotId| slots_of_vaults(&heads).any(|(id, _)| id == slot);
+        // A vault that was put back has the one before, which goes: what counts takes its place.
+        if let Some((id, bytes)) = heads[0].1.slots.iter().find(|(id, _)| *id == counts)
+            && !is_there(id)
+            && all.iter().any(|one| is_there(&one.slot))
+        {
+            places.put(id, bytes)?;
+        }
+        for old in all.into_iter().filter(|old| old.slot != counts) {
             let whole: &[SlotId] = if opened.ring.has_all_of(&old.ring) { &[counts] } else { &[] };
             match slots_of_vaults(&heads).any(|(id, _)| *id == old.slot) {
                 true => places.remove(&lock, &old.slot, Needed::By(whole))?,
@@ -111,12 +130,52 @@ fn slots_of_vaults(heads: &[(String, StoreHead)]) -> impl Iterator<Item = &(Slot
     heads.iter().skip(1).flat_map(|(_, head)| &head.slots)
 }
 
-/// The slot that counts of those that a secret opens: the last one made in vaults, where another machine may have made it anew; the store's own
-/// if none there opens.
+/// The owner to go on with, of those whose keys the given secrets have; nobody if they have none. One whom this machine does not believe it takes
+/// only if he is named: a slot that was put back, or one that somebody made for this secret, has an owner, too.
+fn choose<'a>(
+    found: &[&'a OwnerKey],
+    pinned: Option<&PublicKey>,
+    named: Option<&str>,
+) -> Result<Option<&'a OwnerKey>, Failure> {
+    if let Some(named) = named {
+        let is_named = |owner: &&&OwnerKey| short_owner(&owner.public()).eq_ignore_ascii_case(named);
+        let owner = found.iter().find(is_named).copied();
+        let message = format!("what was given does not have the key of owner {named}; nothing was changed");
+        return owner.map(Some).ok_or_else(|| Failure::new(Kind::WrongKey, message));
+    }
+    let believed = found.iter().copied().find(|owner| pinned.is_none_or(|pinned| owner.public() == *pinned));
+    let Some(first) = found.first() else { return Ok(None) };
+    match believed {
+        Some(owner) if pinned.is_some() || found.iter().all(|other| *other == owner) => Ok(Some(owner)),
+        _ => {
+            let names: Vec<String> = found.iter().map(|owner| short_owner(&owner.public())).collect();
+            let (message, name) = (
+                match pinned {
+                    Some(pinned) => format!(
+                        "this machine believes owner {}, and what was given has the key of {}; nothing was changed",
+                        short_owner(pinned),
+                        names.join(" and of ")
+                    ),
+                    None => format!(
+                        "what was given has the keys of different owners, {}; nothing was changed",
+                        names.join(" and ")
+                    ),
+                },
+                short_owner(&first.public()),
+            );
+            Err(Failure::new(Kind::WrongKey, message).hint(format!(
+                "compare them with what `holdfast key own` shows on another machine: if the owner was changed, `holdfast key own --believe {name}`; if \
+                 nobody did that, a vault was put back or somebody made a slot for this secret"
+            )))
+        }
+    }
+}
+
+/// The slot that counts of those that a secret opens: the last one made in any place. Another machine may have made it anew in the vaults, and a
+/// vault may have been put back. Of those made in the same second, one in a vault.
 fn counting(heads: &[(String, StoreHead)], secret: &Secret) -> Result<ring::Opened, Failure> {
-    let (ours, theirs) = heads.split_at(1);
     let mut slots: Vec<_> =
-        theirs.iter().flat_map(|(_, head)| head.slots.iter().map(|slot| (head.vault, slot))).collect();
+        heads.iter().rev().flat_map(|(_, head)| head.slots.iter().map(|slot| (head.vault, slot))).collect();
     let made = |vault: &VaultId, bytes: &[u8]| KeySlot::read(bytes, vault).map_or(0, |slot| slot.created);
     slots.sort_by_key(|(vault, (_, bytes))| std::cmp::Reverse(made(vault, bytes)));
     let open = |(vault, (slot, bytes)): (VaultId, &(SlotId, Vec<u8>))| {
@@ -125,12 +184,12 @@ fn counting(heads: &[(String, StoreHead)], secret: &Secret) -> Result<ring::Open
     };
     match slots.into_iter().find_map(open) {
         Some(opened) => Ok(opened),
-        None => ring::open(&ours[0].1, secret),
+        None => ring::open(&heads[0].1, secret),
     }
 }
 
 fn not_in_these_slots() -> Failure {
-    Failure::new(Kind::WrongKey, "this machine was admitted by an owner whose key is not in what this opens").hint(
+    Failure::new(Kind::WrongKey, "the store has an owner whose key is not in what this opens").hint(
         "give the passphrase or the words that have it (`holdfast key list` marks their slots), beside these if they are of another kind; if \
          nobody has it any more, `holdfast key own --new`",
     )
@@ -145,17 +204,11 @@ pub fn without_owner(head: &StoreHead) -> Vec<(SlotId, KeyKind)> {
     head.slots.iter().filter_map(read).collect()
 }
 
-/// Whether any slot says that it has the owner's key.
-pub fn is_owned(head: &StoreHead) -> bool {
-    let read =
-        |(_, bytes): &(SlotId, Vec<u8>)| KeySlot::read(bytes, &head.vault).is_ok_and(|slot| slot.has_owner);
-    head.slots.iter().any(read)
-}
-
-/// Refuses to remove the last slot with the owner's key while it has one.
+/// Refuses to remove the last slot with the owner's key while it has one. `slots` are those of the store: what a vault shows counts for nothing.
 pub fn refuse_last(slots: &[(SlotId, Vec<u8>)], going: &SlotId, vault: &VaultId) -> Result<(), Failure> {
-    let has_owner =
-        |(_, bytes): &&(SlotId, Vec<u8>)| KeySlot::read(bytes, vault).is_ok_and(|slot| slot.has_owner);
+    let has_owner = |(_, bytes): &&(SlotId, Vec<u8>)| {
+        KeySlot::read(bytes, vault).is_ok_and(|slot| slot.kind != SlotKind::Machine && slot.has_owner)
+    };
     let owned: Vec<&SlotId> = slots.iter().filter(has_owner).map(|(id, _)| id).collect();
     match owned.as_slice() {
         [last] if *last == going => {
@@ -192,7 +245,10 @@ fn tell(context: &Context<'_>, line: &OwnedLine, without: &[(SlotId, KeyKind)]) 
         ))?;
     }
     match line.new_owner {
-        true => terminal.say("every other machine that takes points: the same command there"),
+        true => terminal.say(&format!(
+            "every other machine that takes points: `holdfast key own --believe {}` there",
+            line.owner
+        )),
         false => Ok(()),
     }
 }

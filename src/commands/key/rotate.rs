@@ -21,7 +21,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::places::{Needed, Places};
-use super::{KeyKind, default_label, in_vaults, own, ring};
+use super::{KeyKind, default_label, in_vaults, ring};
 use crate::commands::Context;
 use crate::create::new_slot;
 use crate::open::{Bounds, open_as_ever, open_unlocked, secret_of, words_of as words_typed};
@@ -86,7 +86,7 @@ pub fn rotate(context: &Context<'_>, args: &RotateArgs) -> Result<(), Failure> {
     let mut work = Work::begin(context)?;
     let survey = work.survey()?;
     let mut plan = survey.plan(Target::Rotate, context.terminal.clock().now().seconds)?;
-    work.give_an_owner(&mut plan);
+    work.give_an_owner(&survey, &mut plan);
     work.refuse_others(&survey, &plan, args.drop_others)?;
     let with_words = work.at_hand.iter().any(|held| held.secret.kind() == SlotKind::Recovery);
     // Before anything is made: a sheet that cannot be written ends it.
@@ -169,7 +169,9 @@ impl<'a> Work<'a> {
 
     /// What lies in all places, now that nobody else changes the store's.
     fn survey(&self) -> Result<Survey, Failure> {
-        let survey = Survey::of(&self.places.heads_now()?, self.places.store().id(), &self.at_hand)?;
+        let store = self.places.store();
+        let mut survey = Survey::of(&self.places.heads_now()?, store.id(), &self.at_hand)?;
+        survey.settle_owner(store.writer().map(|writer| &writer.admission().owner))?;
         for held in self.at_hand.iter().enumerate().filter(|(_, held)| held.typed) {
             if !survey.slots.iter().any(|slot| slot.opened.as_ref().is_some_and(|o| o.by == held.0)) {
                 let what = format!("the {} that was given opens no slot", held.1.secret.kind());
@@ -182,13 +184,12 @@ impl<'a> Work<'a> {
 
     /// A store of before gets an owner while its slots are made anew, by a person who gave what opens one. Of one that has an owner whose key is
     /// not at hand, that is told.
-    fn give_an_owner(&self, plan: &mut Plan) {
+    fn give_an_owner(&self, survey: &Survey, plan: &mut Plan) {
         if plan.ring.owner().is_some() {
             return;
         }
-        let store = self.places.store();
-        let is_owned = Store::head(store.dir()).is_ok_and(|head| own::is_owned(&head));
-        match is_owned || store.owner().is_some() {
+        let is_owned = survey.slots.iter().any(|slot| slot.has_owner);
+        match is_owned || self.places.store().owner().is_some() {
             true => self.context.terminal.warn(
                 "what is at hand does not have the key of the store's owner: the new slots admit no machine; `holdfast key own` with what has it \
                  puts that right, and `holdfast key own --new` makes another owner if nobody has it any more",

@@ -202,6 +202,11 @@ impl Admission {
         self.owner == *owner && Signed::Admission.is_by(owner, vault, &self.unsigned(), &self.signature)
     }
 
+    /// Whether a host of this name can stand in an admission.
+    pub fn can_name(host: &str) -> bool {
+        host.len() <= NAME_MAX && !host.chars().any(char::is_control)
+    }
+
     /// Whether it may write sources of a host.
     pub fn may_write(&self, host: &str) -> bool {
         self.hosts.iter().any(|known| known == host)
@@ -348,6 +353,27 @@ mod tests {
         assert!(!Signed::Point.is_by(&[0; 32], &VAULT, b"content", &[0; 64]), "a key of small order");
     }
 
+    /// Both were computed by another implementation of Ed25519 than ours, over bytes that were put together by hand as `docs/format.md` says, with the
+    /// published BLAKE3 hash of "abc".
+    #[test]
+    fn signatures_of_a_point_and_of_a_session_are_those_of_another_implementation() {
+        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+        let seed = crate::id::from_hex(seed).unwrap().try_into().unwrap();
+        let vectors = [
+            (
+                Signed::Point,
+                "1b394decc34641c42fb2fc91bb17e56a7a222a516972fc2f3bb456d1e4646f249c06000860a8303cca0f57cca90aa4fb0fc31f52b7e152e8291fd3f1896f3a08",
+            ),
+            (
+                Signed::Session,
+                "5e5272aee407285b8eb7db2d43a310551821268a0492609379150aecdb59cff44ace1dbd099e1e560fe964124a1903a19c7d84708140d3d3d701eebcd9b4f608",
+            ),
+        ];
+        for (what, signature) in vectors {
+            assert_eq!(crate::id::to_hex(&what.sign(&seed, &VAULT, b"abc")), signature, "{what:?}");
+        }
+    }
+
     #[test]
     fn names_are_cut_between_characters_and_hosts_are_bounded() {
         let (owner, _) = writer();
@@ -356,6 +382,8 @@ mod tests {
         let writer = owner.admit(&VAULT, &long, &hosts, 0);
         let admission = Admission::decode(writer.encoded()).unwrap();
         assert_eq!((admission.machine.len(), admission.hosts.len()), (254, HOSTS_MAX));
+        assert!(!Admission::can_name(&long) && !Admission::can_name("a\nb") && !admission.may_write(&long));
+        assert!(Admission::can_name(&"a".repeat(255)) && !Admission::can_name(&"a".repeat(256)));
         assert!(writer.encoded().len() <= ADMISSION_MAX && admission.is_by(&owner.public(), &VAULT));
         let mut many = writer.encoded().to_vec();
         many[1 + 32 + 32 + 8 + 255] = HOSTS_MAX as u8 + 1;

@@ -44,7 +44,7 @@ pub fn save_in(directory: &Path, writer: &WriterKey) -> Result<PathBuf, StoreErr
 /// `Invalid` when others than its owner may read or write it, `Corrupt` when it is none of this store, `Io`.
 pub fn read_in(directory: &Path, vault: &VaultId) -> Result<Option<WriterKey>, StoreError> {
     let path = path_in(directory, vault);
-    if !path.exists() {
+    if !path.try_exists().map_err(StoreError::io("look for", &path))? {
         return Ok(None);
     }
     let named = |detail: String| StoreError::corrupt(format!("writer key {}", path.display()), detail);
@@ -110,6 +110,16 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let error = read_in(dir.path(), &VAULT).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_for_is_none_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        // Also for who may look everywhere.
+        let error = read_in(&file, &VAULT).unwrap_err().to_string();
+        assert!(error.contains(".writer"), "{error}");
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub fn load_catalog(
     let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
     let loaded = load_points(store, no, transfer, all_packs, monitor)?;
     let (new, all_points) = (loaded.new, loaded.all);
+    // Before the vault is asked for anything more: should it fail, the next look knows these points already.
+    store.note_alarms(no, store.writer_alarms(no, |id| loaded.learned.contains(id))?)?;
     look_back(store, (no, transfer), &remembered, loaded, monitor)?;
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
@@ -348,6 +350,8 @@ pub(super) fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<Recover
 struct Loaded {
     /// How many the catalog did not know to be there.
     new: usize,
+    /// Points that it learned.
+    learned: HashSet<RecoveryPointId>,
     /// Whether all that it did not know could be read.
     all: bool,
     /// What the vault lists.
@@ -432,7 +436,7 @@ fn load_points(
     });
     let points: Vec<_> = news.collect();
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
-    let (mut new, mut swapped, total) = (0, Vec::new(), points.len());
+    let (mut new, mut learned, mut swapped, total) = (0, HashSet::new(), Vec::new(), points.len());
     for some in batches(&points, |(_, object)| object.len) {
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len.min(POINT_LIMIT))).collect();
         let answers = transfer.get_many(wanted, Deadline::NEVER);
@@ -458,6 +462,7 @@ fn load_points(
             match opened {
                 Ok((point, bytes)) => {
                     learn_point(store, (no, attempt), &point, bytes.to_vec(), all_packs)?;
+                    learned.insert(point.id);
                     new += 1;
                 }
                 Err(FormatError::NoKey(generation)) => {
@@ -474,7 +479,7 @@ fn load_points(
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
     }
-    Ok(Loaded { new, all: new == total, listed: objects, swapped })
+    Ok(Loaded { new, learned, all: new == total, listed: objects, swapped })
 }
 
 #[cfg(test)]

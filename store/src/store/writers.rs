@@ -181,9 +181,26 @@ impl Store {
             let opened = row.map(|row| open_signed_point(&row.object, &self.sealer, &row.tag, &row.id));
             let Some(Ok((point, signature))) = opened else { continue };
             let judgement = judge.of(&signature, Some(&point.source.host));
+            let judgement = self.refuse_misplaced(judgement, &point);
             judged.push(OfSource { line: **line, judged: name_point(judgement, &point) });
         }
         Ok(judged)
+    }
+
+    /// A point under another tag than that of its names is no machine's: by the tag it would be held against the points of another source than the
+    /// one as which it would be recovered.
+    fn refuse_misplaced(&self, judged: Judged, point: &RecoveryPoint) -> Judged {
+        let source = &point.source;
+        let is_placed =
+            self.sealer.source_tag(&source.host, &source.group, &source.source) == point.source_tag;
+        match is_placed || judged.trust.alarm().is_some() {
+            true => judged,
+            false => Judged::new(
+                Trust::Forged,
+                judged.writer,
+                format!("lies under the tag {} of another source", point.source_tag),
+            ),
+        }
     }
 
     /// Which of the points in a vault are not by whom they say.

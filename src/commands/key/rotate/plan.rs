@@ -6,6 +6,7 @@ use holdfast_store::clock::Timestamp;
 use holdfast_store::id::{SlotId, VaultId};
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, SlotKind};
+use holdfast_store::seal::writer::{OwnerKey, PublicKey};
 use holdfast_store::store::StoreHead;
 
 use super::AtHand;
@@ -42,6 +43,8 @@ pub(super) struct Found {
     pub in_staging: bool,
     pub in_vaults: bool,
     pub opened: Option<Opened>,
+    /// Whether it says to have the owner's key, and is one of people.
+    pub has_owner: bool,
     created: i64,
 }
 
@@ -119,6 +122,7 @@ impl Survey {
                     in_staging: false,
                     in_vaults: false,
                     opened: None,
+                    has_owner: false,
                     created: 0,
                 });
                 found.in_staging |= number == 0;
@@ -127,6 +131,7 @@ impl Survey {
                     found.bytes.clone_from(bytes);
                     (found.kind, found.newest, found.created) =
                         (Some(slot.kind), slot.newest(), slot.created);
+                    found.has_owner = slot.kind != SlotKind::Machine && slot.has_owner;
                 }
             }
         }
@@ -140,6 +145,30 @@ impl Survey {
         };
         rings.try_for_each(|other| ring.merge(other)).map_err(|e| Failure::from(e.of("the key ring")))?;
         Ok(Self { slots, ring, has_vaults: heads.len() > 1 })
+    }
+
+    /// Which owner the new slots have where those that were opened have different ones: the one whom this machine believes.
+    ///
+    /// # Errors
+    /// When he is not among them: the key of one of them would be lost with its slot.
+    pub fn settle_owner(&mut self, pinned: Option<&PublicKey>) -> Result<(), Failure> {
+        let opened = self.slots.iter().filter_map(|slot| slot.opened.as_ref());
+        let owners: Vec<OwnerKey> = opened.filter_map(|opened| opened.ring.owner().cloned()).collect();
+        if owners.iter().all(|owner| Some(owner) == owners.first()) {
+            return Ok(());
+        }
+        match owners.into_iter().find(|owner| pinned == Some(&owner.public())) {
+            Some(owner) => {
+                self.ring = self.ring.clone().owned_by(owner);
+                Ok(())
+            }
+            None => {
+                let what = "what is at hand has the keys of different owners, and this machine believes none of them";
+                Err(Failure::new(Kind::WrongKey, what).hint(
+                    "nothing was changed; `holdfast key own` with the same settles which of them it is",
+                ))
+            }
+        }
     }
 
     /// What to do, at `now` (seconds since 1970).

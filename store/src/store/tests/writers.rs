@@ -8,6 +8,8 @@ use crate::id::{Attempt, ObjectHash};
 use crate::point::object::{open_session, open_signed_session, seal_point, seal_session};
 use crate::point::{Head, Sight};
 use crate::seal::writer::Signed;
+use crate::vault::Vault;
+use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
 /// A machine with a key to sign with, on a vault.
 struct Bed {
@@ -214,6 +216,19 @@ fn a_point_that_is_not_by_whom_it_says_is_told_by_every_look_until_it_is_accepte
             }),
         ),
         (
+            "unsigned, under a tag that nothing has",
+            AlarmKind::WriterForged,
+            Box::new(|_, store, _, point| point.source_tag = store.sealer().source_tag("host", "g", "s")),
+        ),
+        (
+            "signed by a machine for a host of its own, under the tag of another",
+            AlarmKind::WriterForged,
+            Box::new(move |bed, _, _, point| {
+                point.source.host = "beta".into();
+                sign_with(point, &bed.writer("beta", "beta"));
+            }),
+        ),
+        (
             "signed for another store",
             AlarmKind::WriterForged,
             Box::new(move |bed, _, _, point| {
@@ -322,6 +337,51 @@ fn a_forged_point_that_was_learned_by_who_frees_space_is_told_by_the_next_look()
 }
 
 #[test]
+fn a_forged_point_is_told_also_if_the_look_that_learned_of_it_failed() {
+    let bed = Bed::new();
+    let store = bed.store(Some(bed.writer("alpha", "host")));
+    let newest = taken(&store, 1);
+    let forged = next(&store, &newest);
+    bed.put(&store, &forged);
+    let faulty = Arc::new(FaultyVault::new(bed.vault.clone(), Arc::new(ManualClock::default())));
+    faulty.fail_object(&names::session(&Attempt::first(newest.point.id)), VaultFault::Deny);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new");
+    Store::adopt(&path, &copy::vault_head(&transfer(&bed.vault)).unwrap()).unwrap();
+    let ring = bed.home.ring.clone().owned_by(bed.owner.clone());
+    let open = || {
+        let way: Arc<dyn Vault> = faulty.clone();
+        let way = Transfer::new(way, Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
+        Store::open(&path, &ring, Home::options(vec![("memory:v".into(), way)]), &VoidMonitor)
+    };
+    let failed = open().map(|store| {
+        let (no, _, way) = store.vaults()[0].clone();
+        copy::refresh_vault(&store, no, &way, &VoidMonitor).map(drop)
+    });
+    assert!(!matches!(failed, Ok(Ok(()))));
+    drop(failed);
+    faulty.heal();
+    assert_eq!(stands(&open().unwrap()), [(AlarmKind::WriterForged, forged.id.hex())]);
+}
+
+#[test]
+fn a_forged_session_of_another_attempt_is_told_as_both() {
+    let bed = Bed::new();
+    let store = bed.store(Some(bed.writer("alpha", "host")));
+    let point = taken(&store, 1);
+    let attempt = Attempt::first(point.point.id);
+    let bytes = bed.vault.object(&names::session(&attempt)).unwrap();
+    let mut session = open_session(&bytes, store.sealer(), &attempt.point).unwrap();
+    let later = Attempt { number: 3, ..attempt };
+    session.sight = Some(Sight { attempt: 2, heads: Vec::new() });
+    let forged = seal_session(&session, store.sealer()).unwrap();
+    transfer(&bed.vault).put_new(&names::session(&later), forged.into()).unwrap();
+    let (_, alarms) = store.open_those_sessions(&transfer(&bed.vault), &[later]).unwrap();
+    let kinds: Vec<_> = alarms.iter().map(|alarm| alarm.kind).collect();
+    assert_eq!(kinds, [AlarmKind::PointReplayed, AlarmKind::WriterForged]);
+}
+
+#[test]
 fn a_machine_signs_no_point_of_a_host_that_it_was_not_admitted_for() {
     let bed = Bed::new();
     let store = bed.store(Some(bed.writer("alpha", "elsewhere")));
@@ -366,7 +426,7 @@ fn what_a_session_says_that_is_not_by_whom_it_says_is_told_and_not_believed() {
 }
 
 #[test]
-fn the_owner_of_the_secret_that_was_given_counts_before_the_one_who_admitted_the_machine() {
+fn the_owner_who_admitted_the_machine_counts_before_that_of_the_secret_that_was_given() {
     let bed = Bed::new();
     let store = bed.store(Some(bed.writer("alpha", "host")));
     assert_eq!(store.owner(), Some(&bed.owner.public()));
@@ -378,4 +438,10 @@ fn the_owner_of_the_secret_that_was_given_counts_before_the_one_who_admitted_the
     let store = reopened(&home, &bed.vault, &bed.home.path());
     assert_eq!((store.owner(), trust(&store, &point.point)), (Some(&other.public()), Trust::Unknown));
     assert!(store.writer().is_none());
+    drop(store);
+    // Where an owner admitted the machine, no secret that is typed changes whom it believes.
+    let options = Home::options(vec![("memory:v".into(), transfer(&bed.vault))]);
+    let options = StoreOptions { writer: Some(bed.writer("alpha", "host")), ..options };
+    let store = Store::open(&bed.home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    assert_eq!((store.owner(), trust(&store, &point.point)), (Some(&bed.owner.public()), Trust::Holds));
 }

@@ -53,7 +53,7 @@ impl Store {
         self.open_those_sessions(transfer, &wanted)
     }
 
-    fn open_those_sessions(
+    pub(in crate::store) fn open_those_sessions(
         &self,
         transfer: &Transfer,
         attempts: &[Attempt],
@@ -83,12 +83,12 @@ impl Store {
                 else {
                     continue;
                 };
-                // Nor does one that somebody made up.
+                alarms.extend(never_begun(attempt, Some(&session)));
+                // Nor does one that somebody made up; that it is of another attempt is so whoever says it.
                 if let Some(alarm) = self.session_alarm(attempt, &signature) {
                     alarms.push(alarm);
                     continue;
                 }
-                alarms.extend(never_begun(attempt, Some(&session)));
                 heads.extend(session.sight.into_iter().flat_map(|sight| sight.heads));
             }
         }

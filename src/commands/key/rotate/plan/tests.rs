@@ -130,3 +130,27 @@ fn nothing_is_to_be_done_where_all_is_up_to_date() {
     let (_, plan) = plan(&heads, vec![words], Target::Refresh);
     assert!(!plan.is_new && plan.keep.len() == 1 && plan.remake.is_empty() && plan.replaced.is_empty());
 }
+
+#[test]
+fn of_two_owners_the_one_who_is_believed_stays_and_nobody_chooses_among_strangers() {
+    let (old, _) = rings();
+    let owners = [1, 2].map(|seed| OwnerKey::from_seed([seed; 32]));
+    let secret = |n: usize| Secret::Passphrase(format!("passphrase {n}").into());
+    let slots = [0, 1].map(|n| slot(&old.clone().owned_by(owners[n].clone()), &secret(n)));
+    let heads = [head(&[&slots[0], &slots[1]])];
+    let survey = || Survey::of(&heads, &VAULT, &at_hand(vec![secret(0), secret(1)])).unwrap();
+    for owner in &owners {
+        let mut survey = survey();
+        survey.settle_owner(Some(&owner.public())).unwrap();
+        assert_eq!(survey.plan(Target::Rotate, 9).unwrap().ring.owner(), Some(owner));
+    }
+    let stranger = OwnerKey::from_seed([3; 32]).public();
+    for pinned in [None, Some(&stranger)] {
+        let hint = survey().settle_owner(pinned).unwrap_err().hint.unwrap();
+        assert!(hint.contains("key own"), "{hint}");
+    }
+    // One owner is nobody's choice, whoever is believed.
+    let mut one = Survey::of(&heads, &VAULT, &at_hand(vec![secret(0)])).unwrap();
+    one.settle_owner(Some(&stranger)).unwrap();
+    assert_eq!(one.ring.owner(), Some(&owners[0]));
+}
