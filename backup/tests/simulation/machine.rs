@@ -231,7 +231,13 @@ impl Worker {
             Work::ForgetInVault(n) => self.forget_in_vault(store, n)?,
             Work::Prune => drop(reclaim::free_staging(store, &VoidMonitor)?),
             Work::Collect(terms) => {
-                return Ok(Came::Collected(Box::new(reclaim::advance(store, *no, &terms, &VoidMonitor)?)));
+                return Ok(Came::Collected(Box::new(reclaim::advance(
+                    store,
+                    *no,
+                    &terms,
+                    &HashSet::new(),
+                    &VoidMonitor,
+                )?)));
             }
             Work::Check => {
                 let report = check(store, Depth::ReadData, &VoidMonitor)?;

@@ -2,6 +2,7 @@
 //! errors that name what happened; what was acknowledged restores from the vault alone; and the next run, in which nothing fails, leaves
 //! a sound vault.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +133,7 @@ impl<'a> World<'a> {
                 lived.forgotten = lived.note("forget", forget(&store, &one)).is_some();
             }
         }
-        lived.note("reclaim", reclaim::advance(&store, no, &Terms::AT_ONCE, &VoidMonitor));
+        lived.note("reclaim", reclaim::advance(&store, no, &Terms::AT_ONCE, &HashSet::new(), &VoidMonitor));
         drop(store);
         let recovered = self.lab.recover(&transfer);
         if let Some((_dir, there)) = lived.note("recover", recovered) {
@@ -190,7 +191,7 @@ impl<'a> World<'a> {
             }
             for round in 3..6 {
                 self.vault.set_now(round * 24 * HOUR);
-                reclaim::advance(&store, no, &Terms::AT_ONCE, &VoidMonitor)?;
+                reclaim::advance(&store, no, &Terms::AT_ONCE, &HashSet::new(), &VoidMonitor)?;
             }
             Ok(())
         };

@@ -2,7 +2,7 @@
 //! one, and copied over it. Never are there wrong bytes. What a check claims to find it finds, and it names exactly the files that do
 //! not come back; what it does not claim costs nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -130,7 +130,7 @@ fn whole() -> Whole {
     // So there are generations, and a revocation.
     let (gone, _) = points.remove(0);
     forget(&store, &gone).unwrap();
-    reclaim::advance(&store, no, &Terms::AT_ONCE, &VoidMonitor).unwrap();
+    reclaim::advance(&store, no, &Terms::AT_ONCE, &HashSet::new(), &VoidMonitor).unwrap();
     drop(store);
     let (there_dir, there_store) = lab.recover(&way(&vault)).unwrap();
     let there = there_store.dir().to_path_buf();
