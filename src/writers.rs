@@ -17,8 +17,8 @@ use crate::commands::Context;
 use crate::create::make_private_dir;
 use crate::outcome::Failure;
 
-/// The same for who changes it or what hangs on it: a file that cannot be read is not one that is not there, for it says which owner this machine
-/// believes.
+/// This machine's key to sign with, for who changes it or what hangs on it: a file that cannot be read is not one that is not there, for it says
+/// which owner this machine believes.
 pub fn pinned(context: &Context<'_>, vault: &VaultId) -> Result<Option<Arc<WriterKey>>, Failure> {
     let dir = context.settings.secrets.key_dir();
     let failed = |e: StoreError| {
@@ -31,7 +31,7 @@ pub fn pinned(context: &Context<'_>, vault: &VaultId) -> Result<Option<Arc<Write
     Ok(writer_file::read_in(dir, vault).map_err(failed)?.map(Arc::new))
 }
 
-/// This machine's key to sign with. One that cannot be read is told, and nothing is signed.
+/// The same for who signs: one that cannot be read is told, and nothing is signed.
 pub fn of(context: &Context<'_>, vault: &VaultId) -> Option<Arc<WriterKey>> {
     let read = writer_file::read_in(context.settings.secrets.key_dir(), vault);
     let told = |e: &StoreError| context.terminal.warn(&format!("{e}: what this machine makes is not signed"));

@@ -274,7 +274,8 @@ fn judge(bed: &Bed, stale: &Machine) {
         there as f64 / needed as f64
     ));
     assert!(figures[4] > 0, "no generation passed");
-    assert!(there as f64 <= needed as f64 * 1.05, "{there} bytes where {needed} are needed");
+    // A twentieth may be idle; and packs have whole lengths, of which many writers fill more in part than one copy does.
+    assert!(there as f64 <= needed as f64 * 1.1, "{there} bytes where {needed} are needed");
 }
 
 fn live(vault: String) {
