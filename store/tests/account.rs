@@ -223,16 +223,16 @@ async fn what_was_deleted_softly_is_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn versions_of_what_was_replaced_or_deleted_are_read_newest_first_also_those_that_were_deleted_themselves()
+async fn versions_of_what_was_replaced_or_deleted_are_read_oldest_first_also_those_that_were_deleted_themselves()
  {
     let (account, vault) = account(Features { immutability: false, ..ALL }).await;
     put(&vault, "pack/aa/1", "one").await;
     for body in ["two", "three"] {
         assert!(account.overwrite("v-data", "pack/aa/1", Bytes::from(body)));
     }
-    assert_eq!(formers(&vault, "pack/aa/1").await, ["two", "one"]);
+    assert_eq!(formers(&vault, "pack/aa/1").await, ["one", "two"]);
     account.delete("v-data", "pack/aa/1");
-    assert_eq!(formers(&vault, "pack/aa/1").await, ["three", "two", "one"]);
+    assert_eq!(formers(&vault, "pack/aa/1").await, ["one", "two", "three"]);
     assert_eq!(now(&vault, "pack/aa/1").await, None, "with versions nothing comes back by itself");
     // A signature that reads and lists needs no more, as long as nothing was deleted softly.
     let reader = AzureCredential::Sas(Secret::new("sv=1&ss=b&srt=co&sp=rl&sig=x"));
