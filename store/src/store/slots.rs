@@ -36,34 +36,28 @@ pub(super) fn look_at_slots(
     let ours: Vec<_> =
         store.slots_of_people()?.into_iter().filter(|slot| opens_all(store, &slot.1)).collect();
     let is_ours = |object: &ObjectInfo| {
-        let same = |(id, bytes): &&(SlotId, Vec<u8>)| {
-            names::slot_of(&object.name) == Some(*id) && object.len == bytes.len() as u64
-        };
-        ours.iter().any(|slot| same(&slot))
+        let id = names::slot_of(&object.name);
+        ours.iter().any(|(ours, bytes)| id == Some(*ours) && object.len == bytes.len() as u64)
     };
     if ours.is_empty() || listed.iter().any(is_ours) || others_open_all(store, transfer, &listed)? {
         let shown = listed.iter().filter_map(|object| names::slot_of(&object.name)).collect();
         return store.remember_slots(no, &shown, monitor).map(drop);
     }
     for (id, bytes) in ours {
-        match put_slot(store, transfer, (&id, bytes), monitor) {
+        let what = match put_slot(store, transfer, (&id, bytes), monitor) {
             // Who may not write there leaves it to others. What is pushed opens here all the same.
             Err(e) if e.class() == ErrorClass::Denied => {
-                let reason = format!(
-                    "vault {} has no key slot with which people open what is sealed now, and this one cannot be put there: {e}",
-                    transfer.address()
-                );
-                monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
+                format!(
+                    "has no key slot with which people open what is sealed now, and this one cannot be put there: {e}"
+                )
             }
             put => {
                 put?;
-                let reason = format!(
-                    "vault {} had no key slot with which people open what is sealed now; this one was put there",
-                    transfer.address()
-                );
-                monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
+                "had no key slot with which people open what is sealed now; this one was put there".to_owned()
             }
-        }
+        };
+        let reason = format!("vault {} {what}", transfer.address());
+        monitor.event(Event::Problem { path: names::slot(&id).as_str().into(), reason });
     }
     Ok(())
 }

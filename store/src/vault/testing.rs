@@ -5,6 +5,7 @@ mod account;
 mod azurite;
 mod faulty;
 mod http;
+mod listener;
 mod proxy;
 
 pub use account::{Features, StorageAccount};

@@ -119,14 +119,14 @@ fn a_catalog_that_was_put_back_does_not_take_back_what_was_seen() {
 }
 
 /// What stands of the first vault of a store, after a look at it.
-fn stands(store: &Store) -> Vec<(AlarmKind, String)> {
+pub(super) fn stands(store: &Store) -> Vec<(AlarmKind, String)> {
     let (no, _, way) = store.vaults()[0].clone();
     copy::refresh_vault(store, no, &way, &RecordingMonitor::default()).unwrap();
     standing(store)
 }
 
 /// The same without a look.
-fn standing(store: &Store) -> Vec<(AlarmKind, String)> {
+pub(super) fn standing(store: &Store) -> Vec<(AlarmKind, String)> {
     let alarms = store.alarms(store.vaults()[0].0).unwrap();
     alarms.into_iter().map(|alarm| (alarm.kind, alarm.subject)).collect()
 }

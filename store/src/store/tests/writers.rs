@@ -2,6 +2,7 @@
 //! machines make never is. What comes of it is seen from outside (`tests/it/writers.rs`).
 
 use super::hostile::{prepared, push, recovered, reopened};
+use super::witness::{standing, stands};
 use super::*;
 use crate::check::{Depth, check};
 use crate::id::{Attempt, ObjectHash};
@@ -61,18 +62,6 @@ fn taken(store: &Store, version: u32) -> StoredPoint {
     let point = take_point(store, &small(version)).unwrap();
     push(store, &point, &RecordingMonitor::default()).unwrap();
     point
-}
-
-/// What stands of the first vault of a store, after a look at it.
-fn stands(store: &Store) -> Vec<(AlarmKind, String)> {
-    let (no, _, way) = store.vaults()[0].clone();
-    copy::refresh_vault(store, no, &way, &RecordingMonitor::default()).unwrap();
-    standing(store)
-}
-
-fn standing(store: &Store) -> Vec<(AlarmKind, String)> {
-    let alarms = store.alarms(store.vaults()[0].0).unwrap();
-    alarms.into_iter().map(|alarm| (alarm.kind, alarm.subject)).collect()
 }
 
 fn trust(store: &Store, point: &RecoveryPoint) -> Trust {

@@ -9,8 +9,7 @@ mod blobs;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use bytes::Bytes;
 use self::answer::{Answer, Asked};
 use self::blobs::Container;
 use super::http::Head;
+use super::listener::Listener;
 
 /// What such an account has switched on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,11 @@ pub struct Features {
 #[derive(Debug)]
 pub struct StorageAccount {
     shared: Arc<Shared>,
-    port: u16,
+    listener: Listener,
 }
 
 #[derive(Debug)]
 struct Shared {
-    ended: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -59,27 +58,16 @@ struct State {
 impl StorageAccount {
     /// Starts one whose clock shows `now`, in seconds since 1970.
     pub fn start(features: Features, now: i64) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = listener.local_addr()?.port();
         let state = State { features, now, containers: BTreeMap::new(), asked: Vec::new() };
-        let shared = Arc::new(Shared { ended: AtomicBool::new(false), state: Mutex::new(state) });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if accepting.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&accepting);
-                // What goes wrong with a connection, its client sees.
-                std::thread::spawn(move || shared.serve(&client));
-            }
-        });
-        Ok(Self { shared, port })
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
+        let serving = Arc::clone(&shared);
+        let listener = Listener::start(move |client| serving.serve(client))?;
+        Ok(Self { shared, listener })
     }
 
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.listener.port()
     }
 
     /// Lets so many days pass.
@@ -146,14 +134,6 @@ impl StorageAccount {
         let Some(container) = state.containers.get_mut(container) else { return false };
         container.put(name, body, None, &features, now);
         true
-    }
-}
-
-impl Drop for StorageAccount {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
-        // Wakes the listener, which then sees that it shall end.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 

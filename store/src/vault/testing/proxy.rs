@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Verb;
 use super::http::Head;
+use super::listener::Listener;
 use crate::clock::{Clock, SystemClock};
 
 /// How a request goes wrong on its way.
@@ -47,13 +47,12 @@ pub enum HttpFault {
 #[derive(Debug)]
 pub struct HttpProxy {
     shared: Arc<Shared>,
-    port: u16,
+    listener: Listener,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     upstream: u16,
-    ended: AtomicBool,
     script: Mutex<Script>,
 }
 
@@ -67,26 +66,15 @@ struct Script {
 impl HttpProxy {
     /// Starts a proxy to `upstream`, a port of this machine.
     pub fn start(upstream: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared { upstream, ..Shared::default() });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if accepting.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&accepting);
-                // What goes wrong with a connection, its client sees.
-                std::thread::spawn(move || shared.serve(&client));
-            }
-        });
-        Ok(Self { shared, port })
+        let serving = Arc::clone(&shared);
+        let listener = Listener::start(move |client| serving.serve(client))?;
+        Ok(Self { shared, listener })
     }
 
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.listener.port()
     }
 
     /// The next `times` requests of a kind go wrong, after those that were to before.
@@ -112,12 +100,10 @@ impl HttpProxy {
 
 impl Drop for HttpProxy {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
+        self.listener.end();
         for hanging in self.shared.script().hanging.drain(..) {
             let _ = hanging.shutdown(Shutdown::Both);
         }
-        // Wakes the listener, which then sees that it shall end.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
