@@ -309,6 +309,7 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
         StoreError::AnnexAway { .. } => {
             "mount its disk, then again; `holdfast staging list` shows the annexes"
         }
+        StoreError::NotFound { what } if what.starts_with("a store in vault") => NO_VAULT,
         StoreError::NotFound { .. } => "`holdfast snapshots` lists the recovery points there are",
         StoreError::NotKept => {
             "see whether its disk is full, fails or takes no writes; HOLDFAST_CACHE_DIR names another place"
@@ -368,11 +369,12 @@ fn hint_for_store(error: &StoreError) -> Option<String> {
     Some(text.to_owned())
 }
 
+const NO_VAULT: &str =
+    "check the vault's address, and that its disk is mounted; `holdfast vault add URL` prepares a new one";
+
 fn hint_for_vault(error: &VaultError) -> Option<&'static str> {
     match error {
-        VaultError::NotFound { .. } => Some(
-            "check the vault's address, and that its disk is mounted; `holdfast vault add URL` prepares a new one",
-        ),
+        VaultError::NotFound { .. } => Some(NO_VAULT),
         VaultError::Conflict { .. } => Some(
             "remove this object in the vault by hand, with rights that allow it, then `holdfast vault push`: it is sent again",
         ),

@@ -159,7 +159,10 @@ fn choose(
             }
         }
     } else {
-        specs.iter().map(|spec| find_point(store, spec, &args.scope.scope())).collect::<Result<_, _>>()?
+        specs
+            .iter()
+            .map(|spec| find_point(context, store, spec, &args.scope.scope()))
+            .collect::<Result<_, _>>()?
     };
     chosen.sort_by_key(|stored| (stored.point.started, stored.point.id));
     chosen.dedup_by_key(|stored| stored.point.id);

@@ -82,8 +82,8 @@ pub fn run(context: &Context<'_>, args: &DiffArgs) -> Outcome {
     let (from, to) = (parse_spec(&args.from)?, parse_spec(&args.to)?);
     let store = open_store(context)?;
     let scope = args.scope.scope();
-    let older = find_node(&store, &find_point(&store, &from, &scope)?, &from.path)?;
-    let younger = find_node(&store, &find_point(&store, &to, &scope)?, &to.path)?;
+    let older = find_node(&store, &find_point(context, &store, &from, &scope)?, &from.path)?;
+    let younger = find_node(&store, &find_point(context, &store, &to, &scope)?, &to.path)?;
     let mut report = Report {
         output: context.terminal.output(),
         json: context.terminal.json(),

@@ -61,7 +61,7 @@ pub fn run(context: &Context<'_>, args: &DumpArgs) -> Outcome {
             .hint("redirect it: > FILE, or pipe it into tar"));
     }
     let store = open_store(context)?;
-    let point = find_point(&store, &spec, &args.scope.scope())?;
+    let point = find_point(context, &store, &spec, &args.scope.scope())?;
     follow_reclaim(context, &store, &point)?;
     let node = find_node(&store, &point, &spec.path)?;
     match (args.archive, node.kind) {

@@ -44,7 +44,7 @@ pub struct EstimateArgs {
 pub fn run(context: &Context<'_>, args: &EstimateArgs) -> Outcome {
     let spec = parse_place(&args.point)?;
     let store = open_store(context)?;
-    let point = find_point(&store, &spec, &args.scope.scope())?;
+    let point = find_point(context, &store, &spec, &args.scope.scope())?;
     let node = find_node(&store, &point, &spec.path)?;
     let needs = Needs::gather(context, &store, &node, &spec.path)?;
     let line = EstimateLine::of(&point, &spec.path, &needs);

@@ -76,7 +76,7 @@ pub fn run(context: &Context<'_>, args: &FetchArgs) -> Outcome {
     let spec = parse_place(&args.point)?;
     let began = context.terminal.clock().now();
     let store = open_store_with(context, Bounds { cache: args.cache_size, ..Bounds::default() })?;
-    let point = find_point(&store, &spec, &args.scope.scope())?;
+    let point = find_point(context, &store, &spec, &args.scope.scope())?;
     let node = find_node(&store, &point, &spec.path)?;
     let mut needs = Needs::gather(context, &store, &node, &spec.path)?;
     let all = needs.all();

@@ -65,7 +65,7 @@ pub fn run(context: &Context<'_>, args: &FindArgs) -> Outcome {
     let points = match specs.as_slice() {
         [] => args.scope.select_points(Points::of(&store)?),
         _ => {
-            let find = |spec| find_point(&store, spec, &args.scope.scope());
+            let find = |spec| find_point(context, &store, spec, &args.scope.scope());
             let readable = specs.iter().map(find).collect::<Result<_, Failure>>()?;
             Points { readable, ..Points::default() }
         }

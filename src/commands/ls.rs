@@ -43,7 +43,7 @@ pub struct LsArgs {
 pub fn run(context: &Context<'_>, args: &LsArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     let store = open_store(context)?;
-    let point = find_point(&store, &spec, &args.scope.scope())?;
+    let point = find_point(context, &store, &spec, &args.scope.scope())?;
     let node = find_node(&store, &point, &spec.path)?;
     let mut lines = Lines {
         output: context.terminal.output(),

@@ -19,6 +19,7 @@ use holdfast_store::clock::Clock;
 use holdfast_store::store::{Store, StoreHead};
 
 use super::Context;
+use super::status::vaults_changed;
 use crate::args::values;
 use crate::notify;
 use crate::open::{Bounds, by_machine_key, cache_dir, open_slots, open_store_with, secret_of};
@@ -123,6 +124,9 @@ pub fn run(context: &Context<'_>, args: &MountArgs) -> Outcome {
     let store = open_store_with(context, bounds)?;
     if context.terminal.cancelled() {
         return Err(Failure::interrupted());
+    }
+    for alert in vaults_changed(&store)? {
+        context.terminal.warn(&format!("{} ({}): {}", alert.name, alert.subject, alert.what));
     }
     let mut mount = mount_store(context, Arc::new(store), args)?;
     if args.detached {

@@ -100,7 +100,7 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
     let spec = parse_spec(&args.point)?;
     let mut options = options(args)?;
     let store = open_store_with(context, bounds(args))?;
-    let point = find_point(&store, &spec, &args.scope.scope())?;
+    let point = find_point(context, &store, &spec, &args.scope.scope())?;
     follow_reclaim(context, &store, &point)?;
     let (tree, root) = StoredTree::at(&store, &point.point.root, &spec.path)?;
     let place = Place::choose(&args.place, &point.point, &spec.path, &context.settings.host, &tree)?;

@@ -164,9 +164,19 @@ impl Points {
     }
 }
 
-/// The point that a name means.
-pub fn find_point(store: &Store, spec: &PointSpec, scope: &Scope) -> Result<StoredPoint, Failure> {
+/// The point that a name means. One that is not by whom it says is told and given all the same.
+pub fn find_point(
+    context: &Context<'_>,
+    store: &Store,
+    spec: &PointSpec,
+    scope: &Scope,
+) -> Result<StoredPoint, Failure> {
     let id = Points::of(store)?.find(&spec.point, scope)?;
+    for judged in store.judge(|other| *other == id)?.into_values() {
+        if let Some(alarm) = judged.trust.alarm() {
+            context.terminal.warn(&format!("{}: {}", alarm.word(), judged.why));
+        }
+    }
     Ok(store.point(&id)?)
 }
 

@@ -35,10 +35,9 @@ use crate::terminal::text::{self, Table};
 pub use places::PlaceLine;
 use places::Scrubs;
 use sheet::SheetLine;
-pub use troubles::{VAULT_AWAY, drills, metrics_fail, no_room_for_metrics};
+pub use troubles::{VAULT_AWAY, drills, metrics_fail, no_room_for_metrics, vaults_changed};
 use troubles::{
     annexes_in_trouble, bad_configuration, damage, groups_gone, no_daemon, unwritten_metrics, vaults_away,
-    vaults_changed,
 };
 pub use vaults::Answered;
 

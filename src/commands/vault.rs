@@ -228,13 +228,18 @@ fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs, limit: Op
     has_vaults(&store)?;
     let also = match specs {
         [] => scope.select(Deleted::load(store.dir()).leave_out(store.points()?)),
-        _ => named(&store, specs, scope)?,
+        _ => named(context, &store, specs, scope)?,
     };
     push_wanted(context, &store, &Wanted { also, all: specs.is_empty(), limit, ..Wanted::default() })
 }
 
-fn named(store: &Store, specs: &[PointSpec], scope: &ScopeArgs) -> Result<Vec<StoredPoint>, Failure> {
-    specs.iter().map(|spec| find_point(store, spec, &scope.scope())).collect()
+fn named(
+    context: &Context<'_>,
+    store: &Store,
+    specs: &[PointSpec],
+    scope: &ScopeArgs,
+) -> Result<Vec<StoredPoint>, Failure> {
+    specs.iter().map(|spec| find_point(context, store, spec, &scope.scope())).collect()
 }
 
 fn push_pending(
@@ -246,7 +251,7 @@ fn push_pending(
     let pending = configured::groups(context, scope.group.as_deref(), "name recovery points")?;
     let store = open_store(context)?;
     has_vaults(&store)?;
-    let also = named(&store, specs, scope)?;
+    let also = named(context, &store, specs, scope)?;
     push_wanted(context, &store, &Wanted { pending, also, limit, ..Wanted::default() })
 }
 

@@ -58,6 +58,8 @@ fn hints_name_the_way_out() {
         (StoreError::corrupt("key slot 0f", "checksum"), "recovery sheet"),
         (StoreError::corrupt("keys/0f", "checksum"), "recovery sheet"),
         (StoreError::corrupt("pack 0f", "seal"), "check --read-data"),
+        (StoreError::NotFound { what: "recovery point 0f".into() }, "holdfast snapshots"),
+        (StoreError::NotFound { what: "a store in vault /v".into() }, "disk is mounted"),
         (StoreError::TooNew { object: "config".into(), detail: String::new() }, "newer holdfast"),
         (io_error(io::ErrorKind::StorageFull), "disk is full"),
         (io_error(io::ErrorKind::NotADirectory), "should be"),

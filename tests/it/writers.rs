@@ -156,8 +156,11 @@ fn a_point_that_another_machine_makes_up_is_told_by_the_first_and_by_who_recover
     ran.expect_err(&told);
     assert_eq!(signatures(&other)[&forged], "forged");
     other.run(["check"]).expect_code(1).expect_err(&told);
-    // Nothing is kept from being read.
+    // Nothing is kept from being read, and whoever reads it hears of it.
     assert_eq!(std::fs::read(other.restore(&forged, "back").join("file")).unwrap(), b"made up");
+    for verb in [&["ls", &forged][..], &["dump", &format!("{forged}:file")], &["diff", &forged, &forged]] {
+        other.run(verb.iter()).expect_code(0).expect_err(&told);
+    }
     // Who knows what it is takes it as it is.
     bed.machine.run(["vault", "accept", bed.vault.to_str().unwrap()]).expect_code(0);
     bed.push(0);

@@ -41,7 +41,8 @@ impl Trust {
         }
     }
 
-    fn alarm(self) -> Option<AlarmKind> {
+    /// The alarm that it is.
+    pub fn alarm(self) -> Option<AlarmKind> {
         match self {
             Self::Unknown => Some(AlarmKind::WriterUnknown),
             Self::Forged => Some(AlarmKind::WriterForged),
