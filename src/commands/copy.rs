@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::Context;
-use super::scope::{ScopeArgs, find_point, newest, parse_spec};
+use super::scope::{ScopeArgs, find_points, newest, parse_spec};
 use super::upload::{Pushed, Upload, end};
 use crate::deleted::Deleted;
 use crate::open::{connect, open_store};
@@ -159,10 +159,7 @@ fn choose(
             }
         }
     } else {
-        specs
-            .iter()
-            .map(|spec| find_point(context, store, spec, &args.scope.scope()))
-            .collect::<Result<_, _>>()?
+        find_points(context, store, specs, &args.scope.scope())?
     };
     chosen.sort_by_key(|stored| (stored.point.started, stored.point.id));
     chosen.dedup_by_key(|stored| stored.point.id);

@@ -10,7 +10,7 @@ use holdfast_store::tree::walk::Visit;
 use holdfast_store::tree::{Node, NodeKind};
 
 use super::Context;
-use super::scope::{Points, ScopeArgs, find_point, parse_spec, walk};
+use super::scope::{Points, ScopeArgs, find_points, parse_spec, walk};
 use crate::json::{FindLine, NodeLine};
 use crate::open::open_store;
 use crate::outcome::{Failure, Outcome};
@@ -65,8 +65,7 @@ pub fn run(context: &Context<'_>, args: &FindArgs) -> Outcome {
     let points = match specs.as_slice() {
         [] => args.scope.select_points(Points::of(&store)?),
         _ => {
-            let find = |spec| find_point(context, &store, spec, &args.scope.scope());
-            let readable = specs.iter().map(find).collect::<Result<_, Failure>>()?;
+            let readable = find_points(context, &store, &specs, &args.scope.scope())?;
             Points { readable, ..Points::default() }
         }
     };

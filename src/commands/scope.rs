@@ -172,12 +172,34 @@ pub fn find_point(
     scope: &Scope,
 ) -> Result<StoredPoint, Failure> {
     let id = Points::of(store)?.find(&spec.point, scope)?;
-    for judged in store.judge(|other| *other == id)?.into_values() {
+    tell_writers(context, store, &[id])?;
+    Ok(store.point(&id)?)
+}
+
+/// The points that several names mean, in their order; nothing is looked at if there are none.
+pub fn find_points(
+    context: &Context<'_>,
+    store: &Store,
+    specs: &[PointSpec],
+    scope: &Scope,
+) -> Result<Vec<StoredPoint>, Failure> {
+    if specs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let points = Points::of(store)?;
+    let ids = specs.iter().map(|spec| points.find(&spec.point, scope)).collect::<Result<Vec<_>, _>>()?;
+    tell_writers(context, store, &ids)?;
+    ids.iter().map(|id| Ok(store.point(id)?)).collect()
+}
+
+fn tell_writers(context: &Context<'_>, store: &Store, ids: &[RecoveryPointId]) -> Result<(), Failure> {
+    let judged = store.judge(|id| ids.contains(id))?;
+    for judged in ids.iter().filter_map(|id| judged.get(id)) {
         if let Some(alarm) = judged.trust.alarm() {
             context.terminal.warn(&format!("{}: {}", alarm.word(), judged.why));
         }
     }
-    Ok(store.point(&id)?)
+    Ok(())
 }
 
 /// Learns what was freed in vaults since somebody looked there, if a point is to be read that is not kept here.

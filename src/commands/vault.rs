@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use holdfast_backup::bandwidth::Rate;
 use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
-use holdfast_store::store::{Store, StoredPoint};
+use holdfast_store::store::Store;
 use holdfast_store::transfer::Transfer;
 use holdfast_store::vault::ObjectInfo;
 use holdfast_store::{StoreError, copy, names};
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::configured;
-use super::scope::{ScopeArgs, find_point, parse_spec};
+use super::scope::{ScopeArgs, find_points, parse_spec};
 use super::upload::{self, Pushed, Upload, Wanted};
 use crate::create::add_vaults;
 use crate::deleted::Deleted;
@@ -228,18 +228,9 @@ fn push(context: &Context<'_>, specs: &[PointSpec], scope: &ScopeArgs, limit: Op
     has_vaults(&store)?;
     let also = match specs {
         [] => scope.select(Deleted::load(store.dir()).leave_out(store.points()?)),
-        _ => named(context, &store, specs, scope)?,
+        _ => find_points(context, &store, specs, &scope.scope())?,
     };
     push_wanted(context, &store, &Wanted { also, all: specs.is_empty(), limit, ..Wanted::default() })
-}
-
-fn named(
-    context: &Context<'_>,
-    store: &Store,
-    specs: &[PointSpec],
-    scope: &ScopeArgs,
-) -> Result<Vec<StoredPoint>, Failure> {
-    specs.iter().map(|spec| find_point(context, store, spec, &scope.scope())).collect()
 }
 
 fn push_pending(
@@ -251,7 +242,7 @@ fn push_pending(
     let pending = configured::groups(context, scope.group.as_deref(), "name recovery points")?;
     let store = open_store(context)?;
     has_vaults(&store)?;
-    let also = named(context, &store, specs, scope)?;
+    let also = find_points(context, &store, specs, &scope.scope())?;
     push_wanted(context, &store, &Wanted { pending, also, limit, ..Wanted::default() })
 }
 
