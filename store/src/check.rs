@@ -11,7 +11,7 @@ mod points;
 mod scrub;
 mod witness;
 
-pub(crate) use packs::prove_in_vault;
+pub(crate) use packs::{OTHERWISE, prove_in_vault};
 pub use scrub::{Turn, scrub};
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -10,6 +10,7 @@
 mod beside;
 mod collect;
 mod homes;
+mod last_look;
 mod locks;
 mod staging;
 mod unopened;
@@ -54,7 +55,7 @@ pub enum Verdict {
     Keep,
     /// No point needs any of it; or it is damaged in a vault that has what points need of it in other packs.
     Delete,
-    /// Points need less than 60 % of it, or it is damaged: what they need moves into new packs.
+    /// Points need less than 60 % of it, it is damaged, or it is to go and alone has it: what they need moves into new packs.
     Rewrite,
 }
 
@@ -69,8 +70,17 @@ pub struct Judged {
     pub total: u64,
     /// Whether its bytes in this place were found damaged.
     pub bad: bool,
+    /// Whether a generation of the vault names it: nothing new relies on it.
+    pub condemned: bool,
     /// What is to be done.
     pub verdict: Verdict,
+}
+
+impl Judged {
+    /// Whether another pack may go because this one has the same.
+    fn is_home(&self) -> bool {
+        self.live > 0 && !self.bad && !self.condemned
+    }
 }
 
 /// What is to be done in one place.

@@ -32,7 +32,7 @@ pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::Outcomes;
 pub(crate) use bad::{Proven, Reads, move_aside, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
-pub(crate) use learn::{NEWER_KEY, open_index};
+pub(crate) use learn::{NEWER_KEY, PackError, open_index, read_pack_entry};
 pub use learn::{learn_points, load_catalog};
 pub use listing::refresh_vault;
 pub(crate) use listing::{listed_packs, see_vault};

@@ -141,6 +141,45 @@ impl Catalog {
         })
     }
 
+    /// Puts down what a pack was seen to hold in place of what the catalog said, if that is anything else: an index object, from which most of it is,
+    /// is no more than somebody's word. Whether it was.
+    pub fn set_contents(
+        &self,
+        no: PackNo,
+        entry: &PackEntry,
+        chunks: &[PackedChunk],
+    ) -> Result<bool, StoreError> {
+        let known = self.pack(no).and_then(|row| Ok(row.zip(Some(self.chunks_of(no)?))));
+        match known {
+            Ok(None) => return Ok(false),
+            Ok(Some((row, known))) if row.entry == *entry && known == chunks => return Ok(false),
+            Ok(Some(_)) => {}
+            // Damage of the catalog is told as that.
+            Err(e) if e.is_of_changed_catalog() => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        self.write("put a pack right", |t| {
+            t.execute("DELETE FROM chunk WHERE pack = ?1", [no.0])?;
+            let sql = "UPDATE pack SET object_id = ?2, generation = ?3, kind = ?4, len = ?5, frames = ?6, sum = ?7 WHERE no = ?1";
+            let changed = t.execute(
+                sql,
+                params![
+                    no.0,
+                    &entry.object_id.0[..],
+                    entry.generation,
+                    entry.kind as u32,
+                    entry.len.cast_signed(),
+                    encode_frames(&entry.frames),
+                    row_sum(entry),
+                ],
+            )?;
+            if changed > 0 {
+                chunks::insert(t, (no, &entry.id), chunks)?;
+            }
+            Ok(changed > 0)
+        })
+    }
+
     /// Marks a pack as damaged: nothing new relies on it, reading tries its other places first.
     pub fn set_bad(&self, no: PackNo, bad: bool) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {

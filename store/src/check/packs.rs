@@ -9,7 +9,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::PackId;
 use crate::monitor::Event;
 use crate::names;
-use crate::pack::{self, PACK_LIMIT, PackedChunk};
+use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
 use crate::store::{LISTING_WAIT, Store, listed_packs, of_vault, prove_ours};
 use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
@@ -207,7 +207,7 @@ impl Check<'_> {
             return Ok(false);
         }
         let bytes = self.store.staging().read_all(&name, PACK_LIMIT).map(Option::unwrap_or_default);
-        let proof = bytes.map(|bytes| pack::verify(self.store.sealer(), row.entry.id, &bytes).map(drop));
+        let proof = bytes.map(|bytes| pack::verify(self.store.sealer(), row.entry.id, &bytes));
         if let Ok(Err(e)) = &proof
             && e.is_newer_key()
         {
@@ -216,8 +216,11 @@ impl Check<'_> {
             return Ok(true);
         }
         match proof.map_err(|e| e.to_string()).and_then(|proof| proof.map_err(|e| e.to_string())) {
-            Ok(()) => {
+            Ok((entry, chunks)) => {
                 self.report.bytes_read += row.entry.len;
+                if put_right(self.store, row, &entry, &chunks)? {
+                    self.find(name.as_str(), format!("staging: {OTHERWISE}"));
+                }
                 self.proven.push((row.no, None));
                 if self.bad.contains(&row.no) {
                     self.store.mark_staged(row, false)?;
@@ -247,8 +250,12 @@ impl Check<'_> {
                 // What cannot be looked at is not lost.
                 Ok(true)
             }
-            Ok(Ok(_)) => {
+            Ok(Ok(contents)) => {
                 self.report.bytes_read += row.entry.len;
+                if contents.was_said_otherwise {
+                    let address = self.store.catalog().vault_address(no);
+                    self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {OTHERWISE}"));
+                }
                 self.proven.push((row.no, Some(no)));
                 self.store.catalog().set_mark(mark, false)?;
                 Ok(true)
@@ -291,18 +298,45 @@ impl Check<'_> {
     }
 }
 
-/// What a vault's copy holds, or what is wrong with it; an error if the vault does not give it, for want of rights say, which
-/// tells nothing of it. Twice if need be: the way from the vault may have flipped a bit.
+/// What is told of a pack of which the catalog said something else.
+pub(crate) const OTHERWISE: &str = "it holds other things than the catalog said, or the index object of a vault that it had this from; the catalog is right now";
+
+/// What a pack was seen to hold.
+pub(crate) struct Contents {
+    pub(crate) chunks: Vec<PackedChunk>,
+    /// The catalog said something else of it.
+    pub(crate) was_said_otherwise: bool,
+}
+
+fn put_right(
+    store: &Store,
+    row: &PackRow,
+    entry: &PackEntry,
+    chunks: &[PackedChunk],
+) -> Result<bool, StoreError> {
+    let is_other = store.catalog().set_contents(row.no, entry, chunks)?;
+    if is_other {
+        store.reader().forget_places();
+    }
+    Ok(is_other)
+}
+
+/// What a vault's copy holds, which the catalog knows from then on, or what is wrong with it; an error if the vault does not give it, for want
+/// of rights say, which tells nothing of it. Twice if need be: the way from the vault may have flipped a bit.
 pub(crate) fn prove_in_vault(
     store: &Store,
     row: &PackRow,
     no: VaultNo,
-) -> Result<Result<Vec<PackedChunk>, String>, StoreError> {
+) -> Result<Result<Contents, String>, StoreError> {
     let here = PackRow { vaults: vec![no], ..row.clone() };
     let prove = || match store.fetch_pack(&here) {
         Ok(bytes) => match pack::verify(store.sealer(), row.entry.id, &bytes) {
             Err(e) if e.is_newer_key() => Err(e.of(names::pack(&row.entry.id).as_str())),
-            proof => Ok(proof.map(|(_, chunks)| chunks).map_err(|e| e.to_string())),
+            Ok((entry, chunks)) => {
+                let was_said_otherwise = put_right(store, row, &entry, &chunks)?;
+                Ok(Ok(Contents { chunks, was_said_otherwise }))
+            }
+            Err(e) => Ok(Err(e.to_string())),
         },
         // Where a disk was unplugged, or a container removed, nothing is there, and that is no damage of one pack.
         Err(e) if matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt) => {
@@ -312,7 +346,7 @@ pub(crate) fn prove_in_vault(
         Err(e) => Err(e),
     };
     match prove()? {
-        Ok(chunks) => Ok(Ok(chunks)),
+        Ok(contents) => Ok(Ok(contents)),
         Err(_) => prove(),
     }
 }

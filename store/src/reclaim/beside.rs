@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Place, damaged};
 use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
-use crate::check::prove_in_vault;
+use crate::check::{OTHERWISE, prove_in_vault};
 use crate::clock::Deadline;
 use crate::copy;
 use crate::error::{ErrorClass, StoreError};
@@ -253,6 +253,8 @@ pub(super) struct Proofs<'a> {
     vault: VaultNo,
     monitor: &'a dyn Monitor,
     rows: HashMap<PackNo, PackRow>,
+    /// Those that count as read, for they were when they were last proven.
+    before: HashSet<PackNo>,
     read: HashMap<PackNo, HashSet<ChunkId>>,
 }
 
@@ -264,7 +266,15 @@ impl<'a> Proofs<'a> {
         rows: impl Iterator<Item = PackRow>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        Self { store, vault, monitor, rows: rows.map(|row| (row.no, row)).collect(), read: HashMap::new() }
+        let rows = rows.map(|row| (row.no, row)).collect();
+        Self { store, vault, monitor, rows, before: HashSet::new(), read: HashMap::new() }
+    }
+
+    /// The same, of which those that were read and proven since they came there need not be read again.
+    pub(super) fn with_those_of_before(mut self) -> Result<Self, StoreError> {
+        let all = self.rows.keys().copied().collect();
+        self.before = proven_among(self.store, Place::Vault(self.vault), &all)?;
+        Ok(self)
     }
 
     /// Whether each of these chunks was read in one of the packs. Nothing is fetched unless the catalog says so of all.
@@ -288,6 +298,9 @@ impl<'a> Proofs<'a> {
     }
 
     fn is_in_one_of(&mut self, id: &ChunkId, packs: &[PackNo]) -> Result<bool, StoreError> {
+        if packs.iter().any(|no| self.before.contains(no)) {
+            return Ok(true);
+        }
         for no in packs {
             let Some(row) = self.rows.get(no) else { continue };
             let found = match self.read.get(no) {
@@ -306,10 +319,16 @@ impl<'a> Proofs<'a> {
 
     /// The chunks in a pack; nothing if it is damaged, which is noted.
     fn read_pack(&self, row: &PackRow) -> Result<HashSet<ChunkId>, StoreError> {
+        let catalog = self.store.catalog();
         match prove_in_vault(self.store, row, self.vault)? {
-            Ok(chunks) => Ok(chunks.into_iter().map(|chunk| chunk.id).collect()),
+            Ok(contents) => {
+                if contents.was_said_otherwise {
+                    tell(self.monitor, names::pack(&row.entry.id).as_str(), OTHERWISE.into());
+                }
+                catalog.set_verified(&[(row.no, Some(self.vault))], self.store.clock().now())?;
+                Ok(contents.chunks.into_iter().map(|chunk| chunk.id).collect())
+            }
             Err(detail) => {
-                let catalog = self.store.catalog();
                 catalog.set_mark(Mark::BadIn(self.vault, row.entry.id), true)?;
                 catalog.clear_verified(row.no, Some(self.vault))?;
                 let reason = format!("{}: {detail}", catalog.vault_address(self.vault));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::homes::{Trust, at_home_in, judge};
+use super::last_look::LastLook;
 use super::locks::{Locks, StillLocked};
 use super::{
     Judged, ReclaimPlan, Reclaimed, Verdict, beside, delete_from_vault, drop_empty_indexes_of, unopened,
@@ -318,6 +319,7 @@ impl Run<'_> {
         progress.still_locked = StillLocked::default();
         let ends = self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?;
         let (now, mut locks) = (self.now()?, Locks::default());
+        let mut last_look = LastLook::new(self.store, self.no, &plan, self.monitor)?;
         let there: HashMap<PackId, &Judged> =
             plan.packs.iter().map(|judged| (judged.pack.entry.id, judged)).collect();
         let unopened: HashMap<PackId, u64> = plan.unopened.iter().map(|pack| (pack.id, pack.len)).collect();
@@ -335,7 +337,7 @@ impl Run<'_> {
             let mut room = self.terms.room(since, vault_bytes + gone, gone);
             for (id, len) in &generation.packs {
                 let going = match (there.get(id), unopened.contains_key(id)) {
-                    (Some(judged), _) if judged.verdict == Verdict::Delete => Some(&judged.pack),
+                    (Some(judged), _) if judged.verdict == Verdict::Delete => Some(*judged),
                     (Some(judged), _) => {
                         let reason = "a generation lets it go, and a recovery point needs it: it stays";
                         beside::tell(
@@ -355,7 +357,11 @@ impl Run<'_> {
                 let name = names::pack(id);
                 let kept = match locks.of(&name, now) {
                     Some(lock) => Some(lock),
-                    None => self.remove((*id, *len), going, &mut progress.removed)?,
+                    None if going.map_or(Ok(true), |judged| last_look.lets_go(judged))? => {
+                        let row = going.map(|judged| &judged.pack);
+                        self.remove((*id, *len), row, &mut progress.removed)?
+                    }
+                    None => continue,
                 };
                 match kept {
                     Some(lock) => {
@@ -423,7 +429,7 @@ impl Run<'_> {
                 let reason = format!("thin packs stay until there is room to write what lives in them: {e}");
                 beside::tell(self.monitor, &self.transfer.address(), reason);
             }
-            rewritten => packs.extend(rewritten?),
+            rewritten => packs.extend(rewritten?.into_iter().filter(|(id, _)| !let_go.contains(id))),
         }
         packs.sort_unstable();
         packs.truncate(PACKS_MAX);

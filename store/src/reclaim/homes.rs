@@ -1,5 +1,6 @@
 //! Which packs of a vault are needed: of several that have the same chunk one is its home, and only what is at home in a pack keeps it
-//! there. Several machines that store the same at the same time leave the same chunk in several packs.
+//! there. Several machines that store the same at the same time leave the same chunk in several packs. One that was found damaged may be all there
+//! is, and is no home that another pack could go for.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -95,7 +96,10 @@ pub(super) fn judge(
     let mut housed = HashSet::new();
     for candidate in &mut candidates {
         let needed = needed_of(store, &candidate.row, &live)?;
-        let at_home = needed.iter().filter(|chunk| housed.insert(chunk.id));
+        let at_home = needed.iter().filter(|chunk| match candidate.fitness {
+            Fitness::Damaged => !housed.contains(&chunk.id),
+            _ => housed.insert(chunk.id),
+        });
         candidate.at_home = at_home.map(|chunk| u64::from(chunk.len)).sum();
     }
     drop(housed);
@@ -107,6 +111,8 @@ pub(super) fn judge(
     for candidate in candidates {
         let verdict = match &mut proofs {
             _ if thin.contains(&candidate.row.no) => Verdict::Rewrite,
+            // Nothing new relies on it: what it alone has moves to where it can stay.
+            None if candidate.at_home > 0 && candidate.fitness == Fitness::LetGo => Verdict::Rewrite,
             _ if candidate.at_home > 0 => Verdict::Keep,
             // Of the others nothing is decided now.
             Some(_) if candidate.fitness != Fitness::Condemned => Verdict::Keep,
@@ -118,7 +124,8 @@ pub(super) fn judge(
         };
         let Candidate { row, fitness, at_home, .. } = candidate;
         let (total, bad) = (row.entry.raw_len(), fitness == Fitness::Damaged);
-        packs.push(Judged { pack: row, live: at_home, total, bad, verdict });
+        let condemned = matches!(fitness, Fitness::Condemned | Fitness::LetGo);
+        packs.push(Judged { pack: row, live: at_home, total, bad, condemned, verdict });
     }
     packs.sort_by_key(|judged| judged.pack.no);
     let points = points.into_iter().collect();
@@ -169,7 +176,7 @@ pub(super) fn at_home_in(
     thin: &HashSet<PackNo>,
 ) -> Result<Vec<(PackRow, Vec<ChunkId>)>, StoreError> {
     let mut stay = HashSet::new();
-    let kept = |judged: &&Judged| judged.verdict == Verdict::Keep;
+    let kept = |judged: &&Judged| judged.verdict == Verdict::Keep && judged.is_home();
     for judged in plan.packs.iter().filter(kept) {
         stay.extend(needed_of(store, &judged.pack, &plan.live)?.into_iter().map(|chunk| chunk.id));
     }

@@ -87,7 +87,7 @@ impl Shown {
                 _ if bad || alive * 100 < total * THIN_PERCENT => Verdict::Rewrite,
                 _ => Verdict::Keep,
             };
-            packs.push(Judged { pack, live: alive, total, bad, verdict });
+            packs.push(Judged { pack, live: alive, total, bad, condemned: false, verdict });
         }
         let points = points.into_iter().collect();
         let plan = ReclaimPlan { place, packs, unopened: Vec::new(), live, points, outcomes: HashSet::new() };

@@ -224,20 +224,7 @@ fn load_uncovered_packs(
         if store.catalog().pack_by_id(id)?.is_some_and(|row| row.vaults.contains(&no)) {
             continue;
         }
-        let name = names::pack(id);
-        let fetch = |range| {
-            let fetched = transfer.get_range(&name, range, deadline);
-            fetched.map_err(|e| PackError::Store(of_vault(transfer)(e)))
-        };
-        let open = || {
-            let mut blocks = OnGrid::new(*len, fetch);
-            pack::read_entry(store.sealer(), *id, *len, |offset, n| blocks.read(offset, n))
-        };
-        let opened = match open() {
-            Err(PackError::Format(_)) => open(),
-            opened => opened,
-        };
-        match opened {
+        match read_pack_entry(store, transfer, id, *len, deadline) {
             Ok((entry, chunks)) => {
                 store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?;
                 store.catalog().set_mark(Mark::BadIn(no, *id), false)?;
@@ -254,7 +241,7 @@ fn load_uncovered_packs(
                 store.catalog().set_mark(Mark::BadIn(no, *id), true)?;
                 if store.unopened().insert((no, *id), *len).is_none() {
                     let reason = format!("{e}; {WAY_OUT}");
-                    monitor.event(problem(transfer, &name, &reason));
+                    monitor.event(problem(transfer, &names::pack(id), &reason));
                 }
             }
         }
@@ -267,8 +254,31 @@ fn problem(transfer: &Transfer, name: &ObjectName, reason: &str) -> Event {
     Event::Problem { path: name.as_str().into(), reason }
 }
 
-/// A damaged pack is told and left out; a vault that fails ends the loading.
-enum PackError {
+/// What a pack in a vault says that it holds. Twice if need be: the way from the vault may have flipped a bit.
+pub(crate) fn read_pack_entry(
+    store: &Store,
+    transfer: &Transfer,
+    id: &PackId,
+    len: u64,
+    deadline: Deadline,
+) -> Result<(PackEntry, Vec<PackedChunk>), PackError> {
+    let name = names::pack(id);
+    let fetch = |range| {
+        let fetched = transfer.get_range(&name, range, deadline);
+        fetched.map_err(|e| PackError::Store(of_vault(transfer)(e)))
+    };
+    let open = || {
+        let mut blocks = OnGrid::new(len, fetch);
+        pack::read_entry(store.sealer(), *id, len, |offset, n| blocks.read(offset, n))
+    };
+    match open() {
+        Err(PackError::Format(_)) => open(),
+        opened => opened,
+    }
+}
+
+/// Why a pack does not say what it holds: a damaged one is told and left out; a vault that fails ends the loading.
+pub(crate) enum PackError {
     Format(FormatError),
     Store(StoreError),
 }

@@ -153,7 +153,9 @@ fn lacks_what_can_be_sent(store: &Store, no: VaultNo, damaged: &[PackNo]) -> Res
     let others = catalog.vaults()?.into_iter().map(|vault| vault.0).filter(|vault| *vault != no);
     let others = Relied { vaults: others.collect(), ..Relied::default() };
     let mut sound = catalog.packs_in(no)?;
-    sound.retain(|pack| !damaged.contains(pack));
+    // What is to go is no place to rely on, though it may be the last: what it has is sent again.
+    let condemned = store.condemned_in(no)?;
+    sound.retain(|pack| !damaged.contains(pack) && !condemned.contains(pack));
     for pack in damaged {
         let chunks = match catalog.chunks_of(*pack) {
             // Nobody knows what it holds: each point looks.

@@ -11,6 +11,7 @@ mod holds;
 mod hostile;
 mod interrupted;
 mod kept;
+mod last_copy;
 mod lengths;
 mod listings;
 mod losses;

@@ -10,7 +10,7 @@ use crate::reclaim::Place;
 use crate::tree::reach::reachable;
 
 /// Where the first chunk of a pack lies that a point needs, or does not need.
-fn chunk_in(store: &Store, pack: &PackRow, point: &StoredPoint, needed: bool) -> Option<Location> {
+pub(super) fn chunk_in(store: &Store, pack: &PackRow, point: &StoredPoint, needed: bool) -> Option<Location> {
     let mut live = std::collections::HashSet::new();
     let visit = &mut |_: ChunkType, id: &ChunkId| {
         live.insert(*id);
