@@ -2,12 +2,14 @@
 //!
 //! A chunk is found by the catalog; the frames it lies in are decoded once and served from memory to all who ask
 //! (`frames`); their sealed bytes come from staging, else from the local cache of vault ranges, else from a vault
-//! (`fetch`). A frame that does not open in one place is tried in the next (`load`): nothing wrong is ever returned. Whoever reads
-//! on in order finds what comes next decoded already (`ahead`). What is known of places without reading them stands in `look`.
+//! (`fetch`). A frame that does not open in one place is tried in the next (`load`), and so is a chunk that is not what its id says, of which
+//! no part leaves before all of it was compared (`compared`): nothing wrong is ever returned. Whoever reads on in order finds what comes
+//! next decoded already (`ahead`). What is known of places without reading them stands in `look`.
 
 mod ahead;
 mod away;
 mod budget;
+mod compared;
 mod fetch;
 mod frames;
 mod load;
@@ -33,7 +35,7 @@ use lru::LruCache;
 use crate::cache::BlockCache;
 use crate::catalog::{Catalog, Location, PackNo, PackRow, VaultNo};
 use crate::clock::{Clock, Deadline};
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::id::ChunkId;
 use crate::pack::PackKind;
 use crate::seal::{ChunkType, Sealer};
@@ -42,6 +44,7 @@ use crate::transfer::Transfer;
 use crate::tree::ChunkSource;
 use ahead::Ahead;
 use budget::Need;
+use compared::Compared;
 pub use fetch::Brought;
 use fetch::Fetcher;
 use frames::{AllSpares, FrameCache};
@@ -118,6 +121,7 @@ pub struct Reader {
     staging: Staging,
     fetcher: Fetcher,
     frames: FrameCache,
+    compared: Compared,
     spares: AllSpares,
     packs: Mutex<LruCache<PackNo, Arc<PackMap>>>,
     places: Places,
@@ -137,6 +141,7 @@ impl Reader {
             places: Places::new(),
             fetcher: Fetcher::new(&parts),
             frames: FrameCache::new(parts.memory),
+            compared: Compared::new(),
             spares: AllSpares::default(),
             packs: Mutex::new(LruCache::new(PACK_MAPS)),
             sealer: parts.sealer,
@@ -147,7 +152,8 @@ impl Reader {
         })
     }
 
-    /// Bytes `range` of a data chunk, without decoding more frames than it touches. Each frame is vouched for by its seal.
+    /// Bytes `range` of a data chunk, which is compared with its id before any of them leaves. That takes all of its frames, once: later
+    /// ranges take those that they touch.
     pub fn chunk_range(
         &self,
         id: &ChunkId,
@@ -155,15 +161,19 @@ impl Reader {
         limits: impl Into<Limits>,
     ) -> Result<Bytes, StoreError> {
         self.in_any_place(id, limits.into(), |location, limits| {
-            if range.start > range.end || range.end > location.len {
-                return Err(StoreError::invalid(format!(
-                    "range {range:?} of a chunk of {} bytes",
-                    location.len
-                )));
+            if range.start > range.end {
+                return Err(StoreError::invalid(format!("range {range:?} of a chunk")));
             }
-            let start = u64::from(location.start);
             let map = self.map_of(id, location, limits)?;
-            self.read_raw(&map, start + u64::from(range.start), start + u64::from(range.end), limits)
+            if range.end > location.len {
+                // In another place it may be as long as it should be.
+                let detail = format!("chunk {id} has {} bytes, and {range:?} are wanted", location.len);
+                return Err(StoreError::corrupt(format!("pack {}", map.row.entry.id), detail));
+            }
+            match range.is_empty() {
+                true => Ok(Bytes::new()),
+                false => self.read_part(id, location, &map, &range, limits),
+            }
         })
     }
 
@@ -179,10 +189,7 @@ impl Reader {
             let map = self.map_of(id, location, limits)?;
             let plain = self.read_raw(&map, start, start + u64::from(location.len), limits)?;
             if self.sealer.chunk_id(of, &plain) != *id {
-                return Err(StoreError::corrupt(
-                    format!("pack {}", map.row.entry.id),
-                    format!("chunk {id} has other content"),
-                ));
+                return Err(Self::other_content(id, &map));
             }
             Ok(plain)
         })
@@ -248,7 +255,12 @@ impl Reader {
         read: impl Fn(&Location, Limits) -> Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         if limits.farthest == Tier::Memory {
-            return read(&self.places.get(id).ok_or_else(StoreError::not_in_memory)?, limits);
+            let at = self.places.get(id).ok_or_else(StoreError::not_in_memory)?;
+            // What is wrong there may be right elsewhere: who may wait finds out.
+            return read(&at, limits).map_err(|e| match e {
+                StoreError::Corrupt { .. } => StoreError::not_in_memory(),
+                e => e,
+            });
         }
         let first = self.find(id)?;
         let mut error = match read(&first, limits) {
@@ -269,6 +281,10 @@ impl Reader {
             match read(other, limits) {
                 Ok(bytes) => {
                     self.counters.failovers.fetch_add(1, Ordering::Relaxed);
+                    // Who reads on does not try what is wrong once more, part by part.
+                    if error.class() == ErrorClass::Corrupt {
+                        self.places.put(*id, *other);
+                    }
                     return Ok(bytes);
                 }
                 // It is not lost as long as a vault may have it that is not to be waited for now.
@@ -288,7 +304,7 @@ impl Reader {
                 return Ok(());
             }
             // It may have gone since; whoever needs it shall not wait for that.
-            self.frame(&map, n, Limits { farthest: Tier::Cache, deadline }, &mut last)?;
+            self.frame(&map, n..frames.end, Limits { farthest: Tier::Cache, deadline }, &mut last)?;
         }
         // The kernel is about to have the content. Without a sealed copy beside it, it has memory at hand that is warm.
         if map.row.staged && map.row.entry.kind == PackKind::Data {
@@ -319,13 +335,14 @@ impl Reader {
         let mut last = None;
         if frames.len() == 1 {
             let n = frames.start;
-            return Ok(map.cut(n, &self.frame(map, n, limits, &mut last)?, start, end));
+            return Ok(map.cut(n, &self.frame(map, frames, limits, &mut last)?.bytes, start, end));
         }
         let mut out = self.spares.joined.take();
         out.clear();
         out.reserve_exact((end - start) as usize);
-        for n in frames {
-            out.extend_from_slice(&map.cut(n, &self.frame(map, n, limits, &mut last)?, start, end));
+        for n in frames.clone() {
+            let frame = self.frame(map, n..frames.end, limits, &mut last)?;
+            out.extend_from_slice(&map.cut(n, &frame.bytes, start, end));
         }
         Ok(self.spares.joined.lend(out))
     }

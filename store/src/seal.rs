@@ -154,6 +154,22 @@ impl fmt::Debug for Sealer {
     }
 }
 
+/// The name of a chunk in the making: what [`Sealer::chunk_id`] gives, of pieces one after the other.
+#[derive(Debug)]
+pub struct Naming(blake3::Hasher);
+
+impl Naming {
+    /// Goes on with this piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The name of all pieces.
+    pub fn finish(self) -> ChunkId {
+        ChunkId(self.0.finalize().into())
+    }
+}
+
 /// Biggest scratch buffer that a thread keeps between blocks; frames need at most 4 MiB.
 const SCRATCH_KEPT: usize = 8 << 20;
 
@@ -215,9 +231,16 @@ impl Sealer {
 
     /// Name of a chunk.
     pub fn chunk_id(&self, of: ChunkType, plain: &[u8]) -> ChunkId {
+        let mut naming = self.name_chunk(of);
+        naming.update(plain);
+        naming.finish()
+    }
+
+    /// Begins to name a chunk that is at hand in pieces.
+    pub fn name_chunk(&self, of: ChunkType) -> Naming {
         let mut hasher = blake3::Hasher::new_keyed(&self.chunk_ids);
-        hasher.update(&[of as u8]).update(plain);
-        ChunkId(hasher.finalize().into())
+        hasher.update(&[of as u8]);
+        Naming(hasher)
     }
 
     /// Name of a source.

@@ -192,8 +192,9 @@ fn a_small_file_of_a_big_point_costs_a_few_ranges_and_a_second_look_costs_nothin
     assert!(bytes < 2 << 20, "{bytes} bytes for one small file");
     let middle = &big[4 << 20..][..100];
     let (requests, bytes) = look("big-1", 4 << 20, middle);
-    assert!(requests <= 3, "{requests} requests for 100 bytes");
-    assert!(bytes < 2 << 20, "{bytes} bytes for 100 bytes");
+    // All of their chunk, which has 4 MiB at most: no byte of it is shown before it was compared with its id.
+    assert!(requests <= 4, "{requests} requests for 100 bytes");
+    assert!(bytes < 6 << 20, "{bytes} bytes for 100 bytes");
     assert_eq!(look("small/07", 0, &small).0, 0, "another process asked the vault again");
     assert_eq!(look("big-1", 4 << 20, middle).0, 0, "another process asked the vault again");
 }
@@ -278,7 +279,8 @@ fn a_flipped_byte_is_an_error_and_never_other_bytes() {
                 }
             }
         }
-        assert!(!wrong.is_empty() && wrong.len() <= 16, "{wrong:?}");
+        // A chunk of 4 MiB at most, and what the kernel asked for together with its ends.
+        assert!(!wrong.is_empty() && wrong.len() <= 80, "{wrong:?}");
         assert!(wrong.iter().all(|(n, _)| *n == wrong[0].0), "one byte is in one file: {wrong:?}");
     }
     let back = stranger.path("back");

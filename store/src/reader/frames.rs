@@ -2,6 +2,7 @@
 //! others that want it wait. Whoever may not wait for a vault does not wait for those who may, either.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +15,14 @@ use crate::id::PackId;
 
 /// Pack and number of the frame in it. By its name, for a number could come to mean another pack.
 pub(super) type FrameKey = (PackId, u32);
+
+/// What a frame holds, decoded once.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    /// No other decoding has it, be it of the same frame.
+    pub(super) number: u64,
+}
 
 /// Several locks, so that readers of different frames seldom meet.
 const SHARDS: usize = 8;
@@ -92,6 +101,7 @@ impl Drop for Lent {
 #[derive(Debug)]
 pub(super) struct FrameCache {
     shards: Vec<Shard>,
+    decoded: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -103,7 +113,7 @@ struct Shard {
 
 #[derive(Debug)]
 struct State {
-    frames: LruCache<FrameKey, Bytes>,
+    frames: LruCache<FrameKey, Frame>,
     bytes: usize,
     loading: HashMap<LoadKey, Arc<Slot>>,
 }
@@ -114,7 +124,7 @@ type LoadKey = (FrameKey, bool);
 /// What comes of a loading.
 #[derive(Debug)]
 struct Slot {
-    frame: Mutex<Option<Bytes>>,
+    frame: Mutex<Option<Frame>>,
     /// Of whoever loads.
     deadline: Deadline,
 }
@@ -131,7 +141,7 @@ impl State {
 struct Loading<'a> {
     shard: &'a Shard,
     key: LoadKey,
-    result: Option<Bytes>,
+    result: Option<Frame>,
 }
 
 impl Drop for Loading<'_> {
@@ -150,14 +160,14 @@ impl Shard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self, state: &mut State, key: FrameKey, frame: Bytes) {
-        state.bytes += frame.len();
+    fn admit(&self, state: &mut State, key: FrameKey, frame: Frame) {
+        state.bytes += frame.bytes.len();
         if let Some(old) = state.frames.put(key, frame) {
-            state.bytes -= old.len();
+            state.bytes -= old.bytes.len();
         }
         while state.bytes > self.limit && state.frames.len() > 1 {
             if let Some((_, gone)) = state.frames.pop_lru() {
-                state.bytes -= gone.len();
+                state.bytes -= gone.bytes.len();
             }
         }
     }
@@ -171,7 +181,7 @@ impl FrameCache {
             state: Mutex::new(State { frames: LruCache::unbounded(), bytes: 0, loading: HashMap::new() }),
             loaded: Condvar::new(),
         };
-        Self { shards: (0..SHARDS).map(|_| shard()).collect() }
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), decoded: AtomicU64::new(0) }
     }
 
     fn shard(&self, key: &FrameKey) -> &Shard {
@@ -189,8 +199,13 @@ impl FrameCache {
         self.shard(key).lock().frames.contains(key)
     }
 
+    /// The number of the frame that is here.
+    pub(super) fn number(&self, key: &FrameKey) -> Option<u64> {
+        self.shard(key).lock().frames.peek(key).map(|frame| frame.number)
+    }
+
     /// The frame, if it is here.
-    pub(super) fn get(&self, key: &FrameKey) -> Option<Bytes> {
+    pub(super) fn get(&self, key: &FrameKey) -> Option<Frame> {
         self.shard(key).lock().frames.get(key).cloned()
     }
 
@@ -202,7 +217,7 @@ impl FrameCache {
         limits: Limits,
         clock: &dyn Clock,
         load: impl FnOnce() -> Result<Bytes, StoreError>,
-    ) -> Result<Bytes, StoreError> {
+    ) -> Result<Frame, StoreError> {
         let shard = self.shard(&key);
         let mut state = shard.lock();
         loop {
@@ -227,7 +242,7 @@ impl FrameCache {
         state.loading.insert(key, Arc::new(slot));
         drop(state);
         let mut loading = Loading { shard, key, result: None };
-        let frame = load()?;
+        let frame = Frame { bytes: load()?, number: self.decoded.fetch_add(1, Ordering::Relaxed) };
         loading.result = Some(frame.clone());
         Ok(frame)
     }
@@ -239,7 +254,7 @@ mod tests {
     use super::super::Tier;
     use super::*;
     use crate::clock::{ManualClock, SystemClock, Waiting};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     const NEVER: Limits = Limits { farthest: Tier::Vault, deadline: Deadline::NEVER };
@@ -264,7 +279,7 @@ mod tests {
                         }
                         Ok(Bytes::from_static(b"frame"))
                     });
-                    assert_eq!(frame.unwrap(), "frame");
+                    assert_eq!(frame.unwrap().bytes, "frame");
                 });
             }
         });
@@ -325,7 +340,7 @@ mod tests {
         }));
         assert!(panicked.is_err());
         let frame = cache.get_or_load(key(5), NEVER, &SystemClock, || Ok(Bytes::from_static(b"x")));
-        assert_eq!(frame.unwrap(), "x");
+        assert_eq!(frame.unwrap().bytes, "x");
     }
 
     fn begin_loading(cache: &FrameCache, n: u32, limits: Limits) -> Loading<'_> {
@@ -376,9 +391,9 @@ mod tests {
             }
             drop(first);
             assert!(!deadline.is_given_up());
-            loading.result = Some(Bytes::from_static(b"frame"));
+            loading.result = Some(Frame { bytes: Bytes::from_static(b"frame"), number: 7 });
             drop(loading);
-            assert_eq!(second.join().unwrap().unwrap(), "frame");
+            assert_eq!(second.join().unwrap().unwrap().bytes, "frame");
         });
         assert!(deadline.is_given_up(), "everybody has it");
     }

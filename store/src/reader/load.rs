@@ -1,13 +1,16 @@
 //! How a frame comes into memory: from the first tier that gives it whole, of those that there is patience for.
 
+use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::fetch::Last;
+use super::fetch::{Last, blocks_of};
+use super::frames::Frame;
 use super::pack_map::PackMap;
 use super::{Reader, Tier};
+use crate::cache::GRID;
 use crate::catalog::VaultNo;
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -45,21 +48,21 @@ pub(super) fn more_telling(first: Option<StoreError>, other: StoreError) -> Stor
 }
 
 impl Reader {
-    /// A frame. If it comes from the cache, `last` is the block that was read last there, and hands it on: frames that follow one another
-    /// share one.
+    /// The first of these frames; the others are wanted next, so that one request to a vault brings them, too. If it comes from the cache,
+    /// `last` is the block that was read last there, and hands it on: frames that follow one another share one.
     pub(super) fn frame(
         &self,
         map: &PackMap,
-        n: usize,
+        wanted: Range<usize>,
         limits: Limits,
         last: &mut Last,
-    ) -> Result<Bytes, StoreError> {
-        let key = (map.row.entry.id, n as u32);
+    ) -> Result<Frame, StoreError> {
+        let key = (map.row.entry.id, wanted.start as u32);
         if limits.farthest == Tier::Memory {
             return self.frames.get(&key).ok_or_else(StoreError::not_in_memory);
         }
         self.frames.get_or_load(key, limits, &*self.clock, || {
-            let failed = match self.load_frame(map, n, limits, last) {
+            let failed = match self.load_frame(map, &wanted, limits, last) {
                 Err(e @ (StoreError::Timeout { .. } | StoreError::Cancelled)) if limits.may_wait() => {
                     return Err(e);
                 }
@@ -70,28 +73,29 @@ impl Reader {
             match self.catalog.pack(map.row.no) {
                 Ok(Some(row)) if row.entry == map.row.entry && row != map.row => {
                     self.packs.lock().unwrap_or_else(PoisonError::into_inner).pop(&map.row.no);
-                    self.load_frame(&PackMap::new(row), n, limits, last)
+                    self.load_frame(&PackMap::new(row), &wanted, limits, last)
                 }
                 _ => Err(failed),
             }
         })
     }
 
-    /// Decodes a frame from the first tier that has it whole.
+    /// Decodes the first of these frames from the first tier that has it whole.
     fn load_frame(
         &self,
         map: &PackMap,
-        n: usize,
+        wanted: &Range<usize>,
         limits: Limits,
         last: &mut Last,
     ) -> Result<Bytes, StoreError> {
+        let n = wanted.start;
         let staged_error = match map.row.staged.then(|| self.load_staged(map, n)) {
             Some(Ok(frame)) => return Ok(frame),
             Some(Err(e)) => Some(e),
             None => None,
         };
         let elsewhere = match limits.may_wait() {
-            true => self.load_from_vaults(map, n, limits.deadline),
+            true => self.load_from_vaults(map, wanted, limits.deadline),
             false => self.load_cached(map, n, last),
         };
         let frame = match elsewhere {
@@ -111,19 +115,25 @@ impl Reader {
 
     /// From the first vault that gives it whole. While there is another the first answers soon or is left; only when all
     /// failed is it waited for. Who has a deadline waits for one that is away but once, and briefly.
-    fn load_from_vaults(&self, map: &PackMap, n: usize, deadline: Deadline) -> Result<Bytes, StoreError> {
+    fn load_from_vaults(
+        &self,
+        map: &PackMap,
+        wanted: &Range<usize>,
+        deadline: Deadline,
+    ) -> Result<Bytes, StoreError> {
         let (mut to_ask, mut left) = (map.row.vaults.len(), Vec::new());
         let soon = self.fetcher.of_any(&map.row.vaults, &map.name, |vault| {
             let share = self.fetcher.share(vault, to_ask, deadline);
             let is_hurried = deadline.left(&*self.clock).is_some() && self.fetcher.is_away(vault);
             to_ask -= 1;
-            self.load_from_vault(map, n, vault, share).inspect_err(|e| {
+            self.load_from_vault(map, wanted, vault, share).inspect_err(|e| {
                 if e.class() == ErrorClass::Unavailable && to_ask > 0 && !is_hurried {
                     left.push(vault);
                 }
             })
         });
-        let later = || left.into_iter().find_map(|vault| self.load_from_vault(map, n, vault, deadline).ok());
+        let later =
+            || left.into_iter().find_map(|vault| self.load_from_vault(map, wanted, vault, deadline).ok());
         soon.or_else(|e| later().ok_or(e))
     }
 
@@ -151,16 +161,18 @@ impl Reader {
     fn load_from_vault(
         &self,
         map: &PackMap,
-        n: usize,
+        wanted: &Range<usize>,
         vault: VaultNo,
         deadline: Deadline,
     ) -> Result<Bytes, StoreError> {
+        let n = wanted.start;
         let block = map.block_of(n);
         let entry = &map.row.entry;
         // A vault that has little time is asked for no more than is needed, and so is any if nothing more can be kept.
         let more = match self.fetcher.ahead_from(&[vault]) {
             Some((_, in_time)) if !deadline.half_passed(&*self.clock) => {
-                self.ahead.request_len(map.row.no, in_time)
+                let rest = blocks_of(&(block.start..map.blocks[wanted.end])).end - blocks_of(&block).end;
+                self.ahead.request_len(map.row.no, in_time).max(u64::from(rest) * GRID)
             }
             _ => 0,
         };

@@ -16,12 +16,6 @@ fn up_to_date<T>(look: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreErr
     look().or_else(|e| if e.is_of_changed_catalog() { look() } else { Err(e) })
 }
 
-/// Frames in which `range` of a chunk lies, or all of it.
-fn frames_in(at: &Location, map: &PackMap, range: Option<Range<u32>>) -> Range<usize> {
-    let (start, range) = (u64::from(at.start), range.unwrap_or(0..at.len));
-    map.frames_of(start + u64::from(range.start), start + u64::from(range.end))
-}
-
 impl Reader {
     /// Where a page of a tree lies, if it lies in one frame.
     pub fn page_place(&self, id: &ChunkId) -> Result<Option<PagePlace>, StoreError> {
@@ -58,7 +52,7 @@ impl Reader {
         Ok(self.tier_and_vault(id, None)?.0)
     }
 
-    /// The best tier that has all of `range` of a chunk, or of all of it, without reading it; and the vault that is asked first, if one
+    /// The best tier that has all that is needed to read `range` of a chunk, or all of it, without reading it; and the vault that is asked first, if one
     /// has it, for what turns out not to be nearer. `NotFound` if none has it.
     pub fn tier_and_vault(
         &self,
@@ -66,7 +60,7 @@ impl Reader {
         range: Option<Range<u32>>,
     ) -> Result<(Tier, Option<VaultNo>), StoreError> {
         let (location, map) = self.placed(id)?;
-        let mut frames = frames_in(&location, &map, range);
+        let mut frames = self.needed(id, &location, &map, range);
         let tier = if frames.clone().all(|n| self.frames.has(&(map.row.entry.id, n as u32))) {
             Tier::Memory
         } else if map.row.staged {
@@ -79,8 +73,8 @@ impl Reader {
         Ok((tier, self.fetcher.best_first(&map.row.vaults).first().copied()))
     }
 
-    /// Whether `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to hear that, not even
-    /// for the catalog's.
+    /// Whether all that is needed to read `range` of a chunk, or all of it, is in memory and known to be: nobody has to wait for a disk to
+    /// hear that, not even for the catalog's.
     pub fn is_warm(&self, id: &ChunkId, range: Option<Range<u32>>) -> bool {
         let Some(location) = self.places.get(id) else { return false };
         let Some(map) = self.known_map(location.pack) else { return false };
@@ -88,7 +82,7 @@ impl Reader {
         if !location.is_of(id, &pack) {
             return false;
         }
-        frames_in(&location, &map, range).all(|n| self.frames.has(&(pack, n as u32)))
+        self.needed(id, &location, &map, range).all(|n| self.frames.has(&(pack, n as u32)))
     }
 
     /// The bytes of a chunk that lie in the same frame as the one at `at`, and so are decoded with it.

@@ -18,7 +18,7 @@ pub(super) struct PackMap {
     pub(super) raw: Vec<u64>,
     /// Byte offset of the block of frame `i`; one more for the end.
     pub(super) blocks: Vec<u64>,
-    /// Whether the log knows that a tier cannot give it.
+    /// Whether the log knows that a tier cannot give it, or that a chunk is not there which should be.
     pub(super) told: AtomicBool,
 }
 

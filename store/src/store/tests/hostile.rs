@@ -9,7 +9,7 @@ use crate::reclaim::{self, Place};
 use crate::vault::Verb;
 use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
-/// As a mount reads: ranges of chunks, vouched for by seals alone.
+/// As a mount reads: ranges of chunks.
 fn restore_by_ranges(store: &Store, point: &StoredPoint) -> Result<Tree, StoreError> {
     restore_by(store, point, |id, len| store.reader().chunk_range(id, 0..len, Deadline::NEVER))
 }
