@@ -4,6 +4,7 @@ mod annexes;
 mod attempts;
 mod bad;
 mod brief;
+mod disputed;
 mod forget;
 mod generations;
 mod holds;

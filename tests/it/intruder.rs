@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use holdfast_fs::testing::{node, point};
@@ -16,11 +17,11 @@ use holdfast_store::chunk_store::TreeSink;
 use holdfast_store::clock::{Clock, SystemClock, Timestamp};
 use holdfast_store::copy;
 use holdfast_store::fence::{Revocation, Why};
-use holdfast_store::id::{Attempt, VaultId};
+use holdfast_store::id::{Attempt, ChunkId, VaultId};
 use holdfast_store::index::Index;
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::names;
-use holdfast_store::pack::{FrameBuilder, PackBuilder, PackKind};
+use holdfast_store::pack::{FrameBuilder, PackBuilder, PackEntry, PackKind, PackedChunk};
 use holdfast_store::point::{RecoveryPoint, SourceName};
 use holdfast_store::seal::{ChunkType, Compression};
 use holdfast_store::store::{Store, StoreOptions};
@@ -32,13 +33,16 @@ use holdfast_store::vault::azure::AzureCredential;
 use holdfast_store::vault::testing::Azurite;
 use holdfast_store::vault::{ObjectName, VaultError};
 
-use crate::testkit::{Machine, Ran, noise};
+use crate::testkit::{Machine, Mounted, Ran, can_mount, noise};
 use crate::trouble::{
-    SmallStore, Tree, assert_restores, azurite, command, copy_dir, points, read_tree, summary_id, write_tree,
+    SmallStore, Tree, assert_restores, assert_same, azurite, command, copy_dir, points, read_tree,
+    summary_id, write_tree,
 };
 
-/// Files of less than a chunk, so that each is one.
+/// Files of less than a chunk, so that each is one …
 const FILES: usize = 12;
+/// … and one of several chunks, each of several frames.
+const LARGE: usize = 300_000;
 
 /// A store whose points lie in a vault, and the machine on which somebody has root.
 struct Scene {
@@ -65,6 +69,7 @@ impl Scene {
         let mut own = command(&scene.machine, &scene.store.dir, &["key", "own"]);
         Ran::of(own.env("HOLDFAST_RECOVERY_KEY", &scene.store.words)).expect_code(0);
         let mut tree: Tree = (0..FILES).map(|n| (format!("file{n}"), Arc::new(noise(n, 2000 + n)))).collect();
+        tree.insert("large".into(), Arc::new(noise("large", LARGE)));
         for round in 0..2 {
             tree.insert("file0".into(), Arc::new(noise(format!("round {round}"), 3000)));
             let source = scene.machine.path("source");
@@ -132,6 +137,32 @@ impl Scene {
         for (id, tree) in &self.before {
             assert!(shown.contains(id), "after {after}: {id} is not shown");
             assert_restores(&bare, &dir, id, tree);
+        }
+        self.all_is_shown(after);
+    }
+
+    /// The same through a mount, of another machine that has nothing: what one has in its memory or its cache tells nothing of the other.
+    fn all_is_shown(&self, after: &str) {
+        if !can_mount("what a mount shows of a vault that somebody attacked") {
+            return;
+        }
+        let bare = Machine::new();
+        let (dir, at) = (bare.path("recovered"), bare.path("mount"));
+        let mut recover = command(&bare, &dir, &["recover", &self.url, "--machine-key"]);
+        Ran::of(recover.env("HOLDFAST_RECOVERY_KEY", &self.store.words));
+        std::fs::create_dir(&at).unwrap();
+        Ran::of(&mut command(&bare, &dir, &["mount", "--background", at.to_str().unwrap()])).expect_code(0);
+        let mount = Mounted::at(&bare, at);
+        for (id, tree) in &self.before {
+            let point = mount.point(id);
+            // Here and there first: a part of a chunk is to be right, too, of which nobody read the rest.
+            for (name, bytes) in tree {
+                let file = std::fs::File::open(point.join(name)).unwrap();
+                let (at, mut part) = (bytes.len() / 2, [0; 100]);
+                file.read_exact_at(&mut part, at as u64).unwrap();
+                assert!(part == bytes[at..at + 100], "after {after}: {name} of {id} at {at}");
+            }
+            assert_same(&read_tree(&point), tree);
         }
     }
 }
@@ -210,6 +241,28 @@ fn forged_root(sink: &mut TreeSink<'_>, files: Vec<Node>) -> Node {
     Node { subtree, links: 2, mode: 0o755, ..node("root", NodeKind::Directory) }
 }
 
+/// The chunks of a file, with their lengths.
+fn chunks_of(store: &Store, bytes: &[u8]) -> impl Iterator<Item = (ChunkId, usize)> {
+    let (chunker, mut left, mut chunks) = (store.chunker(), bytes, Vec::new());
+    while !left.is_empty() {
+        let (plain, rest) = left.split_at(chunker.cut(left));
+        chunks.push((store.sealer().chunk_id(ChunkType::Data, plain), plain.len()));
+        left = rest;
+    }
+    chunks.into_iter()
+}
+
+/// Puts an index object of these packs that claims to replace all others.
+fn put_index(store: &Store, way: &Transfer, packs: &[(&PackEntry, Vec<PackedChunk>)]) {
+    let others = way.list_all("idx/").unwrap();
+    let supersedes = others.iter().filter_map(|object| names::index_of(&object.name)).collect();
+    let mut index = Index { supersedes, ..Index::default() };
+    assert!(!index.supersedes.is_empty());
+    packs.iter().for_each(|(entry, chunks)| index.add((*entry).clone(), chunks));
+    let (id, bytes) = index.seal(store.sealer());
+    way.put_new(&names::index(&id), bytes).unwrap();
+}
+
 #[test]
 fn who_has_the_keys_of_a_writer_poisons_no_older_point() {
     let Some(azurite) = azurite() else { return };
@@ -233,27 +286,40 @@ fn who_has_the_keys_of_a_writer_poisons_no_older_point() {
     let text = |field: &str| honest[0][field].as_str().unwrap().to_owned();
     let (host, group, source) = (text("hostname"), text("group"), text("source"));
     let no = evil.vaults()[0].0;
-    // A pack in which each chunk of the newest point has its name and other bytes, and an index object that says that it replaces all others.
-    let mut frames = FrameBuilder::new(16 << 10, Compression::None);
     let mut files = Vec::new();
     for (name, bytes) in &newest {
-        let id = evil.sealer().chunk_id(ChunkType::Data, bytes);
-        frames.push(id, &vec![b'!'; bytes.len()]);
-        let content = Some(Content::Inline(vec![Extent::Data { id, len: bytes.len() as u32 }]));
+        let extents = chunks_of(&evil, bytes).map(|(id, len)| Extent::Data { id, len: len as u32 });
+        let content = Some(Content::Inline(extents.collect()));
         files.push(Node { size: bytes.len() as u64, content, ..node(name, NodeKind::File) });
     }
-    let mut pack = PackBuilder::new(evil.sealer(), PackKind::Data, 0);
-    pack.push(evil.sealer(), frames.take());
-    let pack = pack.finish(evil.sealer());
-    way.put_new(&names::pack(&pack.entry.id), pack.bytes.clone()).unwrap();
-    let mut index = Index::default();
-    let others = way.list_all("idx/").unwrap();
-    index.supersedes = others.iter().filter_map(|object| names::index_of(&object.name)).collect();
-    assert!(!index.supersedes.is_empty());
-    index.add(pack.entry.clone(), &pack.chunks);
-    let (id, bytes) = index.seal(evil.sealer());
-    way.put_new(&names::index(&id), bytes).unwrap();
+    // Packs in which each chunk of the newest point has its name and other bytes, with index objects that say that they replace all others. Of
+    // many, one is read before what is honest, and found there first.
+    let mut forged = Vec::new();
+    for filler in *b"!?#~" {
+        let mut frames = FrameBuilder::new(16 << 10, Compression::None);
+        for (id, len) in newest.values().flat_map(|bytes| chunks_of(&evil, bytes)) {
+            frames.push(id, &vec![filler; len]);
+        }
+        let mut pack = PackBuilder::new(evil.sealer(), PackKind::Data, 0);
+        pack.push(evil.sealer(), frames.take());
+        let pack = pack.finish(evil.sealer());
+        way.put_new(&names::pack(&pack.entry.id), pack.bytes.clone()).unwrap();
+        put_index(&evil, &way, &[(&pack.entry, pack.chunks.clone())]);
+        forged.push(pack.entry.id);
+    }
     copy::load_catalog(&evil, no, &way, &VoidMonitor).unwrap();
+    // And index objects that give the chunks of each honest pack other places in it.
+    let honest = evil.catalog().packs().unwrap().into_iter().filter(|row| !forged.contains(&row.entry.id));
+    let turned = honest.map(|row| {
+        let chunks = evil.catalog().chunks_of(row.no).unwrap();
+        (row.entry, chunks.into_iter().rev().collect::<Vec<_>>())
+    });
+    let turned: Vec<_> = turned.collect();
+    assert!(turned.iter().any(|(_, chunks)| chunks.len() > FILES));
+    for _ in 0..4 {
+        let packs: Vec<_> = turned.iter().map(|(entry, chunks)| (entry, chunks.clone())).collect();
+        put_index(&evil, &way, &packs);
+    }
     // Points of the same source that rely on them, also from the future. Who has another machine of the store has its ring, and not the key with
     // which the machine signs whose source it is.
     let mut made_up = Vec::new();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
+use super::disputed::fills;
 use super::listing::{Listed, listed_packs};
 use super::mend::row_of;
 use super::on_grid::OnGrid;
@@ -100,8 +101,8 @@ pub fn load_catalog(
     Ok(())
 }
 
-/// Makes the catalog know the packs that a vault lists: by its index objects, and those that none covers by their own
-/// directories. Asks the vault nothing if all are known. `false` if one could not be read.
+/// Makes the catalog know the packs that a vault lists: by its index objects, and those that none covers, or of which two say different things,
+/// by their own directories. Asks the vault nothing if all are known. `false` if one could not be read.
 pub(super) fn learn_packs(
     store: &Store,
     no: VaultNo,
@@ -133,6 +134,7 @@ pub(super) fn learn_packs(
             &format!("{} bytes are no index object's", object.len),
         ));
     }
+    let mut disputed = BTreeSet::new();
     for some in batches(&new, |(_, object)| object.len) {
         // Many at once: each is small, and a vault may be far away.
         let wanted = some.iter().map(|(_, o)| (o.name.clone(), 0..o.len)).collect();
@@ -146,12 +148,13 @@ pub(super) fn learn_packs(
                 _ => open_index(store, transfer, &object.name, *id, deadline)?,
             };
             match opened {
-                Ok(index) => adopt_index(store, no, id, &index, listed)?,
+                Ok(index) => disputed.extend(adopt_index(store, no, id, &index, listed)?),
                 Err(e) => monitor.event(problem(transfer, &object.name, &e)),
             }
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
     }
+    store.settle((no, transfer), &disputed, deadline, monitor)?;
     load_uncovered_packs(store, no, transfer, listed, deadline, monitor)
 }
 
@@ -193,22 +196,30 @@ pub(crate) fn open_index(
     }
 }
 
+/// The packs of which the catalog knows something else. They do not count as covered by this index object.
 fn adopt_index(
     store: &Store,
     no: VaultNo,
     id: &IndexId,
     index: &Index,
     listed: &Listed,
-) -> Result<(), StoreError> {
+) -> Result<Vec<PackId>, StoreError> {
     let packs = index.packs_with_chunks();
     let there: Vec<(&PackEntry, &[PackedChunk])> = packs
         .iter()
-        .filter(|(entry, _)| listed.get(&entry.id) == Some(&entry.len))
+        .filter(|(entry, chunks)| listed.get(&entry.id) == Some(&entry.len) && fills(entry, chunks))
         .map(|(entry, chunks)| (*entry, chunks.as_slice()))
         .collect();
     store.catalog().add_packs(&there, false, Some(no))?;
-    let ids: Vec<PackId> = there.iter().map(|(entry, _)| entry.id).collect();
-    store.catalog().add_index(id, &ids, Some(no))
+    let (mut covered, mut disputed) = (Vec::new(), Vec::new());
+    for (entry, chunks) in there {
+        match store.is_disputed(entry, chunks)? {
+            true => disputed.push(entry.id),
+            false => covered.push(entry.id),
+        }
+    }
+    store.catalog().add_index(id, &covered, Some(no))?;
+    Ok(disputed)
 }
 
 fn load_uncovered_packs(
@@ -249,7 +260,7 @@ fn load_uncovered_packs(
     Ok(all)
 }
 
-fn problem(transfer: &Transfer, name: &ObjectName, reason: &str) -> Event {
+pub(super) fn problem(transfer: &Transfer, name: &ObjectName, reason: &str) -> Event {
     let reason = format!("vault {}: {reason}", transfer.address());
     Event::Problem { path: name.as_str().into(), reason }
 }

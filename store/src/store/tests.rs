@@ -3,6 +3,7 @@
 
 mod annexes;
 mod attempts;
+mod disputed;
 mod fenced;
 mod forgotten;
 mod freeing;
