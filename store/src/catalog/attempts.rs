@@ -122,7 +122,7 @@ impl Catalog {
 
     /// Attempts that are known to be revoked in a vault.
     pub fn revoked_in(&self, vault: VaultNo) -> Result<HashSet<Attempt>, StoreError> {
-        let known = self.revocations_like(&format!("revoked {} *", vault.0))?;
+        let known = self.revocations_below(&format!("revoked {}", vault.0))?;
         Ok(known.into_iter().map(|(attempt, _)| attempt).collect())
     }
 
@@ -145,14 +145,15 @@ impl Catalog {
         vault: VaultNo,
         point: &RecoveryPointId,
     ) -> Result<Vec<(Attempt, Why)>, StoreError> {
-        self.revocations_like(&format!("revoked {} {} *", vault.0, point.hex()))
+        self.revocations_below(&format!("revoked {} {}", vault.0, point.hex()))
     }
 
     /// A note that makes no sense is none: the vault is asked again.
-    fn revocations_like(&self, pattern: &str) -> Result<Vec<(Attempt, Why)>, StoreError> {
+    fn revocations_below(&self, key: &str) -> Result<Vec<(Attempt, Why)>, StoreError> {
         let notes: Vec<(String, Option<u8>)> = self.read("read notes", |c| {
-            c.prepare_cached("SELECT key, value FROM meta WHERE key GLOB ?1")?
-                .query_map([pattern], |row| Ok((row.get(0)?, row.get(1).ok())))?
+            // By the order of keys, in which `!` follows the space: there may be as many as points were ever forgotten.
+            c.prepare_cached("SELECT key, value FROM meta WHERE key >= ?1 || ' ' AND key < ?1 || '!'")?
+                .query_map([key], |row| Ok((row.get(0)?, row.get(1).ok())))?
                 .collect()
         })?;
         let read = |(key, why): &(String, Option<u8>)| Some((attempt_of(key)?, Why::from_number((*why)?)?));

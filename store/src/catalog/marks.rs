@@ -133,9 +133,10 @@ impl Catalog {
         })
     }
 
-    /// Takes it away.
+    /// Takes it away, and which attempts were revoked there: another vault is under that address.
     pub fn forget_remembered(&self, no: VaultNo) -> Result<(), StoreError> {
-        self.write("make a note", |t| {
+        self.write("forget notes", |t| {
+            t.execute("DELETE FROM meta WHERE key GLOB ?1", [format!("revoked {} *", no.0)])?;
             t.execute("DELETE FROM meta WHERE key = ?1", [witness_key(no)]).map(drop)
         })
     }

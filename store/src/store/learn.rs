@@ -355,7 +355,7 @@ fn learn_point(
     if known.is_some_and(|row| row.staged) && !is_first {
         return Ok(());
     }
-    store.catalog().set_revoked(no, attempt, None)?;
+    // That the attempt was revoked there, if it was, stays known: it never comes back by right.
     store.catalog().set_seen_at(no, attempt)?;
     store.catalog().add_point(&row_of(point, object, false, vec![no]))
 }

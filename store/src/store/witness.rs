@@ -39,11 +39,17 @@ use crate::vault::ObjectInfo;
 
 /// Points of this machine's own sources that somebody else put there, which a look reads.
 const STRANGERS_READ: usize = 64;
+/// Of revocations that find no room in the memory.
+const BEYOND: &str = "revocations are beyond what this machine remembers of it outside its catalog: keep catalog.db, for should it be lost, \
+     nothing here tells if what they took away comes back";
+
 /// What was known of a vault before it was listed: others push meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
     memory: Memory,
     there: Vec<Known>,
+    /// Attempts that are revoked, by the memory, which outlives a catalog, or by the catalog, which knows all that was read since it was made.
+    revoked: HashSet<Attempt>,
 }
 
 impl Before {
@@ -206,8 +212,8 @@ impl Store {
         Ok(self.recall(no)?.alarms)
     }
 
-    /// Of the vaults that were met since the store was opened and that this machine never saw before: what they could be held against, and
-    /// what cannot be told, for people.
+    /// Of the vaults that were met since the store was opened: what those that this machine never saw before could be held against, and what
+    /// cannot be told, for people.
     pub fn first_looks(&self) -> Vec<String> {
         self.first_looks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -220,7 +226,9 @@ impl Store {
             Ok(Known { attempt, ..known_of(&line, hash) })
         };
         let there = lines.into_iter().map(known).collect::<Result<_, StoreError>>()?;
-        Ok(Before { memory: self.recall(no)?, there })
+        let (memory, mut revoked) = (self.recall(no)?, self.catalog.revoked_in(no)?);
+        revoked.extend(memory.all_revoked().filter_map(|text| Attempt::from_text(text)));
+        Ok(Before { memory, there, revoked })
     }
 
     /// Notes whether the config that a vault shows, of this store, is the one with which it was made. It never changes.
@@ -304,8 +312,21 @@ impl Store {
         let told: Vec<Alarm> = seen.alarms.iter().filter(of_points).cloned().collect();
         self.tell_alarms(no, &told, monitor);
         let alarms = seen.alarms.clone();
-        self.remember(no, |memory| seen.keep_in(memory))?;
+        let mut beyond = 0;
+        self.remember(no, |memory| beyond = seen.keep_in(memory))?;
+        self.tell_of_bound(no, beyond);
         Ok(alarms)
+    }
+
+    /// Tells, once as long as the store is open, that there are revocations which the catalog alone knows.
+    fn tell_of_bound(&self, no: VaultNo, beyond: usize) {
+        let key = (no, BEYOND.to_owned());
+        if beyond == 0 || !self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(key) {
+            return;
+        }
+        let told = format!("vault {}: {beyond} {BEYOND}", self.address_of(no));
+        tracing::warn!("{told}");
+        self.first_looks.lock().unwrap_or_else(PoisonError::into_inner).push(told);
     }
 
     /// Learns the points of sources of this machine that it did not bring there itself: on an ordinary day there are none.

@@ -1,10 +1,12 @@
 //! Tests of what is remembered of a vault, and of what sessions say there. What comes of it is seen from outside (`tests/it/witness.rs`).
 
-use super::hostile::{delete_catalog, prepared, push, recovered};
+use super::fenced::forget;
+use super::hostile::{delete_catalog, forget_and_free, prepared, push, recovered};
 use super::losses::{faulty, open_on};
 use super::*;
 use crate::check::{Depth, check};
-use crate::id::Attempt;
+use crate::fence::{Revocation, Why};
+use crate::id::{Attempt, RecoveryPointId, SourceTag};
 use crate::point::Head;
 use crate::point::object::open_session;
 use crate::vault::Verb;
@@ -252,4 +254,95 @@ fn a_revocation_that_was_seen_and_is_gone_is_an_older_state_though_no_point_is_m
     assert_eq!(stands(&store), older, "as long as it lasts");
     store.accept_vault(no, &VoidMonitor).unwrap();
     assert_eq!(stands(&store), []);
+}
+
+/// A point that went from the vault and from here on purpose, its name there, and its bytes.
+fn gone(store: &Store, vault: &MemoryVault) -> (ObjectName, Bytes) {
+    let one = take_point(store, &sample(1)).unwrap();
+    push(store, &one, &RecordingMonitor::default()).unwrap();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    let bytes = vault.object(&name).unwrap();
+    forget_and_free(store, &one);
+    forget(store, &one);
+    assert_ne!(vault.object(&name).unwrap(), bytes);
+    (name, bytes)
+}
+
+/// That it is there again, as an alarm.
+fn replayed(name: &ObjectName) -> [(AlarmKind, String); 1] {
+    [(AlarmKind::PointReplayed, names::outcome_of(name).unwrap().1.to_string())]
+}
+
+#[test]
+fn a_point_that_comes_back_is_told_by_what_the_catalog_alone_knows_as_long_as_it_is_there() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let (name, bytes) = gone(&store, &vault);
+    assert_eq!(stands(&store), []);
+    let word = vault.object(&name).unwrap();
+    let (no, _, way) = store.vaults()[0].clone();
+    std::fs::remove_file(home.path().join("witness.json")).unwrap();
+    store.catalog().set_remembered(no, b"none").unwrap();
+    vault.replace(&name, bytes);
+    // Who frees space learns of the point, and needs what it needs.
+    copy::learn_points(&store, no, &way).unwrap();
+    let expected = replayed(&name);
+    assert_eq!(stands(&store), expected);
+    assert_eq!(stands(&store), expected, "as long as it lasts");
+    vault.replace(&name, word);
+    assert_eq!(stands(&store), []);
+    assert!(transfer(&vault).delete(&name).unwrap());
+    std::fs::remove_file(home.path().join("witness.json")).unwrap();
+    store.catalog().set_remembered(no, b"none").unwrap();
+    let older = [(AlarmKind::VaultRolledBack, String::new())];
+    assert_eq!(stands(&store), older, "the word is gone");
+    store.accept_vault(no, &VoidMonitor).unwrap();
+    assert_eq!(stands(&store), []);
+}
+
+#[test]
+fn one_of_the_last_of_five_thousand_removed_points_is_told_when_it_comes_back() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    // Whoever has the ring makes words of low ids.
+    for n in 0..5_000_u32 {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        let (tag, attempt) = (SourceTag([9; 16]), Attempt::first(RecoveryPointId(id)));
+        let word = Revocation { attempt, tag, why: Why::Forgotten, at: 0 }.seal(store.sealer());
+        vault.replace(&names::outcome(&tag, &attempt), word.into());
+    }
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
+    assert_eq!(store.catalog().revoked_in(no).unwrap().len(), 5_000);
+    let (name, bytes) = gone(&store, &vault);
+    assert_eq!((stands(&store), store.first_looks().len()), (vec![], 0));
+    let word = vault.object(&name).unwrap();
+    vault.replace(&name, bytes);
+    assert_eq!(stands(&store), replayed(&name));
+    assert_eq!(stands(&store), replayed(&name), "as long as it lasts");
+    vault.replace(&name, word);
+    assert_eq!(stands(&store), []);
+    assert!(transfer(&vault).delete(&name).unwrap());
+    assert_eq!(stands(&store), [(AlarmKind::VaultRolledBack, String::new())]);
+}
+
+#[test]
+fn revocations_that_the_catalog_alone_remembers_are_told() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let no = store.vaults()[0].0;
+    assert_eq!((stands(&store), store.first_looks()), (vec![], vec![]));
+    let words = format!(
+        "WITH RECURSIVE word(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM word WHERE n < 20000)
+         INSERT INTO meta(key, value) SELECT printf('revoked {} %032x 0', n), 1 FROM word",
+        no.0
+    );
+    assert_eq!(store.catalog().writer().execute(&words, []).unwrap(), 20_000);
+    stands(&store);
+    let told = store.first_looks();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].contains("3616 revocations are beyond"), "{told:?}");
+    stands(&store);
+    assert_eq!(store.first_looks(), told, "once");
 }

@@ -110,9 +110,8 @@ impl Store {
         let outcomes: HashSet<Attempt> =
             shown.iter().filter_map(|object| Some(names::outcome_of(&object.name)?.1)).collect();
         let listed = Outcomes::of(shown);
-        let gone =
-            |text: &&String| Attempt::from_text(text).is_some_and(|attempt| !outcomes.contains(&attempt));
-        let marks: BTreeSet<String> = before.memory.revoked.iter().filter(gone).cloned().collect();
+        let gone = before.revoked.difference(&outcomes);
+        let marks: BTreeSet<String> = gone.map(ToString::to_string).collect();
         let of_kind = |kind| accepted.alarms.iter().filter(move |alarm| alarm.kind == kind);
         let replayed: BTreeSet<String> =
             of_kind(AlarmKind::PointReplayed).map(|alarm| alarm.subject.clone()).collect();
@@ -132,7 +131,8 @@ impl Store {
                 .heads
                 .retain(|_, known| !lost.contains(&known.id) && !listed.at(&known.tag, &known.id).is_empty());
             memory.missing.clear();
-            memory.revoked.retain(|text| !marks.contains(text) && !replayed.contains(text));
+            memory.forget_revoked(&marks);
+            memory.forget_revoked(&replayed);
             memory.slots.extend(slots.into_iter().map(|slot| (slot, false)));
             memory.accepted.extend(lost.iter().flat_map(missing_keys));
             memory.accepted.extend(marks.iter().map(|text| mark_key(text)));

@@ -41,18 +41,21 @@ pub(super) struct SeenBack {
     missing: BTreeMap<RecoveryPointId, Known>,
     there: Vec<Known>,
     removed: HashSet<RecoveryPointId>,
-    revoked: BTreeSet<String>,
+    /// Attempts that are known to be revoked, and whether they are of own sources, which come first.
+    revoked: Vec<(String, bool)>,
     generation: u64,
 }
 
 impl SeenBack {
-    pub(super) fn keep_in(self, memory: &mut Memory) {
+    /// How many revocations find no room there.
+    pub(super) fn keep_in(self, memory: &mut Memory) -> usize {
         memory.heads.retain(|_, known| !self.removed.contains(&known.id));
         self.there.into_iter().for_each(|known| memory.advance(known));
         memory.missing = self.missing;
-        memory.revoked.extend(self.revoked);
         memory.generation = memory.generation.max(self.generation);
         memory.alarms = self.alarms;
+        let has_no_room = |(attempt, is_own)| !memory.note_revoked(attempt, is_own);
+        self.revoked.into_iter().map(has_no_room).filter(|beyond| *beyond).count()
     }
 }
 
@@ -91,8 +94,18 @@ impl LookBack<'_> {
         alarms.dedup_by(|a, b| a.key() == b.key());
         alarms.truncate(memory::ALARMS_MAX);
         alarms.iter_mut().for_each(|alarm| alarm.since = self.since(alarm));
-        let revoked = catalog.revoked_in(self.no)?.iter().map(ToString::to_string).collect();
+        let revoked = self.revoked_now()?;
         Ok(SeenBack { alarms, missing, there, removed, revoked, generation })
+    }
+
+    fn revoked_now(&self) -> Result<Vec<(String, bool)>, StoreError> {
+        let own = self.attempts.keys().filter(|(tag, _)| self.before.memory.own.contains(tag));
+        let own: HashSet<Attempt> = own.map(|(_, attempt)| *attempt).collect();
+        let revoked = self.store.catalog().revoked_in(self.no)?;
+        let mut revoked: Vec<(String, bool)> =
+            revoked.iter().map(|attempt| (attempt.to_string(), own.contains(attempt))).collect();
+        revoked.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+        Ok(revoked)
     }
 
     /// All points of which somebody says that they were there: this machine's memory, its catalog, and other writers.
@@ -217,15 +230,15 @@ impl LookBack<'_> {
     /// Revocations that were there and are not, though nothing removes them.
     fn marks_gone(&self) -> usize {
         let there: HashSet<Attempt> = self.attempts.keys().map(|(_, attempt)| *attempt).collect();
-        let Memory { revoked, accepted, .. } = &self.before.memory;
-        let known = revoked.iter().filter(|text| !accepted.contains(&accept::mark_key(text)));
-        known.filter_map(|text| Attempt::from_text(text)).filter(|attempt| !there.contains(attempt)).count()
+        let accepted = &self.before.memory.accepted;
+        let gone = self.before.revoked.iter().filter(|attempt| !there.contains(attempt));
+        gone.filter(|attempt| !accepted.contains(&accept::mark_key(&attempt.to_string()))).count()
     }
 
     /// Points that are there again in the place of a revocation.
     fn replayed(&self) -> Vec<Alarm> {
         let held = self.attempts.iter().filter(|(_, len)| **len != Revocation::LEN).map(|((_, at), _)| *at);
-        let back = held.filter(|attempt| self.before.memory.revoked.contains(&attempt.to_string()));
+        let back = held.filter(|attempt| self.before.revoked.contains(attempt));
         let alarm = |attempt: Attempt| {
             let id = attempt.point.short();
             let detail = format!("recovery point {id}, which was removed there on purpose, is there again");

@@ -26,8 +26,9 @@ const LIMIT: u64 = 64 << 20;
 const HEADS_MAX: usize = 16_384;
 /// Points that are missing in a vault.
 const MISSING_MAX: usize = 4_096;
-/// Attempts of which it was seen that they are revoked. The catalog knows all of them.
-const REVOKED_MAX: usize = 4_096;
+/// Attempts of which it was seen that they are revoked: so many of own sources, and so many more of any; of more than that, those that came
+/// first. The catalog knows all of them.
+const REVOKED_MAX: usize = 16_384;
 /// Key slots.
 const SLOTS_MAX: usize = 256;
 /// Alarms that somebody accepted.
@@ -68,6 +69,9 @@ pub(crate) struct Memory {
     pub missing: BTreeMap<RecoveryPointId, Known>,
     /// Attempts that were seen to be revoked, as their names say them.
     pub revoked: BTreeSet<String>,
+    /// The same of own sources: what others revoke, however much, takes none of their room.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked_own: BTreeSet<String>,
     /// Key slots that were seen, and whether they were gone after that.
     pub slots: BTreeMap<SlotId, bool>,
     /// Number of the newest generation of reclaim.
@@ -98,12 +102,37 @@ impl Memory {
         }
     }
 
+    /// All attempts that are remembered to be revoked.
+    pub(super) fn all_revoked(&self) -> impl Iterator<Item = &String> {
+        self.revoked.iter().chain(&self.revoked_own)
+    }
+
+    /// Remembers that an attempt is revoked; `false` if there is no room for it.
+    pub(super) fn note_revoked(&mut self, attempt: String, is_own: bool) -> bool {
+        if self.revoked.contains(&attempt) || self.revoked_own.contains(&attempt) {
+            return true;
+        }
+        let of_own = is_own && self.revoked_own.len() < REVOKED_MAX;
+        let among = if of_own { &mut self.revoked_own } else { &mut self.revoked };
+        among.len() < REVOKED_MAX && among.insert(attempt)
+    }
+
+    /// Forgets of some attempts that they are revoked.
+    pub(super) fn forget_revoked(&mut self, attempts: &BTreeSet<String>) {
+        self.revoked.retain(|text| !attempts.contains(text));
+        self.revoked_own.retain(|text| !attempts.contains(text));
+    }
+
     /// What two copies say together.
     fn merge(&mut self, other: Self) {
         other.heads.into_values().for_each(|known| self.advance(known));
         self.own.extend(other.own);
         self.missing.extend(other.missing);
-        self.revoked.extend(other.revoked);
+        for (revoked, is_own) in [(other.revoked_own, true), (other.revoked, false)] {
+            for attempt in revoked {
+                self.note_revoked(attempt, is_own);
+            }
+        }
         for (slot, gone) in other.slots {
             *self.slots.entry(slot).or_default() |= gone;
         }
@@ -124,9 +153,6 @@ impl Memory {
         }
         while self.missing.len() > MISSING_MAX {
             self.missing.pop_last();
-        }
-        while self.revoked.len() > REVOKED_MAX {
-            self.revoked.pop_last();
         }
         while self.slots.len() > SLOTS_MAX {
             self.slots.pop_last();
@@ -427,9 +453,33 @@ mod tests {
         });
         assert_eq!(recall(dir.path(), STORE, "/v", None).heads.len(), 8);
         let mut memory = Memory::default();
-        memory.revoked.extend((0..REVOKED_MAX + 9).map(|n| n.to_string()));
         memory.accepted.extend((0..ACCEPTED_MAX + 9).map(|n| n.to_string()));
         memory.bound();
-        assert_eq!((memory.revoked.len(), memory.accepted.len()), (REVOKED_MAX, ACCEPTED_MAX));
+        assert_eq!(memory.accepted.len(), ACCEPTED_MAX);
+    }
+
+    #[test]
+    fn what_others_revoke_however_much_takes_no_room_of_what_was_remembered_nor_of_own_sources() {
+        let mut memory = Memory::default();
+        let late = |n: usize| format!("f{n}");
+        assert!(memory.note_revoked(late(0), false));
+        let has_room = (0..REVOKED_MAX + 9).filter(|n| memory.note_revoked(format!("0{n}"), false)).count();
+        assert_eq!(has_room, REVOKED_MAX - 1);
+        assert!(memory.revoked.contains(&late(0)), "it came first");
+        assert!(memory.note_revoked(late(0), false), "it is remembered");
+        assert!((1..=REVOKED_MAX).all(|n| memory.note_revoked(late(n), true)));
+        assert!(!memory.note_revoked(late(REVOKED_MAX + 1), true));
+        assert_eq!(memory.all_revoked().count(), 2 * REVOKED_MAX);
+        // A copy from before says the same, and another one no more than there is room for.
+        let before = memory.clone();
+        memory.merge(before.clone());
+        assert_eq!(memory, before);
+        let mut other = Memory::default();
+        assert!((0..99).all(|n| other.note_revoked(format!("a{n}"), n % 2 == 0)));
+        memory.merge(other);
+        assert_eq!(memory, before);
+        memory.forget_revoked(&[late(0), late(1)].into());
+        assert_eq!((memory.revoked.len(), memory.revoked_own.len()), (REVOKED_MAX - 1, REVOKED_MAX - 1));
+        assert_eq!(Memory::of_blob(&memory.to_blob()), Some(memory));
     }
 }
