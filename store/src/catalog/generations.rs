@@ -11,6 +11,9 @@ use crate::fence::{Generation, Step};
 use crate::format::{Parser, Put};
 use crate::id::PackId;
 
+/// Seconds of a day.
+const DAY: i64 = 24 * 3600;
+
 /// Length of an object and when it was put by the vault's clock, as a listing shows them.
 pub type Listed = (u64, Option<i64>);
 
@@ -91,12 +94,46 @@ impl Catalog {
     pub fn forget_generations(&self, vault: VaultNo) -> Result<(), StoreError> {
         self.write("forget generations", |t| {
             t.execute("DELETE FROM generation WHERE vault = ?1", [vault.0])?;
-            for keys in ["session ? *", "open before ?", "proven ? *"] {
+            for keys in ["session ? *", "open before ?", "proven ? *", "ahead ? *"] {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
             }
             Ok(())
         })
+    }
+
+    /// How many seconds passed since this machine first found the end of a generation put ahead of the vault's clock, which shows `now`; of what
+    /// is between two calls a day at most, for who sets a clock back may set it ahead again. Nothing at first, or if the note is damaged.
+    pub fn passed_ahead(&self, vault: VaultNo, number: u64, now: i64) -> Result<u64, StoreError> {
+        let key = ahead_key(vault, number);
+        let noted: Option<Vec<u8>> = self.read("read a note", |c| {
+            let sql = "SELECT value FROM meta WHERE key = ?1";
+            c.query_row(sql, [&key], |row| Ok(row.get(0).ok())).optional().map(Option::flatten)
+        })?;
+        let passed = noted.and_then(|value| {
+            let mut p = Parser::new(&value);
+            let (last, passed) = (p.u64().ok()?.cast_signed(), p.u64().ok()?);
+            let since = now.saturating_sub(last).clamp(0, DAY).unsigned_abs();
+            (value == ahead_value(&key, last, passed)).then(|| passed.saturating_add(since))
+        });
+        let passed = passed.unwrap_or_default();
+        self.write("make a note", |t| {
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![key, ahead_value(&key, now, passed)]).map(drop)
+        })?;
+        Ok(passed)
+    }
+
+    /// Forgets that, where it is not ahead any more.
+    pub fn is_not_ahead(&self, vault: VaultNo, number: u64) -> Result<(), StoreError> {
+        let key = ahead_key(vault, number);
+        let is_noted = self.read("read a note", |c| {
+            c.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = ?1)", [&key], |row| row.get(0))
+        })?;
+        if is_noted {
+            self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key = ?1", [&key]).map(drop))?;
+        }
+        Ok(())
     }
 
     fn named_by(
@@ -115,6 +152,19 @@ impl Catalog {
         }
         Ok(found)
     }
+}
+
+fn ahead_key(vault: VaultNo, number: u64) -> String {
+    format!("ahead {} {number}", vault.0)
+}
+
+/// With a sum: what may go would go too early.
+fn ahead_value(key: &str, last: i64, passed: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(20);
+    out.u64(last.cast_unsigned());
+    out.u64(passed);
+    out.u32(crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), &out));
+    out
 }
 
 fn encode(packs: &[(PackId, u64)]) -> Vec<u8> {

@@ -125,6 +125,7 @@ impl Catalog {
                 "revoked ? *",
                 "session ? *",
                 "open before ?",
+                "ahead ? *",
                 "held ? *",
                 "going ? *",
                 "incomplete ? *",

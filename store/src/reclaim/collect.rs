@@ -327,7 +327,7 @@ impl Run<'_> {
         for end in &ends {
             let Some(Named::Final(number)) = Named::parse(end.name.as_str()) else { continue };
             let Some(generation) = self.store.catalog().generation(self.no, number)? else { continue };
-            let since = silence(now, end.put_at);
+            let since = self.stood(number, now, end.put_at)?;
             let gone: u64 = generation
                 .packs
                 .iter()
@@ -499,14 +499,38 @@ fn session_of(object: &ObjectInfo) -> Option<Attempt> {
     }
 }
 
-/// Time between two moments of the vault's clock. Of what that puts well ahead of now nobody knows when it was: the clock was set back since, and
-/// what waits for such a moment might wait for years.
+impl Run<'_> {
+    /// For how long the end of a generation has stood, by the vault's clock. One that is put well ahead of that was put when the clock was wrong,
+    /// or it is wrong now: what this machine saw pass since it found it so counts, and not that nobody knows when it was.
+    fn stood(
+        &self,
+        number: u64,
+        now: Option<i64>,
+        put_at: Option<i64>,
+    ) -> Result<Option<Duration>, StoreError> {
+        let catalog = self.store.catalog();
+        match (now, put_at) {
+            (Some(now), Some(at)) if is_ahead(now, at) => {
+                catalog.passed_ahead(self.no, number, now).map(|seconds| Some(Duration::from_secs(seconds)))
+            }
+            _ => catalog.is_not_ahead(self.no, number).map(|()| silence(now, put_at)),
+        }
+    }
+}
+
+/// Whether a moment lies further ahead than clocks may differ.
+fn is_ahead(now: i64, moment: i64) -> bool {
+    now.saturating_sub(moment) < -AHEAD
+}
+
+/// For how long nothing was heard, between two moments of the vault's clock: how impatient to be, and nothing else. Of what that puts well ahead
+/// of now nobody knows when it was: the clock was set back since, and what waits for such a moment might wait for years.
 fn silence(now: Option<i64>, last: Option<i64>) -> Option<Duration> {
-    let passed = now?.saturating_sub(last?);
-    if passed < -AHEAD {
+    let (now, last) = (now?, last?);
+    if is_ahead(now, last) {
         return Some(LONG);
     }
-    Some(Duration::from_secs(u64::try_from(passed).unwrap_or(0)))
+    Some(Duration::from_secs(u64::try_from(now.saturating_sub(last)).unwrap_or(0)))
 }
 
 #[cfg(test)]

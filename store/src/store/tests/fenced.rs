@@ -101,6 +101,33 @@ fn what_no_point_needs_goes_when_it_was_final_for_long_enough_and_not_all_at_onc
 }
 
 #[test]
+fn what_may_go_stays_its_time_though_the_clock_of_the_vault_was_set_back_and_ahead_since() {
+    let Two { home, vault, here, gone, _dir, .. } = Two::new();
+    let kept = take_point(&here, &files("new")).unwrap();
+    push_all(&here, &kept);
+    forget(&here, &gone);
+    vault.set_now(1000 * HOUR);
+    let begun = advance(&here, &Terms::default());
+    assert!(begun.condemned.0 > 0 && begun.awaited.is_empty());
+    // What is left to wait for, run by run: of a jump a day counts.
+    for (now, left) in [(10, 48), (9, 48), (900, 24), (899, 24), (905, 18)] {
+        vault.set_now(now * HOUR);
+        let early = advance(&here, &Terms::default());
+        assert_eq!((early.removed.packs, early.to_go.0), (0, begun.condemned.0), "at {now}");
+        assert_eq!(early.ripe_in, Some(Duration::from_secs(left * 3600)), "at {now}");
+    }
+    // The clock is right again, and what it showed in between is forgotten.
+    for (now, left) in [(1001, 47), (10, 48), (100, 24)] {
+        vault.set_now(now * HOUR);
+        let early = advance(&here, &Terms::default());
+        assert_eq!((early.removed.packs, early.ripe_in), (0, Some(Duration::from_secs(left * 3600))));
+    }
+    vault.set_now(124 * HOUR);
+    assert_eq!(advance(&here, &Terms::default()).removed.packs, begun.condemned.0);
+    assert_recovers(&home, &vault, &[(&kept, &files("new"))]);
+}
+
+#[test]
 fn an_upload_that_relied_on_what_is_condemned_is_waited_for_and_keeps_it() {
     let Two { home, vault, here, gone, there, _dir, .. } = Two::new();
     let session = begin_online(&there, &VoidMonitor).unwrap();
