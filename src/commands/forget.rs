@@ -262,7 +262,10 @@ fn remove(
 /// Removes what was deleted and whose time is over, unless somebody holds it since. `local`: from the store's directory alone, by who leaves
 /// vaults as they are.
 pub fn remove_due(context: &Context<'_>, store: &Store, local: bool) -> Outcome {
-    let due = || -> BTreeSet<_> { Deleted::load(store.dir()).due(context.terminal.clock().now()).collect() };
+    let now = context.terminal.clock().now();
+    deleted::look(store.dir(), now)?;
+    let due = || -> BTreeSet<_> { Deleted::load(store.dir()).due(now).collect() };
+    tell_what_waits(context, Deleted::load(store.dir()).count_over(now).saturating_sub(due().len()))?;
     if due().is_empty() {
         return Ok(Done::Whole);
     }
@@ -287,6 +290,17 @@ pub fn remove_due(context: &Context<'_>, store: &Store, local: bool) -> Outcome 
         context.terminal.say(&format!("{count} went that had been deleted"))?;
     }
     Ok(done)
+}
+
+/// What only this run found to be due goes with another one.
+fn tell_what_waits(context: &Context<'_>, count: usize) -> Result<(), Failure> {
+    if count == 0 || context.terminal.json() {
+        return Ok(());
+    }
+    let count = text::count(count as u64, "recovery point");
+    context.terminal.say(&format!(
+        "{count} deleted before, whose time is over: to go with a run a day from now, if the clock still says so"
+    ))
 }
 
 /// Of those that are nowhere any more nobody has to know that they were deleted.

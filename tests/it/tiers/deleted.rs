@@ -32,6 +32,15 @@ fn let_time_pass(tiers: &Tiers) {
     std::fs::write(&path, file.to_string()).unwrap();
 }
 
+/// As if the last run had been long ago.
+fn let_a_day_pass(tiers: &Tiers) {
+    let path = tiers.machine.store().join("deleted.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(!file["looks"].as_array().unwrap().is_empty(), "{file}");
+    file["looks"] = serde_json::json!([6]);
+    std::fs::write(&path, file.to_string()).unwrap();
+}
+
 #[test]
 fn what_is_deleted_is_there_until_its_time_is_over_and_only_its_id_means_it() {
     let (tiers, ids) = three_points();
@@ -71,6 +80,13 @@ fn what_was_deleted_goes_from_everywhere_when_its_time_is_over_unless_it_is_held
         assert_eq!(places(&tiers), [set(&ids), set(&ids)], "{verb:?}");
     }
     let_time_pass(&tiers);
+    // The clock may have jumped.
+    for verb in [&["prune"][..], &["forget"]] {
+        let said = tiers.run(verb).expect_code(0).out();
+        assert!(said.contains("2 recovery points deleted before, whose time is over"), "{said}");
+        assert_eq!(places(&tiers), [set(&ids), set(&ids)], "{verb:?}");
+    }
+    let_a_day_pass(&tiers);
     // A vault that is away keeps it from going anywhere, and the rest from nothing.
     std::fs::rename(tiers.vault(), tiers.away()).unwrap();
     assert_ne!(tiers.run(&["prune"]).code(), 0);
