@@ -216,7 +216,7 @@ fn vaults(context: &Context<'_>) -> Result<Vec<VaultLine>, Failure> {
 fn look_at(store: &Store, transfer: &Transfer) -> Result<u64, StoreError> {
     copy::prove_ours(store, transfer, patience::FOR_A_VAULT)?;
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-    if transfer.list_all(names::SLOTS).map_err(failed)?.is_empty() {
+    if names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(failed)?.is_empty() {
         return Err(StoreError::NotFound { what: "any key slot".into() });
     }
     let len = |pack: &ObjectInfo| names::pack_of(&pack.name).map(|_| pack.len);

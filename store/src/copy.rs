@@ -83,7 +83,7 @@ pub fn prepare_vault(
 /// The newest key generation that slots in a vault say to have; 0 if there are none.
 fn newest_of_slots(store: &Store, transfer: &Transfer) -> Result<u32, StoreError> {
     let mut newest = 0;
-    for object in transfer.list_all(names::SLOTS).map_err(of_vault(transfer))? {
+    for object in names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))? {
         let bytes = read_slot(transfer, store.id(), &object.name)?.unwrap_or_default();
         newest = newest.max(KeySlot::read(&bytes, store.id()).map_or(0, |slot| slot.newest()));
     }
@@ -105,7 +105,7 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
         read => read?,
     };
     let mut slots = Vec::new();
-    for object in transfer.list_all(names::SLOTS).map_err(of_vault(transfer))? {
+    for object in names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))? {
         let Some(id) = names::slot_of(&object.name) else { continue };
         slots.extend(read_slot(transfer, &vault, &object.name)?.map(|bytes| (id, bytes)));
     }
@@ -118,7 +118,7 @@ const HEADERS: usize = 8;
 /// The newest key generation that the headers of the last points of a vault name, which no key is needed to read; 0 if there is none. A header
 /// that is damaged says nothing here.
 pub fn sealed_with(transfer: &Transfer, vault: &VaultId) -> Result<u32, StoreError> {
-    let mut points = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let mut points = names::list(transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(transfer))?;
     points.sort_by_key(|object| std::cmp::Reverse(object.put_at));
     let mut newest = 0;
     let whole = points.iter().filter(|object| object.len > Revocation::LEN);

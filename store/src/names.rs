@@ -3,8 +3,12 @@
 //! One place for both directions, so that what one part of the program puts another finds, and so that
 //! whatever else lies in a vault is recognised as not ours instead of half understood.
 
+use std::cell::Cell;
+
+use crate::clock::Deadline;
 use crate::id::{Attempt, IndexId, PackId, RecoveryPointId, SlotId, SourceTag};
-use crate::vault::ObjectName;
+use crate::transfer::Transfer;
+use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// All packs begin with this.
 pub const PACKS: &str = "pack/";
@@ -223,6 +227,22 @@ pub fn marked_bad(name: &ObjectName) -> Option<PackId> {
         Named::Pack(id) => Some(id),
         _ => None,
     }
+}
+
+/// So many names that are none are shown to who lists names: who takes offence at one hears of it, and who put any number fills no memory.
+const STRANGE_MAX: usize = 100;
+
+/// All objects of a vault whose names begin with `prefix`, ascending by name, and of those that have no name of a store the first few.
+///
+/// # Errors
+/// Those of [`Transfer::list_some`].
+pub fn list(transfer: &Transfer, prefix: &str, deadline: Deadline) -> Result<Vec<ObjectInfo>, VaultError> {
+    let strange = Cell::new(0);
+    transfer.list_some(prefix, deadline, |object| {
+        let is_ours = Named::parse(object.name.as_str()).is_some();
+        strange.set(strange.get() + usize::from(!is_ours));
+        is_ours || strange.get() <= STRANGE_MAX
+    })
 }
 
 /// What the names of all recovery points of one source begin with.

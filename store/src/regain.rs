@@ -153,7 +153,8 @@ impl Run<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let listed = self.transfer.list_all(names::POINTS).map_err(of_vault(self.transfer))?;
+        let listed =
+            names::list(self.transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(self.transfer))?;
         let words: HashSet<&ObjectName> =
             listed.iter().filter(|object| object.len == Revocation::LEN).map(|object| &object.name).collect();
         for name in &missing {

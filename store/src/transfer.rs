@@ -281,6 +281,21 @@ impl Transfer {
         self.runtime.block_on(all)
     }
 
+    /// The objects that `is_kept` says of those whose names begin with `prefix`, ascending by name: several times as many as `list_all` bears
+    /// of any, if the names that are kept are those of a store.
+    ///
+    /// # Errors
+    /// `WrongAnswer` for a listing of too many, or that does not end; `Timeout` when the deadline has passed; else what the vault said last.
+    pub fn list_some(
+        &self,
+        prefix: &str,
+        deadline: Deadline,
+        is_kept: impl Fn(&ObjectInfo) -> bool,
+    ) -> Result<Vec<ObjectInfo>, VaultError> {
+        let of = |object: &ObjectInfo| is_kept(object).then(|| object.clone());
+        self.runtime.block_on(self.inner.list_as(prefix, listing::NAMED_MAX, deadline, of))
+    }
+
     /// What `of` makes of the objects below `prefix`, in the order of their names, without keeping names: for many. What it makes
     /// nothing of is skipped.
     ///

@@ -230,6 +230,6 @@ fn points_in(
 ) -> Result<HashSet<RecoveryPointId>, StoreError> {
     copy::prove_ours(store, transfer, deadline)?;
     let failed = |source| StoreError::Vault { vault: transfer.address(), source };
-    let listed = transfer.list_all_by(names::POINTS, deadline).map_err(failed)?;
+    let listed = names::list(transfer, names::POINTS, deadline).map_err(failed)?;
     Ok(listed.iter().filter_map(|object| Some(names::point_of(&object.name)?.1)).collect())
 }

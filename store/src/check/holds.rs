@@ -3,6 +3,7 @@
 
 use super::Check;
 use crate::catalog::{HoldRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::format::FormatError;
 use crate::names;
@@ -28,7 +29,7 @@ impl Check<'_> {
             if self.away.contains(no) {
                 continue;
             }
-            let listed = match transfer.list_all(names::HOLDS) {
+            let listed = match names::list(transfer, names::HOLDS, Deadline::NEVER) {
                 Ok(listed) => listed,
                 Err(e) => {
                     self.leave_out(*no, &of_vault(transfer)(e));

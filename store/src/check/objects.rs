@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Check, Depth, Place};
 use crate::catalog::{PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{RecoveryPointId, SourceTag};
@@ -192,7 +193,7 @@ impl Check<'_> {
                 continue;
             }
             let own = first.clone();
-            let listed = match transfer.list_all(names::SLOTS) {
+            let listed = match names::list(transfer, names::SLOTS, Deadline::NEVER) {
                 Ok(listed) => listed,
                 Err(e) => {
                     self.leave_out(*no, &of_vault(transfer)(e));

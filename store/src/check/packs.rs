@@ -354,7 +354,7 @@ pub(crate) fn prove_in_vault(
 /// The points of a vault, then the lengths of its packs.
 fn list(store: &Store, transfer: &Transfer) -> Result<(Vec<ObjectInfo>, BTreeMap<PackId, u64>), StoreError> {
     prove_ours(store, transfer, Deadline::NEVER)?;
-    let points = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let points = names::list(transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(transfer))?;
     Ok((points, listed_packs(transfer, Deadline::NEVER)?))
 }
 

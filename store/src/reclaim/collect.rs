@@ -160,7 +160,7 @@ impl Run<'_> {
     }
 
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.transfer.list_all(prefix).map_err(of_vault(self.transfer))
+        names::list(self.transfer, prefix, Deadline::NEVER).map_err(of_vault(self.transfer))
     }
 
     /// Puts a generation, whose name others may take first. `false` if they did.

@@ -3,6 +3,7 @@
 
 use super::{Outcomes, Store, of_vault};
 use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::id::{Attempt, RecoveryPointId, SourceTag};
@@ -84,7 +85,7 @@ impl Store {
             return Ok(None);
         }
         let failed = of_vault(transfer);
-        let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(&failed)?;
+        let listed = names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER).map_err(&failed)?;
         for (attempt, len) in Outcomes::of(&listed).at(&row.tag, &row.id) {
             if *len == Revocation::LEN {
                 continue;
@@ -102,7 +103,7 @@ impl Store {
             return self.keep(&row.id, Some(no), held);
         }
         let transfer = self.vault(no)?;
-        transfer.list_all(&names::points_of(&row.tag)).map_err(of_vault(transfer))
+        names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER).map_err(of_vault(transfer))
     }
 
     /// Points that a place shows are not on their way out of it any more, where a removal was cut off before they went. The caller keeps

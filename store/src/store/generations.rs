@@ -127,7 +127,7 @@ impl Store {
         transfer: &Transfer,
         deadline: Deadline,
     ) -> Result<Vec<ObjectInfo>, StoreError> {
-        let listed = transfer.list_all_by(names::GENERATIONS, deadline).map_err(of_vault(transfer))?;
+        let listed = names::list(transfer, names::GENERATIONS, deadline).map_err(of_vault(transfer))?;
         let known = self.catalog.listed_generations(no)?;
         if self.read_only || listed.is_empty() && known.is_empty() {
             return Ok(listed);
@@ -221,7 +221,9 @@ impl Store {
             e => Err(e),
         };
         self.read_generations(no, transfer, Deadline::NEVER).map(drop).or_else(&mut tell)?;
-        for object in transfer.list_all(names::GENERATIONS).map_err(of_vault(transfer))? {
+        for object in
+            names::list(transfer, names::GENERATIONS, Deadline::NEVER).map_err(of_vault(transfer))?
+        {
             let which = match Named::parse(object.name.as_str()) {
                 Some(Named::Condemned(number)) => (number, Step::Condemned),
                 Some(Named::Final(number)) => (number, Step::Final),

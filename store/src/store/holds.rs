@@ -137,7 +137,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let known = self.catalog.holds()?.into_iter().filter(|row| row.vaults.contains(&no));
         let mut known: HashSet<RecoveryPointId> = known.map(|row| row.point).collect();
-        for object in transfer.list_all_by(names::HOLDS, deadline).map_err(of_vault(transfer))? {
+        for object in names::list(transfer, names::HOLDS, deadline).map_err(of_vault(transfer))? {
             let Some((_, point)) = names::hold_of(&object.name) else { continue };
             if known.remove(&point) {
                 continue;

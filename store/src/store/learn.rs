@@ -122,7 +122,7 @@ pub(super) fn learn_packs(
         return Ok(true);
     }
     let known: HashSet<_> = store.catalog().index_objects(Some(no))?.into_iter().collect();
-    let objects = transfer.list_all_by(names::INDEXES, deadline).map_err(of_vault(transfer))?;
+    let objects = names::list(transfer, names::INDEXES, deadline).map_err(of_vault(transfer))?;
     monitor.event(Event::Stage { name: "index", files_total: objects.len() as u64, bytes_total: 0 });
     let named = objects.into_iter().filter_map(|object| Some((names::index_of(&object.name)?, object)));
     let (new, too_long): (Vec<_>, Vec<_>) =
@@ -307,7 +307,7 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
     prove_ours(store, transfer, Deadline::NEVER)?;
     let known = known_points(store, no)?;
     let revoked = store.catalog().revoked_in(no)?;
-    let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let listed = names::list(transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(transfer))?;
     let mut learned = HashSet::new();
     for object in &listed {
         let outcome = names::outcome_of(&object.name).filter(|(_, attempt)| !known.contains(&attempt.point));
@@ -449,7 +449,7 @@ fn load_points(
     monitor: &dyn Monitor,
 ) -> Result<Loaded, StoreError> {
     let known = known_points(store, no)?;
-    let objects = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+    let objects = names::list(transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(transfer))?;
     let points: Vec<_> = objects.iter().filter_map(|o| Some((names::outcome_of(&o.name)?, o))).collect();
     let revoked = store.catalog().revoked_in(no)?;
     let news = points.into_iter().filter(|((_, attempt), object)| {

@@ -63,7 +63,7 @@ pub(super) fn compare_with_listing(
     let listed = listed_packs(transfer, deadline)?;
     // After the packs: whoever removed one said so before.
     store.read_generations_or_tell(no, transfer, deadline, monitor)?;
-    let points = transfer.list_all_by(names::POINTS, deadline).map_err(of_vault(transfer))?;
+    let points = names::list(transfer, names::POINTS, deadline).map_err(of_vault(transfer))?;
     let Seen { missed, damaged, went } = see_packs(store, no, transfer, &listed, &before, monitor)?;
     let incomplete = !missed.is_empty() || lacks_what_can_be_sent(store, no, &damaged)?;
     if incomplete {

@@ -110,7 +110,7 @@ impl<'a> Look<'a> {
         let soon = self.until.within(self.store.clock.as_ref(), MEETING_WAIT);
         if !self.listed.contains_key(&no) {
             prove_ours(self.store, transfer, soon)?;
-            let listed = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
+            let listed = names::list(transfer, names::POINTS, soon).map_err(of_vault(transfer))?;
             self.listed.insert(no, listed.into_iter().map(|object| object.name).collect());
         }
         let mut found = Found::Nowhere;

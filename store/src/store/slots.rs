@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Proven, Reads, SMALL_OBJECT, Store, of_vault, put_proven};
 use crate::catalog::VaultNo;
+use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::format::config::StoreConfig;
 use crate::id::SlotId;
@@ -32,7 +33,7 @@ pub(super) fn look_at_slots(
     transfer: &Transfer,
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
-    let listed = transfer.list_all(names::SLOTS).map_err(of_vault(transfer))?;
+    let listed = names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))?;
     let ours: Vec<_> =
         store.slots_of_people()?.into_iter().filter(|slot| opens_all(store, &slot.1)).collect();
     let is_ours = |object: &ObjectInfo| {

@@ -92,7 +92,7 @@ impl Store {
     /// away. That may be much, and others take points meanwhile.
     fn meet(&self, no: VaultNo, transfer: &Transfer, monitor: &dyn Monitor) -> Result<(), StoreError> {
         let soon = Deadline::after(self.clock.as_ref(), MEETING_WAIT);
-        transfer.list_all_by("keys/", soon).map_err(of_vault(transfer))?;
+        names::list(transfer, names::SLOTS, soon).map_err(of_vault(transfer))?;
         // Nobody can have a lock of a store that cannot be written.
         let meeting = if self.read_only { Ok(None) } else { self.lock_meeting().map(Some) };
         match meeting.and_then(|_lock| learn::load_catalog(self, no, transfer, monitor)) {
@@ -161,7 +161,7 @@ impl Store {
         soon: Deadline,
         monitor: &dyn Monitor,
     ) -> Result<(), StoreError> {
-        let points = transfer.list_all_by(names::POINTS, soon).map_err(of_vault(transfer))?;
+        let points = names::list(transfer, names::POINTS, soon).map_err(of_vault(transfer))?;
         let listed = Outcomes::of(&points);
         for row in self.catalog.sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
             match self.is_revoked_in(no, transfer, &row, &listed) {
@@ -180,7 +180,8 @@ impl Store {
     /// and was not removed on purpose stays known.
     pub fn is_still_in(&self, no: VaultNo, row: &PointRow) -> Result<bool, StoreError> {
         let transfer = self.vault(no)?;
-        let listed = transfer.list_all(&names::points_of(&row.tag)).map_err(of_vault(transfer))?;
+        let listed = names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER)
+            .map_err(of_vault(transfer))?;
         let listed = Outcomes::of(&listed);
         if self.is_revoked_in(no, transfer, row, &listed)? {
             return self.catalog.remove_point(&row.id, Some(no)).map(|()| false);

@@ -10,8 +10,10 @@ use crate::vault::{ObjectInfo, ObjectName, VaultError, Verb};
 
 /// Most objects of a listing of which ids and lengths are kept: packs of 16 MiB for 160 TB, in 40 bytes each.
 pub(super) const OBJECTS_MAX: usize = 10_000_000;
-/// Most objects that are kept by their names, some 150 bytes each.
+/// Most objects that are kept by their names, whatever these are: some 350 bytes each at worst.
 pub(super) const NAMES_MAX: usize = 1_000_000;
+/// Most objects that are kept by their names where others are passed over: such a name is short, and takes some 130 bytes with the rest.
+pub(super) const NAMED_MAX: usize = 4_000_000;
 /// Pages in a row of which nothing was kept. Azure may give some that are empty and lead on to others.
 const EMPTY_PAGES_MAX: usize = 1_000;
 
@@ -62,8 +64,13 @@ impl<T> Listing<'_, T> {
         if !self.prefix.is_empty() && self.last.as_ref().is_some_and(|last| first <= last) {
             return Err(self.wrong(&format!("does not go on where it was, but at {first}")));
         }
-        if self.kept.len() + page.len() > self.most {
-            return Err(self.wrong(&format!("has more than {} objects", self.most)));
+        let count = self.kept.len() + page.len();
+        if count > self.most {
+            let more = format!(
+                "has {count} objects so far, and no more than {} are read: whoever may remove there has to remove what somebody put there that is not the store's",
+                self.most
+            );
+            return Err(self.wrong(&more));
         }
         self.empty_pages = 0;
         self.last = page.last().map(|(_, name)| name.clone());
@@ -74,7 +81,9 @@ impl<T> Listing<'_, T> {
     fn add_empty(&mut self) -> Result<(), VaultError> {
         self.empty_pages += 1;
         match self.empty_pages > EMPTY_PAGES_MAX {
-            true => Err(self.wrong(&format!("does not end: {EMPTY_PAGES_MAX} pages with nothing in them"))),
+            true => Err(self.wrong(&format!(
+                "does not end: {EMPTY_PAGES_MAX} pages in a row with nothing of a store in them"
+            ))),
             false => Ok(()),
         }
     }

@@ -67,7 +67,7 @@ impl Store {
         let transfer = self.vault(no)?.clone();
         prove_ours(self, &transfer, Deadline::NEVER)?;
         let before = self.before(no)?;
-        let shown = transfer.list_all(names::POINTS).map_err(of_vault(&transfer))?;
+        let shown = names::list(&transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(&transfer))?;
         let mut alarms = self.look_back(no, &transfer, &before, &shown, Evidence::default(), &VoidMonitor)?;
         let standing =
             before.memory.alarms.iter().filter(|old| !alarms.iter().any(|new| new.key() == old.key()));
@@ -154,7 +154,7 @@ impl Store {
 
 fn shown_generations(store: &Store, no: VaultNo) -> Result<HashSet<(u64, bool)>, StoreError> {
     let transfer = store.vault(no)?;
-    let listed = transfer.list_all(names::GENERATIONS).map_err(of_vault(transfer))?;
+    let listed = names::list(transfer, names::GENERATIONS, Deadline::NEVER).map_err(of_vault(transfer))?;
     let number = |name: &str| match names::Named::parse(name)? {
         names::Named::Condemned(number) => Some((number, false)),
         names::Named::Final(number) => Some((number, true)),

@@ -62,7 +62,7 @@ impl Store {
         if attempts.is_empty() {
             return Ok((heads, alarms));
         }
-        let listed = transfer.list_all(names::SESSIONS).map_err(of_vault(transfer))?;
+        let listed = names::list(transfer, names::SESSIONS, Deadline::NEVER).map_err(of_vault(transfer))?;
         let lens: HashMap<_, u64> = listed.into_iter().map(|object| (object.name, object.len)).collect();
         let len_of =
             |attempt: &Attempt| lens.get(&names::session(attempt)).filter(|len| **len <= SMALL_OBJECT);

@@ -83,7 +83,29 @@ fn a_listing_that_does_not_end_fails_after_few_pages_whatever_it_shows() {
         let error = transfer.list_all("pack/").unwrap_err();
         assert!(matches!(error, VaultError::WrongAnswer { .. }), "{what}: {error}");
         assert_eq!(vault.asked.load(Ordering::Relaxed), most, "{what}");
+        if what == "ever more" {
+            let told = error.to_string();
+            assert!(["\"pack/\"", "1005000", "remove"].iter().all(|part| told.contains(part)), "{told}");
+        }
     }
+}
+
+#[test]
+fn names_that_are_no_points_fill_no_memory_and_keep_nobody_from_listing_points() {
+    let mixed = |nth: u64| {
+        let junk = (0..4999).map(|i| format!("rp/{nth:032x}/none{i}"));
+        page(junk.chain([format!("rp/{nth:032x}/{nth:032x}")]), nth.to_string())
+    };
+    let (_, transfer) =
+        listing(move |nth| ListPage { next: (nth < 299).then(|| nth.to_string()), ..mixed(nth) });
+    let listed = names::list(&transfer, names::POINTS, Deadline::NEVER).unwrap();
+    let points = listed.iter().filter(|object| names::outcome_of(&object.name).is_some()).count();
+    assert_eq!(points, 300, "one of 5,000 each");
+    // Who takes offence at a name hears of some.
+    assert_eq!(listed.len(), 400);
+    let (_, transfer) =
+        listing(move |nth| ListPage { next: (nth < 299).then(|| nth.to_string()), ..mixed(nth) });
+    transfer.list_all(names::POINTS).unwrap_err();
 }
 
 #[test]
