@@ -331,8 +331,19 @@ fn each_place_tells_how_far_it_was_proven() {
     );
     let mut copies = c.copies_in(Some(vault)).unwrap();
     copies.sort_unstable_by_key(|copy| copy.pack);
-    let copy = |pack, proven| KnownCopy { pack, len: len(pack), proven };
+    let copy = |pack, proven| KnownCopy { pack, len: len(pack), proven, bad: false };
     assert_eq!(copies, [copy(packs[0], None), copy(packs[2], Some(at(100)))]);
+    let bad = |place| -> Vec<PackNo> {
+        let copies = c.copies_in(place).unwrap().into_iter();
+        copies.filter(|copy| copy.bad).map(|copy| copy.pack).collect()
+    };
+    let mark = Mark::BadIn(vault, c.pack(packs[2]).unwrap().unwrap().entry.id);
+    c.set_mark(mark, true).unwrap();
+    assert_eq!((bad(None), bad(Some(vault))), (vec![], vec![packs[2]]), "each copy by itself");
+    c.set_mark(mark, false).unwrap();
+    c.set_bad(packs[0], true).unwrap();
+    assert_eq!((bad(None), bad(Some(vault))), (vec![packs[0]], vec![]));
+    c.set_bad(packs[0], false).unwrap();
     c.set_verified(&[(packs[1], None)], at(50)).unwrap();
     c.set_verified(&[(packs[0], None)], at(200)).unwrap();
     let bytes = len(packs[0]) + len(packs[1]);

@@ -35,6 +35,8 @@ pub struct KnownCopy {
     pub len: u64,
     /// When it was last proven; `None` if it never was, or if that is not known.
     pub proven: Option<Timestamp>,
+    /// Whether it was read there and found damaged, and nothing was put in its place since.
+    pub bad: bool,
 }
 
 impl Catalog {
@@ -100,12 +102,15 @@ impl Catalog {
 
     /// All that is in staging (`None`) or in a vault, in no order.
     pub fn copies_in(&self, vault: Option<VaultNo>) -> Result<Vec<KnownCopy>, StoreError> {
-        let there = match vault {
-            None => "pack.staged = 1",
-            Some(_) => "EXISTS (SELECT 1 FROM place p WHERE p.pack = pack.no AND p.vault = ?1)",
+        let (there, bad) = match vault {
+            None => ("pack.staged = 1", "pack.bad"),
+            Some(_) => (
+                "EXISTS (SELECT 1 FROM place p WHERE p.pack = pack.no AND p.vault = ?1)",
+                "EXISTS (SELECT 1 FROM meta WHERE key = 'bad ' || ?1 || ' ' || lower(hex(pack.id)))",
+            ),
         };
         let sql = format!(
-            "SELECT id, ?1, at, v.sum, len, no FROM pack LEFT JOIN verified v ON v.pack = no AND v.place = ?1 WHERE {there}"
+            "SELECT id, ?1, at, v.sum, len, no, {bad} FROM pack LEFT JOIN verified v ON v.pack = no AND v.place = ?1 WHERE {there}"
         );
         self.read("look when packs were verified", |c| {
             let mut select = c.prepare_cached(&sql)?;
@@ -115,6 +120,7 @@ impl Catalog {
                     len: row.get::<_, i64>(4)?.max(0).cast_unsigned(),
                     // What does not read as what was written says nothing.
                     proven: proven_at(row).unwrap_or_default().map(Timestamp::from_seconds),
+                    bad: row.get(6)?,
                 })
             })?;
             copies.collect()

@@ -2,6 +2,9 @@
 //!
 //! There is no list of what was read in which round: the oldest proof goes first, and what nobody ever read before that. So a run that is
 //! cut off, one that was missed and one that is done twice are all the same thing.
+//!
+//! What is known to be damaged comes last, with at most a quarter of what a run may read. It is told without being read, and it has no proof until
+//! it is healed: it would be read first by every run, and where there is much of it nothing else would be read any more.
 
 use std::cmp::Reverse;
 
@@ -11,6 +14,9 @@ use crate::clock::Timestamp;
 const DAY: i64 = 24 * 3600;
 /// What was proven so short a time ago counts for the same day: a run may begin a little earlier than the day before.
 const SAME_DAY: i64 = 23 * 3600;
+
+/// Of what a run may read, one part in so many is for what is known to be damaged.
+const BAD_PART: u64 = 4;
 
 /// How much of a place is to be read in a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,18 @@ pub enum Wanted {
     All,
 }
 
+impl Wanted {
+    /// Bytes that may be read in all.
+    fn most(self) -> u64 {
+        match self {
+            Self::Due(terms) => terms.bytes_a_day.unwrap_or(u64::MAX),
+            // One pack in any case.
+            Self::Bytes(most) => most.max(1),
+            Self::All => u64::MAX,
+        }
+    }
+}
+
 impl Terms {
     /// In how many days all of so many bytes is read; `None` if never.
     pub fn days_for(&self, bytes: u64) -> Option<u64> {
@@ -44,7 +62,7 @@ impl Terms {
     }
 }
 
-/// The packs to read, in the order in which that is done: first what was never proven, then the oldest proof.
+/// The packs to read, in the order in which that is done: first what was never proven, then the oldest proof, and last what is known to be damaged.
 pub fn choose(mut copies: Vec<KnownCopy>, wanted: Wanted, now: Timestamp) -> Vec<PackNo> {
     // What was proven later than now was proven by a clock that has been put right: when it was is not known.
     for copy in copies.iter_mut().filter(|copy| copy.proven.is_some_and(|at| at > now)) {
@@ -59,23 +77,29 @@ pub fn choose(mut copies: Vec<KnownCopy>, wanted: Wanted, now: Timestamp) -> Vec
         Wanted::Due(_) => today.map(|copy| copy.len).sum(),
         Wanted::Bytes(_) | Wanted::All => 0_u64,
     };
+    let most = wanted.most();
+    let (bad, sound): (Vec<KnownCopy>, Vec<KnownCopy>) = copies.into_iter().partition(|copy| copy.bad);
+    let kept_for_bad = bad.iter().map(|copy| copy.len).sum::<u64>().min(most / BAD_PART);
     let mut chosen = Vec::new();
-    for copy in copies {
-        let goes = match wanted {
-            Wanted::All => true,
-            Wanted::Bytes(most) => read == 0 || read.saturating_add(copy.len) <= most,
-            Wanted::Due(terms) => is_due(&copy, &terms, (read, total), &ago),
-        };
-        if !goes {
-            break;
+    for (copies, most) in [(sound, most.saturating_sub(kept_for_bad)), (bad, most)] {
+        for copy in copies {
+            // One that is longer than all that may be read would never be read else.
+            let may_be = most > 0 && (read == 0 || read.saturating_add(copy.len) <= most);
+            let is_wanted = match wanted {
+                Wanted::All | Wanted::Bytes(_) => true,
+                Wanted::Due(terms) => is_due(&copy, &terms, (read, total), &ago),
+            };
+            if !(may_be && is_wanted) {
+                break;
+            }
+            read = read.saturating_add(copy.len);
+            chosen.push(copy.pack);
         }
-        read = read.saturating_add(copy.len);
-        chosen.push(copy.pack);
     }
     chosen
 }
 
-/// Whether a copy is read after `read` bytes of the `total` were today.
+/// Whether a copy is due after `read` bytes of the `total` were read today.
 fn is_due(
     copy: &KnownCopy,
     terms: &Terms,
@@ -86,12 +110,7 @@ fn is_due(
     let is_late = copy.proven.is_none_or(|at| ago(at) >= i64::from(days) * DAY);
     let is_its_turn =
         read < total.div_ceil(u64::from(days)) && copy.proven.is_none_or(|at| ago(at) >= SAME_DAY);
-    let may_be = match terms.bytes_a_day {
-        None => true,
-        // One that is longer than that would never be read else.
-        Some(most) => most > 0 && (read == 0 || read.saturating_add(copy.len) <= most),
-    };
-    (is_late || is_its_turn) && may_be
+    is_late || is_its_turn
 }
 
 #[cfg(test)]
@@ -104,7 +123,7 @@ mod tests {
     /// A pack of 16 MiB that was proven so many hours ago.
     fn copy(no: i64, hours: Option<i64>) -> KnownCopy {
         let proven = hours.map(|hours| Timestamp::from_seconds(NOW - hours * 3600));
-        KnownCopy { pack: PackNo(no), len: 16 * MIB, proven }
+        KnownCopy { pack: PackNo(no), len: 16 * MIB, proven, bad: false }
     }
 
     fn chosen(copies: &[KnownCopy], wanted: Wanted) -> Vec<i64> {
@@ -179,6 +198,29 @@ mod tests {
         assert_eq!(chosen(&copies, Wanted::Bytes(33 * MIB)), [1, 3]);
         assert_eq!(chosen(&copies, Wanted::Bytes(1)), [1]);
         assert_eq!(chosen(&[], Wanted::All), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_known_to_be_damaged_keeps_nothing_else_from_being_read() {
+        let bad = |no| KnownCopy { bad: true, ..copy(no, None) };
+        let mut copies: Vec<KnownCopy> = (1..=20).map(|no| copy(no, Some(24 * (50 - no)))).collect();
+        copies.extend((21..=40).map(bad));
+        // More damage than may be read in a day: three quarters are for the others.
+        assert_eq!(chosen(&copies, due(30, Some(64 * MIB))), [1, 2, 3, 40]);
+        assert_eq!(chosen(&copies, Wanted::Bytes(128 * MIB)), [1, 2, 3, 4, 5, 6, 40, 39]);
+        assert_eq!(chosen(&copies, due(30, Some(MIB))), [1], "one in any case, and it is none of them");
+        assert_eq!(chosen(&copies, Wanted::Bytes(0)), [1]);
+        // Where nothing bounds it all of them are looked at, after what is due of the others.
+        let all = chosen(&copies, due(30, None));
+        assert_eq!((&all[..20], &all[20..22]), (&(1..=20_i64).collect::<Vec<_>>()[..], &[40, 39][..]));
+        assert_eq!(all.len(), 40);
+        // Of others that are not due nothing is read, and damage may be healed by now.
+        let mut fresh: Vec<KnownCopy> = (1..=20).map(|no| copy(no, Some(1))).collect();
+        fresh.push(bad(21));
+        assert_eq!(chosen(&fresh, due(30, None)), [21]);
+        assert_eq!(chosen(&[bad(1)], due(30, Some(MIB))), [1]);
+        assert_eq!(chosen(&[bad(1)], due(30, Some(0))), [0; 0]);
+        assert_eq!(chosen(&copies, Wanted::All).len(), 40);
     }
 
     #[test]
