@@ -1,5 +1,6 @@
 //! `holdfast drill`: a recovery from a vault alone, rehearsed with some files, so that the day on which it is needed is not the first.
 
+mod known;
 mod place;
 mod prove;
 mod sample;
@@ -36,8 +37,8 @@ const BYTES: u64 = 256 << 20;
 /// Does what a machine would do that has nothing but the address of a vault and a key: reads the config and a key slot there, makes a
 /// catalog from the vault in a temporary directory, mounts that, and reads some files of some points, chosen by chance, from the vault alone. Every
 /// byte is compared with the ids of its chunks, with what the mount shows, and with the file at its source where that is here and unchanged. Every few drills the
-/// newest point of a small source is read whole. Nothing is written but the catalog, which is removed again. The daemon does it once a
-/// week with each vault. Exit code 1 means that something could not be had back, or was not the same.
+/// newest point of a small source is read whole. Points that this machine knows to be in the vault and that did not come fail it. Nothing is written but the catalog, which is removed again. The daemon does it once a
+/// week with each vault. Exit code 1 means that something could not be had back, was not the same, or that there was nothing to read.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -70,6 +71,13 @@ struct WrongFile {
     reason: String,
 }
 
+/// A point that did not come from a vault in which it is known to be.
+#[derive(Clone, Debug, Serialize)]
+struct MissingPoint {
+    vault: String,
+    snapshot_id: String,
+}
+
 /// A point of which all that was read was right.
 #[derive(Debug, Serialize)]
 struct PointLine {
@@ -97,6 +105,10 @@ struct Summary {
     /// Points that were read whole.
     points_whole: u64,
     files_wrong: Vec<WrongFile>,
+    /// Points that did not come from a vault in which this machine knows them to be.
+    points_missing: Vec<MissingPoint>,
+    /// Vaults that have no point in scope, and in which none is known to be.
+    vaults_without_points: Vec<String>,
 }
 
 /// What drills with all vaults came to.
@@ -110,6 +122,9 @@ struct Totals {
     mounted: u64,
     whole: u64,
     wrong: Vec<WrongFile>,
+    missing: Vec<MissingPoint>,
+    /// Vaults that have no point in scope, and in which none is known to be.
+    without: Vec<String>,
     /// Vaults from which nothing could be recovered, and why.
     failures: Vec<Failure>,
     said: String,
@@ -139,9 +154,21 @@ pub fn run(context: &Context<'_>, args: &DrillArgs) -> Outcome {
             Ok(()) => {}
         }
     }
-    note(context, begun, &totals);
+    let nothing = totals.nothing(args, &vaults);
+    // Nothing was rehearsed then: what the last drill found stands.
+    if nothing.is_none() {
+        note(context, begun, &totals);
+    }
     show(context, seed, &vaults, &totals)?;
-    totals.outcome()
+    match nothing {
+        // A store from which nothing was sent yet is no alert; a line says that nothing was read.
+        Some(failure) if is_job() => {
+            context.terminal.warn(&failure.message);
+            Ok(Done::Whole)
+        }
+        Some(failure) => Err(failure),
+        None => totals.outcome(),
+    }
 }
 
 /// Recovers from one vault and reads files.
@@ -160,8 +187,19 @@ fn drill(
         context.terminal.warn(&told);
         totals.said += &format!("{told}\n");
     }
+    let all = recovered.store().points()?;
+    let lost = recovered.lost(&args.scope, &all)?;
+    let is_compared = lost.is_some();
+    let lost = lost.unwrap_or_default();
+    lost.iter().for_each(|id| totals.miss(address, id, &*monitor));
+    let points = args.scope.select(all);
+    if points.is_empty() && lost.is_empty() {
+        if !is_compared && args.scope.is_empty() {
+            return Err(recovered.shows_no_point());
+        }
+        totals.without.push(address.to_owned());
+    }
     let store = recovered.store();
-    let points = args.scope.select(store.points()?);
     let chosen = choose(store, &points, args.files, args.max_bytes, &mut numbers)?;
     let bytes_total = chosen.iter().map(|chosen| chosen.node.size).sum();
     monitor.event(Event::Stage { name: "read files", files_total: chosen.len() as u64, bytes_total });
@@ -225,8 +263,36 @@ impl Totals {
         self.failures.push(Failure { message, ..failure });
     }
 
+    fn miss(&mut self, address: &str, id: &RecoveryPointId, monitor: &dyn Monitor) {
+        let reason = format!("point {} is known to be there, and did not come from there", id.short());
+        self.said += &format!("vault {address}: {reason}\n");
+        monitor.event(Event::Problem { path: format!("vault {address}").into_bytes(), reason });
+        self.missing.push(MissingPoint { vault: address.to_owned(), snapshot_id: id.hex() });
+    }
+
     fn problems(&self) -> u64 {
-        (self.wrong.len() + self.failures.len()) as u64
+        (self.wrong.len() + self.missing.len() + self.failures.len()) as u64
+    }
+
+    /// Why nothing was read, if nothing was and nothing is known that should have been: that is no success.
+    fn nothing(&self, args: &DrillArgs, vaults: &[String]) -> Option<Failure> {
+        if self.problems() > 0 || self.files > 0 {
+            return None;
+        }
+        let vaults_named = vaults.join(" and ");
+        let failure = if self.without.len() < vaults.len() {
+            let most = text::size(args.max_bytes);
+            Failure::failed(format!("nothing was read: of the entries that were met in {vaults_named} none is a file of at most {most}"))
+                .hint("--max-bytes allows longer ones, --files looks at more")
+        } else if args.scope.is_empty() {
+            Failure::failed(format!("nothing was read: no recovery point is in {vaults_named}, and none is known to have been left there"))
+                .hint("`holdfast vault push` brings some there")
+        } else {
+            let scope = args.scope.words();
+            Failure::failed(format!("nothing was read: no recovery point of {scope} is in {vaults_named}"))
+                .hint("`holdfast snapshots` names the sources, groups and machines that there are")
+        };
+        Some(failure)
     }
 
     fn outcome(mut self) -> Outcome {
@@ -234,6 +300,16 @@ impl Totals {
             let files = text::count(self.wrong.len() as u64, "file");
             return Err(Failure::failed(format!("the drill failed: {files} did not come back as they were"))
                 .hint("`holdfast check --read-data` finds what is damaged, and `holdfast scrub` heals what another place has whole"));
+        }
+        if let Some(MissingPoint { vault, .. }) = self.missing.first() {
+            let points = text::count(self.missing.len() as u64, "recovery point");
+            let message = format!(
+                "the drill failed: {points} did not come from {vault}, where this machine knows them to be"
+            );
+            return Err(Failure::failed(message).hint(
+                "`holdfast check` says what became of them; `holdfast vault push` sends again what is still here, `holdfast vault undelete` brings \
+                 back what the storage account keeps, and `holdfast vault accept` does without them",
+            ));
         }
         if self.failures.is_empty() { Ok(Done::Whole) } else { Err(self.failures.swap_remove(0)) }
     }
@@ -279,12 +355,20 @@ fn show(context: &Context<'_>, seed: u64, vaults: &[String], totals: &Totals) ->
         files_mounted: totals.mounted,
         points_whole: totals.whole,
         files_wrong: wrong.collect(),
+        points_missing: totals.missing.clone(),
+        vaults_without_points: totals.without.clone(),
     })
 }
 
 fn sentence(seed: u64, vaults: &[String], totals: &Totals) -> String {
-    let verdict =
-        if totals.problems() == 0 { "all of it came back right" } else { "NOT ALL OF IT CAME BACK" };
+    let verdict = match (totals.problems(), totals.files) {
+        (0, 0) => "NOTHING WAS READ".to_owned(),
+        (0, _) if !totals.without.is_empty() => {
+            format!("all of it came back right; NOTHING WAS READ from {}", totals.without.join(" and "))
+        }
+        (0, _) => "all of it came back right".to_owned(),
+        _ => "NOT ALL OF IT CAME BACK".to_owned(),
+    };
     let whole = match totals.whole {
         0 => String::new(),
         n => format!(", {n} of them whole"),

@@ -1,15 +1,20 @@
 //! `holdfast recover`: the worst day, on a machine that has nothing.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use holdfast_store::catalog::VaultNo;
+use holdfast_store::clock::Deadline;
 use holdfast_store::error::ErrorClass;
+use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::{Event, Monitor};
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KeySlot, Secret};
 use holdfast_store::store::{Store, StoreHead, unlock};
-use holdfast_store::{StoreError, copy};
+use holdfast_store::transfer::Transfer;
+use holdfast_store::{StoreError, copy, names};
 use serde::Serialize;
 
 use super::Context;
@@ -84,6 +89,7 @@ pub fn run(context: &Context<'_>, args: &RecoverArgs) -> Outcome {
         writers::admit(context, store.id(), &ring, &context.settings.host);
     }
     show(context, &store, &addresses)?;
+    warn_of_sessions(context, &store)?;
     store.first_looks().iter().try_for_each(|told| context.terminal.say(told))?;
     match (&mount, &args.mount) {
         (Some(mount), Some(place)) => mount_here(context, store, mount, place),
@@ -193,6 +199,58 @@ pub(super) fn load(store: &Store, again: &[String], monitor: &dyn Monitor) -> Re
         Some(e) if known == 0 => Err(e.into()),
         _ => Ok(()),
     }
+}
+
+/// Tells of vaults that have sessions and no points.
+fn warn_of_sessions(context: &Context<'_>, store: &Store) -> Result<(), Failure> {
+    for (no, address, transfer) in store.vaults() {
+        // Of one that could not be asked that was told.
+        if !store.catalog().knows_all_in(*no)? {
+            continue;
+        }
+        match only_sessions(store, *no, transfer) {
+            Ok(0) => {}
+            Ok(n) => {
+                let speak = sessions_speak(n);
+                context
+                    .terminal
+                    .warn(&format!("vault {address} shows no recovery point, and {speak}; {NO_POINTS}"));
+            }
+            Err(failure) => context.terminal.warn(&format!("vault {address}: {}", failure.message)),
+        }
+    }
+    Ok(())
+}
+
+/// What is to be done about a vault without points.
+pub(super) const NO_POINTS: &str = "see that it is the vault that was meant, recover from another one, and ask who keeps it: what the storage \
+                                    account keeps `holdfast vault undelete` brings back";
+
+/// What sessions without points say.
+pub(super) fn sessions_speak(n: u64) -> String {
+    let sessions = text::count(n, "session");
+    format!("{sessions} there speak of uploads: the points are gone, or no upload ever ended")
+}
+
+/// How many points sessions of a vault speak of, where it shows no point; of those that it does not say to have been removed, or given up.
+pub(super) fn only_sessions(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<u64, Failure> {
+    if !store.catalog().lines_in(no)?.is_empty() {
+        return Ok(0);
+    }
+    let ended = transfer.list_as(names::POINTS, Deadline::NEVER, |object| {
+        names::outcome_of(&object.name).map(|(_, attempt)| attempt.point)
+    })?;
+    let ended: HashSet<RecoveryPointId> = ended.into_iter().collect();
+    let spoken_of =
+        transfer.list_as(names::SESSIONS, Deadline::NEVER, |object| {
+            match names::Named::parse(object.name.as_str())? {
+                names::Named::Session(attempt) => Some(attempt.point),
+                _ => None,
+            }
+        })?;
+    let without: HashSet<RecoveryPointId> =
+        spoken_of.into_iter().filter(|point| !ended.contains(point)).collect();
+    Ok(without.len() as u64)
 }
 
 /// The store that an earlier run which was cut off made, if there is one; a failure if something else is there. What a run left

@@ -45,6 +45,13 @@ impl ScopeArgs {
         self.scope() == Scope::default()
     }
 
+    /// What was narrowed down, for people; empty if nothing was.
+    pub fn words(&self) -> String {
+        let said = [("source", &self.source), ("group", &self.group), ("host", &self.host)];
+        let said = said.into_iter().filter_map(|(what, name)| Some(format!("{what} {:?}", name.as_ref()?)));
+        said.collect::<Vec<_>>().join(", ")
+    }
+
     /// The points in scope, in the order given.
     pub fn select(&self, points: Vec<StoredPoint>) -> Vec<StoredPoint> {
         let scope = self.scope();

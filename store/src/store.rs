@@ -49,7 +49,7 @@ pub(crate) use vaults::{LISTING_WAIT, of_vault};
 pub use whole::Healed;
 #[doc(hidden)]
 pub use witness::recall_bytes;
-pub use witness::{Accepted, Alarm, AlarmKind, Lost};
+pub use witness::{Accepted, Alarm, AlarmKind, Expected, Lost};
 pub(crate) use witness::{Before, Evidence, what_is_another};
 pub use writers::{Judged, Trust};
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::scrub::empty_configuration;
 use crate::testkit::{Machine, Ran};
-use crate::trouble::{SmallStore, files_below, run, two_points_in_a_vault};
+use crate::trouble::{SmallStore, command, files_below, points, run, two_points_in_a_vault};
 
 fn vaulted() -> (Machine, SmallStore, PathBuf, PathBuf) {
     two_points_in_a_vault(21, 4 << 20)
@@ -99,4 +99,80 @@ fn a_file_that_was_changed_at_its_source_since_is_not_compared_with_it() {
     }
     let changed = drill().expect_code(0).json();
     assert!(like > 0 && number(&changed, "files_like_source") == 0, "{changed}");
+}
+
+#[test]
+fn a_vault_whose_points_are_gone_fails_the_drill_and_each_is_told() {
+    let (machine, store, _, vault) = vaulted();
+    let ids = points(&machine, &store.dir);
+    let drill =
+        |args: &[&str]| run(&machine, &store.dir, &[&["drill", "--json", "--seed", "3"], args].concat());
+    let missing = |summary: &Value| -> Vec<String> {
+        let missing = summary["points_missing"].as_array().unwrap().iter();
+        missing.map(|point| point["snapshot_id"].as_str().unwrap().to_owned()).collect()
+    };
+    // One of two: all that is read comes back right.
+    let one =
+        files_below(&vault.join("rp")).into_iter().find(|file| file.to_str().unwrap().contains(&ids[0]));
+    let (one, bytes) = (one.clone().unwrap(), std::fs::read(one.unwrap()).unwrap());
+    std::fs::remove_file(&one).unwrap();
+    let ran = drill(&[]).expect_code(1).expect_err(&[&ids[0][..8], "did not come from"]);
+    assert_eq!(missing(&ran.json()), [ids[0].clone()], "{}", ran.err());
+    assert!(number(&ran.json(), "files") > 0, "{}", ran.out());
+    assert!(alerts(&machine, &store.dir).contains("drill-fails"), "{}", alerts(&machine, &store.dir));
+    std::fs::write(&one, bytes).unwrap();
+    assert_eq!(missing(&drill(&[]).expect_code(0).json()), [""; 0]);
+    assert!(!alerts(&machine, &store.dir).contains("drill"), "{}", alerts(&machine, &store.dir));
+    // All of them, whatever is asked for.
+    files_below(&vault.join("rp")).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let listed = run(&machine, &store.dir, &["snapshots", "--json"]).expect_code(0).json();
+    let source = listed[0]["source"].as_str().unwrap();
+    for args in [&[][..], &["--source", source]] {
+        let ran =
+            drill(args).expect_code(1).expect_err(&[&ids[0][..8], &ids[1][..8], vault.to_str().unwrap()]);
+        let (mut told, mut all) = (missing(&ran.json()), ids.clone());
+        (told.sort(), all.sort());
+        assert_eq!(told, all, "{args:?}");
+    }
+    assert!(alerts(&machine, &store.dir).contains("drill-fails"), "{}", alerts(&machine, &store.dir));
+    // Who knows nothing of the vault is told no success, and what sessions say; who recovers from it as well.
+    std::fs::rename(&store.dir, machine.path("elsewhere")).unwrap();
+    let told = ["shows no recovery point", "2 sessions", vault.to_str().unwrap()];
+    Ran::of(machine.command(["drill", "--from-vault"]).arg(&vault)).expect_code(1).expect_err(&told);
+    let mut recover = command(&machine, &store.dir, &["recover"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_RECOVERY_KEY", &store.words)).expect_code(0).expect_err(&told);
+}
+
+#[test]
+fn what_somebody_else_forgot_in_a_vault_is_not_missed_by_a_drill() {
+    let (machine, store, _, vault) = vaulted();
+    let ids = points(&machine, &store.dir);
+    let other = machine.path("other");
+    let mut recover = command(&machine, &other, &["recover"]);
+    Ran::of(recover.arg(&vault).env("HOLDFAST_RECOVERY_KEY", &store.words)).expect_code(0);
+    run(&machine, &other, &["forget", &ids[0], "--yes"]).expect_code(0);
+    let summary = run(&machine, &store.dir, &["drill", "--json"]).expect_code(0).json();
+    assert_eq!(summary["points_missing"], Value::Array(Vec::new()), "{summary}");
+}
+
+#[test]
+fn a_drill_that_has_nothing_to_read_is_no_success_and_no_alert_where_nothing_was_sent() {
+    let (machine, store, _, vault) = vaulted();
+    let mistyped = ["drill", "--json", "--source", "sorce"];
+    let ran = run(&machine, &store.dir, &mistyped).expect_code(1);
+    let ran = ran.expect_err(&["nothing was read", "sorce", vault.to_str().unwrap()]);
+    assert_eq!((number(&ran.json(), "files"), number(&ran.json(), "num_errors")), (0, 0));
+    // Another vault to which nothing was sent yet.
+    let empty = machine.path("empty");
+    run(&machine, &store.dir, &["vault", "add", empty.to_str().unwrap()]).expect_code(0);
+    let both = run(&machine, &store.dir, &["drill", "--json"]).expect_code(0).json();
+    assert_eq!(both["vaults_without_points"][0], empty.to_str().unwrap(), "{both}");
+    let said = run(&machine, &store.dir, &["drill"]).expect_code(0).out();
+    assert!(said.contains("NOTHING WAS READ from"), "{said}");
+    run(&machine, &store.dir, &["vault", "remove", vault.to_str().unwrap()]).expect_code(0);
+    let alone = run(&machine, &store.dir, &["drill"]).expect_code(1);
+    alone.expect_err(&["nothing was read", empty.to_str().unwrap(), "holdfast vault push"]);
+    let mut job = command(&machine, &store.dir, &["drill"]);
+    Ran::of(job.env("HOLDFAST_JOB", "1")).expect_code(0).expect_err(&["nothing was read"]);
+    assert!(!alerts(&machine, &store.dir).contains("drill-fails"), "{}", alerts(&machine, &store.dir));
 }

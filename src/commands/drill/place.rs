@@ -11,12 +11,14 @@ use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::Monitor;
 use holdfast_store::names;
 use holdfast_store::staging::{DiskFiles, Files};
-use holdfast_store::store::{Store, StoreOptions};
+use holdfast_store::store::{Store, StoreOptions, StoredPoint};
 use holdfast_store::transfer::Transfer;
 
+use super::known::Known;
 use crate::commands::Context;
 use crate::commands::mount::{MountArgs, mount_store};
-use crate::commands::recover::{load, whole};
+use crate::commands::recover::{NO_POINTS, load, only_sessions, sessions_speak, whole};
+use crate::commands::scope::ScopeArgs;
 use crate::create::make_private_dir;
 use crate::open::{connect, open_as_ever, open_slots};
 use crate::outcome::{Failure, Kind};
@@ -38,6 +40,8 @@ pub struct Recovered {
     /// Dropped first, as what comes is used by what came before.
     mount: Option<Mount>,
     store: Arc<Store>,
+    /// What this machine knows of the vault, if it has the store.
+    known: Option<Known>,
     scratch: Scratch,
 }
 
@@ -54,6 +58,8 @@ impl Recovered {
         let (address, transfer) = connect(context, address)?;
         let head = copy::vault_head(&transfer)?;
         let ring = open_as_ever(context, &head, open_slots)?;
+        // Before anything is listed: what goes meanwhile goes with a word, and what comes meanwhile is not expected.
+        let known = Known::of(context, &address, &head.vault, &ring)?;
         let scratch = Scratch::make(&context.settings.cache_dir)?;
         scratch.expect_room(&transfer)?;
         Store::adopt(&scratch.dir, &whole(&head))?;
@@ -66,7 +72,7 @@ impl Recovered {
         };
         let store = Store::open(&scratch.dir, &ring, options, monitor)?;
         load(&store, &[], monitor)?;
-        Ok(Self { mount: None, store: Arc::new(store), scratch })
+        Ok(Self { mount: None, store: Arc::new(store), known, scratch })
     }
 
     /// Mounts it, for this process alone to see.
@@ -80,6 +86,27 @@ impl Recovered {
     /// Where a point is seen through the mount, if there is one.
     pub fn seen(&self, point: &RecoveryPointId) -> Option<PathBuf> {
         self.mount.as_ref().map(|mount| mount.mountpoint().join("by-id").join(point.hex()))
+    }
+
+    /// Points in scope that this machine knows to be in the vault, and that are not among those that `came`; nothing if it knows nothing of the
+    /// vault.
+    pub fn lost(
+        &mut self,
+        scope: &ScopeArgs,
+        came: &[StoredPoint],
+    ) -> Result<Option<Vec<RecoveryPointId>>, Failure> {
+        self.known.as_mut().map(|known| known.lost(scope, came)).transpose()
+    }
+
+    /// Of a vault without points, of which this machine does not know whether it had any.
+    pub fn shows_no_point(&self) -> Failure {
+        let sessions =
+            self.store.vaults().iter().map(|(no, _, transfer)| only_sessions(&self.store, *no, transfer));
+        let message = match sessions.filter_map(Result::ok).sum::<u64>() {
+            0 => "it shows no recovery point".to_owned(),
+            n => format!("it shows no recovery point, and {}", sessions_speak(n)),
+        };
+        Failure::failed(message).hint(NO_POINTS)
     }
 
     /// The store.

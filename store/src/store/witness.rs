@@ -11,11 +11,13 @@
 mod accept;
 mod alarm;
 mod compare;
+mod expected;
 mod memory;
 mod reading;
 
 pub use accept::{Accepted, Lost};
 pub use alarm::{Alarm, AlarmKind};
+pub use expected::Expected;
 #[doc(hidden)]
 pub use memory::recall_bytes;
 pub(crate) use memory::{Known, Memory};

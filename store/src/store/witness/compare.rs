@@ -17,7 +17,7 @@ const NAMED: usize = 5;
 
 /// What became of a point that was seen in a vault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     There,
     /// Somebody removed it on purpose.
     Removed,
@@ -138,7 +138,7 @@ impl LookBack<'_> {
     }
 
     /// What became of a point. One that the listing does not account for is asked for once more, unless that was done for many.
-    fn state(&self, known: &Known, asked: usize) -> Result<State, StoreError> {
+    pub(super) fn state(&self, known: &Known, asked: usize) -> Result<State, StoreError> {
         if self.is_there(&known.tag, &known.id) {
             return Ok(State::There);
         }
