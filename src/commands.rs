@@ -23,6 +23,7 @@ pub mod history;
 pub mod hold;
 pub mod init;
 pub mod jobs;
+mod judged;
 pub mod key;
 pub mod ls;
 pub mod man;

@@ -5,7 +5,7 @@
 //! by its own rules; a point that is in neither any more is gone. A copy in staging stays as long as a vault is to have the point and is
 //! not known to have it. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one. Only points of this machine are looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
@@ -31,6 +31,30 @@ pub struct Tiers<'a> {
     pub zone: TimeZone,
     /// The present, which is only held against points that claim to be from the future.
     pub now: Timestamp,
+    /// What is to be thought of who made the points.
+    pub judged: JudgedPoints,
+}
+
+/// What is known of who made points, of the sources that somebody looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JudgedPoints {
+    /// Points that are not by whom they say: they are kept, and no rule counts them.
+    pub forged: HashSet<RecoveryPointId>,
+    /// Sources of which somebody else takes points as well: none of theirs goes by rules.
+    pub forked: HashSet<SourceName>,
+}
+
+impl JudgedPoints {
+    /// What retention needs to know of a point, with that.
+    pub fn of(&self, facts: PointFacts) -> PointFacts {
+        PointFacts { forged: self.forged.contains(&facts.id), ..facts }
+    }
+
+    /// Points that stay for what is known of their sources.
+    pub fn kept(&self, points: &[PointFacts]) -> Vec<(RecoveryPointId, Reason)> {
+        let forked = points.iter().filter(|point| self.forked.contains(&point.source));
+        forked.map(|point| (point.id, Reason::Forked)).collect()
+    }
 }
 
 /// A vault of the store.
@@ -55,7 +79,10 @@ impl<'a> Tiers<'a> {
         let Some(tier) = tier else { return Vec::new() };
         let lateness = lateness(self.host, &group.name, tier);
         let rhythm = Rhythm { schedule: &tier.schedule, jitter: lateness, zone: &self.zone };
-        let sources = self.sources(group);
+        let mut sources = self.sources(group);
+        // One that is not by whom it says serves no span.
+        let is_honest = |stored: &&StoredPoint| !self.judged.forged.contains(&stored.point.id);
+        sources.values_mut().for_each(|points| points.retain(is_honest));
         let mut pending: Vec<_> =
             sources.values().flat_map(|points| pending_of_source(points, vault, &rhythm)).collect();
         // Stays in the order of its source whatever its time is.
@@ -69,11 +96,12 @@ impl<'a> Tiers<'a> {
         let keep = &group.tier(name)?.keep;
         let ours = self.sources(group).into_values().flatten();
         let there: Vec<&StoredPoint> = ours.filter(|stored| is_in(stored, name)).collect();
-        let kept = match name {
+        let mut kept = match name {
             TierName::Local => self.waiting(group, &there),
             TierName::Online => self.guarded_in_each_vault(&there),
         };
-        let facts: Vec<PointFacts> = there.iter().map(|stored| facts_of_source(stored)).collect();
+        let facts = self.facts(there.iter().copied());
+        kept.extend(self.judged.kept(&facts));
         if group.stopped == Some(Stopped::Keep) {
             return Some(plan_to_keep(&facts, Reason::Stopped));
         }
@@ -104,10 +132,13 @@ impl<'a> Tiers<'a> {
     fn guarded_in_each_vault(&self, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
         let guarded_in = |vault: &KnownVault<'_>| {
             let holds = |stored: &&&StoredPoint| stored.vaults.iter().any(|held| held == vault.address);
-            let facts: Vec<_> = there.iter().filter(holds).map(|stored| facts_of_source(stored)).collect();
-            guarded(&facts)
+            guarded(&self.facts(there.iter().filter(holds).copied()))
         };
         self.vaults.iter().flat_map(guarded_in).collect()
+    }
+
+    fn facts<'b>(&self, points: impl Iterator<Item = &'b StoredPoint>) -> Vec<PointFacts> {
+        points.map(|stored| self.judged.of(facts_of_source(stored))).collect()
     }
 
     /// Points of a group that were taken on this machine, by data source.
@@ -129,7 +160,7 @@ pub fn is_in(stored: &StoredPoint, tier: TierName) -> bool {
     }
 }
 
-/// What retention needs to know of a point in this series.
+/// What retention needs to know of a point in this series. Who made it is not looked at.
 pub fn facts(stored: &StoredPoint, series: String) -> PointFacts {
     let point = &stored.point;
     PointFacts {
@@ -141,6 +172,7 @@ pub fn facts(stored: &StoredPoint, series: String) -> PointFacts {
         complete: point.state == PointState::Complete,
         held: stored.held.is_some(),
         expires: point.expires(),
+        forged: false,
     }
 }
 

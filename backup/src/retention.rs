@@ -16,6 +16,9 @@
 //! A point may have an expiry of its own. Until then it stays whatever the policy says, also without one, and then it goes, but for the
 //! guards. It takes no part in the rules: it stands for no period, so that no other point goes that would be missed after it. A clock
 //! that is ahead lets it go too early, as nothing else says what time it is.
+//!
+//! A point that is not by whom it says is kept beside all that: it stands for no period and takes no guard, else who makes points up would push
+//! out those that they look like. It stays, whatever expiry it names, until a person removes it by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -85,6 +88,8 @@ pub struct PointFacts {
     pub held: bool,
     /// From when on it may expire, in seconds since 1970, if it has a time of its own.
     pub expires: Option<i64>,
+    /// Whether it is known not to be by whom it says.
+    pub forged: bool,
 }
 
 /// Why a point stays or goes.
@@ -114,6 +119,10 @@ pub enum Reason {
     Held,
     /// It has an expiry of its own, in seconds since 1970, which is not reached.
     Until(i64),
+    /// It is not by whom it says, and takes no part in the rules.
+    Forged,
+    /// Somebody else takes points of its source, which one is not told apart yet.
+    Forked,
     /// Its group takes no more points and keeps those that it has.
     Stopped,
     /// A vault that is to have it has it not.
@@ -150,6 +159,8 @@ impl fmt::Display for Reason {
             Self::NewestComplete => "newest complete",
             Self::LastOfSource => "among the last three",
             Self::Held => "held",
+            Self::Forged => "not by whom it says, goes by name only",
+            Self::Forked => "chain-forked, nothing of its source goes",
             Self::Stopped => "protection is stopped",
             Self::WaitsForVault => "waits for a vault",
             Self::NoRules => "everything is kept",
@@ -194,11 +205,14 @@ impl RetentionPlan {
     }
 
     /// The same where some of the points have just come. For each of them one may go, for so it is in a tier of which nothing is wrong, also
-    /// if many come at once because it was not served for a while; what is judged is what goes besides.
+    /// if many come at once because it was not served for a while; what is judged is what goes besides. Points that are not by whom they say
+    /// do not count: many of them would let as many others go.
     pub fn removes_much_for(&self, is_new: impl Fn(RecoveryPointId) -> bool) -> bool {
-        let new = self.keep.iter().chain(&self.remove).filter(|decision| is_new(decision.id)).count();
+        let kept = self.keep.iter().filter(|decision| !decision.reasons.contains(&Reason::Forged));
+        let counted: Vec<&Decision> = kept.chain(&self.remove).collect();
+        let new = counted.iter().filter(|decision| is_new(decision.id)).count();
         let removed = self.remove.len().saturating_sub(new);
-        let total = self.keep.len() + self.remove.len() - new;
+        let total = counted.len() - new;
         if total <= BRAKE_POINTS_MIN {
             return removed >= BRAKE_REMOVED_OF_FEW;
         }
@@ -226,6 +240,7 @@ pub fn plan_and_keep(
     let mut series: BTreeMap<&str, Vec<&PointFacts>> = BTreeMap::new();
     for point in points {
         match point.expires {
+            _ if point.forged => reasons.add(point, Reason::Forged),
             Some(expires) if expires > now.seconds => reasons.add(point, Reason::Until(expires)),
             Some(_) => {}
             None if policy.is_empty() => reasons.set(point, Reason::NoRules),
@@ -255,7 +270,7 @@ pub fn plan_named(points: &[PointFacts], named: &[RecoveryPointId], allow_newest
         }
     }
     if !allow_newest {
-        by_source(points).values().for_each(|points| guard_newest_complete(points, &mut reasons));
+        by_source(honest(points)).values().for_each(|points| guard_newest_complete(points, &mut reasons));
     }
     from_reasons(points, &reasons, |_| Reason::Named)
 }
@@ -314,6 +329,11 @@ fn age_key(point: &PointFacts) -> (Timestamp, RecoveryPointId) {
 /// The order in which points of one source were taken. Equal numbers are of a store that was set back to an older copy.
 fn sequence_key(point: &PointFacts) -> (u64, Timestamp, RecoveryPointId) {
     (point.sequence, point.started, point.id)
+}
+
+/// The points that are by whom they say, as far as that is known.
+fn honest(points: &[PointFacts]) -> impl Iterator<Item = &PointFacts> {
+    points.iter().filter(|point| !point.forged)
 }
 
 /// Points of each source, newest first.
@@ -380,7 +400,7 @@ pub fn guarded(points: &[PointFacts]) -> Vec<(RecoveryPointId, Reason)> {
 
 fn guards(points: &[PointFacts]) -> Reasons {
     let mut reasons = Reasons::default();
-    for points in by_source(points).values() {
+    for points in by_source(honest(points)).values() {
         guard_newest_complete(points, &mut reasons);
         points.iter().take(LAST_POINTS_KEPT).for_each(|point| reasons.add(point, Reason::LastOfSource));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use holdfast_backup::bandwidth::{Bandwidth, Rate};
 use holdfast_backup::config::{Config, Group, Source};
-use holdfast_backup::expire::{KnownVault, Tiers};
+use holdfast_backup::expire::{JudgedPoints, KnownVault, Tiers};
 use holdfast_backup::source_name::{KnownSource, choose_name};
 use holdfast_store::StoreError;
 use holdfast_store::catalog::VaultNo;
@@ -107,7 +107,7 @@ pub fn named_sources<'a>(points: &[StoredPoint], host: &str, group: &'a Group) -
     group.sources.iter().map(named).collect()
 }
 
-/// These points as the configuration sees them.
+/// These points as the configuration sees them, whoever made them.
 pub fn tiers<'a>(
     context: &'a Context<'_>,
     store: &'a Store,
@@ -118,7 +118,8 @@ pub fn tiers<'a>(
     };
     let vaults = store.vaults().iter().map(known).collect::<Result<_, StoreError>>()?;
     let zone = zone_of(context.settings.config()?);
-    Ok(Tiers { points, vaults, host: &context.settings.host, zone, now: context.terminal.clock().now() })
+    let (host, now) = (&*context.settings.host, context.terminal.clock().now());
+    Ok(Tiers { points, vaults, host, zone, now, judged: JudgedPoints::default() })
 }
 
 #[cfg(test)]

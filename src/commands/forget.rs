@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use holdfast_backup::config::TierName;
-use holdfast_backup::expire;
-use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan, plan_named};
+use holdfast_backup::expire::{self, JudgedPoints};
+use holdfast_backup::retention::{Decision, PointFacts, Retention, RetentionPlan, plan_and_keep, plan_named};
 use holdfast_store::clock::Timestamp;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::point::hold::Hold;
@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::hold;
+use super::judged::Judging;
 use super::key::owner;
 use super::prune::{Manner, prune};
 use super::scope::{Points, ScopeArgs, parse_spec};
@@ -166,7 +167,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     let store = open_store(context)?;
     let points = Points::of(&store)?;
     let now = context.terminal.clock().now();
-    let plan = make_plan(&points, &specs, &policy, args, now)?;
+    let plan = judged_plan(&store, &points, &specs, &policy, args, now)?;
     let all: Vec<StoredPoint> = points.readable.iter().chain(&points.deleted).cloned().collect();
     show(context, &all, &plan)?;
     if args.dry_run {
@@ -180,7 +181,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     }
     let vaults = store.lock_vault_removals()?;
     let lock = store.lock()?;
-    still_so(&plan, &make_plan(&Points::of(&store)?, &specs, &policy, args, now)?)?;
+    still_so(&plan, &judged_plan(&store, &Points::of(&store)?, &specs, &policy, args, now)?)?;
     // Vaults may let wait: nobody who takes a point waits with us.
     drop(lock);
     let ids = plan.remove.iter().map(|decision| decision.id).collect();
@@ -322,6 +323,26 @@ fn prune_then(context: &Context<'_>, store: &Store, local: bool) -> Outcome {
     prune(context, store, Manner { local, ..Manner::default() })
 }
 
+/// The plan, with what is to be thought of the points of sources of which something is to go, or was named.
+fn judged_plan(
+    store: &Store,
+    points: &Points,
+    specs: &[PointSpec],
+    policy: &Retention,
+    args: &ForgetArgs,
+    now: Timestamp,
+) -> Result<RetentionPlan, Failure> {
+    let mut judging = Judging::begin(store, &points.readable)?;
+    let named = specs.iter().filter_map(|spec| points.find(&spec.point, &args.scope.scope()).ok());
+    judging.look_at(&named.collect())?;
+    loop {
+        let plan = make_plan(points, specs, policy, args, now, &judging.judged)?;
+        if !judging.look_at(&plan.remove.iter().map(|decision| decision.id).collect())? {
+            return Ok(plan);
+        }
+    }
+}
+
 /// A rule keeps no less for a point in doubt; a name may mean another without it, and is then refused.
 fn make_plan(
     points: &Points,
@@ -329,12 +350,14 @@ fn make_plan(
     policy: &Retention,
     args: &ForgetArgs,
     now: Timestamp,
+    judged: &JudgedPoints,
 ) -> Result<RetentionPlan, Failure> {
     let scope = args.scope.scope();
+    let facts = |stored: &StoredPoint| judged.of(facts(stored, args.group_by));
     if specs.is_empty() {
         let points = args.scope.select(points.readable.clone());
-        let facts: Vec<PointFacts> = points.iter().map(|stored| facts(stored, args.group_by)).collect();
-        return Ok(plan(&facts, policy, &TimeZone::system(), now));
+        let facts: Vec<PointFacts> = points.iter().map(facts).collect();
+        return Ok(plan_and_keep(&facts, policy, &TimeZone::system(), now, &judged.kept(&facts)));
     }
     let resolve = |spec: &PointSpec| {
         if spec.path.is_empty() {
@@ -344,8 +367,7 @@ fn make_plan(
     };
     let named = specs.iter().map(resolve).collect::<Result<Vec<RecoveryPointId>, Failure>>()?;
     let deleted = points.deleted.iter().filter(|stored| named.contains(&stored.point.id));
-    let facts: Vec<PointFacts> =
-        points.readable.iter().chain(deleted).map(|stored| facts(stored, args.group_by)).collect();
+    let facts: Vec<PointFacts> = points.readable.iter().chain(deleted).map(facts).collect();
     let plan = plan_named(&facts, &named, args.allow_newest);
     let refused = plan.keep.iter().find(|decision| named.contains(&decision.id));
     if let Some(hold) = refused.and_then(|decision| find(&points.readable, decision.id)?.held.as_ref()) {

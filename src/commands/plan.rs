@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::configured;
+use super::judged;
 use crate::deleted::Deleted;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
@@ -74,7 +75,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Outcome {
     let groups = configured::groups(context, args.group.as_deref(), "")?;
     let store = open_store(context)?;
     let points = Deleted::load(store.dir()).leave_out(store.points()?);
-    let tiers = configured::tiers(context, &store, &points)?;
+    let tiers = judged::tiers(context, &store, &points, &groups)?;
     for (group, name) in groups.iter().flat_map(|group| TierName::ALL.map(|name| (group, name))) {
         if let Some(plan) = plan_tier(&tiers, group, name, args.next) {
             show(context, &plan, &tiers.zone)?;

@@ -339,3 +339,72 @@ fn the_last_slot_with_the_owners_key_stays_and_another_owner_is_believed_where_a
     bed.machine.run(["key", "remove", owned[1]]).expect_code(1).expect_err(&["the key of the store's owner"]);
     bed.machine.run(["key", "remove", owned[1], "--lost"]).expect_code(0);
 }
+
+/// Ids of all points that a store shows.
+fn ids(machine: &Machine) -> std::collections::BTreeSet<String> {
+    signatures(machine).into_keys().collect()
+}
+
+#[test]
+fn the_points_of_a_thief_push_no_honest_one_out_by_the_rules() {
+    let bed = Bed::new();
+    let mut honest: Vec<String> = ids(&bed.machine).into_iter().collect();
+    honest.extend((0..7).map(|n| take(&bed.machine, &bed.source, &format!("honest {n}"))));
+    bed.push(0);
+    let thief = bed.thief();
+    let forged: Vec<String> = (0..5).map(|n| take(&thief, &bed.source, &format!("made up {n}"))).collect();
+    thief.run(["vault", "push"]);
+    bed.push(3).expect_err(&["writer-forged:"]);
+    // By the configuration, as `plan` shows it beforehand.
+    let config = bed.machine.path("holdfast.toml");
+    let text = "online = { schedule = \"daily\", keep = { last = 4 } }";
+    std::fs::write(&config, format!("[group.default]\nsources = [{:?}]\n{text}\n", bed.source)).unwrap();
+    let shown =
+        |verb: &[&str]| Ran::of(bed.machine.command(verb).env("HOLDFAST_CONFIG", &config)).expect_code(0);
+    let plan = shown(&["plan", "--json"]).json();
+    assert_eq!(plan["tier"], "online", "{plan}");
+    let of = |id: &String| {
+        let point = plan["points"].as_array().unwrap().iter().find(|point| point["id"] == id.as_str());
+        let text = |key: &str| point.unwrap()[key].as_str().unwrap().to_owned();
+        (text("action"), text("reason"))
+    };
+    for id in &forged {
+        assert!(of(id).0 == "keep" && of(id).1.starts_with("not by whom it says"), "{plan}");
+    }
+    let actions: Vec<String> = honest.iter().map(|id| of(id).0).collect();
+    assert_eq!(actions, [["expire"; 4], ["keep"; 4]].concat(), "{plan}");
+    assert!(shown(&["forget", "--dry-run"]).out().contains("not by whom it says"));
+    // By rules that somebody types, and then by name.
+    bed.machine.run(["forget", "--keep-last", "4", "--yes"]);
+    let stays = honest[4..].iter().chain(&forged).cloned().collect();
+    assert_eq!(ids(&bed.machine), stays);
+    let newest = bed.machine.run(["forget", &honest[7]]).expect_code(1);
+    newest.expect_err(&["the newest complete point", "--allow-newest"]);
+    for id in &forged {
+        bed.machine.run(["forget", id, "--yes"]);
+    }
+    assert_eq!(ids(&bed.machine), honest[4..].iter().cloned().collect());
+}
+
+#[test]
+fn nothing_of_a_source_goes_by_the_rules_while_somebody_else_takes_points_of_it() {
+    let bed = Bed::new();
+    let mut honest: Vec<String> = ids(&bed.machine).into_iter().collect();
+    honest.extend((0..6).map(|n| take(&bed.machine, &bed.source, &format!("honest {n}"))));
+    bed.push(0);
+    let thief = bed.thief();
+    honest.push(take(&bed.machine, &bed.source, "the last one"));
+    bed.push(0);
+    let twin = take(&thief, &bed.source, "its twin");
+    thief.run(["vault", "push"]);
+    bed.push(3).expect_err(&["chain-forked:", "writer-forged:"]);
+    let all = ids(&bed.machine);
+    assert_eq!(all.len(), 9);
+    let ran = bed.machine.run(["forget", "--keep-last", "4", "--yes"]);
+    assert!(ran.out().contains("chain-forked, nothing of its source goes"), "{}", ran.out());
+    assert_eq!(ids(&bed.machine), all);
+    // Whoever knows what it is says so; the twin still counts for nothing.
+    bed.machine.run(["vault", "accept", bed.vault.to_str().unwrap()]).expect_code(0);
+    bed.machine.run(["forget", "--keep-last", "4", "--yes"]);
+    assert_eq!(ids(&bed.machine), honest[4..].iter().chain([&twin]).cloned().collect());
+}

@@ -39,7 +39,7 @@ fn point(source: &str, n: u8, hours: i64, vaults: &[&str]) -> StoredPoint {
 fn tiers(points: &[StoredPoint]) -> Tiers<'_> {
     let vaults = [A, B].map(|address| KnownVault { address, is_known: true }).to_vec();
     let now = Timestamp::from_seconds(NOON + 1000 * HOUR);
-    Tiers { points, vaults, host: "here", zone: TimeZone::UTC, now }
+    Tiers { points, vaults, host: "here", zone: TimeZone::UTC, now, judged: JudgedPoints::default() }
 }
 
 fn numbers(points: Vec<&StoredPoint>) -> Vec<u8> {
@@ -244,4 +244,37 @@ fn points_of_other_machines_and_groups_are_in_no_plan() {
             (Tiers { host, ..tiers(&points) }, Group { name: name.into(), ..online.clone() });
         assert_eq!(tiers.plan(&group, TierName::Local).unwrap(), RetentionPlan::default());
     }
+}
+
+#[test]
+fn points_that_are_not_by_whom_they_say_push_no_other_out_of_any_tier() {
+    let group = group(BOTH);
+    let honest = days(8, 8, 8);
+    let mut points = honest.clone();
+    let mut forged = JudgedPoints::default();
+    for n in 0..16 {
+        // Newer than all by their numbers, and of the same days.
+        let made_up = StoredPoint { local: n % 4 == 0, ..point("docs", 100 + n, i64::from(n) * 24, &[A, B]) };
+        forged.forged.insert(made_up.point.id);
+        points.push(made_up);
+    }
+    let judged = Tiers { judged: forged, ..tiers(&points) };
+    for name in TierName::ALL {
+        assert_eq!(goes(&judged, &group, name), goes(&tiers(&honest), &group, name), "{name:?}");
+        assert_ne!(goes(&tiers(&points), &group, name), goes(&judged, &group, name), "{name:?}");
+    }
+    assert_eq!(why(&judged, &group, TierName::Online, 103), "not by whom it says, goes by name only");
+}
+
+#[test]
+fn nothing_of_a_source_of_which_somebody_else_takes_points_goes_by_rules() {
+    let group = group(BOTH);
+    let mut points = days(8, 8, 8);
+    points.extend((0..8).map(|day| point("mail", 100 + day, i64::from(day) * 24, &[A])));
+    let forked = HashSet::from([points[0].point.source.clone()]);
+    let judged = JudgedPoints { forked, ..JudgedPoints::default() };
+    let judged = Tiers { judged, ..tiers(&points) };
+    assert_eq!(goes(&judged, &group, TierName::Online), [100, 101, 102]);
+    assert!(why(&judged, &group, TierName::Online, 0).starts_with("chain-forked"));
+    assert!(why(&judged, &group, TierName::Local, 1).starts_with("chain-forked"));
 }

@@ -24,6 +24,7 @@ fn point(n: u32, started: i64) -> PointFacts {
         complete: true,
         held: false,
         expires: None,
+        forged: false,
     }
 }
 
@@ -156,6 +157,43 @@ fn a_point_with_an_expiry_of_its_own_stays_till_then_and_goes_then_whatever_the_
         assert_eq!(removed(&plan), goes);
         assert_eq!(kept(&plan).len(), 20 - goes.len());
     }
+}
+
+#[test]
+fn a_point_that_is_not_by_whom_it_says_takes_no_period_and_no_guard_and_stays() {
+    // One of each day, a second after it and complete; then some that are newer than all, with high numbers.
+    let honest = days(12);
+    let twins = honest.iter().map(|twin| PointFacts {
+        sequence: twin.sequence,
+        forged: true,
+        ..point(100 + number(twin.id), twin.started.seconds + 1)
+    });
+    let ahead = (0..5).map(|n| PointFacts {
+        sequence: 1 << 40,
+        forged: true,
+        // It would go of itself.
+        expires: (n == 0).then_some(NOON - DAY),
+        ..point(200 + n, NOON + i64::from(n) * HOUR)
+    });
+    let points: Vec<PointFacts> = honest.iter().cloned().chain(twins).chain(ahead).collect();
+    for policy in [
+        Retention { daily: 5, ..Retention::default() },
+        Retention { last: 4, ..Retention::default() },
+        Retention { weekly: 2, within: Some(3.days()), ..Retention::default() },
+    ] {
+        let (alone, beside) =
+            (plan(&honest, &policy, &TimeZone::UTC), plan(&points, &policy, &TimeZone::UTC));
+        assert!(!alone.remove.is_empty());
+        assert_eq!(removed(&beside), removed(&alone), "{policy:?}");
+        assert!(points[12..].iter().all(|point| why(&beside, number(point.id)).starts_with("not by whom")));
+        assert_eq!(beside.removes_much(), alone.removes_much());
+    }
+    // The newest complete one that is refused by name is an honest one; a forged one goes.
+    let named = plan_named(&points, &[11, 204].map(|n| point(n, 0).id), false);
+    assert_eq!(removed(&named), [204]);
+    // Where all are forged all stay.
+    let forged: Vec<PointFacts> = points[12..].to_vec();
+    assert_eq!(plan(&forged, &Retention { last: 1, ..Retention::default() }, &TimeZone::UTC).remove, []);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use holdfast_store::store::{Store, StoreLock, StoredPoint};
 use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, remove_due, render, still_so};
 use crate::commands::Context;
 use crate::commands::configured;
+use crate::commands::judged;
 use crate::deleted::Deleted;
 use crate::expiring;
 use crate::json::ForgetGroup;
@@ -90,7 +91,7 @@ fn make_plans<'a>(
     groups: &[&'a Group],
     wanted: Option<TierName>,
 ) -> Result<Vec<Planned<'a>>, Failure> {
-    let tiers = configured::tiers(context, store, points)?;
+    let tiers = judged::tiers(context, store, points, groups)?;
     let plan = |group: &&'a Group, tier| Some(Planned { group, tier, plan: tiers.plan(group, tier)? });
     let names = || TierName::ALL.into_iter().filter(|name| wanted.is_none_or(|wanted| wanted == *name));
     Ok(groups.iter().flat_map(|group| names().filter_map(|tier| plan(group, tier))).collect())

@@ -33,6 +33,7 @@ fn planned(line: &[&str]) -> Result<RetentionPlan, Failure> {
         &Retention::from(&args.policy),
         &args,
         NOW,
+        &JudgedPoints::default(),
     )
 }
 
@@ -80,11 +81,14 @@ fn a_held_point_is_not_removed_by_name_and_the_way_out_is_told() {
     let readable = Points { readable: points, ..Points::default() };
     let args = args(&["01", "02", "--allow-newest"]);
     let specs: Vec<PointSpec> = args.points.iter().map(|point| parse_spec(point).unwrap()).collect();
-    let failure = make_plan(&readable, &specs, &Retention::default(), &args, NOW).unwrap_err();
+    let failure = make_plan(&readable, &specs, &Retention::default(), &args, NOW, &JudgedPoints::default())
+        .unwrap_err();
     assert!(failure.message.contains("01010101 is held since") && failure.message.ends_with(": court"));
     assert_eq!(failure.hint.unwrap(), "`holdfast release 01010101` lets it go");
     let policy = Retention { last: 3, ..Retention::default() };
-    let plan = make_plan(&readable, &[], &policy, &self::args(&["--keep-last", "3"]), NOW).unwrap();
+    let plan =
+        make_plan(&readable, &[], &policy, &self::args(&["--keep-last", "3"]), NOW, &JudgedPoints::default())
+            .unwrap();
     assert_eq!((plan.keep.len(), plan.keep[0].why()), (4, "held".to_owned()));
 }
 
