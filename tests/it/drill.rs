@@ -131,7 +131,8 @@ fn a_vault_whose_points_are_gone_fails_the_drill_and_each_is_told() {
         let ran =
             drill(args).expect_code(1).expect_err(&[&ids[0][..8], &ids[1][..8], vault.to_str().unwrap()]);
         let (mut told, mut all) = (missing(&ran.json()), ids.clone());
-        (told.sort(), all.sort());
+        told.sort();
+        all.sort();
         assert_eq!(told, all, "{args:?}");
     }
     assert!(alerts(&machine, &store.dir).contains("drill-fails"), "{}", alerts(&machine, &store.dir));
