@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::learn::{PackError, problem, read_pack_entry};
-use super::{Store, of_vault};
+use super::Store;
 use crate::catalog::{PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
