@@ -94,6 +94,7 @@ pub fn protect(
 ) -> Result<Protected, ProtectError> {
     let (store, id) = (session.store(), session.id());
     let tag = store.sealer().source_tag(&request.source.host, &request.source.group, &request.source.source);
+    store.prove_numbered(&tag).map_err(ProtectError::Store)?;
     let previous = store.newest_point(&tag).map_err(ProtectError::Store)?;
     let started = store.clock().now();
     let work = Work::new(&session, request, previous.as_ref(), monitor);

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::catalog::{PointLine, PointRow, Seen, VaultNo};
+use crate::catalog::{Mark, PointLine, PointRow, Seen, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -56,7 +56,9 @@ pub fn prepare_vault(
 ) -> Result<Option<u32>, StoreError> {
     let failed = of_vault(transfer);
     transfer.prepare().map_err(&failed)?;
-    if let Some(config) = read_small(transfer, &names::config())? {
+    let config = read_small(transfer, &names::config())?;
+    let is_new = config.is_none();
+    if let Some(config) = config {
         let theirs =
             crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
         if theirs != *store.id() {
@@ -77,6 +79,9 @@ pub fn prepare_vault(
     }
     // The last: a vault with a config is one.
     put_config(store, transfer, &VoidMonitor)?;
+    if is_new {
+        store.catalog().set_mark(Mark::Met(store.catalog().vault_no(&transfer.address())?), true)?;
+    }
     Ok((!older.is_empty()).then_some(newest))
 }
 
@@ -84,7 +89,7 @@ pub fn prepare_vault(
 fn newest_of_slots(store: &Store, transfer: &Transfer) -> Result<u32, StoreError> {
     let mut newest = 0;
     for object in names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))? {
-        let bytes = read_slot(transfer, store.id(), &object.name)?.unwrap_or_default();
+        let bytes = read_slot(transfer, &object.name)?.unwrap_or_default();
         newest = newest.max(KeySlot::read(&bytes, store.id()).map_or(0, |slot| slot.newest()));
     }
     Ok(newest)
@@ -107,7 +112,7 @@ pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
     let mut slots = Vec::new();
     for object in names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))? {
         let Some(id) = names::slot_of(&object.name) else { continue };
-        slots.extend(read_slot(transfer, &vault, &object.name)?.map(|bytes| (id, bytes)));
+        slots.extend(read_slot(transfer, &object.name)?.map(|bytes| (id, bytes)));
     }
     Ok(StoreHead { vault, config, slots })
 }
@@ -142,17 +147,16 @@ fn read_config(transfer: &Transfer) -> Result<(VaultId, Vec<u8>), StoreError> {
     Ok((vault, config))
 }
 
-/// Twice if need be: the way from the vault may have flipped a bit. One that is too long to be a slot is empty: damaged, and
-/// no reason to stop.
-fn read_slot(transfer: &Transfer, vault: &VaultId, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
+/// A key slot, as two of at most three readings brought it: the way from the vault may have flipped a bit where only its secret would find it,
+/// and what is kept here would not be the slot that the vault has. One that is too long to be one is empty: damaged, and no reason to stop.
+fn read_slot(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
     let read = || match transfer.get(name, SMALL_OBJECT) {
         Err(VaultError::Invalid { .. }) => Ok(Some(Bytes::new())),
         Err(VaultError::NotFound { .. }) => Ok(None),
         got => got.map(Some).map_err(of_vault(transfer)),
     };
-    let whole = |bytes: &Option<Bytes>| bytes.as_ref().is_none_or(|b| KeySlot::read(b, vault).is_ok());
-    let first = read()?;
-    let bytes = if whole(&first) { first } else { read()? };
+    let (first, second) = (read()?, read()?);
+    let bytes = if first == second { first } else { read()? };
     Ok(bytes.map(|bytes| bytes.to_vec()))
 }
 

@@ -13,9 +13,11 @@ use holdfast_store::monitor::{RecordingMonitor, VoidMonitor};
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::{ChunkType, Compression, Sealer};
 use holdfast_store::store::StoreOptions;
+use holdfast_store::transfer::{Transfer, TransferPolicy};
 use holdfast_store::tree::content::ContentReader;
 use holdfast_store::tree::walk::{Visit, visit};
 use holdfast_store::tree::{ChunkSource, Extent, NodeKind, Xattr};
+use holdfast_store::vault::memory::MemoryVault;
 
 use super::*;
 use crate::source::faulty::{Fault, FaultySource};
@@ -395,4 +397,18 @@ fn troubles_are_all_counted_and_listed_as_far_as_a_point_has_room() {
     (0..100).for_each(|_| long.add(vec![b'x'; 1 << 20], &"y".repeat(5000)));
     assert_eq!((long.total, long.listed.len()), (100, 7));
     assert!(long.listed.iter().all(|error| error.reason.len() == 1000));
+}
+
+#[test]
+fn no_point_is_taken_as_the_first_of_its_source_while_nobody_knows_what_the_vault_holds() {
+    let home = Home::new();
+    let clock = Arc::new(home.clock.clone());
+    // As if away: nobody made it ready, and so nothing there is read.
+    let vault = Arc::new(MemoryVault::new());
+    let transfer = Transfer::new(vault, clock.clone(), TransferPolicy::default()).unwrap();
+    let options = StoreOptions { vaults: vec![("memory:v".into(), transfer)], ..StoreOptions::local(clock) };
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    let refused = home.take(&store, &MemorySource::new(), &VoidMonitor).unwrap_err().to_string();
+    assert!(refused.contains("what vault memory:v holds was never read to its end"), "{refused}");
+    assert!(store.points().unwrap().is_empty());
 }

@@ -160,6 +160,8 @@ impl Catalog {
         }
         self.write("put a pack right", |t| {
             t.execute("DELETE FROM chunk WHERE pack = ?1", [no.0])?;
+            // What index objects say of it is not so: the next one that is written says it.
+            t.execute("DELETE FROM index_pack WHERE pack = ?1", [no.0])?;
             let sql = "UPDATE pack SET object_id = ?2, generation = ?3, kind = ?4, len = ?5, frames = ?6, sum = ?7 WHERE no = ?1";
             let changed = t.execute(
                 sql,

@@ -119,6 +119,7 @@ impl Catalog {
             verified::forget_all_in(t, vault)?;
             for keys in [
                 "filled ?",
+                "met ?",
                 "reread ?",
                 "proven ? *",
                 "bad ? *",

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::learn::{PackError, problem, read_pack_entry};
 use super::Store;
+use super::learn::{PackError, problem, read_pack_entry};
 use crate::catalog::{PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;

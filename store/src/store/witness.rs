@@ -28,7 +28,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::{Outcomes, Store, learn};
-use crate::catalog::{PointLine, PointRow, VaultNo};
+use crate::catalog::{Mark, PointLine, PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{Attempt, ObjectHash, SlotId, SourceTag};
@@ -186,6 +186,28 @@ impl Store {
     /// never numbered twice, be the point forgotten, the catalog lost and the vault away.
     pub fn newest_remembered(&self, tag: &SourceTag) -> Option<(u64, [u8; 32])> {
         memory::newest_of(&self.dir, *self.id(), tag).map(|known| (known.sequence, known.hash.0))
+    }
+
+    /// Makes sure that what comes next of a source can be numbered: its newest point is remembered, or the points of all vaults were read
+    /// once. A recovery that was cut off leaves a store that knows neither, and what it took would pass for the first of its source.
+    ///
+    /// # Errors
+    /// `Invalid` if nobody can tell what a vault holds.
+    pub fn prove_numbered(&self, tag: &SourceTag) -> Result<(), StoreError> {
+        if self.newest_remembered(tag).is_some() {
+            return Ok(());
+        }
+        for (no, address, _) in &self.vaults {
+            // Catalogs of before have no such mark.
+            let is_met = self.catalog.has_mark(Mark::Met(*no))? || self.catalog.knows_all_in(*no)?;
+            if !is_met && self.recall(*no)?.is_empty() {
+                return Err(StoreError::invalid(format!(
+                    "what vault {address} holds was never read to its end, so nobody can tell which recovery points of this source are there: \
+                     a new one would pass for the first. See that the vault can be reached, then run this again"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What a session says of the vault that it goes into. Where nothing is to say it is as sessions always were.

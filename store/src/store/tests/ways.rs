@@ -1,9 +1,11 @@
 //! Tests of what the way from a vault, and others who write there at the same time, do to a store: nothing that lasts.
 
 use super::hostile::{prepared, push, recovered};
+use super::losses::faulty;
 use super::*;
 use crate::catalog::Mark;
-use crate::vault::{ListPage, PutNew, VaultError};
+use crate::vault::testing::Fault;
+use crate::vault::{ListPage, PutNew, VaultError, Verb};
 
 /// Whether everything the vault showed was read.
 fn is_filled(store: &Store) -> bool {
@@ -90,4 +92,19 @@ fn a_slot_in_a_vault_that_is_too_long_to_be_one_closes_no_vault() {
     vault.replace(&names::slot(&SlotId([9; 16])), vec![0; SMALL_OBJECT as usize + 1].into());
     let slots = copy::vault_head(&transfer(&vault)).unwrap().slots;
     assert!(slots.len() == 2 && slots.contains(&(SlotId([9; 16]), Vec::new())), "{slots:?}");
+}
+
+#[test]
+fn a_slot_that_the_way_from_its_vault_spoils_once_is_kept_as_it_lies_there() {
+    let home = Home::new();
+    let (vault, _store) = prepared(&home);
+    let there = copy::vault_head(&transfer(&vault)).unwrap().slots;
+    // The config and the slot, twice.
+    for nth in 1..=3 {
+        let way = faulty(&vault);
+        way.fail(Verb::Get, nth, Fault::Flip);
+        let transfer =
+            Transfer::new(way, Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
+        assert_eq!(copy::vault_head(&transfer).unwrap().slots, there, "reading {nth}");
+    }
 }
