@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::Context;
 use super::hold;
 use super::judged::Judging;
-use super::key::owner;
+use super::key::owner::{self, Act};
 use super::prune::{Manner, prune};
 use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
@@ -174,7 +174,7 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Ok(Done::Whole);
     }
     consent(&plan, plan.removes_much(), None, args.yes)?;
-    let days = soft_delete_days(context, &store, args.now)?;
+    let days = soft_delete_days(context, &store, args.now.then_some(Act::RemoveNow))?;
     if days > 0 {
         delete(context, &store, plan.remove.iter().map(|decision| &decision.id), days)?;
         return if args.prune { prune_then(context, &store, false) } else { Ok(Done::Whole) };
@@ -193,14 +193,13 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     prune_then(context, &store, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
-/// How many days what a person deletes can be brought back. `now`: not at all, if he has what opens the store.
-pub fn soft_delete_days(context: &Context<'_>, store: &Store, now: bool) -> Result<u16, Failure> {
+/// How many days what a person deletes can be brought back. `now`: not at all, if the owner agrees to that.
+pub fn soft_delete_days(context: &Context<'_>, store: &Store, now: Option<Act>) -> Result<u16, Failure> {
     let days = context.settings.config_if_any()?.map_or(0, |config| config.soft_delete_days);
-    if days > 0 && now {
-        owner::consents(context, store, "to remove recovery points at once")?;
-        return Ok(0);
+    match now {
+        Some(act) if days > 0 => owner::agrees(context, store.dir(), act).map(|()| 0),
+        _ => Ok(days),
     }
-    Ok(days)
 }
 
 /// What a soft deletion prints with `--json`.

@@ -1,4 +1,7 @@
-//! That a person agrees who has a passphrase or the words of the recovery sheet: what cannot be undone is not for whoever finds a machine's key.
+//! That the store's owner agrees, who has a passphrase or the words of the recovery sheet: what cannot be undone is not for whoever finds a machine's
+//! key. The one place that says what that is, and how he is asked.
+
+use std::path::Path;
 
 use holdfast_store::seal::slots::Secret;
 use holdfast_store::store::{Store, StoreHead};
@@ -7,26 +10,85 @@ use super::ring;
 use crate::commands::Context;
 use crate::open::{secret_of, words_of};
 use crate::outcome::{Failure, Kind};
+use crate::writers;
 
-/// Asks for a passphrase or the words, and whether they open the store.
-///
-/// # Errors
-/// `WrongKey` if there is none, or it opens nothing; `what` is what it was asked for.
-pub fn consents(context: &Context<'_>, store: &Store, what: &str) -> Result<(), Failure> {
-    let (secrets, head) = (&context.settings.secrets, Store::head(store.dir())?);
-    if let Some(text) = secrets.passphrase_at_hand(context.terminal)? {
-        return opens(&head, &secret_of(&text)?);
-    }
-    if let Some(words) = secrets.words_at_hand(context.terminal)? {
-        return opens(&head, &words_of(&words)?);
-    }
-    let message = format!(
-        "{what} takes a passphrase or the words of the recovery sheet, whatever else opens the store"
-    );
-    Err(Failure::new(Kind::WrongKey, message)
-        .hint("type it at a terminal, or name it with HOLDFAST_PASSWORD_FILE or HOLDFAST_RECOVERY_KEY_FILE"))
+/// What he is asked for, where deletions are soft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Points go at once.
+    RemoveNow,
+    /// All points of a group go at once.
+    DeleteGroupNow,
 }
 
-fn opens(head: &StoreHead, secret: &Secret) -> Result<(), Failure> {
-    ring::open(head, secret).map(drop)
+impl Act {
+    /// The command, and what there is to do without his word.
+    fn said(self) -> (&'static str, &'static str) {
+        match self {
+            Self::RemoveNow => ("forget --now", "without --now the points go when their days are over"),
+            Self::DeleteGroupNow => {
+                ("protect stop --delete --now", "without --now the points go when their days are over")
+            }
+        }
+    }
+}
+
+/// Asks for the owner's word.
+///
+/// # Errors
+/// `WrongKey` if there is no passphrase and no words, or what there is is not his; nothing may have been changed by then.
+pub fn agrees(context: &Context<'_>, store: &Path, act: Act) -> Result<(), Failure> {
+    let (secrets, terminal) = (&context.settings.secrets, context.terminal);
+    let mut given = Vec::new();
+    given.extend(secrets.passphrase_at_hand(terminal)?.map(|text| secret_of(&text)).transpose()?);
+    // Nobody is asked for both; words that are named count beside a passphrase.
+    let words =
+        if given.is_empty() { secrets.words_at_hand(terminal)? } else { secrets.recovery_key(terminal)? };
+    given.extend(words.map(|words| words_of(&words)).transpose()?);
+    is_said(context, store, act, &given)
+}
+
+/// Whether any of these secrets is the owner's.
+fn is_said<'a>(
+    context: &Context<'_>,
+    store: &Path,
+    act: Act,
+    given: impl IntoIterator<Item = &'a Secret>,
+) -> Result<(), Failure> {
+    let (head, mut why) = (Store::head(store)?, "none was given".to_owned());
+    for secret in given {
+        match is_his(context, &head, secret) {
+            Err(failure) if failure.kind == Kind::WrongKey => why = failure.message,
+            answer => return answer,
+        }
+    }
+    let (command, instead) = act.said();
+    let message = format!(
+        "`holdfast {command}` takes a passphrase or the words of the recovery sheet, whatever else opens the store: {why}; nothing was changed"
+    );
+    Err(Failure::new(Kind::WrongKey, message).hint(format!(
+        "type it at a terminal, or name it with HOLDFAST_PASSWORD_FILE or HOLDFAST_RECOVERY_KEY_FILE; {instead}"
+    )))
+}
+
+/// A slot that somebody made who had a machine's key alone does not have the owner's. In a store without an owner any person's will do.
+fn is_his(context: &Context<'_>, head: &StoreHead, secret: &Secret) -> Result<(), Failure> {
+    let opened = ring::open(head, secret)?;
+    if !writers::is_owned(head) {
+        return Ok(());
+    }
+    let pinned = writers::pinned(context, &head.vault)?.map(|writer| writer.admission().owner);
+    match opened.ring.owner() {
+        Some(owner) if pinned.is_none_or(|pinned| pinned == owner.public()) => Ok(()),
+        Some(_) => Err(refused(
+            "what was given has the key of another owner than the one whom this machine believes",
+        )),
+        None => Err(refused(
+            "what was given does not have the key of the store's owner (`holdfast key list` marks what has)",
+        )),
+    }
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::new(Kind::WrongKey, why)
 }

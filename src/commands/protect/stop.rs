@@ -11,6 +11,7 @@ use super::{put, refused, unknown};
 use crate::args::values;
 use crate::commands::Context;
 use crate::commands::forget::{self, has_typed};
+use crate::commands::key::owner::Act;
 use crate::config_file;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
@@ -115,7 +116,7 @@ pub fn run(context: &Context<'_>, verb: &ProtectVerb) -> Outcome {
     let all = points.len();
     points.retain(|stored| stored.held.is_none());
     consent(group, points.len(), args.yes)?;
-    let days = forget::soft_delete_days(context, &store, args.now)?;
+    let days = forget::soft_delete_days(context, &store, args.now.then_some(Act::DeleteGroupNow))?;
     say(context, group, Some(stopped))?;
     let ids: BTreeSet<RecoveryPointId> = points.iter().map(|stored| stored.point.id).collect();
     let done = match days {
