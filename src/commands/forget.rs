@@ -22,6 +22,7 @@ use super::key::owner::{self, Act};
 use super::prune::{Manner, prune};
 use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
+use crate::delay::{self, Delay};
 use crate::deleted::{self, Deleted};
 use crate::json::{ForgetGroup, ForgetPoint};
 use crate::open::open_store;
@@ -195,11 +196,19 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
 
 /// How many days what a person deletes can be brought back. `now`: not at all, if the owner agrees to that.
 pub fn soft_delete_days(context: &Context<'_>, store: &Store, now: Option<Act>) -> Result<u16, Failure> {
-    let days = context.settings.config_if_any()?.map_or(0, |config| config.soft_delete_days);
-    match now {
-        Some(act) if days > 0 => owner::agrees(context, store.dir(), act).map(|()| 0),
-        _ => Ok(days),
+    let said = Delay::said(context.settings.config_if_any()?);
+    let days = delay::holding(store.dir(), said)?.days;
+    if let Some(act) = now {
+        return owner::agrees(context, store.dir(), act).map(|()| 0);
     }
+    if days > said.days {
+        context.terminal.warn(&format!(
+            "what is deleted stays for {days} days, as it did before, though the configuration says {} now: `holdfast config accept`, with the \
+             owner's word, agrees to that",
+            said.days
+        ));
+    }
+    Ok(days)
 }
 
 /// What a soft deletion prints with `--json`.

@@ -11,6 +11,7 @@ mod own_expiry;
 mod proof;
 mod stopped;
 mod vaults;
+mod word;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -15,6 +15,7 @@ use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, remove_d
 use crate::commands::Context;
 use crate::commands::configured;
 use crate::commands::judged;
+use crate::delay::{self, Delay};
 use crate::deleted::Deleted;
 use crate::expiring;
 use crate::json::ForgetGroup;
@@ -51,6 +52,8 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     if args.dry_run {
         return Ok(Done::Whole);
     }
+    // For as long as is said now people rely on it, whatever is said later.
+    delay::holding(store.dir(), Delay::said(Some(context.settings.config()?)))?;
     let mut failures = Failures::default();
     let mut agreed = Vec::new();
     for planned in plans {

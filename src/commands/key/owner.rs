@@ -8,6 +8,7 @@ use holdfast_store::store::{Store, StoreHead};
 
 use super::ring;
 use crate::commands::Context;
+use crate::delay::{self, Delay};
 use crate::open::{secret_of, words_of};
 use crate::outcome::{Failure, Kind};
 use crate::writers;
@@ -19,6 +20,8 @@ pub enum Act {
     RemoveNow,
     /// All points of a group go at once.
     DeleteGroupNow,
+    /// What is deleted stays for a shorter time than before, and is guarded less.
+    Shorten,
 }
 
 impl Act {
@@ -29,15 +32,30 @@ impl Act {
             Self::DeleteGroupNow => {
                 ("protect stop --delete --now", "without --now the points go when their days are over")
             }
+            Self::Shorten => ("config accept", "until then the longer time holds"),
         }
     }
 }
 
-/// Asks for the owner's word.
+/// Asks for the owner's word, in a store that keeps for a while what people delete, or did. Others are as they are without one.
 ///
 /// # Errors
 /// `WrongKey` if there is no passphrase and no words, or what there is is not his; nothing may have been changed by then.
 pub fn agrees(context: &Context<'_>, store: &Path, act: Act) -> Result<(), Failure> {
+    match is_asked(context, store)? {
+        true => is_asked_for(context, store, act),
+        false => Ok(()),
+    }
+}
+
+/// A configuration with mistakes takes nothing away from what held before.
+fn is_asked(context: &Context<'_>, store: &Path) -> Result<bool, Failure> {
+    let said = Delay::said(context.settings.config_if_any().ok().flatten());
+    Ok(delay::holding(store, said)?.days > 0)
+}
+
+/// The same in any store.
+pub fn is_asked_for(context: &Context<'_>, store: &Path, act: Act) -> Result<(), Failure> {
     let (secrets, terminal) = (&context.settings.secrets, context.terminal);
     let mut given = Vec::new();
     given.extend(secrets.passphrase_at_hand(terminal)?.map(|text| secret_of(&text)).transpose()?);

@@ -4,7 +4,7 @@ use super::*;
 use crate::testkit::PASSPHRASE;
 
 /// A group of three points that are in the vault, too, and days in which what is deleted can be brought back.
-fn three_points() -> (Tiers, Vec<String>) {
+pub fn three_points() -> (Tiers, Vec<String>) {
     let tiers = Tiers::new(LOCAL, ONLINE);
     let text = std::fs::read_to_string(&tiers.config).unwrap();
     std::fs::write(&tiers.config, format!("{text}\n[soft-delete]\ndays = 14\n")).unwrap();
@@ -13,7 +13,7 @@ fn three_points() -> (Tiers, Vec<String>) {
     (tiers, ids)
 }
 
-fn places(tiers: &Tiers) -> [BTreeSet<String>; 2] {
+pub fn places(tiers: &Tiers) -> [BTreeSet<String>; 2] {
     [shown_in(&tiers.machine.store()), shown_in(&tiers.vault())]
 }
 
@@ -113,7 +113,8 @@ fn at_once_it_goes_only_if_somebody_has_more_than_the_key_of_the_machine() {
         Ran::of(forget.env("HOLDFAST_CONFIG", &tiers.config))
     };
     let refused = now(&ids[0], None).expect_code(12);
-    refused.expect_err(&["`holdfast forget --now` takes a passphrase or the words", "HOLDFAST_PASSWORD_FILE"]);
+    refused
+        .expect_err(&["`holdfast forget --now` takes a passphrase or the words", "HOLDFAST_PASSWORD_FILE"]);
     now(&ids[0], Some("not the passphrase of it")).expect_code(12).expect_err(&["`holdfast forget --now`"]);
     // Who has the machine's key makes a slot for himself, and is not the owner by that.
     let mine = "a passphrase of my own";
