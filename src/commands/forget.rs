@@ -70,13 +70,13 @@ pub struct ForgetArgs {
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask; with `[soft-delete]`, many that the configuration lets go take a passphrase or the words all the same
     #[arg(long)]
     yes: bool,
     /// Remove the points at once, and not after the days of `[soft-delete]`; asks for a passphrase or the words of the recovery sheet
     #[arg(long)]
     now: bool,
-    /// Let the newest complete point of a data source go, if it is named
+    /// Let the newest complete point of a data source go, if it is named; with `[soft-delete]` it asks for a passphrase or the words as well
     #[arg(long, requires = "points", conflicts_with = "policy")]
     allow_newest: bool,
 }
@@ -175,7 +175,8 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Ok(Done::Whole);
     }
     consent(&plan, plan.removes_much(), None, args.yes)?;
-    let days = soft_delete_days(context, &store, args.now.then_some(Act::RemoveNow))?;
+    let act = args.now.then_some(Act::RemoveNow).or(args.allow_newest.then_some(Act::RemoveNewest));
+    let days = soft_delete_days(context, &store, act, args.now)?;
     if days > 0 {
         delete(context, &store, plan.remove.iter().map(|decision| &decision.id), days)?;
         return if args.prune { prune_then(context, &store, false) } else { Ok(Done::Whole) };
@@ -194,12 +195,20 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     prune_then(context, &store, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
-/// How many days what a person deletes can be brought back. `now`: not at all, if the owner agrees to that.
-pub fn soft_delete_days(context: &Context<'_>, store: &Store, now: Option<Act>) -> Result<u16, Failure> {
+/// How many days what a person deletes can be brought back; `now`: not at all. If the owner agrees, where it takes that.
+pub fn soft_delete_days(
+    context: &Context<'_>,
+    store: &Store,
+    act: Option<Act>,
+    now: bool,
+) -> Result<u16, Failure> {
     let said = Delay::said(context.settings.config_if_any()?);
     let days = delay::holding(store.dir(), said)?.days;
-    if let Some(act) = now {
-        return owner::agrees(context, store.dir(), act).map(|()| 0);
+    if let Some(act) = act {
+        owner::agrees(context, store.dir(), act)?;
+    }
+    if now {
+        return Ok(0);
     }
     if days > said.days {
         context.terminal.warn(&format!(

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::forget::remove_due;
+use super::key::owner::{self, Act};
 use crate::delay::{self, Delay};
 use crate::deleted::Deleted;
 use crate::expiring;
@@ -42,7 +43,8 @@ pub struct PruneArgs {
     /// Free space in vaults only
     #[arg(long, conflicts_with = "local")]
     vaults: bool,
-    /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same
+    /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same. With `[soft-delete]` in the
+    /// configuration it asks for a passphrase or the words of the recovery sheet
     #[arg(long, conflicts_with = "local")]
     now: bool,
 }
@@ -143,6 +145,9 @@ struct PackLine<'a> {
 pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     let store = open_store(context)?;
     let PruneArgs { dry_run, local, vaults, now } = *args;
+    if now && !dry_run {
+        owner::agrees(context, store.dir(), Act::FreeNow)?;
+    }
     prune(context, &store, Manner { dry_run, local, vaults, now })
 }
 
