@@ -9,6 +9,7 @@ mod config_file;
 mod create;
 mod credentials;
 mod daemon;
+mod delay;
 mod deleted;
 mod expiring;
 mod hooks;

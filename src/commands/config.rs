@@ -1,18 +1,21 @@
-//! `holdfast config`: whether the configuration says what it was meant to say.
+//! `holdfast config`: whether the configuration says what it was meant to say, and that it may take protection away.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use holdfast_backup::config::{Config, ConfigError, Problem};
+use holdfast_store::store::Store;
 use serde::Serialize;
 
 use super::Context;
+use super::key::owner::{self, Act};
 use super::status::no_room_for_metrics;
+use crate::delay::{self, Delay};
 use crate::hooks::unsafe_because;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::{Terminal, text};
 
-/// Look at the configuration
+/// Look at the configuration, or agree that it has what is deleted stay for a shorter time
 ///
 /// The configuration says what is protected, when, and how long it is kept: /etc/holdfast/holdfast.toml, for users other than
 /// root ~/.config/holdfast/holdfast.toml, or another file by --config. Files in the directory holdfast.toml.d beside it that end in
@@ -23,6 +26,7 @@ use crate::terminal::{Terminal, text};
 Examples:
   holdfast config check
   holdfast config check ./holdfast.toml
+  holdfast config accept                    what is deleted stays for a shorter time than before
 
 A configuration:
   store = \"/srv/holdfast\"
@@ -79,6 +83,15 @@ Examples:
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Let what is deleted stay for no longer than the configuration says now
+    ///
+    /// What `[soft-delete]` once said holds in a store although the configuration says less by now, or nothing, and so does how long `[reclaim]`
+    /// had what may go stay in vaults. This ends that. It asks for a passphrase or the words of the recovery sheet. A daemon has to have read the
+    /// configuration before. What was deleted already goes when it was to go.
+    #[command(after_long_help = "\
+Examples:
+  systemctl reload holdfast && holdfast config accept")]
+    Accept,
 }
 
 /// A mistake, or the end.
@@ -87,14 +100,15 @@ Examples:
 enum Line<'a> {
     Problem { file: String, line: usize, message: &'a str },
     Summary { file: String, groups: usize, sources: usize, problems: usize },
+    SoftDelete { days: u16, changed: bool },
 }
 
 /// Looks.
 pub fn run(context: &Context<'_>, args: &ConfigArgs) -> Outcome {
-    let ConfigVerb::Check { file } = &args.verb;
-    let path = match file {
-        Some(file) => file.clone(),
-        None => context.settings.config_file()?.to_path_buf(),
+    let path = match &args.verb {
+        ConfigVerb::Accept => return accept(context),
+        ConfigVerb::Check { file: Some(file) } => file.clone(),
+        ConfigVerb::Check { file: None } => context.settings.config_file()?.to_path_buf(),
     };
     match Config::load(&path) {
         Ok(config) => match unsafe_hooks(&config) {
@@ -109,6 +123,31 @@ pub fn run(context: &Context<'_>, args: &ConfigArgs) -> Outcome {
         Err(ConfigError::Wrong { problems }) => Err(say_wrong(context.terminal, &path, &problems)?),
         Err(error) => Err(Failure::from(error)),
     }
+}
+
+/// Has what the configuration says of how long things stay hold, if the owner agrees.
+fn accept(context: &Context<'_>) -> Outcome {
+    let (store, terminal) = (context.settings.store()?, context.terminal);
+    // What is no store has nobody to ask.
+    Store::head(store)?;
+    let said = Delay::said(context.settings.config_if_any()?);
+    let changed = delay::is_longer(store, said);
+    if changed {
+        owner::is_asked_for(context, store, Act::Shorten)?;
+        delay::accept(store, said)?;
+    }
+    if terminal.json() {
+        terminal.json_line(&Line::SoftDelete { days: said.days, changed })?;
+        return Ok(Done::Whole);
+    }
+    terminal.say(&match (changed, said.days) {
+        (false, _) => {
+            "nothing holds for longer than the configuration says: there is nothing to accept".to_owned()
+        }
+        (true, 0) => "what is deleted from now on goes at once".to_owned(),
+        (true, days) => format!("what is deleted from now on stays for {}", text::count(days.into(), "day")),
+    })?;
+    Ok(Done::Whole)
 }
 
 /// Hooks that would not be run.

@@ -18,10 +18,11 @@ use serde::Serialize;
 use super::Context;
 use super::hold;
 use super::judged::Judging;
-use super::key::owner;
+use super::key::owner::{self, Act};
 use super::prune::{Manner, prune};
 use super::scope::{Points, ScopeArgs, parse_spec};
 use crate::args::values;
+use crate::delay::{self, Delay};
 use crate::deleted::{self, Deleted};
 use crate::json::{ForgetGroup, ForgetPoint};
 use crate::open::open_store;
@@ -69,13 +70,13 @@ pub struct ForgetArgs {
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask; with `[soft-delete]`, many that the configuration lets go take a passphrase or the words all the same
     #[arg(long)]
     yes: bool,
     /// Remove the points at once, and not after the days of `[soft-delete]`; asks for a passphrase or the words of the recovery sheet
     #[arg(long)]
     now: bool,
-    /// Let the newest complete point of a data source go, if it is named
+    /// Let the newest complete point of a data source go, if it is named; with `[soft-delete]` it asks for a passphrase or the words as well
     #[arg(long, requires = "points", conflicts_with = "policy")]
     allow_newest: bool,
 }
@@ -174,7 +175,8 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
         return Ok(Done::Whole);
     }
     consent(&plan, plan.removes_much(), None, args.yes)?;
-    let days = soft_delete_days(context, &store, args.now)?;
+    let act = args.now.then_some(Act::RemoveNow).or(args.allow_newest.then_some(Act::RemoveNewest));
+    let days = soft_delete_days(context, &store, act, args.now)?;
     if days > 0 {
         delete(context, &store, plan.remove.iter().map(|decision| &decision.id), days)?;
         return if args.prune { prune_then(context, &store, false) } else { Ok(Done::Whole) };
@@ -193,12 +195,27 @@ pub fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     prune_then(context, &store, false).map(|pruned| if pruned == Done::Whole { done } else { pruned })
 }
 
-/// How many days what a person deletes can be brought back. `now`: not at all, if he has what opens the store.
-pub fn soft_delete_days(context: &Context<'_>, store: &Store, now: bool) -> Result<u16, Failure> {
-    let days = context.settings.config_if_any()?.map_or(0, |config| config.soft_delete_days);
-    if days > 0 && now {
-        owner::consents(context, store, "to remove recovery points at once")?;
+/// How many days what a person deletes can be brought back; `now`: not at all. If the owner agrees, where it takes that.
+pub fn soft_delete_days(
+    context: &Context<'_>,
+    store: &Store,
+    act: Option<Act>,
+    now: bool,
+) -> Result<u16, Failure> {
+    let said = Delay::said(context.settings.config_if_any()?);
+    let days = delay::holding(store.dir(), said)?.days;
+    if let Some(act) = act {
+        owner::agrees(context, store.dir(), act)?;
+    }
+    if now {
         return Ok(0);
+    }
+    if days > said.days {
+        context.terminal.warn(&format!(
+            "what is deleted stays for {days} days, as it did before, though the configuration says {} now: `holdfast config accept`, with the \
+             owner's word, agrees to that",
+            said.days
+        ));
     }
     Ok(days)
 }

@@ -30,6 +30,7 @@ use crate::terminal::text;
 use crate::writers;
 use credential::CredentialArgs;
 use own::OwnArgs;
+use owner::Act;
 use places::{Needed, Places};
 use rotate::RotateArgs;
 
@@ -76,6 +77,8 @@ enum KeyAction {
         sheet: Option<PathBuf>,
     },
     /// Remove a slot
+    ///
+    /// With `[soft-delete]` in the configuration it asks for a passphrase or the words of the recovery sheet, which may be what goes.
     Remove {
         /// Its id or the beginning of it
         #[arg(value_name = "SLOT")]
@@ -99,7 +102,8 @@ enum KeyAction {
     /// Nothing is sent again: what is stored stays readable, and is read with the old key by who has that. Each slot whose passphrase, words or
     /// machine key is at hand is made anew for the ring of both keys, this machine's with a new key in its file; without the words a new
     /// recovery sheet is made. Other slots are named, and go only with --drop-others. Change a passphrase that others know first (`key
-    /// passwd`): who knows it opens its new slot, too. A run that was cut off goes on with the same command.
+    /// passwd`): who knows it opens its new slot, too. A run that was cut off goes on with the same command. With `[soft-delete]` in the configuration
+    /// --drop-others takes a passphrase or the words.
     Rotate(RotateArgs),
     /// Bring the newest key ring here, after another machine made it
     ///
@@ -109,7 +113,8 @@ enum KeyAction {
     ///
     /// Takes the passphrase, the words, or both. The owner's key lies in the slots that they open, and in no machine's: who has only a machine's
     /// key makes no point that passes for another machine's. New stores have an owner; one of before gets it by this. Slots that are given and
-    /// do not have the owner's key are made anew. Run it on each machine that takes points and was there before.
+    /// do not have the owner's key are made anew. Run it on each machine that takes points and was there before. With `[soft-delete]` in the
+    /// configuration --new and --believe take a secret that has the key of the owner until now.
     Own(OwnArgs),
     /// Seal this machine's key for a unit of systemd
     Credential(CredentialArgs),
@@ -341,7 +346,9 @@ fn remove(context: &Context<'_>, prefix: &str, lost: bool) -> Result<(), Failure
         return Err(Failure::usage("a slot is named by its id or the beginning of it")
             .hint("`holdfast key list` shows the slots"));
     }
-    let head = Store::head(context.settings.store()?)?;
+    let dir = context.settings.store()?;
+    let head = Store::head(dir)?;
+    owner::agrees(context, dir, Act::RemoveKey)?;
     let ring = open_as_ever(context, &head, ring::open)?.ring;
     let places = Places::open(context, &head, &ring)?;
     let lock = places.store().lock()?;

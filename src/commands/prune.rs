@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::Context;
 use super::forget::remove_due;
+use super::key::owner::{self, Act};
+use crate::delay::{self, Delay};
 use crate::deleted::Deleted;
 use crate::expiring;
 use crate::open::open_store;
@@ -41,7 +43,8 @@ pub struct PruneArgs {
     /// Free space in vaults only
     #[arg(long, conflicts_with = "local")]
     vaults: bool,
-    /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same
+    /// What may go from vaults goes now, however much that is; uploads that are under way are waited for all the same. With `[soft-delete]` in the
+    /// configuration it asks for a passphrase or the words of the recovery sheet
     #[arg(long, conflicts_with = "local")]
     now: bool,
 }
@@ -142,6 +145,9 @@ struct PackLine<'a> {
 pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
     let store = open_store(context)?;
     let PruneArgs { dry_run, local, vaults, now } = *args;
+    if now && !dry_run {
+        owner::agrees(context, store.dir(), Act::FreeNow)?;
+    }
     prune(context, &store, Manner { dry_run, local, vaults, now })
 }
 
@@ -149,7 +155,7 @@ pub fn run(context: &Context<'_>, args: &PruneArgs) -> Outcome {
 pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     let mut sum = Pruned { message_type: "summary", dry_run: manner.dry_run, ..Pruned::default() };
     // A configuration that cannot be had ends this before anything is removed.
-    let terms = terms(context, manner)?;
+    let terms = terms(context, store, manner)?;
     let mut removed = Done::Whole;
     if !manner.dry_run {
         match remove_due(context, store, manner.local) {
@@ -201,13 +207,21 @@ pub fn prune(context: &Context<'_>, store: &Store, manner: Manner) -> Outcome {
     }
 }
 
-/// As the configuration has it, if there is one.
-fn terms(context: &Context<'_>, manner: Manner) -> Result<Terms, Failure> {
-    let usual = context.settings.config_if_any()?.map(|config| config.reclaim_terms).unwrap_or_default();
-    Ok(match manner.now {
-        true => Terms { silence: usual.silence, ..Terms::AT_ONCE },
-        false => usual,
-    })
+/// As the configuration has it, if there is one, but no less patient than before.
+fn terms(context: &Context<'_>, store: &Store, manner: Manner) -> Result<Terms, Failure> {
+    let config = context.settings.config_if_any()?;
+    let usual = config.map(|config| config.reclaim_terms).unwrap_or_default();
+    let terms = delay::holding(store.dir(), Delay::said(config))?.terms(usual);
+    if manner.now {
+        return Ok(Terms { silence: usual.silence, ..Terms::AT_ONCE });
+    }
+    if terms != usual && !manner.local {
+        context.terminal.warn(
+            "what may go from vaults goes no faster than it did before, though the configuration says so: `holdfast config accept`, with the \
+             owner's word, agrees to that",
+        );
+    }
+    Ok(terms)
 }
 
 /// The store's lock is held no longer than this takes: vaults may let wait.

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::hold::{find, learn, parse};
+use super::key::owner::{self, Act};
 use super::scope::ScopeArgs;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Failures, Outcome};
@@ -21,7 +22,8 @@ use crate::outcome::{Done, Failure, Failures, Outcome};
 /// Let recovery points go that were held
 ///
 /// From then on the points stay and go as others do. The hold is taken away from the vaults and from the store's directory. A vault that
-/// has it and does not answer is named, and the point stays held until it is released there as well, with the same command.
+/// has it and does not answer is named, and the point stays held until it is released there as well, with the same command. With
+/// `[soft-delete]` in the configuration it asks for a passphrase or the words of the recovery sheet.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -48,6 +50,7 @@ pub fn run(context: &Context<'_>, args: &ReleaseArgs) -> Outcome {
     let specs = parse(&args.points)?;
     let store = open_store(context)?;
     let ids = find(&store, &specs, &args.scope)?;
+    owner::agrees(context, store.dir(), Act::Release)?;
     let (mut failures, mut done) = (Failures::default(), Done::Whole);
     let before = held(&store, &ids)?;
     let mut were_held: HashSet<_> = before.iter().map(|row| row.point).collect();

@@ -9,6 +9,7 @@ use holdfast_store::store::{self, Settings as StoreSettings, StagingPlace, Store
 use serde::Serialize;
 
 use super::Context;
+use super::key::owner::{self, Act};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::places::{is_same_directory, lies_in, share_disk};
@@ -58,7 +59,7 @@ enum StagingAction {
         ///
         /// A store that was recovered from a vault is a copy, and so is the first one to it. To the other copy the annex is away from then on, and what
         /// only the annex has is missing there: `prune` here removes of it what no point of this copy needs. Taking it over from there again
-        /// brings back what is left.
+        /// brings back what is left. With `[soft-delete]` in the configuration it asks for a passphrase or the words of the recovery sheet.
         #[arg(long)]
         take_over: bool,
     },
@@ -72,7 +73,8 @@ enum StagingAction {
         /// The annex
         #[arg(value_name = "DIR")]
         dir: PathBuf,
-        /// It is away and will not come back: what only it held is lost, but for what vaults have
+        /// It is away and will not come back: what only it held is lost, but for what vaults have. With `[soft-delete]` in the configuration it asks
+        /// for a passphrase or the words of the recovery sheet
         #[arg(long)]
         lost: bool,
     },
@@ -127,6 +129,9 @@ fn add(context: &Context<'_>, dir: &Path, take_over: bool) -> Outcome {
     let settings = StoreSettings::load(store_dir)?;
     let path = known_as(&settings, path);
     refuse_overlap(store_dir, &settings, &path)?;
+    if take_over {
+        owner::agrees(context, store_dir, Act::TakeAnnex)?;
+    }
     let added = store::add_annex(store_dir, &store, &path, take_over);
     let id = added.map_err(|error| refused(error, &path, &store))?;
     if let Some(other) = same_disk(store_dir, &settings, &path) {

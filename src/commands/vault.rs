@@ -75,6 +75,7 @@ enum VaultAction {
     ///
     /// For a vault of which `status`, `check` or `vault push` say that it was rolled back, or that something was removed or withheld there,
     /// after whoever keeps it said why. Names the recovery points that are lost there; those that are still elsewhere the next push sends again.
+    /// With `[soft-delete]` in the configuration it asks for a passphrase or the words of the recovery sheet.
     Accept {
         /// Its address
         url: String,
@@ -90,7 +91,8 @@ enum VaultAction {
     /// Keep no more copies in a vault, and forget what it holds
     ///
     /// The vault itself is left as it is: `vault add` brings back what it holds. Where it alone holds recovery points or
-    /// data that others need, this is refused without --force.
+    /// data that others need, this is refused without --force. With `[soft-delete]` in the configuration it asks for a passphrase or the words
+    /// of the recovery sheet.
     Remove {
         /// Its address
         url: String,

@@ -149,3 +149,28 @@ fn a_vault_that_cannot_lock_is_added_without_and_who_keeps_nothing_is_told_what_
         online(&machine, &["vault", "add", directory.to_str().unwrap(), "--lock-days", "1"]).expect_code(1);
     assert!(refused.err().contains("a vault of its kind cannot"), "{}", refused.err());
 }
+
+#[test]
+fn fewer_days_of_locks_take_the_owners_word_where_deletions_are_soft() {
+    let (_account, url) = account(ALL);
+    let machine = Machine::with_store();
+    let config = machine.path("holdfast.toml");
+    std::fs::write(&config, "[soft-delete]\ndays = 14\n").unwrap();
+    let lock = |days: &str, word: Option<&str>| {
+        let mut command = machine.online(["vault", "add", &url, "--lock-days", days]);
+        word.map(|word| command.env("HOLDFAST_PASSWORD", word));
+        Ran::of(command.env("HOLDFAST_CONFIG", &config))
+    };
+    let days =
+        || online(&machine, &["vault", "list", "--json"]).expect_code(0).json()[0]["lock_days"].clone();
+    for longer in ["10", "30"] {
+        lock(longer, None).expect_code(0);
+    }
+    for fewer in ["29", "0"] {
+        let refused = lock(fewer, None).expect_code(12);
+        refused.expect_err(&["`holdfast vault add --lock-days` takes", "HOLDFAST_PASSWORD_FILE"]);
+        assert_eq!(days(), 30, "{fewer}");
+    }
+    lock("0", Some(PASSPHRASE)).expect_code(0);
+    assert_eq!(days(), serde_json::Value::Null);
+}

@@ -11,6 +11,7 @@ mod own_expiry;
 mod proof;
 mod stopped;
 mod vaults;
+mod word;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::seal::Compression;
 
-use crate::testkit::{Machine, Ran, noise, open_store, points_in};
+use crate::testkit::{Machine, PASSPHRASE, Ran, noise, open_store, points_in};
 
 /// 2025-03-01T12:00:00Z.
 const NOON: i64 = 1_740_830_400;
@@ -60,6 +61,12 @@ impl Tiers {
 
     fn run(&self, args: &[&str]) -> Ran {
         Ran::of(self.machine.command(args).env("HOLDFAST_CONFIG", &self.config))
+    }
+
+    /// The same with the owner's word.
+    fn with_word(&self, args: &[&str]) -> Ran {
+        let mut command = self.machine.command(args);
+        Ran::of(command.env("HOLDFAST_CONFIG", &self.config).env("HOLDFAST_PASSWORD", PASSPHRASE))
     }
 
     /// Takes points of the source of `group`, so many hours after noon, each with content of its own; their ids.

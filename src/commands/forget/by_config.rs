@@ -15,6 +15,8 @@ use super::{ForgetArgs, GroupBy, as_json, consent, prune_then, removal, remove_d
 use crate::commands::Context;
 use crate::commands::configured;
 use crate::commands::judged;
+use crate::commands::key::owner::{self, Act};
+use crate::delay::{self, Delay};
 use crate::deleted::Deleted;
 use crate::expiring;
 use crate::json::ForgetGroup;
@@ -51,12 +53,19 @@ pub(super) fn run(context: &Context<'_>, args: &ForgetArgs) -> Outcome {
     if args.dry_run {
         return Ok(Done::Whole);
     }
+    // For as long as is said now people rely on it, whatever is said later.
+    delay::holding(store.dir(), Delay::said(Some(context.settings.config()?)))?;
     let mut failures = Failures::default();
-    let mut agreed = Vec::new();
+    let (mut agreed, mut many) = (Vec::new(), false);
     for planned in plans {
         let of = Some((planned.group.name.as_str(), planned.tier));
-        let consented = consent(&planned.plan, removes_much(&store, &planned), of, args.yes);
-        agreed.extend(failures.note(consented)?.map(|()| planned));
+        let much = removes_much(&store, &planned);
+        let consented = failures.note(consent(&planned.plan, much, of, args.yes))?.map(|()| planned);
+        many |= much && consented.is_some();
+        agreed.extend(consented);
+    }
+    if many {
+        owner::agrees(context, store.dir(), Act::RemoveMany)?;
     }
     let mut done = remove(context, &store, args, (&groups, &agreed), &mut failures)?;
     let due = remove_due(context, &store, args.tier == Some(TierName::Local));

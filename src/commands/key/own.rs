@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use clap::Args;
 
+use super::owner::{self, Act};
 use super::places::{Needed, Places};
 use super::rotate::typed;
 use super::{KeyKind, opened_by, ring};
@@ -46,7 +47,8 @@ struct OwnedLine {
 
 /// Does it. What has the owner's key is in place, read back and opened everywhere before what has not goes.
 pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
-    let head = Store::head(context.settings.store()?)?;
+    let dir = context.settings.store()?;
+    let head = Store::head(dir)?;
     let secrets: Vec<_> = typed(context)?.into_iter().map(|held| held.secret).collect();
     if secrets.is_empty() {
         let message = "the owner's key lies in slots that people open: it takes a passphrase or the words of the recovery sheet";
@@ -57,6 +59,9 @@ pub fn run(context: &Context<'_>, args: &OwnArgs) -> Result<(), Failure> {
     // Before anything is made: what is pinned must be known, and the key that is made must be for this host.
     let before = writers::pinned(context, &head.vault)?;
     writers::refuse_unnameable(&context.settings.host)?;
+    if args.new || args.believe.is_some() {
+        owner::agrees_by(context, dir, Act::ChangeOwner, &secrets)?;
+    }
     // What a person gave opens it, or, where that was changed elsewhere, whatever does so for every verb.
     let here = secrets.iter().find_map(|secret| ring::open(&head, secret).ok());
     let here = here.map_or_else(|| open_as_ever(context, &head, ring::open), Ok)?;

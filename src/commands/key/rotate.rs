@@ -20,6 +20,7 @@ use holdfast_store::store::{Store, StoreLock};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::owner::{self, Act};
 use super::places::{Needed, Places};
 use super::{KeyKind, default_label, in_vaults, ring};
 use crate::commands::Context;
@@ -212,8 +213,12 @@ impl<'a> Work<'a> {
                 slot.id
             ));
         }
-        if plan.others.is_empty() || agreed {
+        if plan.others.is_empty() {
             return Ok(());
+        }
+        if agreed {
+            let given = self.at_hand.iter().filter(|held| held.typed).map(|held| &held.secret);
+            return owner::agrees_by(self.context, self.places.store().dir(), Act::DropKeys, given);
         }
         let what = text::count(plan.others.len() as u64, "slot");
         Err(Failure::failed(format!("{what} would open nothing any more; nothing was changed")).hint(

@@ -11,6 +11,7 @@ use super::{put, refused, unknown};
 use crate::args::values;
 use crate::commands::Context;
 use crate::commands::forget::{self, has_typed};
+use crate::commands::key::owner::Act;
 use crate::config_file;
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
@@ -28,8 +29,8 @@ pub enum ProtectVerb {
 /// The configuration says so from then on (`stopped`), the daemon takes and sends nothing of the group any more, and misses nothing. Its
 /// points stay (--keep); or expire by the rules of their tiers, which reach back from the day on which they are asked, until those alone
 /// are left that always stay (--until-expiry); or are deleted, in the store's directory and in all vaults, the newest as well (--delete): at
-/// once, or after the days of `[soft-delete]` in the configuration, in which `undelete` brings them back (--now: at once all the same). Points that are held stay, and
-/// so do those of other machines.
+/// once, or after the days of `[soft-delete]` in the configuration, in which `undelete` brings them back (--now: at once all the same). With `[soft-delete]` --delete asks for a passphrase or the words of the
+/// recovery sheet. Points that are held stay, and so do those of other machines.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("points")))]
 #[command(after_long_help = "\
@@ -50,7 +51,7 @@ pub struct StopArgs {
     /// Delete them
     #[arg(long, group = "points")]
     delete: bool,
-    /// Remove what is deleted at once; asks for a passphrase or the words of the recovery sheet
+    /// Remove what is deleted at once
     #[arg(long, requires = "delete")]
     now: bool,
     /// Do not ask
@@ -115,7 +116,8 @@ pub fn run(context: &Context<'_>, verb: &ProtectVerb) -> Outcome {
     let all = points.len();
     points.retain(|stored| stored.held.is_none());
     consent(group, points.len(), args.yes)?;
-    let days = forget::soft_delete_days(context, &store, args.now)?;
+    let act = if args.now { Act::DeleteGroupNow } else { Act::DeleteGroup };
+    let days = forget::soft_delete_days(context, &store, Some(act), args.now)?;
     say(context, group, Some(stopped))?;
     let ids: BTreeSet<RecoveryPointId> = points.iter().map(|stored| stored.point.id).collect();
     let done = match days {

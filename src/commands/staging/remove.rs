@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{absolute, is_same};
 use crate::commands::Context;
+use crate::commands::key::owner::{self, Act};
 use crate::open::open_store;
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
@@ -29,6 +30,9 @@ struct Removed {
 /// Moves what is in an annex elsewhere, or does without it, and takes it from the settings.
 pub fn remove(context: &Context<'_>, dir: &Path, lost: bool) -> Outcome {
     let (store, path) = (open_store(context)?, absolute(dir)?);
+    if lost {
+        owner::agrees(context, store.dir(), Act::LoseAnnex)?;
+    }
     let mut turns = Turns::begin(&store)?;
     let annexes = store.staging().annexes();
     let Some(annex) = annexes.iter().find(|annex| is_same(&annex.path, &path)) else {

@@ -7,6 +7,7 @@ use holdfast_store::store::{Accepted, Lost, Store, StoredPoint};
 use serde::Serialize;
 
 use crate::commands::Context;
+use crate::commands::key::owner::{self, Act};
 use crate::open::{connect, open_store};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
@@ -49,6 +50,7 @@ pub fn accept(context: &Context<'_>, url: &str) -> Outcome {
         return Err(Failure::failed(format!("the store has no vault {address}"))
             .hint("`holdfast vault list` shows the vaults there are"));
     };
+    owner::agrees(context, store.dir(), Act::AcceptVault)?;
     let lock = store.lock()?;
     // Before any of them is forgotten.
     let points: HashMap<RecoveryPointId, StoredPoint> =

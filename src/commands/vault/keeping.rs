@@ -3,13 +3,14 @@
 use clap::Args;
 use holdfast_store::error::ErrorClass;
 use holdfast_store::regain::{self, Regained};
-use holdfast_store::store::Settings as StoreSettings;
+use holdfast_store::store::{Settings as StoreSettings, VaultSetting};
 use holdfast_store::transfer::Transfer;
 use holdfast_store::vault::VaultError;
 use holdfast_store::vault::keeper::{Keeps, LockTerms};
 use serde::Serialize;
 
 use crate::commands::Context;
+use crate::commands::key::owner::{self, Act};
 use crate::open::{connect, open_store};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
@@ -18,7 +19,7 @@ use crate::terminal::text;
 #[derive(Debug, Args)]
 pub struct LockArgs {
     /// Lock packs, points and index objects for so many days when they are put, and anew as long as they are needed; 0: no more. For Azure, where the
-    /// container has version-level immutability
+    /// container has version-level immutability. Fewer than before, with `[soft-delete]` in the configuration, takes a passphrase or the words
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(0..=i64::from(LockTerms::DAYS_MAX)))]
     lock_days: Option<u16>,
     /// Lock so that nobody can shorten it, the owner of the account neither
@@ -96,11 +97,17 @@ pub fn settle(context: &Context<'_>, url: &str, args: &LockArgs) -> Result<(), F
     if days > 0 {
         may_lock(context, &address, keeps)?;
     }
-    let dir = context.settings.store()?;
+    let (dir, for_good) = (context.settings.store()?, days > 0 && args.lock_for_good);
+    let shortens = |vault: &VaultSetting| {
+        vault.url == address && (vault.lock_days > Some(days) || vault.lock_for_good && !for_good)
+    };
+    if StoreSettings::load(dir)?.vaults.iter().any(shortens) {
+        owner::agrees(context, dir, Act::ShortenLocks)?;
+    }
     StoreSettings::change(dir, |settings| {
         for vault in settings.vaults.iter_mut().filter(|vault| vault.url == address) {
             vault.lock_days = (days > 0).then_some(days);
-            vault.lock_for_good = days > 0 && args.lock_for_good;
+            vault.lock_for_good = for_good;
         }
         Ok(())
     })?;

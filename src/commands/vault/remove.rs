@@ -7,6 +7,7 @@ use holdfast_store::catalog::VaultNo;
 use holdfast_store::store::{Settings as StoreSettings, Store};
 
 use crate::commands::Context;
+use crate::commands::key::owner::{self, Act};
 use crate::open::{connect, open_store};
 use crate::outcome::{Done, Failure, Outcome};
 use crate::terminal::text;
@@ -28,6 +29,8 @@ struct Held {
 /// Removes a vault from the settings and from what the store knows.
 pub fn remove(context: &Context<'_>, url: &str, force: bool) -> Outcome {
     let store = open_store(context)?;
+    // Also of one that alone holds nothing: what this machine remembers of it goes, by which it tells what is wrong there.
+    owner::agrees(context, store.dir(), Act::RemoveVault)?;
     let _lock = store.lock()?;
     let dir = context.settings.store()?;
     let settings = StoreSettings::load(dir)?;

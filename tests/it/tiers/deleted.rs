@@ -1,24 +1,28 @@
 //! Points that a person deletes stay for a while, and come back or go.
 
 use super::*;
-use crate::testkit::PASSPHRASE;
 
 /// A group of three points that are in the vault, too, and days in which what is deleted can be brought back.
-fn three_points() -> (Tiers, Vec<String>) {
-    let tiers = Tiers::new(LOCAL, ONLINE);
+pub fn three_points() -> (Tiers, Vec<String>) {
+    points(LOCAL, &[0, 24, 48])
+}
+
+/// The same of points of these hours, and of another local tier.
+pub fn points(local: &str, hours: &[i64]) -> (Tiers, Vec<String>) {
+    let tiers = Tiers::new(local, ONLINE);
     let text = std::fs::read_to_string(&tiers.config).unwrap();
     std::fs::write(&tiers.config, format!("{text}\n[soft-delete]\ndays = 14\n")).unwrap();
-    let ids = tiers.take(&[0, 24, 48]);
+    let ids = tiers.take(hours);
     tiers.run(&["vault", "push"]).expect_code(0);
     (tiers, ids)
 }
 
-fn places(tiers: &Tiers) -> [BTreeSet<String>; 2] {
+pub fn places(tiers: &Tiers) -> [BTreeSet<String>; 2] {
     [shown_in(&tiers.machine.store()), shown_in(&tiers.vault())]
 }
 
 /// When each point goes that was deleted, by `snapshots`.
-fn deleted(tiers: &Tiers) -> BTreeSet<String> {
+pub fn deleted(tiers: &Tiers) -> BTreeSet<String> {
     let points = tiers.run(&["snapshots", "--json"]).expect_code(0).json();
     let points = points.as_array().unwrap().iter().filter(|point| point["deleted_until"].is_string());
     points.map(|point| point["id"].as_str().unwrap().to_owned()).collect()
@@ -44,7 +48,7 @@ fn let_a_day_pass(tiers: &Tiers) {
 #[test]
 fn what_is_deleted_is_there_until_its_time_is_over_and_only_its_id_means_it() {
     let (tiers, ids) = three_points();
-    let said = tiers.run(&["forget", &ids[2], "--allow-newest", "--prune"]).expect_code(0).out();
+    let said = tiers.with_word(&["forget", &ids[2], "--allow-newest", "--prune"]).expect_code(0).out();
     assert!(said.contains("1 recovery point deleted, to go") && said.contains("undelete"), "{said}");
     assert_eq!(places(&tiers), [set(&ids), set(&ids)]);
     assert_eq!(deleted(&tiers), set([&ids[2]]));
@@ -97,7 +101,7 @@ fn what_was_deleted_goes_from_everywhere_when_its_time_is_over_unless_it_is_held
     let left = set(&ids[1..]);
     assert_eq!(places(&tiers), [left.clone(), left]);
     assert_eq!(deleted(&tiers), set([&ids[1]]));
-    tiers.run(&["release", &ids[1]]).expect_code(0);
+    tiers.with_word(&["release", &ids[1]]).expect_code(0);
     tiers.run(&["forget", "--group", "web"]).expect_code(0);
     assert_eq!(places(&tiers), [set([&ids[2]]), set([&ids[2]])]);
     assert_eq!(deleted(&tiers), BTreeSet::new());
@@ -112,8 +116,14 @@ fn at_once_it_goes_only_if_somebody_has_more_than_the_key_of_the_machine() {
         password.map(|password| forget.env("HOLDFAST_PASSWORD", password));
         Ran::of(forget.env("HOLDFAST_CONFIG", &tiers.config))
     };
-    now(&ids[0], None).expect_code(12).expect_err(&["takes a passphrase or the words"]);
-    now(&ids[0], Some("not the passphrase of it")).expect_code(12);
+    let refused = now(&ids[0], None).expect_code(12);
+    refused
+        .expect_err(&["`holdfast forget --now` takes a passphrase or the words", "HOLDFAST_PASSWORD_FILE"]);
+    now(&ids[0], Some("not the passphrase of it")).expect_code(12).expect_err(&["`holdfast forget --now`"]);
+    // Who has the machine's key makes a slot for himself, and is not the owner by that.
+    let mine = "a passphrase of my own";
+    Ran::of(tiers.machine.command(["key", "add"]).env("HOLDFAST_NEW_PASSWORD", mine)).expect_code(0);
+    now(&ids[0], Some(mine)).expect_code(12).expect_err(&["does not have the key of the store's owner"]);
     assert_eq!(places(&tiers), [set(&ids), set(&ids)]);
     // Also what is deleted already.
     tiers.run(&["forget", &ids[1]]).expect_code(0);
@@ -128,7 +138,7 @@ fn at_once_it_goes_only_if_somebody_has_more_than_the_key_of_the_machine() {
 fn the_points_of_a_group_that_is_stopped_and_deleted_come_back_as_well() {
     let (tiers, ids) = three_points();
     tiers.run(&["protect", "stop", "web", "--delete", "--now", "--yes"]).expect_code(12);
-    tiers.run(&["protect", "stop", "web", "--delete", "--yes"]).expect_code(0);
+    tiers.with_word(&["protect", "stop", "web", "--delete", "--yes"]).expect_code(0);
     assert_eq!((deleted(&tiers), places(&tiers)), (set(&ids), [set(&ids), set(&ids)]));
     tiers.run(&[&["undelete"], ids.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat());
     assert_eq!(deleted(&tiers), BTreeSet::new());
