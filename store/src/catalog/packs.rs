@@ -1,5 +1,7 @@
 //! Packs in the catalog: what a reader must know of each, and whether staging holds it.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::places::SOMEWHERE;
@@ -64,6 +66,23 @@ impl Catalog {
     /// Number, name, length and whether staged, of all packs: what a comparison with a listing needs.
     pub fn pack_list(&self) -> Result<Vec<(PackNo, PackId, u64, bool)>, StoreError> {
         Ok(self.pack_lines()?.into_iter().filter_map(Result::ok).collect())
+    }
+
+    /// Whose object id each is, of all packs of which anything is known; of one that several have, nobody's. Damaged rows have none.
+    pub fn object_ids(&self) -> Result<HashMap<ObjectId, Option<PackId>>, StoreError> {
+        self.read("list packs", |c| {
+            let sql =
+                "SELECT object_id, id FROM pack WHERE typeof(object_id) = 'blob' AND length(object_id) = 16
+                       AND typeof(id) = 'blob' AND length(id) = 32";
+            let mut statement = c.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            let mut ids = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let (object_id, id) = (ObjectId(row.get(0)?), PackId(row.get(1)?));
+                ids.entry(object_id).and_modify(|known| *known = None).or_insert(Some(id));
+            }
+            Ok(ids)
+        })
     }
 
     /// Packs whose rows are not what was written, each with its name as it reads now.
