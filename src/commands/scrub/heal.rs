@@ -13,7 +13,7 @@ use crate::commands::upload::Upload;
 use crate::outcome::Failure;
 use crate::terminal::WorkMonitor;
 
-/// A copy of a pack that was damaged and is right now, or is not needed there any more.
+/// A copy of a pack that was damaged and is right now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Healed {
     /// The pack.
@@ -69,15 +69,18 @@ pub fn heal(
     }
     let after = damaged(store, places)?;
     done.left = after.len() as u64;
-    let is_left = |was: &Damaged| after.iter().any(|is| (is.place, is.pack) == (was.place, was.pack));
-    let healed = before.into_iter().filter(|was| !is_left(was));
-    done.healed = healed
-        .map(|was| Healed {
-            object: names::pack(&was.pack).to_string(),
-            place: name_of(store, was.place),
-            from: was.whole_in,
-        })
-        .collect();
+    for was in before {
+        if store.is_sound_in(was.place, &was.pack)? {
+            done.healed.push(Healed {
+                object: names::pack(&was.pack).to_string(),
+                place: name_of(store, was.place),
+                from: was.whole_in,
+            });
+        } else if !after.iter().any(|is| (is.place, is.pack) == (was.place, was.pack)) {
+            // It went, and was not put right; one that space was freed of is not known any more.
+            done.left += u64::from(store.catalog().pack_by_id(&was.pack)?.is_some());
+        }
+    }
     Ok(done)
 }
 

@@ -43,6 +43,18 @@ impl Store {
         Ok(healed)
     }
 
+    /// Whether a place (staging, if it is no vault) is said to have a pack that was not found damaged there.
+    ///
+    /// # Errors
+    /// What the catalog says.
+    pub fn is_sound_in(&self, place: Option<VaultNo>, id: &PackId) -> Result<bool, StoreError> {
+        let Some(row) = self.catalog.pack_by_id(id)? else { return Ok(false) };
+        Ok(match place {
+            None => row.staged && !self.catalog.bad_packs()?.contains(&row.no),
+            Some(no) => row.vaults.contains(&no) && !self.catalog.has_mark(Mark::BadIn(no, *id))?,
+        })
+    }
+
     /// All bytes of a pack from the first vault that gives them right. One that does not answer is asked once for all packs.
     fn whole_in_a_vault(
         &self,

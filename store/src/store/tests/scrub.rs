@@ -134,6 +134,31 @@ fn a_pack_that_is_missing_or_cut_is_named_though_nobody_reads_it() {
     assert_eq!(report.files, []);
 }
 
+#[test]
+fn what_is_lost_in_every_place_is_named_also_when_the_loss_was_learned_before() {
+    let (home, vault, store, one) = vaulted();
+    let pack = data_packs(&store).remove(0);
+    let (name, (no, _, way)) = (names::pack(&pack.entry.id), store.vaults()[0].clone());
+    vault.replace(&name, flip(&vault.object(&name).unwrap()).into());
+    assert_eq!(scrubbed(&store, &[turn(&store, Some(no), Wanted::All)]).findings.len(), 1);
+    std::fs::remove_file(home.path().join(name.as_str())).unwrap();
+    vault.lose(&name);
+    // A push and a backup write it off, which puts nothing right.
+    copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(store.catalog().packs().unwrap().iter().all(|row| row.no != pack.no));
+    for place in [None, Some(no)] {
+        assert!(!store.is_sound_in(place, &pack.entry.id).unwrap());
+    }
+    for _ in 0..2 {
+        let report = scrubbed(&store, &both(&store, Wanted::All));
+        assert!(report.findings.iter().any(|f| f.detail.contains("chunks that they need are lost")));
+        assert!(!report.files.is_empty() && report.files.iter().all(|file| file.point == one.point.id));
+    }
+    take_point(&store, &sample(1)).unwrap();
+    assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, [], "the source still had it");
+}
+
 /// Asks to stop after so many packs.
 struct StopsAfter {
     packs: u64,
