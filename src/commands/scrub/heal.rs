@@ -4,7 +4,7 @@
 use holdfast_store::catalog::VaultNo;
 use holdfast_store::id::{PackId, RecoveryPointId};
 use holdfast_store::names;
-use holdfast_store::store::Store;
+use holdfast_store::store::{Healed as HealedHere, Store};
 use serde::Serialize;
 
 use super::rotation::LOCAL;
@@ -52,10 +52,20 @@ pub fn heal(
 ) -> Result<Done, Failure> {
     let before = damaged(store, places)?;
     let mut done = Done::default();
-    if before.iter().any(|damaged| damaged.place.is_none())
-        && let Err(error) = store.heal_staging(monitor)
-    {
-        done.failures.push(error.into());
+    if places.contains(&None) {
+        match store.heal_staging(monitor) {
+            Ok(healed) => {
+                let was_missing = |healed: &HealedHere| {
+                    !before.iter().any(|was| (was.place, was.pack) == (None, healed.pack))
+                };
+                done.healed.extend(healed.into_iter().filter(was_missing).map(|healed| Healed {
+                    object: names::pack(&healed.pack).to_string(),
+                    place: LOCAL.to_owned(),
+                    from: Some(store.catalog().vault_address(healed.from)),
+                }));
+            }
+            Err(error) => done.failures.push(error.into()),
+        }
     }
     let mut upload = Upload::new(context, store, monitor);
     upload.pace(None)?;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::places::SOMEWHERE;
 use super::{
-    Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, reads_otherwise, verified,
+    Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, marks, reads_otherwise, verified,
 };
 use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
@@ -137,6 +137,7 @@ impl Catalog {
     pub fn set_staged(&self, no: PackNo, staged: bool) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
             t.execute("UPDATE pack SET staged = ?2 WHERE no = ?1", params![no.0, staged])?;
+            marks::not_missed(t, no)?;
             if !staged {
                 verified::forget(t, no, None)?;
             }
@@ -232,6 +233,7 @@ fn add_pack(
     };
     if staged {
         t.prepare_cached("UPDATE pack SET staged = 1, bad = 0 WHERE no = ?1")?.execute([no])?;
+        marks::not_missed(t, PackNo(no))?;
     }
     if let Some(vault) = confirmed {
         t.prepare_cached("INSERT OR IGNORE INTO place(pack, vault) VALUES (?1, ?2)")?

@@ -109,6 +109,10 @@ impl Check<'_> {
                 self.find(names::pack(&row.entry.id).as_str(), "staging: it was read before and is damaged");
             }
         }
+        // Whoever compared staging with the catalog before has written it off.
+        for row in self.store.missed_here()? {
+            self.find(names::pack(&row.entry.id).as_str(), "staging: the pack is missing");
+        }
         Ok(())
     }
 }
