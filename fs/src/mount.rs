@@ -330,6 +330,21 @@ pub fn unmount_path(path: &Path, clock: &dyn Clock) -> Result<Unmounted, MountEr
     }
 }
 
+/// Takes mounts of ours away whose processes have died, so that their directory can be used again. What lives, or does not answer, stays.
+///
+/// # Errors
+/// What the system said.
+pub fn unmount_dead(path: &Path, clock: &dyn Clock) -> Result<(), MountError> {
+    let path = table::resolve(path)?;
+    while let Some(entry) = table::top(&path)?.filter(table::Entry::is_ours) {
+        if pulse::of(&path, clock)? != Pulse::Dead {
+            break;
+        }
+        unmount_if(&path, |other| other.id == entry.id, clock)?;
+    }
+    Ok(())
+}
+
 fn pool_options(options: &MountOptions) -> PoolOptions {
     PoolOptions {
         in_place: options.session_threads.saturating_sub(1),

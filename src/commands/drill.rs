@@ -102,6 +102,8 @@ struct Summary {
     files_like_source: u64,
     /// Files that were also read through a mount.
     files_mounted: u64,
+    /// Vaults of which nothing could be mounted, so that nothing was read through a mount.
+    vaults_unmounted: Vec<String>,
     /// Points that were read whole.
     points_whole: u64,
     files_wrong: Vec<WrongFile>,
@@ -120,6 +122,8 @@ struct Totals {
     bytes: u64,
     like_source: u64,
     mounted: u64,
+    /// Vaults of which nothing could be mounted.
+    unmounted: Vec<String>,
     whole: u64,
     wrong: Vec<WrongFile>,
     missing: Vec<MissingPoint>,
@@ -186,6 +190,7 @@ fn drill(
         let told = format!("files are not read through a mount, which cannot be had: {}", failure.message);
         context.terminal.warn(&told);
         totals.said += &format!("{told}\n");
+        totals.unmounted.push(address.to_owned());
     }
     let all = recovered.store().points()?;
     let lost = recovered.lost(&args.scope, &all)?;
@@ -353,6 +358,7 @@ fn show(context: &Context<'_>, seed: u64, vaults: &[String], totals: &Totals) ->
         bytes: totals.bytes,
         files_like_source: totals.like_source,
         files_mounted: totals.mounted,
+        vaults_unmounted: totals.unmounted.clone(),
         points_whole: totals.whole,
         files_wrong: wrong.collect(),
         points_missing: totals.missing.clone(),
@@ -365,6 +371,12 @@ fn sentence(seed: u64, vaults: &[String], totals: &Totals) -> String {
         (0, 0) => "NOTHING WAS READ".to_owned(),
         (0, _) if !totals.without.is_empty() => {
             format!("all of it came back right; NOTHING WAS READ from {}", totals.without.join(" and "))
+        }
+        (0, _) if !totals.unmounted.is_empty() => {
+            format!(
+                "all of it came back right; NOT READ THROUGH A MOUNT from {}",
+                totals.unmounted.join(" and ")
+            )
         }
         (0, _) => "all of it came back right".to_owned(),
         _ => "NOT ALL OF IT CAME BACK".to_owned(),

@@ -190,6 +190,11 @@ impl Check<'_> {
         self.only.as_ref().is_none_or(|only| only.contains(&vault))
     }
 
+    /// Whether there is no place that is not looked at.
+    fn looks_at_all(&self) -> bool {
+        self.looks_at(None) && self.store.vaults().iter().all(|vault| self.looks_at(Some(vault.0)))
+    }
+
     fn find(&mut self, object: impl Into<String>, detail: impl Into<String>) {
         self.tell(Finding { object: object.into(), detail: detail.into(), unseen: false });
     }

@@ -169,7 +169,7 @@ pub struct Sending<'a> {
     attempts: Vec<(SourceTag, Attempt)>,
     /// Points that cannot come there, and why.
     pub turned_away: Vec<(RecoveryPointId, StoreError)>,
-    _open: OpenSessions,
+    open: OpenSessions,
 }
 
 impl<'a> Sending<'a> {
@@ -194,7 +194,7 @@ impl<'a> Sending<'a> {
         }
         let open = store.open_sessions(no, transfer, &attempts, Deadline::NEVER)?;
         see_vault(store, no, transfer, Deadline::NEVER, monitor)?;
-        Ok(Self { store, no, transfer, attempts, turned_away, _open: open })
+        Ok(Self { store, no, transfer, attempts, turned_away, open })
     }
 
     /// Whether a point is among those that come.
@@ -227,6 +227,7 @@ impl<'a> Sending<'a> {
         let began = store.catalog().session_seen(no, &attempt)?.unwrap_or_default();
         let lacking = lacking::lacking(store, no, &row, began)?;
         let mut pushed = send::send_packs(store, no, transfer, &lacking, monitor)?;
+        store.show_progress(&self.open, transfer)?;
         pushed.packs_there = lacking.packs_there;
         index_vault(store, no, transfer)?;
         let put = transfer.put_new(&names::outcome(&row.tag, &attempt), row.object.clone().into());

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::chance::Chance;
 use crate::clock::{Clock, Deadline};
 use crate::pace::{Pace, Pacer};
-use crate::vault::{ObjectInfo, ObjectName, Vault, VaultError, Verb};
+use crate::vault::{IsObject, NoObject, ObjectInfo, ObjectName, Vault, VaultError, Verb};
 
 mod beat;
 mod gate;
@@ -308,6 +308,16 @@ impl Transfer {
         of: impl Fn(&ObjectInfo) -> Option<T>,
     ) -> Result<Vec<T>, VaultError> {
         self.runtime.block_on(self.inner.list_as(prefix, listing::OBJECTS_MAX, deadline, of))
+    }
+
+    /// What lies below `prefix` under names of objects and is none ([`Vault::no_objects`]).
+    ///
+    /// # Errors
+    /// What the vault said last.
+    pub fn no_objects(&self, prefix: &str, is_object: IsObject) -> Result<Vec<NoObject>, VaultError> {
+        let list = Try { verb: Verb::List, bytes: 0, deadline: Deadline::NEVER };
+        let listed = self.inner.retry(list, || self.inner.vault.no_objects(prefix, is_object));
+        self.runtime.block_on(async { Ok(listed.await?.answer) })
     }
 
     /// Removes an object; `false` if there was none.

@@ -124,6 +124,21 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+/// More that are no objects are not told: they would fill memory.
+pub const NO_OBJECTS_MAX: usize = 100_000;
+
+/// Whether a name is one that an object of a store has.
+pub type IsObject = fn(&ObjectName) -> bool;
+
+/// Something that has a name as an object could have, and is none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoObject {
+    /// Its name.
+    pub name: ObjectName,
+    /// What it is, with an article.
+    pub what: &'static str,
+}
+
 /// What one request to a vault can come to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -283,6 +298,12 @@ pub trait Vault: Send + Sync + fmt::Debug {
     /// on one orders after all that was on those before, unless `prefix` is empty. Azure says that it lists in alphabetical order
     /// (<https://learn.microsoft.com/rest/api/storageservices/enumerating-blob-resources>).
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError>;
+
+    /// What lies below `prefix` where an object could, and is none, with what it is: links, devices and the like, and directories under names
+    /// that `is_object` says are an object's. [`NO_OBJECTS_MAX`] of them at most. It is neither opened nor followed. Services have nothing but objects.
+    async fn no_objects(&self, _prefix: &str, _is_object: IsObject) -> Result<Vec<NoObject>, VaultError> {
+        Ok(Vec::new())
+    }
 
     /// Removes an object; `false` if there was none. `Locked` if the service keeps it, whoever asks.
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError>;

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::scrub::empty_configuration;
-use crate::testkit::{Machine, Ran};
+use crate::testkit::{Machine, Ran, can_mount, mounts, wait_for};
 use crate::trouble::{SmallStore, command, files_below, points, run, two_points_in_a_vault};
 
 fn vaulted() -> (Machine, SmallStore, PathBuf, PathBuf) {
@@ -54,6 +55,32 @@ fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
         assert!(!machine.root().join("cache").join(left).exists(), "nothing is left");
     }
     assert!(!alerts(&machine, &store.dir).contains("drill"), "{}", alerts(&machine, &store.dir));
+}
+
+#[test]
+fn a_dead_mount_of_a_drill_that_was_killed_gives_way_to_that_of_the_next_one() {
+    if !can_mount("a_dead_mount_of_a_drill_that_was_killed_gives_way_to_that_of_the_next_one") {
+        return;
+    }
+    let (machine, store, _, _) = vaulted();
+    let place = machine.root().join("cache").join("drill.mount");
+    std::fs::create_dir_all(&place).unwrap();
+    let mut mount = command(&machine, &store.dir, &["mount"]);
+    let mut mount = mount.arg(&place).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the mount", 10, || place.join("by-id").is_dir());
+    mount.kill().unwrap();
+    mount.wait().unwrap();
+    assert!(mounts().contains(&place));
+    let drill = || run(&machine, &store.dir, &["drill", "--json", "--files", "20", "--seed", "4"]);
+    let summary = drill().expect_code(0).json();
+    assert!(number(&summary, "files") > 10, "{summary}");
+    assert_eq!(number(&summary, "files_mounted"), number(&summary, "files"), "{summary}");
+    assert!(!mounts().contains(&place) && !place.exists());
+    // What is no mount of ours stays, and nobody takes the drill for a success.
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("kept"), "x").unwrap();
+    drill().expect_code(1).expect_err(&["drill.mount cannot be removed"]);
+    assert!(place.join("kept").exists());
 }
 
 #[test]

@@ -21,6 +21,25 @@ fn a_mount_that_does_not_get_as_far_as_to_answer_leaves_nothing() {
 }
 
 #[test]
+fn dead_mounts_of_ours_are_taken_away_and_one_that_lives_is_not() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // One on the other, of processes that closed the kernel's end.
+    for name in ["dead", "dead-too"] {
+        drop(device::open(dir.path(), &MountOptions::new(dir.path(), name)).unwrap());
+    }
+    unmount_dead(dir.path(), &SystemClock).unwrap();
+    assert_eq!(table::top(dir.path()).unwrap(), None);
+    let options = MountOptions::new(dir.path(), "alive");
+    let mount = Mount::spawn(MemoryRecovery::new(), &options, Arc::new(SystemClock)).unwrap();
+    unmount_dead(dir.path(), &SystemClock).unwrap();
+    assert!(table::top(dir.path()).unwrap().is_some());
+    drop(mount);
+}
+
+#[test]
 fn the_kernel_reads_ahead_as_far_as_it_is_told() {
     if !can_mount() {
         return;

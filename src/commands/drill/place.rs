@@ -1,11 +1,12 @@
 //! A store that knows nothing but what a vault shows, in a directory that goes with it, and a mount of it.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_fs::mount::Mount;
-use holdfast_store::clock::Deadline;
+use holdfast_fs::mount::{Mount, unmount_dead};
+use holdfast_store::clock::{Clock, Deadline};
 use holdfast_store::copy;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::Monitor;
@@ -60,7 +61,7 @@ impl Recovered {
         let ring = open_as_ever(context, &head, open_slots)?;
         // Before anything is listed: what goes meanwhile goes with a word, and what comes meanwhile is not expected.
         let known = Known::of(context, &address, &head.vault, &ring)?;
-        let scratch = Scratch::make(&context.settings.cache_dir)?;
+        let scratch = Scratch::make(&context.settings.cache_dir, &**context.terminal.clock())?;
         scratch.expect_room(&transfer)?;
         Store::adopt(&scratch.dir, &whole(&head))?;
         let options = StoreOptions {
@@ -124,7 +125,7 @@ impl Drop for Recovered {
 }
 
 impl Scratch {
-    fn make(cache: &Path) -> Result<Self, Failure> {
+    fn make(cache: &Path, clock: &dyn Clock) -> Result<Self, Failure> {
         make_private_dir(cache)?;
         let (dir, path) = (cache.join(DIR), cache.join(LOCK));
         let lock = File::create(&path).map_err(|e| Failure::io("make", &path, &e))?;
@@ -132,9 +133,25 @@ impl Scratch {
             return Err(Failure::new(Kind::Locked, "another drill runs").hint("wait for its end"));
         }
         let scratch = Self { dir, mount: cache.join(MOUNT), _lock: lock };
+        // Of a drill that was killed. What does not go is in the way, and told as that.
+        if let Err(error) = unmount_dead(&scratch.mount, clock) {
+            tracing::warn!("{}: {error}", scratch.mount.display());
+        }
         scratch.clear();
         if scratch.dir.exists() {
             return Err(Failure::failed(format!("{} cannot be removed", scratch.dir.display())));
+        }
+        let place = std::fs::symlink_metadata(&scratch.mount);
+        if !place.is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+            let message = format!(
+                "{} cannot be removed, and a drill mounts there what it recovered: something is in it or mounted on it",
+                scratch.mount.display()
+            );
+            let hint = format!(
+                "`holdfast umount {}` ends a mount; move away what else is there",
+                scratch.mount.display()
+            );
+            return Err(Failure::failed(message).hint(hint));
         }
         Ok(scratch)
     }
@@ -160,7 +177,7 @@ impl Scratch {
     fn clear(&self) {
         // What cannot be removed the next drill finds, and tells.
         let _ = std::fs::remove_dir_all(&self.dir);
-        // Never what is in it, be it that it is mounted still. One of a drill that was killed its guard ended.
+        // Never what is in it, be it that it is mounted still.
         let _ = std::fs::remove_dir(&self.mount);
     }
 }
@@ -174,7 +191,26 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use holdfast_store::clock::SystemClock;
+
     use super::*;
+
+    fn make(cache: &Path) -> Result<Scratch, Failure> {
+        Scratch::make(cache, &SystemClock)
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_the_mount_is_told_and_stays() {
+        let cache = tempfile::tempdir().unwrap();
+        let place = cache.path().join(MOUNT);
+        std::fs::create_dir(&place).unwrap();
+        std::fs::write(place.join("kept"), "x").unwrap();
+        let failure = make(cache.path()).err().unwrap();
+        assert!(failure.message.contains("drill.mount cannot be removed"), "{}", failure.message);
+        assert!(place.join("kept").exists());
+        std::fs::remove_file(place.join("kept")).unwrap();
+        make(cache.path()).unwrap();
+    }
 
     #[test]
     fn what_a_drill_left_is_removed_and_two_never_run_at_once() {
@@ -182,12 +218,12 @@ mod tests {
         let left = cache.path().join(DIR).join("catalog.db");
         std::fs::create_dir(cache.path().join(DIR)).unwrap();
         std::fs::write(&left, "x").unwrap();
-        let scratch = Scratch::make(cache.path()).unwrap();
+        let scratch = make(cache.path()).unwrap();
         assert!(!left.exists());
-        assert_eq!(Scratch::make(cache.path()).err().map(|failure| failure.kind), Some(Kind::Locked));
+        assert_eq!(make(cache.path()).err().map(|failure| failure.kind), Some(Kind::Locked));
         std::fs::create_dir(&scratch.dir).unwrap();
         drop(scratch);
         assert!(!cache.path().join(DIR).exists());
-        Scratch::make(cache.path()).unwrap();
+        make(cache.path()).unwrap();
     }
 }

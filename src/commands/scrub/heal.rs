@@ -4,7 +4,7 @@
 use holdfast_store::catalog::VaultNo;
 use holdfast_store::id::{PackId, RecoveryPointId};
 use holdfast_store::names;
-use holdfast_store::store::Store;
+use holdfast_store::store::{Healed as HealedHere, Store};
 use serde::Serialize;
 
 use super::rotation::LOCAL;
@@ -13,7 +13,7 @@ use crate::commands::upload::Upload;
 use crate::outcome::Failure;
 use crate::terminal::WorkMonitor;
 
-/// A copy of a pack that was damaged and is right now, or is not needed there any more.
+/// A copy of a pack that was damaged and is right now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Healed {
     /// The pack.
@@ -52,10 +52,20 @@ pub fn heal(
 ) -> Result<Done, Failure> {
     let before = damaged(store, places)?;
     let mut done = Done::default();
-    if before.iter().any(|damaged| damaged.place.is_none())
-        && let Err(error) = store.heal_staging(monitor)
-    {
-        done.failures.push(error.into());
+    if places.contains(&None) {
+        match store.heal_staging(monitor) {
+            Ok(healed) => {
+                let was_missing = |healed: &HealedHere| {
+                    !before.iter().any(|was| (was.place, was.pack) == (None, healed.pack))
+                };
+                done.healed.extend(healed.into_iter().filter(was_missing).map(|healed| Healed {
+                    object: names::pack(&healed.pack).to_string(),
+                    place: LOCAL.to_owned(),
+                    from: Some(store.catalog().vault_address(healed.from)),
+                }));
+            }
+            Err(error) => done.failures.push(error.into()),
+        }
     }
     let mut upload = Upload::new(context, store, monitor);
     upload.pace(None)?;
@@ -69,15 +79,18 @@ pub fn heal(
     }
     let after = damaged(store, places)?;
     done.left = after.len() as u64;
-    let is_left = |was: &Damaged| after.iter().any(|is| (is.place, is.pack) == (was.place, was.pack));
-    let healed = before.into_iter().filter(|was| !is_left(was));
-    done.healed = healed
-        .map(|was| Healed {
-            object: names::pack(&was.pack).to_string(),
-            place: name_of(store, was.place),
-            from: was.whole_in,
-        })
-        .collect();
+    for was in before {
+        if store.is_sound_in(was.place, &was.pack)? {
+            done.healed.push(Healed {
+                object: names::pack(&was.pack).to_string(),
+                place: name_of(store, was.place),
+                from: was.whole_in,
+            });
+        } else if !after.iter().any(|is| (is.place, is.pack) == (was.place, was.pack)) {
+            // It went, and was not put right; one that space was freed of is not known any more.
+            done.left += u64::from(store.catalog().pack_by_id(&was.pack)?.is_some());
+        }
+    }
     Ok(done)
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Catalog, PackNo, verified};
+use super::{Catalog, PackNo, marks, verified};
 use crate::error::StoreError;
 use crate::id::{AnnexId, PackId};
 
@@ -108,6 +108,7 @@ impl Catalog {
                 let sql = "UPDATE pack SET staged = ?2, bad = 0 WHERE no = ?1";
                 t.prepare_cached(sql)?.execute(params![no.0, staged])?;
                 verified::forget(t, *no, None)?;
+                marks::not_missed(t, *no)?;
             }
             Ok(())
         })

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Catalog, VaultNo};
+use super::{Catalog, PackNo, PackRow, VaultNo};
 use crate::error::StoreError;
 use crate::id::{PackId, RecoveryPointId, SourceTag};
 
@@ -29,6 +29,8 @@ pub enum Mark {
     Incomplete(VaultNo, RecoveryPointId),
     /// A pack was known to be damaged in an annex that went away.
     BadAway(PackId),
+    /// A pack was in staging and is not there any more, though nobody removed it. It goes when the pack comes back, or goes by right.
+    MissedHere(PackId),
 }
 
 /// Of a row of `place` for the pack `p`: no [`Mark::BadIn`] says that the copy there is damaged.
@@ -48,6 +50,7 @@ impl Mark {
             Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
             Self::Incomplete(no, id) => format!("incomplete {} {}", no.0, id.hex()),
             Self::BadAway(id) => format!("badaway {}", id.hex()),
+            Self::MissedHere(id) => format!("missed {}", id.hex()),
         }
     }
 }
@@ -87,6 +90,16 @@ impl Catalog {
     pub fn bad_away(&self) -> Result<Vec<PackId>, StoreError> {
         let keys = self.keys_of("badaway *")?;
         Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
+    }
+
+    /// Packs that are missed in staging and that a vault is said to have.
+    pub fn missed_here(&self) -> Result<Vec<PackRow>, StoreError> {
+        let mut missed = Vec::new();
+        for id in self.keys_of("missed *")?.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?))
+        {
+            missed.extend(self.pack_by_id(&id)?.filter(|row| !row.staged && !row.vaults.is_empty()));
+        }
+        Ok(missed)
     }
 
     /// Keys of all notes that match.
@@ -162,6 +175,12 @@ pub(super) fn went_or_came(
         t.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([mark.key()])?;
     }
     Ok(())
+}
+
+/// Takes away that a pack is missed in staging: it came back, or went by right.
+pub(super) fn not_missed(t: &rusqlite::Transaction<'_>, no: PackNo) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM meta WHERE key = (SELECT 'missed ' || lower(hex(id)) FROM pack WHERE no = ?1)";
+    t.prepare_cached(sql)?.execute([no.0]).map(drop)
 }
 
 /// Makes a note for each vault that it is to be read again.

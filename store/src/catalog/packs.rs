@@ -1,10 +1,12 @@
 //! Packs in the catalog: what a reader must know of each, and whether staging holds it.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::places::SOMEWHERE;
 use super::{
-    Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, reads_otherwise, verified,
+    Catalog, Mark, PackNo, PackRow, VaultNo, chunks, damaged, damaged_by, marks, reads_otherwise, verified,
 };
 use crate::error::StoreError;
 use crate::format::{FormatError, Parser, Put};
@@ -66,6 +68,23 @@ impl Catalog {
         Ok(self.pack_lines()?.into_iter().filter_map(Result::ok).collect())
     }
 
+    /// Whose object id each is, of all packs of which anything is known; of one that several have, nobody's. Damaged rows have none.
+    pub fn object_ids(&self) -> Result<HashMap<ObjectId, Option<PackId>>, StoreError> {
+        self.read("list packs", |c| {
+            let sql =
+                "SELECT object_id, id FROM pack WHERE typeof(object_id) = 'blob' AND length(object_id) = 16
+                       AND typeof(id) = 'blob' AND length(id) = 32";
+            let mut statement = c.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            let mut ids = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let (object_id, id) = (ObjectId(row.get(0)?), PackId(row.get(1)?));
+                ids.entry(object_id).and_modify(|known| *known = None).or_insert(Some(id));
+            }
+            Ok(ids)
+        })
+    }
+
     /// Packs whose rows are not what was written, each with its name as it reads now.
     pub fn damaged_packs(&self) -> Result<Vec<(PackNo, String)>, StoreError> {
         Ok(self.pack_lines()?.into_iter().filter_map(Result::err).collect())
@@ -118,6 +137,7 @@ impl Catalog {
     pub fn set_staged(&self, no: PackNo, staged: bool) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
             t.execute("UPDATE pack SET staged = ?2 WHERE no = ?1", params![no.0, staged])?;
+            marks::not_missed(t, no)?;
             if !staged {
                 verified::forget(t, no, None)?;
             }
@@ -215,6 +235,7 @@ fn add_pack(
     };
     if staged {
         t.prepare_cached("UPDATE pack SET staged = 1, bad = 0 WHERE no = ?1")?.execute([no])?;
+        marks::not_missed(t, PackNo(no))?;
     }
     if let Some(vault) = confirmed {
         t.prepare_cached("INSERT OR IGNORE INTO place(pack, vault) VALUES (?1, ?2)")?

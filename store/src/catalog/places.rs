@@ -36,6 +36,8 @@ impl Catalog {
     pub fn miss_staged(&self, no: PackNo) -> Result<(), StoreError> {
         self.write("mark a pack", |t| {
             t.execute("UPDATE pack SET staged = 0, bad = 0 WHERE no = ?1", [no.0])?;
+            let missed = "INSERT OR REPLACE INTO meta(key, value) SELECT 'missed ' || lower(hex(id)), 1 FROM pack WHERE no = ?1";
+            t.execute(missed, [no.0])?;
             verified::forget(t, no, None)
         })
     }

@@ -1,13 +1,14 @@
 //! A check of some packs of some places, byte by byte, for whoever reads all of it little by little.
 //!
 //! It tells of all damage that is known in these places, also of what it does not read itself this time: so who finds none has nothing
-//! to see to there. Which files are touched is looked up only where something is damaged.
+//! to see to there. Which files are touched is looked up only where something is damaged, or where something may be missing since a loss was
+//! learned: what was lost in every place is in no listing that could be compared.
 
 use std::collections::{HashMap, HashSet};
 
 use super::packs::NOTED_TOGETHER;
 use super::{Check, Depth, Place, Report};
-use crate::catalog::{PackNo, PackRow, VaultNo};
+use crate::catalog::{Mark, PackNo, PackRow, VaultNo};
 use crate::error::StoreError;
 use crate::monitor::{Event, Monitor};
 use crate::names;
@@ -38,7 +39,8 @@ pub fn scrub(store: &Store, turns: &[Turn], part: Part, monitor: &dyn Monitor) -
     check.point_objects(&points, Depth::ReadData)?;
     check.slots()?;
     let is_damaged = check.report.findings.iter().any(|finding| !finding.unseen);
-    if is_damaged {
+    // Of some places it cannot be told what all of them lack.
+    if is_damaged || check.looks_at_all() && store.catalog().has_mark(Mark::Doubtful)? {
         check.points()?;
     }
     check.newer_keys();
@@ -106,6 +108,10 @@ impl Check<'_> {
             if self.pack_still_in(row, Place::Staging)? {
                 self.find(names::pack(&row.entry.id).as_str(), "staging: it was read before and is damaged");
             }
+        }
+        // Whoever compared staging with the catalog before has written it off.
+        for row in self.store.missed_here()? {
+            self.find(names::pack(&row.entry.id).as_str(), "staging: the pack is missing");
         }
         Ok(())
     }

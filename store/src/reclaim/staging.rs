@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::beside::{Others, seen_in};
 use super::{Judged, Place, ReclaimPlan, Reclaimed, THIN_PERCENT, Verdict, damaged, know_points, mark};
-use crate::catalog::{PackNo, PackRow};
+use crate::catalog::{Mark, PackNo, PackRow};
 use crate::chunk_store::{REWRITTEN, rewrite_packs};
 use crate::clock::Deadline;
 use crate::error::StoreError;
@@ -205,6 +205,13 @@ impl Work<'_> {
         for id in self.store.catalog().empty_indexes()? {
             self.store.staging().remove(&names::index(&id))?;
             self.store.catalog().remove_index(&id)?;
+        }
+        // Of what is missing here and no point needs nothing is to be brought back.
+        for row in self.store.missed_here()? {
+            let chunks = self.store.catalog().chunks_of(row.no)?;
+            if !chunks.iter().any(|chunk| self.plan.needs(&chunk.id)) {
+                self.store.catalog().set_mark(Mark::MissedHere(row.entry.id), false)?;
+            }
         }
         self.store.reader().forget_places();
         Ok(())

@@ -3,6 +3,7 @@
 //! sees it and waits for it (`docs/decisions/fenced-generations.md`).
 
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const GENERATION_LIMIT: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct OpenSessions {
     _beating: Beating,
+    /// Those that were taken up again and gave no sign of life since.
+    resumed: Mutex<Vec<Attempt>>,
 }
 
 impl Store {
@@ -67,17 +70,25 @@ impl Store {
                 }
             }
         }
-        // Nobody knows when these gave the last one.
-        for attempt in &resumed {
-            transfer
-                .put_new_by(&heartbeat(&self.sealer, attempt), Bytes::new(), deadline)
-                .map_err(of_vault(transfer))?;
-        }
         let attempts: Vec<Attempt> = attempts.iter().map(|(_, attempt)| *attempt).collect();
         let sealer = self.sealer.clone();
         let beats = move || attempts.iter().map(|attempt| heartbeat(&sealer, attempt)).collect();
         let beating = transfer.beat(BEAT_EVERY, beats);
-        Ok(OpenSessions { _beating: beating })
+        Ok(OpenSessions { _beating: beating, resumed: Mutex::new(resumed) })
+    }
+
+    /// Gives a sign of life of sessions that were taken up again, of which nobody knows when they gave the last one. Not before something came of
+    /// it: uploads that are tried again and again into a full vault would keep from it for ever what makes room there.
+    pub(crate) fn show_progress(
+        &self,
+        sessions: &OpenSessions,
+        transfer: &Transfer,
+    ) -> Result<(), StoreError> {
+        let resumed = std::mem::take(&mut *sessions.resumed.lock().unwrap_or_else(PoisonError::into_inner));
+        for attempt in resumed {
+            transfer.put_new(&heartbeat(&self.sealer, &attempt), Bytes::new()).map_err(of_vault(transfer))?;
+        }
+        Ok(())
     }
 
     /// Whether it was there: then it is ours, from a run that was cut off.

@@ -155,7 +155,7 @@ pub(super) fn learn_packs(
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
     }
-    store.settle((no, transfer), &disputed, deadline, monitor)?;
+    store.settle((no, transfer), (&disputed, listed), deadline, monitor)?;
     load_uncovered_packs(store, no, transfer, listed, deadline, monitor)
 }
 
@@ -231,16 +231,21 @@ fn load_uncovered_packs(
     deadline: Deadline,
     monitor: &dyn Monitor,
 ) -> Result<bool, StoreError> {
-    let mut all = true;
+    let (mut all, mut owners) = (true, store.catalog().object_ids()?);
     for (id, len) in listed {
         if store.catalog().pack_by_id(id)?.is_some_and(|row| row.vaults.contains(&no)) {
             continue;
         }
-        match read_pack_entry(store, transfer, id, *len, deadline) {
+        match store.read_as_named((no, transfer), (id, *len), &owners, deadline) {
             Ok((entry, chunks)) => {
-                store.catalog().add_packs(&[(&entry, &chunks)], false, Some(no))?;
+                store.correct(&entry, &chunks, no)?;
                 store.catalog().set_mark(Mark::BadIn(no, *id), false)?;
                 store.unopened().remove(&(no, *id));
+                if let Some(namesake) = owners.insert(entry.object_id, Some(*id)).flatten()
+                    && namesake != *id
+                {
+                    all &= store.proves_namesake((no, transfer), (&namesake, listed), deadline, monitor)?;
+                }
             }
             Err(PackError::Store(e)) => return Err(e),
             Err(PackError::Format(FormatError::NoKey(generation))) => {

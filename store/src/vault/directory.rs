@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::memory::check_range;
-use super::{ListPage, ObjectName, PAGE_LEN, PutNew, Vault, VaultError};
+use super::{IsObject, ListPage, NoObject, ObjectName, PAGE_LEN, PutNew, Vault, VaultError};
 use crate::pace::Pacer;
 
 mod list;
@@ -116,6 +116,11 @@ impl Vault for DirectoryVault {
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError> {
         let (prefix, from) = (prefix.to_owned(), from.map(str::to_owned));
         self.blocking(move |inner| list::page(&inner.root, inner.page_len, &prefix, from.as_deref())).await
+    }
+
+    async fn no_objects(&self, prefix: &str, is_object: IsObject) -> Result<Vec<NoObject>, VaultError> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |inner| list::no_objects(&inner.root, &prefix, is_object)).await
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {

@@ -83,3 +83,29 @@ fn a_file_that_is_lost_everywhere_is_named_with_its_point() {
     let healed = run(&machine, &store.dir, &["scrub", "--json"]).json();
     assert_eq!(healed["broken_files"].as_array().unwrap().len(), 0, "{healed}");
 }
+
+#[test]
+fn what_was_written_off_in_a_vault_is_not_put_right_and_what_no_place_has_is_told_by_each_scrub() {
+    let (machine, store, vault) = vaulted();
+    let run = |args: &[&str]| run(&machine, &store.dir, args);
+    // The largest pack that both have is one of data.
+    let there = |object: &PathBuf| vault.join(name_of(&store.dir, object));
+    let both = objects(&store.dir, "pack").into_iter().filter(|object| there(object).exists());
+    let here = both.max_by_key(|object| object.metadata().unwrap().len()).unwrap();
+    flip(&here);
+    flip(&there(&here));
+    run(&["scrub", "--no-heal"]).expect_code(1);
+    std::fs::remove_file(there(&here)).unwrap();
+    let ran = run(&["scrub", "--json"]).expect_code(1);
+    assert_eq!(ran.json()["healed"], serde_json::json!([]));
+    std::fs::remove_file(&here).unwrap();
+    let other = machine.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("file"), "something else").unwrap();
+    // It learns that the pack is gone here, too.
+    run(&["backup", other.to_str().unwrap()]);
+    for _ in 0..2 {
+        let lost = run(&["scrub", "--json"]).expect_code(1).json();
+        assert!(!lost["broken_files"].as_array().unwrap().is_empty(), "{lost}");
+    }
+}

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use super::{Scope, Verify};
 use crate::clock::Deadline;
 use crate::names::{self, Named};
-use crate::vault::{ObjectInfo, ObjectName, VaultError};
+use crate::vault::{NoObject, ObjectName, VaultError};
 
 /// What lies below these is looked at, in this order, which is that of names.
 const PREFIXES: [&str; 8] = [
@@ -87,7 +87,7 @@ impl Verify<'_> {
     fn list(&mut self, prefix: &'static str, scope: &Scope) -> Result<Vec<Item>, VaultError> {
         let (strange, more) = (RefCell::new(Vec::new()), Cell::new(0_u64));
         let kept = self.transfer.list_as(prefix, Deadline::NEVER, |object| {
-            let is_wanted = prefix == names::SLOTS || is_in(scope, object);
+            let is_wanted = prefix == names::SLOTS || is_in(scope, &object.name);
             let named = Named::parse(object.name.as_str());
             let mut strange = strange.borrow_mut();
             match named {
@@ -108,11 +108,17 @@ impl Verify<'_> {
         if more.get() > 0 {
             self.find(prefix, format!("{} more names that are no object's", more.get()), false);
         }
+        let is_object = |name: &ObjectName| Named::parse(name.as_str()).is_some();
+        for NoObject { name, what } in self.transfer.no_objects(prefix, is_object)? {
+            if prefix == names::SLOTS || is_in(scope, &name) {
+                self.find(name.as_str(), format!("{what} lies here, which is no object"), false);
+            }
+        }
         Ok(kept)
     }
 }
 
-fn is_in(scope: &Scope, object: &ObjectInfo) -> bool {
-    let is_after = scope.after.as_ref().is_none_or(|after| object.name > *after);
-    is_after && scope.part.has(object.name.as_str())
+fn is_in(scope: &Scope, name: &ObjectName) -> bool {
+    let is_after = scope.after.as_ref().is_none_or(|after| name > after);
+    is_after && scope.part.has(name.as_str())
 }

@@ -19,6 +19,7 @@ use crate::seal::Sealer;
 use crate::seal::keys::KeyRing;
 use crate::seal::slots::{KdfParams, KeySlot, Secret};
 use crate::transfer::TransferPolicy;
+use crate::vault::directory::DirectoryVault;
 use crate::vault::memory::MemoryVault;
 use crate::vault::testing::{Fault, FaultyVault};
 use crate::vault::{Vault, Verb};
@@ -129,6 +130,53 @@ fn all_that_is_right_is_counted_and_what_only_a_key_could_prove_is_told_apart() 
     assert_eq!(most, Some(4 << 20));
     assert!(report.bytes_read >= report.bytes_proven && report.bytes_read < report.bytes_proven + 10_000);
     assert!(place.faulty.bytes(Verb::Get) < report.bytes_read + 2000);
+}
+
+#[test]
+fn what_has_the_name_of_an_object_and_is_no_file_is_named_and_neither_opened_nor_followed() {
+    use std::fs;
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("vault"), dir.path().join("outside"));
+    for (named, bytes) in objects() {
+        let path = root.join(named.name().as_str());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let vault = DirectoryVault::new(&root);
+    let transfer = Transfer::new(Arc::new(vault), Arc::clone(&clock), TransferPolicy::default()).unwrap();
+    let verified = || verify(&transfer, &clock, &Scope::default(), &VoidMonitor).unwrap();
+    assert_eq!(said(&verified()), BTreeMap::new());
+    let (named, bytes) = pack(1, 4096);
+    let (name, path) = (named.name().to_string(), root.join(named.name().as_str()));
+    fs::remove_file(&path).unwrap();
+    fs::write(&outside, bytes).unwrap();
+    // As right as it is where it leads to.
+    std::os::unix::fs::symlink(&outside, &path).unwrap();
+    let is_named = |what: &str| {
+        let report = verified();
+        assert_eq!(
+            said(&report),
+            BTreeMap::from([(name.clone(), format!("{what} lies here, which is no object"))])
+        );
+        assert_eq!((report.problems, report.unseen, report.proven), (1, 0, 2));
+    };
+    is_named("a symbolic link");
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    is_named("a FIFO");
+    fs::remove_file(&path).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    fs::rename(dir.path().join("socket"), &path).unwrap();
+    is_named("a socket");
+    drop(socket);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    is_named("a directory");
+    // Each part tells its own.
+    let parts = (1..=5).map(|number| Scope { part: Part { number, of: 5 }, ..Scope::default() });
+    let told = parts.map(|scope| verify(&transfer, &clock, &scope, &VoidMonitor).unwrap().problems);
+    assert_eq!(told.sum::<u64>(), 1);
 }
 
 #[test]

@@ -520,3 +520,29 @@ fn a_point_that_came_again_and_is_lost_then_comes_by_itself() {
     store.remove_point_from_vault(no, &row).unwrap();
     assert!(why() == Some(Why::Forgotten) && !goes_unasked(&store, &one));
 }
+
+#[test]
+fn who_tries_again_and_again_to_get_into_a_full_vault_is_silent_and_makes_room_by_that() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let gone = take_point(&store, &sample(1)).unwrap();
+    push(&store, &gone, &RecordingMonitor::default()).unwrap();
+    let two = take_point(&store, &sample(2)).unwrap();
+    forget(&store, &gone);
+    let before = packs(&vault).len();
+    // Small things still find room.
+    let way = faulty(&vault);
+    for row in store.catalog().packs().unwrap() {
+        way.fail_object(&names::pack(&row.entry.id), VaultFault::Full);
+    }
+    let full = open_once(&home, way);
+    for hour in [0, 10, 20, 30] {
+        vault.set_now(hour * HOUR);
+        let e = push(&full, &two, &RecordingMonitor::default()).unwrap_err();
+        assert_eq!(e.class(), crate::error::ErrorClass::Full, "{e}");
+        advance(&store, &at_once());
+    }
+    assert!(packs(&vault).len() < before);
+    push(&store, &two, &RecordingMonitor::default()).unwrap();
+    assert_recovers(&home, &vault, &[(&two, &sample(2))]);
+}

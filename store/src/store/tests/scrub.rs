@@ -134,6 +134,31 @@ fn a_pack_that_is_missing_or_cut_is_named_though_nobody_reads_it() {
     assert_eq!(report.files, []);
 }
 
+#[test]
+fn what_is_lost_in_every_place_is_named_also_when_the_loss_was_learned_before() {
+    let (home, vault, store, one) = vaulted();
+    let pack = data_packs(&store).remove(0);
+    let (name, (no, _, way)) = (names::pack(&pack.entry.id), store.vaults()[0].clone());
+    vault.replace(&name, flip(&vault.object(&name).unwrap()).into());
+    assert_eq!(scrubbed(&store, &[turn(&store, Some(no), Wanted::All)]).findings.len(), 1);
+    std::fs::remove_file(home.path().join(name.as_str())).unwrap();
+    vault.lose(&name);
+    // A push and a backup write it off, which puts nothing right.
+    copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(store.catalog().packs().unwrap().iter().all(|row| row.no != pack.no));
+    for place in [None, Some(no)] {
+        assert!(!store.is_sound_in(place, &pack.entry.id).unwrap());
+    }
+    for _ in 0..2 {
+        let report = scrubbed(&store, &both(&store, Wanted::All));
+        assert!(report.findings.iter().any(|f| f.detail.contains("chunks that they need are lost")));
+        assert!(!report.files.is_empty() && report.files.iter().all(|file| file.point == one.point.id));
+    }
+    take_point(&store, &sample(1)).unwrap();
+    assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, [], "the source still had it");
+}
+
 /// Asks to stop after so many packs.
 struct StopsAfter {
     packs: u64,
@@ -302,4 +327,45 @@ fn healing_may_be_cut_off_anywhere_and_loses_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_pack_that_is_missing_or_cut_here_comes_back_from_a_vault_also_when_it_was_written_off() {
+    for (is_cut, is_written_off) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (home, vault, store, one) = vaulted();
+        let pack = data_packs(&store).remove(0);
+        let (id, name) = (pack.entry.id, names::pack(&pack.entry.id));
+        let path = home.path().join(name.as_str());
+        match is_cut {
+            true => std::fs::write(&path, &std::fs::read(&path).unwrap()[..100]).unwrap(),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+        if is_written_off {
+            reclaim::free_staging(&store, &VoidMonitor).unwrap();
+            assert!(!store.catalog().pack(pack.no).unwrap().unwrap().staged);
+        }
+        let report = scrubbed(&store, &both(&store, Wanted::All));
+        assert!(
+            report.findings.iter().any(|f| f.object == name.as_str() && f.detail.starts_with("staging: "))
+        );
+        let healed = store.heal_staging(&VoidMonitor).unwrap();
+        assert_eq!(healed, [Healed { pack: id, from: store.vaults()[0].0 }]);
+        assert_eq!(std::fs::read(&path).unwrap(), vault.object(&name).unwrap());
+        assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, []);
+        drop(store);
+        assert!(restore(&home.open(), &one).unwrap() == sample(1), "without the vault");
+    }
+}
+
+#[test]
+fn what_is_missing_here_and_no_point_needs_is_not_missed() {
+    let (home, _, store, one) = vaulted();
+    let name = names::pack(&data_packs(&store).remove(0).entry.id);
+    std::fs::remove_file(home.path().join(name.as_str())).unwrap();
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert_eq!(store.missed_here().unwrap().len(), 1);
+    forget_and_free(&store, &one);
+    assert_eq!(store.missed_here().unwrap(), []);
+    assert_eq!(scrubbed(&store, &both(&store, Wanted::All)).findings, []);
+    assert_eq!(store.heal_staging(&VoidMonitor).unwrap(), []);
 }

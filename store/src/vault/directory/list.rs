@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::super::memory::parse_page_token;
 use super::{TMP, failed, is_no_object};
-use crate::vault::{ListPage, ObjectInfo, ObjectName, VaultError};
+use crate::vault::{IsObject, ListPage, NO_OBJECTS_MAX, NoObject, ObjectInfo, ObjectName, VaultError};
 
 /// At most `page_len` objects below `prefix` after the name `from`.
 pub(super) fn page(
@@ -104,5 +104,48 @@ impl Walk<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(failed("list", &path, e)),
         }
+    }
+}
+
+/// What lies below `prefix`, a directory's name with a `/` at its end, and is neither a file nor a directory of other names than an object's.
+pub(super) fn no_objects(
+    root: &Path,
+    prefix: &str,
+    is_object: IsObject,
+) -> Result<Vec<NoObject>, VaultError> {
+    let (mut found, mut dirs) = (Vec::new(), vec![prefix.to_owned()]);
+    while let Some(prefix) = dirs.pop() {
+        let dir = root.join(&prefix);
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if is_no_object(&e) && root.is_dir() => continue,
+            Err(e) => return Err(failed("list", &dir, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| failed("list", &dir, e))?;
+            let name = entry.file_name().to_str().and_then(|name| ObjectName::new(format!("{prefix}{name}")));
+            let Some(name) = name else { continue };
+            // Of the entry itself, whatever a link leads to.
+            match entry.file_type() {
+                Ok(kind) if kind.is_file() => {}
+                Ok(kind) if kind.is_dir() && !is_object(&name) => dirs.push(format!("{name}/")),
+                Ok(kind) if found.len() < NO_OBJECTS_MAX => found.push(NoObject { name, what: what(kind) }),
+                Ok(_) => return Ok(found),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("list", &entry.path(), e)),
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn what(kind: fs::FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
     }
 }
