@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::catalog::{Mark, PointLine, PointRow, Seen, VaultNo};
+use crate::catalog::{PointLine, PointRow, Seen, VaultNo};
 use crate::chunk_store::{PACKS_PER_INDEX, write_index_to};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -56,9 +56,7 @@ pub fn prepare_vault(
 ) -> Result<Option<u32>, StoreError> {
     let failed = of_vault(transfer);
     transfer.prepare().map_err(&failed)?;
-    let config = read_small(transfer, &names::config())?;
-    let is_new = config.is_none();
-    if let Some(config) = config {
+    if let Some(config) = read_small(transfer, &names::config())? {
         let theirs =
             crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
         if theirs != *store.id() {
@@ -79,9 +77,6 @@ pub fn prepare_vault(
     }
     // The last: a vault with a config is one.
     put_config(store, transfer, &VoidMonitor)?;
-    if is_new {
-        store.catalog().set_mark(Mark::Met(store.catalog().vault_no(&transfer.address())?), true)?;
-    }
     Ok((!older.is_empty()).then_some(newest))
 }
 

@@ -219,12 +219,12 @@ impl Store {
         slots: &[(SlotId, Vec<u8>)],
     ) -> Result<(), StoreError> {
         let config = config.encode(sealer).map_err(|e| e.of("config"))?;
-        Self::place(dir, &config, slots)
+        Self::place(dir, &config, slots, false)
     }
 
     /// Makes a store in `dir`, as [`Self::create`], from what a vault shows: a machine that had nothing.
     pub fn adopt(dir: &Path, head: &StoreHead) -> Result<(), StoreError> {
-        Self::place(dir, &head.config, &head.slots)
+        Self::place(dir, &head.config, &head.slots, true)
     }
 
     /// What a directory shows without a key; `NoStore` if there is no store.

@@ -400,15 +400,17 @@ fn troubles_are_all_counted_and_listed_as_far_as_a_point_has_room() {
 }
 
 #[test]
-fn no_point_is_taken_as_the_first_of_its_source_while_nobody_knows_what_the_vault_holds() {
+fn a_store_whose_recovery_was_cut_off_takes_no_point_as_the_first_of_its_source() {
     let home = Home::new();
     let clock = Arc::new(home.clock.clone());
     // As if away: nobody made it ready, and so nothing there is read.
     let vault = Arc::new(MemoryVault::new());
     let transfer = Transfer::new(vault, clock.clone(), TransferPolicy::default()).unwrap();
     let options = StoreOptions { vaults: vec![("memory:v".into(), transfer)], ..StoreOptions::local(clock) };
-    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    let path = home.dir.path().join("bare");
+    Store::adopt(&path, &Store::head(&home.path()).unwrap()).unwrap();
+    let store = Store::open(&path, &home.ring, options, &VoidMonitor).unwrap();
     let refused = home.take(&store, &MemorySource::new(), &VoidMonitor).unwrap_err().to_string();
-    assert!(refused.contains("what vault memory:v holds was never read to its end"), "{refused}");
+    assert!(refused.contains("were never read to their end"), "{refused}");
     assert!(store.points().unwrap().is_empty());
 }

@@ -15,8 +15,6 @@ pub enum Mark {
     Filled,
     /// The catalog knows all that a vault held when it was first met.
     FilledFrom(VaultNo),
-    /// The points that a vault shows were read to their end once, be all of it well or not.
-    Met(VaultNo),
     /// A row was forgotten of which it is not sure whose it was: what the vault holds is to be read again.
     Reread(VaultNo),
     /// Something that points need may be missing: each chunk that a new point relies on must be looked up.
@@ -42,7 +40,6 @@ impl Mark {
         match self {
             Self::Filled => "filled".into(),
             Self::FilledFrom(no) => format!("filled {}", no.0),
-            Self::Met(no) => format!("met {}", no.0),
             Self::Reread(no) => format!("reread {}", no.0),
             Self::Doubtful => "doubtful".into(),
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),

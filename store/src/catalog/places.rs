@@ -121,7 +121,6 @@ impl Catalog {
             verified::forget_all_in(t, vault)?;
             for keys in [
                 "filled ?",
-                "met ?",
                 "reread ?",
                 "proven ? *",
                 "bad ? *",

@@ -88,7 +88,7 @@ pub fn load_catalog(
     // Before the vault is asked for anything more: should it fail, the next look knows these points already.
     store.note_alarms(no, store.writer_alarms(no, |id| loaded.learned.contains(id))?)?;
     look_back(store, (no, transfer), &remembered, loaded, monitor)?;
-    store.catalog().set_mark(Mark::Met(no), true)?;
+    store.end_adoption();
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
     // Whether all that these points need was found, nobody has looked.

@@ -13,6 +13,9 @@ use crate::names;
 use crate::staging::{DiskFiles, Staging, is_temp};
 use crate::vault::ObjectName;
 
+/// Lies in a store that was made from what a vault shows, until the points of a vault were read.
+const ADOPTED: &str = "adopted";
+
 impl Store {
     /// Whether a store can be made in `dir`: `AlreadyThere` unless it is missing, empty, or holds only what a run left that was cut
     /// off while it made one. Such a directory has no config yet, and no objects but key slots.
@@ -31,7 +34,12 @@ impl Store {
         Err(StoreError::AlreadyThere { what: format!("{what} in {}", dir.display()) })
     }
 
-    pub(super) fn place(dir: &Path, config: &[u8], slots: &[(SlotId, Vec<u8>)]) -> Result<(), StoreError> {
+    pub(super) fn place(
+        dir: &Path,
+        config: &[u8],
+        slots: &[(SlotId, Vec<u8>)],
+        is_adopted: bool,
+    ) -> Result<(), StoreError> {
         if slots.is_empty() {
             return Err(StoreError::invalid("a store without a key slot could never be opened"));
         }
@@ -49,8 +57,26 @@ impl Store {
         for (id, bytes) in slots {
             staging.put(&names::slot(id), bytes)?;
         }
+        let note = dir.join(ADOPTED);
+        match is_adopted {
+            true => std::fs::write(&note, b"").map_err(StoreError::io("write", &note))?,
+            false if note.exists() => std::fs::remove_file(&note).map_err(StoreError::io("remove", &note))?,
+            false => {}
+        }
         // The config last: a directory with a config is a store.
         staging.put(&names::config(), config)
+    }
+
+    /// Whether the recovery that made this store has not ended, as far as this tells.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.dir.join(ADOPTED).exists()
+    }
+
+    /// It has. That this cannot be noted is no reason to stop: who asks looks at the catalog, too.
+    pub(super) fn end_adoption(&self) {
+        if !self.read_only && self.is_adopted() {
+            let _ = std::fs::remove_file(self.dir.join(ADOPTED));
+        }
     }
 }
 
@@ -72,7 +98,7 @@ fn is_left_over(dir: &Path, name: &str) -> bool {
         names_in(&dir.join(name)).is_ok_and(|names| names.iter().all(|name| is_ours(name)))
     };
     match name {
-        "lock" | "ballast" => true,
+        "lock" | "ballast" | ADOPTED => true,
         // The last one is of the disk.
         "pack" | "idx" | "rp" | "lost+found" => all_in(|_| false),
         "tmp" => all_in(is_temp),

@@ -28,7 +28,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::{Outcomes, Store, learn};
-use crate::catalog::{Mark, PointLine, PointRow, VaultNo};
+use crate::catalog::{PointLine, PointRow, VaultNo};
 use crate::error::StoreError;
 use crate::fence::Revocation;
 use crate::id::{Attempt, ObjectHash, SlotId, SourceTag};
@@ -188,26 +188,26 @@ impl Store {
         memory::newest_of(&self.dir, *self.id(), tag).map(|known| (known.sequence, known.hash.0))
     }
 
-    /// Makes sure that what comes next of a source can be numbered: its newest point is remembered, or the points of all vaults were read
-    /// once. A recovery that was cut off leaves a store that knows neither, and what it took would pass for the first of its source.
+    /// Makes sure that what comes next of a source can be numbered. A recovery that was cut off leaves a store that knows no point and remembers
+    /// none, and what it took would pass for the first of its source.
     ///
     /// # Errors
-    /// `Invalid` if nobody can tell what a vault holds.
+    /// `Invalid` in such a store, until the points of a vault were read.
     pub fn prove_numbered(&self, tag: &SourceTag) -> Result<(), StoreError> {
-        if self.newest_remembered(tag).is_some() {
+        if !self.is_adopted() || self.vaults.is_empty() || self.newest_remembered(tag).is_some() {
             return Ok(());
         }
-        for (no, address, _) in &self.vaults {
-            // Catalogs of before have no such mark.
-            let is_met = self.catalog.has_mark(Mark::Met(*no))? || self.catalog.knows_all_in(*no)?;
-            if !is_met && self.recall(*no)?.is_empty() {
-                return Err(StoreError::invalid(format!(
-                    "what vault {address} holds was never read to its end, so nobody can tell which recovery points of this source are there: \
-                     a new one would pass for the first. See that the vault can be reached, then run this again"
-                )));
+        for (no, _, _) in &self.vaults {
+            if self.catalog.knows_all_in(*no)? {
+                return Ok(());
             }
         }
-        Ok(())
+        let addresses: Vec<_> = self.vaults.iter().map(|vault| vault.1.as_str()).collect();
+        Err(StoreError::invalid(format!(
+            "this store was recovered from a vault, and the recovery points there were never read to their end: a new one would pass for the \
+             first of its source. See that {} can be reached, then run this again",
+            addresses.join(" or ")
+        )))
     }
 
     /// What a session says of the vault that it goes into. Where nothing is to say it is as sessions always were.
