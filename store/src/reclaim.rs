@@ -277,7 +277,7 @@ fn drop_empty_indexes_of(store: &Store, vault: VaultNo) -> Result<(), StoreError
         let may_go = match &covered {
             Ok(packs) => store.catalog().let_go_of(vault, packs)?.len() == packs.len(),
             // It covers nothing for anybody.
-            Err(_) => true,
+            Err(e) => e.is_damage(),
         };
         if may_go && delete_from_vault(store, vault, &name)?.is_none() {
             store.catalog().remove_index_from(&id, vault)?;

@@ -255,15 +255,15 @@ impl Upload<'_> {
             }
             bytes => bytes?,
         };
-        let put = if damaged { None } else { Some(transfer.put_new(&name, bytes.clone())) };
+        // One that was given up there may lie there still, with its length.
+        let is_bad = damaged || store.catalog().has_mark(Mark::BadIn(no, pack.entry.id))?;
+        let put = if is_bad { None } else { Some(transfer.put_new(&name, bytes.clone())) };
         match put {
             None | Some(Err(VaultError::Conflict { .. })) => {
                 replace_in_vault(store, no, transfer, pack, bytes, self.monitor)?;
             }
             Some(put) => {
                 put.map_err(of_vault(transfer))?;
-                // What was read there before is gone.
-                store.catalog().set_mark(Mark::BadIn(no, pack.entry.id), false)?;
                 store.catalog().set_confirmed(pack.no, no, true)?;
             }
         }

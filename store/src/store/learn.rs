@@ -150,7 +150,13 @@ pub(super) fn learn_packs(
             };
             match opened {
                 Ok(index) => disputed.extend(adopt_index(store, no, id, &index, listed)?),
-                Err(e) => monitor.event(problem(transfer, &object.name, &e)),
+                Err(e) => {
+                    // One that covers nothing: the next push writes another one for its packs, and a prune removes it.
+                    if e.is_damage() {
+                        store.catalog().add_index(id, &[], Some(no))?;
+                    }
+                    monitor.event(problem(transfer, &object.name, &e.to_string()));
+                }
             }
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
@@ -175,19 +181,18 @@ fn batches<T>(items: &[T], len: impl Fn(&T) -> u64) -> impl Iterator<Item = &[T]
     })
 }
 
-/// Twice if need be: the way from the vault may have flipped a bit. One that cannot be had is as good as damaged: packs tell
-/// the same.
+/// Twice if need be: the way from the vault may have flipped a bit. One that cannot be had is damaged: packs tell the same.
 pub(crate) fn open_index(
     store: &Store,
     transfer: &Transfer,
     name: &ObjectName,
     id: IndexId,
     deadline: Deadline,
-) -> Result<Result<Index, String>, StoreError> {
+) -> Result<Result<Index, FormatError>, StoreError> {
     let open = || match transfer.get_by(name, INDEX_LIMIT, deadline) {
-        Ok(bytes) => Ok(Index::open(store.sealer(), id, &bytes).map_err(|e| e.to_string())),
+        Ok(bytes) => Ok(Index::open(store.sealer(), id, &bytes)),
         Err(e @ (VaultError::NotFound { .. } | VaultError::TooShort { .. } | VaultError::Invalid { .. })) => {
-            Ok(Err(e.to_string()))
+            Ok(Err(FormatError::damaged(e.to_string())))
         }
         Err(e) => Err(of_vault(transfer)(e)),
     };

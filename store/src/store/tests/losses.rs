@@ -315,3 +315,68 @@ fn a_vault_that_is_forgotten_leaves_what_others_hold_and_can_be_met_again() {
     assert!(restore(&there, &points[0]).unwrap() == sample(1));
     assert!(restore(&there, &mine).unwrap() == sample(5));
 }
+
+#[test]
+fn an_index_object_that_does_not_open_is_written_anew_and_goes_with_the_next_prune() {
+    let (home, vault, _dir, there) = only_in_vault();
+    let is_index = |name: &ObjectName| names::index_of(name).is_some();
+    let indexes = || vault.names().into_iter().filter(is_index).collect::<Vec<_>>();
+    for name in indexes() {
+        let mut bytes = vault.object(&name).unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        vault.replace(&name, bytes.into());
+    }
+    let damaged = indexes();
+    drop(there);
+    let dir = tempfile::tempdir().unwrap();
+    // And how many objects did not open.
+    let recovered = |name: &str| {
+        let (path, monitor) = (dir.path().join(name), RecordingMonitor::default());
+        Store::adopt(&path, &copy::vault_head(&transfer(&vault)).unwrap()).unwrap();
+        let options = Home::options(vec![("memory:v".into(), transfer(&vault))]);
+        let there = Store::open(&path, &home.ring, options, &monitor).unwrap();
+        let problems = monitor
+            .events()
+            .into_iter()
+            .filter(|event| matches!(event, crate::monitor::Event::Problem { .. }));
+        (there, problems.count())
+    };
+    let (first, problems) = recovered("first");
+    assert_eq!(problems, damaged.len());
+    let two = take_point(&first, &sample(2)).unwrap();
+    push(&first, &two, &RecordingMonitor::default()).unwrap();
+    assert!(restore(&first, &first.points().unwrap()[0]).unwrap() == sample(1));
+    super::fenced::advance(&first, &super::fenced::at_once());
+    let left = indexes();
+    assert!(!left.is_empty() && damaged.iter().all(|name| !left.contains(name)), "{left:?}");
+    let (second, problems) = recovered("second");
+    assert_eq!(problems, 0);
+    let (no, _, _) = second.vaults()[0].clone();
+    assert!(second.catalog().knows_all_in(no).unwrap());
+    assert_eq!(second.catalog().packs_without_index(Some(no)).unwrap(), []);
+    for (point, version) in second.points().unwrap().iter().zip([1, 2]) {
+        assert!(restore(&second, point).unwrap() == sample(version));
+    }
+}
+
+#[test]
+fn a_copy_that_was_read_and_given_up_is_put_right_though_it_has_its_length() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (pack, no) = (data_packs(&store).remove(0), store.vaults()[0].0);
+    let name = names::pack(&pack.entry.id);
+    let whole = vault.object(&name).unwrap();
+    let mut bytes = whole.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    vault.replace(&name, bytes.into());
+    store.catalog().set_mark(Mark::BadIn(no, pack.entry.id), true).unwrap();
+    store.catalog().miss_confirmed(pack.no, no).unwrap();
+    store.catalog().set_mark(Mark::Incomplete(no, one.point.id), true).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    assert!(vault.object(&name).unwrap() == whole);
+    assert!(!store.catalog().has_mark(Mark::BadIn(no, pack.entry.id)).unwrap());
+}
