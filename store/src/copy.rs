@@ -84,7 +84,7 @@ pub fn prepare_vault(
 fn newest_of_slots(store: &Store, transfer: &Transfer) -> Result<u32, StoreError> {
     let mut newest = 0;
     for object in names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))? {
-        let bytes = read_slot(transfer, &object.name)?.unwrap_or_default();
+        let bytes = read_alike(transfer, &object.name)?.unwrap_or_default();
         newest = newest.max(KeySlot::read(&bytes, store.id()).map_or(0, |slot| slot.newest()));
     }
     Ok(newest)
@@ -100,14 +100,11 @@ fn read_small(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>,
 
 /// What a vault shows without a key: the beginning of a recovery on a machine that has nothing.
 pub fn vault_head(transfer: &Transfer) -> Result<StoreHead, StoreError> {
-    let (vault, config) = match read_config(transfer) {
-        Err(StoreError::Corrupt { .. }) => read_config(transfer)?,
-        read => read?,
-    };
+    let (vault, config) = read_config(transfer)?;
     let mut slots = Vec::new();
     for object in names::list(transfer, names::SLOTS, Deadline::NEVER).map_err(of_vault(transfer))? {
         let Some(id) = names::slot_of(&object.name) else { continue };
-        slots.extend(read_slot(transfer, &object.name)?.map(|bytes| (id, bytes)));
+        slots.extend(read_alike(transfer, &object.name)?.map(|bytes| (id, bytes)));
     }
     Ok(StoreHead { vault, config, slots })
 }
@@ -136,15 +133,15 @@ pub fn sealed_with(transfer: &Transfer, vault: &VaultId) -> Result<u32, StoreErr
 }
 
 fn read_config(transfer: &Transfer) -> Result<(VaultId, Vec<u8>), StoreError> {
-    let config = read_small(transfer, &names::config())?
+    let config = read_alike(transfer, &names::config())?
         .ok_or_else(|| StoreError::NotFound { what: format!("a store in vault {}", transfer.address()) })?;
     let vault = crate::format::config::StoreConfig::peek_vault_id(&config).map_err(|e| e.of("config"))?;
     Ok((vault, config))
 }
 
-/// A key slot, as two of at most three readings brought it: the way from the vault may have flipped a bit where only its secret would find it,
-/// and what is kept here would not be the slot that the vault has. One that is too long to be one is empty: damaged, and no reason to stop.
-fn read_slot(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
+/// A small object as two of at most three readings brought it: the way from the vault may have flipped a bit where only a key would find it, and
+/// what is kept here would not be what the vault has. One that is too long is empty: damaged, and no reason to stop.
+fn read_alike(transfer: &Transfer, name: &ObjectName) -> Result<Option<Vec<u8>>, StoreError> {
     let read = || match transfer.get(name, SMALL_OBJECT) {
         Err(VaultError::Invalid { .. }) => Ok(Some(Bytes::new())),
         Err(VaultError::NotFound { .. }) => Ok(None),

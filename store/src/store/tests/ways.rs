@@ -98,13 +98,14 @@ fn a_slot_in_a_vault_that_is_too_long_to_be_one_closes_no_vault() {
 fn a_slot_that_the_way_from_its_vault_spoils_once_is_kept_as_it_lies_there() {
     let home = Home::new();
     let (vault, _store) = prepared(&home);
-    let there = copy::vault_head(&transfer(&vault)).unwrap().slots;
-    // The config and the slot, twice.
-    for nth in 1..=3 {
+    let there = copy::vault_head(&transfer(&vault)).unwrap();
+    // The config twice, and the slot twice: so with that.
+    for nth in 1..=4 {
         let way = faulty(&vault);
         way.fail(Verb::Get, nth, Fault::Flip);
         let transfer =
             Transfer::new(way, Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
-        assert_eq!(copy::vault_head(&transfer).unwrap().slots, there, "reading {nth}");
+        let head = copy::vault_head(&transfer).unwrap();
+        assert_eq!((head.config, head.slots), (there.config.clone(), there.slots.clone()), "reading {nth}");
     }
 }
