@@ -224,3 +224,103 @@ fn place(kind: BlockKind, header: &Header) -> BlockPlace {
     let (object_id, generation) = (header.object_id, header.generation);
     BlockPlace { kind, object_id, generation, position: HEADER_LEN as u64 }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::id::VaultId;
+    use crate::seal::keys::KeyRing;
+
+    const GENERATION: (ObjectKind, BlockKind) = (ObjectKind::Generation, BlockKind::Generation);
+    const POINT: RecoveryPointId = RecoveryPointId([6; 16]);
+    const TAG: SourceTag = SourceTag([5; 16]);
+
+    fn sealer(vault: u8) -> Sealer {
+        Sealer::new(VaultId([vault; 16]), &KeyRing::fixed([1; 32]), 1).unwrap()
+    }
+
+    fn revocation(number: u8) -> Revocation {
+        Revocation { attempt: Attempt { point: POINT, number }, tag: TAG, why: Why::Silent, at: 7 }
+    }
+
+    #[test]
+    fn what_says_by_its_kind_that_it_is_a_revocation_is_meant_by_it_and_nothing_else() {
+        let (sealer, other) = (sealer(1), sealer(2));
+        let revoked = revocation(0).seal(&sealer);
+        let mut spoilt = revoked.clone();
+        spoilt[HEADER_LEN + 1] ^= 1;
+        let generation = Generation { number: 1, step: Step::Final, packs: Vec::new() }.seal(&sealer);
+        for (bytes, is_meant) in [
+            (&revoked[..], true),
+            (&spoilt[..], true),
+            (&revoked[..HEADER_LEN], true),
+            (&revoked[..HEADER_LEN - 1], false),
+            (&generation[..], false),
+            (&[][..], false),
+        ] {
+            assert_eq!(Revocation::is_meant_by(bytes, &sealer), is_meant, "{} bytes", bytes.len());
+        }
+        assert!(!Revocation::is_meant_by(&revoked, &other), "it is of another store");
+    }
+
+    /// A generation under the third number, as whoever has the keys could forge one.
+    fn forged(number: u64, step: u8, count: u64, packs: &[u8]) -> Result<Generation, FormatError> {
+        let mut content = Vec::new();
+        content.u16(VERSION);
+        content.u64(number);
+        content.raw(&[step]);
+        content.u64(count);
+        packs.iter().for_each(|pack| {
+            content.raw(&[*pack; 32]);
+            content.u64(9);
+        });
+        let sealer = sealer(1);
+        let bytes = seal(&sealer, GENERATION, generation_id(3, Step::Condemned), &content);
+        Generation::open(&sealer, (3, Step::Condemned), &bytes)
+    }
+
+    #[test]
+    fn a_generation_that_is_another_one_inside_or_whose_packs_are_not_what_it_says_is_refused() {
+        let packs = [1, 2].map(|n| (PackId([n; 32]), 9)).to_vec();
+        assert_eq!(forged(3, 1, 2, &[1, 2]), Ok(Generation { number: 3, step: Step::Condemned, packs }));
+        for (what, opened) in [
+            ("another number", forged(4, 1, 2, &[1, 2])),
+            ("the end of it", forged(3, 2, 2, &[1, 2])),
+            ("no step", forged(3, 9, 2, &[1, 2])),
+            ("fewer packs than it says", forged(3, 1, 3, &[1, 2])),
+            ("more packs than it says", forged(3, 1, 1, &[1, 2])),
+            ("more packs than can be", forged(3, 1, u64::MAX, &[1, 2])),
+            ("a pack twice", forged(3, 1, 2, &[1, 1])),
+            ("packs in another order", forged(3, 1, 2, &[2, 1])),
+        ] {
+            assert!(matches!(opened, Err(FormatError::Damaged(_))), "{what}: {opened:?}");
+        }
+    }
+
+    #[test]
+    fn objects_of_a_later_version_and_for_a_reason_of_tomorrow_are_too_new() {
+        let sealer = sealer(1);
+        let opened = |version: u16, why: u8, number: &[u8]| {
+            let mut content = Vec::new();
+            content.u16(version);
+            content.raw(&POINT.0);
+            content.raw(&TAG.0);
+            content.raw(&[why]);
+            content.i64(7);
+            content.raw(number);
+            let kinds = (ObjectKind::Revocation, BlockKind::Revocation);
+            let bytes = seal(&sealer, kinds, ObjectId(POINT.0), &content);
+            let number = number.first().copied().unwrap_or(0);
+            Revocation::open(&sealer, (&TAG, &Attempt { point: POINT, number }), &bytes)
+        };
+        assert_eq!(opened(1, 2, &[]), Ok(revocation(0)));
+        assert_eq!(opened(2, 2, &[4]), Ok(revocation(4)));
+        for (version, why, number) in [(0, 2, &[][..]), (3, 2, &[4]), (1, 3, &[]), (1, 0, &[])] {
+            let too_new = opened(version, why, number);
+            assert!(matches!(too_new, Err(FormatError::TooNew(_))), "{version} {why}: {too_new:?}");
+        }
+        assert!(matches!(opened(1, 2, &[4]), Err(FormatError::Damaged(_))), "a byte too many");
+        assert!(matches!(opened(2, 2, &[]), Err(FormatError::Damaged(_))), "a byte is missing");
+    }
+}

@@ -395,6 +395,44 @@ fn times_beyond_the_calendar_are_kept_in_order_without_panic() {
     assert_eq!(removed(&plan(&points, &all, &TimeZone::UTC)), [0]);
 }
 
+#[test]
+fn a_time_beyond_the_calendar_stands_at_the_end_that_it_is_beyond() {
+    let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
+    let at = |seconds: i64, nanos: u32| on_calendar(Timestamp { seconds, nanos });
+    for before in [i64::MIN, first.as_second() - 1] {
+        assert_eq!(at(before, 0), first, "{before}");
+    }
+    for after in [i64::MAX, last.as_second() + 1] {
+        assert_eq!(at(after, 0), last, "{after}");
+    }
+    assert_eq!(at(first.as_second(), 0), first);
+    assert_eq!(at(last.as_second(), 999_999_999), last);
+    assert_eq!(
+        [at(0, 0), at(-1, 500_000_000)],
+        [0, -500].map(|ms| jiff::Timestamp::from_millisecond(ms).unwrap())
+    );
+    // No second has so many nanoseconds: it is as far away as can be, on the side of 1970 where its second lies.
+    assert_eq!([at(-1, 1_000_000_000), at(0, 1_000_000_000), at(1, 1_000_000_000)], [first, last, last]);
+}
+
+#[test]
+fn a_span_reaches_as_far_back_before_1970_as_after_it() {
+    for seconds in [NOON, DAY, 0, -NOON] {
+        for nanos in [0, 1, 250_000_000] {
+            let begin = reach_back(Timestamp { seconds, nanos }, 1.day(), &TimeZone::UTC);
+            assert_eq!(begin, Some(Timestamp { seconds: seconds - DAY, nanos }), "{seconds} {nanos}");
+        }
+    }
+}
+
+#[test]
+fn clocks_may_differ_by_ten_minutes() {
+    let (now, at) = (Timestamp::from_seconds(NOON), |seconds| Timestamp::from_seconds(NOON + seconds));
+    assert!(!is_after(at(-1), now) && !is_after(at(1), now) && !is_after(at(600), now));
+    assert!(is_after(Timestamp { nanos: 1, ..at(600) }, now) && is_after(at(601), now));
+    assert!(!is_after(Timestamp::from_seconds(i64::MAX), Timestamp::from_seconds(i64::MAX)));
+}
+
 const YEARS: i64 = 365 * DAY;
 
 #[test]

@@ -534,17 +534,4 @@ fn silence(now: Option<i64>, last: Option<i64>) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_clock_that_was_set_back_puts_ahead_is_not_waited_for() {
-        let now = Some(1_795_176_000);
-        let since = |seconds: i64| silence(now, now.map(|now| now - seconds));
-        assert_eq!(since(60), Some(Duration::from_secs(60)));
-        assert_eq!(since(-60), Some(Duration::ZERO));
-        assert!(since(-2 * 3600) > Some(Terms::default().silence + Terms::default().grace));
-        assert_eq!(silence(now, None), None);
-        assert_eq!(silence(None, now), None);
-    }
-}
+mod tests;

@@ -188,3 +188,93 @@ pub(super) fn at_home_in(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ObjectId;
+    use crate::pack::{Frame, PackEntry, PackKind};
+
+    /// Of so many bytes of raw stream so many are at home, and it takes so many bytes in the vault.
+    fn candidate(no: i64, (at_home, raw_len, len): (u64, u32, u64), fitness: Fitness) -> Candidate {
+        let entry = PackEntry {
+            id: PackId([no as u8; 32]),
+            object_id: ObjectId([no as u8; 16]),
+            generation: 1,
+            kind: PackKind::Data,
+            len,
+            frames: vec![Frame { units: 1, raw_len }],
+        };
+        let row = PackRow { no: PackNo(no), entry, staged: false, vaults: Vec::new() };
+        Candidate { row, fitness, needed: at_home, at_home }
+    }
+
+    /// Which of these are thin, beside so many packs that are full.
+    fn thin(packs: &[(u64, u32, u64)], full: usize) -> Vec<i64> {
+        let packs = packs.iter().copied().chain(std::iter::repeat_n((1000, 1000, 1000), full));
+        let packs: Vec<_> = (1..).zip(packs).map(|(no, pack)| candidate(no, pack, Fitness::Sound)).collect();
+        let mut thin: Vec<i64> = thin_among(&packs).into_iter().map(|no| no.0).collect();
+        thin.sort_unstable();
+        thin
+    }
+
+    #[test]
+    fn a_pack_of_which_less_than_sixty_percent_are_at_home_is_thin_however_full_the_others_are() {
+        assert_eq!(thin(&[], 5), [0; 0]);
+        assert_eq!(thin(&[(599, 1000, 1000)], 1000), [1]);
+        assert_eq!(thin(&[(600, 1000, 1000), (1, 1000, 1000)], 1000), [2]);
+    }
+
+    #[test]
+    fn the_emptiest_go_until_a_twentieth_of_what_stays_is_idle() {
+        // 400 bytes are a twentieth of 8000.
+        assert_eq!(thin(&[(600, 1000, 1000)], 7), [0; 0]);
+        assert_eq!(thin(&[(600, 1000, 1000)], 6), [1]);
+        assert_eq!(thin(&[(900, 1000, 1000), (800, 1000, 1000), (700, 1000, 1000)], 7), [3]);
+        // Of what lives in them nothing goes: the last is 100 idle bytes of 2500.
+        assert_eq!(thin(&[(900, 1000, 1000), (800, 1000, 1000), (700, 1000, 1000)], 0), [2, 3]);
+        assert_eq!(thin(&[(940, 1000, 1000), (800, 1000, 1000), (700, 1000, 1000)], 0), [2, 3]);
+        assert_eq!(thin(&[(900, 1000, 1000), (900, 1000, 1000)], 0), [1, 2]);
+    }
+
+    #[test]
+    fn what_goes_counts_no_more_neither_among_what_is_idle_nor_among_what_stays() {
+        // With the first gone 300 of 6100 bytes are idle, and of 5100.
+        assert_eq!(thin(&[(100, 1000, 1000), (700, 1000, 1000)], 5), [1]);
+        assert_eq!(thin(&[(100, 1000, 1000), (700, 1000, 1000)], 4), [1, 2]);
+    }
+
+    #[test]
+    fn how_empty_a_pack_is_its_raw_bytes_say_and_how_much_is_idle_its_bytes_in_the_vault() {
+        // Ten times as many raw bytes, which are squeezed: 300 bytes in the vault are idle.
+        assert_eq!(thin(&[(7000, 10_000, 1000)], 5), [0; 0]);
+        assert_eq!(thin(&[(7000, 10_000, 1000)], 4), [1]);
+        for packs in [[(7000, 10_000, 1000), (800, 1000, 1000)], [(700, 1000, 1000), (8000, 10_000, 1000)]] {
+            assert_eq!(thin(&packs, 7), [1], "the emptier one goes first: {packs:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_lives_in_sound_packs_is_written_anew_for_room() {
+        let packs = [
+            candidate(1, (10, 1000, 1000), Fitness::Damaged),
+            candidate(2, (10, 1000, 1000), Fitness::Condemned),
+            candidate(3, (10, 1000, 1000), Fitness::LetGo),
+            candidate(4, (0, 1000, 1000), Fitness::Sound),
+            candidate(5, (10, 1000, 1000), Fitness::Sound),
+        ];
+        assert_eq!(thin_among(&packs), HashSet::from([PackNo(5)]));
+    }
+
+    #[test]
+    fn a_pack_in_which_nothing_is_at_home_or_that_may_not_stay_stands_for_no_other() {
+        let judged = |live: u64, bad: bool, condemned: bool| {
+            let Candidate { row: pack, .. } = candidate(1, (live, 1000, 1000), Fitness::Sound);
+            Judged { pack, live, total: 1000, bad, condemned, verdict: Verdict::Keep }
+        };
+        assert!(judged(1, false, false).is_home());
+        for (live, bad, condemned) in [(0, false, false), (1, true, false), (1, false, true)] {
+            assert!(!judged(live, bad, condemned).is_home(), "{live} {bad} {condemned}");
+        }
+    }
+}

@@ -14,6 +14,8 @@ pub use code::{CodeError, SheetCode, parse_code};
 
 /// Words of a recovery key: 256 bits and 8 bits of checksum, 11 bits a word (BIP-39).
 pub const WORDS: usize = 24;
+/// Room for that many words with what stands between them; none has more than eight letters. Growing would leave pieces of them in memory.
+const WORDS_ROOM: usize = WORDS * 9;
 /// Words in a printed row.
 const WORDS_PER_ROW: usize = 4;
 /// In the English list the first four letters of a word are those of no other.
@@ -42,9 +44,7 @@ impl std::fmt::Debug for RecoverySheet {
 impl RecoverySheet {
     /// The page: plain text, at most 78 columns but for long addresses.
     pub fn render(&self) -> Zeroizing<String> {
-        // Room for the whole page at once: growing would leave pieces of it in memory.
-        let room = 4096 + self.addresses.iter().map(|a| 2 * a.len() + 8).sum::<usize>();
-        let mut page = Zeroizing::new(String::with_capacity(room));
+        let mut page = Zeroizing::new(String::with_capacity(self.page_room()));
         page.push_str(TITLE);
         let _ = writeln!(page, "    Store       {}", self.vault);
         let _ = writeln!(page, "    Key slot    {}", self.slot);
@@ -58,6 +58,11 @@ impl RecoverySheet {
         let _ = writeln!(page, "         holdfast recover {first} --store DIR");
         page.push_str(STEPS_AFTER_COMMAND);
         page
+    }
+
+    /// Room for the whole page at once: growing would leave pieces of it in memory.
+    fn page_room(&self) -> usize {
+        4096 + self.addresses.iter().map(|a| 2 * a.len() + 8).sum::<usize>()
     }
 
     fn render_addresses(&self, page: &mut String) {
@@ -163,8 +168,28 @@ fn hint(close: &[&'static str]) -> String {
 /// Reads 24 words as people type them: with numbers and punctuation, in capitals, over several lines, and cut short
 /// to four letters or more.
 pub fn parse_words(typed: &str) -> Result<Secret, WordsError> {
-    let words = typed.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
-    let mut phrase = Zeroizing::new(String::with_capacity(WORDS * 9));
+    secret_of(words_in(typed))
+}
+
+/// What was typed, word by word.
+fn words_in(typed: &str) -> impl Iterator<Item = &str> {
+    typed.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty())
+}
+
+fn secret_of<'a>(words: impl Iterator<Item = &'a str>) -> Result<Secret, WordsError> {
+    let phrase = phrase_of(words)?;
+    let mnemonic =
+        Mnemonic::parse_in_normalized(Language::English, &phrase).map_err(|_| WordsError::Checksum)?;
+    let (entropy, _) = mnemonic.to_entropy_array();
+    let entropy = Zeroizing::new(entropy);
+    let mut key = Zeroizing::new([0; 32]);
+    key.copy_from_slice(&entropy[..32]);
+    Ok(Secret::Recovery(key))
+}
+
+/// The words of the list that were meant, with a blank between two.
+fn phrase_of<'a>(words: impl Iterator<Item = &'a str>) -> Result<Zeroizing<String>, WordsError> {
+    let mut phrase = Zeroizing::new(String::with_capacity(WORDS_ROOM));
     let mut found = 0;
     for word in words {
         found += 1;
@@ -175,23 +200,13 @@ pub fn parse_words(typed: &str) -> Result<Secret, WordsError> {
             phrase.push_str(word);
         }
     }
-    if found != WORDS {
-        return Err(WordsError::Count { found });
-    }
-    let mnemonic =
-        Mnemonic::parse_in_normalized(Language::English, &phrase).map_err(|_| WordsError::Checksum)?;
-    let (entropy, _) = mnemonic.to_entropy_array();
-    let entropy = Zeroizing::new(entropy);
-    let mut key = Zeroizing::new([0; 32]);
-    key.copy_from_slice(&entropy[..32]);
-    Ok(Secret::Recovery(key))
+    if found == WORDS { Ok(phrase) } else { Err(WordsError::Count { found }) }
 }
 
 /// How many words this is, if it is one or more rows of the sheet, and not yet all of them.
 pub fn rows_of_words(typed: &str) -> Option<usize> {
-    let words = typed.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
-    let count =
-        words.map(|word| complete(word, 0)).try_fold(0, |count, word| word.map(|_| count + 1)).ok()?;
+    let mut words = words_in(typed).map(|word| complete(word, 0));
+    let count = words.try_fold(0, |count, word| word.map(|_| count + 1)).ok()?;
     (count > 0 && count < WORDS && count % WORDS_PER_ROW == 0).then_some(count)
 }
 
@@ -213,121 +228,4 @@ fn complete(typed: &str, position: usize) -> Result<&'static str, WordsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn sheet() -> RecoverySheet {
-        RecoverySheet {
-            vault: VaultId([7; 16]),
-            addresses: vec!["/mnt/disk/vault".into(), "azure://account/vault".into()],
-            key: Zeroizing::new([0x5a; 32]),
-            created: 1_795_219_200,
-            slot: SlotId([9; 16]),
-        }
-    }
-
-    fn key(typed: &str) -> Result<[u8; 32], WordsError> {
-        match parse_words(typed)? {
-            Secret::Recovery(key) => Ok(*key),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn phrase() -> String {
-        words_of(&[0x5a; 32]).join(" ")
-    }
-
-    #[test]
-    fn words_are_those_of_bip_39() {
-        // The vectors that come with BIP-39: 32 bytes of 0 and of 0xff.
-        assert_eq!(words_of(&[0; 32]).join(" "), "abandon ".repeat(23) + "art");
-        assert_eq!(words_of(&[0xff; 32]).join(" "), "zoo ".repeat(23) + "vote");
-        assert_eq!(key(&("abandon ".repeat(23) + "art")), Ok([0; 32]));
-    }
-
-    #[test]
-    fn the_words_survive_the_page_and_every_way_of_typing() {
-        let page = sheet().render();
-        let rows = page.split("THE 24 WORDS").nth(1).unwrap().split("ON THE WORST DAY").next().unwrap();
-        let short: Vec<String> = words_of(&[0x5a; 32]).iter().map(|w| w.chars().take(4).collect()).collect();
-        let glued: Vec<String> = short.iter().enumerate().map(|(i, w)| format!("{}.{w}", i + 1)).collect();
-        let typed =
-            [rows.to_owned(), phrase(), phrase().to_uppercase(), short.join(",\n\t "), glued.join("\r\n")];
-        for text in typed {
-            assert_eq!(key(&text), Ok([0x5a; 32]), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn every_word_of_the_list_is_found_by_itself_and_by_four_letters() {
-        for word in Language::English.word_list() {
-            assert_eq!(complete(word, 1), Ok(*word));
-            assert_eq!(complete(&word[..word.len().min(4)], 1), Ok(*word));
-        }
-    }
-
-    #[test]
-    fn a_wrong_word_is_named_with_its_position() {
-        let mut words = words_of(&[0x5a; 32]);
-        words[6] = "abandoned";
-        let error = key(&words.join(" ")).unwrap_err();
-        assert!(matches!(&error, WordsError::Unknown { position: 7, .. }), "{error:?}");
-        assert_eq!(error.to_string(), "word 7 (\"abandoned\") is not a recovery word; did you mean abandon?");
-        words[6] = "xqz";
-        assert_eq!(key(&words.join(" ")).unwrap_err().to_string(), "word 7 (\"xqz\") is not a recovery word");
-        words[6] = "aba";
-        assert!(matches!(key(&words.join(" ")), Err(WordsError::Unknown { position: 7, .. })));
-        words[6] = "žluťoučký";
-        assert!(matches!(key(&words.join(" ")), Err(WordsError::Unknown { position: 7, .. })));
-    }
-
-    #[test]
-    fn missing_surplus_and_swapped_words_are_told_apart() {
-        let words = words_of(&[0x11; 32]);
-        assert_eq!(key(&words[..23].join(" ")), Err(WordsError::Count { found: 23 }));
-        assert_eq!(key(&format!("{} zoo", words.join(" "))), Err(WordsError::Count { found: 25 }));
-        assert_eq!(key(""), Err(WordsError::Count { found: 0 }));
-        let mut other = words.clone();
-        other[3] = if words[3] == "zoo" { "zone" } else { "zoo" };
-        assert_eq!(key(&other.join(" ")), Err(WordsError::Checksum));
-    }
-
-    #[test]
-    fn the_page_says_what_to_do_within_its_width() {
-        let page = sheet().render();
-        for needed in [
-            "holdfast recover /mnt/disk/vault --store DIR",
-            "azure://account/vault",
-            &"07".repeat(16),
-            &"09".repeat(16),
-            "2026-11-21",
-            "24 words",
-            "\n\n    1. ",
-            "\n    2. ",
-            "\n    3. ",
-            "\n\n    4. ",
-            "\n    5. ",
-        ] {
-            assert!(page.contains(needed), "{needed:?} is missing in\n{}", *page);
-        }
-        assert!(page.is_ascii());
-        for line in page.lines() {
-            assert!(line.len() <= 78 && line.trim_end() == line, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn a_page_without_an_address_leaves_room_for_one_and_no_address_breaks_a_line() {
-        let none = RecoverySheet { addresses: vec![], ..sheet() }.render();
-        assert!(none.contains("URL = ___") && none.contains("holdfast recover URL --store DIR"));
-        let hostile = RecoverySheet { addresses: vec!["/mnt\nTHE 24 WORDS".into()], ..sheet() }.render();
-        assert!(hostile.contains("/mnt?THE 24 WORDS"));
-    }
-
-    #[test]
-    fn a_printed_sheet_shows_no_word() {
-        let text = format!("{:?}", sheet());
-        assert!(!words_of(&[0x5a; 32]).iter().any(|w| text.contains(w)) && !text.contains("5a"));
-    }
-}
+mod tests;

@@ -3,10 +3,12 @@
 
 mod annexes;
 mod attempts;
+mod daily;
 mod disputed;
 mod fenced;
 mod forgotten;
 mod freeing;
+mod generations;
 mod heal;
 mod holds;
 mod hostile;

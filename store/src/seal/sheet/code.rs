@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{RecoverySheet, WORDS, WordsError, parse_words, words_of};
+use super::{RecoverySheet, WORDS, WordsError, secret_of, words_in, words_of};
 use crate::id::VaultId;
 use crate::seal::slots::Secret;
 
@@ -38,8 +38,7 @@ pub enum CodeError {
 impl RecoverySheet {
     /// The line, without its end: introduction, store, words, addresses, with a blank between them.
     pub fn code(&self) -> Zeroizing<String> {
-        let room = 512 + self.addresses.iter().map(|address| 3 * address.len() + 1).sum::<usize>();
-        let mut line = Zeroizing::new(String::with_capacity(room));
+        let mut line = Zeroizing::new(String::with_capacity(self.code_room()));
         line.push_str(INTRODUCTION);
         line.push(' ');
         line.push_str(&self.vault.hex());
@@ -52,6 +51,11 @@ impl RecoverySheet {
             line.push_str(&escape(address));
         }
         line
+    }
+
+    /// Room for the whole line at once: growing would leave pieces of it in memory.
+    pub(super) fn code_room(&self) -> usize {
+        512 + self.addresses.iter().map(|address| 3 * address.len() + 1).sum::<usize>()
     }
 }
 
@@ -68,12 +72,8 @@ pub fn parse_code(text: &str) -> Option<Result<SheetCode, CodeError>> {
 
 fn parse_rest<'a>(mut parts: impl Iterator<Item = &'a str>) -> Result<SheetCode, CodeError> {
     let vault = parts.next().and_then(VaultId::from_hex).ok_or(CodeError::Vault)?;
-    let mut words = Zeroizing::new(String::with_capacity(WORDS * 9));
-    for word in parts.by_ref().take(WORDS) {
-        words.push_str(word);
-        words.push(' ');
-    }
-    let secret = parse_words(&words).map_err(CodeError::Words)?;
+    let words = parts.by_ref().take(WORDS).flat_map(words_in);
+    let secret = secret_of(words).map_err(CodeError::Words)?;
     let addresses = parts.take(ADDRESSES_MAX).map(unescape).collect();
     Ok(SheetCode { vault, secret, addresses })
 }
@@ -152,6 +152,26 @@ mod tests {
         let line = format!("holdfast-recovery-1 {} {words} /a%20b", "07".repeat(16));
         assert_eq!(*sheet(&["/a b"]).code(), line);
         assert!(read(&sheet(&[]).code()).addresses.is_empty());
+    }
+
+    #[test]
+    fn a_code_that_is_cut_off_anywhere_is_told_or_gives_the_same_key_and_store() {
+        let addresses = ["/mnt/my disk/100% vault", "/mnt/žluť", "azure://account/name"];
+        let line = sheet(&addresses).code();
+        let words_end = sheet(&[]).code().len();
+        for len in 0..line.len() {
+            match parse_code(&line[..len]) {
+                None => assert!(len < INTRODUCTION.len(), "{len}"),
+                Some(Err(_)) => assert!(len < words_end, "{len}"),
+                Some(Ok(code)) => {
+                    assert_eq!(code.vault, VaultId([7; 16]), "{len}");
+                    assert!(matches!(code.secret, Secret::Recovery(key) if *key == [0x5a; 32]), "{len}");
+                    // The last one may be short.
+                    let whole = code.addresses.len().saturating_sub(1);
+                    assert_eq!(code.addresses[..whole], addresses[..whole], "{len}");
+                }
+            }
+        }
     }
 
     #[test]

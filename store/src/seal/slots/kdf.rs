@@ -139,6 +139,14 @@ mod tests {
     }
 
     #[test]
+    fn a_derivation_that_fails_says_how_much_memory_it_asked_for() {
+        // Each lane needs 8 KiB.
+        let greedy = KdfParams { memory_kib: 3 << 10, passes: 3, lanes: 1 << 10 };
+        let error = greedy.derive(b"a passphrase", &[1; 32]).err().unwrap();
+        assert!(error.to_string().contains("with 3 MiB of memory"), "{error}");
+    }
+
+    #[test]
     fn a_clock_that_stands_still_gives_the_floor() {
         let clock = ManualClock::at(Timestamp::default());
         assert_eq!(KdfParams::calibrated(&clock, u64::MAX), KdfParams::floor());

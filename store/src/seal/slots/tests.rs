@@ -292,3 +292,28 @@ fn slots_of_people_have_the_owners_key_and_say_so_and_no_slot_of_a_machine_has_i
     merged.merge(&other).unwrap();
     assert_eq!(merged.owner(), Some(&owner));
 }
+
+#[test]
+fn what_is_sealed_into_a_slot_fills_the_room_that_was_made_for_it_and_leaves_nothing_elsewhere_in_memory() {
+    let mut ring = KeyRing::generate(1).owned_by(OwnerKey::generate());
+    for now in 2..=9 {
+        ring.add_generation(now).unwrap();
+        for label in ["", "on paper", &"x".repeat(LABEL_MAX)] {
+            let content = encode_content(&ring, label, SlotKind::Recovery);
+            assert_eq!(content.capacity(), content.len(), "{now} generations, label {label:?}");
+            let (back, read) = decode_content(&content, SlotKind::Recovery).unwrap();
+            assert_eq!((back.owner(), back.newest(), read.as_str()), (ring.owner(), ring.newest(), label));
+        }
+    }
+    // The key of an owner is all that may be missing in it.
+    let of_machine = encode_content(&ring, "", SlotKind::Machine);
+    assert_eq!(of_machine.capacity() - of_machine.len(), SEED_LEN);
+}
+
+#[test]
+fn the_longest_label_comes_back() {
+    let label = "x".repeat(LABEL_MAX);
+    let (secret, ring) = (Secret::new_machine(), KeyRing::fixed([1; 32]));
+    let made = KeySlot::create(&VAULT, &ring, &secret, &label, &KdfParams::floor(), 0).unwrap();
+    assert_eq!(KeySlot::open(&made, &VAULT, &secret).unwrap().1, label);
+}

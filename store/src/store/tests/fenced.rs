@@ -348,6 +348,7 @@ fn what_lives_in_a_thin_pack_of_a_vault_moves_to_a_new_one() {
     let (_dir, collector) = recovered(&home, &vault);
     let done = advance(&collector, &at_once());
     assert!(done.bytes_rewritten > 0 && done.removed.packs > 0);
+    assert_eq!((done.packs_rewritten, done.removed.packs_unreadable), (1, 0));
     assert!(len(&vault) * 2 < before && packs(&vault).iter().any(|name| !old.contains(name)));
     assert_recovers(&home, &vault, &[(&two, &lasting)]);
 }

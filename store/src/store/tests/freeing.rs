@@ -4,6 +4,8 @@ use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reop
 use super::*;
 use crate::catalog::Mark;
 use crate::check::{self, Depth};
+use crate::fence::{Revocation, Why};
+use crate::id::Attempt;
 use crate::names::Named;
 use crate::reclaim::{self, Place};
 use crate::vault::Verb;
@@ -252,4 +254,65 @@ fn what_a_vault_may_need_that_was_never_read_since_the_catalog_was_made_anew_sta
     assert!(prune_staging(&store, &RecordingMonitor::default()).packs > 0, "what the vault has goes");
     assert!(home.path().join(lost.as_str()).exists());
     assert!(restore(&store, &store.point(&one.point.id).unwrap()).unwrap() == sample(1));
+}
+
+#[test]
+fn beside_a_point_that_reads_what_one_that_does_not_may_need_stays_in_staging() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let points = [1, 2].map(|version| take_point(&store, &sample(version)).unwrap());
+    for point in &points {
+        push(&store, point, &RecordingMonitor::default()).unwrap();
+        store.staging().remove(&names::point(&point.point.source_tag, &point.point.id)).unwrap();
+        store.catalog().remove_point(&point.point.id, None).unwrap();
+    }
+    // The first needs nothing of the last pack, and the vault has lost it.
+    let lost = names::pack(&data_packs(&store).last().unwrap().entry.id);
+    vault.lose(&lost);
+    let second = names::point(&points[1].point.source_tag, &points[1].point.id);
+    let whole = vault.object(&second).unwrap();
+    vault.replace(&second, flipped(&whole));
+    drop(store);
+    delete_catalog(&home.path());
+    let (store, monitor) = (home.open_with(&vault), RecordingMonitor::default());
+    assert!(prune_staging(&store, &monitor).packs > 0, "what the vault has goes");
+    assert!(format!("{:?}", monitor.events()).contains("not all of it can be read"));
+    assert_eq!(store.points().unwrap().len(), 1);
+    assert!(home.path().join(lost.as_str()).exists());
+    vault.replace(&second, whole);
+    drop(store);
+    let store = home.open_with(&vault);
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
+    for (point, version) in points.iter().zip([1, 2]) {
+        let point = store.point(&point.point.id).unwrap();
+        assert!(restore(&store, &point).unwrap() == sample(version));
+    }
+}
+
+#[test]
+fn nothing_goes_from_a_vault_while_what_lies_in_the_place_of_a_point_cannot_be_read() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    fenced::forget(&store, &one);
+    let (tag, attempt) = (one.point.source_tag, Attempt::first(RecoveryPointId([7; 16])));
+    let name = names::outcome(&tag, &attempt);
+    let revoked = Revocation { attempt, tag, why: Why::Forgotten, at: 0 }.seal(store.sealer());
+    let (no, before) = (store.vaults()[0].0, fenced::packs(&vault));
+    let free = || reclaim::advance(&store, no, &fenced::at_once(), &HashSet::new(), &VoidMonitor);
+    // As long as what stands for a point that is not to be there, and longer; then that itself, damaged.
+    for (bytes, why) in [
+        (vec![7; revoked.len()].into(), "it does not begin with HOLDFAST"),
+        (vec![7; 1000].into(), "it does not begin with HOLDFAST"),
+        (flipped(&revoked), "it is a revocation, and damaged"),
+    ] {
+        vault.replace(&name, bytes);
+        let e = free().unwrap_err().to_string();
+        assert!(e.contains(name.as_str()) && e.contains(why), "{e}");
+        assert_eq!(fenced::packs(&vault), before, "{why}");
+    }
+    vault.replace(&name, revoked.into());
+    assert!(free().unwrap().removed.packs > 0, "the point may not be there, and needs nothing");
 }

@@ -6,6 +6,7 @@ use super::losses::{faulty, open_on, open_once};
 use super::*;
 use crate::check::{self, Depth};
 use crate::id::ChunkId;
+use crate::monitor::Event;
 use crate::reclaim::{self, Place, Reclaimed};
 use crate::vault::Verb;
 use crate::vault::testing::Fault as VaultFault;
@@ -264,4 +265,30 @@ fn a_vault_whose_packs_hold_what_staging_has_in_others_is_not_the_only_one_to_ha
     catalog.set_mark(crate::catalog::Mark::BadIn(other, row.entry.id), true).unwrap();
     assert_eq!(catalog.packs_alone_in(no).unwrap(), not_here());
     assert_recovers(&home, &vault, &[(last, files)]);
+}
+
+/// Files and bytes that a push announced before it sent any.
+fn announced(monitor: &RecordingMonitor) -> (u64, u64) {
+    let mut stages = monitor.events().into_iter().filter_map(|event| match event {
+        Event::Stage { name: "upload", files_total, bytes_total } => Some((files_total, bytes_total)),
+        _ => None,
+    });
+    stages.next().unwrap()
+}
+
+#[test]
+fn what_a_push_announces_is_what_it_sends_and_of_new_packs_nearly() {
+    let home = Home::new();
+    let (_vault, store) = prepared(&home);
+    let mut work = Work::begins();
+    let pushed_and_announced = |point: &StoredPoint| {
+        let monitor = RecordingMonitor::default();
+        (push(&store, point, &monitor).unwrap(), announced(&monitor))
+    };
+    let (pushed, announced) = pushed_and_announced(&work.taken(&store, 1).0);
+    assert_eq!(announced, (pushed.packs, pushed.bytes));
+    // Of the moments between only a part goes, in new packs.
+    let (pushed, (files, bytes)) = pushed_and_announced(&work.taken(&store, 6).0);
+    assert!(files.abs_diff(pushed.packs) <= 1, "{files} {pushed:?}");
+    assert!(bytes.abs_diff(pushed.bytes) * 10 < pushed.bytes, "{bytes} {pushed:?}");
 }

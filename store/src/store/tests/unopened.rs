@@ -1,6 +1,6 @@
 //! Tests of packs in a vault that do not open: each is told once with its vault, and goes when that is no loss for certain.
 
-use super::hostile::{data_packs, prepared, push, recovered};
+use super::hostile::{data_packs, delete_catalog, prepared, push, recovered};
 use super::*;
 use crate::check::{self, Depth};
 use crate::id::PackId;
@@ -195,4 +195,25 @@ fn one_that_arrives_with_other_bytes_each_time_stays() {
     way.fail(Verb::Get, way.count(Verb::Get) + gets, VaultFault::Flip);
     assert_eq!(unopened(), 0);
     assert_eq!(unopened(), 1);
+}
+
+#[test]
+fn one_that_staging_has_whole_stays_while_the_vault_lacks_something_of_it_that_its_points_need() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let name = names::pack(&data_packs(&store).remove(0).entry.id);
+    let whole = vault.object(&name).unwrap();
+    let half = whole.slice(..whole.len() / 2);
+    vault.replace(&name, half.clone());
+    drop(store);
+    delete_catalog(&home.path());
+    let store = home.open_with(&vault);
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
+    assert_eq!(store.unopened().len(), 1);
+    let done = free_in_vault(&store, no, &RecordingMonitor::default());
+    assert_eq!(done, reclaim::Reclaimed::default());
+    assert_eq!(vault.object(&name), Some(half));
 }
