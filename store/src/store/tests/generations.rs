@@ -22,7 +22,7 @@ fn a_slot_that_is_older_than_one_in_the_vault_stays_out_of_it_and_others_come() 
     let mut ring = home.ring.clone();
     let [first, late] = [&ring, &ring].map(|ring| slot(&store, ring));
     // What is there already is no slot, and says nothing.
-    assert_eq!(prepare_vault(&store, &[first.clone()], way).unwrap(), None);
+    assert_eq!(prepare_vault(&store, std::slice::from_ref(&first), way).unwrap(), None);
     let newest = ring.add_generation(1).unwrap();
     let [second, third] = [&ring, &ring].map(|ring| slot(&store, ring));
     assert_eq!(prepare_vault(&store, &[first.clone(), second.clone()], way).unwrap(), None);
