@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use holdfast_backup::config::TierName;
 use holdfast_store::clock::{ManualClock, Timestamp};
 use holdfast_store::copy;
 use holdfast_store::format::config::{ChunkerParams, StoreConfig};
@@ -25,8 +26,10 @@ use holdfast_store::vault::Vault;
 use holdfast_store::vault::memory::MemoryVault;
 
 use crate::doors::Dice;
+use crate::expiry::Expiry;
 use crate::life::{Image, Life, PROCESSES, Process, copy as copy_dir};
 use crate::machine::{Blocks, Came, Protected, Work, Worker, terms};
+use crate::policy::Policy;
 use crate::swarm::Swarm;
 use crate::truth::{Truth, recover};
 use crate::world::{BEGINNING, World};
@@ -83,6 +86,7 @@ struct Director<'a> {
     ring: Arc<KeyRing>,
     truth: Arc<Mutex<Truth>>,
     blocks: Blocks,
+    policies: Vec<Policy>,
     machines: Vec<Machine>,
     running: BTreeMap<usize, Running>,
     wrong: Vec<String>,
@@ -133,6 +137,7 @@ impl<'a> Director<'a> {
         let id = VaultId(seeded(seed, "vault")[..16].try_into().expect("16 bytes"));
         create(&room.join("first"), id, &ring, seed);
         let blocks = Blocks::new(&mut random);
+        let policies = (0..1 + random.below(3)).map(|_| Policy::draw(&mut random)).collect();
         let mut director = Self {
             seed,
             random,
@@ -142,6 +147,7 @@ impl<'a> Director<'a> {
             ring,
             truth: Arc::default(),
             blocks,
+            policies,
             machines: Vec::new(),
             running: BTreeMap::new(),
             wrong: Vec::new(),
@@ -289,6 +295,8 @@ impl<'a> Director<'a> {
             Came::Failed(_) => self.failures += 1,
             Came::Done | Came::Collected(_) | Came::Checked(_) => {}
         }
+        let done_wrong = self.truth().take_wrong();
+        self.wrong.extend(done_wrong);
         self.machines[party / PROCESSES].is_bare &= !self.has_store(party / PROCESSES);
         self.last = Some(came);
     }
@@ -320,6 +328,10 @@ impl<'a> Director<'a> {
 
     fn give_work(&mut self, party: usize) {
         let number = party / PROCESSES;
+        if self.world.happens(self.world.swarm().nights) {
+            let hours = 1 + self.random.below(12);
+            self.pass(Duration::from_secs(3600 * hours));
+        }
         let rests = Self::beside(party).all(|party| self.world.is_idle(party));
         if rests && self.world.happens(self.world.swarm().machine_lost) {
             self.lose(number);
@@ -337,12 +349,27 @@ impl<'a> Director<'a> {
     }
 
     fn choose(&mut self, number: usize) -> Work {
+        let swarm = self.world.swarm();
+        if self.world.happens(swarm.expire) {
+            let tier = if self.random.below(2) == 0 { TierName::Local } else { TierName::Online };
+            // People have few sets of rules, and change them now and then.
+            let n = self.random.below(self.policies.len() as u64) as usize;
+            let agrees = self.random.below(2) == 0;
+            return Work::Expire(Box::new(Expiry { tier, policy: self.policies[n].clone(), agrees }));
+        }
+        if self.world.happens(swarm.hold) {
+            return Work::Hold(self.random.below(100));
+        }
         match self.random.below(20) {
             0..8 => {
+                let lasts = self.world.happens(swarm.expires);
+                let lasts = lasts.then(|| self.random.below(72 * 3600).cast_signed());
+                let is_forged = self.world.happens(swarm.forged);
                 let sources = &mut self.machines[number].sources;
                 let n = self.random.below(sources.len() as u64) as usize;
                 sources[n].change(&mut self.random, &self.blocks);
-                Work::Backup { source: Box::new(sources[n].clone()), online: self.random.below(2) == 0 }
+                let (source, online) = (Box::new(sources[n].clone()), self.random.below(2) == 0);
+                Work::Backup { source, online, lasts, is_forged }
             }
             8..11 => Work::Push,
             11 => Work::ForgetHere(self.random.below(3) as usize),
@@ -437,6 +464,7 @@ impl<'a> Director<'a> {
             self.must(number, Work::Push);
         }
         self.look_at_vault();
+        (0..self.machines.len()).for_each(|number| drop(self.must(number, Work::Release)));
         for number in 0..self.machines.len() {
             self.look_at_machine(number);
             // What machines have besides may rely on what the vault has; without that, the vault holds what its own points need.
@@ -563,7 +591,7 @@ fn brief(came: &Came) -> String {
 
 fn brief_work(work: &Work) -> String {
     match work {
-        Work::Backup { source, online } => format!("Backup of {}, online {online}", source.name),
+        Work::Backup { source, online, .. } => format!("Backup of {}, online {online}", source.name),
         work => format!("{work:?}"),
     }
 }

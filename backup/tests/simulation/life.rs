@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use holdfast_store::id::Attempt;
-use holdfast_store::names::Named;
+use holdfast_store::id::{Attempt, RecoveryPointId};
+use holdfast_store::names::{self, Named};
 use holdfast_store::staging::{FileEntry, Files, Identity, Room};
 use holdfast_store::vault::{ObjectName, Verb};
 
@@ -223,6 +223,13 @@ impl Life {
             disk.synced.insert(path, bytes);
         }
         Ok(())
+    }
+
+    /// Points that lie in staging.
+    pub fn points(&self) -> Vec<RecoveryPointId> {
+        let disk = self.disk();
+        let names = disk.now.keys().filter_map(ObjectName::new);
+        names.filter_map(|name| Some(names::point_of(&name)?.1)).collect()
     }
 
     /// The machine crashes.

@@ -9,6 +9,7 @@ use holdfast_backup::protect::{ProtectError, Request, protect};
 use holdfast_backup::source::memory::MemorySource;
 use holdfast_store::StoreError;
 use holdfast_store::check::{Depth, check};
+use holdfast_store::clock::Clock;
 use holdfast_store::copy::{self, Sending};
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::VoidMonitor;
@@ -22,6 +23,7 @@ use holdfast_store::tree::testing::TestRandom;
 use holdfast_store::vault::memory::MemoryVault;
 
 use crate::doors::{Dice, Time, Way};
+use crate::expiry::Expiry;
 use crate::life::{Life, Process};
 use crate::truth::{Tree, Truth, spare_ballast};
 
@@ -36,6 +38,10 @@ pub enum Work {
         source: Box<Protected>,
         /// Whether it goes into the vault at once.
         online: bool,
+        /// Seconds after which it may go, if it has a time of its own.
+        lasts: Option<i64>,
+        /// Whether it is said not to be by whom it says.
+        is_forged: bool,
     },
     /// Bring all points into the vault that it lacks.
     Push,
@@ -43,6 +49,12 @@ pub enum Work {
     ForgetHere(usize),
     /// Remove a point from the vault, of those that are known the n-th.
     ForgetInVault(u64),
+    /// Remove points by rules.
+    Expire(Box<Expiry>),
+    /// Hold a point, of those that are known the n-th.
+    Hold(u64),
+    /// Let go of all that are held.
+    Release,
     /// Free staging.
     Prune,
     /// Free the vault.
@@ -145,6 +157,8 @@ pub struct Worker {
     pub truth: Arc<Mutex<Truth>>,
 }
 
+/// The group of all points.
+pub const GROUP: &str = "g";
 /// Points that are brought at once.
 const AT_ONCE: usize = 16;
 
@@ -161,7 +175,7 @@ impl Worker {
         done.unwrap_or_else(|e| Came::Failed(told(e)))
     }
 
-    fn life(&self) -> &Arc<Life> {
+    pub(crate) fn life(&self) -> &Arc<Life> {
         self.process.life()
     }
 
@@ -191,7 +205,7 @@ impl Worker {
         Store::open_on(self.life().clone(), &self.dir(), &self.ring, options, &VoidMonitor)
     }
 
-    fn truth<T>(&self, with: impl FnOnce(&mut Truth) -> T) -> T {
+    pub(crate) fn truth<T>(&self, with: impl FnOnce(&mut Truth) -> T) -> T {
         with(&mut self.truth.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -209,8 +223,8 @@ impl Worker {
         let (no, _, transfer) = &store.vaults()[0];
         match work {
             Work::Recover => {}
-            Work::Backup { source, online } => {
-                let id = self.backup(store, &source, online)?;
+            Work::Backup { source, online, lasts, is_forged } => {
+                let id = self.backup(store, &source, online, lasts, is_forged)?;
                 if online {
                     self.push(store, &[id])?;
                 }
@@ -229,6 +243,9 @@ impl Worker {
             }
             Work::ForgetHere(keep) => self.forget_here(store, keep)?,
             Work::ForgetInVault(n) => self.forget_in_vault(store, n)?,
+            Work::Expire(expiry) => self.expire(store, &expiry)?,
+            Work::Hold(n) => self.hold(store, n)?,
+            Work::Release => self.release(store)?,
             Work::Prune => drop(reclaim::free_staging(store, &VoidMonitor)?),
             Work::Collect(terms) => {
                 return Ok(Came::Collected(Box::new(reclaim::advance(
@@ -249,9 +266,20 @@ impl Worker {
         Ok(Came::Done)
     }
 
-    fn backup(&self, store: &Store, source: &Protected, online: bool) -> Result<RecoveryPointId, StoreError> {
-        let name =
-            SourceName { host: format!("m{}", self.machine), group: "g".into(), source: source.name.clone() };
+    fn backup(
+        &self,
+        store: &Store,
+        source: &Protected,
+        online: bool,
+        lasts: Option<i64>,
+        is_forged: bool,
+    ) -> Result<RecoveryPointId, StoreError> {
+        let name = SourceName {
+            host: format!("m{}", self.machine),
+            group: GROUP.into(),
+            source: source.name.clone(),
+        };
+        let expires = lasts.map(|lasts| Time(self.process.clone()).now().seconds + lasts);
         let tag = store.sealer().source_tag(&name.host, &name.group, &name.source);
         let (compression, monitor) = (Compression::Zstd(1), VoidMonitor);
         let session = match online {
@@ -259,14 +287,14 @@ impl Worker {
             false => store.begin(compression, &monitor)?,
         };
         let id = session.id();
-        self.truth(|truth| truth.begins(id, Arc::new(source.tree.clone())));
+        self.truth(|truth| truth.begins(id, Arc::new(source.tree.clone()), expires, is_forged));
         let request = Request {
             source: name,
             path: b"/data".to_vec(),
             tags: Vec::new(),
             read_all: false,
             consistency: Consistency::Fuzzy,
-            expires: None,
+            expires,
             readers: 1,
             tool: "simulation".into(),
         };
@@ -303,7 +331,8 @@ impl Worker {
     fn forget_here(&self, store: &Store, keep: usize) -> Result<(), StoreError> {
         let _lock = store.lock()?;
         let points = store.points()?;
-        let here: Vec<_> = points.iter().filter(|point| point.local).collect();
+        // What somebody holds stays.
+        let here: Vec<_> = points.iter().filter(|point| point.local && point.held.is_none()).collect();
         for point in here.iter().take(here.len().saturating_sub(keep)) {
             let Some(row) = store.catalog().point(&point.point.id)? else { continue };
             self.truth(|truth| truth.goes_locally(self.machine, row.id));

@@ -7,8 +7,10 @@
 
 mod director;
 mod doors;
+mod expiry;
 mod life;
 mod machine;
+mod policy;
 mod swarm;
 mod truth;
 mod world;

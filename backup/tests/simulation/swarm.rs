@@ -39,6 +39,16 @@ pub struct Swarm {
     pub machine_lost: u64,
     /// How far clocks of machines are from the vault's, in seconds at most.
     pub skew: u64,
+    /// Points go by rules.
+    pub expire: u64,
+    /// Somebody holds a point.
+    pub hold: u64,
+    /// A point has a time of its own.
+    pub expires: u64,
+    /// A point is said not to be by whom it says.
+    pub forged: u64,
+    /// Hours pass before something is begun.
+    pub nights: u64,
     /// How many things are begun.
     pub operations: u64,
     /// How many machines there are.
@@ -68,6 +78,11 @@ impl Swarm {
             catalog_lost: rate(60),
             machine_lost: rate(30),
             skew: rate(2) * 43_200,
+            expire: rate(250),
+            hold: rate(60),
+            expires: rate(200),
+            forged: rate(150),
+            nights: rate(300),
             operations: 20 + random.below(60),
             machines: 1 + random.below(4) as usize,
         }

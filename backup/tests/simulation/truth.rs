@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use holdfast_backup::config::TierName;
 use holdfast_store::StoreError;
 use holdfast_store::clock::{Deadline, ManualClock, Timestamp};
 use holdfast_store::copy;
@@ -20,6 +21,7 @@ use holdfast_store::tree::walk::Directory;
 use holdfast_store::tree::{ChunkSource, Extent, Node, NodeKind};
 use holdfast_store::vault::memory::MemoryVault;
 
+use crate::policy::Known;
 use crate::world::{BEGINNING, World};
 
 /// Files of a tree by their paths.
@@ -36,12 +38,79 @@ pub struct Truth {
     vaulted: BTreeSet<RecoveryPointId>,
     /// Points that somebody asked to go from the vault.
     asked_to_go: BTreeSet<RecoveryPointId>,
+    /// In which order they were taken.
+    order: BTreeMap<RecoveryPointId, usize>,
+    /// When those that have a time of their own may go.
+    expires: BTreeMap<RecoveryPointId, i64>,
+    /// Points that are said not to be by whom they say.
+    forged: BTreeSet<RecoveryPointId>,
+    /// Points of which a machine was told that they are held there.
+    held_here: BTreeSet<(usize, RecoveryPointId)>,
+    /// Points of which somebody was told that they are held in the vault, before anybody asked them to go.
+    held: BTreeSet<RecoveryPointId>,
+    /// What machines did that they may not.
+    wrong: Vec<String>,
 }
 
 impl Truth {
     /// A point is being taken.
-    pub fn begins(&mut self, id: RecoveryPointId, tree: Arc<Tree>) {
+    pub fn begins(&mut self, id: RecoveryPointId, tree: Arc<Tree>, expires: Option<i64>, is_forged: bool) {
         self.trees.insert(id, tree);
+        self.order.insert(id, self.order.len());
+        self.expires.extend(expires.map(|at| (id, at)));
+        self.forged.extend(is_forged.then_some(id));
+    }
+
+    /// Points that are said not to be by whom they say.
+    pub fn forged(&self) -> impl Iterator<Item = RecoveryPointId> {
+        self.forged.iter().copied()
+    }
+
+    /// What is known of points of one source with their times, in the order in which they were taken.
+    pub fn known(
+        &self,
+        machine: usize,
+        mut points: Vec<(RecoveryPointId, i64)>,
+        tier: TierName,
+    ) -> Vec<Known> {
+        points.sort_by_key(|(id, _)| self.order.get(id));
+        let known = |(id, started): (RecoveryPointId, i64)| Known {
+            id,
+            started,
+            expires: self.expires.get(&id).copied(),
+            held: self.held_here.contains(&(machine, id))
+                || tier == TierName::Online && self.held.contains(&id),
+            forged: self.forged.contains(&id),
+        };
+        points.into_iter().map(known).collect()
+    }
+
+    /// A machine was told that it holds a point: from there it does not go any more.
+    pub fn is_held_here(&mut self, machine: usize, id: RecoveryPointId) {
+        self.held_here.insert((machine, id));
+    }
+
+    /// Somebody was told that a point is held in the vault.
+    pub fn is_held(&mut self, id: RecoveryPointId) {
+        if !self.asked_to_go.contains(&id) {
+            self.held.insert(id);
+        }
+    }
+
+    /// Nobody holds it any more.
+    pub fn is_released(&mut self, id: RecoveryPointId) {
+        self.held.remove(&id);
+        self.held_here.retain(|(_, held)| *held != id);
+    }
+
+    /// A machine did what it may not.
+    pub fn is_wrong(&mut self, why: String) {
+        self.wrong.push(why);
+    }
+
+    /// What machines did that they may not, once.
+    pub fn take_wrong(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.wrong)
     }
 
     /// A machine was told that it has a point.
@@ -49,14 +118,17 @@ impl Truth {
         self.local.insert((machine, id));
     }
 
-    /// It is to go from there.
+    /// It is to go from there; one that is held does not.
     pub fn goes_locally(&mut self, machine: usize, id: RecoveryPointId) {
-        self.local.remove(&(machine, id));
+        if !self.held_here.contains(&(machine, id)) {
+            self.local.remove(&(machine, id));
+        }
     }
 
     /// A machine is lost.
     pub fn is_lost(&mut self, machine: usize) {
         self.local.retain(|(of, _)| *of != machine);
+        self.held_here.retain(|(of, _)| *of != machine);
     }
 
     /// Somebody was told that the vault has a point.
@@ -66,10 +138,12 @@ impl Truth {
         }
     }
 
-    /// It is to go from there.
+    /// It is to go from there; one that is held does not.
     pub fn goes(&mut self, id: RecoveryPointId) {
-        self.asked_to_go.insert(id);
-        self.vaulted.remove(&id);
+        if !self.held.contains(&id) {
+            self.asked_to_go.insert(id);
+            self.vaulted.remove(&id);
+        }
     }
 
     /// How many points are to be there.
