@@ -9,7 +9,7 @@ use crate::names::Named;
 use crate::seal::{BlockKind, BlockPlace, Compression, Sealer};
 
 /// Most packs of a generation: what is above waits for the next one.
-pub const PACKS_MAX: usize = 1_000_000;
+const PACKS_MAX: usize = 1_000_000;
 /// Longest content of a generation: what these packs take.
 const CONTENT_MAX: usize = 19 + PACKS_MAX * PACK_LEN;
 /// Bytes of a pack in it.
@@ -76,6 +76,15 @@ impl Step {
 }
 
 impl Generation {
+    /// One of these packs in any order: a pack that is to go for more than one reason is named once, and what is beyond the most that one can name
+    /// is left to the next.
+    pub fn of(number: u64, step: Step, mut packs: Vec<(PackId, u64)>) -> Self {
+        packs.sort_unstable();
+        packs.dedup_by_key(|(id, _)| *id);
+        packs.truncate(PACKS_MAX);
+        Self { number, step, packs }
+    }
+
     /// Its name.
     pub fn name(&self) -> Named {
         match self.step {

@@ -19,7 +19,7 @@ use crate::catalog::{Mark, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::copy;
 use crate::error::{ErrorClass, StoreError};
-use crate::fence::{Generation, PACKS_MAX, Revocation, Step, Why};
+use crate::fence::{Generation, Revocation, Step, Why};
 use crate::format::FormatError;
 use crate::id::{Attempt, PackId, RecoveryPointId};
 use crate::monitor::{Event, Monitor};
@@ -431,15 +431,12 @@ impl Run<'_> {
             }
             rewritten => packs.extend(rewritten?.into_iter().filter(|(id, _)| !let_go.contains(id))),
         }
-        packs.sort_unstable();
-        packs.truncate(PACKS_MAX);
         progress.plan = Some(plan);
         if packs.is_empty() {
             return Ok(false);
         }
-        let number = progress.next;
-        progress.condemned = (packs.len() as u64, packs.iter().map(|(_, len)| len).sum());
-        let begin = Generation { number, step: Step::Condemned, packs };
+        let begin = Generation::of(progress.next, Step::Condemned, packs);
+        progress.condemned = (begin.packs.len() as u64, begin.packs.iter().map(|(_, len)| len).sum());
         let sealed = begin.seal(self.store.sealer());
         let len = sealed.len() as u64;
         if self.put_first(&begin, sealed)? {

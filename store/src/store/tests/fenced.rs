@@ -472,6 +472,18 @@ fn a_session_that_nobody_can_read_holds_up_reclaim_and_is_named() {
 }
 
 #[test]
+fn a_generation_opens_that_was_to_name_a_pack_twice() {
+    let home = Home::new();
+    let store = home.open();
+    // One that does not open, and of which the catalog knew before what it holds.
+    let [one, two] = [1, 2].map(|n| PackId([n; 32]));
+    let generation = Generation::of(3, Step::Condemned, vec![(two, 8), (one, 7), (two, 8), (one, 9)]);
+    assert_eq!(generation.packs, [(one, 7), (two, 8)]);
+    let bytes = generation.seal(store.sealer());
+    assert_eq!(Generation::open(store.sealer(), (3, Step::Condemned), &bytes).unwrap(), generation);
+}
+
+#[test]
 fn generations_and_revocations_open_only_as_what_they_are() {
     let home = Home::new();
     let store = home.open();
