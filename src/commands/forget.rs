@@ -282,14 +282,16 @@ fn remove(
 pub fn remove_due(context: &Context<'_>, store: &Store, local: bool) -> Outcome {
     let now = context.terminal.clock().now();
     deleted::look(store.dir(), now)?;
-    let due = || -> BTreeSet<_> { Deleted::load(store.dir()).due(now).collect() };
-    tell_what_waits(context, Deleted::load(store.dir()).count_over(now).saturating_sub(due().len()))?;
-    if due().is_empty() {
+    let deleted = Deleted::load(store.dir());
+    let count = deleted.due(now).count();
+    tell_what_waits(context, deleted.count_over(now).saturating_sub(count))?;
+    if count == 0 {
         return Ok(Done::Whole);
     }
     // Nobody brings one back meanwhile.
     let vaults = store.lock_vault_removals()?;
-    let (mut due, held) = (due(), store.holds()?);
+    let mut due: BTreeSet<_> = Deleted::load(store.dir()).due(now).collect();
+    let held = store.holds()?;
     due.retain(|id| !held.contains_key(id));
     let done = if local && !store.vaults().is_empty() {
         let staged = store.catalog().known_of(&due)?.into_iter().filter(|row| row.staged);

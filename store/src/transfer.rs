@@ -272,13 +272,8 @@ impl Transfer {
 
     /// All objects whose names begin with `prefix` (empty or ending at a `/`), ascending by name.
     pub fn list_all(&self, prefix: &str) -> Result<Vec<ObjectInfo>, VaultError> {
-        self.list_all_by(prefix, Deadline::NEVER)
-    }
-
-    /// The same, or `Timeout` when the deadline has passed.
-    pub fn list_all_by(&self, prefix: &str, deadline: Deadline) -> Result<Vec<ObjectInfo>, VaultError> {
-        let all = self.inner.list_as(prefix, listing::NAMES_MAX, deadline, |object| Some(object.clone()));
-        self.runtime.block_on(all)
+        let of = |object: &ObjectInfo| Some(object.clone());
+        self.runtime.block_on(self.inner.list_as(prefix, listing::NAMES_MAX, Deadline::NEVER, of))
     }
 
     /// The objects that `is_kept` says of those whose names begin with `prefix`, ascending by name: several times as many as `list_all` bears

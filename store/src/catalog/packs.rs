@@ -182,19 +182,8 @@ impl Catalog {
             t.execute("DELETE FROM chunk WHERE pack = ?1", [no.0])?;
             // What index objects say of it is not so: the next one that is written says it.
             t.execute("DELETE FROM index_pack WHERE pack = ?1", [no.0])?;
-            let sql = "UPDATE pack SET object_id = ?2, generation = ?3, kind = ?4, len = ?5, frames = ?6, sum = ?7 WHERE no = ?1";
-            let changed = t.execute(
-                sql,
-                params![
-                    no.0,
-                    &entry.object_id.0[..],
-                    entry.generation,
-                    entry.kind as u32,
-                    entry.len.cast_signed(),
-                    encode_frames(&entry.frames),
-                    row_sum(entry),
-                ],
-            )?;
+            let sql = "UPDATE pack SET object_id = ?2, generation = ?3, kind = ?4, len = ?5, frames = ?6, sum = ?7 WHERE id = ?1";
+            let changed = put_row(t, sql, entry)?;
             if changed > 0 {
                 chunks::insert(t, (no, &entry.id), chunks)?;
             }
@@ -249,10 +238,16 @@ fn insert_pack(
     entry: &PackEntry,
     chunks: &[PackedChunk],
 ) -> rusqlite::Result<i64> {
-    t.prepare_cached(
-        "INSERT INTO pack(id, object_id, generation, kind, len, frames, sum, staged, bad) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0)",
-    )?
-    .execute(params![
+    let sql = "INSERT INTO pack(id, object_id, generation, kind, len, frames, sum, staged, bad) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0)";
+    put_row(t, sql, entry)?;
+    let no = t.last_insert_rowid();
+    chunks::insert(t, (PackNo(no), &entry.id), chunks)?;
+    Ok(no)
+}
+
+/// Runs what puts down the row of a pack: its name is parameter 1, and then come the fields that its sum is of.
+fn put_row(t: &rusqlite::Transaction<'_>, sql: &str, entry: &PackEntry) -> rusqlite::Result<usize> {
+    t.prepare_cached(sql)?.execute(params![
         &entry.id.0[..],
         &entry.object_id.0[..],
         entry.generation,
@@ -260,10 +255,7 @@ fn insert_pack(
         entry.len.cast_signed(),
         encode_frames(&entry.frames),
         row_sum(entry),
-    ])?;
-    let no = t.last_insert_rowid();
-    chunks::insert(t, (PackNo(no), &entry.id), chunks)?;
-    Ok(no)
+    ])
 }
 
 pub(super) fn forget_if_nowhere(t: &rusqlite::Transaction<'_>, no: PackNo) -> rusqlite::Result<()> {

@@ -9,7 +9,7 @@ use crate::error::{ErrorClass, StoreError};
 use crate::id::PackId;
 use crate::monitor::Event;
 use crate::names;
-use crate::pack::{self, PACK_LIMIT, PackEntry, PackedChunk};
+use crate::pack::{self, PACK_LIMIT, PackedChunk};
 use crate::store::{LISTING_WAIT, Store, listed_packs, of_vault, prove_ours};
 use crate::transfer::Transfer;
 use crate::vault::ObjectInfo;
@@ -218,7 +218,7 @@ impl Check<'_> {
         match proof.map_err(|e| e.to_string()).and_then(|proof| proof.map_err(|e| e.to_string())) {
             Ok((entry, chunks)) => {
                 self.report.bytes_read += row.entry.len;
-                if put_right(self.store, row, &entry, &chunks)? {
+                if self.store.put_right(row.no, &entry, &chunks)? {
                     self.find(name.as_str(), format!("staging: {OTHERWISE}"));
                 }
                 self.proven.push((row.no, None));
@@ -308,19 +308,6 @@ pub(crate) struct Contents {
     pub(crate) was_said_otherwise: bool,
 }
 
-fn put_right(
-    store: &Store,
-    row: &PackRow,
-    entry: &PackEntry,
-    chunks: &[PackedChunk],
-) -> Result<bool, StoreError> {
-    let is_other = store.catalog().set_contents(row.no, entry, chunks)?;
-    if is_other {
-        store.reader().forget_places();
-    }
-    Ok(is_other)
-}
-
 /// What a vault's copy holds, which the catalog knows from then on, or what is wrong with it; an error if the vault does not give it, for want
 /// of rights say, which tells nothing of it. Twice if need be: the way from the vault may have flipped a bit.
 pub(crate) fn prove_in_vault(
@@ -333,7 +320,7 @@ pub(crate) fn prove_in_vault(
         Ok(bytes) => match pack::verify(store.sealer(), row.entry.id, &bytes) {
             Err(e) if e.is_newer_key() => Err(e.of(names::pack(&row.entry.id).as_str())),
             Ok((entry, chunks)) => {
-                let was_said_otherwise = put_right(store, row, &entry, &chunks)?;
+                let was_said_otherwise = store.put_right(row.no, &entry, &chunks)?;
                 Ok(Ok(Contents { chunks, was_said_otherwise }))
             }
             Err(e) => Ok(Err(e.to_string())),

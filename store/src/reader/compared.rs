@@ -289,7 +289,9 @@ mod tests {
         for _ in 0..1000 {
             compared.put(id(20_000), whole(0..10, None));
         }
-        let (weight, chunks) = Some(compared.lock()).map(|kept| (kept.weight, kept.chunks.len())).unwrap();
+        let kept = compared.lock();
+        let (weight, chunks) = (kept.weight, kept.chunks.len());
+        drop(kept);
         assert!(weight <= KEPT && weight == chunks * (CHUNK + 10), "{weight}");
         assert!(known(20_000) && known(19_999) && !known(0));
         compared.put(id(20_001), whole(0..KEPT as u64, None));

@@ -56,8 +56,7 @@ impl<'a> LastLook<'a> {
             {
                 catalog.chunks_of(judged.pack.no).map(Some)
             }
-            Ok((entry, chunks)) if catalog.set_contents(judged.pack.no, &entry, &chunks)? => {
-                self.store.reader().forget_places();
+            Ok((entry, chunks)) if self.store.put_right(judged.pack.no, &entry, &chunks)? => {
                 self.it_stays(judged, OTHERWISE);
                 Ok(None)
             }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::learn::{PackError, problem, read_pack_entry};
 use super::listing::Listed;
 use super::{Store, of_vault};
-use crate::catalog::{Mark, VaultNo};
+use crate::catalog::{Mark, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::format::FormatError;
@@ -160,12 +160,24 @@ impl Store {
         vault: VaultNo,
     ) -> Result<(), StoreError> {
         let catalog = self.catalog();
-        if let Some(known) = catalog.pack_by_id(&entry.id)?
-            && catalog.set_contents(known.no, entry, chunks)?
-        {
-            self.reader().forget_places();
+        if let Some(known) = catalog.pack_by_id(&entry.id)? {
+            self.put_right(known.no, entry, chunks)?;
         }
         catalog.add_packs(&[(entry, chunks)], false, Some(vault))
+    }
+
+    /// Has the catalog, and who reads by it, know what a pack was seen to hold. Whether they knew something else.
+    pub(crate) fn put_right(
+        &self,
+        no: PackNo,
+        entry: &PackEntry,
+        chunks: &[PackedChunk],
+    ) -> Result<bool, StoreError> {
+        let is_other = self.catalog().set_contents(no, entry, chunks)?;
+        if is_other {
+            self.reader().forget_places();
+        }
+        Ok(is_other)
     }
 }
 

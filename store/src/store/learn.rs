@@ -236,12 +236,17 @@ fn load_uncovered_packs(
     deadline: Deadline,
     monitor: &dyn Monitor,
 ) -> Result<bool, StoreError> {
-    let (mut all, mut owners) = (true, store.catalog().object_ids()?);
+    let (mut all, mut owners) = (true, None);
     for (id, len) in listed {
         if store.catalog().pack_by_id(id)?.is_some_and(|row| row.vaults.contains(&no)) {
             continue;
         }
-        match store.read_as_named((no, transfer), (id, *len), &owners, deadline) {
+        // That takes a look at all rows, and mostly every pack is known.
+        let owners = match &mut owners {
+            Some(owners) => owners,
+            none => none.insert(store.catalog().object_ids()?),
+        };
+        match store.read_as_named((no, transfer), (id, *len), owners, deadline) {
             Ok((entry, chunks)) => {
                 store.correct(&entry, &chunks, no)?;
                 store.catalog().set_mark(Mark::BadIn(no, *id), false)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::compare::{LookBack, State};
 use super::{Before, Evidence, Known, accept};
 use crate::catalog::VaultNo;
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
@@ -54,7 +55,7 @@ impl Expected {
             return Ok(Vec::new());
         }
         let transfer = store.vault(no)?;
-        let listed = transfer.list_all(names::POINTS).map_err(of_vault(transfer))?;
+        let listed = names::list(transfer, names::POINTS, Deadline::NEVER).map_err(of_vault(transfer))?;
         let look = LookBack {
             store,
             no,

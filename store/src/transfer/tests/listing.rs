@@ -151,5 +151,5 @@ fn who_is_told_to_stop_or_has_no_time_left_stops_at_the_next_page() {
     let vault = Arc::new(MadeUp { pages, asked: AtomicU64::new(0) });
     let transfer = Transfer::new(vault, clock.clone(), TransferPolicy::default()).unwrap();
     let soon = Deadline::after(clock.as_ref(), Duration::from_secs(30));
-    assert!(matches!(transfer.list_all_by("pack/", soon), Err(VaultError::Timeout)));
+    assert!(matches!(transfer.list_some("pack/", soon, |_| true), Err(VaultError::Timeout)));
 }
