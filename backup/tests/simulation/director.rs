@@ -14,8 +14,9 @@ use holdfast_store::copy;
 use holdfast_store::format::config::{ChunkerParams, StoreConfig};
 use holdfast_store::id::VaultId;
 use holdfast_store::monitor::VoidMonitor;
-use holdfast_store::names::Named;
+use holdfast_store::names::{self, Named};
 use holdfast_store::reclaim::{Place, Terms, Verdict, plan};
+use holdfast_store::scrub::rotation::Wanted;
 use holdfast_store::seal::Sealer;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::seal::slots::{KdfParams, KeySlot, Secret};
@@ -30,8 +31,9 @@ use crate::expiry::Expiry;
 use crate::life::{Image, Life, PROCESSES, Process, copy as copy_dir};
 use crate::machine::{Blocks, Came, Protected, Work, Worker, terms};
 use crate::policy::Policy;
+use crate::rot::Rot;
 use crate::swarm::Swarm;
-use crate::truth::{Truth, recover};
+use crate::truth::{OTHER, Truth, recover};
 use crate::world::{BEGINNING, World};
 
 /// What a run came to.
@@ -49,13 +51,23 @@ pub struct Run {
     pub points: (usize, usize),
     /// What failed, as it was told.
     pub failures: usize,
+    /// Something rotted, and later went where it was whole.
+    pub lost: bool,
 }
 
 impl Run {
     /// One that panicked.
     pub fn broken() -> Self {
         let wrong = vec!["it panicked".into()];
-        Self { trace: String::new(), told: Vec::new(), wrong, steps: 0, points: (0, 0), failures: 0 }
+        Self {
+            trace: String::new(),
+            told: Vec::new(),
+            wrong,
+            steps: 0,
+            points: (0, 0),
+            failures: 0,
+            lost: false,
+        }
     }
 }
 
@@ -88,6 +100,8 @@ struct Director<'a> {
     blocks: Blocks,
     policies: Vec<Policy>,
     machines: Vec<Machine>,
+    rot: Rot,
+    lost: bool,
     running: BTreeMap<usize, Running>,
     wrong: Vec<String>,
     failures: usize,
@@ -99,6 +113,8 @@ struct Director<'a> {
 const BEAT_EVERY: Duration = Duration::from_secs(600);
 /// After so many steps the truth is looked at.
 const LOOK_EVERY: u64 = 400;
+/// So often all machines look for what rotted, when all is well again.
+const ROUNDS: usize = 5;
 /// A world that does not come to its end within so many steps hangs.
 const STEPS_MAX: u64 = 200_000;
 
@@ -119,6 +135,7 @@ pub fn run(seed: u64, tell: bool) -> Run {
         steps: director.world.steps(),
         points,
         failures: director.failures,
+        lost: director.lost,
     }
 }
 
@@ -149,6 +166,8 @@ impl<'a> Director<'a> {
             blocks,
             policies,
             machines: Vec::new(),
+            rot: Rot::default(),
+            lost: false,
             running: BTreeMap::new(),
             wrong: Vec::new(),
             failures: 0,
@@ -181,7 +200,8 @@ impl<'a> Director<'a> {
         let most = self.world.swarm().skew;
         let skew = self.random.below(2 * most + 1).cast_signed() - most.cast_signed();
         let life = Life::new(self.world.clone(), machine, skew, dir, Image::new());
-        let sources = (0..1 + self.random.below(2)).map(|n| Protected::new(format!("s{n}"))).collect();
+        let sources = if self.world.swarm().expire > 0 { 1 } else { 1 + self.random.below(2) };
+        let sources = (0..sources).map(|n| Protected::new(format!("s{n}"))).collect();
         self.machines.push(Machine { life, lives: 0, skew, sources, is_bare: false });
     }
 
@@ -295,6 +315,8 @@ impl<'a> Director<'a> {
             Came::Failed(_) => self.failures += 1,
             Came::Done | Came::Collected(_) | Came::Checked(_) => {}
         }
+        let lives = self.lives();
+        self.rot.note_healed(&self.vault, &lives);
         let done_wrong = self.truth().take_wrong();
         self.wrong.extend(done_wrong);
         self.machines[party / PROCESSES].is_bare &= !self.has_store(party / PROCESSES);
@@ -329,8 +351,11 @@ impl<'a> Director<'a> {
     fn give_work(&mut self, party: usize) {
         let number = party / PROCESSES;
         if self.world.happens(self.world.swarm().nights) {
-            let hours = 1 + self.random.below(12);
+            let hours = 1 + self.random.below(30);
             self.pass(Duration::from_secs(3600 * hours));
+        }
+        if self.world.happens(self.world.swarm().rot) {
+            self.rots();
         }
         let rests = Self::beside(party).all(|party| self.world.is_idle(party));
         if rests && self.world.happens(self.world.swarm().machine_lost) {
@@ -357,6 +382,10 @@ impl<'a> Director<'a> {
             let agrees = self.random.below(2) == 0;
             return Work::Expire(Box::new(Expiry { tier, policy: self.policies[n].clone(), agrees }));
         }
+        if self.world.happens(swarm.scrub) {
+            let some = Wanted::Bytes(self.random.below(3 << 20));
+            return Work::Scrub(if self.random.below(2) == 0 { Wanted::All } else { some });
+        }
         if self.world.happens(swarm.hold) {
             return Work::Hold(self.random.below(100));
         }
@@ -371,7 +400,7 @@ impl<'a> Director<'a> {
                 let (source, online) = (Box::new(sources[n].clone()), self.random.below(2) == 0);
                 Work::Backup { source, online, lasts, is_forged }
             }
-            8..11 => Work::Push,
+            8..11 => Work::Push { all: self.random.below(3) == 0 },
             11 => Work::ForgetHere(self.random.below(3) as usize),
             12..14 => Work::ForgetInVault(self.random.below(100)),
             14 => Work::Prune,
@@ -381,10 +410,25 @@ impl<'a> Director<'a> {
         }
     }
 
+    fn lives(&self) -> Vec<Arc<Life>> {
+        self.machines.iter().map(|machine| machine.life.clone()).collect()
+    }
+
+    fn rots(&mut self) {
+        let (lives, truth) = (self.lives(), self.truth.clone());
+        let truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
+        let struck = self.rot.strike(&mut self.random, &self.vault, &lives, |id| truth.is_going(id));
+        if let Some((what, name)) = struck {
+            self.world.tell(|| what);
+            self.world.has_rotted(name);
+        }
+    }
+
     /// A machine burns down; another one takes its place, and has nothing.
     fn lose(&mut self, number: usize) {
         self.world.tell(|| format!("machine {number} is lost"));
         self.truth().is_lost(number);
+        self.rot.forget(number);
         let machine = &mut self.machines[number];
         let _ = std::fs::remove_dir_all(machine.life.dir());
         machine.lives += 1;
@@ -422,8 +466,12 @@ impl<'a> Director<'a> {
         self.see(party);
     }
 
+    /// While something that rotted there is not put right, the vault may give less; never anything else.
     fn look_at_vault(&mut self) {
-        let wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
+        let mut wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
+        if !self.is_healthy && self.rot.is_in_vault(&self.vault) {
+            wrong.retain(|why| why.contains(OTHER));
+        }
         self.wrong.extend(wrong);
     }
 
@@ -431,8 +479,16 @@ impl<'a> Director<'a> {
 
     /// Does something to its end; nothing goes wrong any more, so it must succeed.
     fn must(&mut self, number: usize, work: Work) -> Option<Came> {
-        let party = number * PROCESSES;
         let what = brief_work(&work);
+        let came = self.to_its_end(number, work);
+        if let Some(Came::Failed(why)) = &came {
+            self.wrong.push(format!("all is well, and machine {number} cannot {what}: {why}"));
+        }
+        came
+    }
+
+    fn to_its_end(&mut self, number: usize, work: Work) -> Option<Came> {
+        let party = number * PROCESSES;
         self.begin(party, work);
         while !self.world.is_idle(party) {
             match self.world.ready().contains(&party) {
@@ -443,11 +499,52 @@ impl<'a> Director<'a> {
                 }
             }
         }
-        let last = self.last.take();
-        if let Some(Came::Failed(why)) = &last {
-            self.wrong.push(format!("all is well, and machine {number} cannot {what}: {why}"));
+        self.last.take()
+    }
+
+    /// Scrubs and pushes run until they find nothing, or nothing else than before: a damaged pack of which the vault lacks nothing stays until
+    /// space is freed there (`docs/operations.md`). A check and a push of all that is known belong to it, as there: what a listing
+    /// learned that the vault lost, no scrub tells.
+    fn put_right(&mut self) {
+        let mut before = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut found = Vec::new();
+            for number in 0..self.machines.len() {
+                for work in [Work::Scrub(Wanted::All), Work::Check, Work::Push { all: true }] {
+                    match self.to_its_end(number, work) {
+                        Some(Came::Failed(why)) => found.push(format!("{number}: {why}")),
+                        Some(Came::Checked(told)) => found.extend(told),
+                        _ => {}
+                    }
+                }
+            }
+            if found.is_empty() || found == before {
+                return;
+            }
+            before = found;
         }
-        last
+    }
+
+    /// Where something rotted that is whole nowhere any more, points may be lost; no other bytes are ever given. Whether that is so.
+    fn is_lost(&mut self) -> bool {
+        let lost = self.rot.lost(&self.vault, &self.lives());
+        if lost.is_empty() {
+            return false;
+        }
+        let mut wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
+        for number in 0..self.machines.len() {
+            if let Ok(store) = self.store_of(number) {
+                wrong.extend(self.truth().wrong_locally(number, &store));
+            }
+        }
+        // A damaged point that no machine has whole keeps all space from being freed until a person removes it.
+        self.lost = !wrong.is_empty() || lost.iter().any(|name| name.starts_with(names::POINTS));
+        if self.lost {
+            self.world.tell(|| format!("lost is {lost:?}"));
+        }
+        wrong.retain(|why| why.contains(OTHER));
+        self.wrong.extend(wrong);
+        self.lost
     }
 
     fn healthy(&mut self) {
@@ -461,7 +558,15 @@ impl<'a> Director<'a> {
             if self.machines[number].is_bare {
                 self.must(number, Work::Recover);
             }
-            self.must(number, Work::Push);
+        }
+        if self.rot.has_struck() {
+            self.put_right();
+            if self.is_lost() {
+                return;
+            }
+        }
+        for number in 0..self.machines.len() {
+            self.must(number, Work::Push { all: true });
         }
         self.look_at_vault();
         (0..self.machines.len()).for_each(|number| drop(self.must(number, Work::Release)));
@@ -472,14 +577,28 @@ impl<'a> Director<'a> {
             self.must(number, Work::Prune);
         }
         self.collect_all();
+        if self.rot.has_struck() && !Rot::damaged(&self.vault, &self.lives()).is_empty() {
+            // What is damaged goes when all that points need was read elsewhere since.
+            (0..self.machines.len()).for_each(|number| drop(self.must(number, Work::Check)));
+            self.collect_all();
+        }
+        // One that is whole nowhere stays, and is told, while points need what can still be read of it.
+        let lost = self.rot.lost(&self.vault, &self.lives());
+        let is_kept = |told: &String| lost.iter().any(|name| told.starts_with(name.as_str()));
         for number in 0..self.machines.len() {
-            if let Some(Came::Checked(found)) = self.must(number, Work::Check) {
+            if let Some(Came::Checked(mut found)) = self.must(number, Work::Check) {
+                found.retain(|found| !is_kept(found));
                 let told =
                     found.into_iter().map(|found| format!("all is well, and machine {number} finds {found}"));
                 self.wrong.extend(told);
             }
         }
-        (0..self.machines.len()).for_each(|number| self.look_at_alarms(number));
+        let mut damaged = Rot::damaged(&self.vault, &self.lives());
+        damaged.retain(|name| !is_kept(name));
+        self.wrong.extend(damaged);
+        if !self.rot.was_in_points() {
+            (0..self.machines.len()).for_each(|number| self.look_at_alarms(number));
+        }
         self.look_at_vault();
     }
 
@@ -498,6 +617,10 @@ impl<'a> Director<'a> {
     }
 
     fn look_for_garbage(&mut self) {
+        if !self.rot.lost(&self.vault, &self.lives()).is_empty() {
+            // Who knows nothing of the damage takes such a pack for a home.
+            return;
+        }
         let dir = tempfile::tempdir_in(self.room).expect("there is room");
         let judged = recover(&self.vault, &self.ring, &self.world, dir.path())
             .and_then(|store| plan(&store, Place::Vault(store.vaults()[0].0), &VoidMonitor));

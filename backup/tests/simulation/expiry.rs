@@ -58,7 +58,11 @@ impl Worker {
             return Ok(());
         }
         let there = match expiry.tier {
-            TierName::Local => self.in_staging(),
+            // One of which a removal was cut off may be taken for there until the next point is taken here.
+            TierName::Local => {
+                let going = self.truth(|truth| truth.going_locally(self.machine).collect::<Vec<_>>());
+                self.in_staging().into_iter().chain(going).collect()
+            }
             TierName::Online => shown.into_iter().chain(self.in_vault()).collect(),
         };
         self.judge(store, expiry, &plan, &there)?;

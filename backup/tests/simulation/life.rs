@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_store::id::{Attempt, RecoveryPointId};
 use holdfast_store::names::{self, Named};
 use holdfast_store::staging::{FileEntry, Files, Identity, Room};
@@ -230,6 +231,31 @@ impl Life {
         let disk = self.disk();
         let names = disk.now.keys().filter_map(ObjectName::new);
         names.filter_map(|name| Some(names::point_of(&name)?.1)).collect()
+    }
+
+    /// What lies in staging.
+    pub fn objects(&self) -> Vec<(ObjectName, Bytes)> {
+        let disk = self.disk();
+        let object = |(path, bytes): (&String, &Arc<[u8]>)| {
+            Some((ObjectName::new(path)?, Bytes::copy_from_slice(bytes)))
+        };
+        disk.now.iter().filter_map(object).collect()
+    }
+
+    /// An object that lies there.
+    pub fn object(&self, path: &str) -> Option<Arc<[u8]>> {
+        self.disk().now.get(path).cloned()
+    }
+
+    /// An object is another from now on, or gone, and nobody is told.
+    pub fn rot(&self, path: &str, becomes: Option<&[u8]>) {
+        let mut disk = self.disk();
+        let Disk { now, synced, .. } = &mut *disk;
+        for image in [now, synced] {
+            if image.remove(path).is_some() {
+                image.extend(becomes.map(|bytes| (path.to_owned(), bytes.into())));
+            }
+        }
     }
 
     /// The machine crashes.

@@ -11,10 +11,13 @@ use holdfast_store::StoreError;
 use holdfast_store::check::{Depth, check};
 use holdfast_store::clock::Clock;
 use holdfast_store::copy::{self, Sending};
+use holdfast_store::error::ErrorClass;
+use holdfast_store::fence::Why;
 use holdfast_store::id::RecoveryPointId;
 use holdfast_store::monitor::VoidMonitor;
 use holdfast_store::point::{Consistency, SourceName};
 use holdfast_store::reclaim::{self, Progress, Terms};
+use holdfast_store::scrub::rotation::Wanted;
 use holdfast_store::seal::Compression;
 use holdfast_store::seal::keys::KeyRing;
 use holdfast_store::store::{Store, StoreOptions};
@@ -43,8 +46,11 @@ pub enum Work {
         /// Whether it is said not to be by whom it says.
         is_forged: bool,
     },
-    /// Bring all points into the vault that it lacks.
-    Push,
+    /// Bring the points into the vault that it lacks: those of staging, or all that are known.
+    Push {
+        /// Also those of which it lost something, and that lie nowhere else.
+        all: bool,
+    },
     /// Remove a point from staging: the oldest but so many.
     ForgetHere(usize),
     /// Remove a point from the vault, of those that are known the n-th.
@@ -55,6 +61,8 @@ pub enum Work {
     Hold(u64),
     /// Let go of all that are held.
     Release,
+    /// Read some of it again, and put right what is damaged.
+    Scrub(Wanted),
     /// Free staging.
     Prune,
     /// Free the vault.
@@ -160,7 +168,7 @@ pub struct Worker {
 /// The group of all points.
 pub const GROUP: &str = "g";
 /// Points that are brought at once.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 
 impl Worker {
     /// Does it.
@@ -229,12 +237,13 @@ impl Worker {
                     self.push(store, &[id])?;
                 }
             }
-            Work::Push => {
+            Work::Push { all } => {
                 copy::refresh_vault(store, *no, transfer, &VoidMonitor)?;
                 let mut lacking = Vec::new();
-                for point in store.points()?.iter().filter(|point| point.local) {
+                for point in store.points()?.iter().filter(|point| all || point.local) {
                     let Some(row) = store.catalog().point(&point.point.id)? else { continue };
-                    let is_forgotten = store.catalog().why_revoked(*no, &row.id)?.is_some();
+                    // One that was taken for dead comes at its next attempt.
+                    let is_forgotten = store.catalog().why_revoked(*no, &row.id)? == Some(Why::Forgotten);
                     if store.is_lacking(*no, &row)? && !is_forgotten {
                         lacking.push(row.id);
                     }
@@ -245,6 +254,7 @@ impl Worker {
             Work::ForgetInVault(n) => self.forget_in_vault(store, n)?,
             Work::Expire(expiry) => self.expire(store, &expiry)?,
             Work::Hold(n) => self.hold(store, n)?,
+            Work::Scrub(wanted) => return self.scrub(store, wanted),
             Work::Release => self.release(store)?,
             Work::Prune => drop(reclaim::free_staging(store, &VoidMonitor)?),
             Work::Collect(terms) => {
@@ -310,9 +320,11 @@ impl Worker {
         Ok(id)
     }
 
-    fn push(&self, store: &Store, ids: &[RecoveryPointId]) -> Result<(), StoreError> {
+    /// One that is damaged here keeps none of the others.
+    pub(crate) fn push(&self, store: &Store, ids: &[RecoveryPointId]) -> Result<(), StoreError> {
         let (no, _, transfer) = &store.vaults()[0];
         let sending = Sending::begin(store, *no, transfer, ids, &HashSet::new(), &VoidMonitor)?;
+        let mut done = Ok(());
         for id in ids.iter().filter(|id| sending.brings(id)) {
             match sending.push(id, &VoidMonitor) {
                 Ok(_) => {
@@ -322,10 +334,13 @@ impl Worker {
                 Err(StoreError::Revoked { .. }) => {
                     self.life().world().tell(|| format!("{} was revoked", id.short()));
                 }
+                Err(e) if matches!(e.class(), ErrorClass::Corrupt | ErrorClass::NotFound) => {
+                    done = done.and(Err(e));
+                }
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
+        done
     }
 
     fn forget_here(&self, store: &Store, keep: usize) -> Result<(), StoreError> {
@@ -335,6 +350,12 @@ impl Worker {
         let here: Vec<_> = points.iter().filter(|point| point.local && point.held.is_none()).collect();
         for point in here.iter().take(here.len().saturating_sub(keep)) {
             let Some(row) = store.catalog().point(&point.point.id)? else { continue };
+            // No verb removes the copy of one that the vault is to have and is not known to have whole.
+            if self.truth(|truth| truth.is_in_vault(&row.id))
+                && store.is_lacking(store.vaults()[0].0, &row)?
+            {
+                continue;
+            }
             self.truth(|truth| truth.goes_locally(self.machine, row.id));
             self.life().world().tell(|| format!("{} goes from {}", row.id.short(), self.machine));
             store.remove_staged_point(&row)?;

@@ -11,6 +11,8 @@ mod expiry;
 mod life;
 mod machine;
 mod policy;
+mod rot;
+mod scrub;
 mod swarm;
 mod truth;
 mod world;
@@ -24,7 +26,8 @@ use director::{Run, run};
 const SEEDS: u64 = 200;
 /// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story has a test of
 /// its own as well.
-const FOUND: [(u64, &str); 4] = [
+const FOUND: [(u64, &str); 5] = [
+    (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
     (500, "a recovery kept a key slot in which the way from the vault had flipped a bit"),
     (4264, "a backup after a recovery that was cut off passed for the first of its source"),
     (4870, "as 500"),
@@ -39,7 +42,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn whatever_goes_wrong_what_was_acknowledged_is_there_and_all_comes_to_its_end() {
     let (first, seeds) = (number("HOLDFAST_SIM_FROM", 1), number("HOLDFAST_SIM_SEEDS", SEEDS));
     let (next, bad) = (AtomicU64::new(first), Mutex::new(Vec::new()));
-    let (steps, points, failures) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let [steps, points, failures, lost] = [const { AtomicU64::new(0) }; 4];
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
@@ -52,6 +55,7 @@ fn whatever_goes_wrong_what_was_acknowledged_is_there_and_all_comes_to_its_end()
                     steps.fetch_add(run.steps, Ordering::SeqCst);
                     points.fetch_add((run.points.0 + run.points.1) as u64, Ordering::SeqCst);
                     failures.fetch_add(run.failures as u64, Ordering::SeqCst);
+                    lost.fetch_add(u64::from(run.lost), Ordering::SeqCst);
                     if !run.wrong.is_empty() {
                         eprintln!("seed {seed}: {:?}", run.wrong);
                         bad.lock().unwrap().push((seed, run.wrong));
@@ -60,9 +64,9 @@ fn whatever_goes_wrong_what_was_acknowledged_is_there_and_all_comes_to_its_end()
             });
         }
     });
-    let [steps, points, failures] = [steps, points, failures].map(AtomicU64::into_inner);
+    let [steps, points, failures, lost] = [steps, points, failures, lost].map(AtomicU64::into_inner);
     eprintln!(
-        "{seeds} seeds from {first}: {steps} steps, {points} points held to the end, {failures} runs of verbs failed"
+        "{seeds} seeds from {first}: {steps} steps, {points} points held to the end, {failures} runs of verbs failed, in {lost} worlds something rotted away"
     );
     let bad = bad.into_inner().unwrap();
     assert!(bad.is_empty(), "{} of {seeds} seeds, the first {:?}", bad.len(), bad.iter().min());

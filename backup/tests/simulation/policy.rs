@@ -44,7 +44,7 @@ impl Policy {
     /// One of many.
     pub fn draw(random: &mut TestRandom) -> Self {
         let mut some = |most: u64| if random.below(2) == 0 { 0 } else { random.below(most + 1) };
-        let (last, days, hours) = (some(5) as usize, some(4) as usize, some(60).cast_signed());
+        let (last, days, hours) = (some(5) as usize, some(4) as usize, some(30).cast_signed());
         Self { last, days, hours, ends: some(4) > 0 }
     }
 

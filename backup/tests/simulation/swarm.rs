@@ -49,6 +49,10 @@ pub struct Swarm {
     pub forged: u64,
     /// Hours pass before something is begun.
     pub nights: u64,
+    /// Something rots in the vault or in a staging directory.
+    pub rot: u64,
+    /// Something is read again, and put right.
+    pub scrub: u64,
     /// How many things are begun.
     pub operations: u64,
     /// How many machines there are.
@@ -63,6 +67,7 @@ impl Swarm {
             1 => random.below(most + 1) / 8,
             _ => random.below(most + 1),
         };
+        let expire = rate(400);
         Self {
             lost: rate(200),
             lost_after: rate(50),
@@ -78,13 +83,16 @@ impl Swarm {
             catalog_lost: rate(60),
             machine_lost: rate(30),
             skew: rate(2) * 43_200,
-            expire: rate(250),
+            expire,
             hold: rate(60),
             expires: rate(200),
             forged: rate(150),
-            nights: rate(300),
-            operations: 20 + random.below(60),
-            machines: 1 + random.below(4) as usize,
+            rot: rate(300),
+            scrub: rate(150),
+            nights: rate(500),
+            operations: if expire > 0 { 30 } else { 20 } + random.below(50),
+            // Rules let go where a source has many points.
+            machines: 1 + random.below(if expire > 0 { 2 } else { 4 }) as usize,
         }
     }
 

@@ -24,6 +24,9 @@ use holdfast_store::vault::memory::MemoryVault;
 use crate::policy::Known;
 use crate::world::{BEGINNING, World};
 
+/// What is said of a point that gives other bytes than it was given.
+pub const OTHER: &str = "has other contents";
+
 /// Files of a tree by their paths.
 pub type Tree = BTreeMap<String, Arc<Vec<u8>>>;
 
@@ -38,6 +41,8 @@ pub struct Truth {
     vaulted: BTreeSet<RecoveryPointId>,
     /// Points that somebody asked to go from the vault.
     asked_to_go: BTreeSet<RecoveryPointId>,
+    /// Points that a machine was asked to remove from its staging.
+    asked_to_go_here: BTreeSet<(usize, RecoveryPointId)>,
     /// In which order they were taken.
     order: BTreeMap<RecoveryPointId, usize>,
     /// When those that have a time of their own may go.
@@ -121,8 +126,14 @@ impl Truth {
     /// It is to go from there; one that is held does not.
     pub fn goes_locally(&mut self, machine: usize, id: RecoveryPointId) {
         if !self.held_here.contains(&(machine, id)) {
+            self.asked_to_go_here.insert((machine, id));
             self.local.remove(&(machine, id));
         }
+    }
+
+    /// Points that a machine was asked to remove from its staging, so far.
+    pub fn going_locally(&self, machine: usize) -> impl Iterator<Item = RecoveryPointId> {
+        self.asked_to_go_here.iter().filter(move |(of, _)| *of == machine).map(|(_, id)| *id)
     }
 
     /// A machine is lost.
@@ -144,6 +155,16 @@ impl Truth {
             self.asked_to_go.insert(id);
             self.vaulted.remove(&id);
         }
+    }
+
+    /// Whether somebody was told that the vault has a point.
+    pub fn is_in_vault(&self, id: &RecoveryPointId) -> bool {
+        self.vaulted.contains(id)
+    }
+
+    /// Whether somebody asked a point to go from the vault.
+    pub fn is_going(&self, id: &RecoveryPointId) -> bool {
+        self.asked_to_go.contains(id)
     }
 
     /// How many points are to be there.
@@ -189,9 +210,7 @@ impl Truth {
         let restored = store.point(id).and_then(|point| restore(store, &point));
         match restored {
             Ok(tree) if tree == **expected => None,
-            Ok(tree) => {
-                Some(format!("point {} has other contents: {}", id.short(), difference(expected, &tree)))
-            }
+            Ok(tree) => Some(format!("point {} {OTHER}: {}", id.short(), difference(expected, &tree))),
             Err(e) => Some(format!("point {}: {e}", id.short())),
         }
     }

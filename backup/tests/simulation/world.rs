@@ -3,6 +3,7 @@
 //! Machines are threads of which one runs at a time. Whoever comes to a door (a request to the vault, a wait) stops there, and the seed decides
 //! who goes on, how long that took, and what came of the request. So a seed is a run, and its trace is the same each time.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use holdfast_store::names::SLOTS;
 use holdfast_store::tree::testing::TestRandom;
-use holdfast_store::vault::Verb;
 use holdfast_store::vault::memory::MemoryVault;
+use holdfast_store::vault::{ObjectName, Verb};
 
 use crate::swarm::Swarm;
 
@@ -86,6 +87,8 @@ pub struct World {
     called: Vec<Condvar>,
     swarm: Swarm,
     vault: Arc<MemoryVault>,
+    /// Names of which the length was another one for a while.
+    rotted: Mutex<BTreeSet<ObjectName>>,
 }
 
 impl World {
@@ -103,7 +106,8 @@ impl World {
             healthy: false,
         };
         let called = (0..=machines).map(|_| Condvar::new()).collect();
-        let world = Arc::new(Self { state: Mutex::new(state), called, swarm, vault });
+        let world =
+            Arc::new(Self { state: Mutex::new(state), called, swarm, vault, rotted: Mutex::default() });
         world.pass(Duration::ZERO);
         world
     }
@@ -157,6 +161,16 @@ impl World {
     /// How often somebody was let on.
     pub fn steps(&self) -> u64 {
         self.state().steps
+    }
+
+    /// An object of the vault is another one from now on.
+    pub fn has_rotted(&self, name: ObjectName) {
+        self.rotted.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Whether an object of the vault was another one once, so that who listed it then may ask for other parts.
+    pub fn was_rotten(&self, name: &ObjectName) -> bool {
+        self.rotted.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Lets time pass, and what was held up arrive.
