@@ -1,7 +1,7 @@
 //! A run: machines are given work, are let on one at a time, crash, sleep and come back; then all is well again, and everything must come to
 //! its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,6 +102,8 @@ struct Director<'a> {
     machines: Vec<Machine>,
     rot: Rot,
     lost: bool,
+    torn: BTreeSet<usize>,
+    told_torn: BTreeSet<usize>,
     running: BTreeMap<usize, Running>,
     wrong: Vec<String>,
     failures: usize,
@@ -168,6 +170,8 @@ impl<'a> Director<'a> {
             machines: Vec::new(),
             rot: Rot::default(),
             lost: false,
+            torn: BTreeSet::new(),
+            told_torn: BTreeSet::new(),
             running: BTreeMap::new(),
             wrong: Vec::new(),
             failures: 0,
@@ -197,8 +201,7 @@ impl<'a> Director<'a> {
     fn settle(&mut self, machine: usize) {
         let dir = self.room.join(format!("m{machine}-0"));
         copy_dir(&self.room.join("first"), &dir).expect("a directory in memory can be copied");
-        let most = self.world.swarm().skew;
-        let skew = self.random.below(2 * most + 1).cast_signed() - most.cast_signed();
+        let skew = draw_skew(&mut self.random, self.world.swarm());
         let life = Life::new(self.world.clone(), machine, skew, dir, Image::new());
         let sources = if self.world.swarm().expire > 0 { 1 } else { 1 + self.random.below(2) };
         let sources = (0..sources).map(|n| Protected::new(format!("s{n}"))).collect();
@@ -312,7 +315,12 @@ impl<'a> Director<'a> {
         let Some(came) = self.join(party) else { return };
         self.world.tell(|| format!("{party} ends: {}", brief(&came)));
         match &came {
-            Came::Failed(_) => self.failures += 1,
+            Came::Failed(why) => {
+                self.failures += 1;
+                if why.contains("catalog") {
+                    self.told_torn.insert(party / PROCESSES);
+                }
+            }
             Came::Done | Came::Collected(_) | Came::Checked(_) => {}
         }
         let lives = self.lives();
@@ -339,6 +347,15 @@ impl<'a> Director<'a> {
         let dir = self.room.join(format!("m{number}-{}", machine.lives));
         std::fs::rename(&wreck.dir, &dir).expect("a directory in memory can be renamed");
         let _ = std::fs::remove_dir_all(machine.life.dir());
+        if self.world.happens(self.world.swarm().clock_set) {
+            machine.skew = draw_skew(&mut self.random, self.world.swarm());
+        }
+        if self.world.happens(self.world.swarm().catalog_torn) {
+            self.torn.insert(number);
+            let how = tear(&mut self.random, &dir.join("store"));
+            self.world.tell(|| format!("the catalog of machine {number} {how}"));
+        }
+        let machine = &mut self.machines[number];
         machine.life = Life::new(self.world.clone(), number, machine.skew, dir, wreck.image);
         self.machines[number].is_bare &= !self.has_store(number);
     }
@@ -358,12 +375,20 @@ impl<'a> Director<'a> {
             self.rots();
         }
         let rests = Self::beside(party).all(|party| self.world.is_idle(party));
+        if rests && self.told_torn.remove(&number) && self.torn.contains(&number) {
+            self.world.tell(|| format!("machine {number} is told of its catalog, and removes it"));
+            self.remove_catalog(number);
+        }
         if rests && self.world.happens(self.world.swarm().machine_lost) {
             self.lose(number);
         } else if rests && self.world.happens(self.world.swarm().catalog_lost) {
-            self.world.tell(|| format!("machine {number} loses its catalog"));
-            for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
-                let _ = std::fs::remove_file(self.machines[number].life.dir().join("store").join(name));
+            if self.random.below(2) == 0 {
+                self.world.tell(|| format!("machine {number} loses its catalog"));
+                self.remove_catalog(number);
+            } else {
+                self.torn.insert(number);
+                let how = tear(&mut self.random, &self.machines[number].life.dir().join("store"));
+                self.world.tell(|| format!("the catalog of machine {number} {how}"));
             }
         }
         if self.may_begin(party) {
@@ -407,6 +432,12 @@ impl<'a> Director<'a> {
             15..18 => Work::Collect(terms(&mut self.random)),
             18 => Work::Check,
             _ => Work::Learn,
+        }
+    }
+
+    fn remove_catalog(&self, number: usize) {
+        for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+            let _ = std::fs::remove_file(self.machines[number].life.dir().join("store").join(name));
         }
     }
 
@@ -553,6 +584,10 @@ impl<'a> Director<'a> {
         }
         self.world.heal();
         self.is_healthy = true;
+        // As people do who are told of it (`docs/operations.md`).
+        for number in std::mem::take(&mut self.torn) {
+            self.remove_catalog(number);
+        }
         self.world.tell(|| "all is well again".into());
         for number in 0..self.machines.len() {
             if self.machines[number].is_bare {
@@ -667,6 +702,30 @@ impl<'a> Director<'a> {
             Err(why) => self.wrong.push(why),
         }
     }
+}
+
+/// By how many seconds a machine's clock is another one.
+fn draw_skew(random: &mut TestRandom, swarm: &Swarm) -> i64 {
+    random.below(2 * swarm.skew + 1).cast_signed() - swarm.skew.cast_signed()
+}
+
+/// Cuts a catalog or its log, or changes a bit of it. How.
+fn tear(random: &mut TestRandom, store: &Path) -> String {
+    let name = ["catalog.db", "catalog.db-wal"][random.below(2) as usize];
+    let Ok(mut bytes) = std::fs::read(store.join(name)) else { return format!("has no {name}") };
+    let at = random.below(bytes.len().max(1) as u64) as usize;
+    let how = match random.below(2) {
+        0 => {
+            bytes.truncate(at);
+            "cut"
+        }
+        _ => {
+            bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << random.below(8));
+            "spoilt"
+        }
+    };
+    std::fs::write(store.join(name), bytes).expect("there is room");
+    format!("is {how} at {at} of {name}")
 }
 
 /// Says that a party is at its end, also if it panics.

@@ -26,7 +26,8 @@ use director::{Run, run};
 const SEEDS: u64 = 200;
 /// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story has a test of
 /// its own as well.
-const FOUND: [(u64, &str); 5] = [
+const FOUND: [(u64, &str); 6] = [
+    (78, "a generation named a pack twice, and no machine could read it"),
     (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
     (500, "a recovery kept a key slot in which the way from the vault had flipped a bit"),
     (4264, "a backup after a recovery that was cut off passed for the first of its source"),

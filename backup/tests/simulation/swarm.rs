@@ -33,10 +33,14 @@ pub struct Swarm {
     pub file_error: u64,
     /// A machine sleeps for hours or days.
     pub suspend: u64,
-    /// A catalog is lost between two runs.
+    /// A catalog is lost between two runs, or another one.
     pub catalog_lost: u64,
     /// A machine is lost, and another one is made from the vault.
     pub machine_lost: u64,
+    /// A catalog is cut, or has another bit, after a crash.
+    pub catalog_torn: u64,
+    /// A clock shows something else after a crash.
+    pub clock_set: u64,
     /// How far clocks of machines are from the vault's, in seconds at most.
     pub skew: u64,
     /// Points go by rules.
@@ -80,7 +84,9 @@ impl Swarm {
             power_cut: rate(1000),
             file_error: rate(30),
             suspend: rate(20),
-            catalog_lost: rate(60),
+            catalog_lost: rate(100),
+            catalog_torn: rate(1000),
+            clock_set: rate(1000),
             machine_lost: rate(30),
             skew: rate(2) * 43_200,
             expire,
@@ -111,7 +117,7 @@ impl Swarm {
         if verb == Verb::Put && happens(self.late) {
             return Fate::Late(Duration::from_secs(random.below(3600 * 60)));
         }
-        // What vaults list and count is exact; bytes have their seals.
+        // What vaults list and count is exact, as all that frees space there rests on (`docs/decisions/fenced-generations.md`); bytes have their seals.
         if verb == Verb::Get && happens(self.spoilt) {
             return if random.below(2) == 0 { Fate::Flipped } else { Fate::Short };
         }
