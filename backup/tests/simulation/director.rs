@@ -33,7 +33,7 @@ use crate::machine::{Blocks, Came, Protected, Work, Worker, terms};
 use crate::policy::Policy;
 use crate::rot::Rot;
 use crate::swarm::Swarm;
-use crate::truth::{OTHER, Truth, recover};
+use crate::truth::{ON_ITS_WAY_OUT, OTHER, Truth, recover};
 use crate::world::{BEGINNING, World};
 
 /// What a run came to.
@@ -556,17 +556,27 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// Where something rotted that is whole nowhere any more, points may be lost; no other bytes are ever given. Whether that is so.
+    /// Where something rotted that is whole nowhere any more, points may be lost; no other bytes are ever given. Nobody sends anything for a
+    /// point again of which a removal was cut off after its word, and what is damaged of it stays until somebody removes it once more. Whether
+    /// it is so.
     fn is_lost(&mut self) -> bool {
         let lost = self.rot.lost(&self.vault, &self.lives());
-        if lost.is_empty() {
+        let mut wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
+        let is_left = wrong.iter().any(|why| why.starts_with(ON_ITS_WAY_OUT));
+        if lost.is_empty() && !is_left {
             return false;
         }
-        let mut wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
         for number in 0..self.machines.len() {
             if let Ok(store) = self.store_of(number) {
                 wrong.extend(self.truth().wrong_locally(number, &store));
             }
+        }
+        // Nothing is lost, and all else must be whole.
+        if lost.is_empty() {
+            wrong.retain(|why| !why.starts_with(ON_ITS_WAY_OUT) || why.contains(OTHER));
+            self.lost = true;
+            self.wrong.extend(wrong);
+            return true;
         }
         // A damaged point that no machine has whole keeps all space from being freed until a person removes it.
         self.lost = !wrong.is_empty() || lost.iter().any(|name| name.starts_with(names::POINTS));

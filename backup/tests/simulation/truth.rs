@@ -27,6 +27,9 @@ use crate::world::{BEGINNING, World};
 /// What is said of a point that gives other bytes than it was given.
 pub const OTHER: &str = "has other contents";
 
+/// Begins what is said of a point of the vault that was asked to go from there and did not.
+pub const ON_ITS_WAY_OUT: &str = "on its way out: ";
+
 /// Files of a tree by their paths.
 pub type Tree = BTreeMap<String, Arc<Vec<u8>>>;
 
@@ -197,7 +200,8 @@ impl Truth {
             Ok(points) => {
                 for point in points.iter().filter(|point| !self.vaulted.contains(&point.point.id)) {
                     // It came, and whoever brought it was not told. Half of one never comes.
-                    wrong.extend(self.wrong(&store, &point.point.id));
+                    let way = if self.is_going(&point.point.id) { ON_ITS_WAY_OUT } else { "" };
+                    wrong.extend(self.wrong(&store, &point.point.id).map(|why| format!("{way}{why}")));
                 }
             }
             Err(e) => wrong.push(format!("the points of the vault cannot be listed: {e}")),
