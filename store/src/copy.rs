@@ -216,29 +216,51 @@ impl<'a> Sending<'a> {
         if !store.is_lacking(no, &row)? {
             return Ok(Pushed::default());
         }
-        let began = store.catalog().session_seen(no, &attempt)?.unwrap_or_default();
-        let lacking = lacking::lacking(store, no, &row, began)?;
-        let mut pushed = send::send_packs(store, no, transfer, &lacking, monitor)?;
-        store.show_progress(&self.open, transfer)?;
+        let mut pushed = Pushed::default();
+        while !self.push_once(&row, &attempt, &mut pushed, monitor)? {
+            let (id, vault) = (id.short(), transfer.address());
+            let again = "packs were missed there while it was on its way, so it is looked at again";
+            monitor.event(Event::Note(format!("vault {vault}: recovery point {id}: {again}")));
+        }
+        store.end_session(no, &attempt)?;
+        Ok(pushed)
+    }
+
+    /// `false` if meanwhile somebody missed packs there, on which it may rely.
+    fn push_once(
+        &self,
+        row: &PointRow,
+        attempt: &Attempt,
+        pushed: &mut Pushed,
+        monitor: &dyn Monitor,
+    ) -> Result<bool, StoreError> {
+        let Self { store, no, transfer, .. } = *self;
+        let began = store.catalog().session_seen(no, attempt)?.unwrap_or_default();
+        let losses = store.catalog().losses(no)?;
+        let lacking = lacking::lacking(store, no, row, began)?;
+        let sent = send::send_packs(store, no, transfer, &lacking, monitor)?;
+        (pushed.packs, pushed.bytes) = (pushed.packs + sent.packs, pushed.bytes + sent.bytes);
         pushed.packs_there = lacking.packs_there;
+        store.show_progress(&self.open, transfer)?;
         index_vault(store, no, transfer)?;
-        let put = transfer.put_new(&names::outcome(&row.tag, &attempt), row.object.clone().into());
+        // Before all can see it.
+        if store.catalog().losses(no)? != losses {
+            return Ok(false);
+        }
+        let put = transfer.put_new(&names::outcome(&row.tag, attempt), row.object.clone().into());
         match put {
             Ok(_) => {}
             Err(VaultError::Conflict { .. })
-                if replace_point_in_vault(store, transfer, (&row, &attempt), monitor)? => {}
+                if replace_point_in_vault(store, transfer, (row, attempt), monitor)? => {}
             Err(e @ VaultError::Conflict { .. }) => {
-                return Err(store.why_not_there(no, transfer, (&row.tag, &attempt), e));
+                return Err(store.why_not_there(no, transfer, (&row.tag, attempt), e));
             }
             Err(e) => return Err(of_vault(transfer)(e)),
         }
-        store.catalog().set_seen_at(no, &attempt)?;
-        store.catalog().set_proven_point(no, &row.tag, &row.id)?;
+        store.catalog().set_seen_at(no, attempt)?;
         let line = PointLine { id: row.id, tag: row.tag, sequence: row.sequence, started: row.started };
-        store.remember_pushed(no, &line, row.hash, &attempt)?;
-        store.catalog().add_point(&PointRow { staged: false, vaults: vec![no], ..row })?;
-        store.end_session(no, &attempt)?;
-        Ok(pushed)
+        store.remember_pushed(no, &line, row.hash, attempt)?;
+        store.catalog().add_pushed(row, no, losses)
     }
 }
 

@@ -117,16 +117,24 @@ impl Catalog {
         .map(|id: Option<[u8; 16]>| id.map(RecoveryPointId))
     }
 
-    /// Notes that all packs of a point are in a vault.
-    pub fn set_proven_point(
-        &self,
-        no: VaultNo,
-        tag: &SourceTag,
-        id: &RecoveryPointId,
-    ) -> Result<(), StoreError> {
+    /// A number that moves when packs are missed in a vault: who relied on what was there reads it before and after.
+    pub fn losses(&self, no: VaultNo) -> Result<i64, StoreError> {
+        self.read("read a note", |c| number(c, &losses_key(no)))
+    }
+
+    /// What that number was when all points of the vault were doubted last.
+    pub fn losses_doubted(&self, no: VaultNo) -> Result<i64, StoreError> {
+        self.read("read a note", |c| number(c, &doubted_key(no)))
+    }
+
+    /// All points of a vault were doubted since that number of losses.
+    pub fn set_losses_doubted(&self, no: VaultNo, losses: i64) -> Result<(), StoreError> {
+        if losses == self.losses_doubted(no)? {
+            return Ok(());
+        }
         self.write("make a note", |t| {
             let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
-            t.execute(sql, params![proven_key(no, tag), &id.0[..]]).map(drop)
+            t.execute(sql, params![doubted_key(no), losses]).map(drop)
         })
     }
 
@@ -174,6 +182,33 @@ pub(super) fn went_or_came(
     Ok(())
 }
 
+pub(super) fn losses(c: &rusqlite::Connection, no: VaultNo) -> rusqlite::Result<i64> {
+    number(c, &losses_key(no))
+}
+
+fn number(c: &rusqlite::Connection, key: &str) -> rusqlite::Result<i64> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    c.query_row(sql, [key], |row| row.get(0)).optional().map(Option::unwrap_or_default)
+}
+
+/// Moves [`Catalog::losses`]; what it is then.
+pub(super) fn note_loss(t: &rusqlite::Transaction<'_>, no: VaultNo) -> rusqlite::Result<i64> {
+    let sql = "INSERT INTO meta(key, value) VALUES (?1, 1) ON CONFLICT(key) DO UPDATE SET value = value + 1";
+    t.execute(sql, [losses_key(no)])?;
+    losses(t, no)
+}
+
+/// Notes that all packs of a point are in a vault.
+pub(super) fn set_proven_point(
+    t: &rusqlite::Transaction<'_>,
+    no: VaultNo,
+    tag: &SourceTag,
+    id: &RecoveryPointId,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+    t.execute(sql, params![proven_key(no, tag), &id.0[..]]).map(drop)
+}
+
 /// Takes away that a pack is missed in staging: it came back, or went by right.
 pub(super) fn not_missed(t: &rusqlite::Transaction<'_>, no: PackNo) -> rusqlite::Result<()> {
     let sql = "DELETE FROM meta WHERE key = (SELECT 'missed ' || lower(hex(id)) FROM pack WHERE no = ?1)";
@@ -183,6 +218,14 @@ pub(super) fn not_missed(t: &rusqlite::Transaction<'_>, no: PackNo) -> rusqlite:
 /// Makes a note for each vault that it is to be read again.
 pub(super) fn reread_all(t: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
     t.execute("INSERT OR REPLACE INTO meta(key, value) SELECT 'reread ' || no, 1 FROM vault", []).map(drop)
+}
+
+fn losses_key(no: VaultNo) -> String {
+    format!("losses {}", no.0)
+}
+
+fn doubted_key(no: VaultNo) -> String {
+    format!("doubted {}", no.0)
 }
 
 fn witness_key(no: VaultNo) -> String {

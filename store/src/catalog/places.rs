@@ -9,13 +9,18 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{OptionalExtension, params};
 
 use super::packs::{forget_if_nowhere, pack_row, select_packs, with_vaults};
-use super::{Catalog, PackNo, PackRow, VaultNo, holds, points, verified};
+use super::{Catalog, PackNo, PackRow, VaultNo, holds, marks, points, verified};
 use crate::error::StoreError;
 use crate::id::{IndexId, PackId};
 
 /// Of a row of `pack`: it is in staging or in some vault.
 pub(super) const SOMEWHERE: &str =
     "(pack.staged = 1 OR EXISTS (SELECT 1 FROM place WHERE place.pack = pack.no))";
+
+fn miss_confirmed(t: &rusqlite::Transaction<'_>, no: PackNo, vault: VaultNo) -> rusqlite::Result<()> {
+    t.prepare_cached("DELETE FROM place WHERE pack = ?1 AND vault = ?2")?.execute(params![no.0, vault.0])?;
+    verified::forget(t, no, Some(vault))
+}
 
 impl Catalog {
     /// Number of a vault by its address; made if it is new. A known one is not written: a full disk must not keep anybody from reading.
@@ -42,12 +47,17 @@ impl Catalog {
         })
     }
 
-    /// A listing of a vault does not show a pack, or not with its length.
-    pub fn miss_confirmed(&self, no: PackNo, vault: VaultNo) -> Result<(), StoreError> {
-        self.write("mark a pack", |t| {
-            t.execute("DELETE FROM place WHERE pack = ?1 AND vault = ?2", params![no.0, vault.0])?;
-            verified::forget(t, no, Some(vault))
+    /// A listing of a vault does not show these packs, or not with their lengths. All or none; the number of losses by then.
+    pub fn miss_listed(&self, packs: &[PackNo], vault: VaultNo) -> Result<i64, StoreError> {
+        self.write("mark packs", |t| {
+            packs.iter().try_for_each(|no| miss_confirmed(t, *no, vault))?;
+            marks::note_loss(t, vault)
         })
+    }
+
+    /// Nothing here relies on a pack in a vault any more: it is put anew, or goes.
+    pub fn miss_confirmed(&self, no: PackNo, vault: VaultNo) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| miss_confirmed(t, no, vault))
     }
 
     /// The packs that a vault is said to hold.

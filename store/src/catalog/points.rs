@@ -136,6 +136,19 @@ impl Catalog {
         self.add_points(std::slice::from_ref(point))
     }
 
+    /// Marks a point as held by a vault that has all it needs, unless packs were missed there since `losses` was read: `false`, and nothing
+    /// is marked.
+    pub fn add_pushed(&self, point: &PointRow, no: VaultNo, losses: i64) -> Result<bool, StoreError> {
+        self.write("add a recovery point", |t| {
+            if marks::losses(t, no)? != losses {
+                return Ok(false);
+            }
+            add_point(t, &PointRow { staged: false, vaults: vec![no], ..point.clone() })?;
+            marks::set_proven_point(t, no, &point.tag, &point.id)?;
+            touch(t).map(|()| true)
+        })
+    }
+
     /// The same for many, all or none.
     pub fn add_points(&self, points: &[PointRow]) -> Result<(), StoreError> {
         self.write("add recovery points", |t| {

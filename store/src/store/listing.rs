@@ -65,19 +65,26 @@ pub(super) fn compare_with_listing(
     store.read_generations_or_tell(no, transfer, deadline, monitor)?;
     let points = names::list(transfer, names::POINTS, deadline).map_err(of_vault(transfer))?;
     let Seen { missed, damaged, went } = see_packs(store, no, transfer, &listed, &before, monitor)?;
-    let incomplete = !missed.is_empty() || lacks_what_can_be_sent(store, no, &damaged)?;
+    let catalog = store.catalog();
+    let mut losses = catalog.losses(no)?;
+    // Whoever missed something before may have been cut off.
+    let lost = !missed.is_empty() || losses != catalog.losses_doubted(no)?;
+    let incomplete = lost || lacks_what_can_be_sent(store, no, &damaged)?;
     if incomplete {
-        store.catalog().forget_proven(no)?;
+        catalog.forget_proven(no)?;
     }
     // A local point may have relied on what went: its upload was revoked, say.
     if incomplete || !damaged.is_empty() || went {
-        store.catalog().set_mark(Mark::Doubtful, true)?;
+        catalog.set_mark(Mark::Doubtful, true)?;
     }
-    // The packs last: what is cut off before them finds the loss again.
+    // Before the points: one that comes there just now is among these, or whoever brings it sees that something was missed.
+    if !missed.is_empty() {
+        losses = catalog.miss_listed(&missed, no)?;
+    }
     refresh_points(store, (no, transfer), &points, &before, incomplete, monitor)?;
+    catalog.set_losses_doubted(no, losses)?;
     let evidence = Evidence { packs_missed: missed.len(), ..Evidence::default() };
     store.look_back(no, transfer, &remembered, &points, evidence, monitor)?;
-    missed.into_iter().try_for_each(|pack| store.catalog().miss_confirmed(pack, no))?;
     store.reader().forget_places();
     Ok(listed)
 }

@@ -18,6 +18,7 @@ mod last_copy;
 mod lengths;
 mod listings;
 mod losses;
+mod missed;
 mod older;
 mod pack_rows;
 mod proven;
