@@ -67,6 +67,12 @@ impl Why {
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::Forgotten, Self::Silent].into_iter().find(|why| *why as u8 == number)
     }
+
+    /// Whether this word at an attempt says that a point which was there at the attempt `seen` was removed on purpose. Behind the last attempt
+    /// no word finds room, so any at the last one does.
+    pub(crate) fn removes(self, attempt: &Attempt, seen: u8) -> bool {
+        attempt.number >= seen && (self == Self::Forgotten || attempt.next().is_none())
+    }
 }
 
 impl Step {

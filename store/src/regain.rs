@@ -183,7 +183,8 @@ impl Run<'_> {
         let Some(next) = attempt.next().filter(|next| words.contains(&names::outcome(tag, next))) else {
             return Ok(false);
         };
-        Ok(self.store.look_for_revocation(self.no, self.transfer, (tag, &next))?.is_some())
+        let why = self.store.look_for_revocation(self.no, self.transfer, (tag, &next))?;
+        Ok(why.is_some_and(|why| why.removes(&next, attempt.number)))
     }
 
     fn bring(

@@ -30,7 +30,7 @@ mod writers;
 mod tests;
 
 pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
-pub(crate) use attempts::Outcomes;
+pub(crate) use attempts::{Fate, Outcomes};
 pub(crate) use bad::{Proven, Reads, move_aside, put_proven, replace_in_vault, replace_point_in_vault};
 pub use generations::OpenSessions;
 pub(crate) use learn::{NEWER_KEY, PackError, open_index, read_pack_entry};

@@ -126,9 +126,15 @@ impl Catalog {
         Ok(known.into_iter().map(|(attempt, _)| attempt).collect())
     }
 
-    /// Whether an attempt is known to be revoked in a vault.
-    pub fn is_revoked(&self, vault: VaultNo, attempt: &Attempt) -> Result<bool, StoreError> {
-        Ok(self.revocations(vault, &attempt.point)?.iter().any(|(known, _)| known == attempt))
+    /// Why an attempt is revoked in a vault, if it is known to be.
+    pub fn why_revoked_at(&self, vault: VaultNo, attempt: &Attempt) -> Result<Option<Why>, StoreError> {
+        let known = self.revocations(vault, &attempt.point)?;
+        Ok(known.into_iter().find(|(known, _)| known == attempt).map(|(_, why)| why))
+    }
+
+    /// Whether a point that was seen in a vault at an attempt is known to have been removed there on purpose.
+    pub fn was_removed(&self, vault: VaultNo, point: &RecoveryPointId, seen: u8) -> Result<bool, StoreError> {
+        Ok(self.revocations(vault, point)?.iter().any(|(attempt, why)| why.removes(attempt, seen)))
     }
 
     /// Why the last attempt that is known to be revoked was, of those to bring a point into a vault. If the point is not there, that is why;

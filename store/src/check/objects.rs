@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Check, Depth, Place};
 use crate::catalog::{PointRow, VaultNo};
 use crate::clock::Deadline;
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::fence::Revocation;
 use crate::id::{RecoveryPointId, SourceTag};
 use crate::monitor::VoidMonitor;
 use crate::names;
 use crate::point::object::open_point;
 use crate::seal::slots::{KeySlot, SlotKind};
-use crate::store::{NEWER_KEY, Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
+use crate::store::{Fate, NEWER_KEY, Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// What the object of each known point hashes to, by source and id.
@@ -124,7 +124,7 @@ impl Check<'_> {
             }
             // In its place may be the word that it is not to be there.
             let is_there = match place {
-                Place::Vault(no) => self.store.is_accounted_for(no, row, &listed)?,
+                Place::Vault(no) => self.is_accounted_for(no, row, &listed)?,
                 Place::Staging => !listed.at(&row.tag, &row.id).is_empty(),
             };
             if !is_there && self.point_still_in(&row.id, place)? {
@@ -133,6 +133,23 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a vault that does not show a point says what became of it, as far as can be told now.
+    fn is_accounted_for(
+        &mut self,
+        no: VaultNo,
+        row: &PointRow,
+        listed: &Outcomes,
+    ) -> Result<bool, StoreError> {
+        match self.store.fate_in(no, self.store.vault(no)?, row, listed) {
+            Err(StoreError::NoKey { .. }) => Ok(true),
+            Err(e) if e.class() == ErrorClass::Unavailable => {
+                self.leave_out(no, &e);
+                Ok(true)
+            }
+            fate => Ok(fate? != Fate::Missing),
+        }
     }
 
     /// Whether an object is what another machine put after it rotated the keys: a point that is not known here, or the word that one is

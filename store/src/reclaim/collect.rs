@@ -15,13 +15,13 @@ use super::locks::{Locks, StillLocked};
 use super::{
     Judged, ReclaimPlan, Reclaimed, Verdict, beside, delete_from_vault, drop_empty_indexes_of, unopened,
 };
-use crate::catalog::{Mark, PackRow, VaultNo};
+use crate::catalog::{Mark, PackRow, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::copy;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Generation, Revocation, Step, Why};
 use crate::format::FormatError;
-use crate::id::{Attempt, PackId, RecoveryPointId};
+use crate::id::{Attempt, PackId, RecoveryPointId, SourceTag};
 use crate::monitor::{Event, Monitor};
 use crate::names::{self, Named};
 use crate::point::object::open_session;
@@ -293,10 +293,38 @@ impl Run<'_> {
                 return Ok(Ended::Unknown);
             }
         };
+        if self.is_given_back(&session_of.source_tag, attempt)? {
+            return Ok(Ended::WithPoint);
+        }
         Ok(match self.store.revoke(self.no, (&session_of.source_tag, attempt), Why::Silent)? {
             Some(_) => Ended::Revoked,
             None => Ended::WithPoint,
         })
+    }
+
+    /// Whether a session without a point is one of which this machine knows that its point was there: somebody took it away, and it is there
+    /// again. Unless the word behind it says that it was removed.
+    fn is_given_back(&self, tag: &SourceTag, attempt: &Attempt) -> Result<bool, StoreError> {
+        let catalog = self.store.catalog();
+        let was_there = |row: &PointRow| row.vaults.contains(&self.no) && row.tag == *tag;
+        let Some(row) = catalog.point(&attempt.point)?.filter(was_there) else { return Ok(false) };
+        let is_going = catalog.has_mark(Mark::Going(Some(self.no), row.id))?;
+        if is_going || catalog.seen_at(self.no, &row.id)? != attempt.number {
+            return Ok(false);
+        }
+        if let Some(next) = attempt.next()
+            && self.store.look_for_revocation(self.no, self.transfer, (tag, &next))?.is_some()
+        {
+            return Ok(false);
+        }
+        let name = names::outcome(tag, attempt);
+        match self.transfer.put_new(&name, row.object.into()) {
+            Err(VaultError::Conflict { .. }) => return Ok(false),
+            put => put.map_err(of_vault(self.transfer))?,
+        };
+        let reason = "somebody took the recovery point away, without the word that it was removed: it is put there again";
+        beside::tell(self.monitor, name.as_str(), reason.into());
+        Ok(true)
     }
 
     /// What the vault's clock shows, by an object that is put for it.

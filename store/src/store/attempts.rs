@@ -1,12 +1,15 @@
 //! Which attempt brings a point into a vault, and the word that one is revoked, which stands where it would put its point.
 //!
 //! The first attempt without that word is the one that counts, so whoever brings a point in looks at them in order. Whoever asks whether a
-//! point is in a vault takes any attempt that holds it, and a revoked one says nothing of the others.
+//! point is in a vault takes any attempt that holds it, and a revoked one says nothing of the others. That a point which was there went on
+//! purpose only the word says that it was forgotten, at the attempt at which it was seen or behind it ([`Why::removes`]): that an attempt was silent
+//! says whoever finds a session without a point, and that may be one whose point somebody took away.
 
 use std::collections::HashMap;
 
 use super::{POINT_LIMIT, Proven, Reads, Store, of_vault, put_proven};
 use crate::catalog::{PointRow, VaultNo};
+use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::fence::{Revocation, Why};
 use crate::format::FormatError;
@@ -42,6 +45,17 @@ impl Outcomes {
         let there = self.at(&row.tag, &row.id).iter();
         there.filter(|(_, len)| *len == row.object.len() as u64).map(|(attempt, _)| *attempt).max()
     }
+}
+
+/// What became of a point that was in a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is there, or something else stands in its place.
+    There,
+    /// It was removed on purpose.
+    Forgotten,
+    /// It is not there, and nobody says why.
+    Missing,
 }
 
 /// The first attempt at a point that is not revoked in a vault.
@@ -134,42 +148,58 @@ impl Store {
         }
     }
 
-    /// Whether a vault lists something where a point was seen, or where a later attempt would put it. That an earlier attempt is revoked does not
-    /// tell why the point is missing.
-    pub(crate) fn is_accounted_for(
-        &self,
-        no: VaultNo,
-        row: &PointRow,
-        listed: &Outcomes,
-    ) -> Result<bool, StoreError> {
-        let last = listed.at(&row.tag, &row.id).iter().map(|(attempt, _)| attempt.number).max();
-        let seen = self.catalog.seen_at(no, &row.id)?;
-        Ok(last.is_some_and(|last| last >= seen))
-    }
-
-    /// Whether all that a vault lists of a point that was there says that it is not to be.
-    pub(crate) fn is_revoked_in(
+    /// What became of a point that was in a vault, by a listing of that. That an earlier attempt than the one at which it was seen is revoked
+    /// does not tell why it is missing.
+    pub(crate) fn fate_in(
         &self,
         no: VaultNo,
         transfer: &Transfer,
         row: &PointRow,
         listed: &Outcomes,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Fate, StoreError> {
         if let Some(attempt) = listed.shown(row) {
             if !self.read_only {
                 self.catalog.set_seen_at(no, &attempt)?;
             }
-            return Ok(false);
+            return Ok(Fate::There);
         }
-        if !self.is_accounted_for(no, row, listed)? {
-            return Ok(false);
+        let (seen, mut is_forgotten) = (self.catalog.seen_at(no, &row.id)?, false);
+        let later = || listed.at(&row.tag, &row.id).iter().filter(|(attempt, _)| attempt.number >= seen);
+        if later().next().is_none() {
+            return Ok(Fate::Missing);
         }
         for (attempt, _) in listed.at(&row.tag, &row.id) {
-            if self.look_for_revocation(no, transfer, (&row.tag, attempt))?.is_none() {
-                return Ok(false);
+            match self.look_for_revocation(no, transfer, (&row.tag, attempt))? {
+                None => return Ok(Fate::There),
+                Some(why) => is_forgotten |= why.removes(attempt, seen),
             }
         }
-        Ok(true)
+        Ok(if is_forgotten { Fate::Forgotten } else { Fate::Missing })
+    }
+
+    /// Sees to it that a point which stays is not excused by the word behind it that it was to go: it is put behind that as well.
+    pub(crate) fn put_behind_word(
+        &self,
+        no: VaultNo,
+        row: &PointRow,
+        at: &Attempt,
+    ) -> Result<(), StoreError> {
+        let (transfer, mut behind) = (self.vault(no)?, None);
+        let mut next = at.next();
+        while let Some(attempt) = next {
+            if self.look_for_revocation(no, transfer, (&row.tag, &attempt))?.is_none() {
+                break;
+            }
+            next = attempt.next();
+            behind = next;
+        }
+        let Some(attempt) = behind else { return Ok(()) };
+        // Nobody believes a point at a further attempt without a session.
+        let _open = self.open_sessions(no, transfer, &[(row.tag, attempt)], Deadline::NEVER)?;
+        let put = transfer.put_new(&names::outcome(&row.tag, &attempt), row.object.clone().into());
+        put.map_err(|e| self.why_not_there(no, transfer, (&row.tag, &attempt), e))?;
+        self.catalog.set_seen_at(no, &attempt)?;
+        self.end_session(no, &attempt)
     }
 
     /// What a put of a point came to that found something else under its name.

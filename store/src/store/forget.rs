@@ -57,17 +57,19 @@ impl Store {
             // Before anything is said of it: it would stay, with the word that it was to go.
             if let Some(lock) = transfer.lock_of(&name).map_err(&failed)? {
                 let locked = failed(VaultError::Locked { what: name.to_string(), lock });
-                return self.keep(&row.id, Some(no), locked);
+                return self.keep_in_vault(no, row, attempt, locked);
             }
             self.announce(no, row, attempt)?;
             match transfer.delete(&name) {
-                Err(e @ VaultError::Locked { .. }) => return self.keep(&row.id, Some(no), failed(e)),
+                Err(e @ (VaultError::Locked { .. } | VaultError::Denied { .. })) => {
+                    return self.keep_in_vault(no, row, attempt, failed(e));
+                }
                 gone => gone.map_err(&failed)?,
             };
             // Another machine that put one just now may have seen the point, and said that it is held.
             if let Some(held) = self.hold_in(no, row)? {
                 self.give_back(no, row, attempt)?;
-                return self.keep(&row.id, Some(no), held);
+                return self.keep_in_vault(no, row, attempt, held);
             }
             // A put of it that is still on its way, from a process that was held up, must not bring it back.
             last = Some(self.end_attempt(no, &row.tag, attempt)?.ok_or_else(|| came_back(row))?);
@@ -113,7 +115,18 @@ impl Store {
         from: Option<VaultNo>,
         shown: impl IntoIterator<Item = RecoveryPointId>,
     ) -> Result<(), StoreError> {
-        shown.into_iter().try_for_each(|id| self.catalog.set_mark(Mark::Going(from, id), false))
+        for id in shown {
+            let going = Mark::Going(from, id);
+            if !self.catalog.has_mark(going)? {
+                continue;
+            }
+            if let (Some(no), Some(row)) = (from, self.catalog.point(&id)?) {
+                let at = Attempt { point: id, number: self.catalog.seen_at(no, &id)? };
+                self.put_behind_word(no, &row, &at)?;
+            }
+            self.catalog.set_mark(going, false)?;
+        }
+        Ok(())
     }
 
     /// Sees to it that nobody brings a point into a vault again who is not told to: the last word there is that it was forgotten. `false` if
@@ -160,6 +173,27 @@ impl Store {
     fn announce(&self, no: VaultNo, row: &PointRow, attempt: &Attempt) -> Result<(), StoreError> {
         let Some(next) = attempt.next() else { return Ok(()) };
         self.revoke(no, (&row.tag, &next), Why::Forgotten)?.map(drop).ok_or_else(|| came_back(row))
+    }
+
+    /// Of a point that is there at an attempt and stays, though it was to go: why it does.
+    fn keep_in_vault(
+        &self,
+        no: VaultNo,
+        row: &PointRow,
+        attempt: &Attempt,
+        why: StoreError,
+    ) -> Result<(), StoreError> {
+        // While that fails the point is to go.
+        match self.put_behind_word(no, row, attempt) {
+            Ok(()) => self.keep(&row.id, Some(no), why),
+            Err(e) => {
+                tracing::debug!(
+                    "recovery point {}: {e}; the word that it was to go stays the last",
+                    row.id.short()
+                );
+                Err(why)
+            }
+        }
     }
 
     fn give_back(&self, no: VaultNo, row: &PointRow, attempt: &Attempt) -> Result<(), StoreError> {
@@ -220,8 +254,12 @@ impl Store {
         // While no word stands there, nobody took the session for dead, and what the point needs is there.
         let seen = self.catalog.seen_at(no, &row.id)?;
         match next.attempt.filter(|attempt| attempt.number <= seen) {
-            Some(_) if next.ended => Ok(Left::There),
-            Some(attempt) => self.give_back(no, &row, &attempt).map(|()| Left::There),
+            Some(attempt) => {
+                if !next.ended {
+                    self.give_back(no, &row, &attempt)?;
+                }
+                self.put_behind_word(no, &row, &attempt).map(|()| Left::There)
+            }
             None => Ok(Left::Missing),
         }
     }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::vaults::{of_vault, prove_ours};
-use super::{Evidence, Outcomes, Store, learn, slots};
-use crate::catalog::{Mark, PackNo, PackRow, Relied, VaultNo};
+use super::{Evidence, Fate, Outcomes, Store, learn, slots};
+use crate::catalog::{Mark, PackNo, PackRow, PointRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::id::{PackId, RecoveryPointId};
@@ -205,15 +205,16 @@ fn refresh_points(
     let (listed, mut incomplete) = (Outcomes::of(listed), Vec::new());
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
-        let revoked = match store.is_revoked_in(no, transfer, &row, &listed) {
+        let fate = match store.fate_in(no, transfer, &row, &listed) {
             // Something that only a newer key opens stands in its place: to this ring it is where it was.
             Err(StoreError::NoKey { generation, .. }) => {
                 store.tell_newer_key(no, transfer, generation, monitor);
                 continue;
             }
-            revoked => revoked?,
+            fate => fate?,
         };
-        let there = store.is_accounted_for(no, &row, &listed)? || !before.points.contains(&row.id);
+        let revoked = fate == Fate::Forgotten;
+        let there = fate == Fate::There || !before.points.contains(&row.id);
         // Somebody may have taken it for dead before it was said that it was forgotten.
         if (revoked || !there) && store.end_removal(&row.id, Some((no, &row.tag)))? {
             continue;
@@ -221,6 +222,9 @@ fn refresh_points(
         if revoked {
             store.catalog().remove_point(&row.id, Some(no))?;
             continue;
+        }
+        if there && listed.shown(&row).is_some() {
+            stays(store, no, &row)?;
         }
         let is_other = before.points.contains(&row.id)
             && listed.shown(&row).is_none()
@@ -240,6 +244,26 @@ fn refresh_points(
         }
     }
     store.doubt_points(no, &incomplete)
+}
+
+/// A point that is there though it was to go is not going any more, where its removal was cut off: nobody is at it.
+fn stays(store: &Store, no: VaultNo, row: &PointRow) -> Result<(), StoreError> {
+    if !store.catalog().has_mark(Mark::Going(Some(no), row.id))? {
+        return Ok(());
+    }
+    match store.lock_vault_removals().and_then(|_lock| store.are_not_going(Some(no), [row.id])) {
+        // Somebody is at it after all, or this one may not write there: it is left to the next look.
+        Err(e)
+            if matches!(
+                e.class(),
+                ErrorClass::Locked | ErrorClass::Denied | ErrorClass::Unavailable | ErrorClass::Full
+            ) =>
+        {
+            tracing::debug!("recovery point {}: {e}; it still counts as going", row.id.short());
+            Ok(())
+        }
+        stays => stays,
+    }
 }
 
 /// Lengths of the packs that a listing shows.

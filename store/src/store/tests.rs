@@ -25,6 +25,7 @@ mod proven;
 mod rot;
 mod rows;
 mod scrub;
+mod taken;
 mod thin;
 mod thin_damage;
 mod turns;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::listing::{Listed, compare_with_listing, listed_packs};
-use super::{OpenSessions, Outcomes, SMALL_OBJECT, Store, learn};
+use super::{Fate, OpenSessions, Outcomes, SMALL_OBJECT, Store, learn};
 use crate::catalog::{Mark, PointRow, Relied, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
@@ -164,9 +164,9 @@ impl Store {
         let points = names::list(transfer, names::POINTS, soon).map_err(of_vault(transfer))?;
         let listed = Outcomes::of(&points);
         for row in self.catalog.sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
-            match self.is_revoked_in(no, transfer, &row, &listed) {
-                Ok(true) => self.catalog.remove_point(&row.id, Some(no))?,
-                Ok(false) => {}
+            match self.fate_in(no, transfer, &row, &listed) {
+                Ok(Fate::Forgotten) => self.catalog.remove_point(&row.id, Some(no))?,
+                Ok(Fate::There | Fate::Missing) => {}
                 Err(StoreError::NoKey { generation, .. }) => {
                     self.tell_newer_key(no, transfer, generation, monitor);
                 }
@@ -183,13 +183,11 @@ impl Store {
         let listed = names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER)
             .map_err(of_vault(transfer))?;
         let listed = Outcomes::of(&listed);
-        if self.is_revoked_in(no, transfer, row, &listed)? {
-            return self.catalog.remove_point(&row.id, Some(no)).map(|()| false);
+        match self.fate_in(no, transfer, row, &listed)? {
+            Fate::There => Ok(true),
+            Fate::Forgotten => self.catalog.remove_point(&row.id, Some(no)).map(|()| false),
+            Fate::Missing => self.doubt_points(no, std::slice::from_ref(&row.id)).map(|()| false),
         }
-        if listed.at(&row.tag, &row.id).is_empty() {
-            return self.doubt_points(no, std::slice::from_ref(&row.id)).map(|()| false);
-        }
-        Ok(true)
     }
 
     /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known, and

@@ -1,9 +1,10 @@
 //! Whether a vault is still what it was: what it shows is held against what this machine remembers of it (`memory.rs`), and against what other
 //! writers say in their sessions that they saw there. Why it is so: `docs/decisions/vault-memory.md`.
 //!
-//! It rests on one rule. A point that was once in a vault is there for ever, at the attempt at which it was seen or at a later one, or a
-//! revocation stands there. Whoever removes one on purpose puts that, and nobody removes a revocation. So only what is missing without that
-//! word was taken away by somebody else, however long this machine was away.
+//! It rests on one rule. A point that was once in a vault is there for ever, at the attempt at which it was seen or at a later one, or the word
+//! that it was forgotten stands there. Whoever removes one on purpose puts that, and nobody removes a revocation. So what is missing without
+//! that word was taken away by somebody else, however long this machine was away. That an attempt was silent is no such word: a collector says
+//! so of any session without a point, also of one whose point was taken away.
 //!
 //! What contradicts this is told and remembered, and stops neither a restore nor a backup; a push goes on as well, for it puts back what
 //! is missing. What a listing shows costs no request; each thing that seems wrong is asked for once more before it is told.

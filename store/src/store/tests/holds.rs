@@ -7,6 +7,7 @@ use super::losses::{faulty, open_on};
 use super::*;
 use crate::catalog::{HoldRow, Mark, PointRow};
 use crate::check::{self, Depth};
+use crate::id::Attempt;
 use crate::monitor::Event;
 
 fn row(store: &Store, point: &StoredPoint) -> PointRow {
@@ -230,6 +231,12 @@ fn of_one_who_holds_and_one_who_removes_at_another_machine_one_sees_the_other() 
         let object = vault.object(&names::point(&one.point.source_tag, &one.point.id));
         let is_there = object.is_some_and(|object| object.len() as u64 != crate::fence::Revocation::LEN);
         assert!(is_there || !is_held, "request {nth}, the holder is met: {holder_is_met}");
+        // Nor does a word behind it say that it was to go.
+        let outcome = |number| {
+            let attempt = Attempt { point: one.point.id, number };
+            vault.object(&names::outcome(&one.point.source_tag, &attempt))
+        };
+        assert!(!is_held || outcome(1).is_none() || outcome(2) == outcome(0), "request {nth}");
         held += u32::from(is_held);
         removed += u32::from(!is_there);
     }

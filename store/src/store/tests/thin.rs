@@ -52,9 +52,8 @@ pub(super) fn forget_here(store: &Store, point: &StoredPoint) {
 }
 
 fn forget_there(store: &Store, point: &StoredPoint) {
-    let ((no, _, way), p) = (&store.vaults()[0], &point.point);
-    assert!(way.delete(&names::point(&p.source_tag, &p.id)).unwrap());
-    store.catalog().remove_point(&p.id, Some(*no)).unwrap();
+    let row = store.catalog().point(&point.point.id).unwrap().unwrap();
+    store.remove_point_from_vault(store.vaults()[0].0, &row).unwrap();
 }
 
 pub(super) fn prune(store: &Store, place: Place) -> Reclaimed {

@@ -142,29 +142,28 @@ impl LookBack<'_> {
         if self.is_there(&known.tag, &known.id) {
             return Ok(State::There);
         }
+        let catalog = self.store.catalog();
         for (attempt, _) in self.outcomes.at(&known.tag, &known.id) {
-            let name = (&known.tag, attempt);
             // By the catalog, or it is read.
-            let is_known = || self.store.catalog().is_revoked(self.no, attempt);
-            let is_new_enough = attempt.number >= known.attempt;
-            if is_new_enough
-                && (is_known()? || self.store.look_for_revocation(self.no, self.transfer, name)?.is_some())
-            {
+            let why = match catalog.why_revoked_at(self.no, attempt)? {
+                None => self.store.look_for_revocation(self.no, self.transfer, (&known.tag, attempt))?,
+                why => why,
+            };
+            if why.is_some_and(|why| why.removes(attempt, known.attempt)) {
                 return Ok(State::Removed);
             }
         }
-        if self.store.catalog().has_mark(Mark::Going(Some(self.no), known.id))? {
+        if catalog.has_mark(Mark::Going(Some(self.no), known.id))? {
             return Ok(State::Removed);
         }
         if asked >= ASKED_AGAIN {
             return Ok(State::Missing);
         }
         let next = self.store.next_attempt(self.no, self.transfer, (&known.tag, &known.id))?;
-        Ok(match next.attempt {
-            Some(_) if next.ended => State::There,
-            Some(attempt) if attempt.number > known.attempt => State::Removed,
-            None => State::Removed,
-            Some(_) => State::Missing,
+        Ok(match next.ended {
+            true => State::There,
+            false if catalog.was_removed(self.no, &known.id, known.attempt)? => State::Removed,
+            false => State::Missing,
         })
     }
 
