@@ -9,7 +9,6 @@ use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 use holdfast_store::StoreError;
-use holdfast_store::clock::Timestamp;
 use holdfast_store::id::ChunkId;
 use holdfast_store::reader::Reader;
 use holdfast_store::seal::ChunkType;
@@ -130,15 +129,12 @@ fn archive(context: &Context<'_>, store: &Store, node: &Node) -> Outcome {
     Ok(Done::Whole)
 }
 
-/// What tells that two names are of one inode: a backup saw both with the same time of last change, or they are told apart.
-type Inode = (u32, u64, Timestamp);
-
 struct Archive<'a> {
     context: &'a Context<'a>,
     store: &'a Store,
     output: Output,
-    /// First path of each inode with several.
-    links: HashMap<Inode, Vec<u8>>,
+    /// First path of each file with several.
+    links: HashMap<[u8; 32], Vec<u8>>,
 }
 
 impl Archive<'_> {
@@ -163,13 +159,9 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// The path under which this inode is in the archive already.
+    /// The path under which this file is in the archive already.
     fn first_name(&mut self, path: &[u8], node: &Node) -> Option<Vec<u8>> {
-        if node.links < 2 || node.kind == NodeKind::Directory {
-            return None;
-        }
-        let inode = (node.filesystem, node.inode, node.ctime);
-        match self.links.entry(inode) {
+        match self.links.entry(node.file_behind()?) {
             Entry::Occupied(first) => Some(first.get().clone()),
             Entry::Vacant(vacant) => {
                 vacant.insert(path.to_vec());

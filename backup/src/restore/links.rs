@@ -82,10 +82,10 @@ pub(super) struct Found<'a> {
     pub(super) whole: bool,
 }
 
-/// First names by file system and inode at the source. Only files with several names are in it, and only as long as names may follow.
+/// First names by the file behind them. Only files with several names are in it, and only as long as names may follow.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    known: HashMap<(u32, u64), (First, u32)>,
+    known: HashMap<[u8; 32], (First, u32)>,
     /// The directory of a first name that was opened last; names of one file tend to come together.
     last: Option<(Arc<Place>, Arc<OwnedFd>)>,
 }
@@ -98,19 +98,19 @@ pub(super) fn has_names(node: &Node) -> bool {
 impl Links {
     /// The first name of the file that `node` is another name of. Counts one name as made.
     pub(super) fn first(&mut self, node: &Node) -> Option<First> {
-        let key = (node.filesystem, node.inode);
-        let (first, left) = self.known.get_mut(&key).filter(|_| has_names(node))?;
+        let file = node.file_behind()?;
+        let (first, left) = self.known.get_mut(&file)?;
         *left = left.saturating_sub(1);
         if *left > 0 {
             return Some(first.clone());
         }
-        self.known.remove(&key).map(|(first, _)| first)
+        self.known.remove(&file).map(|(first, _)| first)
     }
 
     /// Remembers a first name.
     pub(super) fn remember(&mut self, node: &Node, first: First) {
-        if has_names(node) {
-            self.known.insert((node.filesystem, node.inode), (first, node.links - 1));
+        if let Some(file) = node.file_behind() {
+            self.known.insert(file, (first, node.links - 1));
         }
     }
 

@@ -341,7 +341,7 @@ fn names_of_one_file_across_directories_become_one_file_again() {
     let mut source = MemorySource::new();
     for path in ["a/first", "b/second", "b/third", "c/other-system"] {
         let node = source.file(path.as_bytes(), b"shared");
-        (node.inode, node.links) = (99, 4);
+        (node.inode, node.links, node.mtime) = (99, 4, Timestamp::from_seconds(1_500_000_000));
     }
     source.node_mut(b"c/other-system").unwrap().filesystem = 7;
     let scratch = Scratch::new();
@@ -482,7 +482,7 @@ fn a_directory_swapped_for_a_link_while_it_is_filled_leads_nothing_outside() {
     }
     for path in [&b"d/1"[..], b"e/another-name-of-1"] {
         let node = source.node_mut(path).unwrap();
-        (node.inode, node.links) = (77, 2);
+        (node.inode, node.links, node.mtime) = (77, 2, Timestamp::from_seconds(1_500_000_000));
     }
     let (point, _) = MemoryPoint::of(&source);
     let scratch = Scratch::new();

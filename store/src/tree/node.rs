@@ -162,6 +162,33 @@ pub(crate) fn put_node(out: &mut Vec<u8>, owners: &mut OwnerTable, node: &Node) 
     Ok(())
 }
 
+impl Node {
+    /// What names of one file have in common: nothing of one that has no other name. The inode alone does not tell: while a tree is read a file
+    /// changes between its names, and another one gets the number of one that went. So it is all that a point keeps, but for the name itself, the
+    /// number of names and ctime, which moves when a name is made or removed.
+    pub fn file_behind(&self) -> Option<[u8; 32]> {
+        if self.links < 2 || self.kind == NodeKind::Directory {
+            return None;
+        }
+        let mut out = Vec::new();
+        out.u32(self.filesystem);
+        out.u64(self.inode);
+        out.u8(self.kind as u8);
+        out.u16(self.mode);
+        out.u32(self.uid);
+        out.u32(self.gid);
+        for owner in [&self.user, &self.group] {
+            out.bytes16(owner.as_deref().unwrap_or_default());
+        }
+        out.time(self.mtime);
+        out.u64(self.size);
+        out.u32(self.flags);
+        out.u8(present(self));
+        put_optional(&mut out, self);
+        Some(*blake3::hash(&out).as_bytes())
+    }
+}
+
 fn present(node: &Node) -> u8 {
     let bit = |present: bool, bit: u8| if present { bit } else { 0 };
     bit(node.content.is_some(), HAS_CONTENT)

@@ -108,7 +108,7 @@ fn a_copy_where_a_link_should_be_becomes_a_link() {
     let mut source = MemorySource::new();
     for path in ["a", "b"] {
         let node = source.file(path.as_bytes(), b"shared");
-        (node.inode, node.links) = (99, 2);
+        (node.inode, node.links, node.mtime) = (99, 2, Timestamp::from_seconds(1_500_000_000));
     }
     let (point, _) = MemoryPoint::of(&source);
     for overwrite in [Overwrite::Always, Overwrite::IfNewer] {
@@ -122,6 +122,41 @@ fn a_copy_where_a_link_should_be_becomes_a_link() {
         let summary = restore(&point, scratch.path(), &options).0;
         let inode = |name| std::fs::metadata(scratch.join(name)).unwrap().ino();
         assert_eq!((summary.links, inode("a")), (1, inode("b")), "{overwrite:?} {summary:?}");
+    }
+}
+
+#[test]
+fn of_names_of_one_inode_those_that_are_not_alike_are_files_of_their_own() {
+    let mut source = MemorySource::new();
+    // While the tree was read the file was written to after its first name, and its mode changed after the third.
+    for (path, content, mode) in
+        [("a", "before", 0o600), ("b", "behind", 0o600), ("c", "behind", 0o600), ("d", "behind", 0o640)]
+    {
+        let node = source.file(path.as_bytes(), content.as_bytes());
+        (node.inode, node.links, node.mode) = (99, 4, mode);
+        node.mtime = Timestamp::from_seconds(1_500_000_000);
+        // That a name was made meanwhile makes no difference.
+        node.ctime = Timestamp::from_seconds(1_500_000_000 + i64::from(content.as_bytes()[0]));
+    }
+    let point = MemoryPoint::of(&source).0;
+    let expected = [("a", "before"), ("b", "behind"), ("c", "behind"), ("d", "behind")];
+    for were_linked in [false, true] {
+        let scratch = Scratch::new();
+        let options = RestoreOptions { overwrite: Overwrite::Always, checksum: true, ..options() };
+        if were_linked {
+            std::fs::write(scratch.join("a"), "before").unwrap();
+            expected[1..].iter().for_each(|(name, _)| {
+                std::fs::hard_link(scratch.join("a"), scratch.join(name)).unwrap();
+            });
+        }
+        let (summary, events) = restore(&point, scratch.path(), &options);
+        assert_eq!((problems(&events), summary.problems), (Vec::new(), 0));
+        expected.iter().for_each(|(name, content)| assert_eq!(read(scratch.join(name)), *content, "{name}"));
+        let inode = |name: &str| std::fs::metadata(scratch.join(name)).unwrap().ino();
+        assert_eq!(inode("b"), inode("c"));
+        assert!(inode("a") != inode("b") && inode("d") != inode("b") && inode("a") != inode("d"));
+        let (verified, events) = verify(&point, scratch.path(), &options);
+        assert_eq!((problems(&events), verified.differences), (Vec::new(), 0), "{verified:?}");
     }
 }
 
@@ -262,7 +297,7 @@ fn a_further_name_of_an_incomplete_file_is_made_only_where_nothing_is() {
     let content: Vec<u8> = (0..2 << 20).map(|n: u32| (n / 251) as u8).collect();
     for path in [&b"a"[..], b"b", b"c"] {
         let node = source.file(path, &content);
-        (node.inode, node.links) = (99, 3);
+        (node.inode, node.links, node.mtime) = (99, 3, Timestamp::from_seconds(1_500_000_000));
     }
     let (mut point, _) = MemoryPoint::of(&source);
     let Some(Content::Inline(extents)) = point.get(b"/a").content else { panic!() };

@@ -63,7 +63,7 @@ fn point() -> MemoryPoint {
     }
     for path in ["c/first", "e/second"] {
         let node = source.file(path.as_bytes(), b"of two names");
-        (node.inode, node.links) = (99, 2);
+        (node.inode, node.links, node.mtime) = (99, 2, Timestamp::from_seconds(1_500_000_000));
     }
     let part = |byte: u8| Segment::Data(vec![byte; 1 << 20]);
     source.segments(b"large", (1..20).map(part).collect());

@@ -25,7 +25,7 @@ fn a_rehearsal_says_of_each_entry_what_the_run_then_does() {
     }
     for path in ["link-1", "link-2"] {
         let node = source.file(path.as_bytes(), b"shared");
-        (node.inode, node.links) = (99, 2);
+        (node.inode, node.links, node.mtime) = (99, 2, Timestamp::from_seconds(1_500_000_000));
     }
     source.put(b"s", NodeKind::Symlink).target = Some(b"x".to_vec());
     let (point, _) = MemoryPoint::of(&source);
