@@ -5,6 +5,7 @@ mod annexes;
 mod attempts;
 mod daily;
 mod disputed;
+mod doubt;
 mod fenced;
 mod forgotten;
 mod freeing;
