@@ -21,6 +21,7 @@ mod listings;
 mod losses;
 mod missed;
 mod older;
+mod outside;
 mod pack_rows;
 mod proven;
 mod rot;
