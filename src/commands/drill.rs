@@ -4,6 +4,7 @@ mod known;
 mod place;
 mod prove;
 mod sample;
+mod totals;
 
 use std::collections::BTreeSet;
 
@@ -26,6 +27,7 @@ use crate::terminal::text;
 use place::Recovered;
 use prove::{Against, Seen, Verdict, prove};
 use sample::{Chosen, Numbers, choose};
+use totals::{Totals, sentence};
 
 /// Files that are read if nobody says how many.
 const FILES: u32 = 200;
@@ -104,34 +106,15 @@ struct Summary {
     files_mounted: u64,
     /// Vaults of which nothing could be mounted, so that nothing was read through a mount.
     vaults_unmounted: Vec<String>,
-    /// Points that were read whole.
+    /// Points that were read whole, and of which all came back right.
     points_whole: u64,
     files_wrong: Vec<WrongFile>,
     /// Points that did not come from a vault in which this machine knows them to be.
     points_missing: Vec<MissingPoint>,
     /// Vaults that have no point in scope, and in which none is known to be.
     vaults_without_points: Vec<String>,
-}
-
-/// What drills with all vaults came to.
-#[derive(Debug, Default)]
-struct Totals {
-    points: BTreeSet<RecoveryPointId>,
-    bad: BTreeSet<RecoveryPointId>,
-    files: u64,
-    bytes: u64,
-    like_source: u64,
-    mounted: u64,
-    /// Vaults of which nothing could be mounted.
-    unmounted: Vec<String>,
-    whole: u64,
-    wrong: Vec<WrongFile>,
-    missing: Vec<MissingPoint>,
-    /// Vaults that have no point in scope, and in which none is known to be.
-    without: Vec<String>,
-    /// Vaults from which nothing could be recovered, and why.
-    failures: Vec<Failure>,
-    said: String,
+    /// Vaults that have points, and of which no file was read: none that was met is short enough.
+    vaults_unread: Vec<String>,
 }
 
 /// Rehearses.
@@ -208,18 +191,36 @@ fn drill(
     let chosen = choose(store, &points, args.files, args.max_bytes, &mut numbers)?;
     let bytes_total = chosen.iter().map(|chosen| chosen.node.size).sum();
     monitor.event(Event::Stage { name: "read files", files_total: chosen.len() as u64, bytes_total });
-    totals.whole += chosen.iter().filter(|chosen| chosen.ends_whole).count() as u64;
+    if chosen.is_empty() && !points.is_empty() {
+        let most = text::size(args.max_bytes);
+        let told = format!(
+            "no file of vault {address} was read: of the entries that were met none is a file of at most {most} (--max-bytes)"
+        );
+        context.terminal.warn(&told);
+        totals.said += &format!("{told}\n");
+        totals.unread.push(address.to_owned());
+    }
+    let mut wrong = BTreeSet::new();
     for chosen in &chosen {
         if monitor.cancelled() {
             return Err(Failure::interrupted());
         }
         let point = &points[chosen.point];
-        read(context, &recovered, point, chosen, totals, &*monitor)?;
+        if !read(context, &recovered, point, chosen, totals, &*monitor)? {
+            wrong.insert(chosen.point);
+        }
         monitor.event(Event::Done { files: 1, bytes: chosen.node.size });
     }
+    totals.whole += whole(&chosen, &wrong);
     Ok(())
 }
 
+/// How many points came back whole, where those are known of which something did not come back right.
+fn whole(chosen: &[Chosen], wrong: &BTreeSet<usize>) -> u64 {
+    chosen.iter().filter(|chosen| chosen.ends_whole && !wrong.contains(&chosen.point)).count() as u64
+}
+
+/// Whether the file came back right.
 fn read(
     context: &Context<'_>,
     recovered: &Recovered,
@@ -227,7 +228,7 @@ fn read(
     chosen: &Chosen,
     totals: &mut Totals,
     monitor: &dyn Monitor,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let id = stored.point.id;
     let is_ours = stored.point.source.host == context.settings.host;
     let against = is_ours.then(|| Against::source(&stored.point.path, &chosen.path, &chosen.node)).flatten();
@@ -244,7 +245,7 @@ fn read(
             totals.mounted += u64::from(is_seen);
             totals.bytes += chosen.node.size;
             totals.like_source += u64::from(like_source);
-            return Ok(());
+            return Ok(true);
         }
         (Verdict::Wrong(reason), _) => reason,
     };
@@ -257,67 +258,7 @@ fn read(
     });
     let (snapshot_id, path) = (id.hex(), PathText::of(&chosen.path));
     totals.wrong.push(WrongFile { snapshot_id, path, reason: wrong });
-    Ok(())
-}
-
-impl Totals {
-    fn fail(&mut self, address: &str, failure: Failure) {
-        let message =
-            format!("nothing can be recovered from {address} by this machine now: {}", failure.message);
-        self.said += &format!("{message}\n");
-        self.failures.push(Failure { message, ..failure });
-    }
-
-    fn miss(&mut self, address: &str, id: &RecoveryPointId, monitor: &dyn Monitor) {
-        let reason = format!("point {} is known to be there, and did not come from there", id.short());
-        self.said += &format!("vault {address}: {reason}\n");
-        monitor.event(Event::Problem { path: format!("vault {address}").into_bytes(), reason });
-        self.missing.push(MissingPoint { vault: address.to_owned(), snapshot_id: id.hex() });
-    }
-
-    fn problems(&self) -> u64 {
-        (self.wrong.len() + self.missing.len() + self.failures.len()) as u64
-    }
-
-    /// Why nothing was read, if nothing was and nothing is known that should have been: that is no success.
-    fn nothing(&self, args: &DrillArgs, vaults: &[String]) -> Option<Failure> {
-        if self.problems() > 0 || self.files > 0 {
-            return None;
-        }
-        let vaults_named = vaults.join(" and ");
-        let failure = if self.without.len() < vaults.len() {
-            let most = text::size(args.max_bytes);
-            Failure::failed(format!("nothing was read: of the entries that were met in {vaults_named} none is a file of at most {most}"))
-                .hint("--max-bytes allows longer ones, --files looks at more")
-        } else if args.scope.is_empty() {
-            Failure::failed(format!("nothing was read: no recovery point is in {vaults_named}, and none is known to have been left there"))
-                .hint("`holdfast vault push` brings some there")
-        } else {
-            let scope = args.scope.words();
-            Failure::failed(format!("nothing was read: no recovery point of {scope} is in {vaults_named}"))
-                .hint("`holdfast snapshots` names the sources, groups and machines that there are")
-        };
-        Some(failure)
-    }
-
-    fn outcome(mut self) -> Outcome {
-        if !self.wrong.is_empty() {
-            let files = text::count(self.wrong.len() as u64, "file");
-            return Err(Failure::failed(format!("the drill failed: {files} did not come back as they were"))
-                .hint("`holdfast check --read-data` finds what is damaged, and `holdfast scrub` heals what another place has whole"));
-        }
-        if let Some(MissingPoint { vault, .. }) = self.missing.first() {
-            let points = text::count(self.missing.len() as u64, "recovery point");
-            let message = format!(
-                "the drill failed: {points} did not come from {vault}, where this machine knows them to be"
-            );
-            return Err(Failure::failed(message).hint(
-                "`holdfast check` says what became of them; `holdfast vault push` sends again what is still here, `holdfast vault undelete` brings \
-                 back what the storage account keeps, and `holdfast vault accept` does without them",
-            ));
-        }
-        if self.failures.is_empty() { Ok(Done::Whole) } else { Err(self.failures.swap_remove(0)) }
-    }
+    Ok(false)
 }
 
 /// Puts down what a person's drill came to, so that `status` knows. Of its own jobs the daemon does it.
@@ -363,41 +304,35 @@ fn show(context: &Context<'_>, seed: u64, vaults: &[String], totals: &Totals) ->
         files_wrong: wrong.collect(),
         points_missing: totals.missing.clone(),
         vaults_without_points: totals.without.clone(),
+        vaults_unread: totals.unread.clone(),
     })
-}
-
-fn sentence(seed: u64, vaults: &[String], totals: &Totals) -> String {
-    let verdict = match (totals.problems(), totals.files) {
-        (0, 0) => "NOTHING WAS READ".to_owned(),
-        (0, _) if !totals.without.is_empty() => {
-            format!("all of it came back right; NOTHING WAS READ from {}", totals.without.join(" and "))
-        }
-        (0, _) if !totals.unmounted.is_empty() => {
-            format!(
-                "all of it came back right; NOT READ THROUGH A MOUNT from {}",
-                totals.unmounted.join(" and ")
-            )
-        }
-        (0, _) => "all of it came back right".to_owned(),
-        _ => "NOT ALL OF IT CAME BACK".to_owned(),
-    };
-    let whole = match totals.whole {
-        0 => String::new(),
-        n => format!(", {n} of them whole"),
-    };
-    format!(
-        "recovered from {} with nothing but the key: {} of {}{whole} ({}), {} of them through a mount, {} like their source; seed {seed}: {verdict}",
-        vaults.join(" and "),
-        text::count(totals.files, "file"),
-        text::count(totals.points.len() as u64, "recovery point"),
-        text::size(totals.bytes),
-        totals.mounted,
-        totals.like_source,
-    )
 }
 
 /// An error of the store that tells of one file and not of the way to the vault.
 fn is_of_file(error: &StoreError) -> bool {
     use holdfast_store::ErrorClass;
     matches!(error.class(), ErrorClass::Corrupt | ErrorClass::NotFound | ErrorClass::Unsupported)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_store::tree::NodeKind;
+
+    use super::*;
+    use crate::commands::testing::node;
+
+    #[test]
+    fn a_point_of_which_a_file_did_not_come_back_right_is_not_whole() {
+        let chosen = |point, ends_whole| Chosen {
+            point,
+            path: b"file".to_vec(),
+            node: node(b"file", NodeKind::File),
+            ends_whole,
+        };
+        let read = [chosen(1, false), chosen(1, true), chosen(0, false), chosen(1, false)];
+        assert_eq!(whole(&read, &BTreeSet::new()), 1);
+        assert_eq!(whole(&read, &BTreeSet::from([0])), 1, "that is another one");
+        assert_eq!(whole(&read, &BTreeSet::from([1])), 0);
+        assert_eq!(whole(&read[..1], &BTreeSet::new()), 0);
+    }
 }

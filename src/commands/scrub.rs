@@ -16,8 +16,8 @@ pub use rotation::terms_of;
 
 /// Read again what was written, and prove it
 ///
-/// Each time some of the packs of the store's directory and of each vault are read back, opened and hashed: what nobody has read yet, then
-/// what was read longest ago, so that all of it is read in thirty days, or as [scrub] in the configuration has it. The daemon does it every
+/// Each time some of the packs of the store's directory and of each vault are read back, opened and hashed: in turn what waits longest
+/// for that and what came last, so that all of it is read in thirty days, or as [scrub] in the configuration has it. The daemon does it every
 /// night. Damage is named by pack and by the files it touches, and the exit code is 1. What is damaged in one place and whole in another is
 /// put right from there, and that is told, too.
 ///

@@ -16,7 +16,7 @@ pub use scrub::{Turn, scrub};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::catalog::{Mark, PackNo, PackRow, PointRow, VaultNo};
+use crate::catalog::{PackNo, PackRow, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::id::{ChunkId, PackId, RecoveryPointId};
@@ -78,6 +78,8 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     store.mend_packs(monitor)?;
     store.mend_rows(true, false, monitor)?;
     store.follow_reclaim(monitor)?;
+    // Before anything is looked at: what others miss from now on may have been looked at already.
+    let doubt = catalog.doubt()?;
     let (points, packs) = (catalog.sound_points()?, catalog.packs()?);
     let mut check = Check::of(store, monitor)?;
     // Before anything is listed: others push meanwhile.
@@ -100,8 +102,8 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     check.newer_keys();
     check.goes_on()?;
     if check.report.findings.is_empty() {
-        // Every chunk of every point was looked up: nothing that a new point may rely on is missing.
-        store.catalog().set_mark(Mark::Doubtful, false)?;
+        // Every chunk of every point was looked up since: nothing that was in doubt by then is missing.
+        catalog.end_doubt(doubt)?;
     }
     Ok(check.report)
 }

@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use holdfast_fs::Unmounted;
 use holdfast_fs::testing::{Part, link, node};
@@ -12,7 +15,7 @@ use holdfast_store::tree::{Node, NodeKind, Xattr};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-use crate::{bed, is_mounted, shell};
+use crate::{bed, bed_for, is_mounted, shell};
 
 #[test]
 fn files_directories_links_and_devices_are_those_of_the_source() {
@@ -61,6 +64,42 @@ fn files_directories_links_and_devices_are_those_of_the_source() {
     assert_eq!(fs::write(bed.at("new"), b"").unwrap_err().raw_os_error(), Some(Errno::EROFS as i32));
     assert_eq!(bed.unmount(), Unmounted::Cleanly);
     assert!(!is_mounted(bed.dir.path()));
+}
+
+/// What another user than the one who mounted reads of a file, or why he does not.
+fn read_by_nobody(path: &Path) -> Result<Vec<u8>, String> {
+    let output = Command::new("cat").arg(path).env("LC_ALL", "C").uid(65_534).gid(65_534).output().unwrap();
+    if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8(output.stderr).unwrap()) }
+}
+
+#[test]
+fn another_user_reads_what_the_owner_of_the_mount_and_modes_let_him_and_no_device_opens_for_anybody() {
+    for allow_other in [false, true] {
+        let Some(mut bed) = bed_for(allow_other, |r| {
+            let file =
+                |name: &str, mode, uid| Node { mode, uid, ..r.file(name, &[Part::Data(b"text".to_vec())]) };
+            // The kernel's null device, which everybody may open elsewhere.
+            let device = Node { device: Some((1, 3)), mode: 0o666, ..node("null", NodeKind::CharDevice) };
+            vec![file("his", 0o400, 65_534), file("open", 0o644, 0), file("private", 0o600, 0), device]
+        }) else {
+            return;
+        };
+        for name in ["his", "open", "private"] {
+            assert_eq!(fs::read(bed.at(name)).unwrap(), b"text", "{name} by root");
+            let may = allow_other && name != "private";
+            match read_by_nobody(&bed.at(name)) {
+                Ok(bytes) => assert!(may && bytes == b"text", "{name}, {allow_other}: {bytes:?}"),
+                Err(why) => {
+                    assert!(!may && why.contains("Permission denied"), "{name}, {allow_other}: {why}")
+                }
+            }
+        }
+        let by_root = File::open(bed.at("null")).unwrap_err();
+        assert_eq!(by_root.raw_os_error(), Some(Errno::EACCES as i32), "{allow_other}");
+        let by_nobody = read_by_nobody(&bed.at("null")).unwrap_err();
+        assert!(by_nobody.contains("Permission denied"), "{allow_other}: {by_nobody}");
+        assert_eq!(bed.unmount(), Unmounted::Cleanly);
+    }
 }
 
 #[test]

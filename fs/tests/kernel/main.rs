@@ -42,6 +42,11 @@ fn options(dir: &Path) -> MountOptions {
 
 /// A mount of one point with these entries, unless this machine cannot mount.
 fn bed(make: impl FnOnce(&MemoryRecovery) -> Vec<Node>) -> Option<Bed> {
+    bed_for(false, make)
+}
+
+/// The same for its owner alone, or for all users.
+fn bed_for(allow_other: bool, make: impl FnOnce(&MemoryRecovery) -> Vec<Node>) -> Option<Bed> {
     if !can_mount() {
         return None;
     }
@@ -49,7 +54,8 @@ fn bed(make: impl FnOnce(&MemoryRecovery) -> Vec<Node>) -> Option<Bed> {
     let root = recovery.directory("root", make(&recovery));
     recovery.add(point("h", "g", "s", NOON, 1), root);
     let dir = tempfile::tempdir().unwrap();
-    let mount = Some(Mount::spawn(recovery.clone(), &options(dir.path()), clock()).unwrap());
+    let options = MountOptions { allow_other, ..options(dir.path()) };
+    let mount = Some(Mount::spawn(recovery.clone(), &options, clock()).unwrap());
     Some(Bed { recovery, dir, mount })
 }
 

@@ -54,6 +54,9 @@ pub struct PlaceLine {
     trouble: Option<String>,
     #[serde(skip)]
     oldest: Oldest,
+    /// Of the packs that were ever proven.
+    #[serde(skip)]
+    oldest_proof: Option<Timestamp>,
     #[serde(skip)]
     bytes: u64,
 }
@@ -97,6 +100,7 @@ impl PlaceLine {
             up: None,
             trouble: None,
             oldest,
+            oldest_proof: proof.oldest,
             bytes: proof.bytes,
         }
     }
@@ -128,12 +132,13 @@ impl PlaceLine {
     fn is_late(&self, now: Timestamp, scrubs: &Scrubs) -> Option<Alert> {
         let days = terms_of(&self.place, &scrubs.terms).days_for(self.bytes)?;
         let patience = days.saturating_add((days / 10).max(LATE_DAYS));
-        let what = match self.oldest {
-            Oldest::At(at) if age(at, now) / 86_400 > patience => format!(
+        // Also where something new is there, as it always is where more comes than may be read.
+        let what = match (self.oldest, self.oldest_proof) {
+            (_, Some(at)) if age(at, now) / 86_400 > patience => format!(
                 "some of what is there was last read and proven {} ago, and all of it should be in {days}",
                 text::count(age(at, now) / 86_400, "day")
             ),
-            Oldest::Never if age(scrubs.good?, now) / 86_400 > LATE_DAYS => format!(
+            (Oldest::Never, _) if age(scrubs.good?, now) / 86_400 > LATE_DAYS => format!(
                 "{} there were never read back, and no `holdfast scrub` was done for {}",
                 text::count(self.packs_never_proven, "pack"),
                 text::count(age(scrubs.good?, now) / 86_400, "day")
@@ -313,7 +318,9 @@ mod tests {
         assert_eq!(told("local", 2, None, None), None, "it has just begun");
         assert!(told("local", 2, None, Some(4)).unwrap().contains("2 packs there were never read"));
         // A hundred packs of 1 KiB at 1 KiB a day.
-        assert_eq!(told("azure://a/b", 99, Some(105), Some(0)), None);
+        // Half of that is for what waits longest.
+        assert_eq!(told("azure://a/b", 99, Some(220), Some(0)), None);
+        assert!(told("azure://a/b", 99, Some(221), Some(0)).unwrap().contains("in 200"));
         assert!(told("azure://a/b", 0, Some(34), Some(0)).is_some(), "one pack is read in a day");
         let off = Scrubs { terms: ScrubTerms { vault_bytes: 0, ..terms }, good: None };
         let line = PlaceLine::new("azure://a/b".into(), &proof(0, Some(NOW - 900 * DAY)), None);

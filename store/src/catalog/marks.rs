@@ -8,6 +8,9 @@ use super::{Catalog, PackNo, PackRow, VaultNo};
 use crate::error::StoreError;
 use crate::id::{PackId, RecoveryPointId, SourceTag};
 
+/// How often doubt was cast.
+const DOUBTS: &str = "doubts";
+
 /// A note that is there or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
@@ -17,7 +20,8 @@ pub enum Mark {
     FilledFrom(VaultNo),
     /// A row was forgotten of which it is not sure whose it was: what the vault holds is to be read again.
     Reread(VaultNo),
-    /// Something that points need may be missing: each chunk that a new point relies on must be looked up.
+    /// Something that points need may be missing: each chunk that a new point relies on must be looked up, until a check that began after
+    /// the doubt was cast last finds everything ([`Catalog::end_doubt`]). Whoever learns of a loss casts it, with or without a lock.
     Doubtful,
     /// A vault's copy of a pack has its length and was read, and its bytes are others.
     BadIn(VaultNo, PackId),
@@ -70,11 +74,42 @@ impl Catalog {
         if !there && !self.has_mark(mark)? {
             return Ok(());
         }
+        if there && mark == Mark::Doubtful {
+            return self.cast_doubt();
+        }
         let sql = match there {
             true => "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, 1)",
             false => "DELETE FROM meta WHERE key = ?1",
         };
         self.write("make a note", |t| t.execute(sql, [mark.key()]).map(drop))
+    }
+
+    /// The number of the doubt that was cast last, if it stands: who is about to look at everything reads it first.
+    pub fn doubt(&self) -> Result<Option<i64>, StoreError> {
+        self.read("read a note", |c| {
+            let sql = "SELECT value FROM meta WHERE key = ?1";
+            c.query_row(sql, [Mark::Doubtful.key()], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Everything was looked at since that was the doubt, and is there. One that was cast meanwhile stands.
+    pub fn end_doubt(&self, doubt: Option<i64>) -> Result<(), StoreError> {
+        if doubt.is_none() || self.doubt()? != doubt {
+            return Ok(());
+        }
+        self.write("make a note", |t| {
+            let sql = "DELETE FROM meta WHERE key = ?1 AND value = ?2";
+            t.execute(sql, params![Mark::Doubtful.key(), doubt]).map(drop)
+        })
+    }
+
+    /// The note has a number that no doubt had before, also in a catalog of before, where it was always 1.
+    fn cast_doubt(&self) -> Result<(), StoreError> {
+        self.write("make a note", |t| {
+            let doubt = count_up(t, DOUBTS, 2)?;
+            let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)";
+            t.execute(sql, params![Mark::Doubtful.key(), doubt]).map(drop)
+        })
     }
 
     /// Packs of which a vault's copy was read and is damaged.
@@ -193,9 +228,14 @@ fn number(c: &rusqlite::Connection, key: &str) -> rusqlite::Result<i64> {
 
 /// Moves [`Catalog::losses`]; what it is then.
 pub(super) fn note_loss(t: &rusqlite::Transaction<'_>, no: VaultNo) -> rusqlite::Result<i64> {
-    let sql = "INSERT INTO meta(key, value) VALUES (?1, 1) ON CONFLICT(key) DO UPDATE SET value = value + 1";
-    t.execute(sql, [losses_key(no)])?;
-    losses(t, no)
+    count_up(t, &losses_key(no), 1)
+}
+
+/// Moves a number on, or begins it; what it is then.
+fn count_up(t: &rusqlite::Transaction<'_>, key: &str, first: i64) -> rusqlite::Result<i64> {
+    let sql = "INSERT INTO meta(key, value) VALUES (?1, ?2) ON CONFLICT(key) DO UPDATE SET value = value + 1";
+    t.execute(sql, params![key, first])?;
+    number(t, key)
 }
 
 /// Notes that all packs of a point are in a vault.

@@ -604,3 +604,29 @@ fn notes_of_attempts_tell_vaults_points_and_attempts_apart() {
     assert!(c.revoked_in(v2).unwrap().is_empty());
     assert_eq!((c.seen_at(v2, &two).unwrap(), before(v2, 7)), (0, None));
 }
+
+#[test]
+fn doubt_ends_up_to_what_was_cast_when_somebody_began_to_look_also_in_a_catalog_of_before() {
+    let c = Catalog::in_memory(&STORE).unwrap();
+    let is_doubtful = || c.has_mark(Mark::Doubtful).unwrap() && c.has_bad_packs().unwrap();
+    assert_eq!(c.doubt().unwrap(), None);
+    c.end_doubt(None).unwrap();
+    let before = "INSERT OR REPLACE INTO meta(key, value) VALUES ('doubtful', 1)";
+    c.write("write", |t| t.execute(before, []).map(drop)).unwrap();
+    let first = c.doubt().unwrap();
+    assert!(is_doubtful() && first.is_some());
+    c.set_mark(Mark::Doubtful, true).unwrap();
+    c.end_doubt(first).unwrap();
+    assert!(is_doubtful(), "a later one was cast");
+    // A doubt that was ended and cast again meanwhile is another one.
+    let second = c.doubt().unwrap();
+    c.end_doubt(second).unwrap();
+    assert!(!is_doubtful());
+    c.set_mark(Mark::Doubtful, true).unwrap();
+    c.end_doubt(second).unwrap();
+    assert!(is_doubtful());
+    c.end_doubt(None).unwrap();
+    assert!(is_doubtful());
+    c.end_doubt(c.doubt().unwrap()).unwrap();
+    assert!(!is_doubtful());
+}

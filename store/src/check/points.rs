@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{AffectedFile, Check, FILES_LISTED, Finding};
 use crate::cache::GRID;
-use crate::catalog::PackNo;
+use crate::catalog::{Mark, PackNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::Revocation;
@@ -29,7 +29,7 @@ impl Check<'_> {
         }
         self.monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
         let (mut seen, mut missing) = (HashSet::new(), BTreeSet::new());
-        let mut waited = false;
+        let (mut waited, mut unreadable) = (false, false);
         for stored in &points {
             self.goes_on()?;
             self.report.points += 1;
@@ -61,7 +61,10 @@ impl Check<'_> {
                     false if matches!(e, StoreError::NoKey { .. }) || self.is_away(stored, &e) => {
                         self.pass_over(name.as_str(), format!("it is not looked at: {e}"));
                     }
-                    false => self.find(name.as_str(), format!("its directories cannot be read: {e}")),
+                    false => {
+                        unreadable = true;
+                        self.find(name.as_str(), format!("its directories cannot be read: {e}"));
+                    }
                 }
                 waited |= e.class() == ErrorClass::Unavailable;
                 // What was walked of it must be walked again for the next point that shares it.
@@ -84,6 +87,11 @@ impl Check<'_> {
             let lost = self.bad_chunks.len();
             self.find("recovery points", format!("{lost} chunks that they need are lost"));
             self.name_files();
+        }
+        self.goes_on()?;
+        if unreadable || !self.bad_chunks.is_empty() {
+            // Whatever stood before: a new point relies on none of this unseen, and so the source heals what it still has.
+            self.store.catalog().set_mark(Mark::Doubtful, true)?;
         }
         Ok(())
     }

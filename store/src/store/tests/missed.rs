@@ -11,14 +11,14 @@ use crate::copy::Sending;
 use crate::monitor::Event;
 
 /// Does something once, when something is told.
-struct When<F> {
+pub(super) struct When<F> {
     told: fn(&Event) -> bool,
-    work: Mutex<Option<F>>,
+    pub(super) work: Mutex<Option<F>>,
     heard: RecordingMonitor,
 }
 
 impl<F: FnOnce() + Send> When<F> {
-    fn told(told: fn(&Event) -> bool, work: F) -> Self {
+    pub(super) fn told(told: fn(&Event) -> bool, work: F) -> Self {
         Self { told, work: Mutex::new(Some(work)), heard: RecordingMonitor::default() }
     }
 }
