@@ -511,14 +511,14 @@ impl<'a> Director<'a> {
     /// Does something to its end; nothing goes wrong any more, so it must succeed.
     fn must(&mut self, number: usize, work: Work) -> Option<Came> {
         let what = brief_work(&work);
-        let came = self.to_its_end(number, work);
+        let came = self.run_to_its_end(number, work);
         if let Some(Came::Failed(why)) = &came {
             self.wrong.push(format!("all is well, and machine {number} cannot {what}: {why}"));
         }
         came
     }
 
-    fn to_its_end(&mut self, number: usize, work: Work) -> Option<Came> {
+    fn run_to_its_end(&mut self, number: usize, work: Work) -> Option<Came> {
         let party = number * PROCESSES;
         self.begin(party, work);
         while !self.world.is_idle(party) {
@@ -542,7 +542,7 @@ impl<'a> Director<'a> {
             let mut found = Vec::new();
             for number in 0..self.machines.len() {
                 for work in [Work::Scrub(Wanted::All), Work::Check, Work::Push { all: true }] {
-                    match self.to_its_end(number, work) {
+                    match self.run_to_its_end(number, work) {
                         Some(Came::Failed(why)) => found.push(format!("{number}: {why}")),
                         Some(Came::Checked(told)) => found.extend(told),
                         _ => {}

@@ -209,6 +209,8 @@ fn by_waiting(copies: Vec<KnownCopy>, now: Timestamp) -> Vec<KnownCopy> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const NOW: i64 = 1_795_176_000;
