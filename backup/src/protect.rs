@@ -97,13 +97,12 @@ pub fn protect(
     store.prove_numbered(&tag).map_err(ProtectError::Store)?;
     let previous = store.newest_point(&tag).map_err(ProtectError::Store)?;
     let started = store.clock().now();
-    let work = Work::new(&session, request, previous.as_ref(), monitor);
+    let work = Work::new(&session, request, previous.as_ref(), started, monitor);
     monitor.event(Event::Stage { name: "backup", files_total: 0, bytes_total: 0 });
     let mut taken = match work.run(source) {
         Ok(root) => work.into_taken(root),
         Err(e) => return Err(reason(session, e)),
     };
-    taken.started = started;
     let (files_new, files_changed) = (taken.files_new, taken.files_changed);
     let witness = witness(store, &tag).map_err(ProtectError::Store)?;
     let after = number_after(store, &tag, previous.as_ref());
@@ -184,6 +183,7 @@ struct Work<'a> {
     session: &'a Session<'a>,
     previous: Option<&'a StoredPoint>,
     request: &'a Request,
+    started: Timestamp,
     monitor: &'a dyn Monitor,
     tally: Tally,
     troubles: Mutex<Troubles>,
@@ -196,12 +196,14 @@ impl<'a> Work<'a> {
         session: &'a Session<'a>,
         request: &'a Request,
         previous: Option<&'a StoredPoint>,
+        started: Timestamp,
         monitor: &'a dyn Monitor,
     ) -> Self {
         Self {
             session,
             previous,
             request,
+            started,
             monitor,
             tally: Tally::default(),
             troubles: Mutex::default(),
@@ -283,7 +285,7 @@ impl<'a> Work<'a> {
         };
         let files_new = self.tally.files_new.into_inner();
         let files_changed = counts.files_read.saturating_sub(files_new);
-        Taken { root, counts, errors_total, errors, files_new, files_changed, started: Timestamp::default() }
+        Taken { root, counts, errors_total, errors, files_new, files_changed, started: self.started }
     }
 }
 

@@ -116,6 +116,10 @@ pub trait FileOpener: Send {
 
 /// A regular file being read.
 pub trait OpenFile: Send {
+    /// Has what was stored through mappings (`mmap`) and is not written out yet written out, so that each store from now on moves
+    /// the file's ctime. May do so for the whole file system, once for each walk. Where the file system does not do it, nothing happens.
+    fn write_out(&self);
+
     /// Attributes as they are now, without content, extended attributes and flags.
     fn attributes(&self) -> Result<Node, SourceError>;
 

@@ -244,6 +244,16 @@ impl Scratch {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// One on a disk, beside this program: directories for temporary files often lie in memory, where nothing counts as unchanged.
+    pub(crate) fn on_disk() -> Self {
+        Self::within(std::env::current_exe().unwrap().parent().unwrap())
+    }
+
+    /// One in a directory that there is.
+    pub(crate) fn within(directory: impl AsRef<Path>) -> Self {
+        Self(tempfile::tempdir_in(directory).unwrap())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }

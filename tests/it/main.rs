@@ -44,6 +44,7 @@ mod testkit;
 mod tiers;
 mod trouble;
 mod truth;
+mod unchanged;
 mod vault;
 mod verbs;
 mod witness;

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::compare::{Class, Differences, compare};
 use crate::nasty::{self, HUGE_PATH};
-use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody, can_mount, noise, wait_for};
+use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody, can_mount, noise};
+use crate::unchanged::{back_up_later, on_disk, run_later};
 
 /// A machine with a point of the nasty tree, shared by the tests that run at the moment; the last one takes it away.
 pub struct Nasty {
@@ -42,17 +43,6 @@ pub fn nasty() -> Arc<Nasty> {
 fn write(path: PathBuf, content: impl AsRef<[u8]>) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, content).unwrap();
-}
-
-/// Waits until the clock of files has moved on from the last change in `root`: what changed within the same tick is read again.
-fn settle(root: &Path) {
-    let changed = std::time::SystemTime::now();
-    let mark = root.with_extension("mark");
-    wait_for("the next tick of the clock of files", 5, || {
-        std::fs::write(&mark, "").unwrap();
-        let now = mark.metadata().unwrap().modified().unwrap();
-        now.duration_since(changed).is_ok_and(|passed| passed > std::time::Duration::from_millis(50))
-    });
 }
 
 /// Paths of everything below a directory, sorted.
@@ -176,24 +166,23 @@ fn tar_out_of_the_mount_loses_only_what_tar_loses() {
 
 #[test]
 fn a_second_backup_reads_no_file_and_a_third_only_the_changed_one() {
-    let machine = Machine::with_store();
-    let source = machine.path("source");
+    let (machine, dir) = (Machine::with_store(), on_disk());
+    let source = dir.path().join("source");
     for n in 0..20 {
         write(source.join(format!("dir-{}/file-{n}", n % 4)), vec![n; 10_000 + usize::from(n)]);
     }
-    settle(&source);
-    let first = machine.back_up(&source, &[]);
+    let first = back_up_later(&machine, &source, 120, &[]);
     assert_eq!((&first["files_new"], &first["files_changed"]), (&20.into(), &0.into()), "{first}");
-    let second = machine.back_up(&source, &[]);
+    let second = back_up_later(&machine, &source, 180, &[]);
     assert_eq!(second["files_unmodified"], 20, "{second}");
     assert_eq!((&second["files_new"], &second["files_changed"]), (&0.into(), &0.into()), "{second}");
     assert_eq!(second["data_added"], 0, "{second}");
     write(source.join("dir-1/file-1"), "changed");
-    let ran = Ran::of(machine.command(["backup"]).arg(&source)).expect_code(0);
+    let ran = run_later(machine.command(["backup"]).arg(&source), 240).expect_code(0);
     let said = ran.out() + &ran.err();
     assert!(said.contains("20 files") && said.contains(" 1 read (7 B)"), "{said}");
     // What is read again without need is neither new nor stored again.
-    let forced = machine.back_up(&source, &["--force"]);
+    let forced = back_up_later(&machine, &source, 300, &["--force"]);
     assert_eq!((&forced["files_new"], &forced["files_changed"]), (&0.into(), &20.into()), "{forced}");
     assert_eq!(forced["data_added"], 0, "{forced}");
 }

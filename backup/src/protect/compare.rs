@@ -9,11 +9,22 @@ use holdfast_store::tree::walk::{Directory, Entries, NodeRef};
 
 use super::Work;
 
-/// Something changed this shortly before its point began may have changed again within the same tick of the file system's
-/// clock; it is read again next time.
-const TICK_NANOS: i128 = 20_000_000;
-/// The tick of file systems that keep whole seconds (FAT: two of them).
-const COARSE_TICK_NANOS: i128 = 2_000_000_000;
+/// How much older than the begin of a point a ctime must be for the next point to believe it: of what changed later, more may have
+/// come after it was read, and not show. It is read again next time. A minute, for the kernel moves ctime (`file_update_time()`)
+///
+/// - when a call of `write` *begins*; its bytes come until it ends, which takes as long as the disk does.
+/// - in steps of its clock: some milliseconds, two seconds on FAT. Two changes within one step have one ctime.
+/// - at the *first* store through a mapping into a page that is clean (`page_mkwrite`, or `fault_dirty_shared_page()`). Further stores
+///   move nothing, until the page was written out, which write-protects it again (`folio_mkclean()`). That is half a minute later
+///   (`dirty_expire_centisecs`, 3000, and `dirty_writeback_centisecs`, 500), or whenever the disk comes to it. So as not to depend on that,
+///   whoever reads has it written out before ([`OpenFile::write_out`](crate::source::OpenFile::write_out)).
+const SETTLED_NANOS: i128 = 60_000_000_000;
+
+/// Whether something last changed so long before its point began that each change since it was read shows in its ctime.
+pub(super) fn is_settled(ctime: Timestamp, started: Timestamp) -> bool {
+    let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+    nanos(ctime) + SETTLED_NANOS < nanos(started)
+}
 
 /// The directories of the previous point that correspond to those being walked.
 pub(super) struct PreviousTree<'a> {
@@ -89,10 +100,8 @@ impl<'a> PreviousTree<'a> {
     }
 
     fn is_trustworthy(&self, node: &Node) -> bool {
-        let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
-        let tick = if node.ctime.nanos == 0 { COARSE_TICK_NANOS } else { TICK_NANOS };
         !self.read_all
-            && nanos(node.ctime) + tick < nanos(self.started)
+            && is_settled(node.ctime, self.started)
             && (self.troubled.is_empty() || !self.troubled.contains(&*self.path_of(&node.name)))
     }
 

@@ -13,6 +13,7 @@ use holdfast_store::tree::content::ContentBuilder;
 use holdfast_store::tree::{Extent, Node};
 
 use super::batch::{BatchWork, Outcome};
+use super::compare::is_settled;
 use super::{Work, add};
 use crate::error::SourceError;
 use crate::source::{Found, OpenFile};
@@ -91,6 +92,10 @@ impl<'a> FileReader<'a> {
         };
         for attempt in 1.. {
             let mut open = opener.open().map_err(ReadError::Source)?;
+            // What is younger is read again next time, whatever happens to it now.
+            if is_settled(file.node.ctime, self.work.started) {
+                open.write_out();
+            }
             let mut node = open.describe().map_err(ReadError::Source)?;
             let as_described = node.clone();
             self.read_content(open.as_mut(), &mut node)?;

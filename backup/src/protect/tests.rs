@@ -1,6 +1,8 @@
 //! Tests of taking points, with sources in memory that do what real ones do at the worst time.
 #![allow(clippy::unwrap_used)]
 
+mod hot;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -214,26 +216,6 @@ fn trouble_with_a_file_makes_the_point_partial_and_names_it() {
 }
 
 #[test]
-fn a_file_that_changed_within_the_clocks_step_before_a_point_is_read_again() {
-    let home = Home::new();
-    let store = home.open();
-    let mut source = sample();
-    source.file(b"fresh", b"one");
-    source.node_mut(b"fresh").unwrap().ctime = {
-        let mut now = home.clock.now();
-        now.seconds += 60;
-        now
-    };
-    let ctime = source.node_mut(b"fresh").unwrap().ctime;
-    home.take(&store, &source, &VoidMonitor).unwrap();
-    source.file(b"fresh", b"two");
-    source.node_mut(b"fresh").unwrap().ctime = ctime;
-    let next = home.take(&store, &source, &VoidMonitor).unwrap();
-    assert_eq!(next.point.counts.files_read, 1);
-    assert_eq!(content(&restore(&store, &next), b"fresh"), b"two");
-}
-
-#[test]
 fn a_file_that_is_read_again_though_it_did_not_change_is_not_counted_as_new() {
     let home = Home::new();
     let store = home.open();
@@ -284,7 +266,7 @@ fn attributes_that_could_not_be_read_once_are_in_the_next_point() {
 }
 
 #[test]
-fn attributes_that_changed_within_the_clocks_step_before_a_point_are_read_again() {
+fn attributes_that_changed_shortly_before_a_point_are_read_again() {
     let home = Home::new();
     let store = home.open();
     let began = Timestamp { seconds: home.clock.now().seconds + 60, ..home.clock.now() };

@@ -176,6 +176,10 @@ struct FaultyFile {
 }
 
 impl OpenFile for FaultyFile {
+    fn write_out(&self) {
+        self.inner.write_out();
+    }
+
     fn attributes(&self) -> Result<Node, SourceError> {
         let mut node = self.inner.attributes()?;
         if self.read && matches!(self.fault, Fault::ChangesWhileRead | Fault::Shrinks(_)) {

@@ -6,12 +6,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::sync::Mutex;
+
+use rustix::fs::StatVfsMountFlags;
 
 /// Numbers of the file systems that a walk has met.
 #[derive(Debug, Default)]
 pub(super) struct Filesystems {
     known: Mutex<HashMap<u64, u32>>,
+    /// Of those in which something seemed unchanged: whether that means anything.
+    showing: Mutex<HashMap<u64, bool>>,
 }
 
 impl Filesystems {
@@ -34,6 +39,45 @@ impl Filesystems {
         known.insert(device, number);
         number
     }
+
+    /// Whether all that changes in the file system with `device` shows in ctime; asked once, of an entry that is opened for it. Where it cannot be
+    /// asked, nothing is unchanged.
+    pub(super) fn shows_changes<F: AsFd, E>(
+        &self,
+        device: u64,
+        entry: impl FnOnce() -> Result<F, E>,
+    ) -> bool {
+        let mut showing = self.showing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(&shows) = showing.get(&device) {
+            return shows;
+        }
+        let Some(shows) = entry().ok().and_then(|entry| shows_changes(entry, device)) else { return false };
+        showing.insert(device, shows);
+        shows
+    }
+}
+
+/// File systems whose files may change without a sign. tmpfs and ramfs write nothing out, so only the first store through a mapping into
+/// each page moves ctime, and none after it.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58F6];
+/// Those that come whole, as an image: squashfs, EROFS, ISO 9660, cramfs, romfs. Whoever builds images so that they can be built again fixes
+/// all times in them, and the next one has the same, and other bytes.
+const IMAGES: [u64; 5] = [0x7371_7368, 0xE0F5_E1E2, 0x9660, 0x28CD_3D45, 0x7275];
+/// Major number of loop devices.
+const LOOP: u32 = 7;
+
+/// Asks the file system of `fd`, which has this device number.
+fn shows_changes(fd: impl AsFd, device: u64) -> Option<bool> {
+    let kind = rustix::fs::fstatfs(&fd).ok()?.f_type.cast_unsigned();
+    let read_only = rustix::fs::fstatvfs(&fd).ok()?.f_flag.contains(StatVfsMountFlags::RDONLY);
+    Some(kind_shows_changes(kind, device, read_only))
+}
+
+/// What is mounted from a file and cannot change in place is an image as well, whatever its kind. Snapshots of volumes are read-only too,
+/// and on no loop device.
+fn kind_shows_changes(kind: u64, device: u64, read_only: bool) -> bool {
+    let from_file = rustix::fs::major(device) == LOOP && read_only;
+    !(IN_MEMORY.contains(&kind) || IMAGES.contains(&kind) || from_file)
 }
 
 /// First four bytes of the path's hash; of the path with one more slash as long as another file system has that number.
@@ -130,6 +174,17 @@ mod tests {
     fn two_file_systems_never_share_a_number() {
         let first = free_number(b"m", &HashSet::from([0]));
         assert_ne!(free_number(b"m", &HashSet::from([0, first])), first);
+    }
+
+    #[test]
+    fn what_is_in_memory_or_an_image_shows_no_changes() {
+        use rustix::fs::makedev;
+        let (ext4, tmpfs, squashfs) = (0xEF53, 0x0102_1994, 0x7371_7368);
+        assert!(kind_shows_changes(ext4, makedev(253, 1), true), "a snapshot of a volume");
+        assert!(kind_shows_changes(ext4, makedev(7, 1), false));
+        assert!(!kind_shows_changes(ext4, makedev(7, 1), true));
+        assert!(!kind_shows_changes(tmpfs, makedev(0, 31), false));
+        assert!(!kind_shows_changes(squashfs, makedev(253, 1), true));
     }
 
     #[test]

@@ -208,6 +208,8 @@ impl MemoryFile {
 }
 
 impl OpenFile for MemoryFile {
+    fn write_out(&self) {}
+
     fn attributes(&self) -> Result<Node, SourceError> {
         Ok(Node { xattrs: Vec::new(), flags: 0, content: None, ..self.node.clone() })
     }

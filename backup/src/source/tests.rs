@@ -92,7 +92,7 @@ fn holes_are_told_apart_from_stored_zeros() {
 
 #[test]
 fn an_unchanged_entry_is_not_read_again_and_keeps_what_the_previous_point_had() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::on_disk();
     ["a", "d/b", "d/c"].iter().for_each(|path| put(&scratch, path, b"content"));
     symlink("x", scratch.join("link")).unwrap();
     let source = source(&scratch, WalkOptions::default());
@@ -110,11 +110,29 @@ fn an_unchanged_entry_is_not_read_again_and_keeps_what_the_previous_point_had() 
 }
 
 #[test]
+fn nothing_in_a_file_system_in_memory_counts_as_unchanged() {
+    // Here all systems have one.
+    let scratch = Scratch::within("/dev/shm");
+    ["a", "d/b"].iter().for_each(|path| put(&scratch, path, b"content"));
+    symlink("x", scratch.join("link")).unwrap();
+    let source = source(&scratch, WalkOptions::default());
+    let (before, _) = MemoryPoint::of(&source);
+    let mut second = Collector::after(&before);
+    source.walk(&mut second).unwrap();
+    assert_eq!(second.opened, [&b"a"[..], b"d/b"]);
+    assert!(second.unchanged.is_empty(), "{:?}", second.unchanged);
+    assert_eq!(second.point.get(b"/link"), before.get(b"/link"));
+}
+
+#[test]
 fn a_change_of_any_compared_attribute_makes_an_entry_changed() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::on_disk();
     put(&scratch, "a", b"content");
     let source = source(&scratch, WalkOptions::default());
     let (before, _) = MemoryPoint::of(&source);
+    let mut as_it_was = Collector::after(&before);
+    source.walk(&mut as_it_was).unwrap();
+    assert!(as_it_was.opened.is_empty());
     let changes: [fn(&mut Node); 7] = [
         |node| node.size += 1,
         |node| node.mtime.nanos ^= 1,

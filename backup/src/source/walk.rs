@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow::Continue;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -227,7 +227,11 @@ impl<'a> Walker<'a> {
         let filesystem = self.filesystem(stat, || place.join(&name));
         let mut node = attributes::node(&name, kind, stat, filesystem, &self.shared.owners);
         let previous = self.visitor.previous(&name);
-        let (unchanged, previous) = self.compare(&mut node, previous);
+        let entry = || {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&directory, name.as_slice(), flags, Mode::empty())
+        };
+        let (unchanged, previous) = self.compare(&mut node, previous, attributes::device_of(stat), entry);
         if !unchanged
             && kind != NodeKind::File
             && let Err(error) = complete(&directory, &mut node, &place)
@@ -294,7 +298,10 @@ impl<'a> Walker<'a> {
         let filesystem = self.filesystem(stat, || place.path());
         let mut node = attributes::node(&name, NodeKind::Directory, stat, filesystem, &self.shared.owners);
         let previous = self.visitor.previous(&name);
-        let (unchanged, previous) = self.compare(&mut node, previous);
+        let (unchanged, previous) = match previous {
+            Some(previous) if self.same(&previous, &node) => inherit(&mut node, previous),
+            other => (false, other),
+        };
         let above = self.frames.last().map_or_else(Place::root, |frame| Arc::clone(&frame.place));
         self.visitor.enter_directory(Found { node, unchanged, previous, opener: None, place: above })?;
         if let Some(trouble) = trouble {
@@ -316,7 +323,9 @@ impl<'a> Walker<'a> {
         let filesystem = self.filesystem(stat, || place.path());
         let mut node = attributes::node(&name, NodeKind::Directory, stat, filesystem, &self.shared.owners);
         let previous = self.visitor.previous(&name);
-        let (unchanged, previous) = self.compare(&mut node, previous);
+        let device = attributes::device_of(stat);
+        let (unchanged, previous) =
+            self.compare(&mut node, previous, device, || Ok::<_, rustix::io::Errno>(directory));
         let mut troubles = Vec::new();
         if !unchanged {
             let failed = |what| SourceError::io(what, place.path());
@@ -327,7 +336,7 @@ impl<'a> Walker<'a> {
             node.flags = read.unwrap_or_else(|error| noted(&mut troubles, error));
         }
         let names = names.unwrap_or_else(|error| noted(&mut troubles, error));
-        let (device, mount) = (attributes::device_of(stat), stat.stx_mnt_id);
+        let mount = stat.stx_mnt_id;
         let above = self.frames.last().map_or_else(Place::root, |frame| Arc::clone(&frame.place));
         self.visitor.enter_directory(Found { node, unchanged, previous, opener: None, place: above })?;
         self.frames.push(Frame { names, place, device, mount, verdict });
@@ -347,21 +356,18 @@ impl<'a> Walker<'a> {
         Continue(())
     }
 
-    /// Whether `node` is what the previous point has; then its costly attributes are taken from there.
-    fn compare(&self, node: &mut Node, previous: Option<Node>) -> (bool, Option<Node>) {
+    /// Whether `node`, on `device`, is what the previous point has; then its costly attributes are taken from there. `entry` opens it.
+    fn compare<F: AsFd, E>(
+        &self,
+        node: &mut Node,
+        previous: Option<Node>,
+        device: u64,
+        entry: impl FnOnce() -> Result<F, E>,
+    ) -> (bool, Option<Node>) {
+        let filesystems = &self.shared.filesystems;
         match previous {
-            Some(previous) if self.same(&previous, node) => {
-                node.flags = previous.flags;
-                if node.kind == NodeKind::Directory {
-                    node.xattrs.clone_from(&previous.xattrs);
-                    node.extensions.clone_from(&previous.extensions);
-                    return (true, Some(previous));
-                }
-                node.xattrs = previous.xattrs;
-                node.extensions = previous.extensions;
-                node.target = previous.target;
-                node.content = previous.content;
-                (true, None)
+            Some(previous) if self.same(&previous, node) && filesystems.shows_changes(device, entry) => {
+                inherit(node, previous)
             }
             other => (false, other),
         }
@@ -376,6 +382,21 @@ impl<'a> Walker<'a> {
             && (ignore_inode || (previous.inode, previous.filesystem) == (now.inode, now.filesystem))
             && (now.kind != NodeKind::File || previous.content.is_some())
     }
+}
+
+/// Takes from the previous node what costs more to read than a look; the answer is that of [`Walker::compare`].
+fn inherit(node: &mut Node, previous: Node) -> (bool, Option<Node>) {
+    node.flags = previous.flags;
+    if node.kind == NodeKind::Directory {
+        node.xattrs.clone_from(&previous.xattrs);
+        node.extensions.clone_from(&previous.extensions);
+        return (true, Some(previous));
+    }
+    node.xattrs = previous.xattrs;
+    node.extensions = previous.extensions;
+    node.target = previous.target;
+    node.content = previous.content;
+    (true, None)
 }
 
 /// Keeps an error for later and goes on with nothing.
