@@ -35,6 +35,22 @@ pub(crate) fn directory_id(directory: impl AsFd) -> io::Result<DirectoryId> {
     Ok((rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
 }
 
+/// Whether a directory, or one above it, is one of which `is_it` says so.
+pub(crate) fn lies_in(directory: &OwnedFd, is_it: impl Fn(DirectoryId) -> bool) -> io::Result<bool> {
+    let mut at = directory.try_clone()?;
+    let mut id = directory_id(&at)?;
+    while !is_it(id) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        at = rustix::fs::openat(&at, c"..", flags, Mode::empty())?;
+        let above = directory_id(&at)?;
+        if above == id {
+            return Ok(false);
+        }
+        id = above;
+    }
+    Ok(true)
+}
+
 /// The path by which calls without an fd form reach an open descriptor.
 pub(crate) fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())

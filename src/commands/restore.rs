@@ -133,9 +133,27 @@ pub fn run(context: &Context<'_>, args: &RestoreArgs) -> Outcome {
             report.to.display(),
             text::count(verified.differences, "difference")
         ))
-        .hint("the lines above name them; --checksum restores them again")),
+        .hint(way_out(args.overwrite, args.checksum && !args.dry_run))),
         _ if report.restored.problems > 0 => Ok(Done::Partial),
         _ => Ok(Done::Whole),
+    }
+}
+
+/// What helps where something is not what the point has, after a restore with `overwrite` or a comparison that took the place of one; or after one that
+/// has compared contents already and put back what differed.
+fn way_out(overwrite: choice::Overwrite, was_put_back: bool) -> &'static str {
+    match overwrite {
+        choice::Overwrite::Always if was_put_back => {
+            "the lines above name them, and contents were compared and put back just now: somebody writes there, the disk fails, or \
+             the target cannot hold what the point has"
+        }
+        choice::Overwrite::Always => {
+            "the lines above name them; --checksum, without --dry-run, restores them again, and says what cannot be written"
+        }
+        choice::Overwrite::Never | choice::Overwrite::IfNewer | choice::Overwrite::KeepBoth => {
+            "the lines above name them, and --overwrite keeps what is there; --overwrite always --checksum, without --dry-run, restores \
+             them again, and says what cannot be written"
+        }
     }
 }
 
@@ -313,6 +331,13 @@ mod tests {
         let stopped = compared(restored, false, Err(RestoreError::Target(TargetError::Cancelled)));
         assert_eq!(stopped.unwrap().1.unwrap_err().kind, Kind::Interrupted);
         assert!(compared(Restored::default(), true, Err(away())).is_err(), "nothing was restored");
+    }
+
+    #[test]
+    fn what_was_put_back_and_differs_all_the_same_is_not_to_be_put_back_once_more() {
+        let told = |was_put_back| way_out(choice::Overwrite::Always, was_put_back);
+        assert!(told(false).contains("--checksum"), "{}", told(false));
+        assert!(!told(true).contains("--checksum"), "{}", told(true));
     }
 
     #[test]

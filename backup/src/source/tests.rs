@@ -216,17 +216,22 @@ fn a_directory_never_to_be_entered_stays_as_an_empty_one() {
 }
 
 #[test]
-fn a_root_never_to_be_entered_is_refused_by_its_name() {
+fn a_root_in_a_directory_never_to_be_entered_is_refused_by_its_name() {
     let scratch = Scratch::new();
     put(&scratch, "store/pack", b"x");
+    put(&scratch, "store/deep/er/file", b"x");
+    put(&scratch, "beside/file", b"x");
     let meta = std::fs::metadata(scratch.join("store")).unwrap();
     let never_enter = HashSet::from([(meta.dev(), meta.ino())]);
-    for path in ["store", "store/pack"] {
+    for path in ["store", "store/pack", "store/deep", "store/deep/er", "store/deep/er/file"] {
         let options = WalkOptions { never_enter: never_enter.clone(), ..Default::default() };
         let source = DirectorySource::new(scratch.join(path), options);
         let error = source.walk(&mut Collector::default()).unwrap_err().to_string();
         assert!(error.contains(scratch.join(path).to_str().unwrap()), "{error}");
     }
+    let beside =
+        DirectorySource::new(scratch.join("beside"), WalkOptions { never_enter, ..Default::default() });
+    assert_eq!(paths(&beside), ["/file"]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::files::{DiskFile, Shared};
 use super::filesystems::closed_mounts;
 use super::listing::Names;
 use super::{DataSource, FileOpener, Flow, Found, Visitor, Walked};
-use crate::descent::{Descent, DirectoryId, OPEN_DIRECTORIES_MAX, Place, directory_id, open_directory};
+use crate::descent::{Descent, DirectoryId, OPEN_DIRECTORIES_MAX, Place, lies_in, open_directory};
 use crate::error::{SourceError, shown};
 use crate::pattern::Verdict;
 
@@ -51,10 +51,12 @@ impl DirectorySource {
         Self { path: path.into(), options }
     }
 
-    /// A root that is never to be entered would take the store into itself.
+    /// A root that is never to be entered, or lies in a directory that is not, would take the store into itself.
     fn refuse_own(&self, root: &OwnedFd) -> Result<(), SourceError> {
-        let id = directory_id(root).map_err(SourceError::io("stat", *b""))?;
-        if !self.options.never_enter.contains(&id) {
+        let own = &self.options.never_enter;
+        let is_own = !own.is_empty()
+            && lies_in(root, |id| own.contains(&id)).map_err(SourceError::io("look above", *b""))?;
+        if !is_own {
             return Ok(());
         }
         let given = shown(self.path.as_os_str().as_bytes());

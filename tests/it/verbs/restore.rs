@@ -162,8 +162,18 @@ fn reading_back_tells_of_each_difference_and_the_exit_code_does() {
     let only = ["restore", "latest", "--target", "back", "--verify", "--dry-run"];
     let ran = stored.run(only).expect_code(1);
     ran.expect_err(&["large: its content is not that of the point", "1 difference"]);
-    stored.run(["restore", "latest", "--target", "back", "--verify"]).expect_code(1);
-    stored.run(["restore", "latest", "--target", "back", "--verify", "--checksum"]).expect_code(0);
+    let restore = |more: &[&str]| {
+        let args = ["restore", "latest", "--target", "back", "--verify"];
+        stored.run(args.iter().chain(more))
+    };
+    // What is told to help does.
+    let told = restore(&[]).expect_code(1);
+    told.expect_err(&["--checksum, without --dry-run, restores them again"]);
+    for keeps in ["never", "if-newer"] {
+        let ran = restore(&["--overwrite", keeps, "--checksum"]).expect_code(1);
+        ran.expect_err(&["--overwrite always --checksum, without --dry-run, restores them again"]);
+    }
+    restore(&["--overwrite", "always", "--checksum"]).expect_code(0);
     stored.run(only).expect_code(0);
     stored.run(["restore", "latest", "--target", "none", "--verify", "--dry-run"]).expect_code(1);
 }
