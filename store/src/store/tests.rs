@@ -12,6 +12,7 @@ mod generations;
 mod heal;
 mod holds;
 mod hostile;
+mod indexes;
 mod interrupted;
 mod kept;
 mod last_copy;
