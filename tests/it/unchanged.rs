@@ -62,7 +62,8 @@ struct Mapping {
 impl Mapping {
     const SCRIPT: &str = "
 import mmap, sys
-mapped = mmap.mmap(open(sys.argv[1], 'r+b').fileno(), 0)
+file = open(sys.argv[1], 'r+b')
+mapped = mmap.mmap(file.fileno(), 0)
 for word in sys.stdin:
     mapped[0:5] = word.strip().encode()
     print('stored', flush=True)

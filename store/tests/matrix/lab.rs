@@ -265,7 +265,9 @@ pub fn shown(store: &Store) -> Result<Vec<RecoveryPointId>, StoreError> {
 pub fn push(store: &Store, id: &RecoveryPointId) -> Result<copy::Pushed, StoreError> {
     let (no, _, transfer) = &store.vaults()[0];
     copy::refresh_vault(store, *no, transfer, &VoidMonitor)?;
-    copy::push_point(store, *no, transfer, id, &VoidMonitor)
+    let pushed = copy::push_point(store, *no, transfer, id, &VoidMonitor)?;
+    copy::cover_packs(store, *no, transfer)?;
+    Ok(pushed)
 }
 
 /// Removes a point from the vault, as `forget` does.
