@@ -329,7 +329,8 @@ fn a_damaged_index_object_of_a_vault_is_told_and_put_right_by_a_push_or_a_scrub(
     let cut = |path: &Path, len: u64| {
         std::fs::File::options().write(true).open(path).unwrap().set_len(len).unwrap();
     };
-    let damages: [(&str, &dyn Fn(&Path)); 7] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 7] = [
         ("empty", &|path| cut(path, 0)),
         ("cut at 100", &|path| cut(path, 100)),
         ("one byte short", &|path| cut(path, path.metadata().unwrap().len() - 1)),
