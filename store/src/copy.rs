@@ -345,8 +345,11 @@ pub fn cover_packs(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<()
     if store.catalog().packs_without_index(Some(no))?.is_empty() {
         return Ok(());
     }
-    let _lock = store.lock_uploads()?;
-    index_vault(store, no, transfer)
+    match store.lock_uploads() {
+        // Somebody removes points there: the next push does it.
+        Err(StoreError::Locked { .. }) => Ok(()),
+        lock => lock.and_then(|_lock| index_vault(store, no, transfer)),
+    }
 }
 
 /// Covers the vault's packs that no index object there covers by a new one.
