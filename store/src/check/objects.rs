@@ -85,12 +85,13 @@ impl Check<'_> {
             let seen = self.store.prove_staged_indexes()?;
             self.tell_of_indexes("staging", seen);
         }
+        let is_turn = |name: &ObjectName| turn.is_some_and(|part| part.has(name.as_str()));
         for (no, address, _) in self.store.vaults() {
             // Only of those that were listed.
             if self.away.contains(no) || !self.listings.contains_key(no) {
                 continue;
             }
-            match self.store.prove_indexes(*no, turn, self.monitor) {
+            match self.store.prove_indexes(*no, &is_turn, self.monitor) {
                 Ok(seen) => self.tell_of_indexes(address, seen),
                 Err(e @ StoreError::Vault { .. }) => self.leave_out(*no, &e),
                 Err(e) => return Err(e),

@@ -14,7 +14,6 @@ use crate::id::IndexId;
 use crate::index::{INDEX_LIMIT, Index};
 use crate::monitor::Monitor;
 use crate::names;
-use crate::scrub::ciphertext::Part;
 use crate::transfer::Transfer;
 use crate::vault::{ObjectInfo, ObjectName};
 
@@ -33,7 +32,7 @@ const AGAIN_BY_PUSH: &str = "packs tell the same, and the next push writes anoth
 const AGAIN_BY_BACKUP: &str = "packs tell the same, and the next backup writes another one";
 
 impl Store {
-    /// Reads the index objects of a vault of which it is the turn, if it is of any, and those that nobody here knows: somebody else may have put
+    /// Reads the index objects of a vault of which it is the turn, and those that nobody here knows: somebody else may have put
     /// another one in the place of what was damaged; while packs lack one, also those that covered nothing. All that are known must be listed. What is wrong
     /// covers nothing from now on.
     ///
@@ -42,7 +41,7 @@ impl Store {
     pub(crate) fn prove_indexes(
         &self,
         no: VaultNo,
-        turn: Option<Part>,
+        is_turn: &dyn Fn(&ObjectName) -> bool,
         monitor: &dyn Monitor,
     ) -> Result<Indexes, StoreError> {
         let transfer = self.vault(no)?;
@@ -57,7 +56,7 @@ impl Store {
             listed.filter_map(|object| Some((names::index_of(&object.name)?, object))).collect();
         let is_read = |(id, object): &(&IndexId, &ObjectInfo)| {
             let is_new = !known.contains(*id) || is_lacking && !covering.contains(*id);
-            is_new || turn.is_some_and(|part| part.has(object.name.as_str()))
+            is_new || is_turn(&object.name)
         };
         let read: Vec<(&IndexId, &ObjectInfo)> = listed.iter().filter(is_read).collect();
         let mut seen = self.read_indexes((no, transfer), &read, &covering, monitor)?;
