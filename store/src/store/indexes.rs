@@ -73,6 +73,25 @@ impl Store {
         Ok(seen)
     }
 
+    /// What a vault does not list of its index objects covers nothing there: of one that lost packs they may be gone as well.
+    pub(super) fn miss_indexes(
+        &self,
+        no: VaultNo,
+        transfer: &Transfer,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        // Before they are listed: others put some meanwhile.
+        let known = self.catalog().index_objects(Some(no))?;
+        let listed = names::list(transfer, names::INDEXES, deadline).map_err(of_vault(transfer))?;
+        let listed: BTreeSet<IndexId> =
+            listed.iter().filter_map(|object| names::index_of(&object.name)).collect();
+        for id in known.iter().filter(|id| !listed.contains(id)) {
+            self.catalog().uncover_index(id)?;
+            self.catalog().remove_index_from(id, no)?;
+        }
+        Ok(())
+    }
+
     /// Many at once, as a vault may be far away.
     fn read_indexes(
         &self,
