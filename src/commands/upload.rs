@@ -154,7 +154,6 @@ impl<'a> Upload<'a> {
         match seen {
             Ok(()) => {
                 self.push_to(no, transfer, &chosen)?;
-                copy::cover_packs(self.store, no, transfer).or_else(|e| self.failed(e))?;
                 self.store.bring_holds(no).map(drop).or_else(|e| self.failed(e))?;
             }
             Err(e) => self.failed(e)?,

@@ -92,7 +92,6 @@ pub fn check(store: &Store, depth: Depth, monitor: &dyn Monitor) -> Result<Repor
     if depth == Depth::ReadData {
         check.read_data(&packs)?;
     }
-    check.indexes((depth == Depth::ReadData).then_some(Part::WHOLE))?;
     check.points()?;
     check.vaulted_points()?;
     check.point_objects(&points, depth)?;

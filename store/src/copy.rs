@@ -340,18 +340,6 @@ pub fn push_point(
     }
 }
 
-/// Writes index objects for packs of a vault that none covers there, for who pushes and has nothing to send: one may have been found damaged.
-pub fn cover_packs(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
-    if store.catalog().packs_without_index(Some(no))?.is_empty() {
-        return Ok(());
-    }
-    match store.lock_uploads() {
-        // Somebody removes points there: the next push does it.
-        Err(StoreError::Locked { .. }) => Ok(()),
-        lock => lock.and_then(|_lock| index_vault(store, no, transfer)),
-    }
-}
-
 /// Covers the vault's packs that no index object there covers by a new one.
 fn index_vault(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
     for packs in store.catalog().packs_without_index(Some(no))?.chunks(PACKS_PER_INDEX) {

@@ -52,7 +52,6 @@ impl Worker {
             let is_forgotten = store.catalog().why_revoked(*no, &id)? == Some(Why::Forgotten);
             lacking.extend((store.is_lacking(*no, &row)? && !is_forgotten).then_some(id));
         }
-        lacking.chunks(AT_ONCE).try_for_each(|some| self.push(store, some))?;
-        copy::cover_packs(store, *no, transfer)
+        lacking.chunks(AT_ONCE).try_for_each(|some| self.push(store, some))
     }
 }

@@ -1,7 +1,5 @@
 //! Index objects in the catalog: which packs each covers, and in which vaults it lies.
 
-use std::collections::BTreeSet;
-
 use rusqlite::params;
 
 use super::{Catalog, PackNo, VaultNo};
@@ -44,23 +42,6 @@ impl Catalog {
             )?
             .query_map([vault.map(|v| v.0)], |row| Ok(IndexId(row.get(0)?)))?
             .collect()
-        })
-    }
-
-    /// Index objects that cover any pack, wherever they lie.
-    pub fn covering_indexes(&self) -> Result<BTreeSet<IndexId>, StoreError> {
-        self.read("list index objects", |c| {
-            c.prepare_cached("SELECT id FROM index_object WHERE no IN (SELECT idx FROM index_pack)")?
-                .query_map([], |row| Ok(IndexId(row.get(0)?)))?
-                .collect()
-        })
-    }
-
-    /// An index object covers nothing any more, wherever it lies: in one place it is not what it was.
-    pub fn uncover_index(&self, id: &IndexId) -> Result<(), StoreError> {
-        self.write("uncover packs", |t| {
-            let sql = "DELETE FROM index_pack WHERE idx = (SELECT no FROM index_object WHERE id = ?1)";
-            t.execute(sql, [&id.0[..]]).map(drop)
         })
     }
 

@@ -1,4 +1,4 @@
-//! The small objects: recovery points, index objects and key slots. A damaged pack costs files, a damaged point or slot costs everything
+//! The small objects: recovery points and key slots. A damaged pack costs files, a damaged point or slot costs everything
 //! behind it on the day when there is no catalog, so they are looked at in every tier as packs are.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,9 +12,8 @@ use crate::id::{RecoveryPointId, SourceTag};
 use crate::monitor::VoidMonitor;
 use crate::names;
 use crate::point::object::open_point;
-use crate::scrub::ciphertext::Part;
 use crate::seal::slots::{KeySlot, SlotKind};
-use crate::store::{Fate, Indexes, NEWER_KEY, Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
+use crate::store::{Fate, NEWER_KEY, Outcomes, POINT_LIMIT, SMALL_OBJECT, of_vault};
 use crate::vault::{ObjectInfo, ObjectName, VaultError};
 
 /// What the object of each known point hashes to, by source and id.
@@ -77,34 +76,6 @@ impl Check<'_> {
             self.listings.insert(*no, listing);
         }
         Ok(())
-    }
-
-    /// Index objects, without which a machine that has nothing reads all packs. Of those of vaults it is the turn of a part that are read, if of any.
-    pub(super) fn indexes(&mut self, turn: Option<Part>) -> Result<(), StoreError> {
-        if turn.is_some() && self.looks_at(None) {
-            let seen = self.store.prove_staged_indexes()?;
-            self.tell_of_indexes("staging", seen);
-        }
-        let is_turn = |name: &ObjectName| turn.is_some_and(|part| part.has(name.as_str()));
-        for (no, address, _) in self.store.vaults() {
-            // Only of those that were listed.
-            if self.away.contains(no) || !self.listings.contains_key(no) {
-                continue;
-            }
-            match self.store.prove_indexes(*no, &is_turn, self.monitor) {
-                Ok(seen) => self.tell_of_indexes(address, seen),
-                Err(e @ StoreError::Vault { .. }) => self.leave_out(*no, &e),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    fn tell_of_indexes(&mut self, place: &str, seen: Indexes) {
-        self.report.bytes_read += seen.bytes_read;
-        for (name, detail) in seen.wrong {
-            self.find(name.as_str(), format!("{place}: {detail}"));
-        }
     }
 
     /// Generations of reclaim in vaults, without which nothing new may rely on what is there.

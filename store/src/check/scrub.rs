@@ -24,8 +24,7 @@ pub struct Turn {
     pub packs: Vec<PackNo>,
 }
 
-/// Reads and proves packs of places, each of which is listed first; `part` says which of the points and of the index objects of vaults are read as well: these are
-/// small.
+/// Reads and proves packs of places, each of which is listed first; `part` says which of the points of vaults are read as well.
 /// What is read is noted as proven as it goes, so that one that is cut off leaves less for the next one.
 pub fn scrub(store: &Store, turns: &[Turn], part: Part, monitor: &dyn Monitor) -> Result<Report, StoreError> {
     store.mend_packs(monitor)?;
@@ -37,7 +36,6 @@ pub fn scrub(store: &Store, turns: &[Turn], part: Part, monitor: &dyn Monitor) -
     check.existence(&packs, Depth::ReadData)?;
     check.read_turns(&packs, turns)?;
     check.known_in(&packs, turns)?;
-    check.indexes(Some(part))?;
     check.point_objects(&points, Depth::ReadData)?;
     check.slots()?;
     let is_damaged = check.report.findings.iter().any(|finding| !finding.unseen);

@@ -153,7 +153,7 @@ pub(super) fn learn_packs(
                 Err(e) => {
                     // One that covers nothing: the next push writes another one for its packs, and a prune removes it.
                     if e.is_damage() {
-                        store.spoil_index(id, Some(no))?;
+                        store.catalog().add_index(id, &[], Some(no))?;
                     }
                     monitor.event(problem(transfer, &object.name, &e.to_string()));
                 }
@@ -166,7 +166,7 @@ pub(super) fn learn_packs(
 }
 
 /// In their order, as many together as may be in memory, and asked for, at once.
-pub(super) fn batches<T>(items: &[T], len: impl Fn(&T) -> u64) -> impl Iterator<Item = &[T]> {
+fn batches<T>(items: &[T], len: impl Fn(&T) -> u64) -> impl Iterator<Item = &[T]> {
     let mut left = items;
     std::iter::from_fn(move || {
         let mut bytes = 0;
@@ -203,7 +203,7 @@ pub(crate) fn open_index(
 }
 
 /// The packs of which the catalog knows something else. They do not count as covered by this index object.
-pub(super) fn adopt_index(
+fn adopt_index(
     store: &Store,
     no: VaultNo,
     id: &IndexId,

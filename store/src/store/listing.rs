@@ -81,9 +81,6 @@ pub(super) fn compare_with_listing(
     if !missed.is_empty() {
         losses = catalog.miss_listed(&missed, no)?;
     }
-    if lost {
-        store.miss_indexes(no, transfer, deadline)?;
-    }
     refresh_points(store, (no, transfer), &points, &before, incomplete, monitor)?;
     catalog.set_losses_doubted(no, losses)?;
     let evidence = Evidence { packs_missed: missed.len(), ..Evidence::default() };

@@ -13,7 +13,6 @@ mod generations;
 mod heal;
 mod holds;
 mod hostile;
-mod indexes;
 mod interrupted;
 mod kept;
 mod last_copy;

@@ -265,9 +265,7 @@ pub fn shown(store: &Store) -> Result<Vec<RecoveryPointId>, StoreError> {
 pub fn push(store: &Store, id: &RecoveryPointId) -> Result<copy::Pushed, StoreError> {
     let (no, _, transfer) = &store.vaults()[0];
     copy::refresh_vault(store, *no, transfer, &VoidMonitor)?;
-    let pushed = copy::push_point(store, *no, transfer, id, &VoidMonitor)?;
-    copy::cover_packs(store, *no, transfer)?;
-    Ok(pushed)
+    copy::push_point(store, *no, transfer, id, &VoidMonitor)
 }
 
 /// Removes a point from the vault, as `forget` does.

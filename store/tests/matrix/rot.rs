@@ -188,8 +188,8 @@ fn is_claimed(points: &Points, name: &str, damage: &Damage) -> bool {
         Some(Named::Condemned(_)) if matches!(damage, Damage::Gone) => false,
         // What they say is in the objects, or is no part of the store.
         None => false,
-        // Packs say the same, and are nearer than whoever misses one in staging.
-        Some(Named::Index(_)) if matches!(damage, Damage::Gone) => false,
+        // Packs say the same.
+        Some(Named::Index(_)) => false,
         // It is of a point that is there.
         Some(Named::Session(_) | Named::Heartbeat(..)) => false,
         _ => true,

@@ -318,53 +318,6 @@ fn what_has_the_name_of_a_pack_and_is_no_file_is_named_by_a_check() {
     machine.run(["check", "--read-data"]).expect_code(0);
 }
 
-/// Each is known to this machine, which needs it no more; whoever recovers goes by it.
-#[test]
-fn a_damaged_index_object_of_a_vault_is_told_and_put_right_by_a_push_or_a_scrub() {
-    let (machine, source, vault) = with_directory_vault();
-    let indexes = || -> Vec<PathBuf> {
-        let listed = std::fs::read_dir(vault.join("idx")).unwrap();
-        listed.map(|file| file.unwrap().path()).collect()
-    };
-    let cut = |path: &Path, len: u64| {
-        std::fs::File::options().write(true).open(path).unwrap().set_len(len).unwrap();
-    };
-    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
-    let damages: [Damage<'_>; 7] = [
-        ("empty", &|path| cut(path, 0)),
-        ("cut at 100", &|path| cut(path, 100)),
-        ("one byte short", &|path| cut(path, path.metadata().unwrap().len() - 1)),
-        ("one byte longer", &|path| cut(path, path.metadata().unwrap().len() + 1)),
-        ("a flipped bit", &|path| {
-            let mut bytes = std::fs::read(path).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            std::fs::write(path, bytes).unwrap();
-        }),
-        ("gone", &|path| std::fs::remove_file(path).unwrap()),
-        ("the last one", &|path| cut(path, 1)),
-    ];
-    for (round, (what, damage)) in damages.into_iter().enumerate() {
-        let path = indexes().remove(0);
-        damage(&path);
-        let name = format!("idx/{}", name_of(&path));
-        let look: &[&str] = if round % 2 == 0 { &["check", "--read-data"] } else { &["scrub", "--full"] };
-        let ran = machine.run(look).expect_code(1);
-        ran.expect_err(&[&name, "the next push writes another one"]);
-        // A scrub has pushed.
-        if round % 2 == 0 {
-            machine.run(["vault", "push"]).expect_code(0);
-        }
-        machine.run(["check", "--read-data"]).expect_code(0);
-        machine.run(["scrub", "--full"]).expect_code(0);
-        machine.run(["prune", "--now"]).expect_code(0);
-        assert!(!path.exists() && indexes().len() == 1, "{what}: {:?}", indexes());
-        machine.run(["scrub", "--ciphertext", vault.to_str().unwrap()]).expect_code(0);
-    }
-    let stranger = recovered(vault.to_str().unwrap());
-    compare(&source, &stranger.restore("latest", "back")).assert_none();
-}
-
 #[test]
 fn a_pack_stays_in_one_vault_whose_copy_in_another_does_not_open() {
     let (machine, source, one) = with_directory_vault();
