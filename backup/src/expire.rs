@@ -3,7 +3,7 @@
 //!
 //! A point is taken once. Its copy in staging is of the local tier, its copies in vaults are of the online tier, and each tier expires
 //! by its own rules; a point that is in neither any more is gone. A copy in staging stays as long as a vault is to have the point and is
-//! not known to have it. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one. Only points of this machine are looked at.
+//! not known to have it whole: what lacks something in a vault is pending there again, whatever the schedule says, until its own rules let it go there. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one. Only points of this machine are looked at.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -95,7 +95,10 @@ impl<'a> Tiers<'a> {
     pub fn plan(&self, group: &Group, name: TierName) -> Option<RetentionPlan> {
         let keep = &group.tier(name)?.keep;
         let ours = self.sources(group).into_values().flatten();
-        let there: Vec<&StoredPoint> = ours.filter(|stored| is_in(stored, name)).collect();
+        let is_there = |stored: &&StoredPoint| {
+            is_in(stored, name) || name == TierName::Online && !stored.incomplete.is_empty()
+        };
+        let there: Vec<&StoredPoint> = ours.filter(is_there).collect();
         let mut kept = match name {
             TierName::Local => self.waiting(group, &there),
             TierName::Online => self.guarded_in_each_vault(&there),
@@ -106,7 +109,14 @@ impl<'a> Tiers<'a> {
             return Some(plan_to_keep(&facts, Reason::Stopped));
         }
         let keep = Retention { ends: group.stopped.is_some(), ..keep.clone() };
-        Some(plan_and_keep(&facts, &keep, &self.zone, self.now, &kept))
+        let plan = |facts: &[PointFacts], kept: &[_]| plan_and_keep(facts, &keep, &self.zone, self.now, kept);
+        if name == TierName::Online && !there.iter().all(|stored| is_whole_online(stored)) {
+            // What lacks something serves no rule in the place of what is whole.
+            let whole = self.facts(there.iter().filter(|stored| is_whole_online(stored)).copied());
+            let stays = plan(&whole, &kept).keep.into_iter();
+            kept.extend(stays.flat_map(|one| one.reasons.into_iter().map(move |reason| (one.id, reason))));
+        }
+        Some(plan(&facts, &kept))
     }
 
     /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point, and so it is of one that is named and
@@ -119,7 +129,10 @@ impl<'a> Tiers<'a> {
             false if group.online.as_ref().is_some_and(|tier| tier.is_for(vault.address)) => {
                 there.iter().filter(|stored| goes_by_rules(stored)).map(|stored| stored.point.id).collect()
             }
-            _ => self.pending(group, vault.address).iter().map(|stored| stored.point.id).collect::<Vec<_>>(),
+            _ => {
+                let pending = self.pending(group, vault.address).into_iter();
+                pending.filter(|stored| stored.local).map(|stored| stored.point.id).collect::<Vec<_>>()
+            }
         };
         let is_missing = |address: &&str| !self.vaults.iter().any(|vault| vault.address == *address);
         let named = group.online.iter().flat_map(|tier| tier.vaults.iter().map(String::as_str));
@@ -128,10 +141,12 @@ impl<'a> Tiers<'a> {
         vaults.flat_map(|vault| wants(&vault)).map(|id| (id, Reason::WaitsForVault)).collect()
     }
 
-    /// A vault that was away has older points than the others, and keeps its newest until it has newer ones.
+    /// A vault that was away has older points than the others, and keeps its newest whole one until it has newer ones.
     fn guarded_in_each_vault(&self, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
         let guarded_in = |vault: &KnownVault<'_>| {
-            let holds = |stored: &&&StoredPoint| stored.vaults.iter().any(|held| held == vault.address);
+            let holds = |stored: &&&StoredPoint| {
+                has(&stored.vaults, vault.address) && !has(&stored.incomplete, vault.address)
+            };
             guarded(&self.facts(there.iter().filter(holds).copied()))
         };
         self.vaults.iter().flat_map(guarded_in).collect()
@@ -195,14 +210,27 @@ fn pending_of_source<'a>(
 ) -> Vec<(Timestamp, &'a StoredPoint)> {
     let by_rules = points.iter().filter(|stored| goes_by_rules(stored));
     let facts: Vec<OnlineFacts> = by_rules.map(|stored| online_facts(stored, vault)).collect();
+    let wanted: HashSet<RecoveryPointId> = online::pending(&facts, rhythm).into_iter().collect();
+    let is_pending =
+        |stored: &&&StoredPoint| wanted.contains(&stored.point.id) || has(&stored.incomplete, vault);
+    let mut pending: Vec<&StoredPoint> = points.iter().filter(is_pending).copied().collect();
+    pending.sort_by_key(|stored| (stored.point.sequence, stored.point.started, stored.point.id));
     let mut latest = None;
-    let place = |id| {
-        let stored = *points.iter().find(|stored| stored.point.id == id)?;
+    let place = |stored: &'a StoredPoint| {
         let place = latest.max(Some(stored.point.started))?;
         latest = Some(place);
         Some((place, stored))
     };
-    online::pending(&facts, rhythm).into_iter().filter_map(place).collect()
+    pending.into_iter().filter_map(place).collect()
+}
+
+/// Whether a vault has it and lacks nothing of it.
+fn is_whole_online(stored: &StoredPoint) -> bool {
+    stored.vaults.iter().any(|vault| !has(&stored.incomplete, vault))
+}
+
+fn has(addresses: &[String], vault: &str) -> bool {
+    addresses.iter().any(|address| address == vault)
 }
 
 fn online_facts(stored: &StoredPoint, vault: &str) -> OnlineFacts {
@@ -213,7 +241,7 @@ fn online_facts(stored: &StoredPoint, vault: &str) -> OnlineFacts {
         started: point.started,
         complete: point.state == PointState::Complete,
         staged: stored.local,
-        vaulted: stored.vaults.iter().any(|address| address == vault),
+        vaulted: has(&stored.vaults, vault) || has(&stored.incomplete, vault),
     }
 }
 

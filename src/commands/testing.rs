@@ -44,5 +44,12 @@ pub fn stored_point(id: u8, source: &str, started: i64) -> StoredPoint {
         tool: "holdfast 0.1.0".into(),
         ..bare_point(["host", "group", source], started, root)
     };
-    StoredPoint { point: Arc::new(point), hash: [id; 32], local: true, vaults: Vec::new(), held: None }
+    StoredPoint {
+        point: Arc::new(point),
+        hash: [id; 32],
+        local: true,
+        vaults: Vec::new(),
+        incomplete: Vec::new(),
+        held: None,
+    }
 }

@@ -172,9 +172,11 @@ impl<'a> Upload<'a> {
     pub fn arrived(&self) -> Result<Vec<RecoveryPointId>, Failure> {
         let mut arrived = Vec::new();
         for id in self.asked.iter().flat_map(|(_, ids)| ids) {
-            let row = self.store.catalog().point(id)?;
-            let is_in = |no| row.as_ref().is_some_and(|row| row.vaults.contains(no));
-            let everywhere = self.asked.iter().all(|(no, ids)| !ids.contains(id) || is_in(no));
+            let Some(row) = self.store.catalog().point(id)? else { continue };
+            let mut everywhere = true;
+            for (no, _) in self.asked.iter().filter(|(_, ids)| ids.contains(id)) {
+                everywhere &= !self.store.is_lacking(*no, &row)?;
+            }
             if everywhere && !arrived.contains(id) {
                 arrived.push(*id);
             }
@@ -286,8 +288,9 @@ impl<'a> Upload<'a> {
             // The point is damaged here; others are not. Or it was forgotten meanwhile.
             Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
                 let point = format!("recovery point {}", id.short());
-                // Of one that is there a check tells what it lacks.
-                if self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)) {
+                // Of one that is there a check tells what it lacks, unless somebody asks for it.
+                let is_there = self.store.incomplete_in(no)?.contains(id) && !self.named.contains(id);
+                if !is_there && self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)) {
                     self.failed(StoreError::corrupt(point, e.to_string()))?;
                 }
             }

@@ -17,7 +17,7 @@ mod unopened;
 
 use std::collections::HashSet;
 
-use self::beside::Within;
+use self::beside::{Others, Within};
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::copy;
@@ -94,6 +94,8 @@ pub struct ReclaimPlan {
     pub unopened: Vec<Unopened>,
     live: HashSet<ChunkId>,
     points: HashSet<RecoveryPointId>,
+    /// What points of other places need.
+    others: Others,
     /// Attempts whose outcome the listing showed that this was planned from.
     outcomes: HashSet<Attempt>,
 }

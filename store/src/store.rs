@@ -97,6 +97,8 @@ pub struct StoredPoint {
     pub local: bool,
     /// Addresses of the vaults that hold it.
     pub vaults: Vec<String>,
+    /// Addresses of vaults where it is and lacks something, as far as is known. They are among those that hold it only while no other place does.
+    pub incomplete: Vec<String>,
     /// Why it stays whatever happens, if somebody asked for that.
     pub held: Option<Hold>,
 }

@@ -33,7 +33,14 @@ fn point(source: &str, n: u8, hours: i64, vaults: &[&str]) -> StoredPoint {
         ..bare_point(["here", "web", source], NOON + hours * HOUR, root)
     };
     let vaults = vaults.iter().map(|vault| (*vault).to_owned()).collect();
-    StoredPoint { point: Arc::new(point), hash: [n; 32], local: true, vaults, held: None }
+    StoredPoint {
+        point: Arc::new(point),
+        hash: [n; 32],
+        local: true,
+        vaults,
+        incomplete: Vec::new(),
+        held: None,
+    }
 }
 
 fn tiers(points: &[StoredPoint]) -> Tiers<'_> {
@@ -277,4 +284,54 @@ fn nothing_of_a_source_of_which_somebody_else_takes_points_goes_by_rules() {
     assert_eq!(goes(&judged, &group, TierName::Online), [100, 101, 102]);
     assert!(why(&judged, &group, TierName::Online, 0).starts_with("chain-forked"));
     assert!(why(&judged, &group, TierName::Local, 1).starts_with("chain-forked"));
+}
+
+/// Of which the vault is said to lack something.
+fn lacking(mut stored: StoredPoint, vault: &str) -> StoredPoint {
+    stored.vaults.retain(|held| held != vault || !stored.local);
+    stored.incomplete.push(vault.into());
+    stored
+}
+
+#[test]
+fn what_lacks_something_in_a_vault_is_pending_there_whatever_the_schedule_says() {
+    let mut points = days(4, 4, 4);
+    points[0] = lacking(points[0].clone(), A);
+    points[4] = lacking(points[4].clone(), A);
+    let alone = StoredPoint { local: false, ..point("docs", 2, 24, &[A]) };
+    points[2] = lacking(alone, A);
+    points.push(lacking(until(point("docs", 8, 96, &[A]), 500), A));
+    let group = group(BOTH);
+    assert_eq!(numbers(tiers(&points).pending(&group, A)), [0, 2, 4, 8]);
+    assert_eq!(numbers(tiers(&points).pending(&group, B)), [0; 0], "that vault is as it should be");
+    let only_b = self::group("online = { schedule = \"12:00\", vaults = [\"/vault/b\"] }");
+    assert_eq!(numbers(tiers(&points).pending(&only_b, A)), [0; 0]);
+    for n in [0, 4] {
+        assert!(why(&tiers(&points), &group, TierName::Local, n).contains("waits for a vault"), "{n}");
+    }
+    let all = days(4, 4, 4);
+    assert!(goes(&tiers(&all), &group, TierName::Local).contains(&0));
+}
+
+#[test]
+fn what_lacks_something_in_every_vault_serves_no_rule_there_and_goes_by_all_of_them() {
+    let group = group(BOTH);
+    let points = days(8, 8, 8);
+    assert_eq!(goes(&tiers(&points), &group, TierName::Online), [0, 2, 4]);
+    // The newest two: of the whole ones the newest five stay, and with them those two.
+    let doubted = |doubted: &[usize], vaults: &[&str]| {
+        let mut points = points.clone();
+        for day in doubted {
+            let mut stored = points[day * 2].clone();
+            for vault in vaults {
+                stored = lacking(stored, vault);
+            }
+            points[day * 2] = stored;
+        }
+        goes(&tiers(&points), &group, TierName::Online)
+    };
+    assert_eq!(doubted(&[6, 7], &[A, B]), [0]);
+    assert_eq!(doubted(&[6, 7], &[A]), [0, 2, 4], "the other vault has them whole");
+    assert_eq!(doubted(&[0, 1], &[A, B]), [0, 2, 4], "they are older than what stays");
+    assert_eq!(doubted(&[0, 1, 2, 3, 4, 5, 6, 7], &[A, B]), [0, 2, 4]);
 }

@@ -126,19 +126,27 @@ impl Worker {
         let (points, host, now) = (store.points()?, self.host(), Time(self.process.clone()).now().seconds);
         let is_in = |stored: &&StoredPoint| match expiry.tier {
             TierName::Local => stored.local,
-            TierName::Online => !stored.vaults.is_empty(),
+            TierName::Online => !stored.vaults.is_empty() || !stored.incomplete.is_empty(),
         };
         let ours = points.iter().filter(|stored| stored.point.source.host == host).filter(is_in);
         let (known, sources): (Vec<_>, BTreeSet<_>) = ours
             .filter(|stored| there.contains(&stored.point.id))
             .map(|stored| (stored, &stored.point.source.source))
             .unzip();
+        let is_whole = |stored: &StoredPoint| expiry.tier == TierName::Local || stored.incomplete.is_empty();
         let mut may_go = BTreeSet::new();
         for source in sources {
-            let of_source = known.iter().filter(|stored| stored.point.source.source == *source);
-            let ids = of_source.map(|stored| (stored.point.id, stored.point.started.seconds)).collect();
-            let known = self.truth(|truth| truth.known(self.machine, ids, expiry.tier));
-            may_go.extend(expiry.policy.may_go(&known, now));
+            let of_source = || known.iter().filter(|stored| stored.point.source.source == *source);
+            let let_go = |stored: Vec<&&StoredPoint>| {
+                let ids =
+                    stored.iter().map(|stored| (stored.point.id, stored.point.started.seconds)).collect();
+                expiry.policy.may_go(&self.truth(|truth| truth.known(self.machine, ids, expiry.tier)), now)
+            };
+            // One that lacks something stands for none that is whole.
+            may_go.extend(let_go(of_source().filter(|stored| is_whole(stored)).collect()));
+            let of_all = let_go(of_source().collect());
+            let doubted = of_source().filter(|stored| !is_whole(stored)).map(|stored| stored.point.id);
+            may_go.extend(doubted.filter(|id| of_all.contains(id)));
         }
         for went in plan.remove.iter().filter(|went| there.contains(&went.id) && !may_go.contains(&went.id)) {
             let why = format!("point {} goes from {}: {}", went.id.short(), expiry.tier, went.why());

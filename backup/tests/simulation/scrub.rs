@@ -27,6 +27,8 @@ impl Worker {
         let told: Vec<_> = found.iter().map(|f| format!("{}: {}", f.object, f.detail)).collect();
         if !told.is_empty() {
             self.life().world().tell(|| format!("{} finds {told:?}", self.machine));
+        }
+        if !told.is_empty() || !store.incomplete_in(no)?.is_empty() {
             // What one place keeps from being healed keeps nothing from the other.
             let here = store.heal_staging(&VoidMonitor).map(|healed| {
                 for healed in healed {
@@ -42,8 +44,8 @@ impl Worker {
     /// A push of the points that the vault has.
     fn heal_vault(&self, store: &Store) -> Result<(), StoreError> {
         let (no, _, transfer) = &store.vaults()[0];
-        let mut rows = store.catalog().sound_points()?;
-        rows.retain(|row| row.vaults.contains(no));
+        let (mut rows, incomplete) = (store.catalog().sound_points()?, store.incomplete_in(*no)?);
+        rows.retain(|row| row.vaults.contains(no) || incomplete.contains(&row.id));
         rows.sort_by_key(|row| (row.started, row.id));
         copy::refresh_vault(store, *no, transfer, &VoidMonitor)?;
         let mut lacking: Vec<RecoveryPointId> = Vec::new();

@@ -57,5 +57,12 @@ pub fn point(host: &str, group: &str, source: &str, started: i64, sequence: u64)
         counts: Counts { files: 3, directories: 1, bytes: 4096, ..Counts::default() },
         ..bare_point([host, group, source], started, root)
     };
-    StoredPoint { point: Arc::new(point), hash: *id.as_bytes(), local: true, vaults: Vec::new(), held: None }
+    StoredPoint {
+        point: Arc::new(point),
+        hash: *id.as_bytes(),
+        local: true,
+        vaults: Vec::new(),
+        incomplete: Vec::new(),
+        held: None,
+    }
 }

@@ -43,6 +43,12 @@ struct Damaged {
     whole_in: Option<String>,
 }
 
+/// Whether points are known to lack something in these places, be it that a look at a listing told.
+pub fn is_wanted(store: &Store, places: &[Option<VaultNo>]) -> Result<bool, Failure> {
+    let incomplete = store.catalog().incomplete()?;
+    Ok(incomplete.iter().any(|(no, _)| places.contains(&Some(*no))))
+}
+
 /// Puts right what it can in these places. Stops only when it is asked to.
 pub fn heal(
     context: &Context<'_>,
@@ -100,8 +106,8 @@ fn name_of(store: &Store, place: Option<VaultNo>) -> String {
 
 /// Points that a vault has, oldest first, also those of which it lacks something.
 fn points_in(store: &Store, no: VaultNo) -> Result<Vec<RecoveryPointId>, Failure> {
-    let mut rows = store.catalog().sound_points()?;
-    rows.retain(|row| row.vaults.contains(&no));
+    let (mut rows, incomplete) = (store.catalog().sound_points()?, store.incomplete_in(no)?);
+    rows.retain(|row| row.vaults.contains(&no) || incomplete.contains(&row.id));
     rows.sort_by_key(|row| (row.started, row.id));
     Ok(rows.into_iter().map(|row| row.id).collect())
 }

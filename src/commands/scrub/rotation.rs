@@ -89,8 +89,9 @@ pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Outcome {
         note(context, &store, Work::Scrub, begun, &report);
     }
     let is_damaged = report.problems > 0 && !report.only_unseen();
-    let healed = if is_damaged && !args.no_heal {
-        put_right(context, &store, &places)?
+    let of_places: Vec<Option<VaultNo>> = places.iter().map(|place| place.vault).collect();
+    let healed = if !args.no_heal && (is_damaged || heal::is_wanted(&store, &of_places)?) {
+        put_right(context, &store, &of_places)?
     } else {
         heal::Done::default()
     };
@@ -98,10 +99,13 @@ pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Outcome {
     if report.problems == 0 { Ok(Done::Whole) } else { Err(failure_with(&report, &healed)) }
 }
 
-fn put_right(context: &Context<'_>, store: &Store, places: &[Place]) -> Result<heal::Done, Failure> {
-    let of_places: Vec<Option<VaultNo>> = places.iter().map(|place| place.vault).collect();
+fn put_right(
+    context: &Context<'_>,
+    store: &Store,
+    places: &[Option<VaultNo>],
+) -> Result<heal::Done, Failure> {
     let monitor = context.terminal.monitor();
-    let done = heal(context, store, &of_places, &monitor)?;
+    let done = heal(context, store, places, &monitor)?;
     drop(monitor);
     for failure in &done.failures {
         context.terminal.warn(&format!("not all that is damaged could be put right: {}", failure.message));

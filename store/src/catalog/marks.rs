@@ -27,7 +27,7 @@ pub enum Mark {
     BadIn(VaultNo, PackId),
     /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
     Going(Option<VaultNo>, RecoveryPointId),
-    /// A point that no other place has lacks something in a vault.
+    /// A point lacks something in a vault, be it the point itself. It counts as there only while no other place has it.
     Incomplete(VaultNo, RecoveryPointId),
     /// A pack was known to be damaged in an annex that went away.
     BadAway(PackId),
@@ -134,6 +134,16 @@ impl Catalog {
         Ok(missed)
     }
 
+    /// Points that lack something in vaults, as far as is known.
+    pub fn incomplete(&self) -> Result<Vec<(VaultNo, RecoveryPointId)>, StoreError> {
+        let point = |key: &String| {
+            let mut words = key.split(' ').skip(1);
+            let no = VaultNo(words.next()?.parse().ok()?);
+            Some((no, RecoveryPointId::from_hex(words.next()?)?))
+        };
+        Ok(self.keys_of("incomplete *")?.iter().filter_map(point).collect())
+    }
+
     /// Keys of all notes that match.
     pub(super) fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
         self.read("read notes", |c| {
@@ -202,6 +212,16 @@ impl Catalog {
         let keys = format!("proven {} *", no.0);
         self.write("make a note", |t| t.execute("DELETE FROM meta WHERE key GLOB ?1", [&keys]).map(drop))
     }
+}
+
+/// Notes that a point lacks something in a vault.
+pub(super) fn note_incomplete(
+    t: &rusqlite::Transaction<'_>,
+    id: &RecoveryPointId,
+    no: VaultNo,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, 1)";
+    t.prepare_cached(sql)?.execute([Mark::Incomplete(no, *id).key()]).map(drop)
 }
 
 /// Takes away that a point was to go from a place, or lacks something there: it went, or was put there again.

@@ -331,7 +331,28 @@ impl Catalog {
         Ok(heads.into_iter().map(|(tag, (sequence, _, _, hash))| (tag, sequence, hash)).collect())
     }
 
-    /// Forgets that a point is in staging or, with `vault`, in that vault; where it is nowhere, forgets it wholly.
+    /// Notes that a point lacks something in a vault where it is: it does not count as there while another place has it.
+    pub fn doubt_point(&self, id: &RecoveryPointId, no: VaultNo) -> Result<(), StoreError> {
+        self.write("doubt a recovery point", |t| {
+            let is_there: bool = t
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM point_place WHERE point = ?1 AND vault = ?2)")?
+                .query_row(params![&id.0[..], no.0], |row| row.get(0))?;
+            if !is_there {
+                return Ok(());
+            }
+            t.prepare_cached(
+                "DELETE FROM point_place WHERE point = ?1 AND vault = ?2
+                 AND (EXISTS (SELECT 1 FROM point WHERE id = ?1 AND staged <> 0)
+                      OR EXISTS (SELECT 1 FROM point_place WHERE point = ?1 AND vault <> ?2))",
+            )?
+            .execute(params![&id.0[..], no.0])?;
+            marks::note_incomplete(t, id, no)?;
+            touch(t)
+        })
+    }
+
+    /// Forgets that a point is in staging or, with `vault`, in that vault. One that is nowhere then counts as there again where it lacks
+    /// something; if that is nowhere, either, it is forgotten wholly.
     pub fn remove_point(&self, id: &RecoveryPointId, vault: Option<VaultNo>) -> Result<(), StoreError> {
         self.write("forget a recovery point", |t| {
             match vault {
@@ -341,12 +362,17 @@ impl Catalog {
                     params![&id.0[..], v.0],
                 )?,
             };
+            marks::went_or_came(t, id, vault)?;
+            let nowhere = "staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = ?1)";
             t.execute(
-                "DELETE FROM point WHERE id = ?1 AND staged = 0
-                 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = ?1)",
+                &format!(
+                    "INSERT INTO point_place(point, vault) SELECT ?1, no FROM vault
+                     WHERE EXISTS (SELECT 1 FROM point WHERE id = ?1 AND {nowhere})
+                     AND EXISTS (SELECT 1 FROM meta WHERE key = 'incomplete ' || no || ' ' || lower(hex(?1)))"
+                ),
                 [&id.0[..]],
             )?;
-            marks::went_or_came(t, id, vault)?;
+            t.execute(&format!("DELETE FROM point WHERE id = ?1 AND {nowhere}"), [&id.0[..]])?;
             touch(t)
         })
     }

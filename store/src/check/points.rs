@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{AffectedFile, Check, FILES_LISTED, Finding};
 use crate::cache::GRID;
-use crate::catalog::{Mark, PackNo};
+use crate::catalog::{Mark, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::Revocation;
@@ -156,9 +156,29 @@ impl Check<'_> {
                     }
                 }
             }
+            self.missing_points((*no, address), &listing.points)?;
             self.listings.insert(*no, listing);
             self.store.doubt_points(*no, &incomplete)?;
             self.name_what_is_in_the_way(address, transfer, &in_the_way)?;
+        }
+        Ok(())
+    }
+
+    /// Points that were in a vault and that it does not list. Of one that counts as there this was told above.
+    fn missing_points(
+        &mut self,
+        (no, address): (VaultNo, &str),
+        listed: &[ObjectInfo],
+    ) -> Result<(), StoreError> {
+        let there: HashSet<_> = listed.iter().filter_map(|object| names::point_of(&object.name)).collect();
+        for id in self.store.incomplete_in(no)? {
+            let Some(row) = self.store.catalog().point(&id)?.filter(|row| !row.vaults.contains(&no)) else {
+                continue;
+            };
+            if !there.contains(&(row.tag, id)) {
+                let name = names::point(&row.tag, &id);
+                self.find(name.as_str(), format!("{address}: the recovery point is missing"));
+            }
         }
         Ok(())
     }

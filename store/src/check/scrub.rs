@@ -2,7 +2,8 @@
 //!
 //! It tells of all damage that is known in these places, also of what it does not read itself this time: so who finds none has nothing
 //! to see to there. Which files are touched is looked up only where something is damaged, or where something may be missing since a loss was
-//! learned: what was lost in every place is in no listing that could be compared.
+//! learned: what was lost in every place is in no listing that could be compared. Of a vault in which points are known to lack something it is
+//! looked up what they lack.
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,6 +39,10 @@ pub fn scrub(store: &Store, turns: &[Turn], part: Part, monitor: &dyn Monitor) -
     check.known_in(&packs, turns)?;
     check.point_objects(&points, Depth::ReadData)?;
     check.slots()?;
+    let in_doubt = store.catalog().incomplete()?;
+    if turns.iter().any(|turn| in_doubt.iter().any(|(no, _)| turn.place == Some(*no))) {
+        check.vaulted_points()?;
+    }
     let is_damaged = check.report.findings.iter().any(|finding| !finding.unseen);
     // Of some places it cannot be told what all of them lack.
     if is_damaged || check.looks_at_all() && store.catalog().has_mark(Mark::Doubtful)? {

@@ -42,10 +42,13 @@ pub(super) fn seen_in(
     }
 }
 
-/// Those of the packs that a place showed of which nothing says that they are damaged there.
+/// Those of the packs that a place showed of which nothing says that they are damaged there, or are to go.
 pub(super) fn sound(store: &Store, place: Place, rows: &[PackRow]) -> Result<HashSet<PackNo>, StoreError> {
-    let bad = damaged(store, place, rows)?;
-    Ok(rows.iter().map(|row| row.no).filter(|no| !bad.contains(no)).collect())
+    let mut unfit = damaged(store, place, rows)?;
+    if let Place::Vault(no) = place {
+        unfit.extend(store.condemned_in(no)?);
+    }
+    Ok(rows.iter().map(|row| row.no).filter(|no| !unfit.contains(no)).collect())
 }
 
 /// Those of these packs of which every byte was read and proven since they came there.
@@ -65,12 +68,13 @@ pub(super) fn proven_among(
 
 /// Points that are not of the place for which there is a plan. What they need may be freed there as far as another place
 /// has it: one that was listed for this plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Others {
     /// The place.
     place: Place,
     /// Nothing if that cannot be told: then all may be needed.
     needed: Option<HashSet<ChunkId>>,
-    /// Packs that other places show and that were not found damaged there.
+    /// Packs that other places show, that were not found damaged there and are not to go.
     elsewhere: HashSet<PackNo>,
     /// Those of them that were read and proven there.
     proven: HashSet<PackNo>,

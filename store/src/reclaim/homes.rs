@@ -129,7 +129,7 @@ pub(super) fn judge(
     }
     packs.sort_by_key(|judged| judged.pack.no);
     let points = points.into_iter().collect();
-    Ok(ReclaimPlan { place, packs, unopened, live, points, outcomes })
+    Ok(ReclaimPlan { place, packs, unopened, live, points, others, outcomes })
 }
 
 fn candidates(

@@ -1,6 +1,8 @@
 //! The last look at a pack before it is removed. What let it go may have been decided days ago, by another machine, and by what index objects
 //! said: the pack itself says what it holds, and what points need of that was read in packs that stay and were not found damaged since.
 
+use std::collections::HashSet;
+
 use super::beside::{Proofs, tell};
 use super::{Judged, ReclaimPlan};
 use crate::catalog::VaultNo;
@@ -37,7 +39,10 @@ impl<'a> LastLook<'a> {
     /// Whether a pack may go. Why it stays is told.
     pub(super) fn lets_go(&mut self, judged: &Judged) -> Result<bool, StoreError> {
         let Some(mut chunks) = self.contents(judged)? else { return Ok(false) };
-        chunks.retain(|chunk| self.plan.needs(&chunk.id));
+        // What another place was to have for points that are there it may have lost since.
+        let mut held = HashSet::new();
+        self.plan.others.hold(self.store, &chunks, &mut held)?;
+        chunks.retain(|chunk| self.plan.needs(&chunk.id) || held.contains(&chunk.id));
         let goes = chunks.is_empty() || self.proofs.have(&chunks)?;
         if !goes {
             self.it_stays(judged, "recovery points need it, and it was read in no other pack that stays");

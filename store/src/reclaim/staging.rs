@@ -30,9 +30,9 @@ pub fn free_staging(store: &Store, monitor: &dyn Monitor) -> Result<(ReclaimPlan
     let mut turns = Turns::begin(store)?;
     let shown = Shown::of(store, monitor)?;
     turns.end();
-    let (plan, pages, others) = shown.judge(store, monitor)?;
+    let (plan, pages) = shown.judge(store, monitor)?;
     let (rows, done) = (HashMap::new(), Reclaimed::default());
-    let mut work = Work { store, monitor, plan, pages, others, rows, done };
+    let mut work = Work { store, monitor, plan, pages, rows, done };
     work.take_turns(&mut turns)?;
     Ok((work.plan, work.done))
 }
@@ -61,12 +61,12 @@ impl Shown {
         Ok(Self { rows, points: know_points(store, Place::Staging)?.points })
     }
 
-    /// The plan, the pages below which it was looked what is live, and what other points need of staging.
+    /// The plan, and the pages below which it was looked what is live.
     fn judge(
         self,
         store: &Store,
         monitor: &dyn Monitor,
-    ) -> Result<(ReclaimPlan, HashSet<ChunkId>, Others), StoreError> {
+    ) -> Result<(ReclaimPlan, HashSet<ChunkId>), StoreError> {
         let Self { rows, points } = self;
         let place = Place::Staging;
         let (mut live, mut pages) = (HashSet::new(), HashSet::new());
@@ -89,9 +89,8 @@ impl Shown {
             };
             packs.push(Judged { pack, live: alive, total, bad, condemned: false, verdict });
         }
-        let points = points.into_iter().collect();
-        let plan = ReclaimPlan { place, packs, unopened: Vec::new(), live, points, outcomes: HashSet::new() };
-        Ok((plan, pages, others))
+        let (points, unopened, outcomes) = (points.into_iter().collect(), Vec::new(), HashSet::new());
+        Ok((ReclaimPlan { place, packs, unopened, live, points, others, outcomes }, pages))
     }
 }
 
@@ -100,7 +99,6 @@ struct Work<'a> {
     monitor: &'a dyn Monitor,
     plan: ReclaimPlan,
     pages: HashSet<ChunkId>,
-    others: Others,
     /// The packs of staging as they are in this turn.
     rows: HashMap<PackId, PackRow>,
     done: Reclaimed,
@@ -146,7 +144,7 @@ impl Work<'_> {
     /// What a vault showed for the plan it may have lost since.
     fn is_dead(&mut self, row: &PackRow) -> Result<bool, StoreError> {
         let chunks = self.store.catalog().chunks_of(row.no)?;
-        self.others.hold(self.store, &chunks, &mut self.plan.live)?;
+        self.plan.others.hold(self.store, &chunks, &mut self.plan.live)?;
         Ok(!chunks.iter().any(|chunk| self.plan.live.contains(&chunk.id)))
     }
 
@@ -173,7 +171,11 @@ impl Work<'_> {
     fn write_anew(&mut self, thin: &[PackId]) -> Result<(), StoreError> {
         let thin: Vec<PackRow> = thin.iter().filter_map(|id| self.rows.remove(id)).collect();
         for row in &thin {
-            self.others.hold(self.store, &self.store.catalog().chunks_of(row.no)?, &mut self.plan.live)?;
+            self.plan.others.hold(
+                self.store,
+                &self.store.catalog().chunks_of(row.no)?,
+                &mut self.plan.live,
+            )?;
         }
         let mut kept = HashSet::<PackNo>::new();
         let parts = self.store.ingest_parts(REWRITTEN);

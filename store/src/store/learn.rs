@@ -353,8 +353,8 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
 const REVOCATION: &str =
     "it is a revocation, and damaged: remove it by hand, and forget the point once more should it come back";
 
-/// A point of staging counts as one of the vault as well if its packs are there, all of which were read; one that was said not to be whole
-/// in a vault that was met before stays that until it is put again.
+/// A point of staging counts as one of the vault as well if its packs are there, all of which were read, and the vault was never met before. One
+/// that was said to lack something there is not whole until it is put again.
 fn learn_point(
     store: &Store,
     (no, attempt): (VaultNo, &Attempt),
@@ -368,7 +368,8 @@ fn learn_point(
         known => known?,
     };
     let is_first = all_packs && !store.catalog().has_mark(Mark::FilledFrom(no))?;
-    if known.is_some_and(|row| row.staged) && !is_first {
+    let is_doubted = known.is_some() && store.catalog().has_mark(Mark::Incomplete(no, point.id))?;
+    if is_doubted || known.is_some_and(|row| row.staged) && !is_first {
         return Ok(());
     }
     // That the attempt was revoked there, if it was, stays known: it never comes back by right.

@@ -203,8 +203,13 @@ fn refresh_points(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     let (listed, mut incomplete) = (Outcomes::of(listed), Vec::new());
+    let doubted: HashSet<_> = store.incomplete_in(no)?.into_iter().collect();
     // What is damaged keeps its places until it is put right.
-    for row in store.catalog().sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
+    for row in store.catalog().sound_points()? {
+        let is_there = row.vaults.contains(&no);
+        if !is_there && !doubted.contains(&row.id) {
+            continue;
+        }
         let fate = match store.fate_in(no, transfer, &row, &listed) {
             // Something that only a newer key opens stands in its place: to this ring it is where it was.
             Err(StoreError::NoKey { generation, .. }) => {
@@ -221,6 +226,8 @@ fn refresh_points(
         }
         if revoked {
             store.catalog().remove_point(&row.id, Some(no))?;
+        }
+        if revoked || !is_there {
             continue;
         }
         if there && listed.shown(&row).is_some() {

@@ -1,6 +1,6 @@
 //! Recovery points out of the catalog, decoded once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use super::look::Look;
@@ -32,10 +32,13 @@ impl Store {
         self.decoded.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| known.contains(id));
         let (mut points, mut doubtful) = (Vec::with_capacity(ids.len()), Vec::new());
         let mut look = Look::far(self, Deadline::NEVER);
-        let mut holds = self.holds()?;
+        let (mut holds, mut incomplete) = (self.holds()?, self.incomplete()?);
         for (id, _) in ids {
             match self.load(&id, &mut look, |row| self.stored(row)) {
-                Ok(point) => points.push(StoredPoint { held: holds.remove(&id), ..point }),
+                Ok(point) => {
+                    let (held, incomplete) = (holds.remove(&id), incomplete.remove(&id).unwrap_or_default());
+                    points.push(StoredPoint { held, incomplete, ..point });
+                }
                 // It was forgotten meanwhile.
                 Err(StoreError::NotFound { .. }) => {}
                 Err(e @ (StoreError::Corrupt { .. } | StoreError::NoKey { .. })) => {
@@ -52,7 +55,23 @@ impl Store {
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
         let point = self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))?;
-        Ok(StoredPoint { held: self.holds()?.remove(id), ..point })
+        let incomplete = self.incomplete()?.remove(id).unwrap_or_default();
+        Ok(StoredPoint { held: self.holds()?.remove(id), incomplete, ..point })
+    }
+
+    /// Which points lack something in which vaults.
+    fn incomplete(&self) -> Result<HashMap<RecoveryPointId, Vec<String>>, StoreError> {
+        let mut found: HashMap<_, Vec<_>> = HashMap::new();
+        for (no, id) in self.catalog.incomplete()? {
+            found.entry(id).or_default().push(self.address(no));
+        }
+        Ok(found)
+    }
+
+    /// As who uses the store knows a vault.
+    fn address(&self, no: VaultNo) -> String {
+        let known = self.vaults.iter().find(|vault| vault.0 == no).map(|vault| vault.1.clone());
+        known.unwrap_or_else(|| self.catalog.vault_address(no))
     }
 
     /// The newest point of a source. An error if it cannot be told which that is: what comes after would be numbered wrongly for good.
@@ -77,7 +96,7 @@ impl Store {
         newest.map(|id| self.point(&id)).transpose()
     }
 
-    /// Of a point that is not held.
+    /// Of a point that is not held, and lacks nothing.
     pub(super) fn stored(&self, row: PointRow) -> Result<StoredPoint, StoreError> {
         let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
         let point = match decoded.get(&row.id) {
@@ -88,12 +107,8 @@ impl Store {
                 point
             }
         };
-        let address = |no: &VaultNo| self.vaults.iter().find(|v| v.0 == *no).map(|v| v.1.clone());
-        let vaults = row
-            .vaults
-            .iter()
-            .map(|no| address(no).unwrap_or_else(|| self.catalog.vault_address(*no)))
-            .collect();
-        Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults, held: None })
+        let vaults = row.vaults.iter().map(|no| self.address(*no)).collect();
+        let incomplete = Vec::new();
+        Ok(StoredPoint { point, hash: row.hash, local: row.staged, vaults, incomplete, held: None })
     }
 }

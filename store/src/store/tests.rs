@@ -13,6 +13,7 @@ mod generations;
 mod heal;
 mod holds;
 mod hostile;
+mod incomplete;
 mod interrupted;
 mod kept;
 mod last_copy;

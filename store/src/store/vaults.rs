@@ -163,7 +163,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let points = names::list(transfer, names::POINTS, soon).map_err(of_vault(transfer))?;
         let listed = Outcomes::of(&points);
-        for row in self.catalog.sound_points()?.into_iter().filter(|row| row.vaults.contains(&no)) {
+        let doubted = self.incomplete_in(no)?;
+        let may_be_there = |row: &PointRow| row.vaults.contains(&no) || doubted.contains(&row.id);
+        for row in self.catalog.sound_points()?.into_iter().filter(may_be_there) {
             match self.fate_in(no, transfer, &row, &listed) {
                 Ok(Fate::Forgotten) => self.catalog.remove_point(&row.id, Some(no))?,
                 Ok(Fate::There | Fate::Missing) => {}
@@ -190,23 +192,29 @@ impl Store {
         }
     }
 
-    /// Points that are not whole in a vault are not there: the next push sends what they lack. Those that are nowhere else stay known, and
-    /// what they lack is sent if anybody still has it. No other point is whole because one of these was: whoever frees space there does not count what they need.
+    /// Points that are not whole in a vault are not there: the next push sends what they lack, if anybody still has it. Those that are nowhere
+    /// else stay known there. No other point is whole because one of these was.
     pub(crate) fn doubt_points(&self, no: VaultNo, points: &[RecoveryPointId]) -> Result<(), StoreError> {
         if self.read_only || points.is_empty() {
             return Ok(());
         }
         self.catalog.forget_proven(no)?;
         for id in points {
-            match self.catalog.point(id)? {
-                Some(row) if is_elsewhere(&row, no) => self.catalog.remove_point(id, Some(no))?,
-                Some(row) if row.vaults.contains(&no) => {
-                    self.catalog.set_mark(Mark::Incomplete(no, *id), true)?;
+            // One that is on its way out is nobody's to bring back.
+            match self.catalog.has_mark(Mark::Going(Some(no), *id))? {
+                true if self.catalog.point(id)?.is_some_and(|row| is_elsewhere(&row, no)) => {
+                    self.catalog.remove_point(id, Some(no))?;
                 }
-                _ => {}
+                _ => self.catalog.doubt_point(id, no)?,
             }
         }
         Ok(())
+    }
+
+    /// Points of a vault that lack something there, as far as is known.
+    pub fn incomplete_in(&self, no: VaultNo) -> Result<Vec<RecoveryPointId>, StoreError> {
+        let all = self.catalog.incomplete()?.into_iter();
+        Ok(all.filter(|(vault, _)| *vault == no).map(|(_, id)| id).collect())
     }
 
     /// Whether a vault lacks a point, or something of it.

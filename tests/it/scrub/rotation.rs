@@ -109,3 +109,18 @@ fn what_was_written_off_in_a_vault_is_not_put_right_and_what_no_place_has_is_tol
         assert!(!lost["broken_files"].as_array().unwrap().is_empty(), "{lost}");
     }
 }
+
+#[test]
+fn what_a_vault_lost_and_another_verb_learned_is_told_and_sent_by_the_next_scrub() {
+    let (machine, store, vault) = vaulted();
+    let run = |args: &[&str]| run(&machine, &store.dir, args);
+    let lost = objects(&vault, "pack").pop().unwrap();
+    std::fs::remove_file(&lost).unwrap();
+    run(&["check"]).expect_code(1);
+    let told = run(&["scrub", "--no-heal", "--json"]).expect_code(1).json();
+    assert!(!lost.exists() && told["num_errors"].as_u64().unwrap() > 0, "{told}");
+    run(&["scrub", "--json"]).expect_code(1);
+    assert!(lost.exists());
+    run(&["scrub", "--json"]).expect_code(0);
+    run(&["check", "--read-data"]).expect_code(0);
+}

@@ -106,6 +106,29 @@ fn each_tier_lets_go_by_its_own_rules_and_the_other_keeps() {
 }
 
 #[test]
+fn what_a_vault_lost_stays_here_until_it_has_it_again_and_goes_there_unasked() {
+    let tiers = Tiers::new(KEEP_4, ONLINE);
+    let (store, vault) = (tiers.machine.store(), tiers.vault());
+    let first = tiers.take(&[0]);
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    let lost = packs(&vault).into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let ids = [first, tiers.take(&days(4)[1..])].concat();
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    assert_eq!(foreseen(&tiers), of("local", &[&ids[0], &ids[1], &ids[2], &ids[3]]));
+    std::fs::remove_file(&lost).unwrap();
+    tiers.run(&["check"]).expect_code(1);
+    assert_eq!(foreseen(&tiers), of("local", &[&ids[1], &ids[2], &ids[3]]), "it waits for the vault");
+    tiers.run(&["forget", "--prune"]).expect_code(0);
+    assert!(shown_in(&store).contains(&ids[0]));
+    let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
+    assert_eq!((&pushed["points"], lost.exists()), (&1.into(), true), "{pushed}");
+    tiers.run(&["forget", "--prune"]).expect_code(0);
+    assert!(!shown_in(&store).contains(&ids[0]));
+    tiers.run(&["check", "--read-data"]).expect_code(0);
+    tiers.machine.restore(&ids[0], "restored");
+}
+
+#[test]
 fn what_expires_online_stays_here() {
     let tiers = Tiers::new("schedule = \"every 12 hours\"", KEEP_3_DAYS);
     let (store, vault) = (tiers.machine.store(), tiers.vault());

@@ -1,0 +1,167 @@
+//! Tests of points that lack something in a vault: they are told and sent again, and nothing goes from another place meanwhile that only that has.
+
+use super::hostile::{data_packs, prepared, push, recovered};
+use super::*;
+use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::check::{Turn, scrub};
+use crate::fence::{Generation, Step};
+use crate::id::RecoveryPointId;
+use crate::reclaim;
+use crate::scrub::ciphertext::Part;
+
+/// A store with a point that is in a vault, too, which lost a pack: a look at it told.
+struct Doubted {
+    home: Home,
+    vault: Arc<MemoryVault>,
+    store: Store,
+    one: StoredPoint,
+    lost: ObjectName,
+}
+
+fn doubted() -> Doubted {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let lost = names::pack(&data_packs(&store).remove(0).entry.id);
+    vault.lose(&lost);
+    let doubted = Doubted { home, vault, store, one, lost };
+    doubted.look();
+    doubted
+}
+
+impl Doubted {
+    fn no(&self) -> VaultNo {
+        self.store.vaults()[0].0
+    }
+
+    fn look(&self) {
+        let (no, _, way) = self.store.vaults()[0].clone();
+        copy::refresh_vault(&self.store, no, &way, &VoidMonitor).unwrap();
+    }
+
+    fn row(&self) -> PointRow {
+        self.store.catalog().point(&self.one.point.id).unwrap().unwrap()
+    }
+
+    /// Whether it is here, in how many vaults, and in how many of them it is said to lack something.
+    fn told(&self) -> (bool, usize, usize) {
+        let point = self.store.point(&self.one.point.id).unwrap();
+        let of_list = self.store.points().unwrap().into_iter().find(|one| one.point.id == point.point.id);
+        assert_eq!(of_list.unwrap().incomplete, point.incomplete);
+        (point.local, point.vaults.len(), point.incomplete.len())
+    }
+
+    fn goes_from_here(&self) {
+        self.store.remove_staged_point(&self.row()).unwrap();
+    }
+
+    fn name_in_vault(&self) -> ObjectName {
+        names::point(&self.one.point.source_tag, &self.one.point.id)
+    }
+
+    fn scrubbed(&self) -> Vec<String> {
+        let turn = Turn { place: Some(self.no()), packs: Vec::new() };
+        let found = scrub(&self.store, &[turn], Part::WHOLE, &VoidMonitor).unwrap().findings;
+        found.into_iter().filter(|f| f.object.starts_with("rp/")).map(|f| f.detail).collect()
+    }
+
+    fn assert_whole_in_vault(&self) {
+        let (_dir, there) = recovered(&self.home, &self.vault);
+        assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
+    }
+}
+
+#[test]
+fn it_counts_as_there_only_while_no_other_place_has_it_and_is_whole_when_it_was_sent() {
+    let it = doubted();
+    assert_eq!(it.told(), (true, 0, 1));
+    it.look();
+    it.store.mend_packs(&VoidMonitor).unwrap();
+    assert_eq!(it.told(), (true, 0, 1), "a look that misses nothing new takes no doubt back");
+    it.goes_from_here();
+    assert_eq!(it.told(), (false, 1, 1), "the only place that is left");
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(it.told(), (false, 1, 0));
+    it.assert_whole_in_vault();
+    it.store.remove_point_from_vault(it.no(), &it.row()).unwrap();
+    assert!(it.store.points().unwrap().is_empty());
+}
+
+#[test]
+fn what_only_staging_has_of_it_stays_there_until_the_vault_has_it_again() {
+    let it = doubted();
+    it.goes_from_here();
+    let here = it.home.path().join(it.lost.as_str());
+    let freed = reclaim::free_staging(&it.store, &VoidMonitor).unwrap().1;
+    assert!(freed.packs > 0, "what the vault has as well may go");
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    it.assert_whole_in_vault();
+    reclaim::free_staging(&it.store, &VoidMonitor).unwrap();
+    assert!(!here.exists(), "now the vault has all of it");
+    it.assert_whole_in_vault();
+}
+
+#[test]
+fn when_it_is_forgotten_there_by_another_machine_nobody_is_to_send_it() {
+    let it = doubted();
+    let (_dir, other) = recovered(&it.home, &it.vault);
+    let row = other.catalog().point(&it.one.point.id).unwrap().unwrap();
+    other.remove_point_from_vault(other.vaults()[0].0, &row).unwrap();
+    assert_eq!(it.told(), (true, 0, 1));
+    it.look();
+    assert_eq!(it.told(), (true, 0, 0));
+    assert!(restore(&it.store, &it.one).unwrap() == sample(1));
+}
+
+#[test]
+fn one_that_is_on_its_way_out_of_the_vault_is_not_to_come_back() {
+    let it = doubted();
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    it.store.catalog().set_mark(Mark::Going(Some(it.no()), it.one.point.id), true).unwrap();
+    it.store.doubt_points(it.no(), &[it.one.point.id]).unwrap();
+    assert_eq!(it.told(), (true, 0, 0));
+}
+
+#[test]
+fn of_a_point_that_was_never_in_a_vault_nothing_is_missed_there() {
+    let it = doubted();
+    let two = take_point(&it.store, &sample(2)).unwrap();
+    it.store.doubt_points(it.no(), &[two.point.id, RecoveryPointId([9; 16])]).unwrap();
+    assert_eq!(it.store.point(&two.point.id).unwrap().incomplete, [""; 0]);
+    assert_eq!(it.store.incomplete_in(it.no()).unwrap(), [it.one.point.id]);
+}
+
+#[test]
+fn a_scrub_tells_what_a_look_learned_until_it_was_sent() {
+    let it = doubted();
+    for _ in 0..2 {
+        let told = it.scrubbed();
+        assert!(told.len() == 1 && told[0].contains("are not whole in this vault"), "{told:?}");
+    }
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(it.scrubbed(), [""; 0]);
+    it.vault.lose(&it.name_in_vault());
+    it.look();
+    let told = it.scrubbed();
+    assert!(told.len() == 1 && told[0].ends_with("the recovery point is missing"), "{told:?}");
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(it.scrubbed(), [""; 0]);
+    it.assert_whole_in_vault();
+}
+
+#[test]
+fn what_a_vault_is_about_to_let_go_is_no_reason_to_free_it_here() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    store.remove_staged_point(&store.catalog().point(&one.point.id).unwrap().unwrap()).unwrap();
+    let packs = data_packs(&store).into_iter().map(|row| (row.entry.id, row.entry.len)).collect();
+    let condemned = Generation { number: 1, step: Step::Condemned, packs };
+    vault.replace(&condemned.name().name(), condemned.seal(store.sealer()).into());
+    reclaim::free_staging(&store, &VoidMonitor).unwrap();
+    for (id, _) in &condemned.packs {
+        assert!(home.path().join(names::pack(id).as_str()).exists(), "{id}");
+    }
+}
