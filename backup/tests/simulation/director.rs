@@ -533,15 +533,14 @@ impl<'a> Director<'a> {
         self.last.take()
     }
 
-    /// Scrubs and pushes run until they find nothing, or nothing else than before: a damaged pack of which the vault lacks nothing stays until
-    /// space is freed there (`docs/operations.md`). A check and a push of all that is known belong to it, as there: what a listing
-    /// learned that the vault lost, no scrub tells.
+    /// Scrubs and checks run, as the daemon has them, until they find nothing, or nothing else than before: a damaged pack of which the vault
+    /// lacks nothing stays until space is freed there (`docs/operations.md`).
     fn put_right(&mut self) {
         let mut before = Vec::new();
         for _ in 0..ROUNDS {
             let mut found = Vec::new();
             for number in 0..self.machines.len() {
-                for work in [Work::Scrub(Wanted::All), Work::Check, Work::Push { all: true }] {
+                for work in [Work::Scrub(Wanted::All), Work::Check] {
                     match self.run_to_its_end(number, work) {
                         Some(Came::Failed(why)) => found.push(format!("{number}: {why}")),
                         Some(Came::Checked(told)) => found.extend(told),

@@ -350,12 +350,6 @@ impl Worker {
         let here: Vec<_> = points.iter().filter(|point| point.local && point.held.is_none()).collect();
         for point in here.iter().take(here.len().saturating_sub(keep)) {
             let Some(row) = store.catalog().point(&point.point.id)? else { continue };
-            // No verb removes the copy of one that the vault is to have and is not known to have whole.
-            if self.truth(|truth| truth.is_in_vault(&row.id))
-                && store.is_lacking(store.vaults()[0].0, &row)?
-            {
-                continue;
-            }
             self.truth(|truth| truth.goes_locally(self.machine, row.id));
             self.life().world().tell(|| format!("{} goes from {}", row.id.short(), self.machine));
             store.remove_staged_point(&row)?;

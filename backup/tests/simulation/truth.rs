@@ -160,11 +160,6 @@ impl Truth {
         }
     }
 
-    /// Whether somebody was told that the vault has a point.
-    pub fn is_in_vault(&self, id: &RecoveryPointId) -> bool {
-        self.vaulted.contains(id)
-    }
-
     /// Whether somebody asked a point to go from the vault.
     pub fn is_going(&self, id: &RecoveryPointId) -> bool {
         self.asked_to_go.contains(id)
