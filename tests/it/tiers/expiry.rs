@@ -118,10 +118,10 @@ fn what_a_vault_lost_stays_here_until_it_has_it_again_and_goes_there_unasked() {
     std::fs::remove_file(&lost).unwrap();
     tiers.run(&["check"]).expect_code(1);
     assert_eq!(foreseen(&tiers), of("local", &[&ids[1], &ids[2], &ids[3]]), "it waits for the vault");
-    tiers.run(&["forget", "--prune"]).expect_code(0);
+    tiers.run(&["forget", "--prune"]).expect_code(3).expect_err(&["the pack is missing from vault"]);
     assert!(shown_in(&store).contains(&ids[0]));
     let pushed = tiers.run(&["vault", "push", "--pending", "--json"]).expect_code(0).json();
-    assert_eq!((&pushed["points"], lost.exists()), (&1.into(), true), "{pushed}");
+    assert_eq!((&pushed["packs"], lost.exists()), (&1.into(), true), "{pushed}");
     tiers.run(&["forget", "--prune"]).expect_code(0);
     assert!(!shown_in(&store).contains(&ids[0]));
     tiers.run(&["check", "--read-data"]).expect_code(0);
