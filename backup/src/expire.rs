@@ -72,7 +72,7 @@ pub fn lateness(host: &str, group: &str, tier: &Tier) -> u32 {
 }
 
 impl<'a> Tiers<'a> {
-    /// What a vault is to be given of a group, oldest first.
+    /// What a vault is to be given of a group, oldest first; after that what it lacks of what it had.
     pub fn pending(&self, group: &Group, vault: &str) -> Vec<&'a StoredPoint> {
         let goes_on = group.stopped.is_none();
         let tier = group.online.as_ref().filter(|tier| goes_on && tier.is_for(vault));
@@ -83,11 +83,15 @@ impl<'a> Tiers<'a> {
         // One that is not by whom it says serves no span.
         let is_honest = |stored: &&StoredPoint| !self.judged.forged.contains(&stored.point.id);
         sources.values_mut().for_each(|points| points.retain(is_honest));
-        let mut pending: Vec<_> =
-            sources.values().flat_map(|points| pending_of_source(points, vault, &rhythm)).collect();
-        // Stays in the order of its source whatever its time is.
-        pending.sort_by_key(|(place, _)| *place);
-        pending.into_iter().map(|(_, stored)| stored).collect()
+        let all = |of_source: &dyn Fn(&[&'a StoredPoint]) -> Vec<(Timestamp, &'a StoredPoint)>| {
+            let mut all: Vec<_> = sources.values().flat_map(|points| of_source(points)).collect();
+            // Stays in the order of its source whatever its time is.
+            all.sort_by_key(|(place, _)| *place);
+            all.into_iter().map(|(_, stored)| stored)
+        };
+        // What was there before waits for what is new.
+        let new = all(&|points| pending_of_source(points, vault, &rhythm));
+        new.chain(all(&|points| doubted_of_source(points, vault))).collect()
     }
 
     /// What stays and what goes in a tier of a group, and why; nothing if the group has no such tier. What cannot be read is in no list
@@ -202,7 +206,6 @@ fn goes_by_rules(stored: &StoredPoint) -> bool {
     stored.point.expires().is_none()
 }
 
-/// With places among other sources that never go back.
 fn pending_of_source<'a>(
     points: &[&'a StoredPoint],
     vault: &str,
@@ -210,18 +213,28 @@ fn pending_of_source<'a>(
 ) -> Vec<(Timestamp, &'a StoredPoint)> {
     let by_rules = points.iter().filter(|stored| goes_by_rules(stored));
     let facts: Vec<OnlineFacts> = by_rules.map(|stored| online_facts(stored, vault)).collect();
-    let wanted: HashSet<RecoveryPointId> = online::pending(&facts, rhythm).into_iter().collect();
-    let is_pending =
-        |stored: &&&StoredPoint| wanted.contains(&stored.point.id) || has(&stored.incomplete, vault);
-    let mut pending: Vec<&StoredPoint> = points.iter().filter(is_pending).copied().collect();
-    pending.sort_by_key(|stored| (stored.point.sequence, stored.point.started, stored.point.id));
-    let mut latest = None;
-    let place = |stored: &'a StoredPoint| {
-        let place = latest.max(Some(stored.point.started))?;
-        latest = Some(place);
-        Some((place, stored))
-    };
-    pending.into_iter().filter_map(place).collect()
+    let wanted = online::pending(&facts, rhythm);
+    let stored = |id: &RecoveryPointId| points.iter().find(|stored| stored.point.id == *id).copied();
+    in_order(wanted.iter().filter_map(stored).collect())
+}
+
+/// Points of one source that lack something in a vault, whatever the schedule says.
+fn doubted_of_source<'a>(points: &[&'a StoredPoint], vault: &str) -> Vec<(Timestamp, &'a StoredPoint)> {
+    let mut doubted: Vec<_> =
+        points.iter().filter(|stored| has(&stored.incomplete, vault)).copied().collect();
+    doubted.sort_by_key(|stored| (stored.point.sequence, stored.point.started, stored.point.id));
+    in_order(doubted)
+}
+
+/// With places among other sources that never go back.
+fn in_order(points: Vec<&StoredPoint>) -> Vec<(Timestamp, &StoredPoint)> {
+    let mut latest = Timestamp::from_seconds(i64::MIN);
+    let mut placed = Vec::with_capacity(points.len());
+    for stored in points {
+        latest = latest.max(stored.point.started);
+        placed.push((latest, stored));
+    }
+    placed
 }
 
 /// Whether a vault has it and lacks nothing of it.

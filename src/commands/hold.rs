@@ -65,8 +65,10 @@ pub fn run(context: &Context<'_>, args: &HoldArgs) -> Outcome {
     let holds = ids.iter().map(|id| store.place_hold(id, &args.reason)).collect::<Result<Vec<_>, _>>()?;
     let (mut gone, mut done) = (HashSet::new(), Done::Whole);
     for (no, address, transfer) in store.vaults() {
-        let mut rows = store.catalog().known_of(&ids)?;
-        rows.retain(|row| row.vaults.contains(no));
+        let mut rows = Vec::new();
+        for row in store.catalog().known_of(&ids)? {
+            rows.extend(store.vaults_of(&row)?.contains(no).then_some(row));
+        }
         if rows.is_empty() {
             continue;
         }

@@ -21,10 +21,10 @@ use super::Context;
 use super::configured;
 use crate::deleted::Deleted;
 use crate::outcome::{Done, Failure, Outcome};
-use crate::terminal::WorkMonitor;
+use crate::terminal::{WorkMonitor, text};
 
 /// Points whose sessions are open in a vault at once: it lists what it has once for all of them.
-const AT_ONCE: usize = 16;
+const POINTS_AT_ONCE: usize = 16;
 /// So often a point begins again in a run whose way into a vault was revoked. Each time takes a day of silence.
 const ROUNDS: usize = 3;
 
@@ -211,9 +211,10 @@ impl<'a> Upload<'a> {
         for id in chosen {
             lacking.extend(self.lacks(no, id)?.then_some(*id));
         }
+        self.leave_lost(no, transfer, &mut lacking)?;
         for round in 1..=ROUNDS {
             let mut revoked = Vec::new();
-            for some in lacking.chunks(AT_ONCE) {
+            for some in lacking.chunks(POINTS_AT_ONCE) {
                 if let Some(e) = self.push_some((no, transfer), some, &mut away, &mut revoked)? {
                     return self.failed(e);
                 }
@@ -222,6 +223,34 @@ impl<'a> Upload<'a> {
                 return revoked.into_iter().try_for_each(|(_, e)| self.failed(e));
             }
             lacking = revoked.into_iter().map(|(id, _)| id).collect();
+        }
+        Ok(())
+    }
+
+    /// Leaves out what the vault lost of points that no place has any more, unless they were named: thousands of points may share it, and each try
+    /// takes a session.
+    fn leave_lost(
+        &mut self,
+        no: VaultNo,
+        transfer: &Transfer,
+        lacking: &mut Vec<RecoveryPointId>,
+    ) -> Result<(), Failure> {
+        let incomplete = self.store.incomplete_in(no)?;
+        let is_doubted = |id: &&RecoveryPointId| incomplete.contains(id) && !self.named.contains(id);
+        let mut lost: Vec<_> = lacking.iter().filter(is_doubted).copied().collect();
+        let whole = copy::not_lost(self.store, &lost)?;
+        lost.retain(|id| !whole.contains(id));
+        lacking.retain(|id| !lost.contains(id));
+        // Of those that only the vault has a check tells.
+        let told = self.store.catalog().known_of(&lost)?.into_iter().filter(|row| !row.vaults.contains(&no));
+        let told: Vec<_> = told.map(|row| row.id.short()).collect();
+        if let Some(first) = told.first() {
+            let (count, address) = (text::count(told.len() as u64, "recovery point"), transfer.address());
+            let what = format!("vault {address} lost something of {count} that no other place has: {first}");
+            let more = if told.len() > 1 { " and others" } else { "" };
+            self.failures.push(Failure::failed(format!("{what}{more}")).hint(
+                "`holdfast check` names what is lost; what is not worth keeping without it goes with `holdfast forget`",
+            ));
         }
         Ok(())
     }
@@ -288,9 +317,8 @@ impl<'a> Upload<'a> {
             // The point is damaged here; others are not. Or it was forgotten meanwhile.
             Err(e) if matches!(e, StoreError::Corrupt { .. } | StoreError::NotFound { .. }) => {
                 let point = format!("recovery point {}", id.short());
-                // Of one that is there a check tells what it lacks, unless somebody asks for it.
-                let is_there = self.store.incomplete_in(no)?.contains(id) && !self.named.contains(id);
-                if !is_there && self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)) {
+                // Of one that is there a check tells what it lacks.
+                if self.store.catalog().point(id)?.is_some_and(|row| !row.vaults.contains(&no)) {
                     self.failed(StoreError::corrupt(point, e.to_string()))?;
                 }
             }

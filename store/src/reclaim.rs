@@ -17,7 +17,7 @@ mod unopened;
 
 use std::collections::HashSet;
 
-use self::beside::{Others, Within};
+use self::beside::Within;
 use crate::catalog::{PackNo, PackRow, VaultNo};
 use crate::clock::Deadline;
 use crate::copy;
@@ -94,8 +94,6 @@ pub struct ReclaimPlan {
     pub unopened: Vec<Unopened>,
     live: HashSet<ChunkId>,
     points: HashSet<RecoveryPointId>,
-    /// What points of other places need.
-    others: Others,
     /// Attempts whose outcome the listing showed that this was planned from.
     outcomes: HashSet<Attempt>,
 }
@@ -142,7 +140,7 @@ pub fn plan(store: &Store, place: Place, monitor: &dyn Monitor) -> Result<Reclai
         Place::Staging => staging::plan(store, monitor),
         Place::Vault(no) => {
             store.refuse_unknown("reclaim", store.config().reclaim_features)?;
-            homes::judge(store, no, homes::Trust::Catalog, monitor)
+            Ok(homes::judge(store, no, homes::Trust::Catalog, monitor)?.0)
         }
     }
 }

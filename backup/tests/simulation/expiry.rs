@@ -58,11 +58,7 @@ impl Worker {
             return Ok(());
         }
         let there = match expiry.tier {
-            // One of which a removal was cut off may be taken for there until the next point is taken here.
-            TierName::Local => {
-                let going = self.truth(|truth| truth.going_locally(self.machine).collect::<Vec<_>>());
-                self.in_staging().into_iter().chain(going).collect()
-            }
+            TierName::Local => self.in_staging(),
             TierName::Online => shown.into_iter().chain(self.in_vault()).collect(),
         };
         self.judge(store, expiry, &plan, &there)?;
@@ -156,7 +152,7 @@ impl Worker {
     }
 
     /// Points that lie in the vault.
-    fn in_vault(&self) -> BTreeSet<RecoveryPointId> {
+    pub(crate) fn in_vault(&self) -> BTreeSet<RecoveryPointId> {
         let is_point = |name: &&holdfast_store::vault::ObjectName| {
             self.vault.object(name).is_some_and(|bytes| bytes.len() as u64 != Revocation::LEN)
         };

@@ -168,7 +168,7 @@ pub struct Worker {
 /// The group of all points.
 pub const GROUP: &str = "g";
 /// Points that are brought at once.
-pub const AT_ONCE: usize = 16;
+pub const POINTS_AT_ONCE: usize = 16;
 
 impl Worker {
     /// Does it.
@@ -248,7 +248,7 @@ impl Worker {
                         lacking.push(row.id);
                     }
                 }
-                lacking.chunks(AT_ONCE).try_for_each(|some| self.push(store, some))?;
+                lacking.chunks(POINTS_AT_ONCE).try_for_each(|some| self.push(store, some))?;
             }
             Work::ForgetHere(keep) => self.forget_here(store, keep)?,
             Work::ForgetInVault(n) => self.forget_in_vault(store, n)?,
@@ -350,6 +350,10 @@ impl Worker {
         let here: Vec<_> = points.iter().filter(|point| point.local && point.held.is_none()).collect();
         for point in here.iter().take(here.len().saturating_sub(keep)) {
             let Some(row) = store.catalog().point(&point.point.id)? else { continue };
+            // The last copy of what the vault lost itself is in no pack.
+            if self.truth(|truth| truth.is_in_vault(&row.id)) && !self.in_vault().contains(&row.id) {
+                continue;
+            }
             self.truth(|truth| truth.goes_locally(self.machine, row.id));
             self.life().world().tell(|| format!("{} goes from {}", row.id.short(), self.machine));
             store.remove_staged_point(&row)?;

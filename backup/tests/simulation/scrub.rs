@@ -12,7 +12,7 @@ use holdfast_store::scrub::rotation::{Wanted, choose};
 use holdfast_store::store::Store;
 
 use crate::doors::Time;
-use crate::machine::{AT_ONCE, Came, Worker};
+use crate::machine::{Came, POINTS_AT_ONCE, Worker};
 
 impl Worker {
     /// Reads again what is wanted of staging and of the vault, and puts right what is damaged there.
@@ -54,6 +54,6 @@ impl Worker {
             let is_forgotten = store.catalog().why_revoked(*no, &id)? == Some(Why::Forgotten);
             lacking.extend((store.is_lacking(*no, &row)? && !is_forgotten).then_some(id));
         }
-        lacking.chunks(AT_ONCE).try_for_each(|some| self.push(store, some))
+        lacking.chunks(POINTS_AT_ONCE).try_for_each(|some| self.push(store, some))
     }
 }

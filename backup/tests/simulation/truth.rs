@@ -44,8 +44,6 @@ pub struct Truth {
     vaulted: BTreeSet<RecoveryPointId>,
     /// Points that somebody asked to go from the vault.
     asked_to_go: BTreeSet<RecoveryPointId>,
-    /// Points that a machine was asked to remove from its staging.
-    asked_to_go_here: BTreeSet<(usize, RecoveryPointId)>,
     /// In which order they were taken.
     order: BTreeMap<RecoveryPointId, usize>,
     /// When those that have a time of their own may go.
@@ -129,14 +127,8 @@ impl Truth {
     /// It is to go from there; one that is held does not.
     pub fn goes_locally(&mut self, machine: usize, id: RecoveryPointId) {
         if !self.held_here.contains(&(machine, id)) {
-            self.asked_to_go_here.insert((machine, id));
             self.local.remove(&(machine, id));
         }
-    }
-
-    /// Points that a machine was asked to remove from its staging, so far.
-    pub fn going_locally(&self, machine: usize) -> impl Iterator<Item = RecoveryPointId> {
-        self.asked_to_go_here.iter().filter(move |(of, _)| *of == machine).map(|(_, id)| *id)
     }
 
     /// A machine is lost.
@@ -158,6 +150,11 @@ impl Truth {
             self.asked_to_go.insert(id);
             self.vaulted.remove(&id);
         }
+    }
+
+    /// Whether somebody was told that the vault has a point.
+    pub fn is_in_vault(&self, id: &RecoveryPointId) -> bool {
+        self.vaulted.contains(id)
     }
 
     /// Whether somebody asked a point to go from the vault.

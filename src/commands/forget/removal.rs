@@ -111,8 +111,10 @@ pub(super) fn remove_from_vaults(
     let mut locked = Vec::new();
     for row in store.catalog().known_of(&*ids)? {
         go_on(context)?;
+        // In one that lost it stands then that it was on purpose.
+        let known = store.vaults_of(&row)?;
         let has = |(no, shown): &&(VaultNo, HashSet<RecoveryPointId>)| {
-            row.vaults.contains(no) || shown.contains(&row.id)
+            known.contains(no) || shown.contains(&row.id)
         };
         let holders: Vec<VaultNo> = asked.shown.iter().filter(has).map(|(no, _)| *no).collect();
         let mut stays = |vault: &str, lock: Lock, ids: &mut BTreeSet<RecoveryPointId>| {
@@ -197,7 +199,10 @@ fn go_on(context: &Context<'_>) -> Result<(), Failure> {
 /// What each vault lists. All that are known to hold one of the points must answer before the first step; another one that does
 /// not is told.
 fn ask_vaults(context: &Context<'_>, store: &Store, rows: &[PointRow]) -> Result<(Shown, Done), Failure> {
-    let holders: HashSet<VaultNo> = rows.iter().flat_map(|row| row.vaults.iter().copied()).collect();
+    let mut holders = HashSet::new();
+    for row in rows {
+        holders.extend(store.vaults_of(row)?);
+    }
     holders.iter().try_for_each(|no| store.vault(*no).map(drop))?;
     let (mut shown, mut done) = (Vec::new(), Done::Whole);
     for (no, address, transfer) in store.vaults() {

@@ -43,12 +43,6 @@ struct Damaged {
     whole_in: Option<String>,
 }
 
-/// Whether points are known to lack something in these places, be it that a look at a listing told.
-pub fn is_wanted(store: &Store, places: &[Option<VaultNo>]) -> Result<bool, Failure> {
-    let incomplete = store.catalog().incomplete()?;
-    Ok(incomplete.iter().any(|(no, _)| places.contains(&Some(*no))))
-}
-
 /// Puts right what it can in these places. Stops only when it is asked to.
 pub fn heal(
     context: &Context<'_>,

@@ -90,7 +90,7 @@ pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Outcome {
     }
     let is_damaged = report.problems > 0 && !report.only_unseen();
     let of_places: Vec<Option<VaultNo>> = places.iter().map(|place| place.vault).collect();
-    let healed = if !args.no_heal && (is_damaged || heal::is_wanted(&store, &of_places)?) {
+    let healed = if !args.no_heal && (is_damaged || store.lacks_something_in(&of_places)?) {
         put_right(context, &store, &of_places)?
     } else {
         heal::Done::default()

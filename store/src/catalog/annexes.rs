@@ -86,7 +86,7 @@ impl Catalog {
 
     /// Forgets what was noted of annexes that are not among these.
     pub fn forget_other_annexes(&self, annexes: &[AnnexId]) -> Result<(), StoreError> {
-        for key in self.keys_of("annex *")? {
+        for key in self.keys_of("annex")? {
             let Some(id) = key.rsplit(' ').next().and_then(AnnexId::from_hex) else { continue };
             if !annexes.contains(&id) {
                 self.write("forget notes", |t| {

@@ -114,21 +114,20 @@ impl Catalog {
 
     /// Packs of which a vault's copy was read and is damaged.
     pub fn bad_in(&self, no: VaultNo) -> Result<HashSet<PackId>, StoreError> {
-        let keys = self.keys_of(&format!("bad {} *", no.0))?;
+        let keys = self.keys_of(&format!("bad {}", no.0))?;
         Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
     }
 
     /// Packs that were known to be damaged in annexes that went away.
     pub fn bad_away(&self) -> Result<Vec<PackId>, StoreError> {
-        let keys = self.keys_of("badaway *")?;
+        let keys = self.keys_of("badaway")?;
         Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
     }
 
     /// Packs that are missed in staging and that a vault is said to have.
     pub fn missed_here(&self) -> Result<Vec<PackRow>, StoreError> {
         let mut missed = Vec::new();
-        for id in self.keys_of("missed *")?.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?))
-        {
+        for id in self.keys_of("missed")?.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)) {
             missed.extend(self.pack_by_id(&id)?.filter(|row| !row.staged && !row.vaults.is_empty()));
         }
         Ok(missed)
@@ -141,14 +140,23 @@ impl Catalog {
             let no = VaultNo(words.next()?.parse().ok()?);
             Some((no, RecoveryPointId::from_hex(words.next()?)?))
         };
-        Ok(self.keys_of("incomplete *")?.iter().filter_map(point).collect())
+        Ok(self.keys_of("incomplete")?.iter().filter_map(point).collect())
     }
 
-    /// Keys of all notes that match.
-    pub(super) fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
+    /// Points that are being removed from staging, or were when that was cut off.
+    pub fn going_here(&self) -> Result<Vec<RecoveryPointId>, StoreError> {
+        let keys = self.keys_of("going")?;
+        // Of a vault there would be another word.
+        Ok(keys.iter().filter_map(|key| RecoveryPointId::from_hex(key.strip_prefix("going ")?)).collect())
+    }
+
+    /// Keys of all notes that begin with these words.
+    pub(super) fn keys_of(&self, words: &str) -> Result<Vec<String>, StoreError> {
+        // The character after the space: a pattern would go through all notes.
+        let (from, below) = (format!("{words} "), format!("{words}!"));
         self.read("read notes", |c| {
-            c.prepare_cached("SELECT key FROM meta WHERE key GLOB ?1")?
-                .query_map([pattern], |row| row.get(0))?
+            c.prepare_cached("SELECT key FROM meta WHERE key >= ?1 AND key < ?2")?
+                .query_map([from, below], |row| row.get(0))?
                 .collect()
         })
     }
@@ -222,6 +230,13 @@ pub(super) fn note_incomplete(
 ) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?1, 1)";
     t.prepare_cached(sql)?.execute([Mark::Incomplete(no, *id).key()]).map(drop)
+}
+
+/// Of points that are not known nothing is lacking anywhere.
+pub(super) fn forget_incomplete_without_point(t: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM meta WHERE key >= 'incomplete ' AND key < 'incomplete!'
+               AND NOT EXISTS (SELECT 1 FROM point WHERE id = unhex(substr(key, -32)))";
+    t.execute(sql, []).map(drop)
 }
 
 /// Takes away that a point was to go from a place, or lacks something there: it went, or was put there again.

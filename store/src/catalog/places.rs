@@ -146,8 +146,7 @@ impl Catalog {
                 let keys = keys.replacen('?', &vault.0.to_string(), 1);
                 t.execute("DELETE FROM meta WHERE key GLOB ?1", [keys])?;
             }
-            let nowhere = "staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = id)";
-            t.execute(&format!("DELETE FROM point WHERE {nowhere}"), [])?;
+            points::forget_where_nowhere(t, None)?;
             holds::forget_holds_that_are_nowhere(t)?;
             points::touch(t)
         })

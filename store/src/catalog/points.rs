@@ -289,6 +289,7 @@ impl Catalog {
         self.write("forget a recovery point", |t| {
             let same = format!("{WITH_KEY} AND coalesce(CAST(object AS BLOB), x'') = ?2");
             t.execute(&format!("DELETE FROM point WHERE {same}"), params![point.key, point.object])?;
+            marks::forget_incomplete_without_point(t)?;
             marks::reread_all(t)?;
             touch(t)
         })
@@ -363,19 +364,28 @@ impl Catalog {
                 )?,
             };
             marks::went_or_came(t, id, vault)?;
-            let nowhere = "staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = ?1)";
-            t.execute(
-                &format!(
-                    "INSERT INTO point_place(point, vault) SELECT ?1, no FROM vault
-                     WHERE EXISTS (SELECT 1 FROM point WHERE id = ?1 AND {nowhere})
-                     AND EXISTS (SELECT 1 FROM meta WHERE key = 'incomplete ' || no || ' ' || lower(hex(?1)))"
-                ),
-                [&id.0[..]],
-            )?;
-            t.execute(&format!("DELETE FROM point WHERE id = ?1 AND {nowhere}"), [&id.0[..]])?;
+            forget_where_nowhere(t, Some(id))?;
             touch(t)
         })
     }
+}
+
+/// Forgets a point that is in no place, or all such. One that lacks something in a vault counts as there again.
+pub(super) fn forget_where_nowhere(
+    t: &rusqlite::Transaction<'_>,
+    only: Option<&RecoveryPointId>,
+) -> rusqlite::Result<()> {
+    let which = only.map_or("", |_| "id = ?1 AND");
+    let nowhere = format!("{which} staged = 0 AND NOT EXISTS (SELECT 1 FROM point_place WHERE point = id)");
+    let is_incomplete =
+        "EXISTS (SELECT 1 FROM meta WHERE key = 'incomplete ' || no || ' ' || lower(hex(id)))";
+    let again = format!(
+        "INSERT INTO point_place(point, vault) SELECT id, no FROM point, vault WHERE {nowhere} AND {is_incomplete}"
+    );
+    for sql in [again, format!("DELETE FROM point WHERE {nowhere}")] {
+        t.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(only.map(|id| &id.0[..])))?;
+    }
+    Ok(())
 }
 
 /// Moves [`Catalog::points_stamp`].

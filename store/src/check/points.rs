@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{AffectedFile, Check, FILES_LISTED, Finding};
 use crate::cache::GRID;
-use crate::catalog::{Mark, PackNo, VaultNo};
+use crate::catalog::{Mark, PackNo, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::Revocation;
@@ -12,7 +12,7 @@ use crate::id::ChunkId;
 use crate::monitor::Event;
 use crate::names;
 use crate::point::object::open_point;
-use crate::store::{NEWER_KEY, POINT_LIMIT, StoredPoint};
+use crate::store::{NEWER_KEY, POINT_LIMIT, StoredPoint, of_vault};
 use crate::transfer::Transfer;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
@@ -67,8 +67,6 @@ impl Check<'_> {
                     }
                 }
                 waited |= e.class() == ErrorClass::Unavailable;
-                // What was walked of it must be walked again for the next point that shares it.
-                seen.clear();
             }
             self.monitor.event(Event::Done { files: 1, bytes: 0 });
         }
@@ -156,7 +154,7 @@ impl Check<'_> {
                     }
                 }
             }
-            self.missing_points((*no, address), &listing.points)?;
+            self.missing_points((*no, address, transfer), &listing.points)?;
             self.listings.insert(*no, listing);
             self.store.doubt_points(*no, &incomplete)?;
             self.name_what_is_in_the_way(address, transfer, &in_the_way)?;
@@ -164,23 +162,29 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Points that were in a vault and that it does not list. Of one that counts as there this was told above.
+    /// Points that were in a vault, do not count as there any more, and are not.
     fn missing_points(
         &mut self,
-        (no, address): (VaultNo, &str),
+        (no, address, transfer): (VaultNo, &str, &Transfer),
         listed: &[ObjectInfo],
     ) -> Result<(), StoreError> {
         let there: HashSet<_> = listed.iter().filter_map(|object| names::point_of(&object.name)).collect();
-        for id in self.store.incomplete_in(no)? {
-            let Some(row) = self.store.catalog().point(&id)?.filter(|row| !row.vaults.contains(&no)) else {
+        for row in self.store.catalog().known_of(&self.store.incomplete_in(no)?)? {
+            let name = names::point(&row.tag, &row.id);
+            let is_known = row.vaults.contains(&no) || there.contains(&(row.tag, row.id));
+            if is_known || self.has_come(transfer, &row)? {
                 continue;
-            };
-            if !there.contains(&(row.tag, id)) {
-                let name = names::point(&row.tag, &id);
-                self.find(name.as_str(), format!("{address}: the recovery point is missing"));
             }
+            self.find(name.as_str(), format!("{address}: the recovery point is missing"));
         }
         Ok(())
+    }
+
+    /// Whether a vault has a point that it did not list.
+    fn has_come(&self, transfer: &Transfer, row: &PointRow) -> Result<bool, StoreError> {
+        let listed = names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER);
+        let is_it = |object: &ObjectInfo| names::point_of(&object.name) == Some((row.tag, row.id));
+        Ok(listed.map_err(of_vault(transfer))?.iter().any(is_it))
     }
 
     /// Where a link or a directory has the name of a pack that a point lacks, no push can put it there.

@@ -39,14 +39,15 @@ pub fn scrub(store: &Store, turns: &[Turn], part: Part, monitor: &dyn Monitor) -
     check.known_in(&packs, turns)?;
     check.point_objects(&points, Depth::ReadData)?;
     check.slots()?;
-    let in_doubt = store.catalog().incomplete()?;
-    if turns.iter().any(|turn| in_doubt.iter().any(|(no, _)| turn.place == Some(*no))) {
-        check.vaulted_points()?;
-    }
+    let places: Vec<_> = turns.iter().map(|turn| turn.place).collect();
+    let lacks = store.lacks_something_in(&places)?;
     let is_damaged = check.report.findings.iter().any(|finding| !finding.unseen);
     // Of some places it cannot be told what all of them lack.
-    if is_damaged || check.looks_at_all() && store.catalog().has_mark(Mark::Doubtful)? {
+    if lacks || is_damaged || check.looks_at_all() && store.catalog().has_mark(Mark::Doubtful)? {
         check.points()?;
+    }
+    if lacks {
+        check.vaulted_points()?;
     }
     check.newer_keys();
     check.goes_on()?;

@@ -68,7 +68,6 @@ pub(super) fn proven_among(
 
 /// Points that are not of the place for which there is a plan. What they need may be freed there as far as another place
 /// has it: one that was listed for this plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Others {
     /// The place.
     place: Place,

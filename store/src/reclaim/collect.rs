@@ -188,7 +188,7 @@ impl Run<'_> {
         let Some(condemned) = self.store.catalog().generation(self.no, number)? else { return Ok(true) };
         // Once more, with all points that have come.
         copy::load_catalog(self.store, self.no, self.transfer, self.monitor)?;
-        let plan = judge(self.store, self.no, Trust::WhatWasRead, self.monitor)?;
+        let (plan, _) = judge(self.store, self.no, Trust::WhatWasRead, self.monitor)?;
         if let Some(unseen) = with_point.into_iter().find(|attempt| !plan.outcomes.contains(attempt)) {
             progress.awaited.push(Awaited { session: unseen.point, silent_for: None });
             return Ok(false);
@@ -342,12 +342,12 @@ impl Run<'_> {
         // Before anything is judged: what is judged by what was before a generation belongs to no later one.
         let newest = self.store.catalog().generations(self.no)?.last().map_or(0, |(number, _)| *number);
         progress.next = newest + 1;
-        let plan = judge(self.store, self.no, Trust::Catalog, self.monitor)?;
+        let (plan, others) = judge(self.store, self.no, Trust::Catalog, self.monitor)?;
         (progress.to_go, progress.ripe_in) = ((0, 0), None);
         progress.still_locked = StillLocked::default();
         let ends = self.store.read_generations(self.no, self.transfer, Deadline::NEVER)?;
         let (now, mut locks) = (self.now()?, Locks::default());
-        let mut last_look = LastLook::new(self.store, self.no, &plan, self.monitor)?;
+        let mut last_look = LastLook::new(self.store, self.no, (&plan, &others), self.monitor)?;
         let there: HashMap<PackId, &Judged> =
             plan.packs.iter().map(|judged| (judged.pack.entry.id, judged)).collect();
         let unopened: HashMap<PackId, u64> = plan.unopened.iter().map(|pack| (pack.id, pack.len)).collect();

@@ -77,13 +77,14 @@ fn thin_among(candidates: &[Candidate]) -> HashSet<PackNo> {
     thin
 }
 
-/// Judges the packs of a vault. What an unfinished generation condemned is the home of what nothing else has, and of nothing more.
+/// Judges the packs of a vault, beside what points of other places need. What an unfinished generation condemned is the home of what nothing else
+/// has, and of nothing more.
 pub(super) fn judge(
     store: &Store,
     no: VaultNo,
     trust: Trust,
     monitor: &dyn Monitor,
-) -> Result<ReclaimPlan, StoreError> {
+) -> Result<(ReclaimPlan, Others), StoreError> {
     let place = Place::Vault(no);
     let rows = seen_in(store, place, Deadline::NEVER, monitor)?;
     let Known { points, outcomes } = know_points(store, place)?;
@@ -129,7 +130,7 @@ pub(super) fn judge(
     }
     packs.sort_by_key(|judged| judged.pack.no);
     let points = points.into_iter().collect();
-    Ok(ReclaimPlan { place, packs, unopened, live, points, others, outcomes })
+    Ok((ReclaimPlan { place, packs, unopened, live, points, outcomes }, others))
 }
 
 fn candidates(

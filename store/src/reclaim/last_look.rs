@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::beside::{Proofs, tell};
+use super::beside::{Others, Proofs, tell};
 use super::{Judged, ReclaimPlan};
 use crate::catalog::VaultNo;
 use crate::check::OTHERWISE;
@@ -20,6 +20,7 @@ pub(super) struct LastLook<'a> {
     store: &'a Store,
     no: VaultNo,
     plan: &'a ReclaimPlan,
+    others: &'a Others,
     proofs: Proofs<'a>,
     monitor: &'a dyn Monitor,
 }
@@ -28,12 +29,12 @@ impl<'a> LastLook<'a> {
     pub(super) fn new(
         store: &'a Store,
         no: VaultNo,
-        plan: &'a ReclaimPlan,
+        (plan, others): (&'a ReclaimPlan, &'a Others),
         monitor: &'a dyn Monitor,
     ) -> Result<Self, StoreError> {
         let homes = plan.packs.iter().filter(|judged| judged.is_home()).map(|judged| judged.pack.clone());
         let proofs = Proofs::of(store, no, homes, monitor).with_those_of_before()?;
-        Ok(Self { store, no, plan, proofs, monitor })
+        Ok(Self { store, no, plan, others, proofs, monitor })
     }
 
     /// Whether a pack may go. Why it stays is told.
@@ -41,7 +42,7 @@ impl<'a> LastLook<'a> {
         let Some(mut chunks) = self.contents(judged)? else { return Ok(false) };
         // What another place was to have for points that are there it may have lost since.
         let mut held = HashSet::new();
-        self.plan.others.hold(self.store, &chunks, &mut held)?;
+        self.others.hold(self.store, &chunks, &mut held)?;
         chunks.retain(|chunk| self.plan.needs(&chunk.id) || held.contains(&chunk.id));
         let goes = chunks.is_empty() || self.proofs.have(&chunks)?;
         if !goes {

@@ -30,9 +30,9 @@ pub fn free_staging(store: &Store, monitor: &dyn Monitor) -> Result<(ReclaimPlan
     let mut turns = Turns::begin(store)?;
     let shown = Shown::of(store, monitor)?;
     turns.end();
-    let (plan, pages) = shown.judge(store, monitor)?;
+    let (plan, pages, others) = shown.judge(store, monitor)?;
     let (rows, done) = (HashMap::new(), Reclaimed::default());
-    let mut work = Work { store, monitor, plan, pages, rows, done };
+    let mut work = Work { store, monitor, plan, pages, others, rows, done };
     work.take_turns(&mut turns)?;
     Ok((work.plan, work.done))
 }
@@ -61,12 +61,12 @@ impl Shown {
         Ok(Self { rows, points: know_points(store, Place::Staging)?.points })
     }
 
-    /// The plan, and the pages below which it was looked what is live.
+    /// The plan, the pages below which it was looked what is live, and what other points need of staging.
     fn judge(
         self,
         store: &Store,
         monitor: &dyn Monitor,
-    ) -> Result<(ReclaimPlan, HashSet<ChunkId>), StoreError> {
+    ) -> Result<(ReclaimPlan, HashSet<ChunkId>, Others), StoreError> {
         let Self { rows, points } = self;
         let place = Place::Staging;
         let (mut live, mut pages) = (HashSet::new(), HashSet::new());
@@ -89,8 +89,9 @@ impl Shown {
             };
             packs.push(Judged { pack, live: alive, total, bad, condemned: false, verdict });
         }
-        let (points, unopened, outcomes) = (points.into_iter().collect(), Vec::new(), HashSet::new());
-        Ok((ReclaimPlan { place, packs, unopened, live, points, others, outcomes }, pages))
+        let points = points.into_iter().collect();
+        let plan = ReclaimPlan { place, packs, unopened: Vec::new(), live, points, outcomes: HashSet::new() };
+        Ok((plan, pages, others))
     }
 }
 
@@ -99,6 +100,7 @@ struct Work<'a> {
     monitor: &'a dyn Monitor,
     plan: ReclaimPlan,
     pages: HashSet<ChunkId>,
+    others: Others,
     /// The packs of staging as they are in this turn.
     rows: HashMap<PackId, PackRow>,
     done: Reclaimed,
@@ -144,7 +146,7 @@ impl Work<'_> {
     /// What a vault showed for the plan it may have lost since.
     fn is_dead(&mut self, row: &PackRow) -> Result<bool, StoreError> {
         let chunks = self.store.catalog().chunks_of(row.no)?;
-        self.plan.others.hold(self.store, &chunks, &mut self.plan.live)?;
+        self.others.hold(self.store, &chunks, &mut self.plan.live)?;
         Ok(!chunks.iter().any(|chunk| self.plan.live.contains(&chunk.id)))
     }
 
@@ -171,11 +173,7 @@ impl Work<'_> {
     fn write_anew(&mut self, thin: &[PackId]) -> Result<(), StoreError> {
         let thin: Vec<PackRow> = thin.iter().filter_map(|id| self.rows.remove(id)).collect();
         for row in &thin {
-            self.plan.others.hold(
-                self.store,
-                &self.store.catalog().chunks_of(row.no)?,
-                &mut self.plan.live,
-            )?;
+            self.others.hold(self.store, &self.store.catalog().chunks_of(row.no)?, &mut self.plan.live)?;
         }
         let mut kept = HashSet::<PackNo>::new();
         let parts = self.store.ingest_parts(REWRITTEN);

@@ -89,8 +89,10 @@ impl Store {
     pub fn bring_holds(&self, no: VaultNo) -> Result<usize, StoreError> {
         let (transfer, mut brought) = (self.vault(no)?, 0);
         for row in self.catalog.holds()?.into_iter().filter(|row| row.staged && !row.vaults.contains(&no)) {
-            let point = self.catalog.point(&row.point)?.filter(|point| point.vaults.contains(&no));
-            let Some(point) = point else { continue };
+            let Some(point) = self.catalog.point(&row.point)? else { continue };
+            if !self.vaults_of(&point)?.contains(&no) {
+                continue;
+            }
             let name = names::hold(&row.tag, &row.point);
             let is_whole = open_hold(&row.object, &self.sealer, &row.point).is_ok();
             let reads = |there: &[u8]| match open_hold(there, &self.sealer, &row.point) {

@@ -84,15 +84,15 @@ pub fn load_catalog(
     let listed = listed_packs(transfer, Deadline::NEVER)?;
     let all_packs = learn_packs(store, no, transfer, &listed, Deadline::NEVER, monitor)?;
     let loaded = load_points(store, no, transfer, all_packs, monitor)?;
-    let (new, all_points) = (loaded.new, loaded.all);
+    let all_points = loaded.all;
     // Before the vault is asked for anything more: should it fail, the next look knows these points already.
     store.note_alarms(no, store.writer_alarms(no, |id| loaded.learned.contains(id))?)?;
     look_back(store, (no, transfer), &remembered, loaded, monitor)?;
     store.end_adoption();
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
-    // Whether all that these points need was found, nobody has looked.
-    if new > 0 || !filled && !store.catalog().point_ids()?.is_empty() {
+    // Whether all that the points need that are here was found, nobody has looked.
+    if !filled && !store.catalog().point_ids()?.is_empty() {
         store.catalog().set_mark(Mark::Doubtful, true)?;
     }
     if all_packs && all_points {
@@ -368,13 +368,14 @@ fn learn_point(
         known => known?,
     };
     let is_first = all_packs && !store.catalog().has_mark(Mark::FilledFrom(no))?;
-    let is_doubted = known.is_some() && store.catalog().has_mark(Mark::Incomplete(no, point.id))?;
-    if is_doubted || known.is_some_and(|row| row.staged) && !is_first {
+    let is_doubted = store.catalog().has_mark(Mark::Incomplete(no, point.id))?;
+    if is_doubted && known.is_some() || known.is_some_and(|row| row.staged) && !is_first {
         return Ok(());
     }
     // That the attempt was revoked there, if it was, stays known: it never comes back by right.
     store.catalog().set_seen_at(no, attempt)?;
-    store.catalog().add_point(&row_of(point, object, false, vec![no]))
+    store.catalog().add_point(&row_of(point, object, false, vec![no]))?;
+    if is_doubted { store.catalog().doubt_point(&point.id, no) } else { Ok(()) }
 }
 
 /// The points that the catalog says to be in this vault.
@@ -386,8 +387,6 @@ pub(super) fn known_points(store: &Store, no: VaultNo) -> Result<HashSet<Recover
 
 /// What came of reading the points of a vault.
 struct Loaded {
-    /// How many the catalog did not know to be there.
-    new: usize,
     /// Points that it learned.
     learned: HashSet<RecoveryPointId>,
     /// Whether all that it did not know could be read.
@@ -473,6 +472,10 @@ fn load_points(
         !(known.contains(&attempt.point) || object.len == Revocation::LEN && revoked.contains(attempt))
     });
     let points: Vec<_> = news.collect();
+    if !points.is_empty() {
+        // Whether all that they need was found, nobody has looked.
+        store.catalog().set_mark(Mark::Doubtful, true)?;
+    }
     monitor.event(Event::Stage { name: "points", files_total: points.len() as u64, bytes_total: 0 });
     let (mut new, mut learned, mut swapped, total) = (0, HashSet::new(), Vec::new(), points.len());
     for some in batches(&points, |(_, object)| object.len) {
@@ -517,7 +520,7 @@ fn load_points(
             monitor.event(Event::Done { files: 1, bytes: object.len });
         }
     }
-    Ok(Loaded { new, learned, all: new == total, listed: objects, swapped })
+    Ok(Loaded { learned, all: new == total, listed: objects, swapped })
 }
 
 #[cfg(test)]

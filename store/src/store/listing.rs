@@ -64,7 +64,7 @@ pub(super) fn compare_with_listing(
     // After the packs: whoever removed one said so before.
     store.read_generations_or_tell(no, transfer, deadline, monitor)?;
     let points = names::list(transfer, names::POINTS, deadline).map_err(of_vault(transfer))?;
-    let Seen { missed, damaged, went } = see_packs(store, no, transfer, &listed, &before, monitor)?;
+    let Seen { missed, damaged } = see_packs(store, no, transfer, &listed, &before, monitor)?;
     let catalog = store.catalog();
     let mut losses = catalog.losses(no)?;
     // Whoever missed something before may have been cut off.
@@ -73,8 +73,7 @@ pub(super) fn compare_with_listing(
     if incomplete {
         catalog.forget_proven(no)?;
     }
-    // A local point may have relied on what went: its upload was revoked, say.
-    if incomplete || !damaged.is_empty() || went {
+    if incomplete || !damaged.is_empty() {
         catalog.set_mark(Mark::Doubtful, true)?;
     }
     // Before the points: one that comes there just now is among these, or whoever brings it sees that something was missed.
@@ -96,8 +95,6 @@ struct Seen {
     missed: Vec<PackNo>,
     /// Those that are there and were found damaged.
     damaged: Vec<PackNo>,
-    /// Whether any is missing because somebody freed its space.
-    went: bool,
 }
 
 /// Packs that are there from now on are known to be.
@@ -111,15 +108,18 @@ fn see_packs(
 ) -> Result<Seen, StoreError> {
     let (catalog, mut seen) = (store.catalog(), Seen::default());
     let (bad, rows) = (catalog.bad_in(no)?, catalog.packs_ever_seen()?);
-    let gone = gone_by_right(store, no, &rows, listed)?;
+    let (gone, mut is_doubted) = (gone_by_right(store, no, &rows, listed)?, false);
     for row in rows {
         let id = &row.entry.id;
         let found = listed.get(id);
         match (row.vaults.contains(&no), found == Some(&row.entry.len)) {
             (true, false) if !before.packs.contains(&row.no) => {}
             (true, false) if gone.contains(id) => {
+                // A local point may have relied on it: its upload was revoked, say.
+                if !std::mem::replace(&mut is_doubted, true) {
+                    catalog.set_mark(Mark::Doubtful, true)?;
+                }
                 catalog.set_confirmed(row.no, no, false)?;
-                seen.went = true;
             }
             (true, false) => {
                 let wrong = match found {
@@ -203,7 +203,7 @@ fn refresh_points(
     monitor: &dyn Monitor,
 ) -> Result<(), StoreError> {
     let (listed, mut incomplete) = (Outcomes::of(listed), Vec::new());
-    let doubted: HashSet<_> = store.incomplete_in(no)?.into_iter().collect();
+    let doubted = store.incomplete_in(no)?;
     // What is damaged keeps its places until it is put right.
     for row in store.catalog().sound_points()? {
         let is_there = row.vaults.contains(&no);

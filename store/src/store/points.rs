@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError};
 use super::look::Look;
 use super::mend::DoubtfulPoint;
 use super::{Store, StoredPoint};
-use crate::catalog::{PointRow, VaultNo};
+use crate::catalog::{Mark, PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SourceTag};
+use crate::names;
 
 impl Store {
     /// All points, ascending by start. Decoded points are kept as long as the catalog knows them. Those that cannot be had are told in
@@ -33,11 +34,17 @@ impl Store {
         let (mut points, mut doubtful) = (Vec::with_capacity(ids.len()), Vec::new());
         let mut look = Look::far(self, Deadline::NEVER);
         let (mut holds, mut incomplete) = (self.holds()?, self.incomplete()?);
+        let going: HashSet<_> = self.catalog.going_here()?.into_iter().collect();
         for (id, _) in ids {
             match self.load(&id, &mut look, |row| self.stored(row)) {
                 Ok(point) => {
+                    let local = point.local && !(going.contains(&id) && self.went_here(&point)?);
                     let (held, incomplete) = (holds.remove(&id), incomplete.remove(&id).unwrap_or_default());
-                    points.push(StoredPoint { held, incomplete, ..point });
+                    let point = StoredPoint { local, held, incomplete, ..point };
+                    // What a removal that was cut off left of one is no point.
+                    points.extend(
+                        (local || !point.vaults.is_empty() || !point.incomplete.is_empty()).then_some(point),
+                    );
                 }
                 // It was forgotten meanwhile.
                 Err(StoreError::NotFound { .. }) => {}
@@ -55,8 +62,17 @@ impl Store {
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
         let point = self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))?;
-        let incomplete = self.incomplete()?.remove(id).unwrap_or_default();
+        let mut incomplete = Vec::new();
+        for (no, address, _) in &self.vaults {
+            incomplete.extend(self.catalog.has_mark(Mark::Incomplete(*no, *id))?.then(|| address.clone()));
+        }
         Ok(StoredPoint { held: self.holds()?.remove(id), incomplete, ..point })
+    }
+
+    /// Whether the object of a point is not in staging any more, of which the catalog says that it is there and to go: it does not count as there
+    /// until whoever reconciles says so.
+    fn went_here(&self, point: &StoredPoint) -> Result<bool, StoreError> {
+        Ok(self.staging.len(&names::point(&point.point.source_tag, &point.point.id))?.is_none())
     }
 
     /// Which points lack something in which vaults.

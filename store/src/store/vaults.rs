@@ -145,8 +145,8 @@ impl Store {
         let listed = listed_packs(transfer, deadline)?;
         learn::learn_packs(self, no, transfer, &listed, deadline, monitor)?;
         for gone in may_be_gone.iter().filter(|id| !listed.contains_key(id)) {
-            self.catalog.set_confirmed(there[gone], no, false)?;
             self.catalog.set_mark(Mark::Doubtful, true)?;
+            self.catalog.set_confirmed(there[gone], no, false)?;
         }
         self.follow_removals(no, transfer, deadline, monitor)?;
         self.reader.forget_places();
@@ -212,9 +212,24 @@ impl Store {
     }
 
     /// Points of a vault that lack something there, as far as is known.
-    pub fn incomplete_in(&self, no: VaultNo) -> Result<Vec<RecoveryPointId>, StoreError> {
+    pub fn incomplete_in(&self, no: VaultNo) -> Result<HashSet<RecoveryPointId>, StoreError> {
         let all = self.catalog.incomplete()?.into_iter();
         Ok(all.filter(|(vault, _)| *vault == no).map(|(_, id)| id).collect())
+    }
+
+    /// Whether any point lacks something in these places, as far as is known.
+    pub fn lacks_something_in(&self, places: &[Option<VaultNo>]) -> Result<bool, StoreError> {
+        Ok(self.catalog.incomplete()?.iter().any(|(no, _)| places.contains(&Some(*no))))
+    }
+
+    /// Vaults that have a point, or had it and lack something of it, be it all.
+    pub fn vaults_of(&self, row: &PointRow) -> Result<Vec<VaultNo>, StoreError> {
+        let mut found = row.vaults.clone();
+        for (no, _, _) in &self.vaults {
+            let is_lacking = !found.contains(no) && self.catalog.has_mark(Mark::Incomplete(*no, row.id))?;
+            found.extend(is_lacking.then_some(*no));
+        }
+        Ok(found)
     }
 
     /// Whether a vault lacks a point, or something of it.

@@ -129,6 +129,23 @@ fn what_a_vault_lost_stays_here_until_it_has_it_again_and_goes_there_unasked() {
 }
 
 #[test]
+fn what_a_vault_lost_of_a_point_that_is_forgotten_then_does_not_come_back() {
+    let tiers = Tiers::new(LOCAL, ONLINE);
+    let ids = tiers.take(&[0]);
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    tiers.take(&days(3)[1..]);
+    tiers.run(&["vault", "push", "--pending"]).expect_code(0);
+    let source = std::fs::read_dir(tiers.vault().join("rp")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(source.join(&ids[0])).unwrap();
+    tiers.run(&["prune"]).expect_code(3).expect_err(&["the recovery point is missing"]);
+    tiers.run(&["forget", &ids[0]]).expect_code(0);
+    tiers.run(&["vault", "push", "--pending"]);
+    tiers.run(&["scrub"]);
+    let snapshots = tiers.run(&["snapshots"]).out();
+    assert!(!snapshots.contains(&ids[0][..8]) && !shown_in(&tiers.vault()).contains(&ids[0]), "{snapshots}");
+}
+
+#[test]
 fn what_expires_online_stays_here() {
     let tiers = Tiers::new("schedule = \"every 12 hours\"", KEEP_3_DAYS);
     let (store, vault) = (tiers.machine.store(), tiers.vault());

@@ -46,6 +46,9 @@ fn a_removal_from_staging_that_is_cut_off_anywhere_is_ended_by_who_looks() {
         assert_eq!(removed.is_ok(), n == 2, "step {n}");
         drop(store);
         let store = home.open();
+        let is_shown = || store.points().unwrap().iter().any(|point| point.point.id == gone.point.id);
+        let object = home.path().join(names::point(&gone.point.source_tag, &gone.point.id).as_str());
+        assert_eq!(is_shown(), object.exists(), "whoever counts points, step {n}");
         let is_known = is_known_after(&store, &gone, |monitor| match who {
             "begin" => drop(store.begin(Compression::None, monitor).unwrap()),
             "again" if n < 2 => store.remove_staged_point(&row(&store, &gone)).unwrap(),

@@ -94,7 +94,7 @@ fn what_only_staging_has_of_it_stays_there_until_the_vault_has_it_again() {
     it.goes_from_here();
     let here = it.home.path().join(it.lost.as_str());
     let freed = reclaim::free_staging(&it.store, &VoidMonitor).unwrap().1;
-    assert!(freed.packs > 0, "what the vault has as well may go");
+    assert!(freed.packs > 0 && here.exists(), "what the vault has as well may go, and nothing else");
     push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
     it.assert_whole_in_vault();
     reclaim::free_staging(&it.store, &VoidMonitor).unwrap();
@@ -129,7 +129,7 @@ fn of_a_point_that_was_never_in_a_vault_nothing_is_missed_there() {
     let two = take_point(&it.store, &sample(2)).unwrap();
     it.store.doubt_points(it.no(), &[two.point.id, RecoveryPointId([9; 16])]).unwrap();
     assert_eq!(it.store.point(&two.point.id).unwrap().incomplete, [""; 0]);
-    assert_eq!(it.store.incomplete_in(it.no()).unwrap(), [it.one.point.id]);
+    assert_eq!(it.store.incomplete_in(it.no()).unwrap(), [it.one.point.id].into());
 }
 
 #[test]
@@ -164,4 +164,44 @@ fn what_a_vault_is_about_to_let_go_is_no_reason_to_free_it_here() {
     for (id, _) in &condemned.packs {
         assert!(home.path().join(names::pack(id).as_str()).exists(), "{id}");
     }
+}
+
+#[test]
+fn one_that_no_other_place_has_any_more_counts_as_there_also_when_another_vault_is_forgotten() {
+    let it = doubted();
+    let other = it.store.catalog().vault_no("memory:w").unwrap();
+    it.store.catalog().add_point(&PointRow { staged: false, vaults: vec![other], ..it.row() }).unwrap();
+    it.goes_from_here();
+    assert_eq!(it.told(), (false, 1, 1));
+    it.store.catalog().forget_vault(other).unwrap();
+    assert_eq!((it.row().vaults, it.told()), (vec![it.no()], (false, 1, 1)));
+}
+
+#[test]
+fn what_is_lost_everywhere_is_told_from_what_can_be_sent() {
+    let it = doubted();
+    let two = take_point(&it.store, &sample(2)).unwrap();
+    let ids = [it.one.point.id, two.point.id];
+    assert_eq!(copy::not_lost(&it.store, &ids).unwrap(), ids.into());
+    let pack =
+        it.store.catalog().packs().unwrap().into_iter().find(|row| names::pack(&row.entry.id) == it.lost);
+    std::fs::remove_file(it.home.path().join(it.lost.as_str())).unwrap();
+    it.store.catalog().miss_staged(pack.unwrap().no).unwrap();
+    let left = copy::not_lost(&it.store, &ids).unwrap();
+    assert!(!left.contains(&it.one.point.id), "{left:?}");
+    let three = take_point(&it.store, &fenced::files("of its own")).unwrap();
+    assert_eq!(copy::not_lost(&it.store, &[ids[0], three.point.id]).unwrap(), [three.point.id].into());
+}
+
+#[test]
+fn one_that_the_vault_lost_itself_does_not_come_back_when_it_was_removed_from_there() {
+    let it = doubted();
+    it.vault.lose(&it.name_in_vault());
+    it.look();
+    assert_eq!(it.store.vaults_of(&it.row()).unwrap(), [it.no()]);
+    it.store.remove_point_from_vault(it.no(), &it.row()).unwrap();
+    it.goes_from_here();
+    assert!(it.store.points().unwrap().is_empty());
+    let (_dir, there) = recovered(&it.home, &it.vault);
+    assert!(there.points().unwrap().is_empty());
 }

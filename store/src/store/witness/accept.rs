@@ -82,10 +82,11 @@ impl Store {
         let missing = self.recall(no)?.missing;
         let mut lost = Vec::new();
         for id in missing.keys() {
-            let row = self.catalog.point(id)?;
-            let is_elsewhere =
-                row.is_some_and(|row| row.staged || row.vaults.iter().any(|other| *other != no));
+            let was_doubted = self.catalog.has_mark(Mark::Incomplete(no, *id))?;
             self.catalog.remove_point(id, Some(no))?;
+            let is_elsewhere = self.catalog.point(id)?.is_some();
+            // What is somewhere else is sent again.
+            self.catalog.set_mark(Mark::Incomplete(no, *id), was_doubted && is_elsewhere)?;
             lost.push(Lost { id: *id, is_elsewhere });
         }
         let accepted = Accepted { alarms, stays, lost };
