@@ -71,6 +71,9 @@ pub struct Snapshot {
     pub local: bool,
     /// Addresses of the vaults that hold it.
     pub vaults: Vec<String>,
+    /// Addresses of vaults where it was and lacks something, as far as is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<String>,
     /// Number of things that could not be read.
     pub errors: u64,
     /// From when on it may expire whatever the rules say, if it has a time of its own.
@@ -165,6 +168,7 @@ impl From<&StoredPoint> for Snapshot {
             consistency: consistency_word(point.consistency),
             local: stored.local,
             vaults: stored.vaults.clone(),
+            incomplete: stored.incomplete.clone(),
             errors: point.errors_total,
             expires: point.expires().map(|seconds| rfc3339(Timestamp::from_seconds(seconds))),
             held: stored.held.as_ref().map(Held::from),

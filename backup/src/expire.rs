@@ -104,7 +104,14 @@ impl<'a> Tiers<'a> {
         };
         let there: Vec<&StoredPoint> = ours.filter(is_there).collect();
         let mut kept = match name {
-            TierName::Local => self.waiting(group, &there),
+            TierName::Local => {
+                // No vault has these whole, whoever is to send them.
+                let alone =
+                    there.iter().filter(|stored| !stored.incomplete.is_empty() && !is_whole_online(stored));
+                let mut kept = self.waiting(group, &there);
+                kept.extend(alone.map(|stored| (stored.point.id, Reason::WaitsForVault)));
+                kept
+            }
             TierName::Online => self.guarded_in_each_vault(&there),
         };
         let facts = self.facts(there.iter().copied());

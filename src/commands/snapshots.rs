@@ -169,7 +169,9 @@ fn render(points: &[StoredPoint], doubtful: &[Doubt], known: &Known, zone: &Time
 fn kept_in(stored: &StoredPoint) -> String {
     let vaults = (!stored.vaults.is_empty()).then(|| text::count(stored.vaults.len() as u64, "vault"));
     let local = stored.local.then(|| "local".to_owned());
-    let places: Vec<String> = local.into_iter().chain(vaults).collect();
+    let lacking = (!stored.incomplete.is_empty())
+        .then(|| format!("lacking in {}", text::count(stored.incomplete.len() as u64, "vault")));
+    let places: Vec<String> = local.into_iter().chain(vaults).chain(lacking).collect();
     places.join(", ")
 }
 
@@ -225,6 +227,16 @@ mod tests {
              07070707  2026-11-20 12:00:00  host  group  docs        2  2.000 KiB  local, 2 vaults  partial, 1 error\n\
              1 recovery point"
         );
+        let lacking = |vaults: &[&str]| {
+            let addresses = || vaults.iter().map(|vault| (*vault).to_owned()).collect();
+            kept_in(&StoredPoint {
+                vaults: addresses(),
+                incomplete: vec!["a".into()],
+                ..stored_point(7, "docs", 0)
+            })
+        };
+        assert_eq!(lacking(&[]), "local, lacking in 1 vault");
+        assert_eq!(lacking(&["a"]), "local, 1 vault, lacking in 1 vault");
         assert_eq!(render(&[], &[], &Known::default(), &TimeZone::UTC), "no recovery points");
         let mut stored = stored_point(7, "docs", 1_795_176_000);
         Arc::make_mut(&mut stored.point).set_expires(1_795_176_000);

@@ -335,3 +335,19 @@ fn what_lacks_something_in_every_vault_serves_no_rule_there_and_goes_by_all_of_t
     assert_eq!(doubted(&[0, 1], &[A, B]), [0, 2, 4], "they are older than what stays");
     assert_eq!(doubted(&[0, 1, 2, 3, 4, 5, 6, 7], &[A, B]), [0, 2, 4]);
 }
+
+#[test]
+fn a_local_copy_of_what_no_vault_has_whole_stays_whoever_is_to_send_it() {
+    let local = group("local = { schedule = \"every 12 hours\", keep = { last = 4 } }");
+    let stopped = Group { stopped: Some(Stopped::UntilExpiry), ..group(BOTH) };
+    let mut points = days(4, 4, 4);
+    points[0] = lacking(points[0].clone(), A);
+    for group in [&local, &stopped] {
+        assert!(goes(&tiers(&points), group, TierName::Local).contains(&0), "the other vault has it");
+    }
+    points[0] = lacking(points[0].clone(), B);
+    for group in [&local, &stopped] {
+        let goes = goes(&tiers(&points), group, TierName::Local);
+        assert!(!goes.contains(&0) && goes.contains(&1), "{goes:?}");
+    }
+}

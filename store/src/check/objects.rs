@@ -48,8 +48,7 @@ impl Check<'_> {
             }
             let Some(listing) = self.listings.remove(no) else { continue };
             let there = rows.iter().filter(|row| row.vaults.contains(no));
-            self.missing(address, Place::Vault(*no), there, &listing.points)?;
-            let mut damaged = Vec::new();
+            let mut wrong = self.missing(address, Place::Vault(*no), there, &listing.points)?;
             let part = self.part;
             let is_its_turn = |object: &&ObjectInfo| part.has(object.name.as_str());
             for object in listing.points.iter().filter(is_read).filter(is_its_turn) {
@@ -68,11 +67,11 @@ impl Check<'_> {
                         if !is_sound {
                             self.look_for_another(*no, &object.name, &shown);
                         }
-                        damaged.extend(names::point_of(&object.name).filter(|_| !is_sound).map(|(_, id)| id));
+                        wrong.extend(names::point_of(&object.name).filter(|_| !is_sound).map(|(_, id)| id));
                     }
                 }
             }
-            self.store.doubt_points(*no, &damaged)?;
+            self.store.doubt_points(*no, &wrong)?;
             self.listings.insert(*no, listing);
         }
         Ok(())
@@ -109,14 +108,15 @@ impl Check<'_> {
         names::point_of(name).map_or(Ok(false), |(_, id)| self.point_still_in(&id, Place::Vault(no)))
     }
 
+    /// Points that are to be in a place and are not: each is told.
     fn missing<'a>(
         &mut self,
         place_name: &str,
         place: Place,
         expected: impl Iterator<Item = &'a PointRow>,
         listed: &[ObjectInfo],
-    ) -> Result<(), StoreError> {
-        let listed = Outcomes::of(listed);
+    ) -> Result<Vec<RecoveryPointId>, StoreError> {
+        let (listed, mut missing) = (Outcomes::of(listed), Vec::new());
         for row in expected {
             let from = place.vault().map(|no| (no, &row.tag));
             if listed.shown(row).is_some() || self.store.end_removal(&row.id, from)? {
@@ -130,9 +130,10 @@ impl Check<'_> {
             if !is_there && self.point_still_in(&row.id, place)? {
                 let name = names::point(&row.tag, &row.id);
                 self.find(name.as_str(), format!("{place_name}: the recovery point is missing"));
+                missing.push(row.id);
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Whether a vault that does not show a point says what became of it, as far as can be told now.

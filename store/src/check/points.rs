@@ -19,6 +19,13 @@ use crate::tree::reach::reachable;
 use crate::tree::walk::{Visit, visit};
 use crate::vault::{ObjectInfo, VaultError};
 
+/// How many chunks a point lacks in a vault, besides those that no place has.
+#[derive(Default)]
+struct Lacks {
+    here: usize,
+    everywhere: usize,
+}
+
 impl Check<'_> {
     pub(super) fn points(&mut self) -> Result<(), StoreError> {
         let (points, doubtful) = self.store.look_at_points()?;
@@ -129,15 +136,26 @@ impl Check<'_> {
             for object in &listing.points {
                 let mut packs = BTreeSet::new();
                 match self.not_in(&listing.packs, transfer, object, (&mut seen, &mut packs)) {
-                    Ok(0) => {}
+                    Ok(Lacks { here: 0, everywhere: 0 }) => {}
                     wrong => {
                         seen.clear();
                         let (detail, unseen) = match wrong {
-                            Ok(lost) => {
-                                (format!("{lost} chunks that it needs are not whole in this vault"), false)
+                            // What is nowhere was told above, and the point is not whole here, either.
+                            Ok(Lacks { here: 0, .. }) => {
+                                incomplete.extend(names::point_of(&object.name).map(|(_, id)| id));
+                                continue;
+                            }
+                            Ok(Lacks { here, .. }) => {
+                                (format!("{here} chunks that it needs are not whole in this vault"), false)
                             }
                             // Of one that the catalog knows this was told above.
-                            Err(_) if self.is_known(object)? => continue,
+                            Err(e) if self.is_known(object)? => {
+                                let is_lost = matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt);
+                                incomplete.extend(
+                                    names::point_of(&object.name).filter(|_| is_lost).map(|(_, id)| id),
+                                );
+                                continue;
+                            }
                             Err(StoreError::NoKey { generation, .. }) => {
                                 (format!("it is sealed with key generation {generation}; {NEWER_KEY}"), true)
                             }
@@ -215,8 +233,8 @@ impl Check<'_> {
         transfer: &Transfer,
         object: &ObjectInfo,
         (seen, lacking): (&mut HashSet<ChunkId>, &mut BTreeSet<PackNo>),
-    ) -> Result<usize, StoreError> {
-        let Some((tag, attempt)) = names::outcome_of(&object.name) else { return Ok(0) };
+    ) -> Result<Lacks, StoreError> {
+        let Some((tag, attempt)) = names::outcome_of(&object.name) else { return Ok(Lacks::default()) };
         let id = attempt.point;
         let row = self.store.catalog().point(&id)?;
         let bytes = match row.filter(|row| row.object.len() as u64 == object.len) {
@@ -224,25 +242,27 @@ impl Check<'_> {
             None => self.fetch_point(transfer, object)?,
         };
         match Revocation::open(self.store.sealer(), (&tag, &attempt), &bytes) {
-            Ok(_) => return Ok(0),
+            Ok(_) => return Ok(Lacks::default()),
             Err(e) if e.is_newer_key() => return Err(e.of(object.name.as_str())),
             Err(_) => {}
         }
         let point =
             open_point(&bytes, self.store.sealer(), &tag, &id).map_err(|e| e.of(object.name.as_str()))?;
-        let mut lost = HashSet::new();
+        let (mut here, mut everywhere) = (HashSet::new(), HashSet::new());
         self.walk(&point.root, seen, &mut |check, id| {
             if check.hidden.contains(id) {
                 return Ok(());
             }
             let places = check.store.catalog().locate_all(id)?;
-            if !places.iter().any(|l| packs.contains(&l.pack)) && !check.bad_chunks.contains(id) {
-                lost.insert(*id);
+            if check.bad_chunks.contains(id) {
+                everywhere.insert(*id);
+            } else if !places.iter().any(|l| packs.contains(&l.pack)) {
+                here.insert(*id);
                 lacking.extend(places.iter().map(|at| at.pack));
             }
             Ok(())
         })?;
-        Ok(lost.len())
+        Ok(Lacks { here: here.len(), everywhere: everywhere.len() })
     }
 
     fn is_known(&self, object: &ObjectInfo) -> Result<bool, StoreError> {

@@ -62,8 +62,14 @@ pub(super) fn compare_with_listing(
     let remembered = store.before(no)?;
     let listed = listed_packs(transfer, deadline)?;
     // After the packs: whoever removed one said so before.
-    store.read_generations_or_tell(no, transfer, deadline, monitor)?;
+    let followed = store.read_generations_or_tell(no, transfer, deadline, monitor);
     let points = names::list(transfer, names::POINTS, deadline).map_err(of_vault(transfer))?;
+    if let Err(e) = followed {
+        if e.class() == ErrorClass::Corrupt {
+            doubt_what_is_not_shown(store, (no, transfer), &points, &before)?;
+        }
+        return Err(e);
+    }
     let Seen { missed, damaged } = see_packs(store, no, transfer, &listed, &before, monitor)?;
     let catalog = store.catalog();
     let mut losses = catalog.losses(no)?;
@@ -86,6 +92,20 @@ pub(super) fn compare_with_listing(
     store.look_back(no, transfer, &remembered, &points, evidence, monitor)?;
     store.reader().forget_places();
     Ok(listed)
+}
+
+/// Of a vault that is not to be believed it is believed that it has not what it does not show: local copies wait for it.
+fn doubt_what_is_not_shown(
+    store: &Store,
+    (no, transfer): (VaultNo, &Transfer),
+    listed: &[ObjectInfo],
+    before: &Confirmed,
+) -> Result<(), StoreError> {
+    let (listed, mut missing) = (Outcomes::of(listed), Vec::new());
+    for row in store.catalog().known_of(&before.points)? {
+        missing.extend((store.fate_in(no, transfer, &row, &listed)? == Fate::Missing).then_some(row.id));
+    }
+    store.doubt_points(no, &missing)
 }
 
 /// What a listing says of the packs that are known.

@@ -1,11 +1,11 @@
 //! Tests of points that lack something in a vault: they are told and sent again, and nothing goes from another place meanwhile that only that has.
 
-use super::hostile::{data_packs, prepared, push, recovered};
+use super::hostile::{data_packs, delete_catalog, prepared, push, recovered};
 use super::*;
 use crate::catalog::{Mark, PointRow, VaultNo};
-use crate::check::{Turn, scrub};
+use crate::check::{self, Depth, Turn, scrub};
 use crate::fence::{Generation, Step};
-use crate::id::RecoveryPointId;
+use crate::id::{PackId, RecoveryPointId};
 use crate::reclaim;
 use crate::scrub::ciphertext::Part;
 
@@ -204,4 +204,71 @@ fn one_that_the_vault_lost_itself_does_not_come_back_when_it_was_removed_from_th
     assert!(it.store.points().unwrap().is_empty());
     let (_dir, there) = recovered(&it.home, &it.vault);
     assert!(there.points().unwrap().is_empty());
+}
+
+/// A point that is whole in a vault.
+fn vaulted() -> Doubted {
+    let it = doubted();
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(it.told(), (true, 1, 0));
+    it
+}
+
+#[test]
+fn a_check_that_misses_it_there_notes_that() {
+    let it = vaulted();
+    it.vault.lose(&it.name_in_vault());
+    for _ in 0..2 {
+        let found = check::check(&it.store, Depth::Structure, &VoidMonitor).unwrap().findings;
+        let is_it = |f: &&check::Finding| f.detail.ends_with("the recovery point is missing");
+        assert_eq!(found.iter().filter(is_it).count(), 1, "{found:?}");
+        assert_eq!(it.told(), (true, 0, 1));
+    }
+}
+
+#[test]
+fn a_check_notes_also_of_what_no_place_has_any_more_that_the_vault_lacks_it() {
+    for kind in [PackKind::Data, PackKind::Tree] {
+        let it = vaulted();
+        let packs = it.store.catalog().packs().unwrap();
+        for name in packs.iter().filter(|row| row.entry.kind == kind).map(|row| names::pack(&row.entry.id)) {
+            it.vault.lose(&name);
+            std::fs::remove_file(it.home.path().join(name.as_str())).unwrap();
+        }
+        let store = it.home.open_with(&it.vault);
+        drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+        let found = check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings;
+        assert!(!found.is_empty());
+        assert_eq!(store.points().unwrap()[0].incomplete.len(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_a_vault_that_is_an_older_one_does_not_show_is_not_there() {
+    let it = vaulted();
+    let packs = vec![(PackId([7; 32]), 1)];
+    let condemned = Generation { number: 1, step: Step::Condemned, packs };
+    let name = condemned.name().name();
+    it.vault.replace(&name, condemned.seal(it.store.sealer()).into());
+    it.look();
+    it.vault.lose(&name);
+    it.vault.lose(&it.name_in_vault());
+    let (no, _, way) = it.store.vaults()[0].clone();
+    copy::refresh_vault(&it.store, no, &way, &VoidMonitor).unwrap_err();
+    assert_eq!(it.told(), (true, 0, 1));
+}
+
+#[test]
+fn a_catalog_that_is_made_anew_has_it_from_the_memory_of_the_vault() {
+    let it = vaulted();
+    it.vault.lose(&it.name_in_vault());
+    it.look();
+    let Doubted { home, vault, store, one, .. } = it;
+    drop(store);
+    delete_catalog(&home.path());
+    let store = home.open_with(&vault);
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::load_catalog(&store, no, &way, &VoidMonitor).unwrap();
+    let point = store.point(&one.point.id).unwrap();
+    assert_eq!((point.local, point.vaults.len(), point.incomplete.len()), (true, 0, 1));
 }
