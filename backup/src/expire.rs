@@ -83,15 +83,10 @@ impl<'a> Tiers<'a> {
         // One that is not by whom it says serves no span.
         let is_honest = |stored: &&StoredPoint| !self.judged.forged.contains(&stored.point.id);
         sources.values_mut().for_each(|points| points.retain(is_honest));
-        let all = |of_source: &dyn Fn(&[&'a StoredPoint]) -> Vec<(Timestamp, &'a StoredPoint)>| {
-            let mut all: Vec<_> = sources.values().flat_map(|points| of_source(points)).collect();
-            // Stays in the order of its source whatever its time is.
-            all.sort_by_key(|(place, _)| *place);
-            all.into_iter().map(|(_, stored)| stored)
-        };
         // What was there before waits for what is new.
-        let new = all(&|points| pending_of_source(points, vault, &rhythm));
-        new.chain(all(&|points| doubted_of_source(points, vault))).collect()
+        let mut pending = merged(sources.values().map(|points| pending_of_source(points, vault, &rhythm)));
+        pending.extend(merged(sources.values().map(|points| doubted_of_source(points, vault))));
+        pending
     }
 
     /// What stays and what goes in a tier of a group, and why; nothing if the group has no such tier. What cannot be read is in no list
@@ -213,11 +208,7 @@ fn goes_by_rules(stored: &StoredPoint) -> bool {
     stored.point.expires().is_none()
 }
 
-fn pending_of_source<'a>(
-    points: &[&'a StoredPoint],
-    vault: &str,
-    rhythm: &Rhythm<'_>,
-) -> Vec<(Timestamp, &'a StoredPoint)> {
+fn pending_of_source<'a>(points: &[&'a StoredPoint], vault: &str, rhythm: &Rhythm<'_>) -> Placed<'a> {
     let by_rules = points.iter().filter(|stored| goes_by_rules(stored));
     let facts: Vec<OnlineFacts> = by_rules.map(|stored| online_facts(stored, vault)).collect();
     let wanted = online::pending(&facts, rhythm);
@@ -226,15 +217,25 @@ fn pending_of_source<'a>(
 }
 
 /// Points of one source that lack something in a vault, whatever the schedule says.
-fn doubted_of_source<'a>(points: &[&'a StoredPoint], vault: &str) -> Vec<(Timestamp, &'a StoredPoint)> {
+fn doubted_of_source<'a>(points: &[&'a StoredPoint], vault: &str) -> Placed<'a> {
     let mut doubted: Vec<_> =
         points.iter().filter(|stored| has(&stored.incomplete, vault)).copied().collect();
     doubted.sort_by_key(|stored| (stored.point.sequence, stored.point.started, stored.point.id));
     in_order(doubted)
 }
 
-/// With places among other sources that never go back.
-fn in_order(points: Vec<&StoredPoint>) -> Vec<(Timestamp, &StoredPoint)> {
+/// Points of one source, with places among those of other sources.
+type Placed<'a> = Vec<(Timestamp, &'a StoredPoint)>;
+
+/// Points of all sources. Each stays in the order of its source whatever its time is.
+fn merged<'a>(sources: impl Iterator<Item = Placed<'a>>) -> Vec<&'a StoredPoint> {
+    let mut all: Placed<'a> = sources.flatten().collect();
+    all.sort_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, stored)| stored).collect()
+}
+
+/// With places that never go back.
+fn in_order(points: Vec<&StoredPoint>) -> Placed<'_> {
     let mut latest = Timestamp::from_seconds(i64::MIN);
     let mut placed = Vec::with_capacity(points.len());
     for stored in points {
