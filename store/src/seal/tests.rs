@@ -36,6 +36,12 @@ fn text(len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_generation_is_known_if_its_key_is_at_hand() {
+    assert!(sealer().has_generation(1));
+    assert!([0, 2, u32::MAX].iter().all(|generation| !sealer().has_generation(*generation)));
+}
+
+#[test]
 fn content_of_every_kind_and_length_survives_a_round_trip() {
     let sealer = sealer();
     let mut again = Vec::new();

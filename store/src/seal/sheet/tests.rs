@@ -33,6 +33,17 @@ fn words_are_those_of_bip_39() {
 }
 
 #[test]
+fn each_word_has_its_number_before_it() {
+    let page = sheet().render();
+    let rows = page.split("THE 24 WORDS").nth(1).unwrap().split("ON THE WORST DAY").next().unwrap();
+    let found: Vec<&str> = rows.split_whitespace().collect();
+    for (n, word) in (1..).zip(words_of(&[0x5a; 32])) {
+        let number = n.to_string();
+        assert!(found.windows(2).any(|pair| pair == [number.as_str(), word]), "{n} {word}: {rows}");
+    }
+}
+
+#[test]
 fn the_words_survive_the_page_and_every_way_of_typing() {
     let page = sheet().render();
     let rows = page.split("THE 24 WORDS").nth(1).unwrap().split("ON THE WORST DAY").next().unwrap();

@@ -272,3 +272,32 @@ fn a_catalog_that_is_made_anew_has_it_from_the_memory_of_the_vault() {
     let point = store.point(&one.point.id).unwrap();
     assert_eq!((point.local, point.vaults.len(), point.incomplete.len()), (true, 0, 1));
 }
+
+#[test]
+fn what_one_vault_lost_comes_out_of_another_one_where_staging_has_it_damaged() {
+    let home = Home::new();
+    let vaults = [Arc::new(MemoryVault::new()), Arc::new(MemoryVault::new())];
+    let ways = ["memory:v", "memory:w"].iter().zip(&vaults);
+    let ways = ways.map(|(address, vault)| ((*address).to_owned(), transfer(vault))).collect();
+    let store = Store::open(&home.path(), &home.ring, Home::options(ways), &VoidMonitor).unwrap();
+    let slots = Store::head(&home.path()).unwrap().slots;
+    let one = take_point(&store, &sample(1)).unwrap();
+    for (no, _, way) in store.vaults() {
+        copy::prepare_vault(&store, &slots, way).unwrap();
+        copy::refresh_vault(&store, *no, way, &VoidMonitor).unwrap();
+        copy::push_point(&store, *no, way, &one.point.id, &VoidMonitor).unwrap();
+    }
+    let lost = names::pack(&data_packs(&store).remove(0).entry.id);
+    let here = home.path().join(lost.as_str());
+    let whole = std::fs::read(&here).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&here, damaged).unwrap();
+    vaults[0].lose(&lost);
+    let (no, _, way) = &store.vaults()[0];
+    copy::refresh_vault(&store, *no, way, &VoidMonitor).unwrap();
+    assert_eq!(store.point(&one.point.id).unwrap().incomplete, ["memory:v"]);
+    copy::push_point(&store, *no, way, &one.point.id, &VoidMonitor).unwrap();
+    assert_eq!(vaults[0].object(&lost).unwrap(), whole);
+    assert_eq!(store.point(&one.point.id).unwrap().incomplete, [""; 0]);
+}
