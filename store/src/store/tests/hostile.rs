@@ -187,18 +187,23 @@ fn what_a_vault_lost_is_sent_again_with_the_next_point_that_needs_it() {
 
 #[test]
 fn a_point_that_a_vault_lost_is_named_and_put_again() {
-    let home = Home::new();
-    let (vault, store) = prepared(&home);
-    let monitor = RecordingMonitor::default();
-    let one = take_point(&store, &sample(1)).unwrap();
-    push(&store, &one, &monitor).unwrap();
-    let name = names::point(&one.point.source_tag, &one.point.id);
-    assert!(store.vaults()[0].2.delete(&name).unwrap());
-    let report = crate::check::check(&store, crate::check::Depth::Structure, &VoidMonitor).unwrap();
-    assert!(report.findings.iter().any(|finding| finding.object == name.as_str()), "{report:?}");
-    push(&store, &one, &monitor).unwrap();
-    assert!(format!("{:?}", monitor.events()).contains("recovery point is missing"));
-    assert!(vault.object(&name).is_some());
+    for is_checked in [false, true] {
+        let home = Home::new();
+        let (vault, store) = prepared(&home);
+        let monitor = RecordingMonitor::default();
+        let one = take_point(&store, &sample(1)).unwrap();
+        push(&store, &one, &monitor).unwrap();
+        let name = names::point(&one.point.source_tag, &one.point.id);
+        assert!(store.vaults()[0].2.delete(&name).unwrap());
+        if is_checked {
+            let report = crate::check::check(&store, crate::check::Depth::Structure, &VoidMonitor).unwrap();
+            assert!(report.findings.iter().any(|finding| finding.object == name.as_str()), "{report:?}");
+        }
+        push(&store, &one, &monitor).unwrap();
+        let is_told = format!("{:?}", monitor.events()).contains("recovery point is missing");
+        assert_eq!(is_told, !is_checked, "by who misses it first");
+        assert!(vault.object(&name).is_some());
+    }
 }
 
 #[test]
