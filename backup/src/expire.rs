@@ -3,7 +3,9 @@
 //!
 //! A point is taken once. Its copy in staging is of the local tier, its copies in vaults are of the online tier, and each tier expires
 //! by its own rules; a point that is in neither any more is gone. A copy in staging stays as long as a vault is to have the point and is
-//! not known to have it whole: what lacks something in a vault is pending there again, whatever the schedule says, until its own rules let it go there. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one. Only points of this machine are looked at.
+//! not known to have it whole: what lacks something in a vault is pending there again, whatever the schedule says, until its own rules let it
+//! go there. Of a group that is stopped nothing goes into vaults any more, so nothing waits for one but what a vault lost and none has whole. Only points
+//! of this machine are looked at.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -99,14 +101,7 @@ impl<'a> Tiers<'a> {
         };
         let there: Vec<&StoredPoint> = ours.filter(is_there).collect();
         let mut kept = match name {
-            TierName::Local => {
-                // No vault has these whole, whoever is to send them.
-                let alone =
-                    there.iter().filter(|stored| !stored.incomplete.is_empty() && !is_whole_online(stored));
-                let mut kept = self.waiting(group, &there);
-                kept.extend(alone.map(|stored| (stored.point.id, Reason::WaitsForVault)));
-                kept
-            }
+            TierName::Local => self.waiting(group, &there),
             TierName::Online => self.guarded_in_each_vault(&there),
         };
         let facts = self.facts(there.iter().copied());
@@ -125,9 +120,16 @@ impl<'a> Tiers<'a> {
         Some(plan(&facts, &kept))
     }
 
+    /// What a vault lacks that is to have it, and what a vault lost something of and no vault has whole, whoever is to send it.
+    fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
+        let alone = there.iter().filter(|stored| !stored.incomplete.is_empty() && !is_whole_online(stored));
+        let ids = alone.map(|stored| stored.point.id).chain(self.wanted(group, there));
+        ids.map(|id| (id, Reason::WaitsForVault)).collect()
+    }
+
     /// What a vault lacks that is to have it. Of one of which nothing is known it may be any point, and so it is of one that is named and
     /// that the store does not have: it is still to be added, or its name is mistyped.
-    fn waiting(&self, group: &Group, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
+    fn wanted(&self, group: &Group, there: &[&StoredPoint]) -> Vec<RecoveryPointId> {
         if group.stopped.is_some() {
             return Vec::new();
         }
@@ -144,7 +146,7 @@ impl<'a> Tiers<'a> {
         let named = group.online.iter().flat_map(|tier| tier.vaults.iter().map(String::as_str));
         let missing = named.filter(is_missing).map(|address| KnownVault { address, is_known: false });
         let vaults = self.vaults.iter().copied().chain(missing);
-        vaults.flat_map(|vault| wants(&vault)).map(|id| (id, Reason::WaitsForVault)).collect()
+        vaults.flat_map(|vault| wants(&vault)).collect()
     }
 
     /// A vault that was away has older points than the others, and keeps its newest whole one until it has newer ones.

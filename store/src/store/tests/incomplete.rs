@@ -1,6 +1,6 @@
 //! Tests of points that lack something in a vault: they are told and sent again, and nothing goes from another place meanwhile that only that has.
 
-use super::hostile::{data_packs, delete_catalog, prepared, push, recovered};
+use super::hostile::{data_packs, delete_catalog, push, recovered};
 use super::*;
 use crate::catalog::{Mark, PointRow, VaultNo};
 use crate::check::{self, Depth, Turn, scrub};
@@ -19,11 +19,7 @@ struct Doubted {
 }
 
 fn doubted() -> Doubted {
-    let home = Home::new();
-    let (vault, store) = prepared(&home);
-    let one = take_point(&store, &sample(1)).unwrap();
-    push(&store, &one, &RecordingMonitor::default()).unwrap();
-    let lost = names::pack(&data_packs(&store).remove(0).entry.id);
+    let (home, vault, store, one, lost) = super::heal::vaulted();
     vault.lose(&lost);
     let doubted = Doubted { home, vault, store, one, lost };
     doubted.look();
@@ -152,10 +148,7 @@ fn a_scrub_tells_what_a_look_learned_until_it_was_sent() {
 
 #[test]
 fn what_a_vault_is_about_to_let_go_is_no_reason_to_free_it_here() {
-    let home = Home::new();
-    let (vault, store) = prepared(&home);
-    let one = take_point(&store, &sample(1)).unwrap();
-    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (home, vault, store, one, _) = super::heal::vaulted();
     store.remove_staged_point(&store.catalog().point(&one.point.id).unwrap().unwrap()).unwrap();
     let packs = data_packs(&store).into_iter().map(|row| (row.entry.id, row.entry.len)).collect();
     let condemned = Generation { number: 1, step: Step::Condemned, packs };
