@@ -620,10 +620,17 @@ impl<'a> Director<'a> {
             self.must(number, Work::ForgetHere(0));
             self.must(number, Work::Prune);
         }
+        let check_all = |director: &mut Self| {
+            (0..director.machines.len()).for_each(|number| drop(director.must(number, Work::Check)));
+        };
+        if self.rot.has_struck() {
+            // What another machine put right is damaged for this one until it reads it again.
+            check_all(self);
+        }
         self.collect_all();
         if self.rot.has_struck() && !Rot::damaged(&self.vault, &self.lives()).is_empty() {
             // What is damaged goes when all that points need was read elsewhere since.
-            (0..self.machines.len()).for_each(|number| drop(self.must(number, Work::Check)));
+            check_all(self);
             self.collect_all();
         }
         // One that is whole nowhere stays, and is told, while points need what can still be read of it.

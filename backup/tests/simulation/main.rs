@@ -26,13 +26,20 @@ use director::{Run, run};
 const SEEDS: u64 = 200;
 /// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story has a test of
 /// its own as well.
-const FOUND: [(u64, &str); 6] = [
+const FOUND: [(u64, &str); 10] = [
     (78, "a generation named a pack twice, and no machine could read it"),
     (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
     (500, "a recovery kept a key slot in which the way from the vault had flipped a bit"),
     (4264, "a backup after a recovery that was cut off passed for the first of its source"),
     (4870, "as 500"),
     (10467, "as 500"),
+    (12399, "what an upload put there and did not live to note was told as damaged, and sent by no scrub"),
+    (12851, "as 12399"),
+    (13289, "a check said that points need what nobody needs of a damaged pack"),
+    (
+        13560,
+        "what another machine had put right was damaged for a collector that had not read it since, and kept garbage there",
+    ),
 ];
 
 fn number(name: &str, otherwise: u64) -> u64 {

@@ -332,13 +332,13 @@ impl Catalog {
         Ok(heads.into_iter().map(|(tag, (sequence, _, _, hash))| (tag, sequence, hash)).collect())
     }
 
-    /// Notes that a point lacks something in a vault where it is: it does not count as there while another place has it.
+    /// Notes that a known point lacks something in a vault that shows it, or that had it: it does not count as there while another place has it.
     pub fn doubt_point(&self, id: &RecoveryPointId, no: VaultNo) -> Result<(), StoreError> {
         self.write("doubt a recovery point", |t| {
-            let is_there: bool = t
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM point_place WHERE point = ?1 AND vault = ?2)")?
-                .query_row(params![&id.0[..], no.0], |row| row.get(0))?;
-            if !is_there {
+            let is_known: bool = t
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM point WHERE id = ?1)")?
+                .query_row([&id.0[..]], |row| row.get(0))?;
+            if !is_known {
                 return Ok(());
             }
             t.prepare_cached(

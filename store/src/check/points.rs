@@ -87,9 +87,10 @@ impl Check<'_> {
                 format!("{away} chunks that they need may be in an annex that is away"),
             );
         }
-        self.bad_chunks.extend(missing.iter().copied());
-        if !self.bad_chunks.is_empty() {
-            let lost = self.bad_chunks.len();
+        let lost = missing.len();
+        self.bad_chunks.extend(missing);
+        // What a damaged pack held besides is nobody's loss.
+        if lost > 0 {
             self.find("recovery points", format!("{lost} chunks that they need are lost"));
             self.name_files();
         }

@@ -62,7 +62,7 @@ fn thin_among(candidates: &[Candidate]) -> HashSet<PackNo> {
     let lives = |c: &&Candidate| c.fitness == Fitness::Sound && c.at_home > 0;
     let mut living: Vec<&Candidate> = candidates.iter().filter(lives).collect();
     let part = |c: &Candidate| u128::from(c.at_home) * 1_000_000 / u128::from(c.row.entry.raw_len().max(1));
-    living.sort_by_key(|c| (part(c), c.row.no));
+    living.sort_by_key(|c| (part(c), c.row.entry.id));
     let mut idle: u64 = living.iter().map(|c| c.idle()).sum();
     let mut all: u64 = living.iter().map(|c| c.row.entry.len).sum();
     let mut thin = HashSet::new();
@@ -93,7 +93,8 @@ pub(super) fn judge(
     let others = Others::of(store, place, &points, pages, monitor)?;
     let unopened = unopened::that_may_go(store, no, &live, (&rows, &others), monitor)?;
     let mut candidates = candidates(store, no, rows, (&others, &mut live))?;
-    candidates.sort_by_key(|c| (c.fitness, Reverse(c.needed), c.row.no));
+    // Of equals all machines take the same: else each has a home for what it has, and for what another one has, too.
+    candidates.sort_by_key(|c| (c.fitness, Reverse(c.needed), c.row.entry.id));
     let mut housed = HashSet::new();
     for candidate in &mut candidates {
         let needed = needed_of(store, &candidate.row, &live)?;

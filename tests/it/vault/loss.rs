@@ -52,6 +52,31 @@ fn a_push_repairs_what_the_vault_lost_at_once() {
 }
 
 #[test]
+fn a_point_of_which_staging_lost_something_keeps_no_other_from_the_vault() {
+    for n in 0..2 {
+        let (machine, _, vault) = with_directory_vault();
+        let before = packs(&machine.store());
+        let (mut ids, mut new) = (Vec::new(), Vec::new());
+        for name in ["one", "two"] {
+            let source = machine.path(name);
+            std::fs::create_dir(&source).unwrap();
+            std::fs::write(source.join("file"), noise(name, 100_000)).unwrap();
+            machine.back_up(&source, &[]);
+            ids.push(latest_id(&machine));
+            new.extend(packs(&machine.store()).into_iter().filter(|pack| !before.contains(pack)));
+        }
+        // Its directories, or its data.
+        std::fs::remove_file(&new[n].1).unwrap();
+        let ran = machine.run(["vault", "push"]).expect_code(1);
+        ran.expect_err(&[&ids[0][..8], "pack/", "not found"]);
+        let stranger = recovered(vault.to_str().unwrap());
+        let back = stranger.restore(&ids[1], "back");
+        assert_eq!(std::fs::read(back.join("file")).unwrap(), noise("two", 100_000));
+        assert!(!stranger.run(["snapshots"]).out().contains(&ids[0][..8]));
+    }
+}
+
+#[test]
 fn a_pack_that_is_damaged_in_the_vault_is_found_and_sent_again() {
     let (machine, source, vault) = with_directory_vault();
     let damaged = packs(&vault);

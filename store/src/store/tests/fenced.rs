@@ -1,5 +1,7 @@
 //! Space in a vault is freed while others write to it, and nothing that a point needs goes: generations, sessions, revocations.
 
+use std::collections::BTreeSet;
+
 use super::hostile::{data_packs, prepared, push, recovered, reopened};
 use super::listings::Slow;
 use super::losses::{faulty, open_on, open_once};
@@ -8,7 +10,7 @@ use crate::check::{self, Depth};
 use crate::fence::{Generation, Revocation, Step, Why};
 use crate::id::{Attempt, PackId};
 use crate::names::Named;
-use crate::reclaim::{Progress, Terms};
+use crate::reclaim::{Place, Progress, Terms, Verdict};
 use crate::vault::testing::Fault as VaultFault;
 use crate::vault::{Vault, Verb};
 
@@ -290,12 +292,21 @@ fn a_pack_that_went_is_never_put_under_its_name_again() {
     assert_recovers(&home, &vault, &[(&two, &files("old"))]);
 }
 
-#[test]
-fn of_what_two_machines_stored_at_the_same_time_one_copy_stays_and_it_was_read() {
-    for rotten in [false, true] {
+/// Two machines that stored the same at the same time.
+struct Same {
+    home: Home,
+    vault: Arc<MemoryVault>,
+    here: Store,
+    _dir: tempfile::TempDir,
+    there: Store,
+    points: [StoredPoint; 2],
+}
+
+impl Same {
+    fn new() -> Self {
         let home = Home::new();
         let (vault, here) = prepared(&home);
-        let (_dir, there) = recovered(&home, &vault);
+        let (dir, there) = recovered(&home, &vault);
         let points = [&here, &there].map(|store| take_point(store, &files("same")).unwrap());
         // Each looked at what is there before the other one put anything.
         let sending = [&here, &there].into_iter().zip(&points).map(|(store, point)| {
@@ -309,6 +320,14 @@ fn of_what_two_machines_stored_at_the_same_time_one_copy_stays_and_it_was_read()
         for (sending, point) in sending.collect::<Vec<_>>() {
             sending.push(&point.point.id, &VoidMonitor).unwrap();
         }
+        Self { home, vault, here, _dir: dir, there, points }
+    }
+}
+
+#[test]
+fn of_what_two_machines_stored_at_the_same_time_one_copy_stays_and_it_was_read() {
+    for rotten in [false, true] {
+        let Same { home, vault, here, points, _dir, .. } = Same::new();
         let before = packs(&vault);
         if rotten {
             // Nobody knows yet.
@@ -325,6 +344,20 @@ fn of_what_two_machines_stored_at_the_same_time_one_copy_stays_and_it_was_read()
         for point in &points {
             assert!(restore(&anew, &anew.point(&point.point.id).unwrap()).unwrap() == files("same"));
         }
+    }
+}
+
+#[test]
+fn of_packs_that_hold_the_same_all_machines_take_the_same_one_for_needed() {
+    for _ in 0..8 {
+        let Same { home, vault, here, there, _dir, .. } = Same::new();
+        let (_other, anew) = recovered(&home, &vault);
+        let garbage = |store: &Store| {
+            let plan = reclaim::plan(store, Place::Vault(store.vaults()[0].0), &VoidMonitor).unwrap();
+            plan.with(Verdict::Delete).map(|judged| judged.pack.entry.id).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(garbage(&here).len(), 2, "directories and data");
+        assert_eq!((garbage(&here), garbage(&there)), (garbage(&anew), garbage(&anew)));
     }
 }
 

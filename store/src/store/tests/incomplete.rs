@@ -120,11 +120,9 @@ fn one_that_is_on_its_way_out_of_the_vault_is_not_to_come_back() {
 }
 
 #[test]
-fn of_a_point_that_was_never_in_a_vault_nothing_is_missed_there() {
+fn of_a_point_that_nobody_knows_nothing_is_missed() {
     let it = doubted();
-    let two = take_point(&it.store, &sample(2)).unwrap();
-    it.store.doubt_points(it.no(), &[two.point.id, RecoveryPointId([9; 16])]).unwrap();
-    assert_eq!(it.store.point(&two.point.id).unwrap().incomplete, [""; 0]);
+    it.store.doubt_points(it.no(), &[RecoveryPointId([9; 16])]).unwrap();
     assert_eq!(it.store.incomplete_in(it.no()).unwrap(), [it.one.point.id].into());
 }
 
@@ -233,6 +231,24 @@ fn a_check_notes_also_of_what_no_place_has_any_more_that_the_vault_lacks_it() {
         let found = check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings;
         assert!(!found.is_empty());
         assert_eq!(store.points().unwrap()[0].incomplete.len(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_an_upload_put_there_and_did_not_live_to_note_is_missed_when_it_is_not_whole() {
+    let (damaged, lacking) = (vaulted(), vaulted());
+    let mut object = damaged.vault.object(&damaged.name_in_vault()).unwrap().to_vec();
+    object.truncate(object.len() - 8);
+    damaged.vault.replace(&damaged.name_in_vault(), object.into());
+    lacking.vault.lose(&lacking.lost);
+    for it in [damaged, lacking] {
+        it.store.catalog().remove_point(&it.one.point.id, Some(it.no())).unwrap();
+        assert_eq!(it.told(), (true, 0, 0));
+        check::check(&it.store, Depth::Structure, &VoidMonitor).unwrap();
+        assert_eq!(it.told(), (true, 0, 1));
+        push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+        assert_eq!(it.told(), (true, 1, 0));
+        it.assert_whole_in_vault();
     }
 }
 

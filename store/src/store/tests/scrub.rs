@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::fenced::files;
 use super::hostile::{data_packs, forget_and_free, prepared, push};
 use super::*;
 use crate::catalog::{PackNo, VaultNo};
@@ -117,6 +118,25 @@ fn damage_here_costs_no_file_while_a_vault_has_the_pack_and_names_the_files_when
     );
     assert!(!report.files.is_empty() && report.files.len() < sample(1).len(), "{report:?}");
     assert!(report.files.iter().all(|file| file.point == one.point.id));
+}
+
+#[test]
+fn what_no_point_needs_of_a_damaged_pack_is_no_loss() {
+    let home = Home::new();
+    let store = home.open();
+    let mut both = files("gone");
+    both.extend(files("need").into_iter().take(1));
+    let gone = take_point(&store, &both).unwrap();
+    let kept = take_point(&store, &files("need").into_iter().take(1).collect()).unwrap();
+    let pack = data_packs(&store).remove(0);
+    store.remove_staged_point(&store.catalog().point(&gone.point.id).unwrap().unwrap()).unwrap();
+    let name = damage_staged(&home, pack.no, &store);
+    for _ in 0..2 {
+        let report = scrubbed(&store, &[turn(&store, None, Wanted::All)]);
+        assert_eq!(report.findings.iter().map(|f| &f.object).collect::<Vec<_>>(), [&name], "{report:?}");
+        assert_eq!(report.files, []);
+    }
+    assert!(restore(&store, &kept).unwrap() == files("need").into_iter().take(1).collect());
 }
 
 #[test]
