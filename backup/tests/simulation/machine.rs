@@ -335,7 +335,11 @@ impl Worker {
                     self.life().world().tell(|| format!("{} was revoked", id.short()));
                 }
                 Err(e) if matches!(e.class(), ErrorClass::Corrupt | ErrorClass::NotFound) => {
-                    done = done.and(Err(e));
+                    self.life().world().tell(|| format!("{} does not come: {e}", id.short()));
+                    // What is left of one that nobody was told of, or that was to go, need not be whole.
+                    if self.truth(|truth| truth.is_owed(self.machine, id)) {
+                        done = done.and(Err(e));
+                    }
                 }
                 Err(e) => return Err(e),
             }

@@ -152,6 +152,11 @@ impl Truth {
         }
     }
 
+    /// Whether a machine was told that it has a point.
+    pub fn is_owed(&self, machine: usize, id: &RecoveryPointId) -> bool {
+        self.local.contains(&(machine, *id))
+    }
+
     /// Whether somebody was told that the vault has a point.
     pub fn is_in_vault(&self, id: &RecoveryPointId) -> bool {
         self.vaulted.contains(id)

@@ -1,5 +1,6 @@
 //! Tests of what may go because something else has it: only what this was seen to have just now, and what was read there.
 
+use super::fenced::{advance, at_once, forget};
 use super::hostile::{data_packs, delete_catalog, prepared, push, recovered, reopened};
 use super::*;
 use crate::catalog::Mark;
@@ -213,6 +214,21 @@ fn a_vault_that_is_away_is_not_counted_on_and_what_nobody_needs_goes_all_the_sam
     assert!(format!("{:?}", monitor.events()).contains("what it needs is unknown"));
     faulty.heal();
     assert_eq!(prune_staging(&store, &monitor).packs, left.len() as u64);
+}
+
+#[test]
+fn what_staging_lost_unnoticed_stays_in_the_vault_while_a_local_point_needs_it() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &sample(1)).unwrap();
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    forget(&store, &one);
+    let lost = names::pack(&data_packs(&store).remove(0).entry.id);
+    std::fs::remove_file(home.path().join(lost.as_str())).unwrap();
+    let freed: u64 = (0..3).map(|_| advance(&store, &at_once()).removed.packs).sum();
+    assert!(freed > 0, "what staging has as well");
+    assert!(vault.object(&lost).is_some());
+    assert!(restore(&store, &one).unwrap() == sample(1));
 }
 
 fn transfer_of(vault: Arc<FaultyVault>) -> Arc<Transfer> {
