@@ -149,13 +149,17 @@ impl<'a> Tiers<'a> {
         vaults.flat_map(|vault| wants(&vault)).collect()
     }
 
-    /// A vault that was away has older points than the others, and keeps its newest whole one until it has newer ones.
+    /// A vault that was away has older points than the others, and keeps its newest whole one until it has newer ones; and its newest one, of
+    /// which a push may find that it lacks little.
     fn guarded_in_each_vault(&self, there: &[&StoredPoint]) -> Vec<(RecoveryPointId, Reason)> {
         let guarded_in = |vault: &KnownVault<'_>| {
-            let holds = |stored: &&&StoredPoint| {
-                has(&stored.vaults, vault.address) && !has(&stored.incomplete, vault.address)
-            };
-            guarded(&self.facts(there.iter().filter(holds).copied()))
+            let lacks = |stored: &StoredPoint| has(&stored.incomplete, vault.address);
+            let has_whole = |stored: &&&StoredPoint| has(&stored.vaults, vault.address) && !lacks(stored);
+            let has_some = |stored: &&&StoredPoint| has(&stored.vaults, vault.address) || lacks(stored);
+            let mut found = guarded(&self.facts(there.iter().filter(has_whole).copied()));
+            let of_some = guarded(&self.facts(there.iter().filter(has_some).copied()));
+            found.extend(of_some.into_iter().filter(|one| !found.contains(one)).collect::<Vec<_>>());
+            found
         };
         self.vaults.iter().flat_map(guarded_in).collect()
     }

@@ -102,7 +102,7 @@ pub fn run(context: &Context<'_>, args: &CopyArgs) -> Outcome {
     store.follow_reclaim(&*context.terminal.monitor_of_opening())?;
     let (no, address, transfer) = vault_of(context, &store, &args.to)?;
     let chosen = choose(context, &store, &specs, args)?;
-    let is_there = |stored: &&StoredPoint| stored.vaults.contains(address);
+    let is_there = |stored: &&StoredPoint| is_whole_in(stored, address);
     let summary = Summary {
         message_type: "summary",
         to: address.clone(),
@@ -186,7 +186,7 @@ impl PointLine {
             group: point.source.group.clone(),
             source: point.source.source.clone(),
             from: local.into_iter().chain(stored.vaults.iter().cloned()).collect(),
-            action: if stored.vaults.iter().any(|vault| vault == to) { "there" } else { "copy" },
+            action: if is_whole_in(stored, to) { "there" } else { "copy" },
         }
     }
 }
@@ -237,6 +237,12 @@ fn send(
         context.terminal.say(&sentence(&summary))?;
     }
     end(context, failures)
+}
+
+/// Whether a vault has all of a point, as far as is known.
+fn is_whole_in(stored: &StoredPoint, address: &str) -> bool {
+    let is_it = |vault: &String| vault == address;
+    stored.vaults.iter().any(is_it) && !stored.incomplete.iter().any(is_it)
 }
 
 fn in_vault(store: &Store, no: VaultNo) -> Result<HashSet<RecoveryPointId>, Failure> {

@@ -40,6 +40,13 @@ struct Line {
 pub fn run(context: &Context<'_>, args: &UndeleteArgs) -> Outcome {
     let specs = parse(&args.points)?;
     let store = open_store(context)?;
+    // Nobody removes what is due meanwhile.
+    let lock = store.lock_vault_removals()?;
+    let deleted = Deleted::load(store.dir());
+    // A point whose removal was cut off is in no list before it is put again. What nobody wants back of these goes with the next run.
+    for id in store.catalog().going_here()?.iter().filter(|id| deleted.goes(id).is_some()) {
+        store.keep_staged_point(id)?;
+    }
     let points = Points::of(&store)?;
     let scope = ScopeArgs::default().scope();
     let ids = specs
@@ -47,12 +54,6 @@ pub fn run(context: &Context<'_>, args: &UndeleteArgs) -> Outcome {
         .map(|spec| points.find(&spec.point, &scope))
         .collect::<Result<BTreeSet<_>, Failure>>()?;
     let ids: Vec<_> = ids.into_iter().collect();
-    // Nobody removes what is due meanwhile.
-    let lock = store.lock_vault_removals()?;
-    let deleted = Deleted::load(store.dir());
-    for id in ids.iter().filter(|id| deleted.goes(id).is_some()) {
-        store.keep_staged_point(id)?;
-    }
     let back = deleted::take_back(store.dir(), &ids)?;
     drop(lock);
     let mut failures = Failures::default();

@@ -329,10 +329,13 @@ const LOST: &str = "it was removed there, or was too long on its way, and of wha
 /// Those of these points of which all that they need is somewhere, as far as is known. What they have in common is looked at once.
 ///
 /// # Errors
-/// `Cancelled`, and what the catalog says. Of a point of which something cannot be reached now nobody knows: it is among them.
+/// `Cancelled`. Of a point of which something cannot be reached now, or that the catalog cannot tell of, nobody knows: it is among them.
 pub fn not_lost(store: &Store, ids: &[RecoveryPointId]) -> Result<HashSet<RecoveryPointId>, StoreError> {
     let (mut seen, mut found) = (HashSet::new(), HashSet::new());
-    let mut is_somewhere = |_, id: &ChunkId| match store.catalog().locate_all(id)?.is_empty() {
+    // Nobody knows what else lies in an annex that is away.
+    let annexes_away = store.staging().first_away().is_some();
+    let mut is_somewhere = |_, id: &ChunkId| match store.catalog().locate_all(id)?.is_empty() && !annexes_away
+    {
         true => Err(StoreError::NotFound { what: format!("chunk {id}") }),
         false => Ok(()),
     };
@@ -341,7 +344,7 @@ pub fn not_lost(store: &Store, ids: &[RecoveryPointId]) -> Result<HashSet<Recove
             reachable(store.reader().as_ref(), &stored.point.root, &mut seen, &mut is_somewhere)
         });
         match looked {
-            Err(e) if matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt) => {}
+            Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => {}
             Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
             _ => drop(found.insert(*id)),
         }

@@ -174,6 +174,18 @@ fn a_vault_that_was_away_keeps_its_newest_points() {
 }
 
 #[test]
+fn a_vault_of_which_all_is_in_doubt_keeps_its_newest_points() {
+    let mut points = days(10, 10, 4);
+    for stored in &mut points {
+        let doubted: Vec<_> = stored.vaults.extract_if(.., |vault| vault == B).collect();
+        stored.incomplete.extend(doubted);
+    }
+    let group = group("online = { schedule = \"12:00\", keep = { last = 3 } }");
+    assert!(!goes(&tiers(&points), &group, TierName::Online).contains(&6));
+    assert_eq!(why(&tiers(&points), &group, TierName::Online, 6), "newest complete, among the last three");
+}
+
+#[test]
 fn a_tier_without_rules_keeps_everything_and_one_that_is_not_there_has_no_plan() {
     let points = days(8, 8, 8);
     let group = group("online = { schedule = \"12:00\" }");

@@ -563,6 +563,7 @@ impl<'a> Director<'a> {
         let mut wrong = self.truth().wrong_in_vault(&self.vault, &self.ring, &self.world, self.room);
         let is_left = wrong.iter().any(|why| why.starts_with(ON_ITS_WAY_OUT));
         if lost.is_empty() && !is_left {
+            self.wrong.extend(wrong);
             return false;
         }
         for number in 0..self.machines.len() {

@@ -96,7 +96,11 @@ pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Outcome {
         heal::Done::default()
     };
     show(context, &store, &places, &turns, &report, &healed)?;
-    if report.problems == 0 { Ok(Done::Whole) } else { Err(failure_with(&report, &healed)) }
+    if report.problems > 0 {
+        return Err(failure_with(&report, &healed));
+    }
+    // What a look found before may wait still.
+    healed.failures.into_iter().next().map_or(Ok(Done::Whole), Err)
 }
 
 fn put_right(

@@ -334,21 +334,14 @@ impl Catalog {
 
     /// Notes that a known point lacks something in a vault that shows it, or that had it: it does not count as there while another place has it.
     pub fn doubt_point(&self, id: &RecoveryPointId, no: VaultNo) -> Result<(), StoreError> {
-        self.write("doubt a recovery point", |t| {
-            let is_known: bool = t
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM point WHERE id = ?1)")?
-                .query_row([&id.0[..]], |row| row.get(0))?;
-            if !is_known {
-                return Ok(());
-            }
-            t.prepare_cached(
-                "DELETE FROM point_place WHERE point = ?1 AND vault = ?2
-                 AND (EXISTS (SELECT 1 FROM point WHERE id = ?1 AND staged <> 0)
-                      OR EXISTS (SELECT 1 FROM point_place WHERE point = ?1 AND vault <> ?2))",
-            )?
-            .execute(params![&id.0[..], no.0])?;
-            marks::note_incomplete(t, id, no)?;
-            touch(t)
+        self.write("doubt a recovery point", |t| doubt_point(t, id, no))
+    }
+
+    /// Adds a point of a vault that was said to lack something there, and does.
+    pub fn add_doubted(&self, point: &PointRow, no: VaultNo) -> Result<(), StoreError> {
+        self.write("add a recovery point", |t| {
+            add_point(t, &PointRow { staged: false, vaults: vec![no], ..point.clone() })?;
+            doubt_point(t, &point.id, no)
         })
     }
 
@@ -368,6 +361,23 @@ impl Catalog {
             touch(t)
         })
     }
+}
+
+fn doubt_point(t: &rusqlite::Transaction<'_>, id: &RecoveryPointId, no: VaultNo) -> rusqlite::Result<()> {
+    let is_known: bool = t
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM point WHERE id = ?1)")?
+        .query_row([&id.0[..]], |row| row.get(0))?;
+    if !is_known {
+        return Ok(());
+    }
+    t.prepare_cached(
+        "DELETE FROM point_place WHERE point = ?1 AND vault = ?2
+         AND (EXISTS (SELECT 1 FROM point WHERE id = ?1 AND staged <> 0)
+              OR EXISTS (SELECT 1 FROM point_place WHERE point = ?1 AND vault <> ?2))",
+    )?
+    .execute(params![&id.0[..], no.0])?;
+    marks::note_incomplete(t, id, no)?;
+    touch(t)
 }
 
 /// Forgets a point that is in no place, or all such. One that lacks something in a vault counts as there again.

@@ -137,7 +137,7 @@ impl Check<'_> {
     }
 
     /// Whether a vault that does not show a point says what became of it, as far as can be told now.
-    fn is_accounted_for(
+    pub(super) fn is_accounted_for(
         &mut self,
         no: VaultNo,
         row: &PointRow,

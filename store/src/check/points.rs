@@ -1,10 +1,11 @@
 //! Can each recovery point be walked, is each chunk that it needs somewhere, and, for those in a vault, in that vault?
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{AffectedFile, Check, FILES_LISTED, Finding};
 use crate::cache::GRID;
-use crate::catalog::{Mark, PackNo, PointRow, VaultNo};
+use crate::catalog::{Mark, PackNo, VaultNo};
 use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::Revocation;
@@ -12,7 +13,7 @@ use crate::id::ChunkId;
 use crate::monitor::Event;
 use crate::names;
 use crate::point::object::open_point;
-use crate::store::{NEWER_KEY, POINT_LIMIT, StoredPoint, of_vault};
+use crate::store::{NEWER_KEY, Outcomes, POINT_LIMIT, StoredPoint, of_vault};
 use crate::transfer::Transfer;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
@@ -58,8 +59,10 @@ impl Check<'_> {
             // One that was forgotten meanwhile needs nothing any more.
             let forgotten = (walked.is_err() || !lost.is_empty())
                 && self.store.catalog().point(&stored.point.id)?.is_none();
-            if !forgotten {
-                missing.append(&mut lost);
+            match forgotten {
+                // What others have in common with it was not told, and is looked at again.
+                true => seen.clear(),
+                false => missing.append(&mut lost),
             }
             if let Err(e) = walked {
                 match forgotten {
@@ -187,23 +190,27 @@ impl Check<'_> {
         (no, address, transfer): (VaultNo, &str, &Transfer),
         listed: &[ObjectInfo],
     ) -> Result<(), StoreError> {
-        let there: HashSet<_> = listed.iter().filter_map(|object| names::point_of(&object.name)).collect();
+        let (listed, mut now) = (Outcomes::of(listed), HashMap::new());
         for row in self.store.catalog().known_of(&self.store.incomplete_in(no)?)? {
-            let name = names::point(&row.tag, &row.id);
-            let is_known = row.vaults.contains(&no) || there.contains(&(row.tag, row.id));
-            if is_known || self.has_come(transfer, &row)? {
+            if row.vaults.contains(&no) || self.is_accounted_for(no, &row, &listed)? {
                 continue;
             }
-            self.find(name.as_str(), format!("{address}: the recovery point is missing"));
+            // It may have come since.
+            if let Entry::Vacant(of_source) = now.entry(row.tag) {
+                match names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER) {
+                    Err(e) if e.is_transient() => {
+                        self.leave_out(no, &of_vault(transfer)(e));
+                        return Ok(());
+                    }
+                    shown => drop(of_source.insert(Outcomes::of(&shown.map_err(of_vault(transfer))?))),
+                }
+            }
+            if !self.is_accounted_for(no, &row, &now[&row.tag])? {
+                let name = names::point(&row.tag, &row.id);
+                self.find(name.as_str(), format!("{address}: the recovery point is missing"));
+            }
         }
         Ok(())
-    }
-
-    /// Whether a vault has a point that it did not list.
-    fn has_come(&self, transfer: &Transfer, row: &PointRow) -> Result<bool, StoreError> {
-        let listed = names::list(transfer, &names::points_of(&row.tag), Deadline::NEVER);
-        let is_it = |object: &ObjectInfo| names::point_of(&object.name) == Some((row.tag, row.id));
-        Ok(listed.map_err(of_vault(transfer))?.iter().any(is_it))
     }
 
     /// Where a link or a directory has the name of a pack that a point lacks, no push can put it there.

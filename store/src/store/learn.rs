@@ -387,8 +387,8 @@ fn learn_point(
     }
     // That the attempt was revoked there, if it was, stays known: it never comes back by right.
     store.catalog().set_seen_at(no, attempt)?;
-    store.catalog().add_point(&row_of(point, object, false, vec![no]))?;
-    if is_doubted { store.catalog().doubt_point(&point.id, no) } else { Ok(()) }
+    let row = row_of(point, object, false, vec![no]);
+    if is_doubted { store.catalog().add_doubted(&row, no) } else { store.catalog().add_point(&row) }
 }
 
 /// The points that the catalog says to be in this vault.

@@ -103,7 +103,12 @@ fn doubt_what_is_not_shown(
 ) -> Result<(), StoreError> {
     let (listed, mut missing) = (Outcomes::of(listed), Vec::new());
     for row in store.catalog().known_of(&before.points)? {
-        missing.extend((store.fate_in(no, transfer, &row, &listed)? == Fate::Missing).then_some(row.id));
+        let is_missing = match store.fate_in(no, transfer, &row, &listed) {
+            // What only a newer key opens stands in its place.
+            Err(StoreError::NoKey { .. }) => false,
+            fate => fate? == Fate::Missing && !store.end_removal(&row.id, Some((no, &row.tag)))?,
+        };
+        missing.extend(is_missing.then_some(row.id));
     }
     store.doubt_points(no, &missing)
 }
@@ -247,11 +252,11 @@ fn refresh_points(
         if revoked {
             store.catalog().remove_point(&row.id, Some(no))?;
         }
+        if !revoked && there && listed.shown(&row).is_some() {
+            stays(store, no, &row)?;
+        }
         if revoked || !is_there {
             continue;
-        }
-        if there && listed.shown(&row).is_some() {
-            stays(store, no, &row)?;
         }
         let is_other = before.points.contains(&row.id)
             && listed.shown(&row).is_none()

@@ -63,8 +63,8 @@ impl Store {
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
         let point = self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))?;
         let mut incomplete = Vec::new();
-        for (no, address, _) in &self.vaults {
-            incomplete.extend(self.catalog.has_mark(Mark::Incomplete(*no, *id))?.then(|| address.clone()));
+        for (no, _) in self.catalog.vaults()? {
+            incomplete.extend(self.catalog.has_mark(Mark::Incomplete(no, *id))?.then(|| self.address(no)));
         }
         Ok(StoredPoint { held: self.holds()?.remove(id), incomplete, ..point })
     }

@@ -225,9 +225,9 @@ impl Store {
     /// Vaults that have a point, or had it and lack something of it, be it all.
     pub fn vaults_of(&self, row: &PointRow) -> Result<Vec<VaultNo>, StoreError> {
         let mut found = row.vaults.clone();
-        for (no, _, _) in &self.vaults {
-            let is_lacking = !found.contains(no) && self.catalog.has_mark(Mark::Incomplete(*no, row.id))?;
-            found.extend(is_lacking.then_some(*no));
+        for (no, _) in self.catalog.vaults()? {
+            let is_lacking = !found.contains(&no) && self.catalog.has_mark(Mark::Incomplete(no, row.id))?;
+            found.extend(is_lacking.then_some(no));
         }
         Ok(found)
     }
@@ -372,6 +372,6 @@ fn look_at_config(store: &Store, transfer: &Transfer, deadline: Deadline) -> Res
 }
 
 /// Whether a point is in another place than this vault.
-fn is_elsewhere(row: &PointRow, no: VaultNo) -> bool {
+pub(super) fn is_elsewhere(row: &PointRow, no: VaultNo) -> bool {
     row.staged || row.vaults.iter().any(|vault| *vault != no)
 }

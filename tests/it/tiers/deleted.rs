@@ -1,5 +1,9 @@
 //! Points that a person deletes stay for a while, and come back or go.
 
+use holdfast_store::catalog::Mark;
+use holdfast_store::id::RecoveryPointId;
+use holdfast_store::names;
+
 use super::*;
 
 /// A group of three points that are in the vault, too, and days in which what is deleted can be brought back.
@@ -9,11 +13,16 @@ pub fn three_points() -> (Tiers, Vec<String>) {
 
 /// The same of points of these hours, and of another local tier.
 pub fn points(local: &str, hours: &[i64]) -> (Tiers, Vec<String>) {
+    let (tiers, ids) = points_here(local, hours);
+    tiers.run(&["vault", "push"]).expect_code(0);
+    (tiers, ids)
+}
+
+fn points_here(local: &str, hours: &[i64]) -> (Tiers, Vec<String>) {
     let tiers = Tiers::new(local, ONLINE);
     let text = std::fs::read_to_string(&tiers.config).unwrap();
     std::fs::write(&tiers.config, format!("{text}\n[soft-delete]\ndays = 14\n")).unwrap();
     let ids = tiers.take(hours);
-    tiers.run(&["vault", "push"]).expect_code(0);
     (tiers, ids)
 }
 
@@ -132,6 +141,24 @@ fn at_once_it_goes_only_if_somebody_has_more_than_the_key_of_the_machine() {
     }
     assert_eq!(places(&tiers), [set([&ids[2]]), set([&ids[2]])]);
     assert_eq!(deleted(&tiers), BTreeSet::new());
+}
+
+#[test]
+fn a_point_whose_removal_was_cut_off_comes_back_when_it_is_wanted() {
+    let (tiers, ids) = points_here(LOCAL, &[0, 24, 48]);
+    tiers.with_word(&["forget", &ids[0]]).expect_code(0);
+    // As a removal leaves it that ends between the object and the row.
+    let store = tiers.machine.store();
+    let opened = open_store(&store, &tiers.machine.root().join("keys"), Arc::new(ManualClock::default()));
+    let id = RecoveryPointId::from_hex(&ids[0]).unwrap();
+    opened.catalog().set_mark(Mark::Going(None, id), true).unwrap();
+    let row = opened.catalog().point(&id).unwrap().unwrap();
+    std::fs::remove_file(store.join(names::point(&row.tag, &id).as_str())).unwrap();
+    drop(opened);
+    tiers.run(&["undelete", &ids[0]]).expect_code(0);
+    assert_eq!(places(&tiers)[0], set(&ids));
+    assert_eq!(deleted(&tiers), BTreeSet::new());
+    tiers.run(&["check"]).expect_code(0);
 }
 
 #[test]

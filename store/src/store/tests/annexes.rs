@@ -328,6 +328,20 @@ fn a_check_says_once_that_an_annex_is_away_and_calls_nothing_in_it_lost() {
 }
 
 #[test]
+fn what_may_lie_in_an_annex_that_is_away_is_not_lost() {
+    let (home, points) = spread();
+    let ids = points.map(|stored| stored.point.id);
+    unmount(&home, "b");
+    for begun in [false, true] {
+        let store = home.open();
+        if begun {
+            drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+        }
+        assert_eq!(copy::not_lost(&store, &ids).unwrap(), ids.into());
+    }
+}
+
+#[test]
 fn a_check_finds_nothing_when_an_annex_is_back() {
     let (home, _) = spread();
     unmount(&home, "b");

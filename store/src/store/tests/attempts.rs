@@ -349,7 +349,7 @@ fn a_point_of_a_further_attempt_that_is_damaged_or_missing_is_found() {
     let (_dir, other) = recovered(&home, &vault);
     assert!(transfer(&vault).delete(&outcome(&one, 1)).unwrap());
     // The word that is left is of the attempt before, for who pushed it and for who learnt of it.
-    for there in [&store, &other] {
+    for there in [&store, &store, &other] {
         let found = findings(there);
         assert!(found.iter().any(|line| line.contains("the recovery point is missing")), "{found:?}");
     }

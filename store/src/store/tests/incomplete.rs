@@ -268,6 +268,45 @@ fn what_a_vault_that_is_an_older_one_does_not_show_is_not_there() {
 }
 
 #[test]
+fn one_that_was_to_go_from_a_vault_that_is_an_older_one_is_forgotten_there() {
+    let it = vaulted();
+    let condemned = Generation { number: 1, step: Step::Condemned, packs: vec![(PackId([7; 32]), 1)] };
+    let name = condemned.name().name();
+    it.vault.replace(&name, condemned.seal(it.store.sealer()).into());
+    it.look();
+    it.store.catalog().set_mark(Mark::Going(Some(it.no()), it.one.point.id), true).unwrap();
+    it.vault.lose(&name);
+    it.vault.lose(&it.name_in_vault());
+    let (no, _, way) = it.store.vaults()[0].clone();
+    copy::refresh_vault(&it.store, no, &way, &VoidMonitor).unwrap_err();
+    assert_eq!(it.told(), (true, 0, 0));
+    assert!(it.vault.object(&it.name_in_vault()).is_some(), "the word that it is forgotten");
+}
+
+#[test]
+fn what_is_missing_in_a_vault_that_is_taken_as_it_is_is_sent_again() {
+    let it = vaulted();
+    it.look();
+    it.vault.lose(&it.name_in_vault());
+    let accepted = it.store.accept_vault(it.no(), &VoidMonitor).unwrap();
+    assert!(accepted.lost.iter().map(|lost| (lost.id, lost.is_elsewhere)).eq([(it.one.point.id, true)]));
+    assert_eq!(it.told(), (true, 0, 1));
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    it.assert_whole_in_vault();
+}
+
+#[test]
+fn a_vault_to_which_there_is_no_way_lacks_it_still() {
+    let it = doubted();
+    let Doubted { home, store, one, .. } = it;
+    let no = store.vaults()[0].0;
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.vaults_of(&store.catalog().point(&one.point.id).unwrap().unwrap()).unwrap(), [no]);
+    assert_eq!(store.point(&one.point.id).unwrap().incomplete, ["memory:v"]);
+}
+
+#[test]
 fn a_catalog_that_is_made_anew_has_it_from_the_memory_of_the_vault() {
     let it = vaulted();
     it.vault.lose(&it.name_in_vault());

@@ -7,7 +7,7 @@ use super::fenced::files;
 use super::hostile::{data_packs, forget_and_free, prepared, push};
 use super::*;
 use crate::catalog::{PackNo, VaultNo};
-use crate::check::{Report, Turn, scrub};
+use crate::check::{self, Report, Turn, scrub};
 use crate::monitor::{Event, Monitor};
 use crate::scrub::ciphertext::Part;
 use crate::scrub::rotation::{Terms, Wanted, choose};
@@ -137,6 +137,31 @@ fn what_no_point_needs_of_a_damaged_pack_is_no_loss() {
         assert_eq!(report.files, []);
     }
     assert!(restore(&store, &kept).unwrap() == files("need").into_iter().take(1).collect());
+}
+
+/// Forgets a point once it was listed.
+struct Forgets<'a>(&'a Store, &'a StoredPoint);
+
+impl Monitor for Forgets<'_> {
+    fn event(&self, event: Event) {
+        if let Event::Stage { name: "points", .. } = event {
+            self.0.remove_staged_point(&self.0.catalog().point(&self.1.point.id).unwrap().unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_point_that_goes_meanwhile_has_in_common_with_another_is_looked_at_for_that_one() {
+    let home = Home::new();
+    let store = home.open();
+    let [goes, stays] = [1, 2].map(|_| take_point(&store, &sample(1)).unwrap());
+    let pack = data_packs(&store).remove(0);
+    std::fs::remove_file(home.path().join(names::pack(&pack.entry.id).as_str())).unwrap();
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    let first = store.points().unwrap().remove(0).point.id;
+    let goes = if first == goes.point.id { goes } else { stays };
+    let found = check::check(&store, check::Depth::Structure, &Forgets(&store, &goes)).unwrap().findings;
+    assert!(found.iter().any(|f| f.detail.contains("chunks that they need are lost")), "{found:?}");
 }
 
 #[test]

@@ -83,6 +83,24 @@ fn the_word_of_a_collector_that_does_not_know_a_point_is_no_excuse_for_who_took_
 }
 
 #[test]
+fn a_point_that_was_in_doubt_is_put_behind_the_word_of_a_removal_that_came_to_nothing_as_well() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let stays = take_point(&store, &sample(1)).unwrap();
+    push(&store, &stays, &RecordingMonitor::default()).unwrap();
+    store.doubt_points(store.vaults()[0].0, &[stays.point.id]).unwrap();
+    drop(store);
+    let failing = faulty(&vault);
+    let store = open_once(&home, failing.clone());
+    failing.fail_from(Verb::Delete, 1, VaultFault::Deny);
+    store.remove_point_from_vault(store.vaults()[0].0, &row(&store, &stays)).unwrap_err();
+    drop(store);
+    look(&home.open_with(&vault));
+    let [shown, word, behind] = [0, 1, 2].map(|number| vault.object(&at(&stays, number)));
+    assert!(shown.is_some() && shown == behind && word != shown);
+}
+
+#[test]
 fn a_removal_that_comes_to_nothing_is_no_excuse_for_who_takes_the_point_away_afterwards() {
     for fault in [VaultFault::Deny, VaultFault::FailBefore] {
         let home = Home::new();

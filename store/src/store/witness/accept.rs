@@ -10,6 +10,7 @@ use crate::error::StoreError;
 use crate::id::{Attempt, RecoveryPointId, SlotId};
 use crate::monitor::{Monitor, VoidMonitor};
 use crate::names;
+use crate::store::vaults::is_elsewhere;
 use crate::store::{Outcomes, Store, of_vault, prove_ours, see_vault};
 
 /// A point that a vault does not have any more.
@@ -82,11 +83,15 @@ impl Store {
         let missing = self.recall(no)?.missing;
         let mut lost = Vec::new();
         for id in missing.keys() {
-            let was_doubted = self.catalog.has_mark(Mark::Incomplete(no, *id))?;
-            self.catalog.remove_point(id, Some(no))?;
-            let is_elsewhere = self.catalog.point(id)?.is_some();
-            // What is somewhere else is sent again.
-            self.catalog.set_mark(Mark::Incomplete(no, *id), was_doubted && is_elsewhere)?;
+            let row = self.catalog.point(id)?;
+            let is_elsewhere = row.as_ref().is_some_and(|row| is_elsewhere(row, no));
+            match row {
+                // What is somewhere else is sent again.
+                Some(row) if is_elsewhere && self.vaults_of(&row)?.contains(&no) => {
+                    self.doubt_points(no, &[*id])?;
+                }
+                _ => self.catalog.remove_point(id, Some(no))?,
+            }
             lost.push(Lost { id: *id, is_elsewhere });
         }
         let accepted = Accepted { alarms, stays, lost };
