@@ -366,8 +366,8 @@ pub fn learn_points(store: &Store, no: VaultNo, transfer: &Transfer) -> Result<V
 const REVOCATION: &str =
     "it is a revocation, and damaged: remove it by hand, and forget the point once more should it come back";
 
-/// A point of staging counts as one of the vault as well if its packs are there, all of which were read, and the vault was never met before. One
-/// that was said to lack something there is not whole until it is put again.
+/// A point of staging counts as one of the vault as well if all packs that the vault lists were read, and it was never met before. Any other that
+/// the vault shows may lack something there, as one that was said to: it is whole when it is put again.
 fn learn_point(
     store: &Store,
     (no, attempt): (VaultNo, &Attempt),
@@ -382,8 +382,11 @@ fn learn_point(
     };
     let is_first = all_packs && !store.catalog().has_mark(Mark::FilledFrom(no))?;
     let is_doubted = store.catalog().has_mark(Mark::Incomplete(no, point.id))?;
-    if is_doubted && known.is_some() || known.is_some_and(|row| row.staged) && !is_first {
+    if is_doubted && known.is_some() {
         return Ok(());
+    }
+    if known.is_some_and(|row| row.staged) && !is_first {
+        return store.doubt_points(no, &[point.id]);
     }
     // That the attempt was revoked there, if it was, stays known: it never comes back by right.
     store.catalog().set_seen_at(no, attempt)?;
