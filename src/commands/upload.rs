@@ -322,6 +322,15 @@ impl<'a> Upload<'a> {
                     self.failed(StoreError::corrupt(point, e.to_string()))?;
                 }
             }
+            // Something is in the way of it there, which is not in the way of others.
+            Err(StoreError::Vault {
+                vault,
+                source: source @ (VaultError::Conflict { .. } | VaultError::Invalid { .. }),
+            }) => {
+                let failure = Failure::from(StoreError::Vault { vault, source });
+                let message = format!("recovery point {}: {}", id.short(), failure.message);
+                self.failures.push(Failure { message, ..failure });
+            }
             // So it is with what another vault does not give.
             Err(e) if is_of_another(&e, transfer) => {
                 away.extend(address_if_away(&e));

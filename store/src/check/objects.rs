@@ -49,9 +49,16 @@ impl Check<'_> {
             let Some(listing) = self.listings.remove(no) else { continue };
             let there = rows.iter().filter(|row| row.vaults.contains(no));
             let mut wrong = self.missing(address, Place::Vault(*no), there, &listing.points)?;
-            let part = self.part;
-            let is_its_turn = |object: &&ObjectInfo| part.has(object.name.as_str());
-            for object in listing.points.iter().filter(is_read).filter(is_its_turn) {
+            let (part, doubted) = (self.part, self.store.incomplete_in(*no)?);
+            let outcomes = Outcomes::of(&listing.points);
+            // What was found damaged before is told until it is put right, though it is not its turn.
+            let is_doubted = |object: &ObjectInfo| {
+                names::point_of(&object.name).is_some_and(|(_, id)| doubted.contains(&id))
+            };
+            let is_its_turn = |object: &&ObjectInfo| {
+                is_doubted(object) || is_read(object) && part.has(object.name.as_str())
+            };
+            for object in listing.points.iter().filter(is_its_turn) {
                 match transfer.get(&object.name, POINT_LIMIT) {
                     Err(e) if e.is_transient() => {
                         self.leave_out(*no, &of_vault(transfer)(e));
@@ -67,7 +74,7 @@ impl Check<'_> {
                         if !is_sound {
                             self.look_for_another(*no, &object.name, &shown);
                         }
-                        wrong.extend(names::point_of(&object.name).filter(|_| !is_sound).map(|(_, id)| id));
+                        wrong.extend(self.point_at(&object.name, &outcomes)?.filter(|_| !is_sound));
                     }
                 }
             }
@@ -134,6 +141,22 @@ impl Check<'_> {
             }
         }
         Ok(missing)
+    }
+
+    /// The point that is lost if an object of a vault is damaged: none where it is not the one by which the vault has the point.
+    pub(super) fn point_at(
+        &self,
+        name: &ObjectName,
+        listed: &Outcomes,
+    ) -> Result<Option<RecoveryPointId>, StoreError> {
+        let Some((_, attempt)) = names::outcome_of(name) else { return Ok(None) };
+        let row = match self.store.catalog().point(&attempt.point) {
+            // A damaged row says nothing of it.
+            Err(e) if e.class() == ErrorClass::Corrupt => None,
+            row => row?,
+        };
+        let shown = row.and_then(|row| listed.shown(&row));
+        Ok(Some(attempt.point).filter(|_| shown.is_none_or(|shown| shown == attempt)))
     }
 
     /// Whether a vault that does not show a point says what became of it, as far as can be told now.

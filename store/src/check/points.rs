@@ -81,13 +81,18 @@ impl Check<'_> {
             self.monitor.event(Event::Done { files: 1, bytes: 0 });
         }
         let needed = missing.len();
-        // Nobody knows what else lies in an annex that is away.
-        missing.retain(|id| !self.annexes_away || self.bad_chunks.contains(id));
+        // Nobody knows what else lies in an annex that is away, or in a vault that this catalog has not met.
+        let mut unmet = false;
+        for no in &self.away {
+            unmet |= !self.store.catalog().has_mark(Mark::FilledFrom(*no))?;
+        }
+        let is_unknown = self.annexes_away || unmet;
+        missing.retain(|id| !is_unknown || self.bad_chunks.contains(id));
         if missing.len() < needed {
             let away = needed - missing.len();
             self.pass_over(
                 "recovery points",
-                format!("{away} chunks that they need may be in an annex that is away"),
+                format!("{away} chunks that they need may be in an annex or a vault that is away"),
             );
         }
         let lost = missing.len();
@@ -135,7 +140,7 @@ impl Check<'_> {
     pub(super) fn vaulted_points(&mut self) -> Result<(), StoreError> {
         for (no, address, transfer) in self.store.vaults() {
             let Some(listing) = self.listings.remove(no) else { continue };
-            let mut incomplete = Vec::new();
+            let (outcomes, mut incomplete) = (Outcomes::of(&listing.points), Vec::new());
             let (mut seen, mut in_the_way) = (HashSet::new(), BTreeSet::new());
             for object in &listing.points {
                 let mut packs = BTreeSet::new();
@@ -155,9 +160,8 @@ impl Check<'_> {
                             // Of one that the catalog knows this was told above.
                             Err(e) if self.is_known(object)? => {
                                 let is_lost = matches!(e.class(), ErrorClass::NotFound | ErrorClass::Corrupt);
-                                incomplete.extend(
-                                    names::point_of(&object.name).filter(|_| is_lost).map(|(_, id)| id),
-                                );
+                                incomplete
+                                    .extend(self.point_at(&object.name, &outcomes)?.filter(|_| is_lost));
                                 continue;
                             }
                             Err(StoreError::NoKey { generation, .. }) => {
@@ -168,8 +172,7 @@ impl Check<'_> {
                         in_the_way.append(&mut packs);
                         // Another process may have forgotten it since it was listed.
                         if transfer.stat(&object.name).is_ok_and(|there| there.is_some()) {
-                            incomplete
-                                .extend(names::point_of(&object.name).filter(|_| !unseen).map(|(_, id)| id));
+                            incomplete.extend(self.point_at(&object.name, &outcomes)?.filter(|_| !unseen));
                             let (object, detail) = (object.name.to_string(), format!("{address}: {detail}"));
                             self.tell(Finding { object, detail, unseen });
                         }

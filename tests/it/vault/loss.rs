@@ -77,6 +77,28 @@ fn a_point_of_which_staging_lost_something_keeps_no_other_from_the_vault() {
 }
 
 #[test]
+fn what_is_in_the_way_of_one_point_in_a_vault_keeps_no_other_from_it() {
+    let (machine, _, vault) = with_directory_vault();
+    let source = machine.path("more");
+    std::fs::create_dir(&source).unwrap();
+    for n in ["1", "2"] {
+        std::fs::write(source.join(n), noise(n, 50_000)).unwrap();
+        machine.back_up(&source, &["--online"]);
+    }
+    let list = machine.run(["snapshots", "--json"]).json();
+    let ids: Vec<_> = list.as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap()).collect();
+    let object = |id: &str| {
+        let sources = std::fs::read_dir(vault.join("rp")).unwrap();
+        sources.map(|source| source.unwrap().path().join(id)).find(|path| path.exists()).unwrap()
+    };
+    let objects: Vec<_> = ids.iter().map(|id| object(id)).collect();
+    objects.iter().for_each(|object| std::fs::remove_file(object).unwrap());
+    std::fs::create_dir(&objects[0]).unwrap();
+    machine.run(["vault", "push"]).expect_code(1).expect_err(&[&ids[0][..8]]);
+    assert!(objects[1..].iter().all(|object| object.is_file()));
+}
+
+#[test]
 fn a_pack_that_is_damaged_in_the_vault_is_found_and_sent_again() {
     let (machine, source, vault) = with_directory_vault();
     let damaged = packs(&vault);

@@ -363,6 +363,23 @@ fn a_point_of_a_further_attempt_that_is_damaged_or_missing_is_found() {
 }
 
 #[test]
+fn a_word_that_is_damaged_before_an_attempt_that_is_whole_is_told_and_puts_no_point_in_doubt() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let one = take_point(&store, &files("new")).unwrap();
+    revoke(&store, &vault, &one, 0, Why::Silent);
+    push_all(&store, &one);
+    let mut bad = vault.object(&outcome(&one, 0)).unwrap().to_vec();
+    bad[100] ^= 1;
+    vault.replace(&outcome(&one, 0), bad.into());
+    for _ in 0..2 {
+        let found = findings(&store);
+        assert!(found.iter().any(|line| line.starts_with(outcome(&one, 0).as_str())), "{found:?}");
+        assert!(store.incomplete_in(store.vaults()[0].0).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn a_point_that_came_again_while_nobody_looked_and_then_went_without_a_word_is_missing() {
     let home = Home::new();
     let (vault, store) = prepared(&home);

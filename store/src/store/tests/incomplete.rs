@@ -284,6 +284,23 @@ fn one_that_was_to_go_from_a_vault_that_is_an_older_one_is_forgotten_there() {
 }
 
 #[test]
+fn a_damaged_pack_that_is_to_go_puts_nothing_in_doubt() {
+    for is_condemned in [false, true] {
+        let it = vaulted();
+        // Staging has it whole, and no other pack of the vault has what is in it.
+        let row = data_packs(&it.store).remove(0);
+        it.store.catalog().set_mark(Mark::BadIn(it.no(), row.entry.id), true).unwrap();
+        if is_condemned {
+            let packs = vec![(row.entry.id, row.entry.len)];
+            let condemned = Generation { number: 1, step: Step::Condemned, packs };
+            it.vault.replace(&condemned.name().name(), condemned.seal(it.store.sealer()).into());
+        }
+        it.look();
+        assert_eq!(it.told().2, usize::from(!is_condemned));
+    }
+}
+
+#[test]
 fn what_is_missing_in_a_vault_that_is_taken_as_it_is_is_sent_again() {
     let it = vaulted();
     it.look();

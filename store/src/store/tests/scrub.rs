@@ -139,6 +139,27 @@ fn what_no_point_needs_of_a_damaged_pack_is_no_loss() {
     assert!(restore(&store, &kept).unwrap() == files("need").into_iter().take(1).collect());
 }
 
+#[test]
+fn a_point_that_was_found_damaged_in_a_vault_is_told_by_each_scrub_until_it_is_put_right() {
+    let (_home, vault, store, one) = vaulted();
+    let name = names::point(&one.point.source_tag, &one.point.id);
+    vault.replace(&name, flip(&vault.object(&name).unwrap()).into());
+    let parts = [0, 1].map(|day| Part::of_day(day, 2));
+    let told = |part: Part| {
+        let report = scrub(
+            &store,
+            &[Turn { place: Some(store.vaults()[0].0), packs: Vec::new() }],
+            part,
+            &VoidMonitor,
+        );
+        report.unwrap().findings.iter().filter(|f| f.object == name.as_str()).count()
+    };
+    assert_eq!(parts.map(told).into_iter().sum::<usize>(), 1, "by the one whose turn it is");
+    assert_eq!(parts.map(told), [1, 1]);
+    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    assert_eq!(parts.map(told), [0, 0]);
+}
+
 /// Forgets a point once it was listed.
 struct Forgets<'a>(&'a Store, &'a StoredPoint);
 

@@ -1,15 +1,36 @@
 //! Tests of what the way from a vault, and others who write there at the same time, do to a store: nothing that lasts.
 
-use super::hostile::{prepared, push, recovered};
+use super::hostile::{data_packs, delete_catalog, prepared, push, recovered};
 use super::losses::faulty;
 use super::*;
 use crate::catalog::Mark;
+use crate::check::{self, Depth};
 use crate::vault::testing::Fault;
 use crate::vault::{ListPage, PutNew, VaultError, Verb};
 
 /// Whether everything the vault showed was read.
 fn is_filled(store: &Store) -> bool {
     store.catalog().has_mark(Mark::FilledFrom(store.vaults()[0].0)).unwrap()
+}
+
+#[test]
+fn what_a_vault_may_have_that_a_catalog_has_not_met_is_not_called_lost() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let point = take_point(&store, &sample(1)).unwrap();
+    push(&store, &point, &RecordingMonitor::default()).unwrap();
+    let lost = home.path().join(names::pack(&data_packs(&store).remove(0).entry.id).as_str());
+    drop(store);
+    std::fs::remove_file(lost).unwrap();
+    delete_catalog(&home.path());
+    let away = faulty(&vault);
+    away.fail_any_from(1, Fault::Deny);
+    let way = Transfer::new(away, Arc::new(ManualClock::default()), TransferPolicy::default()).unwrap();
+    let options = Home::options(vec![("memory:v".into(), way)]);
+    let store = Store::open(&home.path(), &home.ring, options, &VoidMonitor).unwrap();
+    let report = check::check(&store, Depth::Structure, &VoidMonitor).unwrap();
+    let of_chunks: Vec<_> = report.findings.iter().filter(|f| f.object == "recovery points").collect();
+    assert!(of_chunks.len() == 1 && of_chunks[0].unseen, "{:?}", report.findings);
 }
 
 #[test]
