@@ -24,8 +24,8 @@ use director::{Run, run};
 
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 200;
-/// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story has a test of
-/// its own as well.
+/// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story in which
+/// that was wrong has a test of its own as well.
 const FOUND: [(u64, &str); 10] = [
     (78, "a generation named a pack twice, and no machine could read it"),
     (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
