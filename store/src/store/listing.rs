@@ -188,8 +188,8 @@ fn lacks_what_can_be_sent(store: &Store, no: VaultNo, damaged: &[PackNo]) -> Res
     // What is to go is no place to rely on, though it may be the last: what it has is sent again.
     let condemned = store.condemned_in(no)?;
     sound.retain(|pack| !damaged.contains(pack) && !condemned.contains(pack));
-    // What no point of the vault needed when it was condemned nobody misses there.
-    for pack in damaged.iter().filter(|pack| !condemned.contains(pack)) {
+    // One that is to go counts as well: an upload that began before may have relied on it and arrived since.
+    for pack in damaged {
         let chunks = match catalog.chunks_of(*pack) {
             // Nobody knows what it holds: each point looks.
             Err(e) if e.class() == ErrorClass::Corrupt => return Ok(true),
