@@ -322,17 +322,8 @@ impl<'a> Upload<'a> {
                     self.failed(StoreError::corrupt(point, e.to_string()))?;
                 }
             }
-            // Something is in the way of it there, which is not in the way of others.
-            Err(StoreError::Vault {
-                vault,
-                source: source @ (VaultError::Conflict { .. } | VaultError::Invalid { .. }),
-            }) => {
-                let failure = Failure::from(StoreError::Vault { vault, source });
-                let message = format!("recovery point {}: {}", id.short(), failure.message);
-                self.failures.push(Failure { message, ..failure });
-            }
-            // So it is with what another vault does not give.
-            Err(e) if is_of_another(&e, transfer) => {
+            // So it is with what another vault does not give, and with what is in the way of this point alone.
+            Err(e) if is_of_another(&e, transfer) || is_in_the_way(&e) => {
                 away.extend(address_if_away(&e));
                 let failure = Failure::from(e);
                 let message = format!("recovery point {}: {}", id.short(), failure.message);
@@ -372,6 +363,11 @@ fn is_of_another(e: &StoreError, transfer: &Transfer) -> bool {
         StoreError::NoWay { .. } => true,
         _ => false,
     }
+}
+
+/// Whether something in a vault has a name that is to be put there, and says nothing of other names.
+fn is_in_the_way(e: &StoreError) -> bool {
+    matches!(e, StoreError::Vault { source: VaultError::Conflict { .. } | VaultError::Invalid { .. }, .. })
 }
 
 /// A vault that need not be asked again: each question may take minutes.

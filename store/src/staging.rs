@@ -213,17 +213,16 @@ impl Staging {
             given => return given,
         }
         // Another process may have added an annex, or moved the pack from one directory into another that was asked before.
-        self.ask_each(&self.annexes.now(), name, &mut ask).map_err(|e| {
-            match (e.class(), self.first_away(), e) {
-                (ErrorClass::NotFound, Some(annex), _) => {
-                    StoreError::AnnexAway { what: name.to_string(), annex }
-                }
+        self.ask_each(&self.annexes.now(), name, &mut ask).map_err(|e| match e {
+            e if e.class() != ErrorClass::NotFound => e,
+            e => match (self.first_away(), e) {
+                (Some(annex), _) => StoreError::AnnexAway { what: name.to_string(), annex },
                 // Others than this pack may be there.
-                (ErrorClass::NotFound, None, StoreError::Io { path, .. }) => {
+                (None, StoreError::Io { path, .. }) => {
                     StoreError::NotFound { what: path.display().to_string() }
                 }
-                (_, _, e) => e,
-            }
+                (None, e) => e,
+            },
         })
     }
 

@@ -340,7 +340,7 @@ impl Catalog {
     /// Adds a point of a vault that was said to lack something there, and does.
     pub fn add_doubted(&self, point: &PointRow, no: VaultNo) -> Result<(), StoreError> {
         self.write("add a recovery point", |t| {
-            add_point(t, &PointRow { staged: false, vaults: vec![no], ..point.clone() })?;
+            add_point(t, point)?;
             doubt_point(t, &point.id, no)
         })
     }

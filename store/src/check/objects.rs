@@ -74,7 +74,9 @@ impl Check<'_> {
                         if !is_sound {
                             self.look_for_another(*no, &object.name, &shown);
                         }
-                        wrong.extend(self.point_at(&object.name, &outcomes)?.filter(|_| !is_sound));
+                        if !is_sound {
+                            wrong.extend(self.point_at(&object.name, &outcomes)?);
+                        }
                     }
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use super::look::Look;
 use super::mend::DoubtfulPoint;
 use super::{Store, StoredPoint};
-use crate::catalog::{Mark, PointRow, VaultNo};
+use crate::catalog::{PointRow, VaultNo};
 use crate::clock::Deadline;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SourceTag};
@@ -62,10 +62,7 @@ impl Store {
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
         let point = self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))?;
-        let mut incomplete = Vec::new();
-        for (no, _) in self.catalog.vaults()? {
-            incomplete.extend(self.catalog.has_mark(Mark::Incomplete(no, *id))?.then(|| self.address(no)));
-        }
+        let incomplete = self.lacking_in(id)?.into_iter().map(|no| self.address(no)).collect();
         Ok(StoredPoint { held: self.holds()?.remove(id), incomplete, ..point })
     }
 

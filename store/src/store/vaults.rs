@@ -224,10 +224,16 @@ impl Store {
 
     /// Vaults that have a point, or had it and lack something of it, be it all.
     pub fn vaults_of(&self, row: &PointRow) -> Result<Vec<VaultNo>, StoreError> {
-        let mut found = row.vaults.clone();
+        let mut found = self.lacking_in(&row.id)?;
+        found.retain(|no| !row.vaults.contains(no));
+        Ok([row.vaults.clone(), found].concat())
+    }
+
+    /// Vaults of which it is noted that a point lacks something there.
+    pub(super) fn lacking_in(&self, id: &RecoveryPointId) -> Result<Vec<VaultNo>, StoreError> {
+        let mut found = Vec::new();
         for (no, _) in self.catalog.vaults()? {
-            let is_lacking = !found.contains(&no) && self.catalog.has_mark(Mark::Incomplete(no, row.id))?;
-            found.extend(is_lacking.then_some(no));
+            found.extend(self.catalog.has_mark(Mark::Incomplete(no, *id))?.then_some(no));
         }
         Ok(found)
     }

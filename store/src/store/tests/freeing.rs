@@ -218,12 +218,8 @@ fn a_vault_that_is_away_is_not_counted_on_and_what_nobody_needs_goes_all_the_sam
 
 #[test]
 fn what_staging_lost_unnoticed_stays_in_the_vault_while_a_local_point_needs_it() {
-    let home = Home::new();
-    let (vault, store) = prepared(&home);
-    let one = take_point(&store, &sample(1)).unwrap();
-    push(&store, &one, &RecordingMonitor::default()).unwrap();
+    let (home, vault, store, one, lost) = super::heal::vaulted();
     forget(&store, &one);
-    let lost = names::pack(&data_packs(&store).remove(0).entry.id);
     std::fs::remove_file(home.path().join(lost.as_str())).unwrap();
     let freed: u64 = (0..3).map(|_| advance(&store, &at_once()).removed.packs).sum();
     assert!(freed > 0, "what staging has as well");
