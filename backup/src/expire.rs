@@ -35,6 +35,8 @@ pub struct Tiers<'a> {
     pub now: Timestamp,
     /// What is to be thought of who made the points.
     pub judged: JudgedPoints,
+    /// Points of staging whose objects are not there: until they are put again they serve no local rule in the place of what lies there.
+    pub absent: HashSet<RecoveryPointId>,
 }
 
 /// What is known of who made points, of the sources that somebody looked at.
@@ -96,8 +98,9 @@ impl<'a> Tiers<'a> {
     pub fn plan(&self, group: &Group, name: TierName) -> Option<RetentionPlan> {
         let keep = &group.tier(name)?.keep;
         let ours = self.sources(group).into_values().flatten();
-        let is_there = |stored: &&StoredPoint| {
-            is_in(stored, name) || name == TierName::Online && !stored.incomplete.is_empty()
+        let is_there = |stored: &&StoredPoint| match name {
+            TierName::Local => is_in(stored, name) && !self.absent.contains(&stored.point.id),
+            TierName::Online => is_in(stored, name) || !stored.incomplete.is_empty(),
         };
         let there: Vec<&StoredPoint> = ours.filter(is_there).collect();
         let mut kept = match name {

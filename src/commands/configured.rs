@@ -119,7 +119,8 @@ pub fn tiers<'a>(
     let vaults = store.vaults().iter().map(known).collect::<Result<_, StoreError>>()?;
     let zone = zone_of(context.settings.config()?);
     let (host, now) = (&*context.settings.host, context.terminal.clock().now());
-    Ok(Tiers { points, vaults, host, zone, now, judged: JudgedPoints::default() })
+    let (judged, absent) = (JudgedPoints::default(), store.points_that_staging_lacks()?);
+    Ok(Tiers { points, vaults, host, zone, now, judged, absent })
 }
 
 #[cfg(test)]

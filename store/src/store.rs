@@ -27,7 +27,7 @@ mod witness;
 mod writers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use annexes::{ANNEXES_MAX, StagingPlace, add_annex};
 pub(crate) use attempts::{Fate, Outcomes};

@@ -46,7 +46,8 @@ fn point(source: &str, n: u8, hours: i64, vaults: &[&str]) -> StoredPoint {
 fn tiers(points: &[StoredPoint]) -> Tiers<'_> {
     let vaults = [A, B].map(|address| KnownVault { address, is_known: true }).to_vec();
     let now = Timestamp::from_seconds(NOON + 1000 * HOUR);
-    Tiers { points, vaults, host: "here", zone: TimeZone::UTC, now, judged: JudgedPoints::default() }
+    let (zone, judged, absent) = (TimeZone::UTC, JudgedPoints::default(), HashSet::new());
+    Tiers { points, vaults, host: "here", zone, now, judged, absent }
 }
 
 fn numbers(points: Vec<&StoredPoint>) -> Vec<u8> {
@@ -362,4 +363,14 @@ fn a_local_copy_of_what_no_vault_has_whole_stays_whoever_is_to_send_it() {
         let goes = goes(&tiers(&points), group, TierName::Local);
         assert!(!goes.contains(&0) && goes.contains(&1), "{goes:?}");
     }
+}
+
+#[test]
+fn what_staging_lost_serves_no_local_rule_in_the_place_of_what_lies_there() {
+    let group = group("local = { schedule = \"every 12 hours\", keep = { last = 4 } }");
+    let points = days(6, 6, 6);
+    assert_eq!(goes(&tiers(&points), &group, TierName::Local), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let absent = [points[2].point.id, points[9].point.id].into();
+    let lost = Tiers { absent, ..tiers(&points) };
+    assert_eq!(goes(&lost, &group, TierName::Local), [0, 1, 3, 4, 5, 6]);
 }

@@ -107,6 +107,7 @@ impl Worker {
             zone: TimeZone::UTC,
             now: Time(self.process.clone()).now(),
             judged: JudgedPoints { forged, ..JudgedPoints::default() },
+            absent: store.points_that_staging_lacks()?,
         };
         Ok(tiers.plan(&group, expiry.tier).unwrap_or_default())
     }

@@ -26,7 +26,7 @@ use director::{Run, run};
 const SEEDS: u64 = 200;
 /// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story in which
 /// that was wrong has a test of its own as well.
-const FOUND: [(u64, &str); 10] = [
+const FOUND: [(u64, &str); 11] = [
     (78, "a generation named a pack twice, and no machine could read it"),
     (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
     (500, "a recovery kept a key slot in which the way from the vault had flipped a bit"),
@@ -39,6 +39,10 @@ const FOUND: [(u64, &str); 10] = [
     (
         13560,
         "what another machine had put right was damaged for a collector that had not read it since, and kept garbage there",
+    ),
+    (
+        17850,
+        "a point that staging did not have was one of the last four of a catalog that had lost its last commits",
     ),
 ];
 

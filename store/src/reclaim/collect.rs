@@ -409,7 +409,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Removes a pack, or says what keeps it.
+    /// Removes a pack that the last look let go, or says what keeps it.
     fn remove(
         &self,
         (id, len): (PackId, u64),
@@ -417,10 +417,6 @@ impl Run<'_> {
         done: &mut Reclaimed,
     ) -> Result<Option<Lock>, StoreError> {
         let catalog = self.store.catalog();
-        // The catalog misses it first: from then on nothing here relies on it. What it holds is known until it is gone: it may stay.
-        if let Some(row) = row {
-            catalog.miss_confirmed(row.no, self.no)?;
-        }
         let kept = delete_from_vault(self.store, self.no, &names::pack(&id));
         if let Some(row) = row {
             // One that is locked is there as before; that nothing relies on it the generation says. If it shows up again after anything else, it is read anew.

@@ -37,18 +37,34 @@ impl<'a> LastLook<'a> {
         Ok(Self { store, no, plan, others, proofs, monitor })
     }
 
-    /// Whether a pack may go. Why it stays is told.
+    /// Whether a pack may go; then the catalog misses it, so that nothing here relies on it any more. What it holds is known until it is gone:
+    /// it may stay. Why it stays is told.
     pub(super) fn lets_go(&mut self, judged: &Judged) -> Result<bool, StoreError> {
         let Some(mut chunks) = self.contents(judged)? else { return Ok(false) };
         // What another place was to have for points that are there it may have lost since.
         let mut held = HashSet::new();
         self.others.hold(self.store, &chunks, &mut held)?;
         chunks.retain(|chunk| self.plan.needs(&chunk.id) || held.contains(&chunk.id));
-        let goes = chunks.is_empty() || self.proofs.have(&chunks)?;
+        let goes = (chunks.is_empty() || self.proofs.have(&chunks)?) && self.is_missed_by_nobody(judged)?;
         if !goes {
             self.it_stays(judged, "recovery points need it, and it was read in no other pack that stays");
         }
         Ok(goes)
+    }
+
+    /// Whether other places still have what it holds once the catalog misses it. Who frees another place at the same time does likewise there, so
+    /// one of the two sees that the other one's copy goes.
+    fn is_missed_by_nobody(&mut self, judged: &Judged) -> Result<bool, StoreError> {
+        let (catalog, no) = (self.store.catalog(), judged.pack.no);
+        catalog.miss_confirmed(no, self.no)?;
+        let (mut chunks, mut held) = (catalog.chunks_of(no)?, HashSet::new());
+        self.others.hold(self.store, &chunks, &mut held)?;
+        chunks.retain(|chunk| held.contains(&chunk.id));
+        let missed_by_nobody = chunks.is_empty() || self.proofs.have(&chunks)?;
+        if !missed_by_nobody {
+            catalog.set_confirmed(no, self.no, true)?;
+        }
+        Ok(missed_by_nobody)
     }
 
     /// What it holds; nothing if that is not what it was judged by, and the next run judges it anew.
@@ -79,5 +95,34 @@ impl<'a> LastLook<'a> {
     fn it_stays(&self, judged: &Judged, why: &str) {
         let reason = format!("a generation lets it go, and it stays: {why}");
         tell(self.monitor, names::pack(&judged.pack.entry.id).as_str(), reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::monitor::VoidMonitor;
+    use crate::reclaim::homes::{Trust, judge};
+    use crate::store::tests::heal::vaulted;
+
+    #[test]
+    fn what_staging_lets_go_at_the_same_moment_stays_in_the_vault() {
+        let (_home, vault, store, one, name) = vaulted();
+        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
+        let no = store.vaults()[0].0;
+        store.remove_point_from_vault(no, &point).unwrap();
+        let (plan, others) = judge(&store, no, Trust::Catalog, &VoidMonitor).unwrap();
+        let judged = plan.packs.iter().find(|judged| names::pack(&judged.pack.entry.id) == name).unwrap();
+        let mut look = LastLook::new(&store, no, (&plan, &others), &VoidMonitor).unwrap();
+        // After it looked, who frees staging says that the pack goes there, and looks again: so does this one.
+        store.catalog().set_staged(judged.pack.no, false).unwrap();
+        assert!(!look.is_missed_by_nobody(judged).unwrap());
+        let row = store.catalog().pack(judged.pack.no).unwrap().unwrap();
+        assert_eq!(row.vaults, [no], "and it counts as there");
+        store.catalog().set_staged(judged.pack.no, true).unwrap();
+        assert!(look.lets_go(judged).unwrap());
+        assert!(store.catalog().pack(judged.pack.no).unwrap().unwrap().vaults.is_empty());
+        assert!(vault.object(&name).is_some(), "to look removes nothing");
     }
 }

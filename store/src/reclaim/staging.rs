@@ -152,21 +152,32 @@ impl Work<'_> {
 
     fn remove_if_dead(&mut self, id: &PackId) -> Result<(), StoreError> {
         match self.rows.remove(id) {
-            Some(row) if self.is_dead(&row)? => self.remove(&row),
+            Some(row) if self.is_dead(&row)? => self.remove(&row).map(drop),
             // A backup found use for it, or somebody else removed it.
             _ => Ok(()),
         }
     }
 
-    fn remove(&mut self, row: &PackRow) -> Result<(), StoreError> {
+    /// Removes a pack; `false` if somebody needs it at the last moment.
+    fn remove(&mut self, row: &PackRow) -> Result<bool, StoreError> {
+        let (catalog, live) = (self.store.catalog(), &self.plan.live);
+        let mut others = catalog.chunks_of(row.no)?;
+        others.retain(|chunk| !live.contains(&chunk.id));
         // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
-        self.store.catalog().set_staged(row.no, false)?;
+        catalog.set_staged(row.no, false)?;
+        // Who frees a vault at the same time does likewise there, so one of the two sees that the other one's copy goes.
+        let mut needed = HashSet::new();
+        self.others.hold(self.store, &others, &mut needed)?;
+        if !needed.is_empty() {
+            self.plan.live.extend(needed);
+            return Ok(false);
+        }
         self.store.staging().remove(&names::pack(&row.entry.id))?;
         self.store.unmark_gone(row)?;
         self.done.packs += 1;
         self.done.bytes += row.entry.len;
         self.monitor.event(Event::Done { files: 1, bytes: row.entry.len });
-        Ok(())
+        Ok(true)
     }
 
     /// Moves what points need of thin packs into new ones. Packs of which something cannot be read stay, and are told.
@@ -193,8 +204,7 @@ impl Work<'_> {
             }
         }
         for row in thin.iter().filter(|row| !kept.contains(&row.no)) {
-            self.remove(row)?;
-            self.done.packs_rewritten += 1;
+            self.done.packs_rewritten += u64::from(self.remove(row)?);
         }
         self.done.packs_unreadable += kept.len() as u64;
         Ok(())
@@ -233,4 +243,37 @@ fn batch(thin: &mut VecDeque<(PackId, u64)>) -> Vec<PackId> {
         ids.push(id);
     }
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::monitor::VoidMonitor;
+    use crate::store::tests::heal::vaulted;
+
+    #[test]
+    fn what_a_vault_lets_go_at_the_same_moment_stays_here() {
+        let (home, _vault, store, one, name) = vaulted();
+        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
+        store.remove_staged_point(&point).unwrap();
+        let rows = store.catalog().packs().unwrap();
+        let row = rows.iter().find(|row| names::pack(&row.entry.id) == name).unwrap();
+        let mut turns = Turns::begin(&store).unwrap();
+        let (plan, pages, others) =
+            Shown::of(&store, &VoidMonitor).unwrap().judge(&store, &VoidMonitor).unwrap();
+        let done = Reclaimed::default();
+        let mut work =
+            Work { store: &store, monitor: &VoidMonitor, plan, pages, others, rows: HashMap::new(), done };
+        assert!(work.is_dead(row).unwrap());
+        // After this look the vault's collector says that it lets it go, and looks again: so does this one.
+        store.catalog().miss_confirmed(row.no, row.vaults[0]).unwrap();
+        assert!(!work.remove(row).unwrap());
+        assert!(home.path().join(name.as_str()).exists());
+        // It is known again when staging is compared, and counts as needed.
+        work.take_turns(&mut turns).unwrap();
+        assert!(home.path().join(name.as_str()).exists());
+        let rows = store.catalog().packs().unwrap();
+        assert!(rows.iter().any(|row| names::pack(&row.entry.id) == name && row.staged));
+    }
 }

@@ -59,6 +59,26 @@ impl Store {
         Ok((points, doubtful))
     }
 
+    /// Points of which the catalog says that they are in staging, and whose objects are not there. They are put again when staging is compared.
+    pub fn points_that_staging_lacks(&self) -> Result<HashSet<RecoveryPointId>, StoreError> {
+        Ok(self.points_known_here()?.difference(&self.points_listed_here()?).copied().collect())
+    }
+
+    /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
+    pub(super) fn knows_staged_points(&self) -> Result<bool, StoreError> {
+        Ok(self.points_listed_here()?.is_subset(&self.points_known_here()?))
+    }
+
+    fn points_known_here(&self) -> Result<HashSet<RecoveryPointId>, StoreError> {
+        let known = self.catalog.point_ids()?.into_iter().filter(|(_, staged)| *staged);
+        Ok(known.map(|(id, _)| id).collect())
+    }
+
+    fn points_listed_here(&self) -> Result<HashSet<RecoveryPointId>, StoreError> {
+        let listed = self.staging.list("rp")?;
+        Ok(listed.iter().filter_map(|object| Some(names::point_of(&object.name)?.1)).collect())
+    }
+
     /// One point.
     pub fn point(&self, id: &RecoveryPointId) -> Result<StoredPoint, StoreError> {
         let point = self.load(id, &mut Look::far(self, Deadline::NEVER), |row| self.stored(row))?;

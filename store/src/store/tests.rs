@@ -10,7 +10,7 @@ mod fenced;
 mod forgotten;
 mod freeing;
 mod generations;
-mod heal;
+pub(crate) mod heal;
 mod holds;
 mod hostile;
 mod incomplete;
@@ -61,7 +61,7 @@ use crate::tree::{ChunkSource, Content, Extent, Node, NodeKind};
 use crate::vault::memory::MemoryVault;
 
 /// A store in a directory of its own, with its keys.
-struct Home {
+pub(crate) struct Home {
     dir: tempfile::TempDir,
     ring: KeyRing,
 }
@@ -82,7 +82,7 @@ impl Home {
         Self { dir, ring }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("store")
     }
 
@@ -318,6 +318,22 @@ fn a_fault_at_any_write_loses_nothing_that_was_acknowledged_and_the_next_run_suc
             }
         }
     }
+}
+
+#[test]
+fn a_point_whose_object_staging_lost_is_told_apart_until_it_is_put_again() {
+    let home = Home::new();
+    let store = home.open();
+    let points = [1, 2].map(|seed| take_point(&store, &sample(seed)).unwrap());
+    assert!(store.points_that_staging_lacks().unwrap().is_empty());
+    let lost = &points[0].point;
+    std::fs::remove_file(home.path().join(names::point(&lost.source_tag, &lost.id).as_str())).unwrap();
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.points_that_staging_lacks().unwrap(), [lost.id].into());
+    assert!(restore(&store, &points[0]).unwrap() == sample(1), "it is read as ever");
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert!(store.points_that_staging_lacks().unwrap().is_empty());
 }
 
 #[test]

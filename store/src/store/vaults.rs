@@ -102,14 +102,6 @@ impl Store {
         }
     }
 
-    /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
-    fn knows_staged_points(&self) -> Result<bool, StoreError> {
-        let known = self.catalog.point_ids()?.into_iter().filter(|point| point.1).map(|(id, _)| id);
-        let known: HashSet<_> = known.collect();
-        let listed = self.staging.list("rp")?;
-        Ok(listed.iter().filter_map(|o| names::point_of(&o.name)).all(|(_, id)| known.contains(&id)))
-    }
-
     /// Learns what reclaim did in the vaults since somebody looked there: packs that went, and those in which what lived in them is now. Asks
     /// each vault for the names of its generations, and for no more if nothing went since. For who reads; one that does not answer soon is left out.
     pub fn follow_reclaim(&self, monitor: &dyn Monitor) -> Result<(), StoreError> {

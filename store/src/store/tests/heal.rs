@@ -19,7 +19,7 @@ fn findings(store: &Store, depth: Depth) -> Report {
 }
 
 /// A store with a point that is in staging and in a vault, and the name of one of its packs.
-pub(super) fn vaulted() -> (Home, Arc<MemoryVault>, Store, StoredPoint, ObjectName) {
+pub(crate) fn vaulted() -> (Home, Arc<MemoryVault>, Store, StoredPoint, ObjectName) {
     let home = Home::new();
     let (vault, store) = prepared(&home);
     let one = take_point(&store, &sample(1)).unwrap();
