@@ -35,7 +35,7 @@ pub struct Tiers<'a> {
     pub now: Timestamp,
     /// What is to be thought of who made the points.
     pub judged: JudgedPoints,
-    /// Points of staging whose objects are not there: until they are put again they serve no local rule in the place of what lies there.
+    /// Points of staging that are not there, or not whole anywhere: they serve no local rule in the place of what lies there.
     pub absent: HashSet<RecoveryPointId>,
 }
 

@@ -63,7 +63,8 @@ impl<'a> Judging<'a> {
     }
 }
 
-/// These points as the configuration sees them, with what is to be thought of those of sources of which something is to go.
+/// These points as the configuration sees them, with what is to be thought of those of sources of which something is to go, and without those
+/// that staging lacks.
 pub fn tiers<'a>(
     context: &'a Context<'_>,
     store: &'a Store,
@@ -71,6 +72,7 @@ pub fn tiers<'a>(
     groups: &[&Group],
 ) -> Result<Tiers<'a>, Failure> {
     let mut tiers = configured::tiers(context, store, points)?;
+    tiers.absent = store.points_that_staging_lacks()?;
     let mut judging = Judging::begin(store, points)?;
     loop {
         tiers.judged = judging.judged.clone();

@@ -26,7 +26,7 @@ fn number(summary: &Value, key: &str) -> u64 {
 
 #[test]
 fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
-    let (machine, store, _, vault) = vaulted();
+    let (machine, store, source, vault) = vaulted();
     let drill = |args: &[&str]| {
         let args: Vec<&str> = ["drill", "--json"].iter().chain(args).copied().collect();
         run(&machine, &store.dir, &args)
@@ -49,6 +49,8 @@ fn files_come_back_from_the_vault_alone_and_are_like_their_source() {
         })
         .sum();
     assert!((1..12).contains(&whole), "{whole} of twelve");
+    let all = drill(&["--files", "500", "--seed", "4"]).expect_code(0).json();
+    assert!(number(&all, "files") <= 2 * files_below(&source).len() as u64, "none is read twice: {all}");
     let few = drill(&["--files", "200", "--max-bytes", "100K", "--seed", "1"]).expect_code(0).json();
     assert!(number(&few, "bytes") <= 100 << 10, "{few}");
     for left in ["drill", "drill.mount"] {

@@ -604,6 +604,10 @@ impl<'a> Director<'a> {
                 self.must(number, Work::Recover);
             }
         }
+        // Rules let it go again, and so do people.
+        for number in 0..self.machines.len() {
+            self.must(number, Work::ForgetAgain);
+        }
         if self.rot.has_struck() {
             self.put_right();
             if self.is_lost() {

@@ -9,7 +9,7 @@ use holdfast_backup::protect::{ProtectError, Request, protect};
 use holdfast_backup::source::memory::MemorySource;
 use holdfast_store::StoreError;
 use holdfast_store::check::{Depth, check};
-use holdfast_store::clock::Clock;
+use holdfast_store::clock::{Clock, Deadline};
 use holdfast_store::copy::{self, Sending};
 use holdfast_store::error::ErrorClass;
 use holdfast_store::fence::Why;
@@ -55,6 +55,8 @@ pub enum Work {
     ForgetHere(usize),
     /// Remove a point from the vault, of those that are known the n-th.
     ForgetInVault(u64),
+    /// Remove from the vault once more what was to go and is still shown there: some removal was cut off.
+    ForgetAgain,
     /// Remove points by rules.
     Expire(Box<Expiry>),
     /// Hold a point, of those that are known the n-th.
@@ -252,6 +254,7 @@ impl Worker {
             }
             Work::ForgetHere(keep) => self.forget_here(store, keep)?,
             Work::ForgetInVault(n) => self.forget_in_vault(store, n)?,
+            Work::ForgetAgain => self.forget_again(store)?,
             Work::Expire(expiry) => self.expire(store, &expiry)?,
             Work::Hold(n) => self.hold(store, n)?,
             Work::Scrub(wanted) => return self.scrub(store, wanted),
@@ -375,6 +378,22 @@ impl Worker {
         self.truth(|truth| truth.goes(row.id));
         self.life().world().tell(|| format!("{} goes from the vault", row.id.short()));
         store.remove_point_from_vault(no, &row)
+    }
+
+    fn forget_again(&self, store: &Store) -> Result<(), StoreError> {
+        let _lock = store.lock_vault_removals()?;
+        let (no, _, transfer) = &store.vaults()[0];
+        store.learn_holds(*no, transfer, Deadline::NEVER)?;
+        let holds = store.holds()?;
+        for id in self.in_vault().into_iter().filter(|id| !holds.contains_key(id)) {
+            if self.truth(|truth| truth.is_going(&id))
+                && let Some(row) = store.catalog().point(&id)?
+            {
+                self.life().world().tell(|| format!("{} goes from the vault", id.short()));
+                store.remove_point_from_vault(*no, &row)?;
+            }
+        }
+        Ok(())
     }
 }
 

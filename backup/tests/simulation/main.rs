@@ -26,7 +26,7 @@ use director::{Run, run};
 const SEEDS: u64 = 200;
 /// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story in which
 /// that was wrong has a test of its own as well.
-const FOUND: [(u64, &str); 11] = [
+const FOUND: [(u64, &str); 15] = [
     (78, "a generation named a pack twice, and no machine could read it"),
     (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
     (500, "a recovery kept a key slot in which the way from the vault had flipped a bit"),
@@ -44,6 +44,16 @@ const FOUND: [(u64, &str); 11] = [
         17850,
         "a point that staging did not have was one of the last four of a catalog that had lost its last commits",
     ),
+    (18067, "a point that a vault lost was told by every check of a catalog made anew, and sent by none"),
+    (
+        18271,
+        "what is damaged of a point whose removal was cut off stayed until somebody removed it once more: so people do now",
+    ),
+    (
+        18775,
+        "who had the last whole copy of what is damaged in the vault did not know whose point needs it, and freed it",
+    ),
+    (18822, "as 18271"),
 ];
 
 fn number(name: &str, otherwise: u64) -> u64 {

@@ -1,5 +1,7 @@
 //! Which files are read: any file of any point is as likely as any other of its point, and the same seed chooses the same ones.
 
+use std::collections::HashSet;
+
 use holdfast_backup::restore::TreeReader;
 use holdfast_store::StoreError;
 use holdfast_store::store::{Store, StoredPoint};
@@ -61,7 +63,7 @@ pub fn choose(
     bytes: u64,
     numbers: &mut Numbers,
 ) -> Result<Vec<Chosen>, StoreError> {
-    let mut sample = Sample { chosen: Vec::new(), left: bytes };
+    let mut sample = Sample { chosen: Vec::new(), left: bytes, seen: HashSet::new() };
     if points.is_empty() {
         return Ok(sample.chosen);
     }
@@ -83,7 +85,10 @@ pub fn choose(
         for _ in 0..TRIES.min(u32::try_from(entries).unwrap_or(TRIES)) {
             let (tree, root) = StoredTree::at(store, root, b"")?;
             let found = nth(&tree, &root, numbers.below(entries), Vec::new())?;
-            let found = found.filter(|(_, node)| node.kind == NodeKind::File && node.size <= sample.left);
+            let is_new = |path: &[u8]| !sample.seen.contains(&(point, path.to_vec()));
+            let found = found.filter(|(path, node)| {
+                node.kind == NodeKind::File && node.size <= sample.left && is_new(path)
+            });
             if let Some((path, node)) = found {
                 sample.add(point, path, node);
                 break;
@@ -108,11 +113,14 @@ fn newest(points: &[StoredPoint]) -> Vec<usize> {
 struct Sample {
     chosen: Vec<Chosen>,
     left: u64,
+    /// Files that are chosen: none is read twice.
+    seen: HashSet<(usize, Vec<u8>)>,
 }
 
 impl Sample {
     fn add(&mut self, point: usize, path: Vec<u8>, node: Node) {
         self.left -= node.size.min(self.left);
+        self.seen.insert((point, path.clone()));
         self.chosen.push(Chosen { point, path, node, ends_whole: false });
     }
 

@@ -133,6 +133,11 @@ impl Catalog {
         Ok(missed)
     }
 
+    /// Whether staging lost any pack that was not made good.
+    pub fn misses_any_here(&self) -> Result<bool, StoreError> {
+        Ok(!self.keys_of("missed")?.is_empty())
+    }
+
     /// Points that lack something in vaults, as far as is known.
     pub fn incomplete(&self) -> Result<Vec<(VaultNo, RecoveryPointId)>, StoreError> {
         let point = |key: &String| {

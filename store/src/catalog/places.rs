@@ -47,6 +47,11 @@ impl Catalog {
         })
     }
 
+    /// Nothing here relies on a pack of staging any more: it goes. What it holds is known until it is gone.
+    pub fn leave_staging(&self, no: PackNo) -> Result<(), StoreError> {
+        self.write("mark a pack", |t| t.execute("UPDATE pack SET staged = 0 WHERE no = ?1", [no.0]).map(drop))
+    }
+
     /// A listing of a vault does not show these packs, or not with their lengths. All or none; the number of losses by then.
     pub fn miss_listed(&self, packs: &[PackNo], vault: VaultNo) -> Result<i64, StoreError> {
         self.write("mark packs", |t| {

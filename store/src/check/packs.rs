@@ -125,6 +125,8 @@ impl Check<'_> {
             let Some(wrong) = wrong_length(listed, row) else { continue };
             if self.pack_still_in(row, Place::Vault(no))? {
                 self.store.catalog().clear_verified(row.no, Some(no))?;
+                // From now on nobody takes it for a copy who frees another place. The next push puts one there, if there is a whole one.
+                self.store.catalog().set_mark(Mark::BadIn(no, row.entry.id), true)?;
                 self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));
                 *nowhere.entry(row.no).or_default() += 1;
             }

@@ -10,10 +10,10 @@ use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::Revocation;
 use crate::id::ChunkId;
-use crate::monitor::Event;
+use crate::monitor::{Event, VoidMonitor};
 use crate::names;
 use crate::point::object::open_point;
-use crate::store::{NEWER_KEY, Outcomes, POINT_LIMIT, StoredPoint, of_vault};
+use crate::store::{NEWER_KEY, Outcomes, POINT_LIMIT, StoredPoint, load_catalog, of_vault};
 use crate::transfer::Transfer;
 use crate::tree::Node;
 use crate::tree::reach::reachable;
@@ -140,6 +140,7 @@ impl Check<'_> {
     pub(super) fn vaulted_points(&mut self) -> Result<(), StoreError> {
         for (no, address, transfer) in self.store.vaults() {
             let Some(listing) = self.listings.remove(no) else { continue };
+            self.learn_who_needs_what_is_damaged(*no, transfer)?;
             let (outcomes, mut incomplete) = (Outcomes::of(&listing.points), Vec::new());
             let (mut seen, mut in_the_way) = (HashSet::new(), BTreeSet::new());
             for object in &listing.points {
@@ -185,6 +186,18 @@ impl Check<'_> {
             self.name_what_is_in_the_way(address, transfer, &in_the_way)?;
         }
         Ok(())
+    }
+
+    /// What is damaged in a vault this store may have whole, and points of other machines may need it: it keeps and sends it for those that
+    /// it knows. What there is to tell of them is told where they are looked at.
+    fn learn_who_needs_what_is_damaged(&self, no: VaultNo, transfer: &Transfer) -> Result<(), StoreError> {
+        if self.store.catalog().bad_in(no)?.is_empty() && self.store.incomplete_in(no)?.is_empty() {
+            return Ok(());
+        }
+        match load_catalog(self.store, no, transfer, &VoidMonitor) {
+            Err(e @ StoreError::Catalog { .. }) => Err(e),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Points that were in a vault, do not count as there any more, and are not.

@@ -2,6 +2,7 @@
 //! word that a pack is somewhere is as old as the last look there.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -77,7 +78,12 @@ pub(super) struct Others {
     elsewhere: HashSet<PackNo>,
     /// Those of them that were read and proven there.
     proven: HashSet<PackNo>,
+    /// When the other places were listed, by the clock of this machine.
+    looked: Duration,
 }
+
+/// What other places showed is believed for so long.
+pub(super) const BELIEVED: Duration = Duration::from_secs(60);
 
 impl Others {
     /// Lists the other places, if there are such points or there may be. `pages` are those below which `own` points were looked at.
@@ -92,8 +98,13 @@ impl Others {
         let own: HashSet<_> = own.iter().collect();
         let mut points = store.catalog().points()?;
         points.retain(|row| !own.contains(&row.id));
-        let mut others =
-            Self { place, needed: Some(HashSet::new()), elsewhere: HashSet::new(), proven: HashSet::new() };
+        let mut others = Self {
+            place,
+            needed: Some(HashSet::new()),
+            elsewhere: HashSet::new(),
+            proven: HashSet::new(),
+            looked: store.clock().monotonic(),
+        };
         if !all_known {
             others.needed = None;
             others.look_elsewhere(store, place, monitor)?;
@@ -138,6 +149,18 @@ impl Others {
     /// Whether another place showed a pack, all of which was read and proven there.
     pub(super) fn has_proven(&self, pack: PackNo) -> bool {
         self.proven.contains(&pack)
+    }
+
+    /// Lists the other places again if that was a while ago: somebody had the store's lock for long, say, and one of them lost something meanwhile.
+    pub(super) fn look_again(&mut self, store: &Store, monitor: &dyn Monitor) -> Result<(), StoreError> {
+        if self.elsewhere.is_empty() || store.clock().monotonic() < self.looked + BELIEVED {
+            return Ok(());
+        }
+        self.elsewhere.clear();
+        self.proven.clear();
+        self.look_elsewhere(store, self.place, monitor)?;
+        self.looked = store.clock().monotonic();
+        Ok(())
     }
 
     /// Whether all vaults answered. One that does not answer soon has nothing, as far as this plan is concerned.

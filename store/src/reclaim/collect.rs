@@ -385,7 +385,7 @@ impl Run<'_> {
                 let name = names::pack(id);
                 let kept = match locks.of(&name, now) {
                     Some(lock) => Some(lock),
-                    None if going.map_or(Ok(true), |judged| last_look.lets_go(judged))? => {
+                    None if going.map_or(Ok(true), |judged| last_look.let_go(judged))? => {
                         let row = going.map(|judged| &judged.pack);
                         self.remove((*id, *len), row, &mut progress.removed)?
                     }

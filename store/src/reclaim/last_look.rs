@@ -37,34 +37,38 @@ impl<'a> LastLook<'a> {
         Ok(Self { store, no, plan, others, proofs, monitor })
     }
 
-    /// Whether a pack may go; then the catalog misses it, so that nothing here relies on it any more. What it holds is known until it is gone:
-    /// it may stay. Why it stays is told.
-    pub(super) fn lets_go(&mut self, judged: &Judged) -> Result<bool, StoreError> {
-        let Some(mut chunks) = self.contents(judged)? else { return Ok(false) };
-        // What another place was to have for points that are there it may have lost since.
-        let mut held = HashSet::new();
-        self.others.hold(self.store, &chunks, &mut held)?;
-        chunks.retain(|chunk| self.plan.needs(&chunk.id) || held.contains(&chunk.id));
-        let goes = (chunks.is_empty() || self.proofs.have(&chunks)?) && self.is_missed_by_nobody(judged)?;
+    /// Lets a pack go if nobody needs it: then the catalog misses it, so that nothing here relies on it any more. What it holds is known until
+    /// it is gone: it may stay. Why it stays is told.
+    pub(super) fn let_go(&mut self, judged: &Judged) -> Result<bool, StoreError> {
+        let Some(chunks) = self.contents(judged)? else { return Ok(false) };
+        let (catalog, no) = (self.store.catalog(), judged.pack.no);
+        // Of one that is gone, or gives nobody anything, there is nothing to look for.
+        if chunks.is_empty() {
+            return catalog.miss_confirmed(no, self.no).map(|()| true);
+        }
+        let mut goes = self.nobody_needs(chunks.clone())?;
+        if goes {
+            catalog.miss_confirmed(no, self.no)?;
+            // Who frees another place at the same time does likewise there, so one of the two sees that the other one's copy goes.
+            let looked = self.nobody_needs(chunks);
+            if !matches!(looked, Ok(true)) {
+                catalog.set_confirmed(no, self.no, true)?;
+            }
+            goes = looked?;
+        }
         if !goes {
             self.it_stays(judged, "recovery points need it, and it was read in no other pack that stays");
         }
         Ok(goes)
     }
 
-    /// Whether other places still have what it holds once the catalog misses it. Who frees another place at the same time does likewise there, so
-    /// one of the two sees that the other one's copy goes.
-    fn is_missed_by_nobody(&mut self, judged: &Judged) -> Result<bool, StoreError> {
-        let (catalog, no) = (self.store.catalog(), judged.pack.no);
-        catalog.miss_confirmed(no, self.no)?;
-        let (mut chunks, mut held) = (catalog.chunks_of(no)?, HashSet::new());
+    /// Whether what points need of these was read in packs of this vault that stay. What another place was to have for points that are there it
+    /// may have lost since.
+    fn nobody_needs(&mut self, mut chunks: Vec<PackedChunk>) -> Result<bool, StoreError> {
+        let mut held = HashSet::new();
         self.others.hold(self.store, &chunks, &mut held)?;
-        chunks.retain(|chunk| held.contains(&chunk.id));
-        let missed_by_nobody = chunks.is_empty() || self.proofs.have(&chunks)?;
-        if !missed_by_nobody {
-            catalog.set_confirmed(no, self.no, true)?;
-        }
-        Ok(missed_by_nobody)
+        chunks.retain(|chunk| self.plan.needs(&chunk.id) || held.contains(&chunk.id));
+        Ok(chunks.is_empty() || self.proofs.have(&chunks)?)
     }
 
     /// What it holds; nothing if that is not what it was judged by, and the next run judges it anew.
@@ -115,14 +119,22 @@ mod tests {
         let (plan, others) = judge(&store, no, Trust::Catalog, &VoidMonitor).unwrap();
         let judged = plan.packs.iter().find(|judged| names::pack(&judged.pack.entry.id) == name).unwrap();
         let mut look = LastLook::new(&store, no, (&plan, &others), &VoidMonitor).unwrap();
-        // After it looked, who frees staging says that the pack goes there, and looks again: so does this one.
-        store.catalog().set_staged(judged.pack.no, false).unwrap();
-        assert!(!look.is_missed_by_nobody(judged).unwrap());
+        let chunks = store.catalog().chunks_of(judged.pack.no).unwrap();
+        assert!(look.nobody_needs(chunks.clone()).unwrap());
+        // After this look who frees staging notes that the pack goes there, and looks again: so does this one.
+        store.catalog().leave_staging(judged.pack.no).unwrap();
+        assert!(!look.nobody_needs(chunks).unwrap() && !look.let_go(judged).unwrap());
         let row = store.catalog().pack(judged.pack.no).unwrap().unwrap();
         assert_eq!(row.vaults, [no], "and it counts as there");
         store.catalog().set_staged(judged.pack.no, true).unwrap();
-        assert!(look.lets_go(judged).unwrap());
+        assert!(look.let_go(judged).unwrap());
         assert!(store.catalog().pack(judged.pack.no).unwrap().unwrap().vaults.is_empty());
         assert!(vault.object(&name).is_some(), "to look removes nothing");
+        // Somebody else removes it: it does not come back into the catalog, whoever needs it.
+        store.catalog().set_confirmed(judged.pack.no, no, true).unwrap();
+        store.catalog().leave_staging(judged.pack.no).unwrap();
+        vault.lose(&name);
+        assert!(look.let_go(judged).unwrap());
+        assert!(store.catalog().pack(judged.pack.no).unwrap().unwrap().vaults.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::beside::{Others, seen_in};
+use super::beside::{Others, seen_in, tell};
 use super::{Judged, Place, ReclaimPlan, Reclaimed, THIN_PERCENT, Verdict, damaged, know_points, mark};
 use crate::catalog::{Mark, PackNo, PackRow};
 use crate::chunk_store::{REWRITTEN, rewrite_packs};
@@ -18,6 +18,10 @@ use crate::store::{Store, Turns};
 
 /// So many live bytes of thin packs are written anew before it is looked whether the turn is over.
 const BATCH: u64 = 64 << 20;
+
+/// Why a pack stays that was to go.
+const ELSEWHERE_NO_MORE: &str =
+    "recovery points need something of it that is just going from every other place, so it stays";
 
 /// So long a vault is waited for in a turn that has something of what is damaged here, for each chunk: nobody takes points meanwhile.
 const FAR_WAIT: Duration = Duration::from_secs(5);
@@ -132,6 +136,7 @@ impl Work<'_> {
 
     /// Points that came since the plan need what they need, and their packs are where they are now.
     fn see_what_came(&mut self) -> Result<(), StoreError> {
+        self.others.look_again(self.store, self.monitor)?;
         let Shown { rows, points } = Shown::of(self.store, self.monitor)?;
         self.rows = rows.into_iter().map(|row| (row.entry.id, row)).collect();
         let came: Vec<_> = points.into_iter().filter(|id| !self.plan.points.contains(id)).collect();
@@ -163,16 +168,20 @@ impl Work<'_> {
         let (catalog, live) = (self.store.catalog(), &self.plan.live);
         let mut others = catalog.chunks_of(row.no)?;
         others.retain(|chunk| !live.contains(&chunk.id));
-        // The catalog forgets it first: from then on nothing relies on it. A crash in between leaves a file that is adopted again.
-        catalog.set_staged(row.no, false)?;
+        // From then on nothing relies on it. A crash in between leaves a file that is adopted again.
+        catalog.leave_staging(row.no)?;
         // Who frees a vault at the same time does likewise there, so one of the two sees that the other one's copy goes.
         let mut needed = HashSet::new();
-        self.others.hold(self.store, &others, &mut needed)?;
-        if !needed.is_empty() {
+        let looked = self.others.hold(self.store, &others, &mut needed);
+        if looked.is_err() || !needed.is_empty() {
+            catalog.set_staged(row.no, true)?;
+            looked?;
+            tell(self.monitor, names::pack(&row.entry.id).as_str(), ELSEWHERE_NO_MORE.into());
             self.plan.live.extend(needed);
             return Ok(false);
         }
         self.store.staging().remove(&names::pack(&row.entry.id))?;
+        catalog.set_staged(row.no, false)?;
         self.store.unmark_gone(row)?;
         self.done.packs += 1;
         self.done.bytes += row.entry.len;
@@ -248,6 +257,7 @@ fn batch(thin: &mut VecDeque<(PackId, u64)>) -> Vec<PackId> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::beside::BELIEVED;
     use super::*;
     use crate::monitor::VoidMonitor;
     use crate::store::tests::heal::vaulted;
@@ -270,10 +280,25 @@ mod tests {
         store.catalog().miss_confirmed(row.no, row.vaults[0]).unwrap();
         assert!(!work.remove(row).unwrap());
         assert!(home.path().join(name.as_str()).exists());
-        // It is known again when staging is compared, and counts as needed.
+        assert!(store.catalog().pack(row.no).unwrap().unwrap().staged, "and is known to");
         work.take_turns(&mut turns).unwrap();
+        assert!(home.path().join(name.as_str()).exists(), "it counts as needed from then on");
+    }
+
+    #[test]
+    fn what_a_vault_lost_while_somebody_had_the_store_for_long_stays_here() {
+        let (home, vault, store, one, name) = vaulted();
+        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
+        store.remove_staged_point(&point).unwrap();
+        let (plan, pages, others) =
+            Shown::of(&store, &VoidMonitor).unwrap().judge(&store, &VoidMonitor).unwrap();
+        vault.lose(&name);
+        // Nobody looks at the vault but this.
+        store.clock().pause(BELIEVED);
+        let (rows, done) = (HashMap::new(), Reclaimed::default());
+        let mut work = Work { store: &store, monitor: &VoidMonitor, plan, pages, others, rows, done };
+        work.take_turns(&mut Turns::begin(&store).unwrap()).unwrap();
+        assert!(work.done.packs > 0, "the others go");
         assert!(home.path().join(name.as_str()).exists());
-        let rows = store.catalog().packs().unwrap();
-        assert!(rows.iter().any(|row| names::pack(&row.entry.id) == name && row.staged));
     }
 }

@@ -91,9 +91,6 @@ pub fn load_catalog(
     store.end_adoption();
     store.learn_holds(no, transfer, Deadline::NEVER)?;
     let filled = store.catalog().has_mark(Mark::FilledFrom(no))?;
-    if !filled {
-        doubt_what_is_remembered(store, no)?;
-    }
     // Whether all that the points need that are here was found, nobody has looked.
     if !filled && !store.catalog().point_ids()?.is_empty() {
         store.catalog().set_mark(Mark::Doubtful, true)?;
@@ -101,16 +98,6 @@ pub fn load_catalog(
     if all_packs && all_points {
         store.catalog().set_mark(Mark::FilledFrom(no), true)?;
         store.catalog().set_mark(Mark::Reread(no), false)?;
-    }
-    Ok(())
-}
-
-/// A catalog that was made anew does not know which points a vault lost. Those that are here are sent again.
-fn doubt_what_is_remembered(store: &Store, no: VaultNo) -> Result<(), StoreError> {
-    for row in store.catalog().known_of(store.recall(no)?.missing.keys())? {
-        if !row.vaults.contains(&no) {
-            store.catalog().set_mark(Mark::Incomplete(no, row.id), true)?;
-        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::mend::DoubtfulPoint;
 use super::{Store, StoredPoint};
 use crate::catalog::{PointRow, VaultNo};
 use crate::clock::Deadline;
+use crate::copy;
 use crate::error::StoreError;
 use crate::id::{RecoveryPointId, SourceTag};
 use crate::names;
@@ -59,13 +60,24 @@ impl Store {
         Ok((points, doubtful))
     }
 
-    /// Points of which the catalog says that they are in staging, and whose objects are not there. They are put again when staging is compared.
+    /// Points of which the catalog says that they are in staging, and whose objects are not there, or of which something is nowhere, as far as is
+    /// known. Objects are put again when staging is compared, and what they need may be gone: a catalog that lost its last commits knows
+    /// points again that somebody forgot.
     pub fn points_that_staging_lacks(&self) -> Result<HashSet<RecoveryPointId>, StoreError> {
-        Ok(self.points_known_here()?.difference(&self.points_listed_here()?).copied().collect())
+        // In this order: a point that comes meanwhile is no absent one.
+        let (known, listed) = (self.points_known_here()?, self.points_listed_here()?);
+        let mut lacking: HashSet<_> = known.difference(&listed).copied().collect();
+        if self.catalog.misses_any_here()? {
+            let ids: Vec<_> = known.into_iter().collect();
+            let whole = copy::not_lost(self, &ids)?;
+            lacking.extend(ids.into_iter().filter(|id| !whole.contains(id)));
+        }
+        Ok(lacking)
     }
 
     /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.
     pub(super) fn knows_staged_points(&self) -> Result<bool, StoreError> {
+        // In this order: one that goes meanwhile is no unknown one.
         Ok(self.points_listed_here()?.is_subset(&self.points_known_here()?))
     }
 

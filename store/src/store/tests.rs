@@ -55,6 +55,7 @@ use crate::seal::{ChunkType, Compression};
 use crate::staging::{Fault, FaultyFiles};
 use crate::transfer::TransferPolicy;
 use crate::tree::build::DirectoryBuilder;
+use crate::tree::reach::reachable;
 use crate::tree::testing::sample_node;
 use crate::tree::walk::Directory;
 use crate::tree::{ChunkSource, Content, Extent, Node, NodeKind};
@@ -175,9 +176,13 @@ fn free_in_vault(store: &Store, no: VaultNo, monitor: &dyn Monitor) -> reclaim::
 }
 
 fn take_point_by(session: Session<'_>, files: &Tree) -> Result<StoredPoint, StoreError> {
+    take_point_of(["host", "group", "source"], session, files)
+}
+
+fn take_point_of(source: [&str; 3], session: Session<'_>, files: &Tree) -> Result<StoredPoint, StoreError> {
     let (store, id) = (session.store(), session.id());
     let root = ingest_tree(&session, files)?;
-    let tag = tag_of(store);
+    let tag = store.sealer().source_tag(source[0], source[1], source[2]);
     let previous = store.newest_point(&tag)?;
     let started = previous.as_ref().map_or(1, |p| p.point.started.seconds + 1);
     session.commit(|done| RecoveryPoint {
@@ -186,7 +191,7 @@ fn take_point_by(session: Session<'_>, files: &Tree) -> Result<StoredPoint, Stor
         sequence: previous.as_ref().map_or(1, |p| p.point.sequence + 1),
         previous: previous.as_ref().map_or([0; 32], |p| p.hash),
         counts: Counts { bytes_new: done.bytes_new, bytes_stored: done.bytes_stored, ..Counts::default() },
-        ..bare_point(["host", "group", "source"], started, root)
+        ..bare_point(source, started, root)
     })
 }
 
@@ -334,6 +339,34 @@ fn a_point_whose_object_staging_lost_is_told_apart_until_it_is_put_again() {
     assert!(restore(&store, &points[0]).unwrap() == sample(1), "it is read as ever");
     drop(store.begin(Compression::None, &VoidMonitor).unwrap());
     assert!(store.points_that_staging_lacks().unwrap().is_empty());
+}
+
+#[test]
+fn a_point_of_which_something_is_nowhere_is_none_of_those_that_staging_has() {
+    let home = Home::new();
+    let store = home.open();
+    let points = [1, 2].map(|seed| take_point(&store, &sample(seed)).unwrap());
+    let of_first = |row: &PackRow| {
+        let chunks = store.catalog().chunks_of(row.no).unwrap();
+        let needs = |point: &StoredPoint| {
+            let mut found = false;
+            let mut look = |_: ChunkType, id: &crate::id::ChunkId| {
+                found |= chunks.iter().any(|chunk| chunk.id == *id);
+                Ok(())
+            };
+            let root = &point.point.root;
+            reachable(store.reader().as_ref(), root, &mut HashSet::new(), &mut look).unwrap();
+            found
+        };
+        needs(&points[0]) && !needs(&points[1])
+    };
+    let lost = store.catalog().packs().unwrap().into_iter().find(of_first).unwrap();
+    std::fs::remove_file(home.path().join(names::pack(&lost.entry.id).as_str())).unwrap();
+    assert!(store.points_that_staging_lacks().unwrap().is_empty(), "nobody has looked");
+    drop(store.begin(Compression::None, &VoidMonitor).unwrap());
+    assert_eq!(store.points_that_staging_lacks().unwrap(), [points[0].point.id].into());
+    take_point(&store, &sample(1)).unwrap();
+    assert!(store.points_that_staging_lacks().unwrap().is_empty(), "the source had it still");
 }
 
 #[test]

@@ -339,8 +339,17 @@ impl Store {
         let alarms = seen.alarms.clone();
         let mut beyond = 0;
         self.remember(no, |memory| beyond = seen.keep_in(memory))?;
+        self.doubt_what_is_missed(no)?;
         self.tell_of_bound(no, beyond);
         Ok(alarms)
+    }
+
+    /// A catalog that was made anew does not know which points a vault lost. Those that are here are sent again.
+    fn doubt_what_is_missed(&self, no: VaultNo) -> Result<(), StoreError> {
+        let noted = self.incomplete_in(no)?;
+        let rows = self.catalog.known_of(self.recall(no)?.missing.keys())?.into_iter();
+        let unknown = rows.filter(|row| !row.vaults.contains(&no) && !noted.contains(&row.id));
+        self.doubt_points(no, &unknown.map(|row| row.id).collect::<Vec<_>>())
     }
 
     /// Tells, once as long as the store is open, that there are revocations which the catalog alone knows.

@@ -185,6 +185,50 @@ fn what_is_lost_everywhere_is_told_from_what_can_be_sent() {
 }
 
 #[test]
+fn one_that_a_look_back_misses_is_sent_again_also_when_the_catalog_does_not_know_that_it_was_there() {
+    let it = doubted();
+    it.vault.lose(&it.name_in_vault());
+    it.look();
+    // As one that was made anew.
+    it.store.catalog().set_mark(Mark::Incomplete(it.no(), it.one.point.id), false).unwrap();
+    assert_eq!(it.told(), (true, 0, 0));
+    it.look();
+    assert_eq!(it.told(), (true, 0, 1));
+    push(&it.store, &it.one, &RecordingMonitor::default()).unwrap();
+    it.look();
+    assert_eq!(it.told(), (true, 1, 0));
+    it.assert_whole_in_vault();
+}
+
+#[test]
+fn what_a_point_of_another_machine_needs_of_a_damaged_pack_is_kept_and_sent_by_who_has_it_whole() {
+    let (home, vault, _, one, name) = super::heal::vaulted();
+    // It looks at the vault now, and knows what is there.
+    let store = home.open_with(&vault);
+    let (_dir, other) = recovered(&home, &vault);
+    let session = other.begin(Compression::None, &VoidMonitor).unwrap();
+    let two = take_point_of(["there", "group", "source"], session, &sample(1)).unwrap();
+    push(&other, &two, &RecordingMonitor::default()).unwrap();
+    let row = store.catalog().point(&one.point.id).unwrap().unwrap();
+    store.remove_point_from_vault(store.vaults()[0].0, &row).unwrap();
+    store.remove_staged_point(&row).unwrap();
+    assert!(store.points().unwrap().is_empty(), "this one does not know the other's");
+    let mut bytes = vault.object(&name).unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    vault.replace(&name, bytes.into());
+    check::check(&store, Depth::ReadData, &VoidMonitor).unwrap();
+    reclaim::free_staging(&store, &VoidMonitor).unwrap();
+    assert!(home.path().join(name.as_str()).exists(), "it is the last whole copy");
+    let (no, _, way) = store.vaults()[0].clone();
+    copy::refresh_vault(&store, no, &way, &VoidMonitor).unwrap();
+    assert_eq!(store.incomplete_in(no).unwrap(), [two.point.id].into());
+    push(&store, &two, &RecordingMonitor::default()).unwrap();
+    let (_dir, there) = recovered(&home, &vault);
+    assert!(restore(&there, &two).unwrap() == sample(1));
+}
+
+#[test]
 fn one_that_the_vault_lost_itself_does_not_come_back_when_it_was_removed_from_there() {
     let it = doubted();
     it.vault.lose(&it.name_in_vault());

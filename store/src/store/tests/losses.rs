@@ -380,3 +380,16 @@ fn a_copy_that_was_read_and_given_up_is_put_right_though_it_has_its_length() {
     assert!(vault.object(&name).unwrap() == whole);
     assert!(!store.catalog().has_mark(Mark::BadIn(no, pack.entry.id)).unwrap());
 }
+
+#[test]
+fn a_pack_that_a_check_misses_in_a_vault_is_a_copy_for_nobody_from_then_on() {
+    let (_home, vault, store, _, name) = super::heal::vaulted();
+    let no = store.vaults()[0].0;
+    vault.lose(&name);
+    for _ in 0..2 {
+        let told = check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings;
+        assert!(told.iter().any(|found| found.object == name.as_str()), "each time: {told:?}");
+        let bad = store.catalog().bad_in(no).unwrap();
+        assert!(bad.iter().any(|id| names::pack(id) == name) && bad.len() == 1);
+    }
+}
