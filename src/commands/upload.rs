@@ -238,7 +238,7 @@ impl<'a> Upload<'a> {
         let incomplete = self.store.incomplete_in(no)?;
         let is_doubted = |id: &&RecoveryPointId| incomplete.contains(id) && !self.named.contains(id);
         let mut lost: Vec<_> = lacking.iter().filter(is_doubted).copied().collect();
-        let whole = copy::not_lost(self.store, &lost)?;
+        let whole = self.store.not_lost(&lost)?;
         lost.retain(|id| !whole.contains(id));
         lacking.retain(|id| !lost.contains(id));
         // Of those that only the vault has a check tells.

@@ -17,7 +17,7 @@ use crate::clock::Deadline;
 use crate::error::{ErrorClass, StoreError};
 use crate::fence::{Revocation, Why};
 use crate::format::{HEADER_LEN, Header, ObjectKind};
-use crate::id::{Attempt, ChunkId, RecoveryPointId, SlotId, SourceTag, VaultId};
+use crate::id::{Attempt, RecoveryPointId, SlotId, SourceTag, VaultId};
 use crate::index::Index;
 use crate::monitor::{Event, Monitor, VoidMonitor};
 use crate::names;
@@ -26,7 +26,6 @@ use crate::store::{
     OpenSessions, SMALL_OBJECT, Store, StoreHead, of_vault, put_config, replace_point_in_vault, see_vault,
 };
 use crate::transfer::Transfer;
-use crate::tree::reach::reachable;
 use crate::vault::{ObjectName, VaultError};
 
 pub use send::{Repacked, repack};
@@ -325,32 +324,6 @@ impl Choice<'_> {
 const SPENT: &str = "256 times it was removed there, or was too long on its way";
 /// Of a point that is not whole any more.
 const LOST: &str = "it was removed there, or was too long on its way, and of what only that vault had something is gone: `check` names what is lost";
-
-/// Those of these points of which all that they need is somewhere, as far as is known. What they have in common is looked at once.
-///
-/// # Errors
-/// `Cancelled`. Of a point of which something cannot be reached now, or that the catalog cannot tell of, nobody knows: it is among them.
-pub fn not_lost(store: &Store, ids: &[RecoveryPointId]) -> Result<HashSet<RecoveryPointId>, StoreError> {
-    let (mut seen, mut found) = (HashSet::new(), HashSet::new());
-    // Nobody knows what else lies in an annex that is away.
-    let annexes_away = store.staging().first_away().is_some();
-    let mut is_somewhere = |_, id: &ChunkId| match store.catalog().locate_all(id)?.is_empty() && !annexes_away
-    {
-        true => Err(StoreError::NotFound { what: format!("chunk {id}") }),
-        false => Ok(()),
-    };
-    for id in ids {
-        let looked = store.point(id).and_then(|stored| {
-            reachable(store.reader().as_ref(), &stored.point.root, &mut seen, &mut is_somewhere)
-        });
-        match looked {
-            Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => {}
-            Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
-            _ => drop(found.insert(*id)),
-        }
-    }
-    Ok(found)
-}
 
 /// Puts a single point into a vault with everything it needs that is not there, also one that was forgotten there.
 pub fn push_point(

@@ -8,10 +8,11 @@ use super::mend::DoubtfulPoint;
 use super::{Store, StoredPoint};
 use crate::catalog::{PointRow, VaultNo};
 use crate::clock::Deadline;
-use crate::copy;
-use crate::error::StoreError;
-use crate::id::{RecoveryPointId, SourceTag};
+use crate::error::{ErrorClass, StoreError};
+use crate::id::{ChunkId, RecoveryPointId, SourceTag};
 use crate::names;
+use crate::seal::ChunkType;
+use crate::tree::reach::reachable;
 
 impl Store {
     /// All points, ascending by start. Decoded points are kept as long as the catalog knows them. Those that cannot be had are told in
@@ -69,10 +70,36 @@ impl Store {
         let mut lacking: HashSet<_> = known.difference(&listed).copied().collect();
         if self.catalog.misses_any_here()? {
             let ids: Vec<_> = known.into_iter().collect();
-            let whole = copy::not_lost(self, &ids)?;
+            let whole = self.not_lost(&ids)?;
             lacking.extend(ids.into_iter().filter(|id| !whole.contains(id)));
         }
         Ok(lacking)
+    }
+
+    /// Those of these points of which all that they need is somewhere, as far as is known. What they have in common is looked at once.
+    ///
+    /// # Errors
+    /// `Cancelled`. Of a point of which something cannot be reached now, or that the catalog cannot tell of, nobody knows: it is among them.
+    pub fn not_lost(&self, ids: &[RecoveryPointId]) -> Result<HashSet<RecoveryPointId>, StoreError> {
+        let (mut seen, mut found) = (HashSet::new(), HashSet::new());
+        // Nobody knows what else lies in an annex that is away.
+        let annexes_away = self.staging.first_away().is_some();
+        let mut is_somewhere =
+            |_: ChunkType, id: &ChunkId| match self.catalog.locate_all(id)?.is_empty() && !annexes_away {
+                true => Err(StoreError::NotFound { what: format!("chunk {id}") }),
+                false => Ok(()),
+            };
+        for id in ids {
+            let looked = self.point(id).and_then(|stored| {
+                reachable(self.reader.as_ref(), &stored.point.root, &mut seen, &mut is_somewhere)
+            });
+            match looked {
+                Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => {}
+                Err(e) if e.class() == ErrorClass::Cancelled => return Err(e),
+                _ => drop(found.insert(*id)),
+            }
+        }
+        Ok(found)
     }
 
     /// Whether the catalog tells of every point in staging. One that lost its last commits, with the file of its log say, does not.

@@ -337,7 +337,7 @@ fn what_may_lie_in_an_annex_that_is_away_is_not_lost() {
         if begun {
             drop(store.begin(Compression::None, &VoidMonitor).unwrap());
         }
-        assert_eq!(copy::not_lost(&store, &ids).unwrap(), ids.into());
+        assert_eq!(store.not_lost(&ids).unwrap(), ids.into());
     }
 }
 

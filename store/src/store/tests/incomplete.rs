@@ -173,15 +173,15 @@ fn what_is_lost_everywhere_is_told_from_what_can_be_sent() {
     let it = doubted();
     let two = take_point(&it.store, &sample(2)).unwrap();
     let ids = [it.one.point.id, two.point.id];
-    assert_eq!(copy::not_lost(&it.store, &ids).unwrap(), ids.into());
+    assert_eq!(it.store.not_lost(&ids).unwrap(), ids.into());
     let pack =
         it.store.catalog().packs().unwrap().into_iter().find(|row| names::pack(&row.entry.id) == it.lost);
     std::fs::remove_file(it.home.path().join(it.lost.as_str())).unwrap();
     it.store.catalog().miss_staged(pack.unwrap().no).unwrap();
-    let left = copy::not_lost(&it.store, &ids).unwrap();
+    let left = it.store.not_lost(&ids).unwrap();
     assert!(!left.contains(&it.one.point.id), "{left:?}");
     let three = take_point(&it.store, &fenced::files("of its own")).unwrap();
-    assert_eq!(copy::not_lost(&it.store, &[ids[0], three.point.id]).unwrap(), [three.point.id].into());
+    assert_eq!(it.store.not_lost(&[ids[0], three.point.id]).unwrap(), [three.point.id].into());
 }
 
 #[test]
