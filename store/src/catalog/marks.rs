@@ -25,6 +25,8 @@ pub enum Mark {
     Doubtful,
     /// A vault's copy of a pack has its length and was read, and its bytes are others.
     BadIn(VaultNo, PackId),
+    /// A check did not find a vault's copy of a pack with its length. Who frees another place does not count on it until one does.
+    NotShown(VaultNo, PackId),
     /// A point is being removed from staging or a vault: if it is missing there, that was meant. It goes with the row.
     Going(Option<VaultNo>, RecoveryPointId),
     /// A point lacks something in a vault, be it the point itself. It counts as there only while no other place has it.
@@ -47,6 +49,7 @@ impl Mark {
             Self::Reread(no) => format!("reread {}", no.0),
             Self::Doubtful => "doubtful".into(),
             Self::BadIn(no, id) => format!("bad {} {}", no.0, id.hex()),
+            Self::NotShown(no, id) => format!("notshown {} {}", no.0, id.hex()),
             Self::Going(None, id) => format!("going {}", id.hex()),
             Self::Going(Some(no), id) => format!("going {} {}", no.0, id.hex()),
             Self::Incomplete(no, id) => format!("incomplete {} {}", no.0, id.hex()),
@@ -131,6 +134,12 @@ impl Catalog {
             missed.extend(self.pack_by_id(&id)?.filter(|row| !row.staged && !row.vaults.is_empty()));
         }
         Ok(missed)
+    }
+
+    /// Packs that a check did not find in a vault.
+    pub fn not_shown_in(&self, no: VaultNo) -> Result<Vec<PackId>, StoreError> {
+        let keys = self.keys_of(&format!("notshown {}", no.0))?;
+        Ok(keys.iter().filter_map(|key| PackId::from_hex(key.rsplit(' ').next()?)).collect())
     }
 
     /// Whether staging lost any pack that was not made good.

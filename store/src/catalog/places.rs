@@ -139,6 +139,7 @@ impl Catalog {
                 "reread ?",
                 "proven ? *",
                 "bad ? *",
+                "notshown ? *",
                 "revoked ? *",
                 "session ? *",
                 "open before ?",

@@ -125,10 +125,15 @@ impl Check<'_> {
             let Some(wrong) = wrong_length(listed, row) else { continue };
             if self.pack_still_in(row, Place::Vault(no))? {
                 self.store.catalog().clear_verified(row.no, Some(no))?;
-                // From now on nobody takes it for a copy who frees another place. The next push puts one there, if there is a whole one.
-                self.store.catalog().set_mark(Mark::BadIn(no, row.entry.id), true)?;
+                self.store.catalog().set_mark(Mark::NotShown(no, row.entry.id), true)?;
                 self.find(names::pack(&row.entry.id).as_str(), format!("{address}: {wrong}"));
                 *nowhere.entry(row.no).or_default() += 1;
+            }
+        }
+        for id in self.store.catalog().not_shown_in(no)? {
+            let row = packs.iter().find(|row| row.entry.id == id && row.vaults.contains(&no));
+            if row.is_none_or(|row| wrong_length(listed, row).is_none()) {
+                self.store.catalog().set_mark(Mark::NotShown(no, id), false)?;
             }
         }
         let now = self.store.catalog().packs()?.into_iter();

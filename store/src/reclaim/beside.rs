@@ -229,7 +229,8 @@ impl Others {
             return Ok(true);
         }
         for no in row.vaults.iter().filter(|no| self.place != Place::Vault(**no)) {
-            if !store.catalog().has_mark(Mark::BadIn(*no, row.entry.id))? {
+            let (catalog, id) = (store.catalog(), row.entry.id);
+            if !catalog.has_mark(Mark::BadIn(*no, id))? && !catalog.has_mark(Mark::NotShown(*no, id))? {
                 return Ok(true);
             }
         }

@@ -259,6 +259,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::beside::BELIEVED;
     use super::*;
+    use crate::check::{Depth, check};
     use crate::monitor::VoidMonitor;
     use crate::store::tests::heal::vaulted;
 
@@ -300,5 +301,22 @@ mod tests {
         work.take_turns(&mut Turns::begin(&store).unwrap()).unwrap();
         assert!(work.done.packs > 0, "the others go");
         assert!(home.path().join(name.as_str()).exists());
+    }
+
+    #[test]
+    fn what_a_check_misses_in_a_vault_meanwhile_stays_here() {
+        let (_home, vault, store, one, name) = vaulted();
+        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
+        store.remove_staged_point(&point).unwrap();
+        let rows = store.catalog().packs().unwrap();
+        let row = rows.iter().find(|row| names::pack(&row.entry.id) == name).unwrap();
+        let (plan, pages, others) =
+            Shown::of(&store, &VoidMonitor).unwrap().judge(&store, &VoidMonitor).unwrap();
+        let (rows, done) = (HashMap::new(), Reclaimed::default());
+        let mut work = Work { store: &store, monitor: &VoidMonitor, plan, pages, others, rows, done };
+        assert!(work.is_dead(row).unwrap());
+        vault.lose(&name);
+        check(&store, Depth::Structure, &VoidMonitor).unwrap();
+        assert!(!work.is_dead(row).unwrap());
     }
 }

@@ -382,14 +382,21 @@ fn a_copy_that_was_read_and_given_up_is_put_right_though_it_has_its_length() {
 }
 
 #[test]
-fn a_pack_that_a_check_misses_in_a_vault_is_a_copy_for_nobody_from_then_on() {
+fn a_pack_that_a_check_misses_in_a_vault_is_a_copy_for_nobody_until_one_finds_it() {
     let (_home, vault, store, _, name) = super::heal::vaulted();
     let no = store.vaults()[0].0;
+    let bytes = vault.object(&name).unwrap();
     vault.lose(&name);
+    let is_told = || {
+        let found = check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings;
+        found.iter().any(|found| found.object == name.as_str())
+    };
     for _ in 0..2 {
-        let told = check::check(&store, Depth::Structure, &VoidMonitor).unwrap().findings;
-        assert!(told.iter().any(|found| found.object == name.as_str()), "each time: {told:?}");
-        let bad = store.catalog().bad_in(no).unwrap();
-        assert!(bad.iter().any(|id| names::pack(id) == name) && bad.len() == 1);
+        assert!(is_told(), "each time");
+        let missed = store.catalog().not_shown_in(no).unwrap();
+        assert!(missed.len() == 1 && names::pack(&missed[0]) == name);
     }
+    vault.replace(&name, bytes);
+    assert!(!is_told());
+    assert_eq!(store.catalog().not_shown_in(no).unwrap(), []);
 }
