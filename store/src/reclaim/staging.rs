@@ -34,9 +34,7 @@ pub fn free_staging(store: &Store, monitor: &dyn Monitor) -> Result<(ReclaimPlan
     let mut turns = Turns::begin(store)?;
     let shown = Shown::of(store, monitor)?;
     turns.end();
-    let (plan, pages, others) = shown.judge(store, monitor)?;
-    let (rows, done) = (HashMap::new(), Reclaimed::default());
-    let mut work = Work { store, monitor, plan, pages, others, rows, done };
+    let mut work = Work::of(shown, store, monitor)?;
     work.take_turns(&mut turns)?;
     Ok((work.plan, work.done))
 }
@@ -110,7 +108,13 @@ struct Work<'a> {
     done: Reclaimed,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn of(shown: Shown, store: &'a Store, monitor: &'a dyn Monitor) -> Result<Self, StoreError> {
+        let (plan, pages, others) = shown.judge(store, monitor)?;
+        let (rows, done) = (HashMap::new(), Reclaimed::default());
+        Ok(Self { store, monitor, plan, pages, others, rows, done })
+    }
+
     fn take_turns(&mut self, turns: &mut Turns<'_>) -> Result<(), StoreError> {
         let named = |verdict| self.plan.with(verdict).map(|judged| (judged.pack.entry.id, judged.live));
         // Nobody needs anything of these, so they wait for nothing; and what is written anew needs room.
@@ -261,21 +265,27 @@ mod tests {
     use super::*;
     use crate::check::{Depth, check};
     use crate::monitor::VoidMonitor;
+    use crate::store::StoredPoint;
     use crate::store::tests::heal::vaulted;
+    use crate::vault::ObjectName;
+
+    /// What there is to free once a point went from staging.
+    fn work_without<'a>(store: &'a Store, gone: &StoredPoint) -> Work<'a> {
+        let point = store.catalog().point(&gone.point.id).unwrap().unwrap();
+        store.remove_staged_point(&point).unwrap();
+        Work::of(Shown::of(store, &VoidMonitor).unwrap(), store, &VoidMonitor).unwrap()
+    }
+
+    fn row_of(store: &Store, name: &ObjectName) -> PackRow {
+        let rows = store.catalog().packs().unwrap();
+        rows.into_iter().find(|row| names::pack(&row.entry.id) == *name).unwrap()
+    }
 
     #[test]
     fn what_a_vault_lets_go_at_the_same_moment_stays_here() {
         let (home, _vault, store, one, name) = vaulted();
-        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
-        store.remove_staged_point(&point).unwrap();
-        let rows = store.catalog().packs().unwrap();
-        let row = rows.iter().find(|row| names::pack(&row.entry.id) == name).unwrap();
+        let (row, mut work) = (&row_of(&store, &name), work_without(&store, &one));
         let mut turns = Turns::begin(&store).unwrap();
-        let (plan, pages, others) =
-            Shown::of(&store, &VoidMonitor).unwrap().judge(&store, &VoidMonitor).unwrap();
-        let done = Reclaimed::default();
-        let mut work =
-            Work { store: &store, monitor: &VoidMonitor, plan, pages, others, rows: HashMap::new(), done };
         assert!(work.is_dead(row).unwrap());
         // After this look the vault's collector says that it lets it go, and looks again: so does this one.
         store.catalog().miss_confirmed(row.no, row.vaults[0]).unwrap();
@@ -289,15 +299,10 @@ mod tests {
     #[test]
     fn what_a_vault_lost_while_somebody_had_the_store_for_long_stays_here() {
         let (home, vault, store, one, name) = vaulted();
-        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
-        store.remove_staged_point(&point).unwrap();
-        let (plan, pages, others) =
-            Shown::of(&store, &VoidMonitor).unwrap().judge(&store, &VoidMonitor).unwrap();
+        let mut work = work_without(&store, &one);
         vault.lose(&name);
         // Nobody looks at the vault but this.
         store.clock().pause(BELIEVED);
-        let (rows, done) = (HashMap::new(), Reclaimed::default());
-        let mut work = Work { store: &store, monitor: &VoidMonitor, plan, pages, others, rows, done };
         work.take_turns(&mut Turns::begin(&store).unwrap()).unwrap();
         assert!(work.done.packs > 0, "the others go");
         assert!(home.path().join(name.as_str()).exists());
@@ -306,14 +311,7 @@ mod tests {
     #[test]
     fn what_a_check_misses_in_a_vault_meanwhile_stays_here() {
         let (_home, vault, store, one, name) = vaulted();
-        let point = store.catalog().point(&one.point.id).unwrap().unwrap();
-        store.remove_staged_point(&point).unwrap();
-        let rows = store.catalog().packs().unwrap();
-        let row = rows.iter().find(|row| names::pack(&row.entry.id) == name).unwrap();
-        let (plan, pages, others) =
-            Shown::of(&store, &VoidMonitor).unwrap().judge(&store, &VoidMonitor).unwrap();
-        let (rows, done) = (HashMap::new(), Reclaimed::default());
-        let mut work = Work { store: &store, monitor: &VoidMonitor, plan, pages, others, rows, done };
+        let (row, mut work) = (&row_of(&store, &name), work_without(&store, &one));
         assert!(work.is_dead(row).unwrap());
         vault.lose(&name);
         check(&store, Depth::Structure, &VoidMonitor).unwrap();
