@@ -2,6 +2,7 @@
 
 mod ciphertext;
 mod heal;
+mod list;
 mod rotation;
 
 use clap::Args;
@@ -25,12 +26,17 @@ pub use rotation::terms_of;
 /// store and no configuration, so it can run on a machine beside the vault that must never see what it holds. The name of a pack is the
 /// hash of its bytes, so every byte of all packs is proven; of small objects, what is not sealed. What is missing altogether only
 /// `holdfast check` can tell, which has the key.
+///
+/// With --list nothing is read: it says of each pack in each place when its bytes were last proven there, or that it is damaged or
+/// missing.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   holdfast scrub                                              what is due today, everywhere
   holdfast scrub local --full                                 all of the store's directory
   holdfast scrub azure://ACCOUNT/NAME --max-bytes 5G          of this vault so much, whatever is due
+  holdfast scrub --list local                                 when each pack of it was last proven
+  holdfast scrub --list --json | jq -c 'select(.state == \"damaged\" or .state == \"missing\")'
   holdfast scrub --ciphertext azure://ACCOUNT/NAME
   holdfast scrub --ciphertext /mnt/usb/vault --part 7/30      each night another part: all of it in a month
   holdfast scrub --ciphertext /mnt/usb/vault --max-bytes 20G --limit-rate 50M")]
@@ -38,6 +44,9 @@ pub struct ScrubArgs {
     /// `local`, or the address of a vault of the store; all, if none is named
     #[arg(value_name = "PLACE", conflicts_with = "ciphertext")]
     places: Vec<String>,
+    /// Read nothing: list what is known of each pack there
+    #[arg(long, conflicts_with_all = ["ciphertext", "full", "no_heal", "max_bytes"])]
+    list: bool,
     /// Read all of it, not what is due
     #[arg(long, conflicts_with_all = ["ciphertext", "max_bytes"])]
     full: bool,
@@ -69,6 +78,7 @@ fn object_name(text: &str) -> Result<ObjectName, String> {
 pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Outcome {
     match &args.ciphertext {
         Some(address) => ciphertext::run(context, args, address),
+        None if args.list => list::run(context, &args.places),
         None => rotation::run(context, args),
     }
 }

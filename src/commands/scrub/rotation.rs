@@ -28,10 +28,10 @@ use crate::terminal::text;
 pub(super) const LOCAL: &str = "local";
 
 /// A place that is read from.
-struct Place {
+pub(super) struct Place {
     /// `local`, or the vault's address.
-    name: String,
-    vault: Option<VaultNo>,
+    pub name: String,
+    pub vault: Option<VaultNo>,
 }
 
 /// What was read of a place.
@@ -138,7 +138,7 @@ fn part_of(now: Timestamp, terms: &ScrubTerms) -> Part {
 }
 
 /// Those that were named, or all; each once.
-fn places(store: &Store, named: &[String]) -> Result<Vec<Place>, Failure> {
+pub(super) fn places(store: &Store, named: &[String]) -> Result<Vec<Place>, Failure> {
     let vaults = store.vaults().iter().map(|(no, name, _)| Place { name: name.clone(), vault: Some(*no) });
     let all = std::iter::once(Place { name: LOCAL.to_owned(), vault: None }).chain(vaults);
     let all: Vec<Place> = all.collect();

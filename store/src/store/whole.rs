@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Packs of staging that are damaged as far as is known, or not there with their lengths. What lies in an annex that is away is out of sight.
-    fn wrong_here(&self) -> Result<Vec<PackRow>, StoreError> {
+    pub fn wrong_here(&self) -> Result<Vec<PackRow>, StoreError> {
         let (bad, staged) = (self.catalog.bad_packs()?, self.see_staging()?);
         let away = self.out_of_sight(&staged)?;
         let mut rows = self.catalog.packs()?;

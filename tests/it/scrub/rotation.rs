@@ -124,3 +124,60 @@ fn what_a_vault_lost_and_another_verb_learned_is_told_and_sent_by_the_next_scrub
     run(&["scrub", "--json"]).expect_code(0);
     run(&["check", "--read-data"]).expect_code(0);
 }
+
+#[test]
+fn each_pack_of_each_place_is_listed_with_its_last_proof_and_what_is_wrong_with_it_first() {
+    let (machine, store, vault) = vaulted();
+    let run = |args: &[&str]| run(&machine, &store.dir, args);
+    let list = |place: &str| -> Vec<serde_json::Value> {
+        let out = run(&["scrub", "--list", place, "--json"]).expect_code(0).out();
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let vault_name = vault.to_str().unwrap();
+    for place in ["local", vault_name] {
+        assert!(list(place).iter().all(|line| line["state"] == "unproven" && line.get("proven").is_none()));
+    }
+    run(&["scrub"]).expect_code(0);
+    let (mut here, mut there) = (objects(&store.dir, "pack"), objects(&vault, "pack"));
+    for (place, root, objects) in [("local", &store.dir, &mut here), (vault_name, &vault, &mut there)] {
+        let lines = list(place);
+        assert!(lines.iter().all(|line| line["state"] == "proven" && line["proven"].is_string()));
+        assert!(lines.iter().all(|line| line["place"] == place), "{lines:?}");
+        let mut listed: Vec<_> =
+            lines.iter().map(|line| line["object"].as_str().unwrap().to_owned()).collect();
+        let mut there: Vec<_> = objects.iter().map(|object| name_of(root, object)).collect();
+        (listed.sort(), there.sort());
+        assert_eq!(listed, there);
+        let bytes: u64 = lines.iter().map(|line| line["bytes"].as_u64().unwrap()).sum();
+        assert_eq!(bytes, objects.iter().map(|object| object.metadata().unwrap().len()).sum::<u64>());
+    }
+    // In the vault one is gone and one rotten, and of the store's directory one is gone.
+    let of_vault: Vec<_> = there.iter().take(2).map(|object| name_of(&vault, object)).collect();
+    std::fs::remove_file(&there[0]).unwrap();
+    flip(&there[1]);
+    std::fs::remove_file(&here[2]).unwrap();
+    run(&["scrub", "--full", "--no-heal"]).expect_code(1);
+    let lines = list(vault_name);
+    assert_eq!((&lines[0]["state"], &lines[0]["object"]), (&"missing".into(), &of_vault[0].as_str().into()));
+    assert_eq!((&lines[1]["state"], &lines[1]["object"]), (&"damaged".into(), &of_vault[1].as_str().into()));
+    assert!(lines[2..].iter().all(|line| line["state"] == "proven"), "{lines:?}");
+    let local = list("local");
+    let missing = (&"missing".into(), &name_of(&store.dir, &here[2]).into());
+    assert_eq!((&local[0]["state"], &local[0]["object"]), missing);
+    assert!(local[1]["state"] == "proven" && local.len() == here.len(), "{local:?}");
+    let text = run(&["scrub", "--list"]).expect_code(0).out();
+    for said in [format!("missing {}", of_vault[0]), format!("damaged {}", of_vault[1])] {
+        let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(squeezed.contains(&said), "{said}: {text}");
+    }
+    run(&["scrub"]).expect_code(1);
+    run(&["scrub"]).expect_code(0);
+    assert!(
+        list(vault_name)
+            .iter()
+            .chain(&list("local"))
+            .all(|line| line["state"] != "damaged" && line["state"] != "missing")
+    );
+    run(&["scrub", "--list", "/nowhere"]).expect_code(2).expect_err(&["local", vault_name]);
+    run(&["scrub", "--list", "--full"]).expect_code(2);
+}
