@@ -320,6 +320,13 @@ impl Transfer {
         self.runtime.block_on(self.inner.delete(name))
     }
 
+    /// Removes an object if it is exactly `bytes`. What somebody put in its place meanwhile stays.
+    pub fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<(), VaultError> {
+        let len = bytes.len() as u64;
+        let of = Try { verb: Verb::Delete, bytes: len, deadline: Deadline::NEVER };
+        self.runtime.block_on(self.inner.retry(of, || self.inner.vault.delete_exactly(name, bytes))).map(drop)
+    }
+
     /// Makes the vault's containers or directories. Call it when a vault is created, not when it is used: it would
     /// make a directory where a disk is not mounted.
     pub fn prepare(&self) -> Result<(), VaultError> {

@@ -308,6 +308,10 @@ pub trait Vault: Send + Sync + fmt::Debug {
     /// Removes an object; `false` if there was none. `Locked` if the service keeps it, whoever asks.
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError>;
 
+    /// Removes an object if it is exactly `bytes`; `false` if there was none, or another: what somebody put in its place meanwhile stays.
+    /// `Locked` if the service keeps it.
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError>;
+
     /// What is kept here of its own accord, where something is.
     fn keeper(&self) -> Option<&dyn keeper::Keeper> {
         None

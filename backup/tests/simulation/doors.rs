@@ -172,6 +172,11 @@ impl Vault for Way {
         let fate = self.ask(Verb::Delete, name.as_str())?;
         answered(fate, self.vault.delete(name).await?)
     }
+
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        let fate = self.ask(Verb::Delete, name.as_str())?;
+        answered(fate, self.vault.delete_exactly(name, bytes).await?)
+    }
 }
 
 /// Requests for parts of packs are on the grid, whatever happens in a world.

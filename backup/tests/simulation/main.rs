@@ -26,10 +26,18 @@ use director::{Run, run};
 const SEEDS: u64 = 200;
 /// Seeds of which a world found something, and what. A change of the engine makes another world of a seed, so that each story in which
 /// that was wrong has a test of its own as well.
-const FOUND: [(u64, &str); 15] = [
+const FOUND: [(u64, &str); 17] = [
     (78, "a generation named a pack twice, and no machine could read it"),
     (79, "a recovery kept a config in which the way from the vault had flipped a bit"),
     (500, "a recovery kept a key slot in which the way from the vault had flipped a bit"),
+    (
+        793,
+        "what nobody could open stayed in the vault as long as something damaged there was not proven elsewhere, as it is said to",
+    ),
+    (
+        2055,
+        "who put a damaged point right removed what another machine had put right meanwhile, and died before it put its own",
+    ),
     (4264, "a backup after a recovery that was cut off passed for the first of its source"),
     (4870, "as 500"),
     (10467, "as 500"),

@@ -177,7 +177,7 @@ pub(crate) fn put_proven(
     Err(failed(VaultError::Conflict { what: name.to_string(), detail }))
 }
 
-/// Copies what is damaged to `bad/`, and removes it.
+/// Copies what is damaged to `bad/`, and removes it if it is still there.
 pub(crate) fn move_aside(
     transfer: &Transfer,
     name: &ObjectName,
@@ -189,9 +189,10 @@ pub(crate) fn move_aside(
     let reason = format!("vault {}: {wrong}; moved to {aside}, sent again", transfer.address());
     monitor.event(Event::Problem { path: name.as_str().into(), reason });
     if !bad.is_empty() {
-        transfer.put_new(&aside, bad).map_err(&failed)?;
+        transfer.put_new(&aside, bad.clone()).map_err(&failed)?;
     }
-    let removed = transfer.delete(name).map_err(|e| match e {
+    // Another machine may have put the right bytes there meanwhile.
+    transfer.delete_exactly(name, &bad).map_err(|e| match e {
         VaultError::Denied { detail } => {
             let detail = format!("its bytes are damaged, and it may not be removed: {detail}");
             failed(VaultError::Conflict { what: name.to_string(), detail })
@@ -201,6 +202,5 @@ pub(crate) fn move_aside(
             failed(VaultError::Conflict { what: name.to_string(), detail })
         }
         e => failed(e),
-    });
-    removed.map(drop)
+    })
 }

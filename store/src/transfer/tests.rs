@@ -361,6 +361,9 @@ fn a_probe_names_the_promise_that_a_vault_breaks() {
         async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
             self.0.delete(name).await
         }
+        async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+            self.0.delete_exactly(name, bytes).await
+        }
     }
 
     let vault = Arc::new(Replacing(MemoryVault::new()));

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::http::headers::HeaderName;
-use azure_core::http::{ClientMethodOptions, ClientOptions, Context, RetryOptions, Transport};
+use azure_core::http::{ClientMethodOptions, ClientOptions, Context, Etag, RetryOptions, Transport};
 use azure_storage_blob::models::{
-    BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlobItem, BlockBlobClientUploadOptions,
+    BlobClientDeleteOptions, BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlobItem,
+    BlockBlobClientUploadOptions,
 };
 use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions, BlobServiceClient, BlobServiceClientOptions,
@@ -257,6 +258,40 @@ impl AzureVault {
         }
     }
 
+    /// Length and entity tag of an object.
+    async fn properties(&self, name: &ObjectName) -> Result<Option<(u64, Option<Etag>)>, VaultError> {
+        let wrong =
+            |e: azure_core::Error| VaultError::WrongAnswer { detail: format!("{name} has no length: {e}") };
+        match self.blob(name).get_properties(None).await {
+            // A captive portal's page has a length, too.
+            Ok(answer) if answer.headers().get_optional_str(&BLOB_TYPE).is_none() => {
+                Err(VaultError::WrongAnswer { detail: format!("what answers for {name} is no blob") })
+            }
+            Ok(answer) => {
+                let headers = answer.headers();
+                let len = headers.get_as(&HeaderName::from_static("content-length")).map_err(wrong)?;
+                Ok(Some((len, headers.get_optional_as(&HeaderName::from_static("etag")).map_err(wrong)?)))
+            }
+            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_no_object()) => Ok(None),
+            Err(e) => Err(error(&e, name.as_str())),
+        }
+    }
+
+    /// Removes an object, or only the state of it that has this tag.
+    async fn remove(&self, name: &ObjectName, tag: Option<Etag>) -> Result<bool, VaultError> {
+        let options = BlobClientDeleteOptions { if_match: tag, ..Default::default() };
+        match self.blob(name).delete(Some(options)).await {
+            Ok(_) => Ok(true),
+            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_no_object() || r.is_another()) => Ok(false),
+            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_locked()) => {
+                // The refusal does not say until when.
+                let lock = self.lock_of(name).await.ok().flatten().unwrap_or(Lock::Unknown);
+                Err(VaultError::Locked { what: name.to_string(), lock })
+            }
+            Err(e) => Err(error(&e, name.as_str())),
+        }
+    }
+
     async fn check_length(&self, name: &ObjectName, range: &Range<u64>) -> Result<(), VaultError> {
         let len = self.stat(name).await?.ok_or_else(|| VaultError::NotFound { what: name.to_string() })?;
         super::memory::check_range(name, len, range)
@@ -296,19 +331,7 @@ impl Vault for AzureVault {
     }
 
     async fn stat(&self, name: &ObjectName) -> Result<Option<u64>, VaultError> {
-        let wrong =
-            |e: azure_core::Error| VaultError::WrongAnswer { detail: format!("{name} has no length: {e}") };
-        match self.blob(name).get_properties(None).await {
-            // A captive portal's page has a length, too.
-            Ok(answer) if answer.headers().get_optional_str(&BLOB_TYPE).is_none() => {
-                Err(VaultError::WrongAnswer { detail: format!("what answers for {name} is no blob") })
-            }
-            Ok(answer) => {
-                answer.headers().get_as(&HeaderName::from_static("content-length")).map(Some).map_err(wrong)
-            }
-            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_no_object()) => Ok(None),
-            Err(e) => Err(error(&e, name.as_str())),
-        }
+        Ok(self.properties(name).await?.map(|(len, _)| len))
     }
 
     async fn list(&self, prefix: &str, from: Option<&str>) -> Result<ListPage, VaultError> {
@@ -333,16 +356,17 @@ impl Vault for AzureVault {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
-        match self.blob(name).delete(None).await {
-            Ok(_) => Ok(true),
-            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_no_object()) => Ok(false),
-            Err(e) if Refusal::of(&e).is_some_and(|r| r.is_locked()) => {
-                // The refusal does not say until when.
-                let lock = self.lock_of(name).await.ok().flatten().unwrap_or(Lock::Unknown);
-                Err(VaultError::Locked { what: name.to_string(), lock })
-            }
-            Err(e) => Err(error(&e, name.as_str())),
+        self.remove(name, None).await
+    }
+
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        // The tag is older than the bytes that are compared: whatever comes between has another one.
+        let Some((len, tag)) = self.properties(name).await? else { return Ok(false) };
+        if len != bytes.len() as u64 || self.get_range(name, 0..len).await? != *bytes {
+            return Ok(false);
         }
+        let no_tag = || VaultError::WrongAnswer { detail: format!("{name} has no entity tag") };
+        self.remove(name, Some(tag.ok_or_else(no_tag)?)).await
     }
 
     fn keeper(&self) -> Option<&dyn Keeper> {

@@ -228,8 +228,24 @@ impl Suite {
     }
 
     async fn deleting(&self) -> Kept {
-        let promise = "a deleted object is gone, from listings too, and its name is free again";
+        let promise = "an object of other bytes than those that are to be removed stays";
         let name = self.name("first");
+        let len = self.vault.stat(&name).await.or_broken(promise)?.unwrap_or_default();
+        let bytes = self.vault.get_range(&name, 0..len).await.or_broken(promise)?;
+        let mut flipped = bytes.to_vec();
+        flipped[0] ^= 1;
+        for other in [flipped.into(), bytes.slice(1..), Bytes::new()] {
+            let deleted = self.vault.delete_exactly(&name, &other).await.or_broken(promise)?;
+            ensure(!deleted, promise, || format!("{} bytes of {name} are said to be gone", other.len()))?;
+        }
+        self.expect(&name, 0..len, &bytes, promise).await?;
+        let promise = "an object of exactly these bytes is removed";
+        let deleted = self.vault.delete_exactly(&name, &bytes).await.or_broken(promise)?;
+        ensure(deleted, promise, || "it is said not to exist, or to be another".into())?;
+        let deleted = self.vault.delete_exactly(&name, &bytes).await.or_broken(promise)?;
+        ensure(!deleted, promise, || "it is removed twice".into())?;
+        self.put(&name, bytes, promise).await?;
+        let promise = "a deleted object is gone, from listings too, and its name is free again";
         let deleted = self.vault.delete(&name).await.or_broken(promise)?;
         ensure(deleted, promise, || "it is said not to exist".into())?;
         let stat = self.vault.stat(&name).await.or_broken(promise)?;

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -127,6 +127,11 @@ impl Vault for DirectoryVault {
         let name = name.clone();
         self.blocking(move |inner| inner.delete(&name)).await
     }
+
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        let (name, bytes) = (name.clone(), bytes.clone());
+        self.blocking(move |inner| inner.delete_exactly(&name, &bytes)).await
+    }
 }
 
 impl Inner {
@@ -207,6 +212,36 @@ impl Inner {
             Err(e) if is_no_object(&e) => self.check_root().map(|()| false),
             Err(e) if e.kind() == io::ErrorKind::IsADirectory => Ok(false),
             Err(e) => Err(failed("delete", &path, e)),
+        }
+    }
+
+    /// A file system removes names, whatever they name by then: the file that was compared is looked for under its name once more, and nothing but
+    /// the time from there to the removal is left to who replaces it meanwhile.
+    fn delete_exactly(&self, name: &ObjectName, bytes: &[u8]) -> Result<bool, VaultError> {
+        let path = self.path(name)?;
+        let read = |e| self.missing(name, failed("read", &path, e));
+        let it_stays = |e| match e {
+            VaultError::NotFound { .. } => Ok(false),
+            e => Err(e),
+        };
+        let (file, compared) = match open_without_waiting(&path).and_then(|file| Ok((file.metadata()?, file)))
+        {
+            Ok((meta, file)) => (file, meta),
+            Err(e) => return it_stays(read(e)),
+        };
+        if !compared.is_file() || compared.len() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let mut there = vec![0; bytes.len()];
+        match file.read_exact_at(&mut there, 0) {
+            Ok(()) if there != bytes => return Ok(false),
+            Ok(()) => {}
+            Err(e) => return Err(failed("read", &path, e)),
+        }
+        match fs::symlink_metadata(&path) {
+            Ok(now) if (now.dev(), now.ino()) == (compared.dev(), compared.ino()) => self.delete(name),
+            Ok(_) => Ok(false),
+            Err(e) => it_stays(read(e)),
         }
     }
 

@@ -130,6 +130,15 @@ impl Vault for MemoryVault {
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
         Ok(self.lock().remove(name).is_some())
     }
+
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        let mut objects = self.lock();
+        let is_it = objects.get(name).is_some_and(|there| there.body == *bytes);
+        if is_it {
+            objects.remove(name);
+        }
+        Ok(is_it)
+    }
 }
 
 /// Refuses a range that ends before it starts or after an object of `len` bytes.

@@ -57,4 +57,8 @@ impl Vault for UnaddressableVault {
     async fn delete(&self, _: &ObjectName) -> Result<bool, VaultError> {
         self.refuse()
     }
+
+    async fn delete_exactly(&self, _: &ObjectName, _: &Bytes) -> Result<bool, VaultError> {
+        self.refuse()
+    }
 }

@@ -8,6 +8,7 @@ use crate::ErrorClass;
 use crate::check::{self, Depth, Report};
 use crate::monitor::{Event, Monitor};
 use crate::reclaim::{self, Place, Verdict};
+use crate::store::move_aside;
 use crate::vault::Verb;
 use crate::vault::testing::{Fault as VaultFault, FaultyVault};
 
@@ -53,6 +54,17 @@ fn a_pack_of_the_wrong_length_in_a_vault_is_set_aside_and_sent_again() {
     assert_eq!(findings(&store, Depth::ReadData).findings, []);
     let (_dir, there) = recovered(&home, &vault);
     assert!(restore(&there, &there.points().unwrap()[0]).unwrap() == sample(1));
+}
+
+#[test]
+fn what_another_machine_put_right_meanwhile_is_not_removed_as_what_was_damaged() {
+    let (_home, vault, store, _, name) = vaulted();
+    let (good, no) = (vault.object(&name).unwrap(), store.vaults()[0].0);
+    let bad = Bytes::from(flipped(&good));
+    // Both have read what is damaged; the other one was faster.
+    move_aside(store.vault(no).unwrap(), &name, bad.clone(), "it is damaged", &VoidMonitor).unwrap();
+    assert_eq!(vault.object(&name), Some(good));
+    assert_eq!(vault.object(&names::bad(&name, blake3::hash(&bad).as_bytes())), Some(bad));
 }
 
 #[test]

@@ -78,6 +78,10 @@ impl Vault for Slow {
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
         self.inner.delete(name).await
     }
+
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        self.inner.delete_exactly(name, bytes).await
+    }
 }
 
 /// Refreshes the vault on a second handle of the store while `work` is done with the first, as soon as `prefix` was listed.

@@ -104,6 +104,10 @@ impl crate::vault::Vault for Raced {
     async fn delete(&self, name: &ObjectName) -> Result<bool, VaultError> {
         self.inner.delete(name).await
     }
+
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        self.inner.delete_exactly(name, bytes).await
+    }
 }
 
 #[test]

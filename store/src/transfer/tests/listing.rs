@@ -47,6 +47,9 @@ impl Vault for MadeUp {
     async fn delete(&self, _: &ObjectName) -> Result<bool, VaultError> {
         nothing_else()
     }
+    async fn delete_exactly(&self, _: &ObjectName, _: &Bytes) -> Result<bool, VaultError> {
+        nothing_else()
+    }
 }
 
 fn listing(pages: impl Fn(u64) -> ListPage + Send + Sync + 'static) -> (Arc<MadeUp>, Arc<Transfer>) {

@@ -41,6 +41,11 @@ impl<'a> Refusal<'a> {
         self.status == 404 && matches!(self.code, "BlobNotFound" | "ResourceNotFound")
     }
 
+    /// The object has not the tag that was asked for: it was replaced.
+    pub(super) fn is_another(&self) -> bool {
+        (self.status, self.code) == (412, "ConditionNotMet")
+    }
+
     /// The service keeps the object. Both codes come with status 409 ("Status and error codes" of the Blob service names the first; the second is that
     /// of a legal hold).
     pub(super) fn is_locked(&self) -> bool {

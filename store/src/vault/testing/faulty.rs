@@ -367,6 +367,22 @@ impl Vault for FaultyVault {
         end(fault, gone)
     }
 
+    async fn delete_exactly(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, VaultError> {
+        let _running = self.enter();
+        let fault = self.begin(Verb::Delete, name.as_str(), 0..0).await?;
+        if fault == Some(Fault::Ignore) {
+            return Ok(true);
+        }
+        let mut gone = self.inner.delete_exactly(name, bytes).await?;
+        if gone {
+            self.state().changes.removed(name, bytes.len() as u64);
+        }
+        if fault == Some(Fault::Twice) {
+            gone = self.inner.delete_exactly(name, bytes).await?;
+        }
+        end(fault, gone)
+    }
+
     fn keeper(&self) -> Option<&dyn Keeper> {
         self.inner.keeper()
     }
