@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_store::format::config::StoreConfig;
+use holdfast_store::format::config::{ChunkerKind, StoreConfig};
 use holdfast_store::id::{SlotId, VaultId};
 use holdfast_store::seal::Sealer;
 use holdfast_store::seal::keys::KeyRing;
@@ -34,6 +34,8 @@ pub struct NewStore<'a> {
     pub machine_key: bool,
     /// Addresses of its vaults.
     pub vaults: &'a [String],
+    /// How it cuts files, for ever.
+    pub chunker: ChunkerKind,
 }
 
 /// A store that was made.
@@ -77,7 +79,8 @@ pub fn make_store(context: &Context<'_>, new: &NewStore<'_>) -> Result<Made, Fai
         keys.slot(&SlotSecret::Passphrase(passphrase.reveal().to_owned().into()), "passphrase", &mut slots)?;
     }
     let machine_key = new.machine_key.then(|| keys.machine_key(&mut slots)).transpose()?;
-    let config = StoreConfig::new(id, now);
+    let mut config = StoreConfig::new(id, now);
+    config.chunker.kind = new.chunker;
     let sealer = Sealer::new(id, &ring, config.identity_generation).map_err(|e| e.of("the new key ring"))?;
     Store::create(new.dir, &sealer, &config, &slots).inspect_err(|_| {
         // A key to a store that was never made.

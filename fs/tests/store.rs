@@ -106,7 +106,13 @@ fn store_with(dir: &Path, memory: usize) -> Arc<Store> {
 /// As [`store`], opened again in this way.
 fn store_of(dir: &Path, options: StoreOptions) -> Arc<Store> {
     let (dir, ring, vault) = (dir.join("store"), KeyRing::generate(0), VaultId::random());
-    let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+    let chunker = ChunkerParams {
+        normalization: 2,
+        min: 4096,
+        average: 16 << 10,
+        max: 64 << 10,
+        ..ChunkerParams::default()
+    };
     let config =
         StoreConfig { chunker, frame_len: 64 << 10, pack_len: 4 << 20, ..StoreConfig::new(vault, 0) };
     let sealer = Sealer::new(vault, &ring, 1).unwrap();

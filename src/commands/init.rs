@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use holdfast_store::format::config::ChunkerKind;
 
 use super::Context;
 use crate::create::{NewStore, hand_out_in, make_store};
@@ -31,6 +32,18 @@ pub struct InitArgs {
     /// Make no key for this machine
     #[arg(long)]
     no_machine_key: bool,
+    /// How files are cut into chunks, for as long as the store lives
+    #[arg(long, value_enum, default_value_t = ChunkerArg::Fastcdc)]
+    chunker: ChunkerArg,
+}
+
+/// A kind of chunker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ChunkerArg {
+    /// Secret, and fast
+    Fastcdc,
+    /// Secret also from who could watch lengths of chunks, which a vault does not show; takes three times as long to cut
+    RabinAes,
 }
 
 /// Makes it. The file of the sheet is opened first, and written before a vault is asked for anything: a store whose sheet nobody
@@ -44,6 +57,10 @@ pub fn run(context: &Context<'_>, args: &InitArgs) -> Outcome {
         passphrase: Some(&passphrase),
         machine_key: !args.no_machine_key,
         vaults: &args.vaults,
+        chunker: match args.chunker {
+            ChunkerArg::Fastcdc => ChunkerKind::FastCdc,
+            ChunkerArg::RabinAes => ChunkerKind::RabinAes,
+        },
     };
     let made = make_store(context, &new)?;
     let told = hand_out_in(context.terminal, &made, path, file)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_store::format::config::ChunkerKind;
 
 use super::mount::{MountArgs, in_background};
 use super::{Context, backup};
@@ -85,7 +86,13 @@ fn make(context: &Context<'_>, places: &Places, sheet: Option<&Path>) -> Result<
     make_private_dir(above)?;
     let file = sheet.map(SheetFile::create).transpose()?;
     let vaults = [places.vault.clone()];
-    let new = NewStore { dir: &places.store, passphrase: None, machine_key: true, vaults: &vaults };
+    let new = NewStore {
+        dir: &places.store,
+        passphrase: None,
+        machine_key: true,
+        vaults: &vaults,
+        chunker: ChunkerKind::FastCdc,
+    };
     let made = make_store(context, &new)?;
     hand_out_in(context.terminal, &made, &places.store, file)??;
     context.terminal.say(&format!("vault {}", made.vaults.join(", ")))?;

@@ -260,13 +260,17 @@ impl Sealer {
     /// The secret gear table of the chunker.
     pub fn gear_table(&self) -> [u64; 256] {
         let mut bytes = Zeroizing::new([0; 2048]);
-        let mut hasher = blake3::Hasher::new_derive_key("holdfast v1 gear");
-        hasher.update(&*self.chunker).finalize_xof().fill(&mut *bytes);
+        self.chunker_secret("holdfast v1 gear").fill(&mut *bytes);
         let mut table = [0; 256];
         for (entry, eight) in table.iter_mut().zip(bytes.as_chunks().0) {
             *entry = u64::from_le_bytes(*eight);
         }
         table
+    }
+
+    /// The stream of bytes that a chunker takes its secrets from.
+    pub fn chunker_secret(&self, use_of_it: &str) -> blake3::OutputReader {
+        blake3::Hasher::new_derive_key(use_of_it).update(&*self.chunker).finalize_xof()
     }
 
     /// Compresses (stored raw when zstd gains under 3 %, or when no smaller block could come of it), pads to a multiple

@@ -415,7 +415,7 @@ impl Store {
 
     /// The chunker for data of this store.
     pub fn chunker(&self) -> Chunker {
-        Chunker::new(&self.config.chunker, self.sealer.gear_table())
+        Chunker::new(&self.config.chunker, &self.sealer)
     }
 
     /// Keeps points and packs of vaults from being removed while a point is on its way that may rely on them; several may hold it.

@@ -393,3 +393,22 @@ fn a_file_that_changes_in_its_middle_is_restored_as_it_was_at_each_point() {
     content[1_500_000..1_500_007].copy_from_slice(b"changed");
     assert!(read("latest", "after") == content);
 }
+
+#[test]
+fn a_store_with_the_sounder_chunker_keeps_and_gives_back_what_is_in_it_and_stores_an_insertion_alone() {
+    let machine = Machine::new();
+    machine.run(["init", "--chunker", "rabin-aes", "--sheet", "sheet"]).expect_code(0);
+    let (source, mut large) = (machine.path("source"), noise(3, 24 << 20));
+    write(source.join("large"), &large);
+    write(source.join("zeros"), vec![0; 9 << 20]);
+    write(source.join("small"), "a few bytes");
+    machine.back_up(&source, &[]);
+    large.splice(7_000_000..7_000_000, *b"an insertion");
+    write(source.join("large"), &large);
+    let summary = machine.back_up(&source, &[]);
+    let added = summary["data_added"].as_u64().unwrap();
+    assert!(added > 100 << 10 && added < 9 << 20, "{summary}");
+    let point = summary["snapshot_id"].as_str().unwrap();
+    compare(&source, &machine.restore(point, "back")).assert_none();
+    machine.run(["check", "--read-data"]).expect_code(0);
+}

@@ -46,7 +46,13 @@ impl SmallStore {
                 (KeySlot::read(&bytes, &vault).unwrap().id, bytes)
             })
             .into();
-        let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+        let chunker = ChunkerParams {
+            normalization: 2,
+            min: 4096,
+            average: 16 << 10,
+            max: 64 << 10,
+            ..ChunkerParams::default()
+        };
         let config =
             StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
         let sealer = Sealer::new(vault, &ring, 1).unwrap();

@@ -35,7 +35,13 @@ impl Home {
     fn new() -> Self {
         let (dir, ring) = (tempfile::tempdir().unwrap(), KeyRing::generate(0));
         let vault = VaultId::random();
-        let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+        let chunker = ChunkerParams {
+            normalization: 2,
+            min: 4096,
+            average: 16 << 10,
+            max: 64 << 10,
+            ..ChunkerParams::default()
+        };
         let config =
             StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
         let sealer = Sealer::new(vault, &ring, 1).unwrap();

@@ -57,7 +57,13 @@ impl Home {
 /// Makes a store of short chunks and small packs, and returns what opens it with nothing in memory.
 fn store(dir: &std::path::Path, ring: &KeyRing, memory: usize) -> impl Fn() -> Store + use<> {
     let (dir, vault, ring) = (dir.join("store"), VaultId::random(), ring.clone());
-    let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+    let chunker = ChunkerParams {
+        normalization: 2,
+        min: 4096,
+        average: 16 << 10,
+        max: 64 << 10,
+        ..ChunkerParams::default()
+    };
     let config =
         StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
     let sealer = Sealer::new(vault, &ring, 1).unwrap();

@@ -13,16 +13,33 @@ const PLAIN_END: usize = 188;
 pub(crate) const BLOCK_AT: usize = 192;
 /// Longest config object, and so the limit of its content.
 const CONFIG_MAX: usize = 64 << 10;
-/// Keyed FastCDC, the one kind of chunker.
-const CHUNKER_KIND: u8 = 1;
 /// Most levels of normalization; FastCDC (Xia et al., 2016) uses 0 to 3.
 const NORMALIZATION_MAX: u8 = 3;
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
 
-/// How files are cut. Kind is always keyed FastCDC. Lengths are in bytes.
+/// How cuts are found (`docs/format.md`, section 9.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkerKind {
+    /// FastCDC over a secret gear table.
+    FastCdc = 1,
+    /// Rabin's fingerprint over a secret polynomial, through AES-128.
+    RabinAes = 2,
+}
+
+impl ChunkerKind {
+    fn from_byte(kind: u8) -> Result<Self, FormatError> {
+        let all = [Self::FastCdc, Self::RabinAes];
+        let known = all.into_iter().find(|known| *known as u8 == kind);
+        known.ok_or_else(|| FormatError::TooNew(format!("chunker kind {kind}")))
+    }
+}
+
+/// How files are cut. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkerParams {
+    /// How cuts are found.
+    pub kind: ChunkerKind,
     /// 0 to 3: how strongly lengths keep to the average.
     pub normalization: u8,
     /// Shortest chunk, but for the last of a file. At least 4 KiB.
@@ -35,7 +52,7 @@ pub struct ChunkerParams {
 
 impl Default for ChunkerParams {
     fn default() -> Self {
-        Self { normalization: 2, min: 256 * KIB, average: MIB, max: 4 * MIB }
+        Self { kind: ChunkerKind::FastCdc, normalization: 2, min: 256 * KIB, average: MIB, max: 4 * MIB }
     }
 }
 
@@ -157,7 +174,7 @@ impl StoreConfig {
 
     fn encode_content(&self, plain: &[u8]) -> Vec<u8> {
         let mut content = Vec::new();
-        content.raw(&[CHUNKER_KIND, self.chunker.normalization, 0, 0]);
+        content.raw(&[self.chunker.kind as u8, self.chunker.normalization, 0, 0]);
         content.u32(self.chunker.min);
         content.u32(self.chunker.average);
         content.u32(self.chunker.max);
@@ -204,10 +221,8 @@ impl PlainConfig {
     fn with_content(self, content: &[u8], plain: &[u8]) -> Result<StoreConfig, FormatError> {
         let mut p = Parser::new(content);
         let [kind, normalization, ..] = p.array::<4>()?;
-        if kind != CHUNKER_KIND {
-            return Err(FormatError::TooNew(format!("chunker kind {kind}")));
-        }
-        let chunker = ChunkerParams { normalization, min: p.u32()?, average: p.u32()?, max: p.u32()? };
+        let kind = ChunkerKind::from_byte(kind)?;
+        let chunker = ChunkerParams { kind, normalization, min: p.u32()?, average: p.u32()?, max: p.u32()? };
         let (frame_len, pack_len, created) = (p.u32()?, p.u32()?, p.i64()?);
         p.bytes16()?;
         if p.take(plain.len())? != plain || created != self.created {
@@ -274,7 +289,13 @@ mod tests {
         let c = sample();
         assert_eq!(
             c.chunker,
-            ChunkerParams { normalization: 2, min: 1 << 18, average: 1 << 20, max: 1 << 22 }
+            ChunkerParams {
+                kind: ChunkerKind::FastCdc,
+                normalization: 2,
+                min: 1 << 18,
+                average: 1 << 20,
+                max: 1 << 22
+            }
         );
         assert_eq!((c.frame_len, c.pack_len), (131_072, 16_777_216));
     }

@@ -69,7 +69,13 @@ pub(crate) struct Home {
 
 impl Home {
     fn new() -> Self {
-        let chunker = ChunkerParams { normalization: 2, min: 4096, average: 16 << 10, max: 64 << 10 };
+        let chunker = ChunkerParams {
+            normalization: 2,
+            min: 4096,
+            average: 16 << 10,
+            max: 64 << 10,
+            ..ChunkerParams::default()
+        };
         let config = StoreConfig::new(VaultId::random(), 0);
         let config = StoreConfig { chunker, frame_len: 16 << 10, pack_len: 1 << 20, ..config };
         Self::of(config, KeyRing::generate(0))

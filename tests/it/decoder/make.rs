@@ -173,7 +173,13 @@ impl Made {
         let mut ring = KeyRing::generate(1).owned_by(OwnerKey::generate());
         ring.add_generation(2).unwrap();
         let vault = VaultId::random();
-        let chunker = ChunkerParams { normalization: 2, min: 4 << 10, average: 8 << 10, max: 32 << 10 };
+        let chunker = ChunkerParams {
+            normalization: 2,
+            min: 4 << 10,
+            average: 8 << 10,
+            max: 32 << 10,
+            ..ChunkerParams::default()
+        };
         let config =
             StoreConfig { chunker, frame_len: 64 << 10, pack_len: 1 << 20, ..StoreConfig::new(vault, 0) };
         let (recovery, machine) = (Secret::new_recovery(), Secret::new_machine());

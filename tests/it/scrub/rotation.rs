@@ -146,7 +146,8 @@ fn each_pack_of_each_place_is_listed_with_its_last_proof_and_what_is_wrong_with_
         let mut listed: Vec<_> =
             lines.iter().map(|line| line["object"].as_str().unwrap().to_owned()).collect();
         let mut there: Vec<_> = objects.iter().map(|object| name_of(root, object)).collect();
-        (listed.sort(), there.sort());
+        listed.sort();
+        there.sort();
         assert_eq!(listed, there);
         let bytes: u64 = lines.iter().map(|line| line["bytes"].as_u64().unwrap()).sum();
         assert_eq!(bytes, objects.iter().map(|object| object.metadata().unwrap().len()).sum::<u64>());

@@ -23,9 +23,10 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
 
 /// Smaller than a config allows, so that a stream has many chunks; the rules of their order are the same.
 fn params() -> impl Strategy<Value = ChunkerParams> {
-    (0..4u8, 1..200u32, 1..300u32, 1..2000u32).prop_map(|(normalization, min, more, most)| {
+    let kind = prop::sample::select(&KINDS[..]);
+    (kind, 0..4u8, 1..200u32, 1..300u32, 1..2000u32).prop_map(|(kind, normalization, min, more, most)| {
         let (min, average) = (min, min + more);
-        ChunkerParams { normalization, min, average, max: average + most }
+        ChunkerParams { kind, normalization, min, average, max: average + most }
     })
 }
 
@@ -34,7 +35,7 @@ proptest! {
 
     #[test]
     fn chunks_follow_each_other_over_the_whole_stream_and_keep_to_their_bounds(data in stream(), params in params()) {
-        let chunker = Chunker::new(&params, gear());
+        let chunker = Chunker::with(&params, eye(params.kind));
         let lens = cuts(&chunker, &data);
         prop_assert_eq!(lens.iter().sum::<usize>(), data.len());
         let bounds = params.min as usize..=params.max as usize;
@@ -44,18 +45,18 @@ proptest! {
 
     #[test]
     fn a_cut_does_not_depend_on_what_comes_after_the_longest_chunk(data in stream(), params in params()) {
-        let chunker = Chunker::new(&params, gear());
+        let chunker = Chunker::with(&params, eye(params.kind));
         let seen = &data[..data.len().min(chunker.max())];
         prop_assert_eq!(chunker.cut(&data), chunker.cut(seen));
     }
 
     #[test]
     fn two_streams_that_end_alike_are_cut_alike_from_their_first_common_border_on(
-        one in stream(), other in stream(), seed in any::<u64>()
+        one in stream(), other in stream(), seed in any::<u64>(), kind in prop::sample::select(&KINDS[..])
     ) {
         let end = TestRandom::new(seed).bytes(40_000);
-        let params = ChunkerParams { normalization: 2, min: 64, average: 256, max: 1024 };
-        let chunker = Chunker::new(&params, gear());
+        let params = ChunkerParams { kind, normalization: 2, min: 64, average: 256, max: 1024 };
+        let chunker = Chunker::with(&params, eye(params.kind));
         let borders = |begin: &[u8]| {
             let whole = [begin, &end].concat();
             let mut left = whole.len();

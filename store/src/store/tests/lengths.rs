@@ -30,9 +30,9 @@ struct Scale(u32);
 
 impl Scale {
     fn chunker(self) -> ChunkerParams {
-        let ChunkerParams { normalization, min, average, max } =
+        let ChunkerParams { kind, normalization, min, average, max } =
             StoreConfig::new(VaultId([0; 16]), 0).chunker;
-        ChunkerParams { normalization, min: min / self.0, average: average / self.0, max: max / self.0 }
+        ChunkerParams { kind, normalization, min: min / self.0, average: average / self.0, max: max / self.0 }
     }
 
     fn pack_len(self) -> usize {
@@ -51,7 +51,7 @@ struct Seen(Vec<u64>);
 /// What is seen of a file, with fill and without.
 fn store_alone(scale: Scale, key: [u8; 32], file: &[u8]) -> [Seen; 2] {
     let sealer = Sealer::new(VaultId([3; 16]), &KeyRing::fixed(key), 1).unwrap();
-    let chunker = Chunker::new(&scale.chunker(), sealer.gear_table());
+    let chunker = Chunker::new(&scale.chunker(), &sealer);
     let mut frames = FrameBuilder::new(scale.frame_len(), Compression::None);
     let mut filler = PackFiller::new(&sealer, PackKind::Data, scale.pack_len());
     let (mut padded, mut bare, mut index) = (Vec::new(), Vec::new(), Index::default());
