@@ -27,6 +27,11 @@ impl Ran {
         self.output.status.code().unwrap_or_else(|| panic!("ended by a signal: {}", self.output.status))
     }
 
+    /// Its exit code, if it was not a signal that ended it.
+    pub fn ended(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
     /// Whether it was killed.
     pub fn was_killed(&self) -> bool {
         self.output.status.signal() == Some(nix::libc::SIGKILL)
