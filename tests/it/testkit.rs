@@ -1,6 +1,7 @@
 //! What tests from outside need: a place of their own in which the program runs, away from the settings of whoever runs them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod choice;
 mod mounted;
 mod process;
 mod ran;
@@ -23,6 +24,7 @@ use holdfast_store::vault::testing::Azurite;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use choice::Choice;
 pub use mounted::{Mounted, mounts};
 pub use process::{descriptors, drop_pages, figure, processes_with, stands_in};
 pub use ran::Ran;

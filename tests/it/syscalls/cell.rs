@@ -67,12 +67,12 @@ impl Fault {
         }
     }
 
-    /// What says so in a message about it. SQLite has one word for all that a sync says.
+    /// What says so in a message about it. SQLite has one word for all that a sync says, and reads on in a file that it cannot open to write.
     pub fn words(self) -> &'static [&'static str] {
         match self {
             Self::Kill => &[],
-            Self::Full | Self::StaysFull => &["No space left", " full", "I/O error"],
-            Self::Broken | Self::StaysBroken => &["Input/output error", "I/O error"],
+            Self::Full | Self::StaysFull => &["No space left", " full", "I/O error", "readonly database"],
+            Self::Broken | Self::StaysBroken => &["Input/output error", "I/O error", "readonly database"],
         }
     }
 }
@@ -146,13 +146,13 @@ fn places(calls: &[String], is_meant: impl Fn(&str) -> bool) -> BTreeMap<&str, B
 }
 
 /// Whether a call does something to a file: threads wake each other by calls that never fail, and most files are opened to be read.
-fn changes_a_file(line: &str) -> bool {
+pub fn changes_a_file(line: &str) -> bool {
     let writes = ["O_CREAT", "O_WRONLY", "O_RDWR"].iter().any(|flag| line.contains(flag));
     is_of_a_file(line) && (writes || !line.contains(" openat("))
 }
 
 /// Whether a call was of a file.
-pub fn is_of_a_file(call: &str) -> bool {
+fn is_of_a_file(call: &str) -> bool {
     let others =
         ["anon_inode:", "pipe:", "socket:", "<TCP", "<UNIX", "<char ", "\"/dev/null\"", "\"/dev/tty\""];
     !others.iter().any(|what| call.contains(what))

@@ -7,10 +7,10 @@ use holdfast_store::id::VaultId;
 use holdfast_store::tree::testing::TestRandom;
 use holdfast_store::vault::testing::Azurite;
 
+use super::can_trace;
 use super::cell::{Cell, OF_SOCKETS};
 use super::victim::{SOURCE, traced};
-use super::{Choice, can_trace};
-use crate::testkit::{Machine, Ran};
+use crate::testkit::{Choice, Machine, Ran};
 use crate::trouble::{
     SmallStore, Tree, assert_restores, azurite, command, points, run, sample, summary_id, write_tree,
 };

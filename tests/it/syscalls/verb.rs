@@ -226,6 +226,8 @@ pub static ACCEPT: Verb = Verb {
     removes: true,
     args: |victim| words(&["vault", "accept", &victim.at("vault")]),
     said: |victim| assert!(!has_alert(victim, "vault-rolled-back")),
+    // What it lost is missing there until it is sent again.
+    then: |victim| drop(victim.run(&["vault", "push"]).expect_code(0)),
     ..PLAIN
 };
 

@@ -3,9 +3,10 @@
 //! It takes one request for each connection, reads messages whole, and makes each fault that was met in the wild
 //! or found in a client: short answers with honest and lying heads, lost answers, flipped bits, silence, slow lines.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ pub enum HttpFault {
     FlipAnswer,
     /// The request is taken and never answered.
     Hang,
+    /// The request takes effect and is never answered.
+    HangAfter,
+    /// The connection is reset before anything of the request is taken.
+    Reset,
+    /// A listing is the one that was first given for the same question.
+    Stale,
     /// The request's body is taken at this many bytes a second.
     SlowRequest(u32),
 }
@@ -59,8 +66,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Script {
     faults: VecDeque<(Verb, HttpFault)>,
+    /// What the requests of these numbers meet.
+    numbered: Option<(Range<usize>, HttpFault)>,
     seen: Vec<Verb>,
     hanging: Vec<TcpStream>,
+    /// First answers to listings, by what was asked.
+    lists: HashMap<String, (Head, Vec<u8>)>,
 }
 
 impl HttpProxy {
@@ -82,9 +93,24 @@ impl HttpProxy {
         self.shared.script().faults.extend(std::iter::repeat_n((verb, fault), times));
     }
 
+    /// Of all requests that come from now on, those of these numbers go wrong; the next one is 0.
+    pub fn spoil_numbered(&self, numbers: Range<usize>, fault: HttpFault) {
+        let mut script = self.shared.script();
+        let before = script.seen.len();
+        let later = |number: usize| number.saturating_add(before);
+        script.numbered = Some((later(numbers.start)..later(numbers.end), fault));
+    }
+
     /// Nothing goes wrong any more.
     pub fn forgive(&self) {
-        self.shared.script().faults.clear();
+        let mut script = self.shared.script();
+        script.faults.clear();
+        script.numbered = None;
+    }
+
+    /// How many requests came.
+    pub fn requests(&self) -> usize {
+        self.shared.script().seen.len()
     }
 
     /// How many requests of a kind came.
@@ -114,15 +140,26 @@ impl Shared {
 
     fn fault_of(&self, verb: Verb) -> Option<HttpFault> {
         let mut script = self.script();
+        let number = script.seen.len();
         script.seen.push(verb);
+        if let Some((numbers, fault)) = &script.numbered
+            && numbers.contains(&number)
+        {
+            return Some(*fault);
+        }
         let at = script.faults.iter().position(|(wanted, _)| *wanted == verb)?;
         script.faults.remove(at).map(|(_, fault)| fault)
     }
 
     fn serve(&self, mut client: &TcpStream) -> io::Result<()> {
+        let Some(first) = peek_line(client)? else { return Ok(()) };
+        let fault = self.fault_of(verb_of(&first));
+        if fault == Some(HttpFault::Reset) {
+            // A connection that ends before all that came was read is reset.
+            return Ok(());
+        }
         let mut reader = BufReader::new(client);
         let Some(mut head) = Head::read(&mut reader)? else { return Ok(()) };
-        let fault = self.fault_of(verb_of(&head.first));
         let mut body = match fault {
             Some(HttpFault::CutRequest) => {
                 let half = head.body_len()?.unwrap_or_default() / 2;
@@ -134,7 +171,8 @@ impl Shared {
         };
         match fault {
             Some(HttpFault::Refuse(status, code, retry_after)) => {
-                return client.write_all(&refusal(status, code, retry_after));
+                let is_head = head.first.starts_with("HEAD ");
+                return client.write_all(&refusal(status, code, retry_after, is_head));
             }
             Some(HttpFault::Hang) => {
                 self.script().hanging.push(client.try_clone()?);
@@ -143,15 +181,32 @@ impl Shared {
             Some(HttpFault::FlipRequest) => flip(&mut body),
             _ => {}
         }
-        let (answer, mut body) = self.ask(head, &body)?;
+        let (answer, mut body) = self.answer(fault, head, &body)?;
         let answer = spoil(fault, answer, &mut body);
         match fault {
+            Some(HttpFault::HangAfter) => {
+                self.script().hanging.push(client.try_clone()?);
+                return Ok(());
+            }
             Some(HttpFault::LoseAnswer) => return client.shutdown(Shutdown::Both),
             Some(HttpFault::CutAnswer) => body.truncate(body.len() / 2),
             _ => {}
         }
         client.write_all(&answer.bytes())?;
         client.write_all(&body)
+    }
+
+    /// The emulator's answer; of listings the first one is kept, and given again where that is the fault.
+    fn answer(&self, fault: Option<HttpFault>, head: Head, body: &[u8]) -> io::Result<(Head, Vec<u8>)> {
+        let question = (verb_of(&head.first) == Verb::List).then(|| head.first.clone());
+        let Some(question) = question else { return self.ask(head, body) };
+        let before = self.script().lists.get(&question).cloned();
+        if let (Some(HttpFault::Stale), Some(before)) = (fault, before) {
+            return Ok(before);
+        }
+        let answer = self.ask(head, body)?;
+        self.script().lists.entry(question).or_insert_with(|| answer.clone());
+        Ok(answer)
     }
 
     /// Passes a request on and takes the whole answer.
@@ -170,6 +225,22 @@ impl Shared {
         }
         answer.set("Connection", "close");
         Ok((answer, body))
+    }
+}
+
+/// The first line of what comes, which stays to be read; nothing if the other side closed the connection before.
+fn peek_line(client: &TcpStream) -> io::Result<Option<String>> {
+    let mut bytes = vec![0; 16 << 10];
+    loop {
+        let len = client.peek(&mut bytes)?;
+        let line = bytes[..len].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if len == 0 {
+            return Ok(None);
+        }
+        if line.len() < len || len == bytes.len() {
+            return Ok(Some(String::from_utf8_lossy(line).trim_end().to_owned()));
+        }
+        SystemClock.pause(Duration::from_millis(1));
     }
 }
 
@@ -229,15 +300,22 @@ fn flip(body: &mut [u8]) {
     body.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
 }
 
-fn refusal(status: u16, code: &str, retry_after: u32) -> Vec<u8> {
+/// As the service refuses: with the error code in the head and, where there is a body, in XML as well.
+fn refusal(status: u16, code: &str, retry_after: u32, is_head: bool) -> Vec<u8> {
+    let xml = format!(
+        "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code><Message>The request was refused.\n\
+         RequestId:00000000-0000-0000-0000-000000000000\nTime:2026-01-01T00:00:00.0000000Z</Message></Error>"
+    );
+    let body = if is_head || code.is_empty() { String::new() } else { xml };
     let mut head = Head { first: format!("HTTP/1.1 {status} Refused"), headers: Vec::new() };
     head.set("x-ms-error-code", code);
-    head.set("Content-Length", "0");
+    head.set("Content-Type", "application/xml");
+    head.set("Content-Length", body.len().to_string());
     head.set("Connection", "close");
     if retry_after > 0 {
         head.set("Retry-After", retry_after.to_string());
     }
-    head.bytes()
+    [head.bytes(), body.into_bytes()].concat()
 }
 
 /// Takes a body in 20 steps a second.
