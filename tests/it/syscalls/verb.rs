@@ -295,9 +295,9 @@ pub static FETCH: Verb = Verb {
     name: "fetch",
     prepare: have_nothing_here,
     args: |victim| words(&["fetch", &victim.vaulted]),
-    // It is a cache, which nobody misses.
+    // It is a cache, which nobody misses, and that of directories, which are read on the way, is not what it speaks of.
     lasts: false,
-    said: reads_without_the_vault,
+    then: reads_without_the_vault,
     ..PLAIN
 };
 
