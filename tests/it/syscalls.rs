@@ -79,7 +79,7 @@ fn each(victim: &Victim, verb: &Verb, n: usize, cell: &Cell) -> bool {
     let changes = calls.iter().all(|call| changes_a_file(call));
     if cell.fault != Fault::Kill && changes {
         assert!(matches!(ran.ended(), Some(0..=12 | INTERRUPTED)), "{}", what());
-        let says_why = cell.fault.words().iter().any(|how| ran.err().contains(how));
+        let says_why = cell.fault.words().iter().chain(verb.says).any(|how| ran.err().contains(how));
         assert!(ran.code() == verb.code || says_why, "{}", what());
     }
     if *cell == Cell::no_sync() && verb.lasts {

@@ -22,6 +22,8 @@ pub struct Verb {
     pub removes: bool,
     /// Whether it may not say that it is done when nothing can be made durable.
     pub lasts: bool,
+    /// What it says instead of what the disk said.
+    pub says: &'static [&'static str],
     /// What is so whenever it said that it is done.
     pub said: fn(&Victim),
     /// What else must go then.
@@ -37,6 +39,7 @@ const PLAIN: Verb = Verb {
     again: &[0],
     removes: false,
     lasts: true,
+    says: &[],
     said: |_| (),
     then: |_| (),
 };
@@ -297,6 +300,7 @@ pub static FETCH: Verb = Verb {
     args: |victim| words(&["fetch", &victim.vaulted]),
     // It is a cache, which nobody misses, and that of directories, which are read on the way, is not what it speaks of.
     lasts: false,
+    says: &["the cache does not keep what is fetched"],
     then: reads_without_the_vault,
     ..PLAIN
 };
