@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::compare::{Class, Differences, compare};
 use crate::nasty::{self, HUGE_PATH};
-use crate::testkit::{Machine, Ran, as_nobody, can_be_nobody, can_mount, noise};
+use crate::testkit::{Machine, PASSPHRASE, Ran, as_nobody, can_be_nobody, can_mount, noise};
 use crate::unchanged::{back_up_later, on_disk, run_later};
 
 /// A machine with a point of the nasty tree, shared by the tests that run at the moment; the last one takes it away.
@@ -396,8 +396,9 @@ fn a_file_that_changes_in_its_middle_is_restored_as_it_was_at_each_point() {
 
 #[test]
 fn a_store_with_the_sounder_chunker_keeps_and_gives_back_what_is_in_it_and_stores_an_insertion_alone() {
-    let machine = Machine::new();
-    machine.run(["init", "--chunker", "rabin-aes", "--sheet", "sheet"]).expect_code(0);
+    let machine = Machine::recovering();
+    let mut init = machine.command(["init", "--chunker", "rabin-aes", "--sheet", "sheet"]);
+    Ran::of(init.env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     let (source, mut large) = (machine.path("source"), noise(3, 24 << 20));
     write(source.join("large"), &large);
     write(source.join("zeros"), vec![0; 9 << 20]);
