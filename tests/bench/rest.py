@@ -27,6 +27,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def handle(self):
+        try:
+            super().handle()
+        except ConnectionError:
+            pass        # whoever asked has gone
+
     def answer(self, code, body=b"", kind="application/octet-stream", length=None):
         self.send_response(code)
         self.send_header("Content-Type", kind)
