@@ -2,8 +2,10 @@
 
 The player knows the tool and both sets. He makes repositories of his own with keys of his own, some of each set, and
 gives the repository in question to the set whose most alike repository is the most alike one. What he looks at is the
-lengths of all files of the repository, and those of all entries where the tool writes them in clear.
+lengths of all files of the repository, and those of all entries where the tool writes them in clear: each of them, or
+their sum, whichever tells his own repositories apart better.
 """
+import itertools
 import os
 import random
 import struct
@@ -53,9 +55,25 @@ def distance(one, other):
     return sum(abs(a - b) for a, b in pairs)
 
 
+def each(lengths):
+    return sorted(lengths, reverse=True)
+
+
+def in_all(lengths):
+    return [sum(lengths)]
+
+
+def told_by(look, known):
+    """How much further the player's own repositories of different sets are apart than those of one set."""
+    between = min(distance(look(one), look(other)) for one in known[0] for other in known[1])
+    within = max(distance(look(one), look(other)) for lengths in known for one, other in itertools.combinations(lengths, 2))
+    return (between + 1) / (within + 1)
+
+
 def guess(seen, known, chance):
-    """0 or 1: whose repository is the most alike; by a coin if both are equally so."""
-    nearest = [min(distance(seen, lengths) for lengths in repositories) for repositories in known]
+    """0 or 1: whose repository is the most alike, in what tells more, each length or their sum; by a coin if both are."""
+    look = max(each, in_all, key=lambda look: told_by(look, known))
+    nearest = [min(distance(look(seen), look(lengths)) for lengths in repositories) for repositories in known]
     return chance.randrange(2) if nearest[0] == nearest[1] else int(nearest[1] < nearest[0])
 
 

@@ -35,7 +35,7 @@ class Seen:
         lines = [line.strip() for line in self.text.splitlines()]
         alarming = [line for line in lines if " " in line and ALARMING.search(line) and not CALM.search(line)]
         if not alarming and self.code:
-            alarming = list(filter(None, lines))[-1:]
+            alarming = [line for line in lines if line.startswith("holdfast: ")] or list(filter(None, lines))[-1:]
         return max(alarming, key=lambda line: bool(re.search(r"rolled|withheld|attack", line)), default="")
 
     def cell(self):
@@ -299,7 +299,8 @@ class Borg2(Borg):
         home = self.new_home()
         target.mkdir(exist_ok=True)
         newest = self.ids(home)
-        return self.run(["extract", newest[-1] if newest else "none"], home=home, cwd=target)
+        again = ["--continue"] if any(target.iterdir()) else []
+        return self.run(["extract", *again, newest[-1] if newest else "none"], home=home, cwd=target)
 
 
 class Vaulted(Tool):
