@@ -105,7 +105,8 @@ class Gateway:
     def lie_about(self, method, path, body):
         with self.lock:
             lie = self.lie
-            if not lie or method not in ("PUT", "POST") or len(body) < LARGE or not self.pattern.search(urllib.parse.unquote(path)):
+            is_pack = len(body) >= LARGE and self.pattern.search(urllib.parse.unquote(path))
+            if not lie or method not in ("PUT", "POST") or not is_pack:
                 return None
             self.lie, self.told = None, len(body)
             return lie
