@@ -1,12 +1,13 @@
 //! Tests of points that go into a vault with what it lacks of them and no more, though most of what staging stores is of points
 //! that never go there.
 
-use super::hostile::{prepared, push, recovered};
+use super::hostile::{data_packs, prepared, push, recovered};
 use super::losses::{faulty, open_on, open_once};
 use super::*;
 use crate::check::{self, Depth};
 use crate::id::ChunkId;
 use crate::monitor::Event;
+use crate::pack::{FrameBuilder, PackBuilder};
 use crate::reclaim::{self, Place, Reclaimed};
 use crate::vault::Verb;
 use crate::vault::testing::Fault as VaultFault;
@@ -152,6 +153,50 @@ fn a_vault_gets_what_its_points_need_and_hardly_more_and_all_of_them_are_whole_t
     assert!(prune(&store, Place::Vault(no)).packs > 0);
     assert!(here.iter().all(|(point, files)| restore(&store, point).unwrap() == *files));
     assert_recovers(&home, &vault, &there);
+}
+
+#[test]
+fn a_chunk_that_a_pack_has_twice_is_there_once_when_what_nobody_needs_of_the_pack_is_freed() {
+    let home = Home::new();
+    let (vault, store) = prepared(&home);
+    let files = sample(1);
+    let point = take_point(&store, &files).unwrap();
+    push(&store, &point, &RecordingMonitor::default()).unwrap();
+    // As another writer might put it: all chunks in one pack, each twice, with as much again that no point needs.
+    let (chunker, sealer) = (store.chunker(), store.sealer());
+    let mut plains = Vec::new();
+    for content in files.values() {
+        let mut rest = &content[..];
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunker.cut(rest));
+            plains.push(chunk.to_vec());
+            rest = after;
+        }
+    }
+    let bytes: usize = plains.iter().map(Vec::len).sum();
+    plains.extend(plains.clone());
+    plains.push(noise("junk", 4 * bytes));
+    let mut frames = FrameBuilder::new(16 << 10, Compression::None);
+    let mut pack = PackBuilder::new(sealer, PackKind::Data, 0);
+    for plain in &plains {
+        frames.push(sealer.chunk_id(ChunkType::Data, plain), plain);
+        pack.push(sealer, frames.take());
+    }
+    let pack = pack.finish(sealer);
+    let others = data_packs(&store).into_iter().map(|pack| names::pack(&pack.entry.id));
+    let indexes = vault.names().into_iter().filter(|name| name.as_str().starts_with(names::INDEXES));
+    others.chain(indexes).for_each(|name| vault.lose(&name));
+    let name = names::pack(&pack.entry.id);
+    vault.replace(&name, pack.bytes);
+    assert!(!twice(&home, &vault).is_empty());
+    let expected = [(point, files)];
+    assert_recovers(&home, &vault, &expected);
+
+    let (_dir, there) = recovered(&home, &vault);
+    free_in_vault(&there, there.vaults()[0].0, &VoidMonitor);
+    assert_eq!(vault.object(&name), None, "most of it is needed by nobody");
+    assert_recovers(&home, &vault, &expected);
+    assert_eq!(twice(&home, &vault), []);
 }
 
 #[test]
