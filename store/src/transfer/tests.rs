@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::clock::{ManualClock, Timestamp, Waiting};
+use crate::vault::PutNew;
 use crate::vault::directory::DirectoryVault;
 use crate::vault::memory::MemoryVault;
 use crate::vault::testing::{Fault, FaultyVault, Verb};
@@ -335,7 +336,7 @@ fn a_read_does_not_wait_behind_uploads() {
 #[test]
 fn a_probe_names_the_promise_that_a_vault_breaks() {
     #[derive(Debug)]
-    struct Replacing(MemoryVault);
+    struct Replacing(MemoryVault, PutNew);
 
     #[async_trait::async_trait]
     impl Vault for Replacing {
@@ -345,9 +346,9 @@ fn a_probe_names_the_promise_that_a_vault_breaks() {
         async fn prepare(&self) -> Result<(), VaultError> {
             Ok(())
         }
-        async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<crate::vault::PutNew, VaultError> {
+        async fn put_new(&self, name: &ObjectName, body: Bytes) -> Result<PutNew, VaultError> {
             self.0.replace(name, body);
-            Ok(crate::vault::PutNew::Created)
+            Ok(self.1)
         }
         async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, VaultError> {
             self.0.get_range(name, range).await
@@ -366,14 +367,24 @@ fn a_probe_names_the_promise_that_a_vault_breaks() {
         }
     }
 
-    let vault = Arc::new(Replacing(MemoryVault::new()));
-    let clock = Arc::new(ManualClock::at(Timestamp::default()));
-    let transfer = Transfer::new(vault.clone(), clock, TransferPolicy::default()).unwrap();
-    let error = transfer.probe().unwrap_err();
-    assert!(error.to_string().contains("a put of an object that exists changes nothing"), "{error}");
-    assert!(vault.0.names().is_empty(), "the probe cleans up also then");
+    let changes = "a put of an object that exists changes nothing";
+    // It is told though it is said to have been there.
+    for says in [PutNew::Created, PutNew::AlreadyThere] {
+        let vault = Arc::new(Replacing(MemoryVault::new(), says));
+        let clock = Arc::new(ManualClock::at(Timestamp::default()));
+        let transfer = Transfer::new(vault.clone(), clock, TransferPolicy::default()).unwrap();
+        let error = transfer.probe().unwrap_err();
+        assert!(error.to_string().contains(changes), "{error}");
+        assert!(vault.0.names().is_empty(), "the probe cleans up also then");
+    }
+    // And so is a put that is said to be done, and was not.
+    let b = bench();
+    b.faulty.fail(Verb::Put, 2, Fault::Ignore);
+    assert!(b.transfer.probe().unwrap_err().to_string().contains(changes));
 
     let b = bench();
+    // As long as what is put, and not it.
+    b.memory.replace(&name("hb/another"), Bytes::from_static(b"holdfast probes this vault: other put"));
     b.faulty.fail(Verb::List, 1, Fault::Short);
     assert!(b.transfer.probe().unwrap_err().to_string().contains("is listed once it was put"));
     b.faulty.fail_from(Verb::Delete, 1, Fault::Deny);
