@@ -227,13 +227,14 @@ fn two_tiers_live_for_days_as_they_were_told_and_a_vault_that_is_away_costs_noth
     let missing: Vec<_> = expected.difference(&of_days).filter(|day| **day < days).collect();
     assert!(missing.is_empty(), "no online point of the days {missing:?} in {of_days:?}\n{log}");
 
-    // A stranger finds just these in the vault, whole.
+    // A stranger finds just these in the vault, whole, and at most one that a job put there or was to remove when the daemon's end cut it off.
     let stranger = Machine::recovering();
     let mut recover = stranger.command(["recover", "--machine-key"]);
     Ran::of(recover.arg(&vault).env("HOLDFAST_PASSWORD", PASSPHRASE)).expect_code(0);
     let seen = stranger.run(["snapshots", "--json"]).expect_code(0).json();
     let ids = |points: &[Value]| points.iter().map(|p| text(p, "id").to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(ids(seen.as_array().unwrap()), ids(&online));
+    let (seen, ours) = (ids(seen.as_array().unwrap()), ids(&online));
+    assert!(ours.is_subset(&seen) && seen.len() <= ours.len() + 1, "{seen:?} instead of {ours:?}\n{log}");
 
     // What went online, points that have expired since among them, took no more bytes than where there never was anything else.
     let bytes_of = |job: &Value| job["bytes_sent"].as_u64().unwrap_or_default();
