@@ -61,8 +61,9 @@ fn each_call(verb: &'static Verb, some: usize) {
     }
     println!("{}: {} cells in {} s", verb.name, cells.len(), begun.elapsed().as_secs());
     assert!(wrong.is_empty(), "{} of {} cells: {wrong:?}", wrong.len(), cells.len());
-    // Runs are not quite alike.
-    assert!(hit * 2 > cells.len(), "only {hit} of {} calls were there", cells.len());
+    // Runs are not quite alike, and of a few calls by chance most may not be there; syncs are.
+    let least = if cells.len() > 20 { cells.len() / 2 } else { 1 };
+    assert!(hit >= least, "only {hit} of {} calls were there", cells.len());
 }
 
 /// One of the cells. Whether the call was there.
