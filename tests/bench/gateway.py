@@ -16,10 +16,10 @@ import threading
 import time
 import urllib.parse
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 from azurite import ACCOUNT, KEY, Azurite, url
-from rest import RestServer
+from rest import Quiet, RestServer
 
 CHECKSUMS = {"content-md5", "x-ms-content-crc64", "x-content-hash-sha256"}
 NOT_PASSED_ON = {"content-length", "connection", "transfer-encoding", "expect"}
@@ -27,19 +27,7 @@ LARGE = 300_000
 """A pack of less than that is no data pack of what is backed up here."""
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_):
-        pass
-
-    def handle(self):
-        try:
-            super().handle()
-        except ConnectionError:
-            pass        # whoever asked has gone
-
+class Handler(Quiet):
     def handle_any(self):
         gate, body = self.server.gate, self.body()
         lie = gate.lie_about(self.command, self.path, body)

@@ -18,11 +18,10 @@ LIST_V2 = "application/vnd.x.restic.rest.v2"
 KINDS = ("data", "keys", "locks", "snapshots", "index")
 
 
-class Handler(BaseHTTPRequestHandler):
+class Quiet(BaseHTTPRequestHandler):
+    """Keeps connections, says nothing, and bears that whoever asked goes away."""
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1
-    root = Path()
 
     def log_message(self, *_):
         pass
@@ -32,6 +31,11 @@ class Handler(BaseHTTPRequestHandler):
             super().handle()
         except ConnectionError:
             pass        # whoever asked has gone
+
+
+class Handler(Quiet):
+    wbufsize = -1
+    root = Path()
 
     def answer(self, code, body=b"", kind="application/octet-stream", length=None):
         self.send_response(code)
